@@ -1,0 +1,50 @@
+//! The Kademlia protocol, pure: no IO, no clock, no randomness of its own, nothing spawned.
+
+pub mod frame;
+pub mod keyspace;
+pub mod lookup;
+pub mod message;
+pub mod rules;
+pub mod scope;
+pub mod table;
+
+use libp2p::{Multiaddr, PeerId, StreamProtocol};
+
+/// The two DHTs a node takes part in. Each has a routing table and an address scope of its own.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+pub enum Dht {
+    /// `/ipfs/kad/1.0.0`
+    Wan,
+    /// `/ipfs/lan/kad/1.0.0`: what Kubo nodes on private addresses speak, and nothing else.
+    Lan,
+}
+
+impl Dht {
+    /// Both, in the order in which they are asked.
+    pub const ALL: [Dht; 2] = [Dht::Wan, Dht::Lan];
+
+    /// The protocol id that peers of this DHT share (MODE-2).
+    pub const fn protocol(self) -> StreamProtocol {
+        match self {
+            Dht::Wan => StreamProtocol::new("/ipfs/kad/1.0.0"),
+            Dht::Lan => StreamProtocol::new("/ipfs/lan/kad/1.0.0"),
+        }
+    }
+
+    /// `wan` or `lan`, as logs, tables and stored keys call it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Dht::Wan => "wan",
+            Dht::Lan => "lan",
+        }
+    }
+}
+
+/// A peer and where it can be reached: what messages carry and tables hold.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PeerInfo {
+    /// The peer.
+    pub id: PeerId,
+    /// Its addresses, without a trailing `/p2p/<id>`.
+    pub addrs: Vec<Multiaddr>,
+}

@@ -1,0 +1,1 @@
+//! `swarm.key`: the pre-shared key of a private network, in Kubo's format.

@@ -1,0 +1,1 @@
+//! Keeping our own CIDs announced.

@@ -1,0 +1,1 @@
+//! tokio-cron-scheduler wiring: which job looks when. No logic.
