@@ -282,9 +282,11 @@ async fn a_step_forward_deletes_nothing_until_it_has_lasted() {
     // It was a glitch.
     node.clock.set_wall(UnixTime(T0 + 10));
     assert_eq!(node.found(1), [peer(1).id]);
-    // It was none.
+    // This one is not.
+    node.advance(2);
+    assert_eq!(node.found(2), [peer(2).id]);
     node.clock.set_wall(UnixTime(T0 + 90_000));
-    node.found(1);
+    assert_eq!(node.found(1), []);
     node.advance(300);
     node.add(3, &peer(3)).await.unwrap();
     node.advance(300);

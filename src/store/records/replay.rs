@@ -175,7 +175,8 @@ fn read(shared: &Shared, key: u64, chunk: &[u8]) {
         }
     };
     let time = chunk_time(key);
-    for entry in entries {
+    // The last word first, here as well.
+    for entry in entries.into_iter().rev() {
         let (Entry::Add { multihash, peer: id } | Entry::Remove { multihash, peer: id }) = entry;
         let is_add = matches!(entry, Entry::Add { .. });
         let Some(peer) = shared.book.replayed(id, time, is_add) else {
