@@ -288,7 +288,7 @@ fn open_node(dir: &Path, now: UnixTime) -> Result<(Arc<NodeDb>, bool, Vec<String
     let Opened { db, notes, lossy } = place.open(&contents)?;
     let meta = Meta::open(&db)?;
     // A directory without node/ may have exports/ all the same.
-    let lossy = lossy || meta.schema().is_none();
+    let lossy = lossy || !notes.is_empty() || meta.schema().is_none();
     match meta.schema() {
         Some(found) if found > SCHEMA => return Err(StoreError::FromTheFuture { found, known: SCHEMA }),
         Some(_) => {}

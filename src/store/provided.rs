@@ -95,7 +95,7 @@ impl Provided {
         notes.extend(unread);
         let mut shelf =
             Shelf::load(rows.into_iter(), |key, why| notes.push(format!("own CIDs of {key:02x?} are damaged: {why}")));
-        let whole = !opening.lossy && notes.is_empty() && node.meta.own().unwrap_or(0) == shelf.len() as u64;
+        let whole = !opening.lossy && notes.is_empty() && node.meta.own() == Some(shelf.len() as u64);
         let restored = exports::read(&opening.exports, !whole);
         notes.extend(if whole { Vec::new() } else { restored.notes });
         let mut back = 0;
@@ -115,7 +115,7 @@ impl Provided {
         if back > 0 {
             notes.push(format!("{back} own CIDs restored from exports/"));
         }
-        if opening.lossy && !opening.read_only {
+        if !whole {
             notes.extend(restore_routing(&routing, restored.routing));
         }
         let disk = Disk {
