@@ -164,6 +164,14 @@ mod humantime_text {
     }
 }
 
+/// Why the configuration cannot be used. The message names file or variable, key, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A setting is unknown, malformed, out of bounds or at odds with another.
+    #[error("{0}")]
+    Invalid(String),
+}
+
 #[expect(unused_variables, missing_docs)]
 impl Config {
     /// The defaults of a profile.
