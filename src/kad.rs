@@ -6,6 +6,7 @@ pub mod lookup;
 pub mod message;
 pub mod rules;
 pub mod scope;
+pub mod seeded;
 pub mod table;
 
 use libp2p::{Multiaddr, PeerId, StreamProtocol};
