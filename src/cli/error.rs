@@ -2,7 +2,7 @@
 
 use crate::{
     config::ConfigError,
-    node::{NodeError, RpcError},
+    node::{NodeError, RpcError, identity::IdentityError, swarm_key::SwarmKeyError},
     store::StoreError,
 };
 use std::{fmt, io, process::ExitCode};
@@ -179,6 +179,27 @@ impl From<NodeError> for CliError {
 impl From<RpcError> for CliError {
     fn from(error: RpcError) -> Self {
         Self::other(error)
+    }
+}
+
+impl From<IdentityError> for CliError {
+    fn from(error: IdentityError) -> Self {
+        let code = match &error {
+            IdentityError::Read { .. } | IdentityError::Damaged { .. } => Code::Data,
+            IdentityError::Create { .. } | IdentityError::Exists(_) => Code::CannotCreate,
+        };
+        Self::new(code, error)
+    }
+}
+
+impl From<SwarmKeyError> for CliError {
+    fn from(error: SwarmKeyError) -> Self {
+        let code = match &error {
+            SwarmKeyError::Read { .. } | SwarmKeyError::Malformed { .. } => Code::Data,
+            SwarmKeyError::Create { .. } | SwarmKeyError::Exists(_) => Code::CannotCreate,
+            SwarmKeyError::Random(_) => Code::Other,
+        };
+        Self::new(code, error)
     }
 }
 
