@@ -203,7 +203,7 @@ impl Lookup {
     /// When the next request in flight gets a stand-in or is given up waiting for.
     fn next_deadline(&self, now: Duration) -> Option<Duration> {
         self.requested_at()
-            .flat_map(|since| [since + self.stand_in_after(), since + self.settings.patience])
+            .flat_map(|since| [self.stand_in_after(), self.settings.patience].map(|after| since.saturating_add(after)))
             .filter(|deadline| *deadline > now)
             .min()
     }

@@ -55,7 +55,8 @@ impl TableView {
     pub fn closest_where(&self, target: &Key, n: usize, wanted: impl Fn(&Entry) -> bool) -> Vec<&Entry> {
         let mut found = Vec::with_capacity(n.min(self.len()));
         // Ranges yet to be walked, the closest on top. Each split goes at least one bit deeper: at most 257.
-        let mut waiting: Vec<Range<usize>> = vec![0..self.len()];
+        let mut waiting: Vec<Range<usize>> = Vec::with_capacity(16);
+        waiting.push(0..self.len());
         while let Some(range) = waiting.pop() {
             if found.len() >= n {
                 break;
