@@ -5,7 +5,11 @@ use crate::config::Config;
 use libp2p::{
     PeerId, Swarm, Transport,
     connection_limits::{self, ConnectionLimits},
-    core::{muxing::StreamMuxerBox, transport::Boxed, upgrade::Version},
+    core::{
+        muxing::StreamMuxerBox,
+        transport::{Boxed, timeout::TransportTimeout},
+        upgrade::Version,
+    },
     dns, identify,
     identity::Keypair,
     ping,
@@ -88,10 +92,10 @@ fn transport(
 ) -> Result<Boxed<(PeerId, StreamMuxerBox)>, NodeError> {
     let resolved = dns::tokio::Transport::system(plain_transport(config, identity, psk)?);
     Ok(match resolved {
-        Ok(transport) => transport.timeout(HANDSHAKE_TIMEOUT).boxed(),
+        Ok(transport) => TransportTimeout::new(transport, HANDSHAKE_TIMEOUT).boxed(),
         Err(error) => {
             warn!(%error, "no name resolution on this machine, /dns addresses cannot be dialled");
-            plain_transport(config, identity, psk)?.timeout(HANDSHAKE_TIMEOUT).boxed()
+            TransportTimeout::new(plain_transport(config, identity, psk)?, HANDSHAKE_TIMEOUT).boxed()
         }
     })
 }
