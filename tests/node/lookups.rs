@@ -56,13 +56,17 @@ async fn with_a_tenth_of_the_peers_mute_a_look_up_ends_within_two_seconds() {
     }
     let ours = Ours::joining(&[servers[0].info.clone()]).await;
     eventually("we know half of them", || ours.table_len() >= 13).await;
+    theirs::settled(&servers).await;
     for n in 0..5 {
         let target = multihash(n);
         let begun = Instant::now();
         let found = ours.node.closest_peers(Dht::Wan, &target, None).await;
         assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
         let ids: Vec<PeerId> = found.peers.iter().map(|peer| peer.id).collect();
-        assert_eq!(ids, closest_of(servers.iter().map(|s| &s.info), &target, 20));
+        // An answer names 20 peers, mute ones among them: of the farthest three nobody may have told us.
+        let expected = closest_of(servers.iter().map(|s| &s.info), &target, 20);
+        assert_eq!(ids, expected[..ids.len()]);
+        assert!(ids.len() >= 17);
     }
     for mute in &mutes {
         assert!(ours.node.table(Dht::Wan).get(&mute.id).is_none(), "a mute peer was admitted (RT-8)");

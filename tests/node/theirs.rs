@@ -2,11 +2,11 @@
 //! streams and never answers.
 
 use dhtstore::kad::PeerInfo;
-use futures::StreamExt;
+use futures::{StreamExt, future::join_all};
 use libp2p::{
     Multiaddr, PeerId, Stream, StreamProtocol, Swarm, SwarmBuilder,
-    core::{Endpoint, transport::PortUse},
     core::upgrade::{DeniedUpgrade, InboundUpgrade, UpgradeInfo},
+    core::{Endpoint, transport::PortUse},
     identify,
     identity::Keypair,
     noise, ping,
@@ -22,6 +22,7 @@ use std::{
     convert::Infallible,
     future::{Ready, ready},
     task::{Context, Poll},
+    time::Duration,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -96,6 +97,15 @@ impl Theirs {
 
     pub async fn dials(&self, addr: Multiaddr) {
         self.jobs.send(Job::Do(Box::new(move |swarm| swarm.dial(addr).unwrap()))).await.ok().unwrap();
+    }
+
+    async fn connections(&self) -> u32 {
+        let (reply, count) = oneshot::channel();
+        let job = |swarm: &mut Swarm<Behaviour>| {
+            let _ = reply.send(swarm.network_info().connection_counters().num_connections());
+        };
+        self.jobs.send(Job::Do(Box::new(job))).await.ok().unwrap();
+        count.await.unwrap()
     }
 
     async fn query(
@@ -223,6 +233,20 @@ pub async fn network(n: usize) -> Vec<Theirs> {
         }
     }
     servers
+}
+
+/// Waits until nobody connects any more: libp2p-kad bootstraps by itself half a second after it has learnt of peers,
+/// and some hundred handshakes at once keep the machine busy for a while.
+pub async fn settled(servers: &[Theirs]) {
+    let mut before = None;
+    loop {
+        let now = join_all(servers.iter().map(Theirs::connections)).await;
+        if before.as_ref() == Some(&now) && now.iter().all(|n| *n > 0) {
+            return;
+        }
+        before = Some(now);
+        tokio::time::sleep(Duration::from_millis(400)).await;
+    }
 }
 
 /// Starts a node that advertises the DHT, takes its streams and never answers.
