@@ -22,7 +22,7 @@ async fn net_2_net_3_libp2p_kad_bootstraps_announces_and_finds_over_every_transp
         // libp2p-kad announces without addresses where none is confirmed as external: identify has told them.
         let asker = Ours::start().await;
         let answer = asker.node.get_providers(Dht::Wan, &ours.info(), &multihash(1)).await.unwrap();
-        assert_eq!(answer.providers, [publisher.info.clone()], "{over:?}");
+        assert_eq!(answer.providers, std::slice::from_ref(&publisher.info), "{over:?}");
 
         assert_eq!(seeker.finds_providers(multihash(1)).await, [publisher.info.id], "{over:?}");
         eventually("the publisher is in our table", || ours.node.table(Dht::Wan).get(&publisher.info.id).is_some())

@@ -47,11 +47,12 @@ pub struct Behaviour {
     ping: ping::Behaviour,
 }
 
+type Order = Box<dyn FnOnce(&mut Swarm<Behaviour>) + Send>;
 type Query = Box<dyn FnOnce(&mut kad::Behaviour<MemoryStore>) -> kad::QueryId + Send>;
 
 enum Job {
     Query(Query, oneshot::Sender<Vec<kad::QueryResult>>),
-    Do(Box<dyn FnOnce(&mut Swarm<Behaviour>) + Send>),
+    Do(Order),
 }
 
 /// A `libp2p-kad` node.
@@ -166,11 +167,11 @@ async fn run(mut swarm: Swarm<Behaviour>, mut jobs: mpsc::Receiver<Job>) {
                 }
             },
             event = swarm.select_next_some() => match event {
-                SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. })) => {
-                    if info.protocols.contains(&KAD) {
-                        for addr in info.listen_addrs {
-                            swarm.behaviour_mut().kad.add_address(&peer_id, addr);
-                        }
+                SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }))
+                    if info.protocols.contains(&KAD) =>
+                {
+                    for addr in info.listen_addrs {
+                        swarm.behaviour_mut().kad.add_address(&peer_id, addr);
                     }
                 }
                 SwarmEvent::Behaviour(BehaviourEvent::Kad(kad::Event::OutboundQueryProgressed {
