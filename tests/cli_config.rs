@@ -1,5 +1,6 @@
 //! `dhtstore config`, as a process: what is printed where, and with which exit code.
 
+#[path = "support/home.rs"]
 mod support;
 
 use support::Home;
