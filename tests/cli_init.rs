@@ -1,4 +1,5 @@
 //! `dhtstore init` and `dhtstore id`, as processes.
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
 #[path = "support/home.rs"]
 mod support;

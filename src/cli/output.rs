@@ -16,6 +16,9 @@ const PAGE_ROWS: usize = 200;
 /// In [`Rows::bulk`] mode the first rows are still written one by one, so that `| head` and people see them at once.
 const BULK_AFTER_ROWS: u64 = 256;
 
+/// Spaces between columns.
+const GAP: u16 = 2;
+
 /// Bytes that are collected before a write: a pipe holds 64 KiB.
 const BUFFER_BYTES: usize = 64 * 1024;
 
@@ -185,9 +188,12 @@ impl<W: Write> Rows<W> {
             table.set_header(self.schema.columns.iter().map(|c| c.replace('_', " ")));
         }
         table.add_rows(self.page.drain(..));
+        for column in table.column_iter_mut() {
+            column.set_padding((0, GAP));
+        }
         for (column, width) in table.column_iter_mut().zip(&self.widths) {
-            // The boundary counts the space on either side of the content.
-            column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(width.saturating_add(2))));
+            // The boundary counts the space beside the content.
+            column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(width.saturating_add(GAP))));
         }
         if self.widths.is_empty() {
             self.widths = table.column_max_content_widths();
