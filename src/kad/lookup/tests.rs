@@ -247,7 +247,7 @@ proptest! {
                 }
                 Next::Wait { until } => until,
             };
-            prop_assert!(until.is_some_and(|until| until > now) || waiting.is_empty() || until.is_none());
+            prop_assert!(until.is_some_and(|until| until > now), "whoever waits has a deadline");
             prop_assert!(!waiting.is_empty(), "waits for nobody");
             let event = random.below(4);
             if event == 0 {
