@@ -45,13 +45,16 @@ pub enum Reach {
 /// From where `addr` can be dialled; `None` if from nowhere at all (see [`AddressScope::allows`]).
 /// In substance what go's `manet.IsPublicAddr` and `IsPrivateAddr` decide.
 pub fn reach(addr: &Multiaddr) -> Option<Reach> {
+    if !relayless(addr.iter()) {
+        return None;
+    }
     let mut parts = addr.iter().filter(|part| !matches!(part, Protocol::Ip6zone(_)));
     let reach = match parts.next()? {
         Protocol::Ip4(ip) => ip4_reach(ip)?,
         Protocol::Ip6(ip) => ip6_reach(ip)?,
         Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name) => name_reach(&name)?,
         // Its TXT records hold whole addresses, so that nothing need follow.
-        Protocol::Dnsaddr(name) => return relayless(parts).then(|| name_reach(&name)).flatten(),
+        Protocol::Dnsaddr(name) => return name_reach(&name),
         _ => return None,
     };
     let dialable = match parts.next()? {
@@ -60,7 +63,7 @@ pub fn reach(addr: &Multiaddr) -> Option<Reach> {
         Protocol::Udp(port) => port != 0 && parts.next().is_some_and(|over| !matches!(over, Protocol::P2p(_))),
         _ => false,
     };
-    (dialable && relayless(parts)).then_some(reach)
+    dialable.then_some(reach)
 }
 
 fn relayless<'a>(mut parts: impl Iterator<Item = Protocol<'a>>) -> bool {

@@ -96,6 +96,7 @@ fn no_scope_allows_what_nobody_can_dial() {
         "/dns/nothing.invalid/tcp/1",
         "/ip4/1.1.1.1/tcp/4001/p2p/QmNnooDu7bfjPFoTZYxMNLWUQJyrVwtbZg5gBMjTezGAJN/p2p-circuit",
         "/dnsaddr/bootstrap.libp2p.io/p2p/QmNnooDu7bfjPFoTZYxMNLWUQJyrVwtbZg5gBMjTezGAJN/p2p-circuit",
+        "/ip4/1.1.1.1/udp/4001/p2p-circuit",
         "/p2p-circuit",
     ] {
         assert_eq!(scopes(text), NOWHERE_AT_ALL, "{text}");
