@@ -1,5 +1,5 @@
 //! Typed settings: every setting is documented here, every default in [`defaults`], once.
-//! flags > environment (`DHTSTORE_…`) > file > defaults of the profile; see [`file`] for the layering.
+//! flags > environment (`DHTSTORE_…`) > file > defaults of the profile; see [`mod@file`] for the layering.
 
 pub mod defaults;
 pub mod file;
@@ -265,6 +265,16 @@ impl Config {
             max_peers: self.records.max_peers,
             max_provided: self.reprovide.max_cids,
         }
+    }
+
+    /// Whether we have a transport for this listen address: IP and TCP, or IP and UDP with QUIC v1.
+    pub fn can_listen(addr: &Multiaddr) -> bool {
+        let parts: Vec<_> = addr.iter().collect();
+        matches!(
+            parts.as_slice(),
+            [Protocol::Ip4(_) | Protocol::Ip6(_), Protocol::Tcp(_)]
+                | [Protocol::Ip4(_) | Protocol::Ip6(_), Protocol::Udp(_), Protocol::QuicV1]
+        )
     }
 
     /// Where to listen: without the QUIC addresses in a private swarm, which the pre-shared key cannot protect.

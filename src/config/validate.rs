@@ -1,6 +1,6 @@
 //! What the types cannot say: bounds, and settings that belong together.
 
-use super::{Config, ConfigError, Job, Profile, defaults, filter, is_quic};
+use super::{Config, ConfigError, Job, Profile, defaults, filter, is_quic, text::show_duration};
 use libp2p::{Multiaddr, multiaddr::Protocol};
 use std::{fmt, ops::RangeInclusive, time::Duration};
 
@@ -57,7 +57,7 @@ impl Findings {
 
     fn duration(&mut self, key: &str, value: Duration, bounds: RangeInclusive<Duration>) {
         if !bounds.contains(&value) {
-            let [value, least, most] = [value, *bounds.start(), *bounds.end()].map(humantime::format_duration);
+            let [value, least, most] = [value, *bounds.start(), *bounds.end()].map(show_duration);
             self.problem(key, format_args!("{value} is out of bounds; choose from {least} to {most}"));
         }
     }
@@ -84,7 +84,7 @@ impl Config {
             findings.problem("listen", "no address; name at least one like \"/ip4/0.0.0.0/tcp/4001\"");
         }
         for addr in &self.listen {
-            if !is_listenable(addr) {
+            if !Config::can_listen(addr) {
                 findings.problem(
                     "listen",
                     format_args!("cannot listen on {addr}; write /ip4/…/tcp/PORT or /ip4/…/udp/PORT/quic-v1 (or /ip6)"),
@@ -152,7 +152,7 @@ impl Config {
         findings.duration("streams.idle", self.streams.idle, SECOND..=DAY);
         findings.duration("streams.message_timeout", self.streams.message_timeout, SECOND..=DAY);
         if interval >= ttl {
-            let [interval, ttl] = [interval, ttl].map(humantime::format_duration);
+            let [interval, ttl] = [interval, ttl].map(show_duration);
             findings.problem(
                 "reprovide.interval",
                 format_args!("{interval} is not below records.ttl ({ttl}): records would be gone before they are announced again; lower it or raise records.ttl"),
@@ -217,7 +217,7 @@ fn check_cron(findings: &mut Findings, job: &str, cron: &str) {
 }
 
 fn public_ttl_warning(ttl: Duration) -> String {
-    let shown = humantime::format_duration(ttl);
+    let shown = show_duration(ttl);
     let absent = PUBLIC_REPUBLISH.saturating_sub(ttl).as_secs() * 100 / PUBLIC_REPUBLISH.as_secs();
     let cost = if absent > 0 {
         format!(
@@ -227,15 +227,6 @@ fn public_ttl_warning(ttl: Duration) -> String {
         "the public network's specification asks for 48h, and a publisher that misses one round is lost".into()
     };
     format!("{shown} with a public bootstrapper: {cost}; set profile = \"amino\" or records.ttl = \"48h\"")
-}
-
-fn is_listenable(addr: &Multiaddr) -> bool {
-    let parts: Vec<_> = addr.iter().collect();
-    matches!(
-        parts.as_slice(),
-        [Protocol::Ip4(_) | Protocol::Ip6(_), Protocol::Tcp(_)]
-            | [Protocol::Ip4(_) | Protocol::Ip6(_), Protocol::Udp(_), Protocol::QuicV1]
-    )
 }
 
 fn is_announceable(addr: &Multiaddr) -> bool {

@@ -1,6 +1,8 @@
 //! The other end of the control socket.
 
-use super::protocol::{MAX_REPLY_LINE, Reply, Request};
+use super::protocol::{Failure, MAX_REPLY_LINE, Reply, Request};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 use std::{
     io,
     path::{Path, PathBuf},
@@ -76,13 +78,47 @@ impl Client {
     }
 
     /// The next line of the answer.
-    pub async fn next(&mut self) -> Result<Reply, ClientError> {
+    pub async fn next(&mut self) -> Result<Line<'_>, ClientError> {
         self.line.clear();
         let mut limited = (&mut self.reader).take(MAX_REPLY_LINE as u64);
-        let read = limited.read_until(b'\n', &mut self.line).await.map_err(|_| ClientError::Closed)?;
-        if read == 0 {
-            return Err(ClientError::Closed);
+        limited.read_until(b'\n', &mut self.line).await.map_err(|_| ClientError::Closed)?;
+        let Some(line) = self.line.strip_suffix(b"\n") else { return Err(ClientError::Closed) };
+        let body = line.strip_suffix(b"}").unwrap_or(line);
+        // Rows and events are not parsed twice: there may be a hundred million of them.
+        if let Some(row) = body.strip_prefix(br#"{"row":"#) {
+            return Ok(Line::Row(Json(row)));
         }
-        serde_json::from_slice(&self.line).map_err(|error| ClientError::Malformed(error.to_string()))
+        if let Some(event) = body.strip_prefix(br#"{"event":"#) {
+            return Ok(Line::Event(Json(event)));
+        }
+        match serde_json::from_slice(line).map_err(|error| ClientError::Malformed(error.to_string()))? {
+            Reply::Done(done) => Ok(Line::Done(done)),
+            Reply::Error(failure) => Ok(Line::Error(failure)),
+            Reply::Row(_) | Reply::Event(_) => Err(ClientError::Malformed("spaces in a reply line".into())),
+        }
+    }
+}
+
+/// A line of an answer.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Line<'l> {
+    /// A row of the result.
+    Row(Json<'l>),
+    /// Something that happened on the way.
+    Event(Json<'l>),
+    /// The end: it failed.
+    Error(Failure),
+    /// The end: done.
+    Done(Value),
+}
+
+/// JSON that is not parsed yet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Json<'l>(&'l [u8]);
+
+impl Json<'_> {
+    /// Parses it.
+    pub fn parse<T: DeserializeOwned>(&self) -> Result<T, ClientError> {
+        serde_json::from_slice(self.0).map_err(|error| ClientError::Malformed(error.to_string()))
     }
 }

@@ -13,7 +13,7 @@ pub const MAX_CIDS_BYTES: usize = MAX_REQUEST_LINE / 2;
 
 /// What a client asks for.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(tag = "cmd", rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(tag = "cmd", rename_all = "kebab-case")]
 pub enum Request {
     /// Keep these CIDs announced. Done ([`Provided`]) when they are on disk.
     Provide {

@@ -19,10 +19,12 @@ use tokio::{
     time::timeout,
 };
 
-/// Clients served at the same time; more are told to come back. Each holds a few hundred KB at most.
+/// Clients served at the same time; more are told to come back. Each holds some 2 MB at most.
 pub const MAX_CLIENTS: usize = 32;
 /// Replies that wait for a client to read them: a slow reader holds up its own request, nothing else.
-const REPLIES: usize = 256;
+const REPLIES: usize = 64;
+/// Rows of a dump that are handed on together while the client is behind.
+const BULK_BYTES: usize = 16 * 1024;
 /// A client that reads nothing for so long is dropped. Long, since `dump | less` is a client as well.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(600);
 /// A client without a request under way is dropped after so long.
@@ -72,29 +74,68 @@ impl From<Gone> for Failure {
     }
 }
 
-/// Where a handler puts rows and events. Cheap to clone.
+/// Where a handler puts rows and events. Cheap to clone. Lines are serialised on the handler's side.
 #[derive(Clone, Debug)]
-pub struct Replies(mpsc::Sender<Reply>);
+pub struct Replies(mpsc::Sender<Vec<u8>>);
+
+/// [`Reply`] with anything inside.
+#[derive(Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Line<'l, T: ?Sized> {
+    Row(&'l T),
+    Event(&'l T),
+}
 
 impl Replies {
     /// A row; waits while the client is behind.
-    pub async fn row<T: Serialize>(&self, row: &T) -> Result<(), Gone> {
-        self.0.send(Reply::Row(to_value(row))).await.map_err(|_| Gone)
+    pub async fn row<T: Serialize + Sync>(&self, row: &T) -> Result<(), Gone> {
+        self.send(line(&Line::Row(row))).await
     }
 
     /// An event; waits while the client is behind.
-    pub async fn event<T: Serialize>(&self, event: &T) -> Result<(), Gone> {
-        self.0.send(Reply::Event(to_value(event))).await.map_err(|_| Gone)
+    pub async fn event<T: Serialize + Sync>(&self, event: &T) -> Result<(), Gone> {
+        self.send(line(&Line::Event(event))).await
     }
 
-    /// A row from a thread that may block. False: the client is gone.
-    pub fn blocking_row<T: Serialize>(&self, row: &T) -> bool {
-        self.0.blocking_send(Reply::Row(to_value(row))).is_ok()
+    async fn send(&self, line: Vec<u8>) -> Result<(), Gone> {
+        self.0.send(line).await.map_err(|_| Gone)
+    }
+
+    /// For very many rows, from a thread that may block.
+    pub fn bulk(&self) -> Bulk {
+        Bulk { replies: self.0.clone(), lines: Vec::new() }
     }
 }
 
-fn to_value<T: Serialize>(value: &T) -> Value {
+/// Collects rows while the client is behind, and hands them on at once while it waits.
+#[derive(Debug)]
+pub struct Bulk {
+    replies: mpsc::Sender<Vec<u8>>,
+    lines: Vec<u8>,
+}
+
+impl Bulk {
+    /// A row. Blocks while the client is behind. False: it is gone.
+    pub fn row<T: Serialize>(&mut self, row: &T) -> bool {
+        self.lines.append(&mut line(&Line::Row(row)));
+        let is_waited_for = self.replies.capacity() == self.replies.max_capacity();
+        if is_waited_for || self.lines.len() >= BULK_BYTES { self.flush() } else { true }
+    }
+
+    /// Hands on what is left.
+    pub fn flush(&mut self) -> bool {
+        self.lines.is_empty() || self.replies.blocking_send(std::mem::take(&mut self.lines)).is_ok()
+    }
+}
+
+fn line<T: Serialize>(value: &T) -> Vec<u8> {
     // Our own types with text keys: serialising them cannot fail.
+    let mut line = serde_json::to_vec(value).unwrap_or_default();
+    line.push(b'\n');
+    line
+}
+
+fn to_value<T: Serialize>(value: &T) -> Value {
     serde_json::to_value(value).unwrap_or_default()
 }
 
@@ -181,10 +222,7 @@ impl Drop for Server {
 /// One line that fits into the socket's buffer, without waiting.
 fn turn_away(stream: UnixStream) {
     let failure = Failure::busy(format_args!("{MAX_CLIENTS} clients are being served; try again"));
-    if let Ok(mut line) = serde_json::to_vec(&Reply::Error(failure)) {
-        line.push(b'\n');
-        let _ = stream.try_write(&line);
-    }
+    let _ = stream.try_write(&line(&Reply::Error(failure)));
 }
 
 async fn serve_client<H: Handler>(stream: UnixStream, handler: H) {
@@ -199,7 +237,7 @@ async fn serve_client<H: Handler>(stream: UnixStream, handler: H) {
                 Ok(Ok(Some(request))) => request,
                 Ok(Err(ReadError::Malformed(message))) => {
                     // Where the next line begins is unknown.
-                    let _ = replies.send(Reply::Error(Failure::data(message))).await;
+                    let _ = replies.send(line(&Reply::Error(Failure::data(message)))).await;
                     return;
                 }
             };
@@ -207,7 +245,7 @@ async fn serve_client<H: Handler>(stream: UnixStream, handler: H) {
                 Ok(done) => Reply::Done(done),
                 Err(failure) => Reply::Error(failure),
             };
-            if replies.send(last).await.is_err() {
+            if replies.send(line(&last)).await.is_err() {
                 return;
             }
         }
@@ -241,15 +279,9 @@ async fn read_request(reader: &mut (impl AsyncBufReadExt + Unpin)) -> Result<Opt
 }
 
 /// Writes what comes, in one go where more is waiting. Ends when all senders are gone or the client is.
-async fn write_replies(write: OwnedWriteHalf, mut waiting: mpsc::Receiver<Reply>) {
+async fn write_replies(write: OwnedWriteHalf, mut waiting: mpsc::Receiver<Vec<u8>>) {
     let mut out = BufWriter::with_capacity(64 * 1024, write);
-    let mut line = Vec::new();
-    while let Some(reply) = waiting.recv().await {
-        line.clear();
-        if serde_json::to_writer(&mut line, &reply).is_err() {
-            return;
-        }
-        line.push(b'\n');
+    while let Some(line) = waiting.recv().await {
         let idle = waiting.is_empty();
         let writing = async {
             out.write_all(&line).await?;

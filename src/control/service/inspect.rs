@@ -45,14 +45,15 @@ pub(super) async fn stat(parts: &Parts) -> Result<Stat, Failure> {
 pub(super) async fn dump(parts: &Parts, filter: Filter, count: bool, replies: Replies) -> Result<Value, Failure> {
     let store = parts.store.clone();
     tokio::task::spawn_blocking(move || {
-        if !count {
-            return dump::running(&store, &filter, &mut |row| replies.blocking_row(&row));
+        let mut rows = replies.bulk();
+        if count {
+            let mut counter = Counter::default();
+            dump::running(&store, &filter, &mut |row| counter.take(&row))?;
+            let _ = counter.rows().all(|counted| rows.row(&counted));
+        } else {
+            dump::running(&store, &filter, &mut |row| rows.row(&row))?;
         }
-        let mut counter = Counter::default();
-        dump::running(&store, &filter, &mut |row| counter.take(&row))?;
-        for row in counter.rows() {
-            replies.blocking_row(&row);
-        }
+        rows.flush();
         Ok(())
     })
     .await
