@@ -59,14 +59,7 @@ enum Job {
 impl Exploration {
     /// Of the region around `first`. `seed` decides which targets stand for subtrees.
     pub fn new(first: Target, k: usize, seed: u64) -> Self {
-        Self {
-            k: k.max(1),
-            seed,
-            lookups: 0,
-            uncovered: vec![Job::First(first)],
-            region: None,
-            known: BTreeMap::new(),
-        }
+        Self { k: k.max(1), seed, lookups: 0, uncovered: vec![Job::First(first)], region: None, known: BTreeMap::new() }
     }
 
     /// What to look up now; `None` when the region is covered or the budget of look-ups is spent.
