@@ -3,7 +3,10 @@
 use super::{Context, error::CliError, error::Result, output};
 use crate::{
     config::Config,
-    control::{client::Client, protocol::Reply, protocol::Request, protocol::Stat},
+    control::{
+        client::{Client, Line},
+        protocol::{Request, Stat},
+    },
     node::identity,
 };
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
@@ -72,7 +75,7 @@ async fn ask_server(config: &Config) -> Option<Stat> {
         let mut client = Client::connect(&config.control_socket()).await.ok()?;
         client.send(&Request::Stat).await.ok()?;
         match client.next().await.ok()? {
-            Reply::Done(stat) => serde_json::from_value(stat).ok(),
+            Line::Done(stat) => serde_json::from_value(stat).ok(),
             _ => None,
         }
     };

@@ -25,13 +25,14 @@ async fn net_2_net_3_libp2p_kad_bootstraps_announces_and_finds_over_every_transp
         assert_eq!(records[0].addrs, publisher.info.addrs, "{over:?}");
 
         assert_eq!(seeker.finds_providers(multihash(1)).await, [publisher.info.id], "{over:?}");
-        eventually("the publisher is in our table", || {
-            ours.node.table(Dht::Wan).get(&publisher.info.id).is_some()
-        })
-        .await;
+        eventually("the publisher is in our table", || ours.node.table(Dht::Wan).get(&publisher.info.id).is_some())
+            .await;
         let closest = seeker.finds_closest(publisher.info.id.to_bytes()).await;
         let found = closest.iter().find(|peer| peer.id == publisher.info.id).unwrap();
-        assert!(found.addrs.iter().any(|a| a.to_string().starts_with(&publisher.info.addrs[0].to_string())), "{found:?}");
+        assert!(
+            found.addrs.iter().any(|a| a.to_string().starts_with(&publisher.info.addrs[0].to_string())),
+            "{found:?}"
+        );
         ours.node.shutdown().await;
     }
 }

@@ -44,9 +44,7 @@ impl Raw {
         };
         let boxed = |(peer, muxer), _| (peer, StreamMuxerBox::new(muxer));
         let mut transport = match over {
-            Over::Noise => {
-                tcp().authenticate(noise::Config::new(&key).unwrap()).multiplex(muxer()).map(boxed).boxed()
-            }
+            Over::Noise => tcp().authenticate(noise::Config::new(&key).unwrap()).multiplex(muxer()).map(boxed).boxed(),
             Over::Tls => tcp()
                 .authenticate(tls::Config::new(&key).unwrap())
                 .multiplex(muxer())

@@ -5,8 +5,8 @@ use dhtstore::kad::PeerInfo;
 use futures::StreamExt;
 use libp2p::{
     Multiaddr, PeerId, Stream, StreamProtocol, Swarm, SwarmBuilder,
-    core::{Endpoint, transport::PortUse},
     core::upgrade::{DeniedUpgrade, InboundUpgrade, UpgradeInfo},
+    core::{Endpoint, transport::PortUse},
     identify,
     identity::Keypair,
     noise, ping,
