@@ -5,13 +5,14 @@
 
 use super::{
     Context,
+    ask::Server,
     error::{CliError, Code, Result},
 };
 use crate::{control::protocol::MAX_CIDS_BYTES, provide::cids};
 use std::{
     fs::File,
     io::{self, BufRead, BufReader, BufWriter, Read, Seek, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 /// Bad lines that are shown; the others are counted.
@@ -43,6 +44,20 @@ pub struct CidList {
 }
 
 impl CidArgs {
+    /// Checks that a server answers, and reads the list: the server first if the list is typed or piped in, so that
+    /// nobody types a list that cannot be taken; else the list first, as it can be wrong without a server.
+    pub async fn read_for_server(&self, context: &Context) -> Result<CidList> {
+        let from_stdin =
+            self.cids.iter().map(AsRef::as_ref).chain(self.file.as_deref()).any(|text: &Path| text.as_os_str() == "-");
+        if from_stdin {
+            Server::connect(context).await?;
+            return self.read(context);
+        }
+        let list = self.read(context)?;
+        Server::connect(context).await?;
+        Ok(list)
+    }
+
     /// Reads and checks the whole list. Bad lines are told on stderr, each with its reason; without `--skip-bad` they
     /// are exit 65 and nothing is done.
     pub fn read(&self, context: &Context) -> Result<CidList> {

@@ -214,7 +214,7 @@ fn filter(args: &Args) -> Result<Filter> {
     let now = SystemClock::new().wall();
     let time = |flag: &str, text: &Option<String>| {
         let time = text.as_deref().map(|text| moment(text, now));
-        time.transpose().map_err(|reason| CliError::data(format_args!("{flag}: {reason}")))
+        time.transpose().map_err(|reason| CliError::usage(format_args!("{flag}: {reason}")))
     };
     Ok(Filter {
         tables: if all { Vec::new() } else { tables.collect() },

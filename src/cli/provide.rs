@@ -64,9 +64,7 @@ struct Report {
 
 /// Runs the command.
 pub async fn execute(args: Args, context: &Context) -> Result<()> {
-    // Before the input is read: nobody wants to type a list that cannot be taken.
-    Server::connect(context).await?;
-    let mut list = args.cids.read(context)?;
+    let mut list = args.cids.read_for_server(context).await?;
     let mut report = Report { cids: list.len(), ..Report::default() };
     if list.is_empty() {
         context.notice("no CIDs in the input");

@@ -33,8 +33,7 @@ struct Report {
 
 /// Runs the command.
 pub async fn execute(args: Args, context: &Context) -> Result<()> {
-    Server::connect(context).await?;
-    let mut list = args.cids.read(context)?;
+    let mut list = args.cids.read_for_server(context).await?;
     let mut report = Report { cids: list.len(), removed: 0 };
     let bar = output::progress(context, Some(list.len()), "removing");
     for cids in list.chunks()? {
