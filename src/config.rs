@@ -267,6 +267,16 @@ impl Config {
         }
     }
 
+    /// Whether we have a transport for this listen address: IP and TCP, or IP and UDP with QUIC v1.
+    pub fn can_listen(addr: &Multiaddr) -> bool {
+        let parts: Vec<_> = addr.iter().collect();
+        matches!(
+            parts.as_slice(),
+            [Protocol::Ip4(_) | Protocol::Ip6(_), Protocol::Tcp(_)]
+                | [Protocol::Ip4(_) | Protocol::Ip6(_), Protocol::Udp(_), Protocol::QuicV1]
+        )
+    }
+
     /// Where to listen: without the QUIC addresses in a private swarm, which the pre-shared key cannot protect.
     pub fn effective_listen(&self) -> Vec<Multiaddr> {
         let private = self.swarm_key.is_some();

@@ -44,11 +44,7 @@ use std::{
     sync::{Arc, Weak, atomic::AtomicBool},
     time::Duration,
 };
-use tokio::{
-    sync::mpsc,
-    task::JoinHandle,
-    time::timeout,
-};
+use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// How long requests under way may take to be answered when the node stops.

@@ -200,11 +200,8 @@ impl Inner {
                 }
                 Box::pin(std::future::ready(()))
             });
-            let job = job.map_err(|source| ScheduleError::Cron {
-                job: slot.job.name,
-                cron: slot.job.cron.clone(),
-                source,
-            })?;
+            let job =
+                job.map_err(|source| ScheduleError::Cron { job: slot.job.name, cron: slot.job.cron.clone(), source })?;
             ids.push(scheduler.add(job).await?);
         }
         scheduler.start().await?;

@@ -84,7 +84,7 @@ impl Config {
             findings.problem("listen", "no address; name at least one like \"/ip4/0.0.0.0/tcp/4001\"");
         }
         for addr in &self.listen {
-            if !is_listenable(addr) {
+            if !Config::can_listen(addr) {
                 findings.problem(
                     "listen",
                     format_args!("cannot listen on {addr}; write /ip4/…/tcp/PORT or /ip4/…/udp/PORT/quic-v1 (or /ip6)"),
@@ -227,15 +227,6 @@ fn public_ttl_warning(ttl: Duration) -> String {
         "the public network's specification asks for 48h, and a publisher that misses one round is lost".into()
     };
     format!("{shown} with a public bootstrapper: {cost}; set profile = \"amino\" or records.ttl = \"48h\"")
-}
-
-fn is_listenable(addr: &Multiaddr) -> bool {
-    let parts: Vec<_> = addr.iter().collect();
-    matches!(
-        parts.as_slice(),
-        [Protocol::Ip4(_) | Protocol::Ip6(_), Protocol::Tcp(_)]
-            | [Protocol::Ip4(_) | Protocol::Ip6(_), Protocol::Udp(_), Protocol::QuicV1]
-    )
 }
 
 fn is_announceable(addr: &Multiaddr) -> bool {

@@ -77,7 +77,8 @@ impl Addresses {
         // Loopback is of use only where there is nothing else: a network on one machine.
         let beyond_this_machine = listeners.iter().any(|addr| !is_loopback(addr) && !is_unspecified(addr));
         let own = listeners.iter().filter(|addr| !is_unspecified(addr) && !(beyond_this_machine && is_loopback(addr)));
-        let base: Vec<_> = if self.config.announce.is_empty() { own.cloned().collect() } else { self.config.announce.clone() };
+        let base: Vec<_> =
+            if self.config.announce.is_empty() { own.cloned().collect() } else { self.config.announce.clone() };
         let mut announced: Vec<Multiaddr> = Vec::new();
         for addr in base.into_iter().chain(self.config.append_announce.iter().cloned()) {
             if !announced.contains(&addr) && self.config.may_announce(&addr) {

@@ -161,51 +161,56 @@ impl Shared {
             return Delivery { confirmed: 0, error: Some(RpcError::Stream(why.to_owned())) };
         }
         let barrier = message::request(MessageType::FindNode, &self.local.to_bytes());
-        let mut confirmed = 0;
+        let mut delivery = Delivery { confirmed: 0, error: None };
         for chunk in multihashes.chunks(PIPELINE) {
             let adds = chunk.iter().map(|multihash| message::add_provider(multihash, &provider));
             let frames: Vec<Bytes> = adds.chain([barrier.clone()]).collect();
-            let sent = match self.barrier(dht, peer, &frames).await {
-                Ok(()) => Ok(chunk.len()),
+            match self.barrier(dht, peer, &frames).await {
+                Ok(()) => delivery.confirmed += chunk.len(),
                 // One record that the server refuses ends the stream for all of them.
-                Err(RpcError::Stream(_)) if chunk.len() > 1 => self.one_by_one(dht, peer, &frames, &barrier).await,
-                Err(error) => Err((0, error)),
-            };
-            match sent {
-                Ok(n) => confirmed += n,
-                Err((n, error)) => return Delivery { confirmed: confirmed + n, error: Some(error) },
+                Err(RpcError::Stream(_)) if chunk.len() > 1 => {
+                    if !self.one_by_one(dht, peer, &frames, &barrier, &mut delivery).await {
+                        return delivery;
+                    }
+                }
+                Err(error) => {
+                    delivery.error = Some(error);
+                    return delivery;
+                }
             }
         }
-        Delivery { confirmed, error: None }
+        delivery
     }
 
-    /// Each of `frames` but the last, which is the barrier, behind a barrier of its own.
+    /// Each of `frames` but the last, which is the barrier, behind a barrier of its own. False if the server is of
+    /// no use for further ones.
     async fn one_by_one(
         self: &Arc<Self>,
         dht: Dht,
         peer: &PeerInfo,
         frames: &[Bytes],
         barrier: &Bytes,
-    ) -> Result<usize, (usize, RpcError)> {
-        let mut confirmed = 0;
+        delivery: &mut Delivery,
+    ) -> bool {
         let mut refused = 0;
         let adds = frames.split_last().map(|(_, adds)| adds).unwrap_or_default();
         for add in adds {
             match self.barrier(dht, peer, &[add.clone(), barrier.clone()]).await {
                 Ok(()) => {
-                    confirmed += 1;
+                    delivery.confirmed += 1;
                     refused = 0;
                 }
-                Err(error @ RpcError::Stream(_)) => {
+                Err(error) => {
                     refused += 1;
-                    if refused == MAX_REFUSED {
-                        return Err((confirmed, error));
+                    let hopeless = refused == MAX_REFUSED || !matches!(error, RpcError::Stream(_));
+                    delivery.error = Some(error);
+                    if hopeless {
+                        return false;
                     }
                 }
-                Err(error) => return Err((confirmed, error)),
             }
         }
-        Ok(confirmed)
+        true
     }
 
     /// Writes `frames`, the last of which is a FIND_NODE, and waits for its answer.

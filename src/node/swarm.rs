@@ -122,8 +122,7 @@ fn plain_transport(
         quic.max_concurrent_stream_limit = u32::try_from(streams + OTHER_STREAMS).unwrap_or(u32::MAX);
         quic.max_stream_data = QUIC_STREAM_WINDOW;
         quic.max_connection_data = QUIC_CONNECTION_WINDOW;
-        let quic =
-            quic::tokio::Transport::new(quic).map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
+        let quic = quic::tokio::Transport::new(quic).map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
         return Ok(tcp.or_transport(quic).map(|either, _| either.into_inner()).boxed());
     };
     Ok(tcp

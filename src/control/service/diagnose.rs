@@ -140,11 +140,7 @@ async fn dial(parts: &Parts, peer: PeerId, known: Known) -> Finding {
 
 fn verdict(sums: &Sums) -> Verdict {
     let &Sums { asked, answered, holding, providers, with_addresses, dialable, own } = sums;
-    let judge = |ok: bool, verdict: String, next: Option<&str>| Verdict {
-        ok,
-        verdict,
-        next: next.map(str::to_owned),
-    };
+    let judge = |ok: bool, verdict: String, next: Option<&str>| Verdict { ok, verdict, next: next.map(str::to_owned) };
     if asked == 0 && providers == 0 {
         let next = "connect it to a network: `dhtstore connect MULTIADDR`, or set bootstrap";
         return judge(false, "this node knows no servers, so nobody can be asked".into(), Some(next));
@@ -160,7 +156,11 @@ fn verdict(sums: &Sums) -> Verdict {
             "announce it where the content is: `ipfs routing provide CID` on a Kubo node, or `dhtstore provide CID`; if it was \
              announced before, the records have outlived their ttl"
         };
-        return judge(false, format!("no records: {answered} of the {asked} closest servers answer, none holds one"), Some(next));
+        return judge(
+            false,
+            format!("no records: {answered} of the {asked} closest servers answer, none holds one"),
+            Some(next),
+        );
     }
     let held = match (asked, holding) {
         (0, _) => "held by this node alone".to_owned(),
@@ -174,10 +174,12 @@ fn verdict(sums: &Sums) -> Verdict {
         return judge(found, format!("{what}: {held}, {dialable} of {providers} providers can be dialled"), next);
     }
     if with_addresses == 0 {
-        let next = "the providers must announce again, with addresses that others can reach (on Kubo: Addresses.Announce)";
+        let next =
+            "the providers must announce again, with addresses that others can reach (on Kubo: Addresses.Announce)";
         return judge(false, format!("records without addresses: {held}, {providers} providers"), Some(next));
     }
-    let next = "the providers are offline, or behind a NAT or firewall: check that their port is open and what they announce";
+    let next =
+        "the providers are offline, or behind a NAT or firewall: check that their port is open and what they announce";
     judge(false, format!("found but not dialable: {held}, none of {providers} providers can be dialled"), Some(next))
 }
 

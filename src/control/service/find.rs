@@ -44,7 +44,12 @@ pub(super) async fn providers(parts: &Parts, cid: &str, limit: usize, replies: R
 }
 
 /// What this node itself would answer.
-pub(super) async fn local_providers(parts: &Parts, cid: &str, limit: usize, replies: Replies) -> Result<Value, Failure> {
+pub(super) async fn local_providers(
+    parts: &Parts,
+    cid: &str,
+    limit: usize,
+    replies: Replies,
+) -> Result<Value, Failure> {
     let multihash = parse(cid)?.hash().to_bytes();
     let own = {
         let (provided, multihash) = (parts.store.provided.clone(), multihash.clone());
@@ -64,8 +69,7 @@ pub(super) async fn local_providers(parts: &Parts, cid: &str, limit: usize, repl
 }
 
 pub(super) async fn peer(parts: &Parts, peer: &str, replies: Replies) -> Result<Value, Failure> {
-    let id: PeerId =
-        peer.parse().map_err(|error| Failure::data(format_args!("{peer}: not a peer id: {error}")))?;
+    let id: PeerId = peer.parse().map_err(|error| Failure::data(format_args!("{peer}: not a peer id: {error}")))?;
     let found = Query::start(|events| parts.node.find_peer(&id, Some(events))).finish(&replies).await?;
     match found {
         Some(peer) => {
@@ -108,9 +112,8 @@ fn xor(a: &Key, b: &Key) -> String {
 }
 
 pub(super) async fn connect(parts: &Parts, address: &str) -> Result<Value, Failure> {
-    let addr: Multiaddr = address
-        .parse()
-        .map_err(|error| Failure::data(format_args!("{address}: not a multiaddr: {error}")))?;
+    let addr: Multiaddr =
+        address.parse().map_err(|error| Failure::data(format_args!("{address}: not a multiaddr: {error}")))?;
     let peer = parts.node.connect(addr).await.map_err(|error| Failure::other(format_args!("{address}: {error}")))?;
     done(&Peer { peer: peer.to_string(), addresses: vec![address.to_owned()] })
 }

@@ -58,9 +58,10 @@ impl Shared {
         let scope = self.config.profile.scope(dht);
         let own = self.store.provided.contains(multihash).then(|| self.provider_entry(dht));
         let records = self.store.records.providers(multihash, MAX_PROVIDERS, rand::random()).await;
-        let others = records.iter().filter(|record| record.peer != self.local).map(|record| {
-            EncodedPeer::new(&record.peer, record.addrs.iter().filter(|addr| scope.allows(addr)))
-        });
+        let others = records
+            .iter()
+            .filter(|record| record.peer != self.local)
+            .map(|record| EncodedPeer::new(&record.peer, record.addrs.iter().filter(|addr| scope.allows(addr))));
         own.into_iter().chain(others).collect()
     }
 

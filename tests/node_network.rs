@@ -1,0 +1,16 @@
+//! The network half over real sockets on loopback, with `libp2p-kad` as independent client and server.
+
+#[path = "node/interop.rs"]
+mod interop;
+#[path = "node/limits.rs"]
+mod limits;
+#[path = "node/lookups.rs"]
+mod lookups;
+#[path = "node/ours.rs"]
+mod ours;
+#[path = "node/raw.rs"]
+mod raw;
+#[path = "node/streams.rs"]
+mod streams;
+#[path = "node/theirs.rs"]
+mod theirs;
