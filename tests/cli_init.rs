@@ -1,5 +1,7 @@
 //! `dhtstore init` and `dhtstore id`, as processes.
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
+#[path = "support/home.rs"]
 mod support;
 
 use libp2p::identity::Keypair;
@@ -132,7 +134,7 @@ fn a_profile_is_kept_in_the_data_directory() {
     let home = Home::new();
     assert_eq!(home.run(&["init", "--profile", "amino"]).code, 0);
     let shown = home.run(&["config", "show"]).stdout;
-    assert!(shown.contains("profile = \"amino\"") && shown.contains("ttl = \"2days\""), "{shown}");
+    assert!(shown.contains("profile = \"amino\"") && shown.contains("ttl = \"48h\""), "{shown}");
 }
 
 #[test]

@@ -24,8 +24,8 @@ const SERVER_PATIENCE: Duration = Duration::from_secs(2);
 #[command(after_help = "\
 Examples:
   dhtstore id                                      peer id and addresses
-  dhtstore id --bootstrap                          lines to paste into the `bootstrap` of other nodes
-  dhtstore id --bootstrap | xargs -n1 ipfs bootstrap add
+  dhtstore id --bootstrap                          lines for the `bootstrap` of other nodes
+  dhtstore id --bootstrap | xargs -n1 ipfs bootstrap add   the same into a Kubo node
   dhtstore id --format ids                         the peer id alone")]
 pub struct Args {
     /// Print the addresses as others need them for `bootstrap`, one per line, those for other machines first
