@@ -320,6 +320,30 @@ fn id_is_ndjson_when_piped_and_bootstrap_prints_multiaddrs() {
     assert_eq!(run.stdout, expected);
 }
 
+/// Answers one request on the control socket as a running server does.
+#[test]
+fn id_asks_the_running_server() {
+    use std::io::{BufRead, BufReader, Write};
+    let home = Home::new();
+    home.run(&["init"]);
+    let socket = std::os::unix::net::UnixListener::bind(home.path("data/control.sock")).unwrap();
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = socket.accept().unwrap();
+        let mut request = String::new();
+        BufReader::new(stream.try_clone().unwrap()).read_line(&mut request).unwrap();
+        let answer = format!("{{\"done\":{{\"peer\":\"{PEER}\",\"addresses\":[\"/ip4/192.0.2.9/tcp/4444\"]}}}}\n");
+        stream.write_all(answer.as_bytes()).unwrap();
+        request
+    });
+    let run = home.run(&["id", "--bootstrap"]);
+    assert_eq!(run.stdout, format!("/ip4/192.0.2.9/tcp/4444/p2p/{PEER}\n"));
+    assert!(run.stderr.contains("running server"), "{run:?}");
+    assert_eq!(server.join().unwrap().trim(), "{\"cmd\":\"stat\"}");
+    // The socket that a killed server leaves behind is no server.
+    let run = home.run(&["id"]);
+    assert!(run.code == 0 && run.stdout.contains("\"running\":false"), "{run:?}");
+}
+
 #[test]
 fn the_systemd_credential_is_the_identity_if_there_is_one() {
     let home = Home::new();

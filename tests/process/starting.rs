@@ -13,7 +13,12 @@ fn with_no_configuration_at_all_run_works() {
         .env_remove("STATE_DIRECTORY")
         // Two nodes of one machine cannot both have port 4001: the port is the one thing that a test must choose.
         .args(["--data-dir", home.path().join("data").to_str().unwrap(), "run"])
-        .args(["--listen", &format!("/ip4/127.0.0.1/tcp/{port}"), "--listen", &format!("/ip4/127.0.0.1/udp/{port}/quic-v1")])
+        .args([
+            "--listen",
+            &format!("/ip4/127.0.0.1/tcp/{port}"),
+            "--listen",
+            &format!("/ip4/127.0.0.1/udp/{port}/quic-v1"),
+        ])
         .stdout(std::process::Stdio::null())
         .stderr(std::process::Stdio::null())
         .spawn()
@@ -44,7 +49,8 @@ fn a_taken_port_is_an_error_that_names_it() {
         let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let port = if taken { tcp.local_addr().unwrap().port() } else { udp.local_addr().unwrap().port() };
-        let listen = if taken { format!("/ip4/127.0.0.1/tcp/{port}") } else { format!("/ip4/127.0.0.1/udp/{port}/quic-v1") };
+        let listen =
+            if taken { format!("/ip4/127.0.0.1/tcp/{port}") } else { format!("/ip4/127.0.0.1/udp/{port}/quic-v1") };
         let node = TestNode::new();
         fails(&node.cli(&["run", "--listen", &listen]), 1, &[scheme, &port.to_string()]);
     }
@@ -84,13 +90,15 @@ fn a_data_directory_that_cannot_be_created_is_73() {
     std::fs::write(node.dir(), "a file").unwrap();
     fails(&node.cli(&["run", "--listen", "/ip4/127.0.0.1/tcp/0"]), 73, &[node.dir().to_str().unwrap()]);
     let below = node.dir().join("deeper");
-    let output = dhtstore().arg("--data-dir").arg(&below).args(["run", "--listen", "/ip4/127.0.0.1/tcp/0"]).output().unwrap();
+    let output =
+        dhtstore().arg("--data-dir").arg(&below).args(["run", "--listen", "/ip4/127.0.0.1/tcp/0"]).output().unwrap();
     fails(&output, 73, &[below.to_str().unwrap()]);
 }
 
 #[test]
 fn a_read_only_data_directory_is_73() {
     // procfs refuses every creation, also to root.
-    let output = dhtstore().args(["--data-dir", "/proc/dhtstore", "run", "--listen", "/ip4/127.0.0.1/tcp/0"]).output().unwrap();
+    let output =
+        dhtstore().args(["--data-dir", "/proc/dhtstore", "run", "--listen", "/ip4/127.0.0.1/tcp/0"]).output().unwrap();
     fails(&output, 73, &["/proc/dhtstore"]);
 }

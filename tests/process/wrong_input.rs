@@ -17,7 +17,12 @@ fn usage_is_64() {
 fn no_server_is_69_and_says_how_to_start_one() {
     let node = TestNode::new();
     node.ok(&["init"]);
-    for args in [&["peers"][..], &["findprovs", &cid("x")], &["provide", &cid("x")], &["connect", "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWGC6TvWhfapngX6wvJHMYvKpDMXPb3ZnCZ6dMoaMtimQ5"]] {
+    for args in [
+        &["peers"][..],
+        &["findprovs", &cid("x")],
+        &["provide", &cid("x")],
+        &["connect", "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWGC6TvWhfapngX6wvJHMYvKpDMXPb3ZnCZ6dMoaMtimQ5"],
+    ] {
         fails(&node.cli(args), 69, &["dhtstore run"]);
     }
 }
