@@ -3,6 +3,8 @@
 //! Every command module has `pub struct Args` (clap) and `pub async fn execute(args: Args, context: &Context) -> Result<()>`.
 //! Data goes to stdout through [`output`], everything else to stderr; failures are [`error::CliError`]s with an exit code.
 
+pub mod ask;
+pub mod cid_list;
 pub mod closest;
 pub mod config;
 pub mod connect;

@@ -2,7 +2,7 @@
 
 mod diagnose;
 mod find;
-mod inspect;
+pub mod inspect;
 mod own;
 
 use super::{

@@ -33,6 +33,10 @@ const REMEMBERED_FAILURES_MAX: usize = 10_000;
 /// One CID to announce: its place and its multihash.
 pub type Item = (Key, Vec<u8>);
 
+/// What one server is to be told in one DHT: indices of the page's items.
+type Share = (Dht, PeerInfo, Vec<usize>);
+type Shares = BTreeMap<PeerId, Vec<Share>>;
+
 /// What announcing needs of the network: [`Node`] in production, a model in tests and simulation.
 pub trait Network: Clone + Send + Sync + 'static {
     /// How many servers of `dht` are in the routing table.
@@ -97,7 +101,7 @@ impl Sweep {
 
     /// Announces `items` (in keyspace order) in every DHT that has servers. `None`: there is no server anywhere.
     pub async fn announce<N: Network>(&mut self, network: &N, items: &[Item]) -> Option<PageReport> {
-        let mut shares: BTreeMap<PeerId, Vec<(Dht, PeerInfo, Vec<usize>)>> = BTreeMap::new();
+        let mut shares = Shares::new();
         let mut region = None;
         for dht in Dht::ALL {
             if network.servers(dht) > 0 {
@@ -135,7 +139,7 @@ impl Sweep {
         network: &N,
         dht: Dht,
         items: &[Item],
-        shares: &mut BTreeMap<PeerId, Vec<(Dht, PeerInfo, Vec<usize>)>>,
+        shares: &mut Shares,
     ) -> Option<Prefix> {
         let mut first = 0;
         let mut last_region = None;
@@ -167,7 +171,7 @@ impl Sweep {
         let first = Target { key: *key, bytes: multihash.clone() };
         self.seed = self.seed.wrapping_add(1);
         let mut exploration = Exploration::new(first, K, self.seed);
-        while let Some(target) = exploration.next() {
+        while let Some(target) = exploration.next_target() {
             let mut peers = network.closest(dht, &target.bytes).await;
             complete(network, dht, &target.key, &mut peers);
             exploration.found(&target.key, peers);
@@ -210,7 +214,7 @@ fn complete<N: Network>(network: &N, dht: Dht, target: &Key, peers: &mut Vec<Pee
     peers.truncate(K);
 }
 
-fn merge(share: &mut Vec<(Dht, PeerInfo, Vec<usize>)>, dht: Dht, peer: &PeerInfo, indices: Vec<usize>) {
+fn merge(share: &mut Vec<Share>, dht: Dht, peer: &PeerInfo, indices: Vec<usize>) {
     match share.iter_mut().find(|(known, ..)| *known == dht) {
         Some((_, _, all)) => all.extend(indices),
         None => share.push((dht, peer.clone(), indices)),
@@ -218,7 +222,7 @@ fn merge(share: &mut Vec<(Dht, PeerInfo, Vec<usize>)>, dht: Dht, peer: &PeerInfo
 }
 
 /// Tells one server its share, in each DHT. Returns the indices that it confirmed in either, each once.
-async fn deliver<N: Network>(network: &N, items: &[Item], share: Vec<(Dht, PeerInfo, Vec<usize>)>) -> Vec<usize> {
+async fn deliver<N: Network>(network: &N, items: &[Item], share: Vec<Share>) -> Vec<usize> {
     let mut read = Vec::new();
     for (dht, peer, indices) in share {
         for batch in indices.chunks(BATCH) {

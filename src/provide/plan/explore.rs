@@ -37,7 +37,7 @@ impl Target {
     }
 }
 
-/// The exploration of one region. Call [`Exploration::next`], look that up, hand what came to
+/// The exploration of one region. Call [`Exploration::next_target`], look that up, hand what came to
 /// [`Exploration::found`]; until there is nothing left to look up.
 #[derive(Debug)]
 pub struct Exploration {
@@ -63,7 +63,7 @@ impl Exploration {
     }
 
     /// What to look up now; `None` when the region is covered or the budget of look-ups is spent.
-    pub fn next(&mut self) -> Option<Target> {
+    pub fn next_target(&mut self) -> Option<Target> {
         while self.lookups < MAX_LOOKUPS {
             match self.uncovered.last()? {
                 Job::First(target) => return Some(target.clone()),
@@ -156,7 +156,7 @@ pub(crate) mod tests {
 
     fn explore(network: &BTreeMap<Key, PeerInfo>, first: &[u8], k: usize) -> (Prefix, usize, Servers) {
         let mut exploration = Exploration::new(Target::new(first.to_vec()), k, 1);
-        while let Some(target) = exploration.next() {
+        while let Some(target) = exploration.next_target() {
             exploration.found(&target.key, closest(network, &target.key, k));
         }
         (exploration.region().unwrap(), exploration.lookups(), exploration.into_servers())
