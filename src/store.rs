@@ -1,27 +1,52 @@
 //! The disk, and the index in memory in front of it. Only this module names sled and bincode.
+//!
+//! Two databases, so that damage to the large and churning one never touches the small one: `records/` holds what
+//! others announced (soft state, refreshed by its publishers), `node/` what is ours. `exports/` holds own CIDs and
+//! routing tables once more, outside of sled.
 
+mod codec;
 pub mod data_dir;
 pub mod dump;
+mod engine;
 pub mod jobs;
+mod meta;
 pub mod provided;
 pub mod records;
+mod recovery;
 pub mod routing;
 
-use crate::clock::Clock;
-use std::{path::Path, sync::Arc, time::Duration};
+use crate::clock::{Clock, UnixTime};
+use engine::{Health, guard};
+use meta::{Floor, Meta, NodeDb, SCHEMA};
+use records::log::{Log, chunk_time};
+use recovery::{Contents, Opened, Place};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+/// sled's page cache of `records/`, in bytes. The log is written and read in order: a cache does little for it.
+const RECORDS_CACHE: u64 = 64 << 20;
+/// sled's page cache of `node/`, in bytes.
+const NODE_CACHE: u64 = 16 << 20;
 
 /// Bounds and times of the store. Every default is a documented constant.
 #[derive(Clone, Debug)]
-#[allow(missing_docs)]
 pub struct Settings {
+    /// How long a record lives after its last announcement (PRV-5). Counted in whole seconds, at least one.
     pub ttl: Duration,
     /// How long a provider's addresses are served after its newest announcement (PRV-6).
     pub address_ttl: Duration,
     /// How long a step of the wall clock must last before garbage collection believes it.
     pub clock_grace: Duration,
+    /// Records in the index: at 60 bytes each the default is 6 GB.
     pub max_records: usize,
+    /// Providers of one key.
     pub max_providers_per_key: usize,
+    /// Peers in the address book: at some 500 bytes each the default is 1 GB.
     pub max_peers: usize,
+    /// Own CIDs: at some 150 bytes each the default is 1.5 GB.
     pub max_provided: usize,
 }
 
@@ -41,22 +66,54 @@ impl Default for Settings {
 
 /// Why the store cannot do what it is asked.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs)]
 pub enum StoreError {
+    /// The directory holds neither database.
     #[error("no dhtstore database in {0}")]
-    NoDatabase(std::path::PathBuf),
+    NoDatabase(PathBuf),
+    /// Another process has the directory.
     #[error("the data directory {0} is in use by another process")]
-    Locked(std::path::PathBuf),
+    Locked(PathBuf),
+    /// The file system refused.
     #[error("cannot {doing} {path}: {source}")]
-    Io { doing: &'static str, path: std::path::PathBuf, source: std::io::Error },
+    Io {
+        /// A verb.
+        doing: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// sled refused, or holds what cannot be read.
     #[error("database: {0}")]
     Database(String),
+    /// The schema is of a later version.
     #[error(
         "the database was written by a newer dhtstore (schema {found}, this one knows {known}); install that version or a newer one"
     )]
-    FromTheFuture { found: u32, known: u32 },
+    FromTheFuture {
+        /// In the database.
+        found: u32,
+        /// Newest that this version knows.
+        known: u32,
+    },
+    /// A bound of [`Settings`] is reached.
     #[error("limit of {limit} {what} reached")]
-    Full { what: &'static str, limit: usize },
+    Full {
+        /// Of what there are as many as may be.
+        what: &'static str,
+        /// How many.
+        limit: usize,
+    },
+    /// A filter of a dump is no CID or peer id.
+    #[error("{what} {text:?} cannot be read: {reason}")]
+    BadFilter {
+        /// `CID` or `peer id`.
+        what: &'static str,
+        /// As given.
+        text: String,
+        /// Why not.
+        reason: String,
+    },
 }
 
 /// Both databases of a data directory. Cheap to clone.
@@ -70,48 +127,145 @@ pub struct Store {
     pub routing: routing::RoutingState,
     /// When each scheduled job last ran.
     pub jobs: jobs::JobLog,
+    opened: Arc<OpenedStore>,
 }
 
-#[expect(unused_variables, missing_docs)]
+/// What is known since the store was opened.
+#[derive(Debug)]
+struct OpenedStore {
+    dir: PathBuf,
+    notes: Vec<String>,
+    schema: u32,
+}
+
+/// What an open may do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Purpose {
+    /// Anything.
+    Serve,
+    /// Recover, then read: for `dump`.
+    Read,
+}
+
 impl Store {
     /// Opens or creates both databases below `dir`, whose lock the caller holds; recovers from damage. Blocking.
     /// Replay of the log goes on in threads of its own after this has returned.
+    ///
+    /// # Errors
+    /// [`StoreError::FromTheFuture`]; [`StoreError::Io`] and [`StoreError::Database`] when the disk or rights stand in
+    /// the way. Damage is no error: [`Stat::notes`] tells what was done about it.
     pub fn open(dir: &data_dir::Lock, settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
-        todo!()
+        Self::open_for(Purpose::Serve, dir.path(), settings, clock)
     }
+
+    fn open_for(purpose: Purpose, dir: &Path, settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
+        let now = clock.wall();
+        let (node, lossy, mut notes) = open_node(dir, now)?;
+        let floor = node.meta.floor();
+        let opened = open_records(dir, now, floor, settings.ttl)?;
+        notes.extend(opened.notes);
+        let log = Log::open(opened.db)?;
+        let last_seen = floor.map(|f| f.last_seen).max(log.newest().map(chunk_time)).map(UnixTime);
+        let time = records::time::Timekeeper::open(clock.clone(), last_seen, settings.clock_grace);
+        let read_only = purpose == Purpose::Read;
+        let meta = Some(node.meta.clone()).filter(|_| !read_only);
+        let records = records::Records::open(log, &settings, time, meta)?;
+        let routing = routing::RoutingState::open(node.clone())?;
+        let exports = dir.join("exports");
+        let opening = provided::Opening { exports, limit: settings.max_provided, lossy, read_only };
+        let (provided, restored) = provided::Provided::open(node.clone(), routing.clone(), clock, opening)?;
+        notes.extend(restored);
+        for note in &notes {
+            tracing::warn!("{note}");
+        }
+        let opened = OpenedStore { dir: dir.to_owned(), notes, schema: node.meta.schema().unwrap_or(SCHEMA) };
+        Ok(Self { records, provided, routing, jobs: jobs::JobLog::open(node)?, opened: Arc::new(opened) })
+    }
+
     /// Everything to disk, fsynced. Nothing is accepted afterwards.
+    ///
+    /// # Errors
+    /// The first of what failed; the rest is tried all the same.
     pub async fn close(&self) -> Result<(), StoreError> {
-        todo!()
+        let store = self.clone();
+        blocking(move || {
+            let records = store.records.close();
+            let provided = store.provided.flush(true);
+            records.and(provided)
+        })
+        .await
     }
+
+    /// Everything accepted so far to disk, fsynced, with an export of own CIDs and routing tables when one is due.
+    ///
+    /// # Errors
+    /// The first of what failed; the rest is tried all the same.
     pub async fn flush(&self) -> Result<(), StoreError> {
-        todo!()
+        let store = self.clone();
+        blocking(move || {
+            let records = store.records.flush();
+            let provided = store.provided.flush(false);
+            records.and(provided)
+        })
+        .await
     }
+
     /// Counts, bounds, bytes on disk, floor, recovery notes: what `stat` and `dump meta` show.
     pub fn stat(&self) -> Stat {
-        todo!()
+        let shared = &self.records.shared;
+        let mut counters = shared.counters();
+        counters.insert("node_database_failures".to_owned(), self.jobs.node().health.failures());
+        let gc_paused = match shared.replay.is_done() {
+            true => shared.time.unconfirmed(),
+            false => Some("the log is being replayed".to_owned()),
+        };
+        Stat {
+            schema: self.opened.schema,
+            records: shared.index.len() as u64,
+            keys: shared.index.keys() as u64,
+            peers: shared.book.len() as u64,
+            provided: self.provided.len() as u64,
+            log_chunks: shared.log.count(),
+            oldest: shared.log.oldest().map(chunk_time),
+            newest: shared.log.newest().map(chunk_time),
+            records_bytes_on_disk: data_dir::bytes_below(&self.opened.dir.join("records")),
+            node_bytes_on_disk: data_dir::bytes_below(&self.opened.dir.join("node")),
+            replayed: shared.replay.progress(),
+            gc_paused,
+            notes: self.opened.notes.iter().cloned().chain(shared.notes()).collect(),
+            counters,
+        }
     }
 }
 
 /// Figures of the store.
 #[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
-#[allow(missing_docs)]
 pub struct Stat {
+    /// Schema version of the databases (migrations/).
     pub schema: u32,
+    /// Provider records in the index; expired ones that are not collected yet included.
     pub records: u64,
+    /// Multihashes with a provider.
     pub keys: u64,
+    /// Peers in the address book.
     pub peers: u64,
+    /// Own CIDs.
     pub provided: u64,
+    /// Chunks of the log, as far as it is replayed.
     pub log_chunks: u64,
     /// Unix seconds.
     pub oldest: Option<u32>,
+    /// Unix seconds.
     pub newest: Option<u32>,
+    /// Sum of the sizes of all files below `records/`.
     pub records_bytes_on_disk: u64,
+    /// Sum of the sizes of all files below `node/`.
     pub node_bytes_on_disk: u64,
     /// 0.0 to 1.0; 1.0 when the log is replayed.
     pub replayed: f64,
     /// Why GC waits, if it does.
     pub gc_paused: Option<String>,
-    /// What recovery found and did when the store was opened.
+    /// What recovery found and did when the store was opened, and what could not be read since.
     pub notes: Vec<String>,
     /// Refusals and other events by name since start.
     pub counters: std::collections::BTreeMap<String, u64>,
@@ -120,4 +274,65 @@ pub struct Stat {
 /// Whether `path` is a data directory at all.
 pub fn is_data_dir(path: &Path) -> bool {
     path.join("node").is_dir() || path.join("records").is_dir()
+}
+
+fn open_node(dir: &Path, now: UnixTime) -> Result<(Arc<NodeDb>, bool, Vec<String>), StoreError> {
+    // The schema is written with the first open; a kill during that leaves none, and no exports either.
+    let promised = dir.join("exports").is_dir();
+    let contents = |db: &sled::Db| match Meta::open(db).map(|meta| meta.schema()) {
+        Ok(None) if promised => Contents::Nothing("it has no schema version".into()),
+        Err(error) => Contents::Nothing(error.to_string()),
+        _ => Contents::Complete,
+    };
+    let place = Place { parent: dir, name: "node", cache: NODE_CACHE, now };
+    let Opened { db, notes, lossy } = place.open(&contents)?;
+    let meta = Meta::open(&db)?;
+    // A directory without node/ may have exports/ all the same.
+    let lossy = lossy || meta.schema().is_none();
+    match meta.schema() {
+        Some(found) if found > SCHEMA => return Err(StoreError::FromTheFuture { found, known: SCHEMA }),
+        Some(_) => {}
+        None => {
+            meta.set_schema()?;
+            guard(|| db.flush())?;
+        }
+    }
+    Ok((Arc::new(NodeDb { db, meta, health: Health::default() }), lossy, notes))
+}
+
+fn open_records(dir: &Path, now: UnixTime, floor: Option<Floor>, ttl: Duration) -> Result<Opened, StoreError> {
+    // What may have expired may have been collected since the floor was written.
+    let expected = floor.and_then(|f| f.newest).filter(|key| now.since(UnixTime(chunk_time(*key))) < ttl);
+    let contents = |db: &sled::Db| -> Contents {
+        let Some(expected) = expected else { return Contents::Complete };
+        let log = match Log::open(db.clone()) {
+            Ok(log) => log,
+            Err(error) => return Contents::Nothing(error.to_string()),
+        };
+        match log.newest() {
+            Some(newest) if newest >= expected => Contents::Complete,
+            Some(newest) => Contents::Less(format!(
+                "the log ends at {}, and went to {} before",
+                UnixTime(chunk_time(newest)),
+                UnixTime(chunk_time(expected))
+            )),
+            None => {
+                Contents::Nothing(format!("the log is empty, and went to {} before", UnixTime(chunk_time(expected))))
+            }
+        }
+    };
+    Place { parent: dir, name: "records", cache: RECORDS_CACHE, now }.open(&contents)
+}
+
+/// Runs `call` on a thread that may wait for the disk.
+async fn blocking<T: Send + 'static>(
+    call: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    match tokio::task::spawn_blocking(call).await {
+        Ok(outcome) => outcome,
+        Err(error) if error.is_panic() => {
+            Err(StoreError::Database(format!("panicked: {}", engine::panic_text(error.into_panic().as_ref()))))
+        }
+        Err(_) => Err(StoreError::Database("the process is ending".into())),
+    }
 }

@@ -2,29 +2,175 @@
 //! `identity.key`, `swarm.key`, `lock`, `control.sock`, `records/`, `node/`, `exports/`.
 
 use super::StoreError;
-use std::path::{Path, PathBuf};
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
+    io,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+/// The file that is locked. It stays when the process ends; the kernel drops the lock, whatever ended it.
+const LOCK: &str = "lock";
 
 /// An exclusive hold on a data directory, until dropped.
 #[derive(Debug)]
-#[allow(dead_code)]
 pub struct Lock {
     path: PathBuf,
-    file: std::fs::File,
+    /// Holds the lock.
+    _file: File,
 }
 
-#[expect(unused_variables, missing_docs)]
 impl Lock {
-    /// Creates the directory (0700) and takes the lock. [`StoreError::Locked`] if another process has it.
+    /// Creates the directory (0700, like its missing parents) and takes the lock.
+    ///
+    /// # Errors
+    /// [`StoreError::Locked`] if another process has it; [`StoreError::Io`] if the directory or the lock file cannot
+    /// be created or written.
     pub fn acquire(dir: &Path) -> Result<Self, StoreError> {
-        todo!()
+        if !dir.is_dir() {
+            DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|e| io_error("create", dir, e))?;
+        }
+        let path = dir.join(LOCK);
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|e| io_error("open", &path, e))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self { path: dir.to_owned(), _file: file }),
+            Err(TryLockError::WouldBlock) => Err(StoreError::Locked(dir.to_owned())),
+            Err(TryLockError::Error(e)) => Err(io_error("lock", &path, e)),
+        }
     }
+
+    /// The data directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
 }
 
 /// Whether a process holds the lock. Never creates or writes anything.
-#[expect(unused_variables)]
 pub fn is_locked(dir: &Path) -> bool {
-    todo!()
+    matches!(share(dir), Err(StoreError::Locked(_)))
+}
+
+/// Keeps servers out while a stopped directory is read: a shared lock on its lock file, `None` if it has none. Never
+/// creates or writes anything.
+///
+/// # Errors
+/// [`StoreError::Locked`] if a server has the directory; [`StoreError::Io`] if the lock file cannot be opened.
+pub(super) fn share(dir: &Path) -> Result<Option<File>, StoreError> {
+    let path = dir.join(LOCK);
+    let file = match File::open(&path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(io_error("open", &path, e)),
+    };
+    match file.try_lock_shared() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Err(StoreError::Locked(dir.to_owned())),
+        Err(TryLockError::Error(e)) => Err(io_error("lock", &path, e)),
+    }
+}
+
+/// An IO error with what to do about it, where that is known.
+pub(super) fn io_error(doing: &'static str, path: &Path, source: io::Error) -> StoreError {
+    let source = match source.kind() {
+        io::ErrorKind::PermissionDenied => io::Error::new(
+            source.kind(),
+            "permission denied; run as the owner of the data directory, or choose another one with --data-dir",
+        ),
+        io::ErrorKind::ReadOnlyFilesystem => {
+            io::Error::new(source.kind(), "the file system is read-only; choose another directory with --data-dir")
+        }
+        io::ErrorKind::StorageFull => io::Error::new(source.kind(), "no space left; free some and start again"),
+        _ => source,
+    };
+    StoreError::Io { doing, path: path.to_owned(), source }
+}
+
+/// Bytes of all files below `dir`; 0 if there is none.
+pub(super) fn bytes_below(dir: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(dir) else { return 0 };
+    entries
+        .flatten()
+        .map(|entry| match entry.metadata() {
+            Ok(meta) if meta.is_dir() => bytes_below(&entry.path()),
+            Ok(meta) => meta.len(),
+            Err(_) => 0,
+        })
+        .sum()
+}
+
+/// Copies a directory of plain files and directories; `keep` says by name which. A reflink where the file system can.
+pub(super) fn copy_dir(from: &Path, to: &Path, keep: &dyn Fn(&str) -> bool) -> Result<(), StoreError> {
+    DirBuilder::new().recursive(true).mode(0o700).create(to).map_err(|e| io_error("create", to, e))?;
+    let entries = fs::read_dir(from).map_err(|e| io_error("read", from, e))?;
+    for entry in entries {
+        let entry = entry.map_err(|e| io_error("read", from, e))?;
+        let kind = entry.file_type().map_err(|e| io_error("read", &entry.path(), e))?;
+        if !keep(&entry.file_name().to_string_lossy()) {
+            continue;
+        }
+        let target = to.join(entry.file_name());
+        if kind.is_dir() {
+            copy_dir(&entry.path(), &target, keep)?;
+        } else if kind.is_file() {
+            fs::copy(entry.path(), &target).map_err(|e| io_error("copy", &entry.path(), e))?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes names created, renamed or removed in `dir` outlast a power cut.
+pub(super) fn sync_dir(dir: &Path) -> Result<(), StoreError> {
+    File::open(dir).and_then(|f| f.sync_all()).map_err(|e| io_error("sync", dir, e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_new_data_directory_is_for_its_owner_only() {
+        let tmp = tempfile::tempdir().unwrap();
+        let dir = tmp.path().join("a/b");
+        let lock = Lock::acquire(&dir).unwrap();
+        assert_eq!(fs::metadata(lock.path()).unwrap().permissions().mode() & 0o777, 0o700);
+        assert_eq!(fs::metadata(dir.join(LOCK)).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_directory_is_locked_by_one_and_free_when_it_is_done() {
+        let tmp = tempfile::tempdir().unwrap();
+        assert!(!is_locked(tmp.path()));
+        let lock = Lock::acquire(tmp.path()).unwrap();
+        assert!(is_locked(tmp.path()));
+        assert!(matches!(Lock::acquire(tmp.path()), Err(StoreError::Locked(_))));
+        drop(lock);
+        assert!(!is_locked(tmp.path()));
+        let _reader = share(tmp.path()).unwrap().unwrap();
+        assert!(matches!(Lock::acquire(tmp.path()), Err(StoreError::Locked(_))));
+    }
+
+    #[test]
+    fn looking_for_a_lock_creates_nothing() {
+        let tmp = tempfile::tempdir().unwrap();
+        assert!(!is_locked(&tmp.path().join("nowhere")));
+        assert!(share(tmp.path()).unwrap().is_none());
+        assert_eq!(fs::read_dir(tmp.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_file_in_the_way_is_named() {
+        let tmp = tempfile::tempdir().unwrap();
+        let file = tmp.path().join("file");
+        fs::write(&file, "x").unwrap();
+        let error = Lock::acquire(&file).unwrap_err().to_string();
+        assert!(error.contains("file"), "{error}");
+    }
 }

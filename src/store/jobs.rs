@@ -1,29 +1,96 @@
-//! When each scheduled job last ran and what it did.
+//! When each scheduled job last ran and what it did: tree `jobs` of the `node/` database.
 
-use super::StoreError;
+use super::{StoreError, codec, engine::guard, meta::NodeDb};
 use crate::clock::UnixTime;
+use bincode::{Decode, Encode};
+use std::{
+    collections::HashMap,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+/// Jobs that are remembered. There are five; a name that comes from elsewhere must not fill memory.
+const MAX_JOBS: usize = 64;
+/// Longest outcome kept, in bytes.
+const MAX_OUTCOME: usize = 4096;
 
 /// One run of a job.
 #[derive(Clone, PartialEq, Eq, Debug)]
-#[allow(missing_docs)]
 pub struct JobRun {
+    /// When it began.
     pub started: UnixTime,
+    /// How long it took, in milliseconds.
     pub took_ms: u64,
+    /// What it did, or why it failed, in one line.
     pub outcome: String,
+    /// Whether it did what it should.
     pub ok: bool,
 }
 
 /// The last run of each job. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct JobLog {}
+pub struct JobLog {
+    inner: Arc<Inner>,
+}
 
-#[expect(unused_variables, missing_docs)]
+#[derive(Debug)]
+struct Inner {
+    node: Arc<NodeDb>,
+    tree: sled::Tree,
+    runs: RwLock<HashMap<String, JobRun>>,
+}
+
+#[derive(Encode, Decode)]
+struct JobRow {
+    started: u32,
+    took_ms: u64,
+    outcome: String,
+    ok: bool,
+}
+
 impl JobLog {
-    /// Written at once, on disk with the next flush.
-    pub fn record(&self, job: &str, run: &JobRun) -> Result<(), StoreError> {
-        todo!()
+    pub(super) fn open(node: Arc<NodeDb>) -> Result<Self, StoreError> {
+        let tree = guard(|| node.db.open_tree("jobs"))?;
+        let mut runs = HashMap::new();
+        let mut rows = tree.iter();
+        // A job whose row is damaged counts as never run.
+        while let Ok(Some((name, row))) = guard(|| rows.next().transpose()) {
+            if let (Ok(name), Ok(row)) = (std::str::from_utf8(&name), codec::decode::<JobRow>(&row))
+                && runs.len() < MAX_JOBS
+            {
+                let JobRow { started, took_ms, outcome, ok } = row;
+                runs.insert(name.to_owned(), JobRun { started: UnixTime(started), took_ms, outcome, ok });
+            }
+        }
+        Ok(Self { inner: Arc::new(Inner { node, tree, runs: RwLock::new(runs) }) })
     }
+
+    /// Notes a run. Written at once, on disk with the next flush.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`] beyond 64 jobs; [`StoreError::Database`] (the run is remembered until the restart then).
+    pub fn record(&self, job: &str, run: &JobRun) -> Result<(), StoreError> {
+        let mut run = run.clone();
+        let cut = (0..=MAX_OUTCOME.min(run.outcome.len())).rev().find(|i| run.outcome.is_char_boundary(*i));
+        run.outcome.truncate(cut.unwrap_or(0));
+        let row = JobRow { started: run.started.0, took_ms: run.took_ms, outcome: run.outcome.clone(), ok: run.ok };
+        {
+            let mut runs = self.inner.runs.write().unwrap_or_else(PoisonError::into_inner);
+            if runs.len() >= MAX_JOBS && !runs.contains_key(job) {
+                return Err(StoreError::Full { what: "jobs", limit: MAX_JOBS });
+            }
+            runs.insert(job.to_owned(), run);
+        }
+        let row = codec::encode(&row).map_err(|e| StoreError::Database(e.to_string()))?;
+        guard(|| self.inner.tree.insert(job, row)).map(|_| ())
+    }
+
+    /// The last run of a job, if it ever ran.
     pub fn last(&self, job: &str) -> Option<JobRun> {
-        todo!()
+        self.inner.runs.read().unwrap_or_else(PoisonError::into_inner).get(job).cloned()
+    }
+
+    /// The database that this and others write to.
+    pub(super) fn node(&self) -> &Arc<NodeDb> {
+        &self.inner.node
     }
 }

@@ -1,81 +1,481 @@
 //! Provider records: the log, the index and the address book behind one door.
 
-use super::StoreError;
+pub(super) mod book;
+pub(super) mod entry;
+mod gc;
+pub(super) mod index;
+pub(super) mod log;
+mod pending;
+mod replay;
+pub(super) mod time;
+mod writer;
+
+use super::{
+    Settings, StoreError,
+    engine::{Found, Health, Walk},
+    meta::Meta,
+};
 use crate::{
     clock::UnixTime,
     kad::{Dht, PeerInfo},
 };
+use book::{Book, BookFull};
+use entry::{Entry, MAX_MULTIHASH, place};
+use index::{Full, Index, Limits, Upsert};
 use libp2p::{Multiaddr, PeerId};
+use log::Log;
+use pending::Pending;
+use rand::{Rng, SeedableRng, rngs::StdRng, seq::index::sample};
+use replay::Replay;
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+use time::Timekeeper;
+
+/// A repeat of an announcement within this time is not written to the log again.
+const REPEAT: Duration = Duration::from_secs(300);
+/// ... but never more than this part of the ttl, so that a record that is announced steadily does not run out.
+const REPEAT_PART_OF_TTL: u32 = 10;
+/// Most notes kept about damage; more of the same tell nobody anything.
+const MAX_NOTES: usize = 100;
 
 /// The record store. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Records {}
+pub struct Records {
+    pub(super) shared: Arc<Shared>,
+    threads: Arc<Threads>,
+}
 
 /// A provider of a key, as GET_PROVIDERS answers it.
 #[derive(Clone, Debug)]
-#[allow(missing_docs)]
 pub struct Provider {
+    /// The provider.
     pub peer: PeerId,
     /// All known addresses, whichever DHT they came by; empty when older than the address ttl. Filter by scope.
     pub addrs: Vec<Multiaddr>,
+    /// When its announcement came (to about a second; a repeat within five minutes does not count).
     pub received: UnixTime,
 }
 
 /// What became of an announcement.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[allow(missing_docs)]
 pub enum Added {
+    /// No such record was known.
     New,
+    /// The record was known; it lives on.
     Refreshed,
 }
 
 /// Why an announcement was not taken.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
-#[allow(missing_docs)]
 pub enum Refused {
+    /// `records.max`.
     #[error("record limit reached")]
     RecordsFull,
+    /// `records.max_providers_per_key`.
     #[error("provider limit of this key reached")]
     KeyFull,
+    /// `records.max_peers`.
     #[error("peer limit reached")]
     PeersFull,
+    /// After an error of the disk, and when the store is closed.
     #[error("the database does not take writes")]
     ReadOnly,
+    /// A multihash longer than [`MAX_MULTIHASH_LEN`]. The protocol's own bound (PRV-1) is lower.
+    #[error("multihash longer than {MAX_MULTIHASH} bytes")]
+    KeyTooLong,
 }
+
+/// Longest multihash that the store takes, in bytes.
+pub const MAX_MULTIHASH_LEN: usize = MAX_MULTIHASH;
 
 /// What one garbage collection did.
 #[derive(Clone, Debug, Default)]
-#[allow(missing_docs)]
 pub struct GcReport {
+    /// Chunks popped from the log.
     pub chunks: u64,
+    /// Records dropped from the index.
     pub expired: u64,
+    /// Why it did not go on, if so.
     pub paused: Option<String>,
 }
 
-#[expect(unused_variables, missing_docs)]
+/// What threads and callers share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub time: Timekeeper,
+    pub index: Index,
+    pub book: Book,
+    pub log: Log,
+    pub replay: Replay,
+    pub health: Health,
+    pub counters: Counters,
+    pub ttl_s: u32,
+    pending: Pending,
+    repeat_s: u32,
+    /// Where the floor is noted; not while a directory is only read.
+    floor: Option<Meta>,
+    floor_held: AtomicBool,
+    /// Held while rows of peers are written: whoever finds none to write must know that they are written.
+    rows: Mutex<()>,
+    /// The log cannot name all that it must drop.
+    must_sweep: AtomicBool,
+    closing: AtomicBool,
+    notes: Mutex<Vec<String>>,
+    gc: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// Events since start.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    new: AtomicU64,
+    refreshed: AtomicU64,
+    repeated: AtomicU64,
+    removed: AtomicU64,
+    collected: AtomicU64,
+    redated: AtomicU64,
+    damaged: AtomicU64,
+    unknown_peers: AtomicU64,
+    replay_refused: AtomicU64,
+    records_full: AtomicU64,
+    key_full: AtomicU64,
+    peers_full: AtomicU64,
+    read_only: AtomicU64,
+    key_too_long: AtomicU64,
+}
+
+/// The threads of a store; they end with it.
+#[derive(Debug)]
+struct Threads {
+    shared: Arc<Shared>,
+    handles: Mutex<Vec<JoinHandle<()>>>,
+}
+
 impl Records {
+    /// Loads the address book, then starts the replay of the log and the writer; without `floor` there is no writer,
+    /// nothing is accepted and expired records are shown.
+    pub(super) fn open(
+        log: Log,
+        settings: &Settings,
+        time: Timekeeper,
+        floor: Option<Meta>,
+    ) -> Result<Self, StoreError> {
+        let ttl_s = seconds(settings.ttl);
+        let limits = Limits { records: settings.max_records, per_key: settings.max_providers_per_key };
+        let mut secret = rand::rng();
+        let read_only = floor.is_none();
+        let shared = Arc::new(Shared {
+            index: Index::new(limits, (secret.random(), secret.random())),
+            book: Book::new(settings.max_peers, seconds(settings.address_ttl)),
+            replay: Replay::default(),
+            health: Health::default(),
+            counters: Counters::default(),
+            pending: Pending::default(),
+            repeat_s: seconds(REPEAT).min(ttl_s / REPEAT_PART_OF_TTL),
+            ttl_s,
+            floor_held: AtomicBool::new(false),
+            rows: Mutex::default(),
+            must_sweep: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
+            notes: Mutex::default(),
+            gc: Arc::default(),
+            log,
+            time,
+            floor,
+        });
+        shared.load_book();
+        // Expired chunks are passed over only if it is sure that they are: else they may prove alive.
+        let with_expired = read_only || shared.time.unconfirmed().is_some();
+        let mut handles = replay::start(&shared, with_expired);
+        if read_only {
+            shared.health.close_for_writes();
+        } else {
+            let writer = shared.clone();
+            let spawned = thread::Builder::new().name("record-log".into()).spawn(move || writer::run(&writer));
+            handles.push(spawned.map_err(|e| StoreError::Database(format!("cannot start the writer thread: {e}")))?);
+        }
+        Ok(Self { threads: Arc::new(Threads { shared: shared.clone(), handles: Mutex::new(handles) }), shared })
+    }
+
     /// Takes an announcement that came by `via`; waits while the writer is behind. Refreshes are always taken.
-    /// `provider.addrs` (already filtered by that DHT's scope) replace those that came by the same DHT.
+    /// `provider.addrs` (already filtered by that DHT's scope) replace those that came by the same DHT. It is on disk
+    /// within 1.5 s, or with the next flush.
+    ///
+    /// # Errors
+    /// [`Refused`]: a bound is reached, or the database takes no writes.
     pub async fn add(&self, multihash: &[u8], provider: &PeerInfo, via: Dht) -> Result<Added, Refused> {
-        todo!()
+        self.shared.pending.room().await;
+        self.shared.add(multihash, provider, via)
     }
-    /// Up to `limit` live providers; a random subset (by `seed`) when there are more.
+
+    /// [`Records::add`] for threads.
+    ///
+    /// # Errors
+    /// As [`Records::add`].
+    pub fn add_blocking(&self, multihash: &[u8], provider: &PeerInfo, via: Dht) -> Result<Added, Refused> {
+        self.shared.pending.room_blocking();
+        self.shared.add(multihash, provider, via)
+    }
+
+    /// Up to `limit` live providers, newest first; a random subset (by `seed`) when there are more.
     pub async fn providers(&self, multihash: &[u8], limit: usize, seed: u64) -> Vec<Provider> {
-        todo!()
+        self.providers_now(multihash, limit, seed)
     }
+
+    /// The same for threads: memory only, it never waits for the disk.
+    pub fn providers_now(&self, multihash: &[u8], limit: usize, seed: u64) -> Vec<Provider> {
+        let now = self.shared.time.now();
+        let mut found = Vec::new();
+        self.shared.index.each(&place(multihash), |peer, time| {
+            if now.is_live(time, self.shared.ttl_s) {
+                found.push((time, peer));
+            }
+        });
+        if found.len() > limit {
+            let mut random = StdRng::seed_from_u64(seed);
+            found = sample(&mut random, found.len(), limit).into_iter().filter_map(|i| found.get(i).copied()).collect();
+        }
+        found.sort_unstable_by(|a, b| b.cmp(a));
+        let provider = |(time, id)| {
+            let peer = self.shared.book.get(id)?;
+            let addrs = self.shared.book.live_addresses(&peer, &now);
+            Some(Provider { peer: peer.peer, addrs, received: UnixTime(time) })
+        };
+        found.into_iter().filter_map(provider).collect()
+    }
+
+    /// Removes a record, for good: the removal is in the log. True if it was known.
     pub async fn remove(&self, multihash: &[u8], provider: &PeerId) -> bool {
-        todo!()
+        self.shared.pending.room().await;
+        self.shared.remove(multihash, provider)
     }
-    /// A provider's addresses from the address book, unless outlived.
+
+    /// A provider's addresses from the address book, unless outlived or none.
     pub fn addresses(&self, peer: &PeerId) -> Option<Vec<Multiaddr>> {
-        todo!()
+        let peer = self.shared.book.find(peer)?;
+        Some(self.shared.book.live_addresses(&peer, &self.shared.time.now())).filter(|addrs| !addrs.is_empty())
     }
-    /// Removes what is older than the ttl, in slices, off the async threads.
+
+    /// Removes what is older than the ttl, in slices, off the async threads. Waits for the end of replay and for a
+    /// collection that is under way. Deletes nothing while the wall clock is in doubt: then the report says why.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`]; what is expired is not served all the same.
     pub async fn collect_garbage(&self) -> Result<GcReport, StoreError> {
-        todo!()
+        // Goes into the thread: a caller who gives up does not let a second collection in.
+        let only = self.shared.gc.clone().lock_owned().await;
+        let shared = self.shared.clone();
+        super::blocking(move || {
+            let _only = only;
+            gc::collect(&shared)
+        })
+        .await
     }
+
     /// True once the log has been replayed.
     pub fn is_replayed(&self) -> bool {
-        todo!()
+        self.shared.replay.is_done()
     }
+
+    /// Waits until the log is replayed. False if the store closes before.
+    pub fn wait_replayed(&self) -> bool {
+        self.shared.replay.wait(|| self.shared.is_closing())
+    }
+
+    /// Bytes that the index takes in memory.
+    pub fn index_bytes(&self) -> usize {
+        self.shared.index.bytes()
+    }
+
+    /// Everything accepted so far to disk, fsynced, and the floor raised.
+    pub(super) fn flush(&self) -> Result<(), StoreError> {
+        self.shared.flush()
+    }
+
+    /// Nothing is accepted from now on; what was is flushed, and the threads end.
+    pub(super) fn close(&self) -> Result<(), StoreError> {
+        let was_open = !self.shared.health.is_read_only();
+        self.shared.health.close_for_writes();
+        let outcome = if was_open { self.shared.flush() } else { Ok(()) };
+        self.threads.end();
+        // What was under way when the door closed.
+        outcome.and_then(|()| if was_open { self.shared.log.flush() } else { Ok(()) })
+    }
+}
+
+impl Shared {
+    fn add(&self, multihash: &[u8], provider: &PeerInfo, via: Dht) -> Result<Added, Refused> {
+        let outcome = self.try_add(multihash, provider, via);
+        let counter = match &outcome {
+            Ok(Upsert::New) => &self.counters.new,
+            Ok(Upsert::Refreshed) => &self.counters.refreshed,
+            Ok(Upsert::Kept) => &self.counters.repeated,
+            Err(Refused::RecordsFull) => &self.counters.records_full,
+            Err(Refused::KeyFull) => &self.counters.key_full,
+            Err(Refused::PeersFull) => &self.counters.peers_full,
+            Err(Refused::ReadOnly) => &self.counters.read_only,
+            Err(Refused::KeyTooLong) => &self.counters.key_too_long,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        outcome.map(|upsert| if upsert == Upsert::New { Added::New } else { Added::Refreshed })
+    }
+
+    fn try_add(&self, multihash: &[u8], provider: &PeerInfo, via: Dht) -> Result<Upsert, Refused> {
+        if multihash.len() > MAX_MULTIHASH {
+            return Err(Refused::KeyTooLong);
+        }
+        if self.health.is_read_only() {
+            return Err(Refused::ReadOnly);
+        }
+        let now = self.time.now();
+        // With no room for records a new peer would only fill the book.
+        let may_enter = !self.index.is_full();
+        let peer = self.book.announce(provider, via, &now, may_enter).map_err(|BookFull| match may_enter {
+            true => Refused::PeersFull,
+            false => Refused::RecordsFull,
+        })?;
+        let fresh = |time: u32| time <= now.log && now.log - time < self.repeat_s;
+        let log = || self.pending.append(&now, Entry::Add { multihash, peer: peer.id });
+        match self.index.add(&place(multihash), peer.id, fresh, log) {
+            Ok(upsert) => {
+                if upsert == Upsert::New {
+                    peer.count(1);
+                }
+                Ok(upsert)
+            }
+            Err(Full::Records) => Err(Refused::RecordsFull),
+            Err(Full::Key) => Err(Refused::KeyFull),
+        }
+    }
+
+    fn remove(&self, multihash: &[u8], provider: &PeerId) -> bool {
+        let now = self.time.now();
+        let Some(peer) = self.book.name(provider, &now).filter(|_| multihash.len() <= MAX_MULTIHASH) else {
+            return false;
+        };
+        let log = || match self.health.is_read_only() {
+            // It may come back with a restart; nothing can be done about it.
+            true => now.log,
+            false => self.pending.append(&now, Entry::Remove { multihash, peer: peer.id }),
+        };
+        let removed = self.index.remove(&place(multihash), peer.id, !self.replay.is_done(), log);
+        if removed {
+            peer.count(-1);
+            self.counters.removed.fetch_add(1, Ordering::Relaxed);
+        }
+        removed
+    }
+
+    fn flush(&self) -> Result<(), StoreError> {
+        let outcome = self.pending.drain().and_then(|()| writer::write_peers(self)).and_then(|()| self.log.flush());
+        if let Err(error) = &outcome {
+            self.health.failed("flush the log", error, self.time.now().mono);
+        }
+        outcome?;
+        writer::write_floor(self)
+    }
+
+    fn load_book(&self) {
+        let now = self.time.now().log;
+        for found in Walk::forwards(&self.log.peers, 0, u64::from(u32::MAX)) {
+            match found {
+                Found::Row(id, row) => {
+                    if let Err(error) = self.book.load(id as u32, &row, now) {
+                        self.damaged(format!("peer {id} is damaged: {error}"));
+                    }
+                }
+                Found::Lost(from, to, error) => {
+                    self.health.failed("read the address book", &error, self.time.now().mono);
+                    self.damaged(format!("peers {from} to {to} cannot be read: {error}"));
+                }
+            }
+        }
+        self.book.resume_above(self.log.reserved(self.book.next_id()));
+    }
+
+    /// Waits until what was accepted is in the database (not fsynced).
+    pub fn drain(&self) -> Result<(), StoreError> {
+        self.pending.drain()
+    }
+
+    /// Something on disk could not be read, and is passed over.
+    fn damaged(&self, note: String) {
+        self.must_sweep.store(true, Ordering::Release);
+        self.counters.damaged.fetch_add(1, Ordering::Relaxed);
+        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        if notes.len() < MAX_NOTES {
+            tracing::error!("{note}");
+            notes.push(note);
+        }
+    }
+
+    /// What was found damaged.
+    pub fn notes(&self) -> Vec<String> {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Events since start, by name.
+    pub fn counters(&self) -> BTreeMap<String, u64> {
+        let c = &self.counters;
+        let counters = [
+            ("added_new", &c.new),
+            ("added_refreshed", &c.refreshed),
+            ("added_repeated", &c.repeated),
+            ("removed", &c.removed),
+            ("collected", &c.collected),
+            ("redated", &c.redated),
+            ("damaged", &c.damaged),
+            ("replay_unknown_peer", &c.unknown_peers),
+            ("replay_refused", &c.replay_refused),
+            ("refused_records_full", &c.records_full),
+            ("refused_key_full", &c.key_full),
+            ("refused_peers_full", &c.peers_full),
+            ("refused_read_only", &c.read_only),
+            ("refused_key_too_long", &c.key_too_long),
+        ];
+        let counters = counters.map(|(name, n)| (name.to_owned(), n.load(Ordering::Relaxed)));
+        let failures = ("records_database_failures".to_owned(), self.health.failures());
+        counters.into_iter().chain([failures]).collect()
+    }
+
+    fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+
+    fn hold_floor(&self, hold: bool) {
+        self.floor_held.store(hold, Ordering::Release);
+    }
+
+    fn is_floor_held(&self) -> bool {
+        self.floor_held.load(Ordering::Acquire)
+    }
+}
+
+impl Threads {
+    fn end(&self) {
+        self.shared.closing.store(true, Ordering::Release);
+        self.shared.pending.stop();
+        let handles = std::mem::take(&mut *self.handles.lock().unwrap_or_else(PoisonError::into_inner));
+        for handle in handles {
+            // What it panicked with has been logged by the panic hook.
+            let _ = handle.join();
+        }
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Whole seconds, at least one.
+fn seconds(duration: Duration) -> u32 {
+    u32::try_from(duration.as_secs()).unwrap_or(u32::MAX).max(1)
 }

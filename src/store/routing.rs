@@ -1,30 +1,151 @@
-//! Routing tables as saved at the last snapshot.
+//! Routing tables as saved at the last snapshot: tree `routing` of the `node/` database, some peers to a row.
 
-use super::StoreError;
+use super::{StoreError, codec, engine::guard, meta::NodeDb};
 use crate::{
     clock::UnixTime,
     kad::{Dht, PeerInfo},
 };
+use bincode::{Decode, Encode};
+use libp2p::{Multiaddr, PeerId};
+use std::sync::{
+    Arc, Mutex, PoisonError, RwLock,
+    atomic::{AtomicU64, Ordering},
+};
+
+/// Peers per row: with all the addresses that may be kept of each still below the codec's limit.
+const PER_ROW: usize = 32;
+/// Peers kept of one table: more than 256 buckets of 20 hold.
+const MAX_PEERS: usize = 8192;
+/// Bytes of addresses kept per peer.
+const MAX_ADDRESS_BYTES: usize = 1024;
 
 /// A peer of a saved table.
 #[derive(Clone, PartialEq, Eq, Debug)]
-#[allow(missing_docs)]
 pub struct SavedPeer {
+    /// The peer and its addresses.
     pub peer: PeerInfo,
+    /// When it was last heard.
     pub heard: UnixTime,
 }
 
 /// Saved routing tables. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct RoutingState {}
+pub struct RoutingState {
+    inner: Arc<Inner>,
+}
 
-#[expect(unused_variables, missing_docs)]
+#[derive(Debug)]
+struct Inner {
+    node: Arc<NodeDb>,
+    tree: sled::Tree,
+    tables: [RwLock<Arc<Vec<SavedPeer>>>; 2],
+    /// One save at a time.
+    saving: Mutex<()>,
+    saves: AtomicU64,
+}
+
+/// A peer on disk; addresses are binary multiaddrs.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub(super) struct SavedRow {
+    peer: Vec<u8>,
+    addrs: Vec<Vec<u8>>,
+    heard: u32,
+}
+
 impl RoutingState {
-    /// Replaces the saved table of `dht`.
-    pub async fn save(&self, dht: Dht, peers: Vec<SavedPeer>) -> Result<(), StoreError> {
-        todo!()
+    pub(super) fn open(node: Arc<NodeDb>) -> Result<Self, StoreError> {
+        let tree = guard(|| node.db.open_tree("routing"))?;
+        let state = Self {
+            inner: Arc::new(Inner {
+                tables: Default::default(),
+                saving: Mutex::default(),
+                saves: AtomicU64::new(0),
+                node,
+                tree,
+            }),
+        };
+        for dht in Dht::ALL {
+            let mut peers = Vec::new();
+            // A row that cannot be read is peers to be found anew.
+            let mut rows = state.inner.tree.scan_prefix(dht.name());
+            while let Ok(Some((_, row))) = guard(|| rows.next().transpose()) {
+                let row: Vec<SavedRow> = codec::decode(&row).unwrap_or_default();
+                peers.extend(row.into_iter().filter_map(SavedRow::into_peer));
+            }
+            peers.truncate(MAX_PEERS);
+            *state.table(dht).write().unwrap_or_else(PoisonError::into_inner) = Arc::new(peers);
+        }
+        Ok(state)
     }
+
+    /// Replaces the saved table of `dht` (at most 8192 peers); returns when it is flushed.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn save(&self, dht: Dht, peers: Vec<SavedPeer>) -> Result<(), StoreError> {
+        let state = self.clone();
+        super::blocking(move || state.save_blocking(dht, peers)).await
+    }
+
+    /// The saved table of `dht`; empty if none was saved.
     pub fn load(&self, dht: Dht) -> Vec<SavedPeer> {
-        todo!()
+        self.table(dht).read().unwrap_or_else(PoisonError::into_inner).to_vec()
+    }
+
+    pub(super) fn save_blocking(&self, dht: Dht, mut peers: Vec<SavedPeer>) -> Result<(), StoreError> {
+        let _only = self.inner.saving.lock().unwrap_or_else(PoisonError::into_inner);
+        peers.truncate(MAX_PEERS);
+        let rows = rows(&peers);
+        let written = rows.len();
+        for (n, row) in rows.into_iter().enumerate() {
+            let row = codec::encode(&row).map_err(|e| StoreError::Database(e.to_string()))?;
+            guard(|| self.inner.tree.insert(key(dht, n), row))?;
+        }
+        for n in written..MAX_PEERS.div_ceil(PER_ROW) {
+            if guard(|| self.inner.tree.remove(key(dht, n)))?.is_none() {
+                break;
+            }
+        }
+        *self.table(dht).write().unwrap_or_else(PoisonError::into_inner) = Arc::new(peers);
+        self.inner.saves.fetch_add(1, Ordering::Relaxed);
+        self.inner.node.flush()
+    }
+
+    /// How many tables were saved since start: whether an export is out of date.
+    pub(super) fn saves(&self) -> u64 {
+        self.inner.saves.load(Ordering::Relaxed)
+    }
+
+    fn table(&self, dht: Dht) -> &RwLock<Arc<Vec<SavedPeer>>> {
+        match dht {
+            Dht::Wan => &self.inner.tables[0],
+            Dht::Lan => &self.inner.tables[1],
+        }
+    }
+}
+
+/// A table as rows of a database or frames of an export.
+pub(super) fn rows(peers: &[SavedPeer]) -> Vec<Vec<SavedRow>> {
+    peers.chunks(PER_ROW).map(|some| some.iter().map(SavedRow::new).collect()).collect()
+}
+
+fn key(dht: Dht, n: usize) -> String {
+    format!("{}/{n:04}", dht.name())
+}
+
+impl SavedRow {
+    fn new(saved: &SavedPeer) -> Self {
+        let mut bytes = 0;
+        let addrs = saved.peer.addrs.iter().take_while(|a| {
+            bytes += a.len();
+            bytes <= MAX_ADDRESS_BYTES
+        });
+        Self { peer: saved.peer.id.to_bytes(), addrs: addrs.map(Multiaddr::to_vec).collect(), heard: saved.heard.0 }
+    }
+
+    pub(super) fn into_peer(self) -> Option<SavedPeer> {
+        let id = PeerId::from_bytes(&self.peer).ok()?;
+        let addrs = self.addrs.into_iter().filter_map(|a| Multiaddr::try_from(a).ok()).collect();
+        Some(SavedPeer { peer: PeerInfo { id, addrs }, heard: UnixTime(self.heard) })
     }
 }

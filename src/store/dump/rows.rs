@@ -1,0 +1,307 @@
+//! The rows of each table.
+
+use super::{Filter, Row};
+use crate::{
+    clock::UnixTime,
+    kad::{Dht, keyspace::Key},
+    store::{
+        Store, StoreError, codec,
+        engine::{Found, Walk},
+        records::{
+            entry::{Entry, place},
+            log::{chunk_name, chunk_time},
+        },
+    },
+};
+use cid::Cid;
+use libp2p::{Multiaddr, PeerId};
+use multibase::Base;
+use std::{collections::HashSet, str::FromStr};
+
+/// Own CIDs read at once, so that the lock is not held for long.
+const PROVIDED_AT_ONCE: usize = 1024;
+
+/// A [`Filter`], read.
+#[derive(Debug)]
+pub struct Matcher {
+    multihash: Option<Vec<u8>>,
+    peer: Option<PeerId>,
+    since: u32,
+    until: u32,
+    /// Not all of time.
+    times: bool,
+    expired: bool,
+}
+
+impl Matcher {
+    /// Reads CID and peer id.
+    pub fn new(filter: &Filter) -> Result<Self, StoreError> {
+        let bad = |what, text: &str, reason: String| StoreError::BadFilter { what, text: text.to_owned(), reason };
+        let multihash = match &filter.cid {
+            Some(text) => Some(multihash_of(text).map_err(|e| bad("CID", text, e))?),
+            None => None,
+        };
+        let peer = match &filter.peer {
+            Some(text) => Some(PeerId::from_str(text).map_err(|e| bad("peer id", text, e.to_string()))?),
+            None => None,
+        };
+        Ok(Self {
+            multihash,
+            peer,
+            since: filter.since.unwrap_or(0),
+            until: filter.until.unwrap_or(u32::MAX),
+            times: filter.since.is_some() || filter.until.is_some(),
+            expired: filter.expired,
+        })
+    }
+
+    fn time(&self, time: u32) -> bool {
+        !self.times || (self.since..self.until).contains(&time)
+    }
+
+    fn key(&self, multihash: &[u8]) -> bool {
+        self.multihash.as_ref().is_none_or(|wanted| wanted == multihash)
+    }
+
+    fn peer(&self, peer: &PeerId) -> bool {
+        self.peer.is_none_or(|wanted| wanted == *peer)
+    }
+}
+
+fn multihash_of(text: &str) -> Result<Vec<u8>, String> {
+    let error = match Cid::from_str(text) {
+        Ok(cid) => return Ok(cid.hash().to_bytes()),
+        Err(error) => error.to_string(),
+    };
+    // What the dump prints as multihash. A CIDv0 is one, and was read above.
+    let bytes = Base::Base58Btc.decode(text).map_err(|_| error.clone())?;
+    cid::multihash::Multihash::<128>::from_bytes(&bytes).map(|_| bytes).map_err(|_| error)
+}
+
+/// Where rows go, and how many may.
+pub struct Output<'a> {
+    left: u64,
+    each: &'a mut dyn FnMut(Row) -> bool,
+}
+
+impl<'a> Output<'a> {
+    /// To `each`, at most `limit`.
+    pub fn new(limit: Option<u64>, each: &'a mut dyn FnMut(Row) -> bool) -> Self {
+        Self { left: limit.unwrap_or(u64::MAX), each }
+    }
+
+    /// False when no more are wanted.
+    fn put(&mut self, row: Row) -> bool {
+        if self.left == 0 {
+            return false;
+        }
+        self.left -= 1;
+        (self.each)(row) && self.left > 0
+    }
+
+    fn damaged(&mut self, place: String, error: String) -> bool {
+        // Damage is told beyond the limit: it is no row.
+        (self.each)(Row::Damaged { place, error })
+    }
+}
+
+/// Provider records in log order. An entry counts if the index says that it is the newest of its record.
+pub fn providers(store: &Store, matcher: &Matcher, output: &mut Output<'_>) -> Result<bool, StoreError> {
+    if output.left == 0 {
+        return Ok(false);
+    }
+    let shared = &store.records.shared;
+    store.records.wait_replayed();
+    if !shared.health.is_read_only() {
+        shared.drain()?;
+    }
+    // One record may stand in several chunks of one second.
+    let mut told = (0, HashSet::new());
+    for found in Walk::forwards(&shared.log.chunks, 0, u64::MAX) {
+        let (key, chunk) = match found {
+            Found::Row(key, chunk) => (key, chunk),
+            Found::Lost(from, to, error) => {
+                if !output.damaged(format!("{} to {}", chunk_name(from), chunk_name(to)), error.to_string()) {
+                    return Ok(false);
+                }
+                continue;
+            }
+        };
+        let time = chunk_time(key);
+        if told.0 != time {
+            told = (time, HashSet::new());
+        }
+        let now = shared.time.now();
+        if !matcher.time(time) || !(matcher.expired || now.is_live(time, shared.ttl_s)) {
+            continue;
+        }
+        let entries: Vec<Entry<'_>> = match codec::decode_chunk(&chunk) {
+            Ok(entries) => entries,
+            Err(error) => {
+                if !output.damaged(chunk_name(key), error.to_string()) {
+                    return Ok(false);
+                }
+                continue;
+            }
+        };
+        for entry in entries {
+            let Entry::Add { multihash, peer } = entry else { continue };
+            let place = place(multihash);
+            if !matcher.key(multihash) || shared.index.time(&place, peer) != Some(time) {
+                continue;
+            }
+            let Some(provider) = shared.book.get(peer).filter(|p| matcher.peer(&p.peer)) else { continue };
+            if !told.1.insert((place, peer)) {
+                continue;
+            }
+            let expires = i64::from(time) + i64::from(shared.ttl_s);
+            let row = Row::Providers {
+                cid: raw_cid(multihash),
+                multihash: base58(multihash),
+                provider: provider.peer.to_string(),
+                addresses: text(&shared.book.live_addresses(&provider, &now)),
+                received: UnixTime(time).to_string(),
+                expires: UnixTime(u32::try_from(expires).unwrap_or(u32::MAX)).to_string(),
+                expires_in_s: expires - i64::from(now.log),
+            };
+            if !output.put(row) {
+                return Ok(false);
+            }
+        }
+    }
+    Ok(true)
+}
+
+/// Own CIDs in keyspace order.
+pub fn provided(store: &Store, matcher: &Matcher, output: &mut Output<'_>) -> bool {
+    if matcher.peer.is_some() {
+        return true;
+    }
+    let mut from = Some(Key::from_bytes([0; 32]));
+    while let Some(first) = from {
+        let rows = store.provided.range(&first, PROVIDED_AT_ONCE);
+        from = rows.last().and_then(|(key, _)| after(key));
+        for (_, own) in rows {
+            let multihash = own.cid.hash().to_bytes();
+            if !matcher.key(&multihash) || !matcher.time(own.added.0) {
+                continue;
+            }
+            let row = Row::Provided {
+                cid: own.cid.to_string(),
+                multihash: base58(&multihash),
+                added: own.added.to_string(),
+                announced: own.announced.map(|time| time.to_string()),
+                confirmed: own.confirmed,
+            };
+            if !output.put(row) {
+                return false;
+            }
+        }
+    }
+    true
+}
+
+/// The next place of the keyspace.
+fn after(key: &Key) -> Option<Key> {
+    let mut bytes = *key.as_bytes();
+    for byte in bytes.iter_mut().rev() {
+        *byte = byte.wrapping_add(1);
+        if *byte != 0 {
+            return Some(Key::from_bytes(bytes));
+        }
+    }
+    None
+}
+
+/// The address book in the order in which peers came.
+pub fn peers(store: &Store, matcher: &Matcher, output: &mut Output<'_>) -> bool {
+    if matcher.multihash.is_some() {
+        return true;
+    }
+    let shared = &store.records.shared;
+    store.records.wait_replayed();
+    let now = shared.time.now();
+    for peer in shared.book.all() {
+        if !matcher.peer(&peer.peer) || !matcher.time(peer.announced()) {
+            continue;
+        }
+        let row = Row::Peers {
+            peer: peer.peer.to_string(),
+            addresses: text(&shared.book.live_addresses(&peer, &now)),
+            announced: UnixTime(peer.announced()).to_string(),
+            records: peer.records(),
+        };
+        if !output.put(row) {
+            return false;
+        }
+    }
+    true
+}
+
+/// Saved routing tables.
+pub fn routing(store: &Store, matcher: &Matcher, output: &mut Output<'_>) -> bool {
+    if matcher.multihash.is_some() {
+        return true;
+    }
+    for dht in Dht::ALL {
+        for saved in store.routing.load(dht) {
+            if !matcher.peer(&saved.peer.id) || !matcher.time(saved.heard.0) {
+                continue;
+            }
+            let row = Row::Routing {
+                dht: dht.name().to_owned(),
+                peer: saved.peer.id.to_string(),
+                addresses: text(&saved.peer.addrs),
+                heard: saved.heard.to_string(),
+            };
+            if !output.put(row) {
+                return false;
+            }
+        }
+    }
+    true
+}
+
+/// Figures and notes. What differs between a running store and a stopped one by nature is left to `stat`.
+pub fn meta(store: &Store, matcher: &Matcher, output: &mut Output<'_>) -> bool {
+    if matcher.multihash.is_some() || matcher.peer.is_some() || matcher.times {
+        return true;
+    }
+    store.records.wait_replayed();
+    let stat = store.stat();
+    let time = |time: Option<u32>| time.map(|t| UnixTime(t).to_string());
+    let figures = [
+        ("schema", Some(stat.schema.to_string())),
+        ("records", Some(stat.records.to_string())),
+        ("keys", Some(stat.keys.to_string())),
+        ("peers", Some(stat.peers.to_string())),
+        ("provided", Some(stat.provided.to_string())),
+        ("log_chunks", Some(stat.log_chunks.to_string())),
+        ("oldest", time(stat.oldest)),
+        ("newest", time(stat.newest)),
+    ];
+    let figures = figures.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    let notes = stat.notes.into_iter().map(|note| ("note", note));
+    for (name, value) in figures.chain(notes) {
+        if !output.put(Row::Meta { name: name.to_owned(), value }) {
+            return false;
+        }
+    }
+    true
+}
+
+/// CIDv1 with codec raw, in base32.
+fn raw_cid(multihash: &[u8]) -> String {
+    // Version 1, codec 0x55. Written by hand because the multihash may be longer than the cid crate allows.
+    let mut bytes = vec![0x01, 0x55];
+    bytes.extend_from_slice(multihash);
+    multibase::encode(Base::Base32Lower, bytes)
+}
+
+fn base58(multihash: &[u8]) -> String {
+    Base::Base58Btc.encode(multihash)
+}
+
+fn text(addrs: &[Multiaddr]) -> Vec<String> {
+    addrs.iter().map(Multiaddr::to_string).collect()
+}

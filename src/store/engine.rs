@@ -1,0 +1,300 @@
+//! Calls into sled: every error and every panic is caught, and damaged places are walked around.
+//!
+//! On a damaged database sled fails or panics on any read, and an iterator returns the same error for ever. So a walk
+//! seeks past the place, finds where the readable part begins again, and says which keys are lost.
+
+use super::StoreError;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+/// Does something with sled. A panic is an error like others.
+///
+/// # Errors
+/// [`StoreError::Database`] with sled's words.
+pub fn guard<T>(call: impl FnOnce() -> sled::Result<T>) -> Result<T, StoreError> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(e)) => Err(StoreError::Database(e.to_string())),
+        Err(panic) => Err(StoreError::Database(format!("panicked: {}", panic_text(panic.as_ref())))),
+    }
+}
+
+/// The message of a caught panic.
+pub fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
+        (Some(text), _) => (*text).to_owned(),
+        (_, Some(text)) => text.clone(),
+        _ => "no message".to_owned(),
+    }
+}
+
+/// How a database is doing.
+#[derive(Debug, Default)]
+pub struct Health {
+    failures: AtomicU64,
+    /// Minute (of the monotonic clock) after the last logged failure.
+    quiet_until_min: AtomicU64,
+    read_only: AtomicBool,
+}
+
+impl Health {
+    /// Counts a failure and logs it, at most one line a minute.
+    pub fn failed(&self, doing: &'static str, error: &StoreError, mono: std::time::Duration) {
+        self.failures.fetch_add(1, Ordering::Relaxed);
+        let minute = mono.as_secs() / 60;
+        if self.quiet_until_min.load(Ordering::Relaxed) <= minute {
+            self.quiet_until_min.store(minute + 1, Ordering::Relaxed);
+            tracing::error!(%error, doing, failures = self.failures(), "the database failed");
+        }
+    }
+
+    /// Takes no writes any more: after an IO error every operation of sled fails until it is opened anew.
+    pub fn close_for_writes(&self) {
+        self.read_only.store(true, Ordering::Release);
+    }
+
+    /// Whether writes are refused.
+    pub fn is_read_only(&self) -> bool {
+        self.read_only.load(Ordering::Acquire)
+    }
+
+    /// Failures since start.
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
+    }
+}
+
+/// Rows whose keys are numbers, as [`Walk`] needs them.
+pub trait Rows {
+    /// A row's value.
+    type Value;
+    /// The first row of `from..=to`.
+    fn first(&self, from: u64, to: u64) -> Result<Option<(u64, Self::Value)>, StoreError>;
+    /// The last row of `from..=to`.
+    fn last(&self, from: u64, to: u64) -> Result<Option<(u64, Self::Value)>, StoreError>;
+}
+
+/// A tree whose keys are big-endian integers of `WIDTH` bytes (4 or 8).
+#[derive(Clone, Debug)]
+pub struct Numbered<const WIDTH: usize>(pub sled::Tree);
+
+impl<const WIDTH: usize> Numbered<WIDTH> {
+    /// A number as key.
+    pub fn key(number: u64) -> [u8; WIDTH] {
+        let mut key = [0; WIDTH];
+        key.copy_from_slice(&number.to_be_bytes()[8 - WIDTH..]);
+        key
+    }
+
+    fn parse((key, value): (sled::IVec, sled::IVec)) -> Result<(u64, sled::IVec), StoreError> {
+        if key.len() != WIDTH {
+            return Err(StoreError::Database(format!("key of {} bytes where {WIDTH} are expected", key.len())));
+        }
+        Ok((key.iter().fold(0, |n, b| n << 8 | u64::from(*b)), value))
+    }
+}
+
+impl<const WIDTH: usize> Rows for Numbered<WIDTH> {
+    type Value = sled::IVec;
+
+    fn first(&self, from: u64, to: u64) -> Result<Option<(u64, sled::IVec)>, StoreError> {
+        let row = guard(|| self.0.range(Self::key(from)..=Self::key(to)).next().transpose())?;
+        row.map(Self::parse).transpose()
+    }
+
+    fn last(&self, from: u64, to: u64) -> Result<Option<(u64, sled::IVec)>, StoreError> {
+        let row = guard(|| self.0.range(Self::key(from)..=Self::key(to)).next_back().transpose())?;
+        row.map(Self::parse).transpose()
+    }
+}
+
+/// What a walk comes by.
+#[derive(Debug)]
+pub enum Found<V> {
+    /// A row.
+    Row(u64, V),
+    /// No row of this range can be read (first, last, why).
+    Lost(u64, u64, StoreError),
+}
+
+/// A walk over the rows of a range, one seek per row: rows are chunks of 30 kB, and whatever was written behind the
+/// walker's back is simply found.
+#[derive(Debug)]
+pub struct Walk<'a, R> {
+    rows: &'a R,
+    /// What is still to be walked; `None` at the end.
+    rest: Option<(u64, u64)>,
+    backwards: bool,
+}
+
+impl<'a, R: Rows> Walk<'a, R> {
+    /// Over `from..=to`, lowest key first.
+    pub fn forwards(rows: &'a R, from: u64, to: u64) -> Self {
+        Self { rows, rest: (from <= to).then_some((from, to)), backwards: false }
+    }
+
+    /// Over `from..=to`, highest key first.
+    pub fn backwards(rows: &'a R, from: u64, to: u64) -> Self {
+        Self { rows, rest: (from <= to).then_some((from, to)), backwards: true }
+    }
+
+    /// The near end of `from..=to`.
+    fn read(&self, from: u64, to: u64) -> Result<Option<(u64, R::Value)>, StoreError> {
+        match self.backwards {
+            true => self.rows.last(from, to),
+            false => self.rows.first(from, to),
+        }
+    }
+
+    /// What is left of a range without its nearest `n` keys.
+    fn without(&self, (from, to): (u64, u64), n: u64) -> Option<(u64, u64)> {
+        let (from, to) = match self.backwards {
+            true => (from, to.checked_sub(n)?),
+            false => (from.checked_add(n)?, to),
+        };
+        (from <= to).then_some((from, to))
+    }
+
+    /// How many keys must be left out until the range reads again: doubling, then halving. The error comes from the
+    /// near end, so 0 never does.
+    fn unreadable(&self, range: (u64, u64)) -> Option<u64> {
+        let reads = |n: u64| match self.without(range, n) {
+            Some((from, to)) => self.read(from, to).is_ok(),
+            None => false,
+        };
+        let width = range.1 - range.0;
+        let mut bad = 0;
+        let mut good = 1u64;
+        while !reads(good) {
+            bad = good;
+            if good >= width {
+                return None;
+            }
+            good = good.saturating_mul(2).min(width);
+        }
+        while good - bad > 1 {
+            let middle = bad + (good - bad) / 2;
+            match reads(middle) {
+                true => good = middle,
+                false => bad = middle,
+            }
+        }
+        Some(good)
+    }
+}
+
+impl<R: Rows> Iterator for Walk<'_, R> {
+    type Item = Found<R::Value>;
+
+    fn next(&mut self) -> Option<Found<R::Value>> {
+        let range = self.rest?;
+        match self.read(range.0, range.1) {
+            Ok(None) => {
+                self.rest = None;
+                None
+            }
+            Ok(Some((key, value))) => {
+                let walked = if self.backwards { range.1.checked_sub(key) } else { key.checked_sub(range.0) };
+                self.rest = walked.and_then(|n| self.without(range, n.checked_add(1)?));
+                Some(Found::Row(key, value))
+            }
+            Err(error) => {
+                let lost = self.unreadable(range);
+                self.rest = lost.and_then(|n| self.without(range, n));
+                let (from, to) = match (lost, self.backwards) {
+                    (None, _) => range,
+                    (Some(n), false) => (range.0, range.0 + (n - 1)),
+                    (Some(n), true) => (range.1 - (n - 1), range.1),
+                };
+                Some(Found::Lost(from, to, error))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    /// Rows of which some ranges fail, as a damaged page makes them: any read that has to pass it.
+    struct Damaged {
+        rows: BTreeMap<u64, u64>,
+        bad: Vec<(u64, u64)>,
+    }
+
+    impl Damaged {
+        fn is_bad(&self, key: u64) -> bool {
+            self.bad.iter().any(|(from, to)| (*from..=*to).contains(&key))
+        }
+    }
+
+    impl Rows for Damaged {
+        type Value = u64;
+        fn first(&self, from: u64, to: u64) -> Result<Option<(u64, u64)>, StoreError> {
+            let row = self.rows.range(from..=to).next();
+            // A seek into a damaged page fails even if the next row is behind it.
+            match self.is_bad(from) || row.is_some_and(|(k, _)| self.is_bad(*k)) {
+                true => Err(StoreError::Database("damaged".into())),
+                false => Ok(row.map(|(k, v)| (*k, *v))),
+            }
+        }
+        fn last(&self, from: u64, to: u64) -> Result<Option<(u64, u64)>, StoreError> {
+            let row = self.rows.range(from..=to).next_back();
+            match self.is_bad(to) || row.is_some_and(|(k, _)| self.is_bad(*k)) {
+                true => Err(StoreError::Database("damaged".into())),
+                false => Ok(row.map(|(k, v)| (*k, *v))),
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_walk_around_one_damaged_place_finds_every_other_row(
+            rows in proptest::collection::btree_map(0u64..5000, any::<u64>(), 0..80),
+            at in 0u64..5000, wide in 0u64..600, backwards in any::<bool>(),
+        ) {
+            let tree = Damaged { rows: rows.clone(), bad: vec![(at, at + wide)] };
+            let walk = match backwards {
+                true => Walk::backwards(&tree, 0, u64::MAX),
+                false => Walk::forwards(&tree, 0, u64::MAX),
+            };
+            let mut found = Vec::new();
+            let mut lost = Vec::new();
+            for item in walk {
+                match item {
+                    Found::Row(key, value) => found.push((key, value)),
+                    Found::Lost(from, to, _) => lost.push((from, to)),
+                }
+            }
+            if backwards {
+                found.reverse();
+            }
+            let readable: Vec<_> = rows.iter().filter(|(k, _)| !tree.is_bad(**k)).map(|(k, v)| (*k, *v)).collect();
+            prop_assert_eq!(found, readable);
+            for key in rows.keys().filter(|k| tree.is_bad(**k)) {
+                prop_assert!(lost.iter().any(|(from, to)| (*from..=*to).contains(key)), "{} not reported", key);
+            }
+        }
+
+        #[test]
+        fn a_walk_over_any_damage_ends(bad in proptest::collection::vec((0u64..5000, 0u64..900), 0..6), all in any::<bool>()) {
+            let mut bad: Vec<_> = bad.into_iter().map(|(at, n)| (at, at + n)).collect();
+            if all {
+                bad.push((0, u64::MAX));
+            }
+            let tree = Damaged { rows: (0..5000).step_by(7).map(|k| (k, k)).collect(), bad };
+            prop_assert!(Walk::forwards(&tree, 0, u64::MAX).count() <= 5000);
+            prop_assert!(Walk::backwards(&tree, 0, u64::MAX).count() <= 5000);
+        }
+    }
+
+    #[test]
+    fn a_panic_is_an_error() {
+        let error = guard::<()>(|| panic!("page {}", 7)).unwrap_err();
+        assert!(error.to_string().contains("page 7"), "{error}");
+    }
+}

@@ -1,0 +1,335 @@
+//! `exports/`: own CIDs and routing tables outside of sled, so that damage to `node/` cannot take them.
+//!
+//! `own-<generation>.journal` is appended to and fsynced before an addition or removal is acknowledged.
+//! `node-<generation>-<time>.export` is the whole state before the journals of its generation and later ones. Both are
+//! frames with a length and a CRC-32 each; three exports are kept, and the journals that the oldest of them needs.
+
+use super::shelf::{OwnRow, Position};
+use crate::{
+    clock::UnixTime,
+    kad::Dht,
+    store::{
+        StoreError,
+        codec::{self, CodecError},
+        data_dir::{io_error, sync_dir},
+        records::entry::position,
+        routing::{SavedPeer, SavedRow},
+    },
+};
+use bincode::{Decode, Encode};
+use std::{
+    collections::BTreeMap,
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{self, BufReader, BufWriter, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+/// Exports kept: two bad ones in a row are survived.
+const KEEP: usize = 3;
+/// CIDs per frame: below the codec's limit with the longest of them.
+const PER_FRAME: usize = 256;
+
+/// A frame of either file.
+#[derive(Debug, Encode, Decode)]
+enum Item {
+    Own(Vec<OwnRow>),
+    /// Multihashes.
+    Remove(Vec<Vec<u8>>),
+    Routing {
+        dht: String,
+        peers: Vec<SavedRow>,
+    },
+    /// The last frame of an export: how many CIDs it has.
+    End {
+        own: u64,
+    },
+}
+
+/// A change to the own CIDs.
+#[derive(Debug)]
+pub enum Change<'a> {
+    /// Entered, or replaced.
+    Put(&'a [OwnRow]),
+    /// Taken out, by multihash.
+    Take(&'a [Vec<u8>]),
+}
+
+/// The directory, and the journal that is appended to.
+#[derive(Debug)]
+pub struct Exports {
+    dir: PathBuf,
+    generation: u64,
+    journal: Option<File>,
+    journal_bytes: u64,
+    export_bytes: Option<u64>,
+}
+
+/// What the files hold.
+#[derive(Debug, Default)]
+pub struct Restored {
+    /// Own CIDs of the newest export that can be read, if it was asked for.
+    pub own: BTreeMap<Position, OwnRow>,
+    /// What the journals since the newest export say, last word: entered or taken out.
+    pub journal: BTreeMap<Position, Option<OwnRow>>,
+    /// Routing tables of the export.
+    pub routing: BTreeMap<String, Vec<SavedPeer>>,
+    /// What could not be read.
+    pub notes: Vec<String>,
+}
+
+impl Exports {
+    /// Looks at what there is; creates nothing. New changes go to a journal of their own, never behind a torn frame.
+    pub fn open(dir: PathBuf) -> Self {
+        let files = Files::list(&dir);
+        let newest = files.exports.keys().chain(files.journals.keys()).max().copied().unwrap_or(0);
+        let export = files.exports.values().next_back();
+        let export_bytes = export.map(|path| fs::metadata(path).map_or(0, |m| m.len()));
+        Self { dir, generation: newest + 1, journal: None, journal_bytes: 0, export_bytes }
+    }
+
+    /// Appends changes to the journal, fsynced. On an error none of them counts.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn append(&mut self, change: &Change<'_>) -> Result<(), StoreError> {
+        let mut bytes = Vec::new();
+        match change {
+            Change::Put(rows) => {
+                for rows in rows.chunks(PER_FRAME) {
+                    bytes.extend(frame(&Item::Own(rows.to_vec()))?);
+                }
+            }
+            Change::Take(multihashes) => {
+                for multihashes in multihashes.chunks(PER_FRAME) {
+                    bytes.extend(frame(&Item::Remove(multihashes.to_vec()))?);
+                }
+            }
+        }
+        let path = self.journal_path();
+        let outcome = self.journal_file(&path).and_then(|file| {
+            file.write_all(&bytes)?;
+            file.sync_data()
+        });
+        if let Err(e) = outcome {
+            // Nothing may stand behind half a frame.
+            let before = self.journal_bytes;
+            let cut = self.journal.take().is_some_and(|file| file.set_len(before).is_ok());
+            if !cut {
+                self.generation += 1;
+                self.journal_bytes = 0;
+            }
+            return Err(io_error("write", &path, e));
+        }
+        self.journal_bytes += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Bytes in the journal since the last export.
+    pub fn journal_bytes(&self) -> u64 {
+        self.journal_bytes
+    }
+
+    /// Bytes of the newest export, if there is one.
+    pub fn export_bytes(&self) -> Option<u64> {
+        self.export_bytes
+    }
+
+    /// Writes an export of everything, then begins a new journal and removes what is not needed any more.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]; then the journal goes on.
+    pub fn export<'a>(
+        &mut self,
+        now: UnixTime,
+        own: impl Iterator<Item = &'a OwnRow>,
+        routing: &[(Dht, Vec<SavedPeer>)],
+    ) -> Result<(), StoreError> {
+        create_dir(&self.dir)?;
+        let next = self.generation + 1;
+        let path = self.dir.join(format!("node-{next:010}-{}.export", now.0));
+        let unfinished = self.dir.join("node.unfinished");
+        let bytes = write_export(&unfinished, own, routing).inspect_err(|_| {
+            // Best effort: it is overwritten next time.
+            let _ = fs::remove_file(&unfinished);
+        })?;
+        fs::rename(&unfinished, &path).map_err(|e| io_error("rename", &unfinished, e))?;
+        sync_dir(&self.dir)?;
+        self.generation = next;
+        self.journal = None;
+        self.journal_bytes = 0;
+        self.export_bytes = Some(bytes);
+        self.remove_old();
+        Ok(())
+    }
+
+    fn remove_old(&self) {
+        let files = Files::list(&self.dir);
+        let oldest = files.exports.keys().rev().nth(KEEP - 1).copied().unwrap_or(0);
+        let old = files.exports.range(..oldest).chain(files.journals.range(..oldest));
+        for (_, path) in old {
+            if let Err(error) = fs::remove_file(path) {
+                tracing::warn!(path = %path.display(), %error, "an old export cannot be removed");
+            }
+        }
+    }
+
+    fn journal_path(&self) -> PathBuf {
+        self.dir.join(format!("own-{:010}.journal", self.generation))
+    }
+
+    fn journal_file(&mut self, path: &Path) -> io::Result<&mut File> {
+        if self.journal.is_none() {
+            create_dir(&self.dir).map_err(io::Error::other)?;
+            let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+            sync_dir(&self.dir).map_err(io::Error::other)?;
+            self.journal_bytes = file.metadata()?.len();
+            self.journal = Some(file);
+        }
+        self.journal.as_mut().ok_or_else(|| io::Error::other("no journal"))
+    }
+}
+
+/// Reads the journals since the newest export, and `with_export` the newest export that is whole (and the journals
+/// since that).
+pub fn read(dir: &Path, with_export: bool) -> Restored {
+    let files = Files::list(dir);
+    let mut restored = Restored::default();
+    let mut since = files.exports.keys().next_back().copied().unwrap_or(0);
+    if with_export {
+        since = 0;
+        for (generation, path) in files.exports.iter().rev() {
+            match read_export(path) {
+                Ok((own, routing)) => {
+                    (restored.own, restored.routing) = (own, routing);
+                    since = *generation;
+                    break;
+                }
+                Err(error) => restored.notes.push(format!("{} cannot be read: {error}", path.display())),
+            }
+        }
+    }
+    for path in files.journals.range(since..).map(|(_, path)| path) {
+        read_journal(path, &mut restored);
+    }
+    restored
+}
+
+fn read_export(path: &Path) -> Result<(BTreeMap<Position, OwnRow>, BTreeMap<String, Vec<SavedPeer>>), CodecError> {
+    let mut file = BufReader::new(File::open(path)?);
+    let mut own = BTreeMap::new();
+    let mut routing: BTreeMap<String, Vec<SavedPeer>> = BTreeMap::new();
+    while let Some(item) = codec::read_frame(&mut file)? {
+        match item {
+            Item::Own(rows) => own.extend(rows.into_iter().filter_map(|row| Some((row.read()?.1, row)))),
+            Item::Routing { dht, peers } => {
+                routing.entry(dht).or_default().extend(peers.into_iter().filter_map(SavedRow::into_peer));
+            }
+            Item::Remove(_) => return Err(CodecError::Malformed("a removal in an export".into())),
+            Item::End { own: promised } if promised == own.len() as u64 => return Ok((own, routing)),
+            Item::End { own: promised } => {
+                return Err(CodecError::Malformed(format!("{} own CIDs instead of {promised}", own.len())));
+            }
+        }
+    }
+    Err(CodecError::Malformed("its end is missing".into()))
+}
+
+/// Up to the first frame that cannot be read: that of a change which was never acknowledged, or damage.
+fn read_journal(path: &Path, restored: &mut Restored) {
+    let outcome = File::open(path).map_err(CodecError::from).and_then(|file| {
+        let mut file = BufReader::new(file);
+        while let Some(item) = codec::read_frame(&mut file)? {
+            match item {
+                Item::Own(rows) => {
+                    let rows = rows.into_iter().filter_map(|row| Some((row.read()?.1, Some(row))));
+                    restored.journal.extend(rows);
+                }
+                Item::Remove(multihashes) => {
+                    restored.journal.extend(multihashes.iter().map(|multihash| (position(multihash), None)));
+                }
+                Item::Routing { .. } | Item::End { .. } => {}
+            }
+        }
+        Ok(())
+    });
+    if let Err(error) = outcome {
+        restored.notes.push(format!("{} ends with a frame that cannot be read: {error}", path.display()));
+    }
+}
+
+fn write_export<'a>(
+    path: &Path,
+    own: impl Iterator<Item = &'a OwnRow>,
+    routing: &[(Dht, Vec<SavedPeer>)],
+) -> Result<u64, StoreError> {
+    let io = |e| io_error("write", path, e);
+    let file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(path).map_err(io)?;
+    let mut file = BufWriter::new(file);
+    let mut bytes = 0;
+    let mut put = |item: &Item| {
+        let frame = frame(item)?;
+        bytes += frame.len() as u64;
+        file.write_all(&frame).map_err(io)
+    };
+    let mut count = 0;
+    let mut rows = Vec::with_capacity(PER_FRAME);
+    for row in own {
+        rows.push(row.clone());
+        count += 1;
+        if rows.len() == PER_FRAME {
+            put(&Item::Own(std::mem::take(&mut rows)))?;
+        }
+    }
+    put(&Item::Own(rows))?;
+    for (dht, peers) in routing {
+        for peers in crate::store::routing::rows(peers) {
+            put(&Item::Routing { dht: dht.name().to_owned(), peers })?;
+        }
+    }
+    put(&Item::End { own: count })?;
+    file.flush().map_err(io)?;
+    file.get_ref().sync_all().map_err(io)?;
+    Ok(bytes)
+}
+
+fn frame(item: &Item) -> Result<Vec<u8>, StoreError> {
+    codec::frame(item).map_err(|e| StoreError::Database(e.to_string()))
+}
+
+fn create_dir(dir: &Path) -> Result<(), StoreError> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|e| io_error("create", dir, e))?;
+    dir.parent().map_or(Ok(()), sync_dir)
+}
+
+/// The files by generation.
+#[derive(Debug, Default)]
+struct Files {
+    exports: BTreeMap<u64, PathBuf>,
+    journals: BTreeMap<u64, PathBuf>,
+}
+
+impl Files {
+    fn list(dir: &Path) -> Self {
+        let mut files = Self::default();
+        let Ok(entries) = fs::read_dir(dir) else { return files };
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            let number = |text: &str| text.parse::<u64>().ok();
+            if let Some(rest) = name.strip_prefix("node-").and_then(|n| n.strip_suffix(".export")) {
+                if let Some(generation) = rest.split('-').next().and_then(number) {
+                    files.exports.insert(generation, entry.path());
+                }
+            } else if let Some(generation) =
+                name.strip_prefix("own-").and_then(|n| n.strip_suffix(".journal")).and_then(number)
+            {
+                files.journals.insert(generation, entry.path());
+            }
+        }
+        files
+    }
+}

@@ -1,0 +1,473 @@
+//! The address book: a number for each provider, under which the log and the index know it, and its addresses.
+//!
+//! A peer has two lists of addresses, one per DHT by which they came, and one time for both: that of its newest
+//! announcement (PRV-6). The row of a new peer is flushed before any chunk that names its number; a number is never
+//! used again while a chunk may hold it.
+
+use super::time::Now;
+use crate::{
+    kad::{Dht, PeerInfo},
+    store::codec::{self, CodecError},
+};
+use bincode::{Decode, Encode};
+use libp2p::{Multiaddr, PeerId};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+    },
+};
+
+/// Parts of the book, each with a lock of its own, so that threads seldom meet.
+const SHARDS: usize = 64;
+/// Most addresses kept per peer and DHT ...
+const MAX_ADDRESSES: usize = 32;
+/// ... and their bytes: twice what a message carries of one peer (design 5: 512 B).
+const MAX_ADDRESS_BYTES: usize = 1024;
+/// A row this old is written again with the next announcement, so that a restart knows roughly when that was.
+const ROW_AGE_S: u32 = 3600;
+/// Numbers are reserved on disk in blocks of this size: a row of its own for each would double the writes.
+const BLOCK: u64 = 1024;
+/// Numbers left out when the reservation is lost but chunks are not: more than were ever given out in one run.
+pub const LOST_RESERVATION: u64 = 1 << 24;
+
+/// The row of a peer. Addresses are binary multiaddrs.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct PeerRow {
+    /// Binary peer id.
+    pub peer: Vec<u8>,
+    /// Came by `/ipfs/kad/1.0.0`.
+    pub wan: Vec<Vec<u8>>,
+    /// Came by `/ipfs/lan/kad/1.0.0`.
+    pub lan: Vec<Vec<u8>>,
+    /// Newest announcement when the row was written, Unix seconds.
+    pub announced: u32,
+}
+
+/// A provider.
+#[derive(Debug)]
+pub struct Peer {
+    /// Its number.
+    pub id: u32,
+    /// Its peer id.
+    pub peer: PeerId,
+    addrs: Mutex<[Box<[Multiaddr]>; 2]>,
+    announced: AtomicU32,
+    /// Records in the index. May be off by those in the hands of other threads.
+    records: AtomicI64,
+    /// Time of the newest chunk that names it.
+    named: AtomicU32,
+    /// Time of the row on disk; 0: there is none.
+    stored: AtomicU32,
+    dirty: AtomicBool,
+    forgotten: AtomicBool,
+}
+
+/// There are as many peers as may be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BookFull;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Book {
+    by_peer: Vec<Mutex<HashMap<PeerId, Arc<Peer>>>>,
+    by_id: Vec<RwLock<HashMap<u32, Arc<Peer>>>>,
+    len: AtomicUsize,
+    limit: usize,
+    address_ttl_s: u32,
+    next_id: AtomicU64,
+    /// Numbers below are reserved on disk.
+    reserved: AtomicU64,
+    dirty: Mutex<Vec<Arc<Peer>>>,
+    hasher: std::hash::RandomState,
+}
+
+impl Peer {
+    /// Newest announcement, Unix seconds.
+    pub fn announced(&self) -> u32 {
+        self.announced.load(Ordering::Relaxed)
+    }
+
+    /// Records in the index.
+    pub fn records(&self) -> u64 {
+        u64::try_from(self.records.load(Ordering::Relaxed)).unwrap_or(0)
+    }
+
+    /// The index has one record more (1) or less (-1).
+    pub fn count(&self, by: i64) {
+        self.records.fetch_add(by, Ordering::Relaxed);
+    }
+
+    /// What came by each DHT, without duplicates.
+    pub fn addresses(&self) -> Vec<Multiaddr> {
+        let lists = self.addrs.lock().unwrap_or_else(PoisonError::into_inner);
+        let [wan, lan] = &*lists;
+        let mut all = wan.to_vec();
+        all.extend(lan.iter().filter(|a| !wan.contains(a)).cloned());
+        all
+    }
+
+    /// The row to be written.
+    pub fn row(&self) -> PeerRow {
+        let lists = self.addrs.lock().unwrap_or_else(PoisonError::into_inner);
+        let [wan, lan] = lists.each_ref().map(|list| list.iter().map(|a| a.to_vec()).collect());
+        PeerRow { peer: self.peer.to_bytes(), wan, lan, announced: self.announced() }
+    }
+}
+
+impl Book {
+    /// An empty book of at most `limit` peers.
+    pub fn new(limit: usize, address_ttl_s: u32) -> Self {
+        Self {
+            by_peer: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            by_id: (0..SHARDS).map(|_| RwLock::default()).collect(),
+            len: AtomicUsize::new(0),
+            limit,
+            address_ttl_s,
+            next_id: AtomicU64::new(0),
+            reserved: AtomicU64::new(0),
+            dirty: Mutex::default(),
+            hasher: std::hash::RandomState::new(),
+        }
+    }
+
+    /// Peers.
+    pub fn len(&self) -> usize {
+        self.len.load(Ordering::Relaxed)
+    }
+
+    /// Enters a row that was read from disk. Dates in the future count as now: nothing lives for ever. Chunks that
+    /// nobody has read yet may name the peer, so it counts as named now.
+    ///
+    /// # Errors
+    /// Bytes that are no such row.
+    pub fn load(&self, id: u32, bytes: &[u8], now: u32) -> Result<(), CodecError> {
+        let row: PeerRow = codec::decode(bytes)?;
+        let peer = PeerId::from_bytes(&row.peer).map_err(|e| CodecError::Malformed(e.to_string()))?;
+        let list = |list: Vec<Vec<u8>>| list.into_iter().filter_map(|a| Multiaddr::try_from(a).ok()).collect();
+        let entry = Arc::new(Peer {
+            id,
+            peer,
+            addrs: Mutex::new([list(row.wan), list(row.lan)]),
+            announced: AtomicU32::new(row.announced.min(now)),
+            records: AtomicI64::new(0),
+            named: AtomicU32::new(now),
+            stored: AtomicU32::new(row.announced.min(now)),
+            dirty: AtomicBool::new(false),
+            forgotten: AtomicBool::new(false),
+        });
+        self.next_id.fetch_max(u64::from(id) + 1, Ordering::Relaxed);
+        // Rows are read in the order of numbers: of two for one peer the newer one is the one to be found by peer id.
+        self.peers(&peer).insert(peer, entry.clone());
+        self.ids(id).write().unwrap_or_else(PoisonError::into_inner).insert(id, entry);
+        self.len.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Numbers below `reserved` may have been given out.
+    pub fn resume_above(&self, reserved: u64) {
+        self.next_id.fetch_max(reserved, Ordering::Relaxed);
+        self.reserved.fetch_max(reserved, Ordering::Relaxed);
+    }
+
+    /// The largest number given out, plus one.
+    pub fn next_id(&self) -> u64 {
+        self.next_id.load(Ordering::Relaxed)
+    }
+
+    /// The reservation to be written before chunks that name new peers, if the one on disk is used up.
+    pub fn reservation(&self) -> Option<u64> {
+        let next = self.next_id();
+        (next > self.reserved.load(Ordering::Relaxed)).then_some(next + BLOCK)
+    }
+
+    /// The reservation is on disk.
+    pub fn reserved(&self, below: u64) {
+        self.reserved.fetch_max(below, Ordering::Relaxed);
+    }
+
+    /// Takes note of an announcement: addresses, time. A new peer is entered if `may_enter` and there is room.
+    ///
+    /// # Errors
+    /// [`BookFull`].
+    pub fn announce(&self, info: &PeerInfo, via: Dht, now: &Now, may_enter: bool) -> Result<Arc<Peer>, BookFull> {
+        let mut shard = self.peers(&info.id);
+        let entry = match shard.get(&info.id) {
+            Some(entry) => {
+                // Under the lock of the shard, so that nobody forgets the peer meanwhile.
+                entry.named.store(now.log, Ordering::Relaxed);
+                entry.clone()
+            }
+            None => {
+                let entry = self.enter(&info.id, now, may_enter)?;
+                shard.insert(info.id, entry.clone());
+                entry
+            }
+        };
+        drop(shard);
+        let changed = self.set_addresses(&entry, &info.addrs, via);
+        entry.announced.store(now.log, Ordering::Relaxed);
+        let stored = entry.stored.load(Ordering::Relaxed);
+        if changed || stored == 0 || now.log.abs_diff(stored) >= ROW_AGE_S {
+            self.mark_dirty(&entry);
+        }
+        Ok(entry)
+    }
+
+    fn enter(&self, peer: &PeerId, now: &Now, may_enter: bool) -> Result<Arc<Peer>, BookFull> {
+        if !may_enter || self.len() >= self.limit {
+            return Err(BookFull);
+        }
+        let id = u32::try_from(self.next_id.fetch_add(1, Ordering::Relaxed)).map_err(|_| BookFull)?;
+        let entry = Arc::new(Peer {
+            id,
+            peer: *peer,
+            addrs: Mutex::default(),
+            announced: AtomicU32::new(now.log),
+            records: AtomicI64::new(0),
+            named: AtomicU32::new(now.log),
+            stored: AtomicU32::new(0),
+            dirty: AtomicBool::new(false),
+            forgotten: AtomicBool::new(false),
+        });
+        self.ids(id).write().unwrap_or_else(PoisonError::into_inner).insert(id, entry.clone());
+        self.len.fetch_add(1, Ordering::Relaxed);
+        Ok(entry)
+    }
+
+    /// Replaces one list. True if it was another.
+    fn set_addresses(&self, entry: &Peer, addrs: &[Multiaddr], via: Dht) -> bool {
+        let mut bytes = 0;
+        let fit = addrs.iter().take(MAX_ADDRESSES).take_while(|a| {
+            bytes += a.len();
+            bytes <= MAX_ADDRESS_BYTES
+        });
+        let fit = &addrs[..fit.count()];
+        let mut lists = entry.addrs.lock().unwrap_or_else(PoisonError::into_inner);
+        let list = match via {
+            Dht::Wan => &mut lists[0],
+            Dht::Lan => &mut lists[1],
+        };
+        if **list == *fit {
+            return false;
+        }
+        *list = fit.into();
+        true
+    }
+
+    /// The peer of this id, if known; about to be named by a chunk.
+    pub fn name(&self, peer: &PeerId, now: &Now) -> Option<Arc<Peer>> {
+        let shard = self.peers(peer);
+        let entry = shard.get(peer)?;
+        entry.named.store(now.log, Ordering::Relaxed);
+        Some(entry.clone())
+    }
+
+    /// The peer of this id.
+    pub fn find(&self, peer: &PeerId) -> Option<Arc<Peer>> {
+        self.peers(peer).get(peer).cloned()
+    }
+
+    /// The peer of this number.
+    pub fn get(&self, id: u32) -> Option<Arc<Peer>> {
+        self.ids(id).read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    /// Addresses that are not outlived (PRV-6).
+    pub fn live_addresses(&self, entry: &Peer, now: &Now) -> Vec<Multiaddr> {
+        match now.is_live(entry.announced(), self.address_ttl_s) {
+            true => entry.addresses(),
+            false => Vec::new(),
+        }
+    }
+
+    /// A chunk of `time` names this number, says replay: if it is an announcement, the addresses were true then.
+    /// False if the number is unknown.
+    pub fn replayed(&self, id: u32, time: u32, announced: bool) -> Option<Arc<Peer>> {
+        let entry = self.get(id)?;
+        if announced {
+            entry.announced.fetch_max(time, Ordering::Relaxed);
+        }
+        Some(entry)
+    }
+
+    /// The base of log time moved: what is dated in `from..=to` is of now.
+    pub fn redate(&self, from: u32, to: u32, now: u32) {
+        for shard in &self.by_id {
+            for entry in shard.read().unwrap_or_else(PoisonError::into_inner).values() {
+                for time in [&entry.announced, &entry.named] {
+                    if (from..=to).contains(&time.load(Ordering::Relaxed)) {
+                        time.store(now, Ordering::Relaxed);
+                    }
+                }
+                self.mark_dirty_if(entry, (from..=to).contains(&entry.stored.load(Ordering::Relaxed)));
+            }
+        }
+    }
+
+    /// Forgets peers that no record refers to and no chunk can name (none is older than `oldest_chunk`): those whose
+    /// addresses are outlived, and when the book is nearly full the others, too. Their numbers, whose rows may go.
+    pub fn forget(&self, oldest_chunk: u32, now: &Now) -> Vec<u32> {
+        let crowded = self.len() >= self.limit - self.limit / 8;
+        let mut gone = Vec::new();
+        for shard in &self.by_peer {
+            shard.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, entry| {
+                let useless = crowded || !now.is_live(entry.announced(), self.address_ttl_s);
+                let unnamed = entry.records() == 0 && entry.named.load(Ordering::Relaxed) < oldest_chunk;
+                if !(useless && unnamed) {
+                    return true;
+                }
+                entry.forgotten.store(true, Ordering::Relaxed);
+                self.ids(entry.id).write().unwrap_or_else(PoisonError::into_inner).remove(&entry.id);
+                gone.push(entry.id);
+                false
+            });
+        }
+        self.len.fetch_sub(gone.len(), Ordering::Relaxed);
+        gone
+    }
+
+    /// All peers in the order of their numbers.
+    pub fn all(&self) -> Vec<Arc<Peer>> {
+        let mut all = Vec::with_capacity(self.len());
+        for shard in &self.by_id {
+            all.extend(shard.read().unwrap_or_else(PoisonError::into_inner).values().cloned());
+        }
+        all.sort_by_key(|entry| entry.id);
+        all
+    }
+
+    /// Rows to be written, and whether one of them is new. Each is either written or given back.
+    pub fn take_dirty(&self) -> (Vec<Arc<Peer>>, bool) {
+        let mut dirty = std::mem::take(&mut *self.dirty.lock().unwrap_or_else(PoisonError::into_inner));
+        dirty.retain(|entry| !entry.forgotten.load(Ordering::Relaxed));
+        let new = dirty.iter().any(|entry| entry.stored.load(Ordering::Relaxed) == 0);
+        for entry in &dirty {
+            // Before the row is made: a change after this marks it again.
+            entry.dirty.store(false, Ordering::Release);
+        }
+        (dirty, new)
+    }
+
+    /// These rows are written.
+    pub fn written(&self, rows: &[Arc<Peer>]) {
+        for entry in rows {
+            entry.stored.store(entry.announced().max(1), Ordering::Relaxed);
+        }
+    }
+
+    /// This row is still to be written.
+    pub fn mark_dirty(&self, entry: &Arc<Peer>) {
+        self.mark_dirty_if(entry, true);
+    }
+
+    fn mark_dirty_if(&self, entry: &Arc<Peer>, dirty: bool) {
+        if dirty && !entry.dirty.swap(true, Ordering::AcqRel) {
+            self.dirty.lock().unwrap_or_else(PoisonError::into_inner).push(entry.clone());
+        }
+    }
+
+    fn peers(&self, peer: &PeerId) -> MutexGuard<'_, HashMap<PeerId, Arc<Peer>>> {
+        use std::hash::BuildHasher;
+        let shard = &self.by_peer[self.hasher.hash_one(peer) as usize % SHARDS];
+        shard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ids(&self, id: u32) -> &RwLock<HashMap<u32, Arc<Peer>>> {
+        &self.by_id[id as usize % SHARDS]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{clock::UnixTime, store::records::time::Timekeeper};
+    use std::time::Duration;
+
+    const DAY: u32 = 86_400;
+
+    fn now(at: u32) -> Now {
+        Timekeeper::open(crate::clock::ManualClock::at(UnixTime(at)), None, Duration::ZERO).now()
+    }
+
+    fn info(id: PeerId, addrs: &[&str]) -> PeerInfo {
+        PeerInfo { id, addrs: addrs.iter().map(|a| a.parse().unwrap()).collect() }
+    }
+
+    #[test]
+    fn each_dht_has_its_list_and_both_are_told_without_duplicates() {
+        let book = Book::new(10, DAY);
+        let id = PeerId::random();
+        let both = "/ip4/10.0.0.1/tcp/4001";
+        let entry = book.announce(&info(id, &["/ip4/1.2.3.4/tcp/1", both]), Dht::Wan, &now(1000), true).unwrap();
+        book.announce(&info(id, &[both, "/ip4/10.0.0.2/tcp/2"]), Dht::Lan, &now(1001), true).unwrap();
+        assert_eq!(entry.addresses(), info(id, &["/ip4/1.2.3.4/tcp/1", both, "/ip4/10.0.0.2/tcp/2"]).addrs);
+        book.announce(&info(id, &[]), Dht::Wan, &now(1002), true).unwrap();
+        assert_eq!(entry.addresses(), info(id, &[both, "/ip4/10.0.0.2/tcp/2"]).addrs);
+    }
+
+    #[test]
+    fn prv_6_addresses_are_told_for_24_hours_after_the_newest_announcement() {
+        let book = Book::new(10, DAY);
+        let peer = info(PeerId::random(), &["/ip4/1.2.3.4/tcp/1"]);
+        book.announce(&peer, Dht::Wan, &now(1000), true).unwrap();
+        let entry = book.announce(&peer, Dht::Wan, &now(5000), true).unwrap();
+        assert_eq!(book.live_addresses(&entry, &now(5000 + DAY - 1)), peer.addrs);
+        assert!(book.live_addresses(&entry, &now(5000 + DAY)).is_empty());
+    }
+
+    #[test]
+    fn a_row_is_written_when_new_changed_or_an_hour_old() {
+        let book = Book::new(10, DAY);
+        let peer = info(PeerId::random(), &["/ip4/1.2.3.4/tcp/1"]);
+        let announce = |peer: &PeerInfo, at| {
+            book.announce(peer, Dht::Wan, &now(at), true).unwrap();
+            let (rows, new) = book.take_dirty();
+            book.written(&rows);
+            (rows.len(), new)
+        };
+        assert_eq!(announce(&peer, 1000), (1, true));
+        assert_eq!(announce(&peer, 1001), (0, false));
+        assert_eq!(announce(&info(peer.id, &["/ip4/1.2.3.5/tcp/1"]), 1002), (1, false));
+        assert_eq!(announce(&info(peer.id, &["/ip4/1.2.3.5/tcp/1"]), 1002 + ROW_AGE_S), (1, false));
+    }
+
+    #[test]
+    fn a_row_comes_back_as_it_was() {
+        let book = Book::new(10, DAY);
+        let peer = info(PeerId::random(), &["/ip4/1.2.3.4/tcp/1", "/dns4/a.example/udp/4001/quic-v1"]);
+        let entry = book.announce(&peer, Dht::Lan, &now(1000), true).unwrap();
+        let bytes = codec::encode(&entry.row()).unwrap();
+        let again = Book::new(10, DAY);
+        again.load(7, &bytes, 2000).unwrap();
+        assert_eq!(again.get(7).unwrap().row(), entry.row());
+        assert_eq!(again.find(&peer.id).unwrap().id, 7);
+        assert_eq!(again.next_id(), 8);
+        assert!(again.load(8, b"\x01junk", 2000).is_err());
+    }
+
+    #[test]
+    fn addresses_without_end_are_cut() {
+        let book = Book::new(10, DAY);
+        let addrs: Vec<Multiaddr> = (0..1000).map(|n| format!("/ip4/1.2.3.4/tcp/{n}").parse().unwrap()).collect();
+        let peer = PeerInfo { id: PeerId::random(), addrs };
+        let entry = book.announce(&peer, Dht::Wan, &now(1), true).unwrap();
+        assert_eq!(entry.addresses(), peer.addrs[..MAX_ADDRESSES]);
+    }
+
+    #[test]
+    fn a_full_book_forgets_only_whom_nothing_can_name() {
+        let book = Book::new(2, DAY);
+        let peers: Vec<_> = (0..3).map(|_| info(PeerId::random(), &["/ip4/1.2.3.4/tcp/1"])).collect();
+        let a = book.announce(&peers[0], Dht::Wan, &now(1000), true).unwrap();
+        let b = book.announce(&peers[1], Dht::Wan, &now(1000), true).unwrap();
+        a.count(1);
+        assert!(book.announce(&peers[2], Dht::Wan, &now(1000), true).is_err());
+        assert!(book.forget(1000, &now(1500)).is_empty(), "a chunk of 1000 may name both");
+        assert_eq!(book.forget(1001, &now(1500)), [b.id]);
+        let c = book.announce(&peers[2], Dht::Wan, &now(1600), true).unwrap();
+        assert!(c.id > b.id, "numbers are not used again");
+        assert!(book.get(b.id).is_none() && book.find(&peers[1].id).is_none());
+    }
+}

@@ -1,0 +1,361 @@
+//! Which provider holds which key since when: sharded hash tables in memory.
+//!
+//! 24 bytes per record and one byte of hashbrown's, at a load between 7/16 and 7/8: 29 to 57 bytes. Keys are chosen by
+//! strangers, so what places them is a hash with a secret of this process; and since records of one key share one
+//! probe chain, a key with many providers moves into a map of its own.
+
+use super::entry::Place;
+use hashbrown::HashTable;
+use siphasher::sip::SipHasher13;
+use std::{
+    collections::HashMap,
+    hash::Hasher,
+    sync::{
+        PoisonError, RwLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+/// Tables. A thousand keep them small (a resize of one holds nobody up for long) and make collisions of threads rare.
+const SHARDS: usize = 1024;
+/// Longest probe chain: a key with more providers moves to a map of its own.
+const CHAIN: usize = 64;
+
+/// One record in a table.
+#[derive(Clone, Copy, Debug)]
+struct Record {
+    place: Place,
+    peer: u32,
+    /// Time of the chunk that names it, Unix seconds.
+    time: u32,
+}
+
+/// Bounds of the index.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Records in all.
+    pub records: usize,
+    /// Providers of one key.
+    pub per_key: usize,
+}
+
+/// Which bound a new record would exceed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Full {
+    /// [`Limits::records`].
+    Records,
+    /// [`Limits::per_key`].
+    Key,
+}
+
+/// What became of an addition.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Upsert {
+    /// Not there before.
+    New,
+    /// There; its time was raised.
+    Refreshed,
+    /// There, and kept as it was.
+    Kept,
+}
+
+/// The index.
+#[derive(Debug)]
+pub struct Index {
+    shards: Box<[RwLock<Shard>]>,
+    secret: (u64, u64),
+    limits: Limits,
+    records: AtomicUsize,
+    keys: AtomicUsize,
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    table: HashTable<Record>,
+    /// Keys that have, or had, more than [`CHAIN`] providers: peer to time.
+    big: HashMap<Place, HashMap<u32, u32>>,
+    /// During replay: removals, to outlive the older additions that are still to come.
+    tombstones: HashMap<(Place, u32), u32>,
+}
+
+impl Index {
+    /// An empty index placed by `secret`.
+    pub fn new(limits: Limits, secret: (u64, u64)) -> Self {
+        let shards = (0..SHARDS).map(|_| RwLock::default()).collect();
+        Self { shards, secret, limits, records: AtomicUsize::new(0), keys: AtomicUsize::new(0) }
+    }
+
+    /// Records, expired ones that are not collected yet included.
+    pub fn len(&self) -> usize {
+        self.records.load(Ordering::Relaxed)
+    }
+
+    /// Distinct keys.
+    pub fn keys(&self) -> usize {
+        self.keys.load(Ordering::Relaxed)
+    }
+
+    /// Whether no new record fits.
+    pub fn is_full(&self) -> bool {
+        self.len() >= self.limits.records
+    }
+
+    /// An announcement. `keep` tells from the time of the record that is there whether it is fresh enough to stay as
+    /// it is; else `log` writes it to the log, under the lock of its shard (so the log has the order of the index),
+    /// and says at what time.
+    pub fn add(
+        &self,
+        place: &Place,
+        peer: u32,
+        keep: impl FnOnce(u32) -> bool,
+        log: impl FnOnce() -> u32,
+    ) -> Result<Upsert, Full> {
+        let hash = self.hash(place);
+        let mut shard = self.write(hash);
+        if let Some(time) = shard.find_mut(hash, place, peer) {
+            if keep(*time) {
+                return Ok(Upsert::Kept);
+            }
+            *time = log();
+            return Ok(Upsert::Refreshed);
+        }
+        let others = self.room(&shard, hash, place)?;
+        let time = log();
+        self.insert(&mut shard, hash, Record { place: *place, peer, time }, others);
+        Ok(Upsert::New)
+    }
+
+    /// A removal. `log` writes it to the log if there is something to remove, or may be (`replaying`: then it also
+    /// leaves a tombstone). True if it was there.
+    pub fn remove(&self, place: &Place, peer: u32, replaying: bool, log: impl FnOnce() -> u32) -> bool {
+        let hash = self.hash(place);
+        let mut shard = self.write(hash);
+        let found = self.delete(&mut shard, hash, place, peer, |_| true);
+        if found || replaying {
+            let time = log();
+            if replaying {
+                shard.tombstones.insert((*place, peer), time);
+            }
+        }
+        found
+    }
+
+    /// An Add from the log: counts unless something not older is known. True if the record is new to the index.
+    /// Within one second the caller replays the newest chunk first.
+    pub fn replay_add(&self, place: &Place, peer: u32, time: u32) -> Result<bool, Full> {
+        let hash = self.hash(place);
+        let mut shard = self.write(hash);
+        if !shard.tombstones.is_empty() && shard.tombstones.get(&(*place, peer)).is_some_and(|t| *t >= time) {
+            return Ok(false);
+        }
+        if let Some(known) = shard.find_mut(hash, place, peer) {
+            *known = time.max(*known);
+            return Ok(false);
+        }
+        let others = self.room(&shard, hash, place)?;
+        self.insert(&mut shard, hash, Record { place: *place, peer, time }, others);
+        Ok(true)
+    }
+
+    /// A Remove from the log. True if a record went.
+    pub fn replay_remove(&self, place: &Place, peer: u32, time: u32) -> bool {
+        let hash = self.hash(place);
+        let mut shard = self.write(hash);
+        if shard.find_mut(hash, place, peer).is_some_and(|known| *known >= time) {
+            return false;
+        }
+        let tombstone = shard.tombstones.entry((*place, peer)).or_insert(time);
+        *tombstone = time.max(*tombstone);
+        self.delete(&mut shard, hash, place, peer, |_| true)
+    }
+
+    /// The log is replayed: nothing older comes any more.
+    pub fn forget_tombstones(&self) {
+        for shard in &self.shards {
+            shard.write().unwrap_or_else(PoisonError::into_inner).tombstones = HashMap::new();
+        }
+    }
+
+    /// Garbage collection of a chunk of `time`: drops the record unless it is newer. True if it went.
+    pub fn collect(&self, place: &Place, peer: u32, time: u32) -> bool {
+        let hash = self.hash(place);
+        let mut shard = self.write(hash);
+        self.delete(&mut shard, hash, place, peer, |known| known <= time)
+    }
+
+    /// Dates a record anew if its time is still `time`; `log` writes it and says at what time.
+    pub fn redate(&self, place: &Place, peer: u32, time: u32, log: impl FnOnce() -> u32) -> bool {
+        let hash = self.hash(place);
+        let mut shard = self.write(hash);
+        match shard.find_mut(hash, place, peer) {
+            Some(known) if *known == time => {
+                *known = log();
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The time of a record.
+    pub fn time(&self, place: &Place, peer: u32) -> Option<u32> {
+        let hash = self.hash(place);
+        let shard = self.shard(hash).read().unwrap_or_else(PoisonError::into_inner);
+        match shard.big.is_empty() {
+            false if shard.big.contains_key(place) => shard.big.get(place)?.get(&peer).copied(),
+            _ => shard.table.find(hash, |r| r.peer == peer && r.place == *place).map(|r| r.time),
+        }
+    }
+
+    /// Each provider of a key with its time, in no order.
+    pub fn each(&self, place: &Place, mut each: impl FnMut(u32, u32)) {
+        let hash = self.hash(place);
+        let shard = self.shard(hash).read().unwrap_or_else(PoisonError::into_inner);
+        if !shard.big.is_empty()
+            && let Some(providers) = shard.big.get(place)
+        {
+            providers.iter().for_each(|(peer, time)| each(*peer, *time));
+            return;
+        }
+        shard.table.iter_hash(hash).filter(|r| r.place == *place).for_each(|r| each(r.peer, r.time));
+    }
+
+    /// Drops every record whose time is `outlived`, telling its peer: for when the log cannot name what to drop.
+    pub fn sweep(&self, outlived: impl Fn(u32) -> bool, mut dropped: impl FnMut(u32)) {
+        for lock in &self.shards {
+            let mut shard = lock.write().unwrap_or_else(PoisonError::into_inner);
+            let old: Vec<(Place, u32)> =
+                shard.table.iter().filter(|r| outlived(r.time)).map(|r| (r.place, r.peer)).collect();
+            let big = shard.big.iter().flat_map(|(place, providers)| {
+                providers.iter().filter(|(_, time)| outlived(**time)).map(|(peer, _)| (*place, *peer))
+            });
+            let old: Vec<(Place, u32)> = old.into_iter().chain(big).collect();
+            for (place, peer) in old {
+                if self.delete(&mut shard, self.hash(&place), &place, peer, |_| true) {
+                    dropped(peer);
+                }
+            }
+        }
+    }
+
+    /// Gives memory back where a table has become much too large.
+    pub fn shrink(&self) {
+        for lock in &self.shards {
+            let mut shard = lock.write().unwrap_or_else(PoisonError::into_inner);
+            if shard.table.len() < shard.table.capacity() / 8 {
+                shard.table.shrink_to(0, |r| self.hash(&r.place));
+            }
+        }
+    }
+
+    /// Bytes allocated for tables; the maps of large keys are counted at 12 bytes per provider.
+    pub fn bytes(&self) -> usize {
+        let shards = self.shards.iter().map(|lock| {
+            let shard = lock.read().unwrap_or_else(PoisonError::into_inner);
+            let big: usize = shard.big.values().map(|providers| providers.capacity() * 12).sum();
+            shard.table.allocation_size() + big
+        });
+        shards.sum::<usize>() + SHARDS * size_of::<RwLock<Shard>>()
+    }
+
+    fn hash(&self, place: &Place) -> u64 {
+        let mut hasher = SipHasher13::new_with_keys(self.secret.0, self.secret.1);
+        hasher.write(place);
+        hasher.finish()
+    }
+
+    /// By bits that hashbrown uses neither for the slot (low) nor for the tag (top 7).
+    fn shard(&self, hash: u64) -> &RwLock<Shard> {
+        &self.shards[(hash >> 40) as usize % SHARDS]
+    }
+
+    fn write(&self, hash: u64) -> std::sync::RwLockWriteGuard<'_, Shard> {
+        self.shard(hash).write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many providers the key has, if there is room for one more.
+    fn room(&self, shard: &Shard, hash: u64, place: &Place) -> Result<usize, Full> {
+        let others = shard.count(hash, place);
+        if self.is_full() {
+            return Err(Full::Records);
+        }
+        if others >= self.limits.per_key {
+            return Err(Full::Key);
+        }
+        Ok(others)
+    }
+
+    /// A record that is not there, of a key with `others`.
+    fn insert(&self, shard: &mut Shard, hash: u64, record: Record, others: usize) {
+        self.records.fetch_add(1, Ordering::Relaxed);
+        if others == 0 {
+            self.keys.fetch_add(1, Ordering::Relaxed);
+        }
+        if let Some(providers) = shard.big_mut(&record.place) {
+            providers.insert(record.peer, record.time);
+            return;
+        }
+        if others < CHAIN {
+            shard.table.insert_unique(hash, record, |r| self.hash(&r.place));
+            return;
+        }
+        let mut providers = HashMap::with_capacity(2 * CHAIN);
+        while let Ok(entry) = shard.table.find_entry(hash, |r| r.place == record.place) {
+            let (moved, _) = entry.remove();
+            providers.insert(moved.peer, moved.time);
+        }
+        providers.insert(record.peer, record.time);
+        shard.big.insert(record.place, providers);
+    }
+
+    /// Drops a record if `may`, by its time. True if it went.
+    fn delete(&self, shard: &mut Shard, hash: u64, place: &Place, peer: u32, may: impl FnOnce(u32) -> bool) -> bool {
+        let last = if let Some(providers) = shard.big_mut(place) {
+            match providers.get(&peer) {
+                Some(time) if may(*time) => providers.remove(&peer),
+                _ => return false,
+            };
+            let empty = providers.is_empty();
+            if empty {
+                shard.big.remove(place);
+            }
+            empty
+        } else {
+            match shard.table.find_entry(hash, |r| r.peer == peer && r.place == *place) {
+                Ok(entry) if may(entry.get().time) => entry.remove(),
+                _ => return false,
+            };
+            shard.count(hash, place) == 0
+        };
+        self.records.fetch_sub(1, Ordering::Relaxed);
+        if last {
+            self.keys.fetch_sub(1, Ordering::Relaxed);
+        }
+        true
+    }
+}
+
+impl Shard {
+    fn big_mut(&mut self, place: &Place) -> Option<&mut HashMap<u32, u32>> {
+        // Nearly always empty: spares a hash.
+        if self.big.is_empty() { None } else { self.big.get_mut(place) }
+    }
+
+    fn find_mut(&mut self, hash: u64, place: &Place, peer: u32) -> Option<&mut u32> {
+        if !self.big.is_empty() && self.big.contains_key(place) {
+            return self.big.get_mut(place)?.get_mut(&peer);
+        }
+        self.table.find_mut(hash, |r| r.peer == peer && r.place == *place).map(|r| &mut r.time)
+    }
+
+    fn count(&self, hash: u64, place: &Place) -> usize {
+        if !self.big.is_empty()
+            && let Some(providers) = self.big.get(place)
+        {
+            return providers.len();
+        }
+        self.table.iter_hash(hash).filter(|r| r.place == *place).count()
+    }
+}
+
+#[cfg(test)]
+mod tests;

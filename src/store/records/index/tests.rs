@@ -1,0 +1,147 @@
+use super::*;
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+
+const LIMITS: Limits = Limits { records: 1_000_000, per_key: 10_000 };
+
+fn index() -> Index {
+    Index::new(LIMITS, (1, 2))
+}
+
+fn place(n: u8) -> Place {
+    let mut place = [0; 16];
+    place[15] = n;
+    place
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Add(u8, u32, u32),
+    Remove(u8, u32),
+    Collect(u8, u32, u32),
+    Sweep(u32),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    // Few keys and many peers, so that keys pass the length of a chain in both directions.
+    prop_oneof![
+        8 => (0..3u8, 0..150u32, 0..50u32).prop_map(|(k, p, t)| Op::Add(k, p, t)),
+        2 => (0..3u8, 0..150u32).prop_map(|(k, p)| Op::Remove(k, p)),
+        2 => (0..3u8, 0..150u32, 0..50u32).prop_map(|(k, p, t)| Op::Collect(k, p, t)),
+        1 => (0..20u32).prop_map(Op::Sweep),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn the_index_is_a_map_from_key_and_peer_to_time(ops in proptest::collection::vec(op(), 0..1200)) {
+        let index = index();
+        let mut model = BTreeMap::new();
+        for op in ops {
+            match op {
+                Op::Add(k, p, t) => {
+                    let was = model.insert((k, p), t);
+                    let expected = if was.is_some() { Upsert::Refreshed } else { Upsert::New };
+                    prop_assert_eq!(index.add(&place(k), p, |_| false, || t), Ok(expected));
+                }
+                Op::Remove(k, p) => {
+                    prop_assert_eq!(index.remove(&place(k), p, false, || 0), model.remove(&(k, p)).is_some());
+                }
+                Op::Collect(k, p, t) => {
+                    let goes = model.get(&(k, p)).is_some_and(|known| *known <= t);
+                    prop_assert_eq!(index.collect(&place(k), p, t), goes);
+                    if goes {
+                        model.remove(&(k, p));
+                    }
+                }
+                Op::Sweep(t) => {
+                    let mut gone = 0;
+                    index.sweep(|time| time < t, |_| gone += 1);
+                    let before = model.len();
+                    model.retain(|_, time| *time >= t);
+                    prop_assert_eq!(gone, before - model.len());
+                }
+            }
+            prop_assert_eq!(index.len(), model.len());
+            prop_assert_eq!(index.keys(), model.keys().map(|(k, _)| k).collect::<BTreeSet<_>>().len());
+        }
+        for k in 0..3 {
+            let mut found = BTreeMap::new();
+            index.each(&place(k), |peer, time| { found.insert((k, peer), time); });
+            for p in 0..150 {
+                prop_assert_eq!(index.time(&place(k), p), model.get(&(k, p)).copied());
+            }
+            prop_assert_eq!(found, model.range((k, 0)..=(k, u32::MAX)).map(|(k, v)| (*k, *v)).collect());
+        }
+    }
+
+    /// Whatever the order of seconds, as long as one second is replayed newest first.
+    #[test]
+    fn replay_ends_with_the_newest_state(
+        log in proptest::collection::vec((any::<bool>(), 0..4u8, 0..3u32, 0..12u32), 0..120),
+        order in Just((0..12u32).collect::<Vec<_>>()).prop_shuffle(),
+    ) {
+        let mut log = log;
+        log.sort_by_key(|e| e.3);
+        let mut model = BTreeMap::new();
+        for (remove, key, peer, time) in &log {
+            match remove {
+                true => model.remove(&(*key, *peer)),
+                false => model.insert((*key, *peer), *time),
+            };
+        }
+        let index = index();
+        for second in order {
+            for (remove, key, peer, time) in log.iter().rev().filter(|e| e.3 == second) {
+                match remove {
+                    true => { index.replay_remove(&place(*key), *peer, *time); }
+                    false => { index.replay_add(&place(*key), *peer, *time).unwrap(); }
+                }
+            }
+        }
+        index.forget_tombstones();
+        prop_assert_eq!(index.len(), model.len());
+        for ((key, peer), time) in model {
+            prop_assert_eq!(index.time(&place(key), peer), Some(time));
+        }
+    }
+}
+
+#[test]
+fn bounds_refuse_new_records_and_take_refreshes() {
+    let index = Index::new(Limits { records: 3, per_key: 2 }, (1, 2));
+    for peer in 0..2 {
+        index.add(&place(0), peer, |_| false, || 1).unwrap();
+    }
+    assert_eq!(index.add(&place(0), 2, |_| false, || 1), Err(Full::Key));
+    index.add(&place(1), 0, |_| false, || 1).unwrap();
+    assert_eq!(index.add(&place(2), 0, |_| false, || 1), Err(Full::Records));
+    assert_eq!(index.add(&place(0), 1, |_| false, || 2), Ok(Upsert::Refreshed));
+    assert_eq!(index.add(&place(0), 1, |time| time == 2, || 3), Ok(Upsert::Kept));
+    assert_eq!(index.time(&place(0), 1), Some(2));
+}
+
+#[test]
+fn a_removal_during_replay_outlives_older_additions() {
+    let index = index();
+    assert!(!index.remove(&place(0), 1, true, || 50));
+    assert_eq!(index.replay_add(&place(0), 1, 40), Ok(false));
+    assert_eq!(index.time(&place(0), 1), None);
+    index.add(&place(0), 1, |_| false, || 50).unwrap();
+    assert_eq!(index.replay_add(&place(0), 1, 45), Ok(false));
+    assert_eq!(index.time(&place(0), 1), Some(50));
+}
+
+#[test]
+fn a_record_costs_at_most_60_bytes() {
+    let index = Index::new(LIMITS, (3, 4));
+    for n in 0..200_000u64 {
+        let mut place = [0; 16];
+        place[..8].copy_from_slice(&n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes());
+        index.add(&place, 1, |_| false, || 1).unwrap();
+        if n > 50_000 && n % 10_000 == 0 {
+            let each = index.bytes() as f64 / n as f64;
+            assert!(each <= 60.0, "{each} bytes at {n} records");
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! The time by which records are dated and outlived.
+//!
+//! Log time is the wall clock at open plus the monotonic clock. A step of the wall clock is followed only once it has
+//! lasted for a grace period: until then nothing is deleted. `max(last, now)` instead would make one jump forward
+//! permanent.
+
+use crate::clock::{Clock, UnixTime};
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+/// The wall clock has stepped when it is further than this from log time, in seconds: more than NTP slews away or a
+/// leap second makes, less than any ttl one would configure.
+pub const STEP_S: i64 = 60;
+/// Moves of the base that wait for their records to be dated anew. Each takes a grace period to come about; only a
+/// store on which nobody collects garbage ever holds more than one or two.
+const MAX_MOVES: usize = 16;
+
+/// The arithmetic, without clocks.
+#[derive(Debug)]
+pub struct LogTime {
+    /// Log time less monotonic time, in milliseconds.
+    offset_ms: i64,
+    grace: Duration,
+    step: Option<Step>,
+    /// Since when the time between two runs, which nobody measured, waits to be believed.
+    gap: Option<(Duration, i64)>,
+}
+
+/// A step of the wall clock that is not believed yet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Step {
+    /// Wall clock less log time, in seconds.
+    pub by: i64,
+    since: Duration,
+    /// Log time when the wall clock was last trusted.
+    pub from: u32,
+}
+
+/// The base has moved: records dated `from..=to` were received about now, and are to be dated anew.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Move {
+    /// Seconds by which log time changed.
+    pub by: i64,
+    /// First date concerned, Unix seconds.
+    pub from: u32,
+    /// Last date concerned, Unix seconds.
+    pub to: u32,
+}
+
+impl LogTime {
+    /// Log time begins with the wall clock, unless that lies before `last_seen`, the newest time known from earlier
+    /// runs: then it goes on from there, and the wall clock counts as stepped back.
+    pub fn open(wall: UnixTime, mono: Duration, last_seen: Option<UnixTime>, grace: Duration) -> Self {
+        let wall_s = i64::from(wall.0);
+        let last = last_seen.map_or(wall_s, |t| i64::from(t.0));
+        let base = wall_s.max(last);
+        let mut time = Self { offset_ms: base * 1000 - millis(mono), grace, step: None, gap: None };
+        if wall_s < last - STEP_S {
+            time.step = Some(Step { by: wall_s - last, since: mono, from: clamp(last) });
+        } else if wall_s > last + STEP_S {
+            time.gap = Some((mono, wall_s - last));
+        }
+        time
+    }
+
+    /// Log time, Unix seconds.
+    pub fn at(&self, mono: Duration) -> u32 {
+        clamp((self.offset_ms + millis(mono)).div_euclid(1000))
+    }
+
+    /// Takes note of what the clocks say. Returns a move once a step has lasted for the grace period.
+    pub fn observe(&mut self, wall: UnixTime, mono: Duration) -> Option<Move> {
+        let now = self.at(mono);
+        let by = i64::from(wall.0) - i64::from(now);
+        if self.gap.is_some_and(|(since, _)| self.step.is_none() && mono.saturating_sub(since) >= self.grace) {
+            self.gap = None;
+        }
+        if by.abs() <= STEP_S {
+            self.step = None;
+            return None;
+        }
+        match self.step {
+            Some(step) if (step.by - by).abs() <= STEP_S => {
+                if mono.saturating_sub(step.since) < self.grace {
+                    return None;
+                }
+                self.step = None;
+                self.gap = None;
+                self.offset_ms = i64::from(wall.0) * 1000 - millis(mono);
+                Some(match by > 0 {
+                    true => Move { by, from: step.from, to: now },
+                    false => Move { by, from: wall.0.saturating_add(1), to: u32::MAX },
+                })
+            }
+            // Stepped, or stepped once more: the grace period begins anew, what came meanwhile is still to be dated.
+            earlier => {
+                let from = earlier.map_or(now, |s| s.from);
+                self.step = Some(Step { by, since: mono, from });
+                None
+            }
+        }
+    }
+
+    /// The step that waits to be believed.
+    pub fn step(&self) -> Option<Step> {
+        self.step
+    }
+
+    /// Why nothing may be deleted, if so.
+    pub fn unconfirmed(&self) -> Option<String> {
+        let grace = humantime::format_duration(self.grace);
+        if let Some(step) = self.step {
+            return Some(format!("the wall clock stepped by {:+} s; believed once it has lasted {grace}", step.by));
+        }
+        let (_, by) = self.gap?;
+        Some(format!("the wall clock is {by:+} s past the last run; believed once it has lasted {grace}"))
+    }
+}
+
+fn millis(mono: Duration) -> i64 {
+    i64::try_from(mono.as_millis()).unwrap_or(i64::MAX / 4)
+}
+
+fn clamp(seconds: i64) -> u32 {
+    u32::try_from(seconds.max(0)).unwrap_or(u32::MAX)
+}
+
+/// A moment, and what is still alive then.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// Log time, Unix seconds.
+    pub log: u32,
+    /// Monotonic time.
+    pub mono: Duration,
+    /// A step forward that is not believed yet: what is dated before the first is judged by the second as well, so
+    /// that nothing outlived is served should the step prove true (PRV-5).
+    forward: Option<(u32, u32)>,
+}
+
+impl Now {
+    /// Whether what is dated `time` is not older than `ttl_s` seconds.
+    pub fn is_live(&self, time: u32, ttl_s: u32) -> bool {
+        if self.log.saturating_sub(time) >= ttl_s {
+            return false;
+        }
+        match self.forward {
+            Some((from, wall)) if time < from => wall.saturating_sub(time) < ttl_s,
+            _ => true,
+        }
+    }
+}
+
+/// [`LogTime`] on a clock, for many threads.
+#[derive(Debug)]
+pub struct Timekeeper {
+    clock: Arc<dyn Clock>,
+    state: Mutex<LogTime>,
+    /// `LogTime::offset_ms`, readable without the lock.
+    offset_ms: AtomicI64,
+    /// A step or gap is pending, or moves are: ask the state.
+    uneasy: AtomicBool,
+    moves: Mutex<Vec<Move>>,
+}
+
+impl Timekeeper {
+    /// See [`LogTime::open`].
+    pub fn open(clock: Arc<dyn Clock>, last_seen: Option<UnixTime>, grace: Duration) -> Self {
+        let state = LogTime::open(clock.wall(), clock.monotonic(), last_seen, grace);
+        Self {
+            offset_ms: AtomicI64::new(state.offset_ms),
+            uneasy: AtomicBool::new(state.unconfirmed().is_some()),
+            state: Mutex::new(state),
+            moves: Mutex::default(),
+            clock,
+        }
+    }
+
+    /// Now. Two readings of the clock, and a lock only while the wall clock is in doubt.
+    pub fn now(&self) -> Now {
+        let mono = self.clock.monotonic();
+        let wall = self.clock.wall();
+        if !self.uneasy.load(Ordering::Relaxed) {
+            let log = clamp((self.offset_ms.load(Ordering::Relaxed) + millis(mono)).div_euclid(1000));
+            if (i64::from(wall.0) - i64::from(log)).abs() <= STEP_S {
+                return Now { log, mono, forward: None };
+            }
+        }
+        self.look(wall, mono)
+    }
+
+    #[cold]
+    fn look(&self, wall: UnixTime, mono: Duration) -> Now {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let was_stepped = state.step().is_some();
+        if let Some(moved) = state.observe(wall, mono) {
+            tracing::warn!(seconds = moved.by, "the wall clock has stepped for good: dates follow it");
+            let mut moves = self.moves.lock().unwrap_or_else(PoisonError::into_inner);
+            if moves.len() == MAX_MOVES {
+                moves.remove(0);
+            }
+            moves.push(moved);
+        } else if let (false, Some(step)) = (was_stepped, state.step()) {
+            tracing::warn!(seconds = step.by, "the wall clock has stepped: nothing is deleted until that has lasted");
+        }
+        self.offset_ms.store(state.offset_ms, Ordering::Relaxed);
+        self.uneasy.store(state.unconfirmed().is_some(), Ordering::Relaxed);
+        let forward = state.step().filter(|s| s.by > 0).map(|s| (s.from, wall.0));
+        Now { log: state.at(mono), mono, forward }
+    }
+
+    /// Why nothing may be deleted at present, if so.
+    pub fn unconfirmed(&self) -> Option<String> {
+        self.now();
+        match self.uneasy.load(Ordering::Relaxed) {
+            true => self.state.lock().unwrap_or_else(PoisonError::into_inner).unconfirmed(),
+            false => None,
+        }
+    }
+
+    /// The oldest move whose records are still to be dated anew; [`Timekeeper::done`] takes it off.
+    pub fn next_move(&self) -> Option<Move> {
+        self.moves.lock().unwrap_or_else(PoisonError::into_inner).first().copied()
+    }
+
+    /// The records of this move are dated anew.
+    pub fn done(&self, done: Move) {
+        self.moves.lock().unwrap_or_else(PoisonError::into_inner).retain(|m| *m != done);
+    }
+}
+
+#[cfg(test)]
+mod tests;
