@@ -1,4 +1,5 @@
 //! The network half over real sockets on loopback, with `libp2p-kad` as independent client and server.
+#![expect(clippy::unwrap_used, reason = "the lint knows `#[test]` functions, not their helpers")]
 
 #[path = "node/interop.rs"]
 mod interop;

@@ -76,7 +76,7 @@ impl Addresses {
     fn compute(&self, listeners: &BTreeSet<Multiaddr>) -> Vec<Multiaddr> {
         // Loopback is of use only where there is nothing else: a network on one machine.
         let beyond_this_machine = listeners.iter().any(|addr| !is_loopback(addr) && !is_unspecified(addr));
-        let own = listeners.iter().filter(|addr| !is_unspecified(addr) && !(beyond_this_machine && is_loopback(addr)));
+        let own = listeners.iter().filter(|addr| !(is_unspecified(addr) || beyond_this_machine && is_loopback(addr)));
         let base: Vec<_> =
             if self.config.announce.is_empty() { own.cloned().collect() } else { self.config.announce.clone() };
         let mut announced: Vec<Multiaddr> = Vec::new();

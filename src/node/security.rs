@@ -31,7 +31,7 @@ impl Security {
     }
 
     fn is_tls(&self, chosen: &str) -> bool {
-        self.tls.protocol_info().into_iter().any(|name| AsRef::<str>::as_ref(&name) == chosen)
+        self.tls.protocol_info().any(|name| name == chosen)
     }
 }
 
@@ -40,7 +40,7 @@ impl UpgradeInfo for Security {
     type InfoIter = Vec<&'static str>;
 
     fn protocol_info(&self) -> Self::InfoIter {
-        self.tls.protocol_info().into_iter().chain(self.noise.protocol_info()).collect()
+        self.tls.protocol_info().chain(self.noise.protocol_info()).collect()
     }
 }
 

@@ -99,6 +99,8 @@ struct Session {
     /// Answers not written yet.
     answers: Vec<u8>,
     answers_lease: Lease,
+    /// Written, perhaps not on its way.
+    unflushed: bool,
     heard: Option<Duration>,
 }
 
@@ -113,7 +115,7 @@ impl Session {
         let budget: &Budget = &shared.read_budget;
         let reader = FrameReader::new(budget, MAX_REQUEST);
         let answers_lease = budget.lease();
-        Self { peer, dht, stream, reader, answers: Vec::new(), answers_lease, heard: None, shared }
+        Self { peer, dht, stream, reader, answers: Vec::new(), answers_lease, unflushed: false, heard: None, shared }
     }
 
     async fn run(&mut self) -> Result<(), StreamError> {
@@ -133,7 +135,8 @@ impl Session {
             }
             match self.arrival().await? {
                 Arrival::Bytes => {}
-                Arrival::End => return Ok(()),
+                // Whoever asks once ends its half right behind the request, and still wants the answer.
+                Arrival::End => return Ok(self.write_out().await?),
             }
         }
     }
@@ -147,8 +150,23 @@ impl Session {
     }
 
     async fn write(&mut self) -> Result<(), WriteError> {
+        self.unflushed = true;
         write_moving(&mut self.stream, &self.answers, WRITE_STALL).await?;
         self.answers.clear();
+        Ok(())
+    }
+
+    /// Writes what is held, sees it off and gives the memory back.
+    async fn write_out(&mut self) -> Result<(), WriteError> {
+        if !self.answers.is_empty() {
+            self.write().await?;
+        }
+        if self.unflushed {
+            flush_moving(&mut self.stream, WRITE_STALL).await?;
+            self.unflushed = false;
+            self.answers = Vec::new();
+            let _less_always_works = self.answers_lease.resize(0);
+        }
         Ok(())
     }
 
@@ -161,12 +179,7 @@ impl Session {
         }
         // Counted from here and not from the first byte: everything before was done without waiting.
         let begun = Instant::now();
-        if !self.answers.is_empty() {
-            self.write().await?;
-            flush_moving(&mut self.stream, WRITE_STALL).await?;
-            self.answers = Vec::new();
-            let _less_always_works = self.answers_lease.resize(0);
-        }
+        self.write_out().await?;
         if self.reader.is_empty() { self.next_request().await } else { self.rest_of_message(begun).await }
     }
 

@@ -46,10 +46,13 @@ pub(crate) struct Inbound {
 /// Takes inbound streams. Called on a connection's task: must not block.
 pub(crate) type Acceptor = Arc<dyn Fn(Inbound) + Send + Sync>;
 
+/// Where each connection of a peer takes requests for streams, oldest first.
+type Openers = Vec<(ConnectionId, mpsc::Sender<Open>)>;
+
 /// Finds the connections of a peer. Shared by the behaviour, which keeps it, and those who open streams.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Connections {
-    by_peer: Arc<Mutex<HashMap<PeerId, Vec<(ConnectionId, mpsc::Sender<Open>)>>>>,
+    by_peer: Arc<Mutex<HashMap<PeerId, Openers>>>,
 }
 
 impl Connections {

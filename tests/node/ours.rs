@@ -14,7 +14,6 @@ use std::time::Duration;
 pub struct Ours {
     pub node: Node,
     pub store: Store,
-    pub config: Config,
     _dir: tempfile::TempDir,
     _lock: Lock,
 }
@@ -52,14 +51,14 @@ impl Ours {
         let lock = Lock::acquire(dir.path()).unwrap();
         let store = Store::open(&lock, config.store_settings(), clock.clone()).unwrap();
         let node = Node::start(&config, Keypair::generate_ed25519(), store.clone(), clock).await.unwrap();
-        Self { node, store, config, _dir: dir, _lock: lock }
+        Self { node, store, _dir: dir, _lock: lock }
     }
 
     /// The node again, over the same store, as another process would start it.
     pub async fn restart(self, config: Config) -> Self {
         self.node.shutdown().await;
         let node = Node::start(&config, Keypair::generate_ed25519(), self.store.clone(), SystemClock::new()).await;
-        Self { node: node.unwrap(), config, ..self }
+        Self { node: node.unwrap(), ..self }
     }
 
     pub fn info(&self) -> PeerInfo {

@@ -2,7 +2,7 @@
 //! streams and never answers.
 
 use dhtstore::kad::PeerInfo;
-use futures::StreamExt;
+use futures::{StreamExt, future::join_all};
 use libp2p::{
     Multiaddr, PeerId, Stream, StreamProtocol, Swarm, SwarmBuilder,
     core::upgrade::{DeniedUpgrade, InboundUpgrade, UpgradeInfo},
@@ -22,6 +22,7 @@ use std::{
     convert::Infallible,
     future::{Ready, ready},
     task::{Context, Poll},
+    time::Duration,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -46,11 +47,12 @@ pub struct Behaviour {
     ping: ping::Behaviour,
 }
 
+type Order = Box<dyn FnOnce(&mut Swarm<Behaviour>) + Send>;
 type Query = Box<dyn FnOnce(&mut kad::Behaviour<MemoryStore>) -> kad::QueryId + Send>;
 
 enum Job {
     Query(Query, oneshot::Sender<Vec<kad::QueryResult>>),
-    Do(Box<dyn FnOnce(&mut Swarm<Behaviour>) + Send>),
+    Do(Order),
 }
 
 /// A `libp2p-kad` node.
@@ -96,6 +98,15 @@ impl Theirs {
 
     pub async fn dials(&self, addr: Multiaddr) {
         self.jobs.send(Job::Do(Box::new(move |swarm| swarm.dial(addr).unwrap()))).await.ok().unwrap();
+    }
+
+    async fn connections(&self) -> u32 {
+        let (reply, count) = oneshot::channel();
+        let job = |swarm: &mut Swarm<Behaviour>| {
+            let _ = reply.send(swarm.network_info().connection_counters().num_connections());
+        };
+        self.jobs.send(Job::Do(Box::new(job))).await.ok().unwrap();
+        count.await.unwrap()
     }
 
     async fn query(
@@ -156,11 +167,11 @@ async fn run(mut swarm: Swarm<Behaviour>, mut jobs: mpsc::Receiver<Job>) {
                 }
             },
             event = swarm.select_next_some() => match event {
-                SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. })) => {
-                    if info.protocols.contains(&KAD) {
-                        for addr in info.listen_addrs {
-                            swarm.behaviour_mut().kad.add_address(&peer_id, addr);
-                        }
+                SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }))
+                    if info.protocols.contains(&KAD) =>
+                {
+                    for addr in info.listen_addrs {
+                        swarm.behaviour_mut().kad.add_address(&peer_id, addr);
                     }
                 }
                 SwarmEvent::Behaviour(BehaviourEvent::Kad(kad::Event::OutboundQueryProgressed {
@@ -223,6 +234,20 @@ pub async fn network(n: usize) -> Vec<Theirs> {
         }
     }
     servers
+}
+
+/// Waits until nobody connects any more: libp2p-kad bootstraps by itself half a second after it has learnt of peers,
+/// and some hundred handshakes at once keep the machine busy for a while.
+pub async fn settled(servers: &[Theirs]) {
+    let mut before = None;
+    loop {
+        let now = join_all(servers.iter().map(Theirs::connections)).await;
+        if before.as_ref() == Some(&now) && now.iter().all(|n| *n > 0) {
+            return;
+        }
+        before = Some(now);
+        tokio::time::sleep(Duration::from_millis(400)).await;
+    }
 }
 
 /// Starts a node that advertises the DHT, takes its streams and never answers.

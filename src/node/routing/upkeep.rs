@@ -86,7 +86,9 @@ impl Shared {
                 .filter(|admitted| std::future::ready(*admitted))
                 .count()
                 .await;
-            info!(dht = dht.name(), tried, admitted, "saved routing table verified");
+            if admitted > 0 {
+                info!(dht = dht.name(), tried, admitted, "saved routing table verified");
+            }
         }
         if !self.routing.is_empty() {
             return;

@@ -39,6 +39,10 @@ impl Shared {
             Request::AddProvider { multihash, mut provider } => {
                 let scope = self.config.profile.scope(dht);
                 provider.addrs.retain(|addr| scope.allows(addr));
+                if provider.addrs.is_empty() {
+                    // libp2p-kad sends its confirmed external addresses only; identify has told us more.
+                    provider.addrs = self.identified_addresses(dht, &sender);
+                }
                 self.store.records.add(multihash, &provider, dht).await?;
                 (Counter::AddProvider, None)
             }
@@ -58,11 +62,21 @@ impl Shared {
         let scope = self.config.profile.scope(dht);
         let own = self.store.provided.contains(multihash).then(|| self.provider_entry(dht));
         let records = self.store.records.providers(multihash, MAX_PROVIDERS, rand::random()).await;
-        let others = records
-            .iter()
-            .filter(|record| record.peer != self.local)
-            .map(|record| EncodedPeer::new(&record.peer, record.addrs.iter().filter(|addr| scope.allows(addr))));
+        let others = records.into_iter().filter(|record| record.peer != self.local).map(|mut record| {
+            record.addrs.retain(|addr| scope.allows(addr));
+            if record.addrs.is_empty() {
+                record.addrs = self.identified_addresses(dht, &record.peer);
+            }
+            EncodedPeer::new(&record.peer, &record.addrs)
+        });
         own.into_iter().chain(others).collect()
+    }
+
+    /// Where a peer that is or was lately connected can be dialled in `dht`, as it says by identify.
+    fn identified_addresses(&self, dht: Dht, peer: &PeerId) -> Vec<Multiaddr> {
+        let scope = self.config.profile.scope(dht);
+        let known = self.book.addresses(peer).map(|known| known.addrs).unwrap_or_default();
+        known.into_iter().filter(|addr| scope.allows(addr)).collect()
     }
 
     /// A peer as the target of FIND_NODE (SRV-5): from the table, or whatever our books say of it, even if it is a
