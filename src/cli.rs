@@ -38,7 +38,7 @@ use std::{
 
 /// A persistent provider-record server for the IPFS Kademlia DHT.
 #[derive(Parser, Debug)]
-#[command(name = "dhtstore", version, propagate_version = true, max_term_width = 100, after_help = AFTER_HELP)]
+#[command(name = "dhtstore", version, max_term_width = 100, after_help = AFTER_HELP)]
 pub struct Cli {
     /// Options that every command takes.
     #[command(flatten)]
@@ -56,8 +56,8 @@ Examples:
   dhtstore diagnose CID              why is it not found?
   dhtstore dump providers | head     what does this node store?
 
-Exit codes: 0 done, 1 other failure, 64 usage, 65 bad data, 66 no such database, 69 server not reachable,
-73 cannot create, 75 locked (try again), 78 configuration.";
+Exit codes: 0 done, 1 other failure, 64 usage, 65 bad data, 66 no such database,
+69 server not reachable, 73 cannot create, 75 locked (try again), 78 configuration.";
 
 /// Options that every command takes.
 #[derive(clap::Args, Clone, Default, Debug)]

@@ -1,5 +1,5 @@
 //! Typed settings: every setting is documented here, every default in [`defaults`], once.
-//! flags > environment (`DHTSTORE_…`) > file > defaults of the profile; see [`file`] for the layering.
+//! flags > environment (`DHTSTORE_…`) > file > defaults of the profile; see [`mod@file`] for the layering.
 
 pub mod defaults;
 pub mod file;

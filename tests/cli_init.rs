@@ -1,5 +1,7 @@
 //! `dhtstore init` and `dhtstore id`, as processes.
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
+#[path = "support/home.rs"]
 mod support;
 
 use libp2p::identity::Keypair;
@@ -132,7 +134,7 @@ fn a_profile_is_kept_in_the_data_directory() {
     let home = Home::new();
     assert_eq!(home.run(&["init", "--profile", "amino"]).code, 0);
     let shown = home.run(&["config", "show"]).stdout;
-    assert!(shown.contains("profile = \"amino\"") && shown.contains("ttl = \"2days\""), "{shown}");
+    assert!(shown.contains("profile = \"amino\"") && shown.contains("ttl = \"48h\""), "{shown}");
 }
 
 #[test]
@@ -316,6 +318,30 @@ fn id_is_ndjson_when_piped_and_bootstrap_prints_multiaddrs() {
     let run = home.run(&[&announce[..], &["id", "--bootstrap"]].concat());
     let expected = format!("/ip4/192.0.2.7/tcp/4001/p2p/{peer}\n/ip4/192.0.2.8/udp/4001/quic-v1/p2p/{peer}\n");
     assert_eq!(run.stdout, expected);
+}
+
+/// Answers one request on the control socket as a running server does.
+#[test]
+fn id_asks_the_running_server() {
+    use std::io::{BufRead, BufReader, Write};
+    let home = Home::new();
+    home.run(&["init"]);
+    let socket = std::os::unix::net::UnixListener::bind(home.path("data/control.sock")).unwrap();
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = socket.accept().unwrap();
+        let mut request = String::new();
+        BufReader::new(stream.try_clone().unwrap()).read_line(&mut request).unwrap();
+        let answer = format!("{{\"done\":{{\"peer\":\"{PEER}\",\"addresses\":[\"/ip4/192.0.2.9/tcp/4444\"]}}}}\n");
+        stream.write_all(answer.as_bytes()).unwrap();
+        request
+    });
+    let run = home.run(&["id", "--bootstrap"]);
+    assert_eq!(run.stdout, format!("/ip4/192.0.2.9/tcp/4444/p2p/{PEER}\n"));
+    assert!(run.stderr.contains("running server"), "{run:?}");
+    assert_eq!(server.join().unwrap().trim(), "{\"cmd\":\"stat\"}");
+    // The socket that a killed server leaves behind is no server.
+    let run = home.run(&["id"]);
+    assert!(run.code == 0 && run.stdout.contains("\"running\":false"), "{run:?}");
 }
 
 #[test]

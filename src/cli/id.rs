@@ -5,12 +5,12 @@ use crate::{
     config::Config,
     control::{
         client::{Client, Line},
-        protocol::{Request, Stat},
+        protocol::Request,
     },
     node::identity,
 };
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     time::Duration,
@@ -24,8 +24,8 @@ const SERVER_PATIENCE: Duration = Duration::from_secs(2);
 #[command(after_help = "\
 Examples:
   dhtstore id                                      peer id and addresses
-  dhtstore id --bootstrap                          lines to paste into the `bootstrap` of other nodes
-  dhtstore id --bootstrap | xargs -n1 ipfs bootstrap add
+  dhtstore id --bootstrap                          lines for the `bootstrap` of other nodes
+  dhtstore id --bootstrap | xargs -n1 ipfs bootstrap add   the same into a Kubo node
   dhtstore id --format ids                         the peer id alone")]
 pub struct Args {
     /// Print the addresses as others need them for `bootstrap`, one per line, those for other machines first
@@ -70,7 +70,14 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
     Ok(())
 }
 
-async fn ask_server(config: &Config) -> Option<Stat> {
+/// The part of [`crate::control::protocol::Stat`] that is shown: the rest may differ between versions.
+#[derive(Deserialize)]
+struct Running {
+    peer: String,
+    addresses: Vec<String>,
+}
+
+async fn ask_server(config: &Config) -> Option<Running> {
     let ask = async {
         let mut client = Client::connect(&config.control_socket()).await.ok()?;
         client.send(&Request::Stat).await.ok()?;

@@ -27,7 +27,7 @@ Examples:
   dhtstore init                          an identity in the default data directory
   dhtstore init --profile amino          a server of the public DHT
   dhtstore init --private > join.sh      a private network; join.sh makes a Kubo node join it
-  dhtstore init --from-kubo ~/.ipfs      take over a Kubo node's peer id, swarm key and bootstrap peers
+  dhtstore init --from-kubo ~/.ipfs      take over a Kubo node: peer id, swarm key, bootstrap
   dhtstore init --identity old.key       bring a key along
 
 Nothing that exists is overwritten (exit 73).")]

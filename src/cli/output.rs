@@ -16,6 +16,9 @@ const PAGE_ROWS: usize = 200;
 /// In [`Rows::bulk`] mode the first rows are still written one by one, so that `| head` and people see them at once.
 const BULK_AFTER_ROWS: u64 = 256;
 
+/// Spaces between columns.
+const GAP: u16 = 2;
+
 /// Bytes that are collected before a write: a pipe holds 64 KiB.
 const BUFFER_BYTES: usize = 64 * 1024;
 
@@ -126,20 +129,20 @@ impl<W: Write> Rows<W> {
                 self.out.write_all(b"\n")?;
             }
             Format::Csv => {
-                let cells = self.cells(&to_value(row)?, " ");
+                let cells = self.cells(&to_value(row)?, Cell::Data);
                 if std::mem::take(&mut self.header_due) {
                     write_csv(&mut self.out, self.schema.columns)?;
                 }
                 write_csv(&mut self.out, &cells)?;
             }
             Format::Ids => {
-                let id = cell(to_value(row)?.get(self.schema.id), " ");
+                let id = cell(to_value(row)?.get(self.schema.id), Cell::Screen);
                 if !id.is_empty() {
-                    writeln!(self.out, "{}", printable(&id))?;
+                    writeln!(self.out, "{id}")?;
                 }
             }
             Format::Table => {
-                let cells = self.cells(&to_value(row)?, "\n").iter().map(|c| printable(c)).collect();
+                let cells = self.cells(&to_value(row)?, Cell::Screen);
                 self.page.push(cells);
                 if self.page.len() >= PAGE_ROWS {
                     self.print_page()?;
@@ -170,8 +173,8 @@ impl<W: Write> Rows<W> {
         Ok(self.written)
     }
 
-    fn cells(&self, row: &Value, separator: &str) -> Vec<String> {
-        self.schema.columns.iter().map(|column| cell(row.get(column), separator)).collect()
+    fn cells(&self, row: &Value, kind: Cell) -> Vec<String> {
+        self.schema.columns.iter().map(|column| cell(row.get(column), kind)).collect()
     }
 
     /// The first page fixes the least width of each column, so that the pages after it line up with its header.
@@ -185,8 +188,12 @@ impl<W: Write> Rows<W> {
             table.set_header(self.schema.columns.iter().map(|c| c.replace('_', " ")));
         }
         table.add_rows(self.page.drain(..));
+        for column in table.column_iter_mut() {
+            column.set_padding((0, GAP));
+        }
         for (column, width) in table.column_iter_mut().zip(&self.widths) {
-            column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(*width)));
+            // The boundary counts the space beside the content.
+            column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(width.saturating_add(GAP))));
         }
         if self.widths.is_empty() {
             self.widths = table.column_max_content_widths();
@@ -291,27 +298,42 @@ fn csv_error(error: csv::Error) -> CliError {
     }
 }
 
-fn cell(value: Option<&Value>, separator: &str) -> String {
-    match value {
-        None | Some(Value::Null) => String::new(),
-        Some(Value::String(text)) => text.clone(),
-        Some(Value::Array(items)) => {
-            items.iter().map(|item| cell(Some(item), separator)).collect::<Vec<_>>().join(separator)
+/// How the items of a list stand in one cell, and whether a terminal reads it.
+#[derive(Clone, Copy)]
+enum Cell {
+    /// One item per line, nothing that a terminal would obey.
+    Screen,
+    /// Separated by spaces, as they are: for programs.
+    Data,
+}
+
+fn cell(value: Option<&Value>, kind: Cell) -> String {
+    match (value, kind) {
+        (None | Some(Value::Null), _) => String::new(),
+        (Some(Value::String(text)), Cell::Screen) => printable(text),
+        (Some(Value::String(text)), Cell::Data) => text.clone(),
+        (Some(Value::Array(items)), _) => {
+            let separator = match kind {
+                Cell::Screen => "\n",
+                Cell::Data => " ",
+            };
+            items.iter().map(|item| cell(Some(item), kind)).collect::<Vec<_>>().join(separator)
         }
-        Some(other) => other.to_string(),
+        (Some(other), _) => other.to_string(),
     }
 }
 
-/// Strangers choose agent strings and addresses: control characters must not reach a terminal. Newlines between the
-/// items of a list are ours.
+/// Strangers choose agent strings and the like: what would move the cursor, forge a line or turn text around is shown
+/// by its code.
 fn printable(text: &str) -> String {
     let hidden = |c: char| {
-        c != '\n'
-            && (c.is_control()
-                || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'))
+        c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
     };
     if !text.contains(hidden) {
         return text.to_owned();
     }
     text.chars().map(|c| if hidden(c) { c.escape_unicode().to_string() } else { c.to_string() }).collect()
 }
+
+#[cfg(test)]
+mod tests;

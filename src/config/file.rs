@@ -194,8 +194,14 @@ impl Settings {
             }
         }
         if let Some(dir) = &sources.data_dir {
-            // clap cannot tell us whether flag or variable; the value is the same.
-            self.set_text("data_dir", Kind::Path, &dir.to_string_lossy(), Origin::Flag("--data-dir"));
+            let dir = dir.to_string_lossy();
+            // clap has it from the flag or from the variable: if they say the same, it was the variable.
+            let from_variable = self.values.get("data_dir").is_some_and(|(value, origin)| {
+                matches!(origin, Origin::Environment(_)) && value.as_str() == Some(&absolute(&dir, Path::new("")))
+            });
+            if !from_variable {
+                self.set_text("data_dir", Kind::Path, &dir, Origin::Flag("--data-dir"));
+            }
         }
     }
 

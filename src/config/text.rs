@@ -1,12 +1,29 @@
 //! How durations, sizes and addresses are written in a configuration file.
 
+use std::time::Duration;
+
+/// A duration as people write it for a DHT: `48h`, not `2days`. Reads back the same.
+pub(super) fn show_duration(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let parts = [
+        (seconds / 3600, "h"),
+        (seconds / 60 % 60, "m"),
+        (seconds % 60, "s"),
+        (u64::from(duration.subsec_millis()), "ms"),
+        (u64::from(duration.subsec_micros() % 1_000), "us"),
+        (u64::from(duration.subsec_nanos() % 1_000), "ns"),
+    ];
+    let shown: Vec<String> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, unit)| format!("{n}{unit}")).collect();
+    if shown.is_empty() { "0s".into() } else { shown.join(" ") }
+}
+
 /// Durations: `12h`, `500ms`, `1h 30m`.
 pub(super) mod duration {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
     use std::time::Duration;
 
     pub(in crate::config) fn serialize<S: Serializer>(value: &Duration, s: S) -> Result<S::Ok, S::Error> {
-        s.collect_str(&humantime::format_duration(*value))
+        s.serialize_str(&super::show_duration(*value))
     }
 
     pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
@@ -82,5 +99,26 @@ pub(super) mod addresses {
             })
         };
         texts.iter().map(parse).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn durations_are_shown_as_people_write_them() {
+        for (text, millis) in [("48h", 172_800_000), ("1h 30m", 5_400_000), ("500ms", 500), ("0s", 0)] {
+            assert_eq!(show_duration(Duration::from_millis(millis)), text);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_shown_duration_reads_back_the_same(seconds in 0u64..10_000_000, nanos in 0u32..1_000_000_000) {
+            let duration = Duration::new(seconds, nanos);
+            prop_assert_eq!(humantime::parse_duration(&show_duration(duration)).unwrap(), duration);
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! What the types cannot say: bounds, and settings that belong together.
 
-use super::{Config, ConfigError, Job, Profile, defaults, filter, is_quic};
+use super::{Config, ConfigError, Job, Profile, defaults, filter, is_quic, text::show_duration};
 use libp2p::{Multiaddr, multiaddr::Protocol};
 use std::{fmt, ops::RangeInclusive, time::Duration};
 
@@ -57,7 +57,7 @@ impl Findings {
 
     fn duration(&mut self, key: &str, value: Duration, bounds: RangeInclusive<Duration>) {
         if !bounds.contains(&value) {
-            let [value, least, most] = [value, *bounds.start(), *bounds.end()].map(humantime::format_duration);
+            let [value, least, most] = [value, *bounds.start(), *bounds.end()].map(show_duration);
             self.problem(key, format_args!("{value} is out of bounds; choose from {least} to {most}"));
         }
     }
@@ -152,7 +152,7 @@ impl Config {
         findings.duration("streams.idle", self.streams.idle, SECOND..=DAY);
         findings.duration("streams.message_timeout", self.streams.message_timeout, SECOND..=DAY);
         if interval >= ttl {
-            let [interval, ttl] = [interval, ttl].map(humantime::format_duration);
+            let [interval, ttl] = [interval, ttl].map(show_duration);
             findings.problem(
                 "reprovide.interval",
                 format_args!("{interval} is not below records.ttl ({ttl}): records would be gone before they are announced again; lower it or raise records.ttl"),
@@ -217,7 +217,7 @@ fn check_cron(findings: &mut Findings, job: &str, cron: &str) {
 }
 
 fn public_ttl_warning(ttl: Duration) -> String {
-    let shown = humantime::format_duration(ttl);
+    let shown = show_duration(ttl);
     let absent = PUBLIC_REPUBLISH.saturating_sub(ttl).as_secs() * 100 / PUBLIC_REPUBLISH.as_secs();
     let cost = if absent > 0 {
         format!(
