@@ -59,8 +59,7 @@ pub(super) async fn dump(parts: &Parts, filter: Filter, count: bool, replies: Re
     .await
     .map_err(Failure::other)?
     .map_err(|error| match error {
-        // What was asked for does not parse; the database is well.
-        error @ StoreError::Full { .. } => Failure::busy(error),
+        error @ StoreError::BadFilter { .. } => Failure::data(error),
         error => Failure::other(error),
     })?;
     Ok(Value::Null)
