@@ -161,7 +161,9 @@ impl From<StoreError> for CliError {
                 | io::ErrorKind::AlreadyExists => Code::CannotCreate,
                 _ => Code::Other,
             },
-            StoreError::FromTheFuture { .. } => Code::Data,
+            StoreError::BadFilter { .. } => Code::Data,
+            // Another version must be installed; starting again does not help.
+            StoreError::FromTheFuture { .. } => Code::Config,
             // A full disk ends here as well, so this is not "bad data": a restart may help.
             StoreError::Database(_) | StoreError::Full { .. } => Code::Other,
         };
