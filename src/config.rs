@@ -1,19 +1,32 @@
-//! Typed settings: every default is documented here, once. flags > environment (`DHTSTORE_…`) > file > defaults.
+//! Typed settings: every setting is documented here, every default in [`defaults`], once.
+//! flags > environment (`DHTSTORE_…`) > file > defaults of the profile; see [`mod@file`] for the layering.
 
+pub mod defaults;
 pub mod file;
+pub mod filter;
+mod keys;
+mod text;
+mod validate;
+
+pub use validate::Warning;
 
 use crate::kad::{Dht, scope::AddressScope};
-use libp2p::Multiaddr;
+use libp2p::{Multiaddr, multiaddr::Protocol};
 use serde::{Deserialize, Serialize};
-use std::{path::PathBuf, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 /// What belongs together on a kind of network.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
-#[allow(missing_docs)]
 pub enum Profile {
+    /// A network of one's own: any address, records for 12 h, no bootstrappers.
     #[default]
     Private,
+    /// The public DHT: public addresses, records for 48 h (PRV-5), the public bootstrappers, IP diversity (RT-6).
     Amino,
 }
 
@@ -26,154 +39,262 @@ impl Profile {
             (Profile::Amino, Dht::Lan) => AddressScope::Private,
         }
     }
+
     /// IP diversity (RT-6) holds on public DHTs only.
     pub fn ip_diversity(self, dht: Dht) -> bool {
         self == Profile::Amino && dht == Dht::Wan
+    }
+
+    /// As the configuration file names it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Profile::Private => "private",
+            Profile::Amino => "amino",
+        }
     }
 }
 
 /// The effective configuration.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[allow(missing_docs)]
 pub struct Config {
+    /// Which defaults apply, which addresses are kept and announced, and whether IP diversity is enforced.
     pub profile: Profile,
+    /// Where identity, databases and control socket are. Absolute once loaded.
     pub data_dir: PathBuf,
+    /// Addresses to listen on: IP and TCP, or IP and UDP with QUIC v1. At least one.
+    #[serde(with = "text::addresses")]
     pub listen: Vec<Multiaddr>,
+    /// If not empty: announced in place of the listen addresses.
+    #[serde(with = "text::addresses")]
     pub announce: Vec<Multiaddr>,
+    /// Announced as well.
+    #[serde(with = "text::addresses")]
     pub append_announce: Vec<Multiaddr>,
-    /// Multiaddrs, or `/ip4/10.0.0.0/ipcidr/8`.
+    /// Never announced: multiaddrs, or ranges like `/ip4/10.0.0.0/ipcidr/8`. Ask [`Config::may_announce`].
+    #[serde(with = "text::addresses")]
     pub no_announce: Vec<Multiaddr>,
+    /// Pre-shared key of a private swarm, in Kubo's format. Unset: `swarm.key` in the data directory, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub swarm_key: Option<PathBuf>,
+    /// Peers to join the network by, each with a trailing `/p2p/<id>`. Used when the saved routing table does not suffice.
+    #[serde(with = "text::addresses")]
     pub bootstrap: Vec<Multiaddr>,
+    /// Records of others.
     pub records: Records,
+    /// Own CIDs.
     pub reprovide: Reprovide,
+    /// What is said of us as a provider.
     pub provide: Provide,
+    /// Limits on connections.
     pub connections: Connections,
+    /// Limits on DHT streams.
     pub streams: Streams,
+    /// The local control socket.
     pub control: Control,
+    /// Scheduled jobs.
     pub jobs: Jobs,
 }
 
+/// `[records]`: what others announced to us.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[allow(missing_docs)]
 pub struct Records {
-    #[serde(with = "humantime_text")]
+    /// How long a provider record is served; removed soon after (PRV-5). 1 s to 30 d.
+    #[serde(with = "text::duration")]
     pub ttl: Duration,
-    #[serde(with = "humantime_text")]
+    /// How long a provider's addresses are served after its newest announcement (PRV-6). 1 s to 30 d.
+    #[serde(with = "text::duration")]
     pub address_ttl: Duration,
-    #[serde(with = "humantime_text")]
+    /// How long a step of the wall clock must last before garbage collection believes it. At most 1 d.
+    #[serde(with = "text::duration")]
     pub clock_grace: Duration,
+    /// Most records held; some 65 bytes of memory each. New ones are refused beyond, refreshes never.
     pub max: usize,
+    /// Most providers of one key.
     pub max_providers_per_key: usize,
+    /// Most peers in the address book.
     pub max_peers: usize,
 }
 
+/// `[reprovide]`: the node's own CIDs.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[allow(missing_docs)]
 pub struct Reprovide {
-    #[serde(with = "humantime_text")]
+    /// How often each own CID is announced (PRV-9). Must be below `records.ttl`.
+    #[serde(with = "text::duration")]
     pub interval: Duration,
+    /// Most own CIDs.
     pub max_cids: usize,
 }
 
+/// `[provide]`: what is said of us as a provider.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[allow(missing_docs)]
 pub struct Provide {
-    /// Where the content is served; announced in place of our own addresses.
+    /// Where the content is served; announced in place of our own addresses. dhtstore itself serves no blocks.
+    #[serde(with = "text::addresses")]
     pub addresses: Vec<Multiaddr>,
 }
 
+/// `[connections]`: limits, counted over both directions.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[allow(missing_docs)]
 pub struct Connections {
+    /// Established connections in all.
     pub max: u32,
+    /// Connections whose handshake is under way, each direction.
     pub max_pending: u32,
+    /// Established connections with one peer.
     pub max_per_peer: u32,
+    /// Established inbound connections from one IP address.
     pub max_per_ip: u32,
-    #[serde(with = "humantime_text")]
+    /// How long a connection without streams is kept.
+    #[serde(with = "text::duration")]
     pub idle: Duration,
 }
 
+/// `[streams]`: limits on DHT streams.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[allow(missing_docs)]
 pub struct Streams {
     /// Inbound, per connection; at least 256.
     pub max_per_connection: usize,
-    #[serde(with = "humantime_text")]
+    /// How long a stream without requests is kept.
+    #[serde(with = "text::duration")]
     pub idle: Duration,
-    #[serde(with = "humantime_text")]
+    /// How long a begun message may take to arrive, and a write may stand still.
+    #[serde(with = "text::duration")]
     pub message_timeout: Duration,
-    /// Bytes of half-read requests in the whole process.
+    /// Bytes of half-read requests in the whole process; at least 1 MiB.
+    #[serde(with = "text::bytes")]
     pub read_budget: usize,
 }
 
+/// `[control]`: the local socket that commands talk to.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[allow(missing_docs)]
 pub struct Control {
-    /// Default: `control.sock` in the data directory.
+    /// Unset: `control.sock` in the data directory. At most 107 bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub socket: Option<PathBuf>,
 }
 
-/// One scheduled job: how often to look, and (where it has one) what is due.
+/// One scheduled job: how often to look, and what is due.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[allow(missing_docs)]
 pub struct Job {
+    /// When to look whether the job is due: cron with seconds, `sec min hour day month weekday`, UTC.
     pub cron: String,
-    #[serde(with = "humantime_text")]
+    /// Due when the last run is so long ago.
+    #[serde(with = "text::duration")]
     pub interval: Duration,
 }
 
+/// `[jobs]`: the scheduled jobs.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-#[allow(missing_docs)]
 pub struct Jobs {
+    /// Removes records older than `records.ttl`.
     pub gc: Job,
+    /// Announces own CIDs that are due.
     pub reprovide: ReprovideJob,
+    /// Checks and refills the routing tables (RT-7).
     pub routing_refresh: Job,
+    /// Saves the routing tables.
     pub routing_snapshot: Job,
+    /// Puts progress of the other jobs on disk.
     pub flush_state: Job,
 }
 
 /// The reprovide job has its interval in `[reprovide]`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[allow(missing_docs)]
 pub struct ReprovideJob {
+    /// When to look whether CIDs are due: cron with seconds, UTC.
     pub cron: String,
 }
 
-/// Durations as text: `12h`, `500ms`.
-mod humantime_text {
-    use serde::{Deserialize, Deserializer, Serializer};
-    use std::time::Duration;
-    pub fn serialize<S: Serializer>(value: &Duration, s: S) -> Result<S::Ok, S::Error> {
-        s.collect_str(&humantime::format_duration(*value))
-    }
-    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
-        let text = String::deserialize(d)?;
-        humantime::parse_duration(&text)
-            .map_err(|e| serde::de::Error::custom(format!("{e}; write a duration like \"12h\"")))
+/// Why the configuration cannot be used. The message names file or variable, key, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration file {}: {source}", path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file is not TOML.
+    #[error("{}: {message}", path.display())]
+    Syntax {
+        /// Which file.
+        path: PathBuf,
+        /// Line, column and what is wrong.
+        message: String,
+    },
+    /// Settings are unknown, malformed, out of bounds or at odds with each other: all of them.
+    #[error("{}", problems.join("\nerror: "))]
+    Invalid {
+        /// One sentence each.
+        problems: Vec<String>,
+    },
+}
+
+impl ConfigError {
+    pub(crate) fn invalid(problem: impl Into<String>) -> Self {
+        Self::Invalid { problems: vec![problem.into()] }
     }
 }
 
-#[expect(unused_variables, missing_docs)]
 impl Config {
-    /// The defaults of a profile.
-    pub fn defaults(profile: Profile) -> Self {
-        todo!()
-    }
+    /// The control socket: as set, else `control.sock` in the data directory.
     pub fn control_socket(&self) -> PathBuf {
         self.control.socket.clone().unwrap_or_else(|| self.data_dir.join("control.sock"))
     }
+
+    /// What the store needs to know.
     pub fn store_settings(&self) -> crate::store::Settings {
-        todo!()
+        crate::store::Settings {
+            ttl: self.records.ttl,
+            address_ttl: self.records.address_ttl,
+            clock_grace: self.records.clock_grace,
+            max_records: self.records.max,
+            max_providers_per_key: self.records.max_providers_per_key,
+            max_peers: self.records.max_peers,
+            max_provided: self.reprovide.max_cids,
+        }
     }
+
+    /// Whether we have a transport for this listen address: IP and TCP, or IP and UDP with QUIC v1.
+    pub fn can_listen(addr: &Multiaddr) -> bool {
+        let parts: Vec<_> = addr.iter().collect();
+        matches!(
+            parts.as_slice(),
+            [Protocol::Ip4(_) | Protocol::Ip6(_), Protocol::Tcp(_)]
+                | [Protocol::Ip4(_) | Protocol::Ip6(_), Protocol::Udp(_), Protocol::QuicV1]
+        )
+    }
+
+    /// Where to listen: without the QUIC addresses in a private swarm, which the pre-shared key cannot protect.
+    pub fn effective_listen(&self) -> Vec<Multiaddr> {
+        let private = self.swarm_key.is_some();
+        self.listen.iter().filter(|addr| !(private && is_quic(addr))).cloned().collect()
+    }
+
+    /// Whether `no_announce` lets `addr` be announced.
+    pub fn may_announce(&self, addr: &Multiaddr) -> bool {
+        !self.no_announce.iter().any(|rule| filter::matches(rule, addr))
+    }
+
+    /// `swarm.key` in the data directory: what an unset `swarm_key` means, if that file exists.
+    pub fn default_swarm_key(data_dir: &Path) -> PathBuf {
+        data_dir.join("swarm.key")
+    }
+}
+
+/// Whether an address is a QUIC one.
+pub fn is_quic(addr: &Multiaddr) -> bool {
+    addr.iter().any(|p| matches!(p, Protocol::Quic | Protocol::QuicV1))
 }

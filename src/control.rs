@@ -1,1 +1,9 @@
 //! The local control socket that the command line talks to.
+//!
+//! A Unix socket, open to the owner only. A client sends a [`protocol::Request`] as one line of JSON and reads
+//! [`protocol::Reply`] lines until `done` or `error`; then it may send the next request.
+
+pub mod client;
+pub mod protocol;
+pub mod server;
+pub mod service;

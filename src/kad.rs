@@ -1,4 +1,13 @@
 //! The Kademlia protocol, pure: no IO, no clock, no randomness of its own, nothing spawned.
+//!
+//! It takes bytes, times, seeds and events and returns decisions; nothing depends on the order of a hash map. The same
+//! code serves in production and in simulation.
+//!
+//! A server reads a frame ([`frame::header`]), decodes it ([`message::Message::decode`]), checks it
+//! ([`rules::check`]) and answers from a picture of the table ([`table::RoutingTable::view`]) with one of the
+//! `rules::answer_*`. A client drives a [`lookup::Lookup`]: it starts from [`lookup::SEEDS`] peers of the table, sends
+//! [`message::request`] to whom it is told, reports [`message::Message::closer_peer_infos`], and offers whoever answered
+//! to the table.
 
 pub mod frame;
 pub mod keyspace;
@@ -6,6 +15,7 @@ pub mod lookup;
 pub mod message;
 pub mod rules;
 pub mod scope;
+pub mod seeded;
 pub mod table;
 
 use libp2p::{Multiaddr, PeerId, StreamProtocol};

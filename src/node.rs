@@ -1,88 +1,214 @@
 //! The network: swarm, streams, server, client, routing upkeep.
+//!
+//! ```text
+//! driver   the swarm task: dials, identify, addresses. No disk, no request of the DHT.
+//! streams  inbound streams -> a `server` task each; outbound streams <- `client`
+//! server   request -> kad::rules + store + routing -> answer
+//! client   pooled streams, pipelined ADD_PROVIDERs;  query drives kad::lookup over it
+//! routing  the tables: admission, checks, refresh
+//! ```
 
+mod addresses;
+mod api;
+mod book;
+mod client;
+mod counters;
+mod driver;
+mod framing;
 pub mod identity;
+mod ip_limits;
+mod listen;
 pub mod query;
+mod routing;
+mod security;
+mod server;
+mod streams;
+mod swarm;
 pub mod swarm_key;
 
 use crate::{
     clock::Clock,
     config::Config,
-    kad::{Dht, PeerInfo, message::EncodedPeer, table::TableView},
+    kad::{Dht, PeerInfo, message::EncodedPeer},
     store::Store,
 };
+use addresses::Addresses;
+use book::Book;
+use client::Client;
+use counters::Counters;
+use driver::{Command, Driver, MAX_COMMANDS};
+use framing::Budget;
 use libp2p::{Multiaddr, PeerId, identity::Keypair};
-use std::{sync::Arc, time::Duration};
+use routing::{Routing, Upkeep};
+use std::{
+    sync::{Arc, Weak, atomic::AtomicBool},
+    time::Duration,
+};
+use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// How long requests under way may take to be answered when the node stops.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// How long the swarm task may take to end after that.
+const END: Duration = Duration::from_secs(2);
 
 /// A running node. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Node {}
+pub struct Node {
+    shared: Arc<Shared>,
+}
 
-/// Why the node cannot start or a request to a peer failed.
+/// Why the node cannot start.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs)]
 pub enum NodeError {
+    /// An address cannot be bound.
     #[error("cannot listen on {addr}: {reason}")]
-    Listen { addr: Multiaddr, reason: String },
-    #[error("no listen address could be bound")]
+    Listen {
+        /// As configured.
+        addr: Multiaddr,
+        /// What is wrong, and what to do.
+        reason: String,
+    },
+    /// Nothing is left to listen on.
+    #[error("no listen address could be bound; set `listen`, for instance to [\"/ip4/0.0.0.0/tcp/4001\"]")]
     NoListener,
+    /// The transports cannot be made.
     #[error("{0}")]
     Transport(String),
+    /// The node is on its way down.
     #[error("the node is shutting down")]
     Stopped,
 }
 
 /// Why a request to a peer failed.
 #[derive(Clone, Debug, thiserror::Error)]
-#[allow(missing_docs)]
 pub enum RpcError {
+    /// No connection.
     #[error("cannot be dialled: {0}")]
     Dial(String),
+    /// Connected, but it is no server of the DHT with this protocol.
     #[error("does not speak {0}")]
     Protocol(&'static str),
+    /// Connected, and silent.
     #[error("no answer within {0:?}")]
     Timeout(Duration),
+    /// The stream broke or was ended; a server refuses a request that way.
     #[error("stream ended: {0}")]
     Stream(String),
+    /// An answer that is none.
     #[error("malformed answer: {0}")]
     BadAnswer(String),
+    /// A limit of our own: says nothing about the peer.
+    #[error("this node is at a limit: {0}")]
+    Busy(&'static str),
+    /// The node is on its way down.
     #[error("the node is shutting down")]
     Stopped,
 }
 
 /// A connected peer, for `dhtstore peers`.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
-#[allow(missing_docs)]
 pub struct ConnectedPeer {
+    /// Its peer id.
     pub peer: String,
+    /// Where it is, as we see it.
     pub address: String,
+    /// Whether it dialled us.
     pub inbound: bool,
+    /// What it calls itself; unknown before identify.
     pub agent: Option<String>,
+    /// What it speaks.
     pub protocols: Vec<String>,
+    /// For how many seconds.
     pub connected_s: u64,
+    /// Last round trip in ms.
     pub ping_ms: Option<f64>,
-    /// `server` or `client` of each DHT.
+    /// Whether it is a server of the WAN DHT.
     pub wan: bool,
+    /// Whether it is a server of the LAN DHT.
     pub lan: bool,
 }
 
 /// What GET_PROVIDERS brought.
 #[derive(Clone, Debug)]
-#[allow(missing_docs)]
 pub struct ProvidersAnswer {
+    /// Who provides, with the addresses that belong to the DHT asked; at most 1,000.
     pub providers: Vec<PeerInfo>,
+    /// Closer servers; at most 2k.
     pub closer: Vec<PeerInfo>,
 }
 
 /// What became of a batch of ADD_PROVIDERs to one peer.
 #[derive(Clone, Debug)]
-#[allow(missing_docs)]
 pub struct Delivery {
     /// Read by the server, as the answer behind the batch proves.
     pub confirmed: usize,
+    /// Why the others were not.
     pub error: Option<RpcError>,
 }
 
-#[expect(unused_variables, missing_docs)]
+/// What all parts of a node see.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    /// To hand itself to tasks.
+    this: Weak<Shared>,
+    pub(crate) local: PeerId,
+    pub(crate) config: Config,
+    pub(crate) store: Store,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) addresses: Addresses,
+    pub(crate) book: Book,
+    pub(crate) routing: Routing,
+    pub(crate) connections: streams::Connections,
+    pub(crate) client: Client,
+    pub(crate) read_budget: Budget,
+    pub(crate) commands: mpsc::Sender<Command>,
+    pub(crate) kubo_warned: AtomicBool,
+    /// No new requests are taken.
+    pub(crate) draining: CancellationToken,
+    /// Everything ends.
+    pub(crate) stop: CancellationToken,
+    /// Inbound streams.
+    serving: TaskTracker,
+    /// Everything else.
+    tasks: TaskTracker,
+}
+
+impl Shared {
+    /// A task that ends with the node: `None` then.
+    pub(crate) fn spawn<F>(&self, task: F) -> JoinHandle<Option<F::Output>>
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+        self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(task))
+    }
+
+    /// Takes inbound streams. On a connection's task.
+    fn accept(&self, inbound: streams::Inbound) {
+        if !self.draining.is_cancelled()
+            && let Some(shared) = self.this.upgrade()
+        {
+            self.serving.spawn(self.stop.clone().run_until_cancelled_owned(server::serve(shared, inbound)));
+        }
+    }
+
+    /// Where content is served that we provide, as `dht` is told.
+    pub(crate) fn provider_addresses(&self, dht: Dht) -> Vec<Multiaddr> {
+        let elsewhere = &self.config.provide.addresses;
+        if elsewhere.is_empty() {
+            return self.addresses.of(dht);
+        }
+        let scope = self.config.profile.scope(dht);
+        elsewhere.iter().filter(|addr| scope.allows(addr)).cloned().collect()
+    }
+
+    pub(crate) fn provider_entry(&self, dht: Dht) -> EncodedPeer {
+        EncodedPeer::new(&self.local, &self.provider_addresses(dht))
+    }
+}
+
 impl Node {
     /// Binds the listeners and starts serving. Does not wait for peers.
     pub async fn start(
@@ -91,68 +217,69 @@ impl Node {
         store: Store,
         clock: Arc<dyn Clock>,
     ) -> Result<Node, NodeError> {
-        todo!()
+        let psk = match &config.swarm_key {
+            Some(path) => {
+                let key = swarm_key::SwarmKey::load(path).map_err(|error| NodeError::Transport(error.to_string()))?;
+                Some(key.pre_shared_key())
+            }
+            None => None,
+        };
+        let listen = listen::usable(&config.listen, psk.is_some())?;
+        let local = identity.public().to_peer_id();
+        let (commands, obeyed) = mpsc::channel(MAX_COMMANDS);
+        let shared = Arc::new_cyclic(|this| Shared {
+            this: this.clone(),
+            local,
+            config: config.clone(),
+            store,
+            clock,
+            counters: Arc::default(),
+            addresses: Addresses::new(config),
+            book: Book::default(),
+            routing: Routing::new(local, config.profile),
+            connections: streams::Connections::default(),
+            client: Client::new(config.connections.max_pending),
+            read_budget: Budget::new(config.streams.read_budget),
+            commands,
+            kubo_warned: AtomicBool::new(false),
+            draining: CancellationToken::new(),
+            stop: CancellationToken::new(),
+            serving: TaskTracker::new(),
+            tasks: TaskTracker::new(),
+        });
+        let acceptor = {
+            // Weak: the swarm holds it, and the swarm's task holds the node.
+            let this = Arc::downgrade(&shared);
+            Arc::new(move |inbound| {
+                if let Some(shared) = this.upgrade() {
+                    shared.accept(inbound);
+                }
+            })
+        };
+        let streams = streams::Behaviour::new(
+            acceptor,
+            shared.connections.clone(),
+            config.streams.max_per_connection,
+            shared.counters.clone(),
+        );
+        let swarm = swarm::build(config, identity, psk, streams, &shared.counters)?;
+        let mut driver = Driver::new(swarm, obeyed, shared.clone());
+        driver.bind(listen).await?;
+        // Not by `spawn`: it watches `stop` itself, to say goodbye.
+        shared.tasks.spawn(driver.run());
+        shared.spawn(Client::keep_tidy(shared.clone()));
+        Upkeep::start(&shared);
+        Ok(Node { shared })
     }
-    pub fn peer_id(&self) -> PeerId {
-        todo!()
-    }
-    /// Bound listeners.
-    pub fn listeners(&self) -> Vec<Multiaddr> {
-        todo!()
-    }
-    /// What is announced of us in `dht`, after `announce`, `append_announce`, `no_announce` and the scope.
-    pub fn addresses(&self, dht: Dht) -> Vec<Multiaddr> {
-        todo!()
-    }
-    /// Ourselves as a provider in `dht`: `provide.addresses` or [`Node::addresses`].
-    pub fn provider_entry(&self, dht: Dht) -> EncodedPeer {
-        todo!()
-    }
-    pub async fn connect(&self, addr: Multiaddr) -> Result<PeerId, RpcError> {
-        todo!()
-    }
-    pub async fn peers(&self) -> Vec<ConnectedPeer> {
-        todo!()
-    }
-    pub fn table(&self, dht: Dht) -> Arc<TableView> {
-        todo!()
-    }
-    /// Entries by common prefix length.
-    pub fn buckets(&self, dht: Dht) -> Vec<(u16, Vec<crate::kad::table::Entry>)> {
-        todo!()
-    }
-    /// Whether a peer can be dialled at these addresses (a fresh connection, or one that is open), and how long it took.
-    pub async fn can_dial(&self, peer: &PeerInfo) -> Result<Duration, RpcError> {
-        todo!()
-    }
-    /// One FIND_NODE.
-    pub async fn find_node(&self, dht: Dht, peer: &PeerInfo, target: &[u8]) -> Result<Vec<PeerInfo>, RpcError> {
-        todo!()
-    }
-    /// One GET_PROVIDERS.
-    pub async fn get_providers(
-        &self,
-        dht: Dht,
-        peer: &PeerInfo,
-        multihash: &[u8],
-    ) -> Result<ProvidersAnswer, RpcError> {
-        todo!()
-    }
-    /// ADD_PROVIDERs pipelined on one stream, then a FIND_NODE whose answer proves that they were read;
-    /// resent one by one if the stream ends before it.
-    pub async fn add_providers(&self, dht: Dht, peer: &PeerInfo, multihashes: &[Vec<u8>]) -> Delivery {
-        todo!()
-    }
-    /// The `routing-refresh` job: check the silent, refill buckets, look up oneself; bootstrap when the table is empty.
-    pub async fn refresh_routing(&self) -> String {
-        todo!()
-    }
-    /// The `routing-snapshot` job.
-    pub async fn save_routing(&self) -> Result<String, crate::store::StoreError> {
-        todo!()
-    }
-    /// Stops accepting, drains streams under a deadline, closes connections.
+
+    /// Stops accepting, lets requests under way be answered for at most 5 s, closes connections.
     pub async fn shutdown(&self) {
-        todo!()
+        let shared = &self.shared;
+        shared.draining.cancel();
+        shared.serving.close();
+        let _ = timeout(DRAIN, shared.serving.wait()).await;
+        shared.stop.cancel();
+        shared.tasks.close();
+        let _ = timeout(END, shared.tasks.wait()).await;
     }
 }

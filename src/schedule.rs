@@ -1,1 +1,342 @@
-//! tokio-cron-scheduler wiring: which job looks when. No logic.
+//! tokio-cron-scheduler wiring: which job looks when. What a job does is elsewhere; see [`jobs`] for the list.
+//!
+//! cron cannot say "every 10 h" (`*/10` fires at 0, 10, 20 and 0 o'clock): a job's cron expression, in UTC, says how
+//! often to look, its interval says what is due, counted from its last run as kept in the store. So what is overdue
+//! at start runs at once, and a restart neither repeats nor forgets anything.
+
+pub mod jobs;
+
+use crate::{
+    clock::{Clock, UnixTime},
+    store::jobs::{JobLog, JobRun},
+};
+use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+use tokio::sync::Mutex;
+use tokio_cron_scheduler::{Job as CronJob, JobScheduler, JobSchedulerError, job::JobId};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// A look may come early by so much: ticks are half a second coarse, and what runs every minute must not run only
+/// every other minute because the last run began a little late.
+const TOLERANCE: Duration = Duration::from_secs(1);
+/// How often the wall clock is compared with the monotonic one.
+const CLOCK_CHECK: Duration = Duration::from_secs(30);
+/// The wall clock went back by more than this: the scheduler holds its next ticks as wall times, and is set up anew.
+const CLOCK_STEP: Duration = Duration::from_secs(5);
+/// How long running jobs are waited for at shutdown before they are dropped at their next await.
+const DRAIN: Duration = Duration::from_secs(3);
+
+/// What a job did, or why it failed: one line.
+pub type Outcome = Result<String, String>;
+
+/// A job.
+pub struct Job {
+    /// As in the configuration, the log and `stat`.
+    pub name: &'static str,
+    /// How often to look; six fields, seconds first, UTC.
+    pub cron: String,
+    /// Due when the last run began so long ago; zero: at every look.
+    pub interval: Duration,
+    /// Does it.
+    pub run: Box<dyn Fn() -> BoxFuture<'static, Outcome> + Send + Sync>,
+}
+
+impl fmt::Debug for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Job").field("name", &self.name).field("cron", &self.cron).finish_non_exhaustive()
+    }
+}
+
+/// Why jobs cannot be scheduled.
+#[derive(Debug, thiserror::Error)]
+pub enum ScheduleError {
+    /// A cron expression does not parse.
+    #[error("job {job}: cron expression {cron:?}: {source}; six fields, seconds first, as \"0 */10 * * * *\"")]
+    Cron {
+        /// The job.
+        job: &'static str,
+        /// Its expression.
+        cron: String,
+        /// What the parser says.
+        source: JobSchedulerError,
+    },
+    /// The scheduler itself fails.
+    #[error("scheduler: {0}")]
+    Scheduler(#[from] JobSchedulerError),
+}
+
+/// How a job stands, for `stat`.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct JobStatus {
+    /// Its name.
+    pub job: String,
+    /// How often it looks.
+    pub cron: String,
+    /// What is due, in seconds.
+    pub interval_s: u64,
+    /// Under way now.
+    pub running: bool,
+    /// When it last began, RFC 3339.
+    pub last: Option<String>,
+    /// How long that took.
+    pub took_ms: Option<u64>,
+    /// What it did.
+    pub outcome: Option<String>,
+    /// Whether it went well.
+    pub ok: Option<bool>,
+    /// When it runs next, RFC 3339: the first look at which it will be due.
+    pub next: Option<String>,
+}
+
+/// The running schedule. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Schedule {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    slots: Vec<Arc<Slot>>,
+    log: JobLog,
+    clock: Arc<dyn Clock>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    cron: Mutex<Option<Cron>>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    job: Job,
+    running: AtomicBool,
+}
+
+/// The scheduler and its id of each slot, in order.
+struct Cron {
+    scheduler: JobScheduler,
+    ids: Vec<JobId>,
+}
+
+impl fmt::Debug for Cron {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cron").field("ids", &self.ids).finish_non_exhaustive()
+    }
+}
+
+impl Schedule {
+    /// Starts all jobs; what is overdue runs at once.
+    pub async fn start(jobs: Vec<Job>, log: JobLog, clock: Arc<dyn Clock>) -> Result<Self, ScheduleError> {
+        let slots = jobs.into_iter().map(|job| Arc::new(Slot { job, running: AtomicBool::new(false) })).collect();
+        let inner = Arc::new(Inner {
+            slots,
+            log,
+            clock,
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            cron: Mutex::default(),
+        });
+        *inner.cron.lock().await = Some(inner.set_up().await?);
+        for slot in &inner.slots {
+            inner.look(slot);
+        }
+        tokio::spawn(Arc::clone(&inner).watch_clock());
+        Ok(Self { inner })
+    }
+
+    /// All jobs, in order.
+    pub async fn status(&self) -> Vec<JobStatus> {
+        let mut all = Vec::with_capacity(self.inner.slots.len());
+        for (index, slot) in self.inner.slots.iter().enumerate() {
+            let last = self.inner.last(slot.job.name).await;
+            let tick = self.inner.next_tick(index).await;
+            let due = last.as_ref().map(|run| run.started.0.saturating_add(seconds(slot.job.interval)));
+            let next = tick.map(|tick| UnixTime(tick.max(due.unwrap_or(0))).to_string());
+            all.push(JobStatus {
+                job: slot.job.name.to_owned(),
+                cron: slot.job.cron.clone(),
+                interval_s: slot.job.interval.as_secs(),
+                running: slot.running.load(Ordering::Relaxed),
+                last: last.as_ref().map(|run| run.started.to_string()),
+                took_ms: last.as_ref().map(|run| run.took_ms),
+                outcome: last.as_ref().map(|run| run.outcome.clone()),
+                ok: last.as_ref().map(|run| run.ok),
+                next,
+            });
+        }
+        all
+    }
+
+    /// Starts no job any more, and waits a few seconds for those under way before they are dropped.
+    pub async fn shutdown(&self) {
+        if let Some(mut cron) = self.inner.cron.lock().await.take() {
+            // An error would mean that it has stopped already.
+            let _ = cron.scheduler.shutdown().await;
+        }
+        self.inner.tasks.close();
+        if tokio::time::timeout(DRAIN, self.inner.tasks.wait()).await.is_err() {
+            self.inner.stop.cancel();
+            self.inner.tasks.wait().await;
+        }
+        self.inner.stop.cancel();
+    }
+}
+
+impl Inner {
+    async fn set_up(self: &Arc<Self>) -> Result<Cron, ScheduleError> {
+        let scheduler = JobScheduler::new().await?;
+        let mut ids = Vec::with_capacity(self.slots.len());
+        for slot in &self.slots {
+            let (inner, looked) = (Arc::downgrade(self), Arc::clone(slot));
+            let job = CronJob::new_async(slot.job.cron.as_str(), move |_, _| {
+                if let Some(inner) = inner.upgrade() {
+                    inner.look(&looked);
+                }
+                Box::pin(std::future::ready(()))
+            });
+            let job =
+                job.map_err(|source| ScheduleError::Cron { job: slot.job.name, cron: slot.job.cron.clone(), source })?;
+            ids.push(scheduler.add(job).await?);
+        }
+        scheduler.start().await?;
+        Ok(Cron { scheduler, ids })
+    }
+
+    /// Runs the job if it is due and not under way.
+    fn look(self: &Arc<Self>, slot: &Arc<Slot>) {
+        if self.tasks.is_closed() || slot.running.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (inner, slot) = (Arc::clone(self), Arc::clone(slot));
+        self.tasks.spawn(async move {
+            let _running = Running(&slot.running);
+            let last = inner.last(slot.job.name).await;
+            if is_due(last.as_ref(), slot.job.interval, inner.clock.wall()) {
+                tokio::select! {
+                    () = inner.stop.cancelled() => {}
+                    () = inner.run(&slot.job) => {}
+                }
+            }
+        });
+    }
+
+    async fn run(&self, job: &Job) {
+        let (started, begun) = (self.clock.wall(), self.clock.monotonic());
+        // A task of its own, so that a panic is an outcome like others; dropped with this future.
+        let mut task = tokio::task::JoinSet::new();
+        task.spawn((job.run)());
+        let outcome = match task.join_next().await {
+            Some(Ok(outcome)) => outcome,
+            Some(Err(error)) => Err(error.to_string()),
+            None => Err("did not run".to_owned()),
+        };
+        let took = self.clock.monotonic().saturating_sub(begun);
+        let ok = outcome.is_ok();
+        let outcome = outcome.unwrap_or_else(|error| error);
+        if ok {
+            tracing::debug!(job = job.name, ?took, outcome, "job done");
+        } else {
+            tracing::warn!(job = job.name, ?took, error = outcome, "job failed");
+        }
+        let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        let run = JobRun { started, took_ms, outcome, ok };
+        let (log, name) = (self.log.clone(), job.name);
+        let recorded = tokio::task::spawn_blocking(move || log.record(name, &run)).await;
+        if let Ok(Err(error)) = recorded {
+            tracing::warn!(job = name, %error, "cannot note that the job ran");
+        }
+    }
+
+    async fn last(&self, name: &'static str) -> Option<JobRun> {
+        let log = self.log.clone();
+        tokio::task::spawn_blocking(move || log.last(name)).await.ok().flatten()
+    }
+
+    async fn next_tick(&self, index: usize) -> Option<u32> {
+        let mut cron = self.cron.lock().await;
+        let cron = cron.as_mut()?;
+        let id = *cron.ids.get(index)?;
+        let tick = cron.scheduler.next_tick_for_job(id).await.ok()??;
+        u32::try_from(tick.timestamp()).ok()
+    }
+
+    /// The scheduler would stand still for as long as the wall clock was set back.
+    async fn watch_clock(self: Arc<Self>) {
+        let mut before = (self.clock.wall(), self.clock.monotonic());
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = tokio::time::sleep(CLOCK_CHECK) => {}
+            }
+            let now = (self.clock.wall(), self.clock.monotonic());
+            let expected = u64::from(before.0.0) + now.1.saturating_sub(before.1).as_secs();
+            before = now;
+            if u64::from(now.0.0) + CLOCK_STEP.as_secs() >= expected {
+                continue;
+            }
+            tracing::warn!("the clock was set back; the schedule is set up anew");
+            let mut cron = self.cron.lock().await;
+            let Some(mut old) = cron.take() else { return };
+            let _ = old.scheduler.shutdown().await;
+            match self.set_up().await {
+                Ok(new) => *cron = Some(new),
+                Err(error) => tracing::error!(%error, "jobs do not run any more; restart the node"),
+            }
+        }
+    }
+}
+
+/// Clears the flag however the job ends.
+struct Running<'s>(&'s AtomicBool);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
+/// Whether a job is due. A last run in the future (the clock was set back) does not count.
+fn is_due(last: Option<&JobRun>, interval: Duration, now: UnixTime) -> bool {
+    last.is_none_or(|run| run.started > now || now.since(run.started) + TOLERANCE >= interval)
+}
+
+fn seconds(duration: Duration) -> u32 {
+    u32::try_from(duration.as_secs()).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(started: u32) -> JobRun {
+        JobRun { started: UnixTime(started), took_ms: 1, outcome: String::new(), ok: true }
+    }
+
+    #[test]
+    fn a_job_that_never_ran_is_due() {
+        assert!(is_due(None, Duration::from_secs(3600), UnixTime(0)));
+    }
+
+    #[test]
+    fn a_job_is_due_when_its_interval_has_passed() {
+        let (last, hour) = (run(1000), Duration::from_secs(3600));
+        assert!(!is_due(Some(&last), hour, UnixTime(4000)));
+        assert!(is_due(Some(&last), hour, UnixTime(4600)));
+    }
+
+    #[test]
+    fn a_run_that_began_a_second_late_does_not_skip_the_next_look() {
+        assert!(is_due(Some(&run(61)), Duration::from_secs(60), UnixTime(120)));
+    }
+
+    #[test]
+    fn a_last_run_in_the_future_does_not_hold_a_job_back() {
+        assert!(is_due(Some(&run(5000)), Duration::from_secs(3600), UnixTime(1000)));
+    }
+}

@@ -1,1 +1,44 @@
 //! `dhtstore closest`
+
+use super::{
+    Context,
+    ask::{Item, Server},
+    error::{CliError, Result},
+    findprovs,
+    output::{FormatArg, Rows, Schema},
+};
+use crate::{
+    control::protocol::{Closest, Request},
+    provide::cids,
+};
+
+const COLUMNS: Schema = Schema { columns: &["dht", "peer", "cpl", "distance", "addresses"], id: "peer" };
+
+/// Arguments of `dhtstore closest`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Lists the servers on which a record of the key is to be found: the k closest by XOR distance, in each DHT; cpl is
+the number of leading bits that server and key have in common.")]
+pub struct Args {
+    /// A CID, a multihash (base58 or base16), or a peer id
+    key: String,
+    #[command(flatten)]
+    format: FormatArg,
+}
+
+/// Runs the command.
+pub async fn execute(args: Args, context: &Context) -> Result<()> {
+    cids::parse_key(&args.key).map_err(|error| CliError::data(format_args!("{}: {error}", args.key)))?;
+    let mut rows = Rows::stdout(args.format.resolve(context), COLUMNS);
+    let each = |item: Item<'_>| match item {
+        Item::Row(row) => rows.push(&row.parse::<Closest>()?),
+        Item::Event(event) => findprovs::tell(event.parse()?, context),
+    };
+    Server::connect(context).await?.ask::<usize>(&Request::Closest { key: args.key }, each).await?;
+    if rows.finish()? == 0 {
+        context.notice(
+            "this node knows no servers; connect it to a network: `dhtstore connect MULTIADDR`, or set bootstrap",
+        );
+    }
+    Ok(())
+}

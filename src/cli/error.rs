@@ -1,1 +1,285 @@
-//! `dhtstore error`
+//! How a command fails: one message, one exit code that scripts and systemd can rely on.
+
+use crate::{
+    config::ConfigError,
+    node::{NodeError, RpcError, identity::IdentityError, swarm_key::SwarmKeyError},
+    store::StoreError,
+};
+use std::{fmt, io, process::ExitCode};
+
+/// Exit codes, a contract with scripts and with `RestartPreventExitStatus` of the unit. Numbers as in `sysexits.h`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(u8)]
+pub enum Code {
+    /// Done; also when the reader of our output went away (`| head`).
+    Ok = 0,
+    /// Anything without a code of its own.
+    Other = 1,
+    /// The command line is wrong.
+    Usage = 64,
+    /// Input or a file (identity, swarm key, database rows) is damaged or malformed.
+    Data = 65,
+    /// No database where we looked; the message lists the directories.
+    NoDatabase = 66,
+    /// The server does not answer on its control socket.
+    Unavailable = 69,
+    /// A file or directory cannot be created, or exists and must not be overwritten.
+    CannotCreate = 73,
+    /// Locked by another process: trying again later may work.
+    TryAgain = 75,
+    /// The configuration is wrong.
+    Config = 78,
+}
+
+/// Why a command failed. Printed as `error: …` on stderr by `main`, which then exits with [`CliError::code`].
+#[derive(Debug)]
+pub struct CliError {
+    code: Code,
+    message: String,
+}
+
+/// What every command returns.
+pub type Result<T, E = CliError> = std::result::Result<T, E>;
+
+impl CliError {
+    /// An error with a code of one's choice. The message is lower case, without a full stop, and tells the next step.
+    pub fn new(code: Code, message: impl fmt::Display) -> Self {
+        Self { code, message: message.to_string() }
+    }
+
+    /// Exit 1.
+    pub fn other(message: impl fmt::Display) -> Self {
+        Self::new(Code::Other, message)
+    }
+
+    /// Exit 64.
+    pub fn usage(message: impl fmt::Display) -> Self {
+        Self::new(Code::Usage, message)
+    }
+
+    /// Exit 65.
+    pub fn data(message: impl fmt::Display) -> Self {
+        Self::new(Code::Data, message)
+    }
+
+    /// Exit 66, naming the directories that were tried.
+    pub fn no_database<P: AsRef<std::path::Path>>(tried: &[P]) -> Self {
+        let dirs: Vec<String> = tried.iter().map(|p| p.as_ref().display().to_string()).collect();
+        Self::new(
+            Code::NoDatabase,
+            format_args!(
+                "no dhtstore database; tried: {}; name the data directory with --data-dir or DHTSTORE_DATA_DIR, or make one with `dhtstore init`",
+                dirs.join(", ")
+            ),
+        )
+    }
+
+    /// Exit 69.
+    pub fn unavailable(message: impl fmt::Display) -> Self {
+        Self::new(Code::Unavailable, message)
+    }
+
+    /// Exit 73.
+    pub fn cannot_create(message: impl fmt::Display) -> Self {
+        Self::new(Code::CannotCreate, message)
+    }
+
+    /// Exit 75.
+    pub fn try_again(message: impl fmt::Display) -> Self {
+        Self::new(Code::TryAgain, message)
+    }
+
+    /// Exit 78.
+    pub fn config(message: impl fmt::Display) -> Self {
+        Self::new(Code::Config, message)
+    }
+
+    /// The reader of our output went away: nothing to say, exit 0.
+    pub fn closed_pipe() -> Self {
+        Self { code: Code::Ok, message: String::new() }
+    }
+
+    /// Whether this is [`CliError::closed_pipe`].
+    pub fn is_closed_pipe(&self) -> bool {
+        self.code == Code::Ok
+    }
+
+    /// The exit code.
+    pub fn code(&self) -> Code {
+        self.code
+    }
+
+    /// The same failure, with what was being done in front.
+    #[must_use]
+    pub fn context(self, doing: impl fmt::Display) -> Self {
+        if self.is_closed_pipe() {
+            return self;
+        }
+        Self { code: self.code, message: format!("{doing}: {}", self.message) }
+    }
+}
+
+impl From<Code> for ExitCode {
+    fn from(code: Code) -> Self {
+        ExitCode::from(code as u8)
+    }
+}
+
+impl fmt::Display for CliError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for CliError {}
+
+impl From<io::Error> for CliError {
+    /// A closed pipe is no failure; everything else is exit 1 unless the caller knows better.
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::closed_pipe(),
+            _ => Self::other(error),
+        }
+    }
+}
+
+impl From<ConfigError> for CliError {
+    fn from(error: ConfigError) -> Self {
+        Self::config(error)
+    }
+}
+
+impl From<StoreError> for CliError {
+    fn from(error: StoreError) -> Self {
+        let code = match &error {
+            StoreError::NoDatabase(_) => Code::NoDatabase,
+            StoreError::Locked(_) => Code::TryAgain,
+            StoreError::Io { source, .. } => match source.kind() {
+                io::ErrorKind::PermissionDenied
+                | io::ErrorKind::ReadOnlyFilesystem
+                | io::ErrorKind::NotADirectory
+                | io::ErrorKind::AlreadyExists => Code::CannotCreate,
+                _ => Code::Other,
+            },
+            StoreError::BadFilter { .. } => Code::Data,
+            // Another version must be installed; starting again does not help.
+            StoreError::FromTheFuture { .. } => Code::Config,
+            // A full disk ends here as well, so this is not "bad data": a restart may help.
+            StoreError::Database(_) | StoreError::Full { .. } => Code::Other,
+        };
+        Self::new(code, error)
+    }
+}
+
+impl From<NodeError> for CliError {
+    /// A taken port is exit 1: it may be free after a restart, so systemd should try again.
+    fn from(error: NodeError) -> Self {
+        Self::other(error)
+    }
+}
+
+impl From<RpcError> for CliError {
+    fn from(error: RpcError) -> Self {
+        Self::other(error)
+    }
+}
+
+impl From<IdentityError> for CliError {
+    fn from(error: IdentityError) -> Self {
+        let code = match &error {
+            IdentityError::Read { .. } | IdentityError::Damaged { .. } => Code::Data,
+            IdentityError::Create { .. } | IdentityError::Exists(_) => Code::CannotCreate,
+        };
+        Self::new(code, error)
+    }
+}
+
+impl From<SwarmKeyError> for CliError {
+    fn from(error: SwarmKeyError) -> Self {
+        let code = match &error {
+            SwarmKeyError::Read { .. } | SwarmKeyError::Malformed { .. } => Code::Data,
+            SwarmKeyError::Create { .. } | SwarmKeyError::Exists(_) => Code::CannotCreate,
+            SwarmKeyError::Random(_) => Code::Other,
+        };
+        Self::new(code, error)
+    }
+}
+
+impl From<anyhow::Error> for CliError {
+    /// Keeps the code of a [`CliError`] anywhere in the chain; a closed pipe stays one.
+    fn from(error: anyhow::Error) -> Self {
+        for cause in error.chain() {
+            if let Some(found) = cause.downcast_ref::<CliError>() {
+                let message = if found.is_closed_pipe() { String::new() } else { format!("{error:#}") };
+                return Self { code: found.code, message };
+            }
+            if let Some(found) = cause.downcast_ref::<io::Error>()
+                && found.kind() == io::ErrorKind::BrokenPipe
+            {
+                return Self::closed_pipe();
+            }
+        }
+        Self::other(format_args!("{error:#}"))
+    }
+}
+
+/// `.context("doing what")` and `.code(..)` on results, as anyhow has it.
+pub trait ResultExt<T> {
+    /// Puts what was being done in front of the message.
+    fn context(self, doing: impl fmt::Display) -> Result<T>;
+    /// Gives the failure another exit code (a closed pipe stays exit 0).
+    fn code(self, code: Code) -> Result<T>;
+}
+
+impl<T, E: Into<CliError>> ResultExt<T> for std::result::Result<T, E> {
+    fn context(self, doing: impl fmt::Display) -> Result<T> {
+        self.map_err(|e| e.into().context(doing))
+    }
+
+    fn code(self, code: Code) -> Result<T> {
+        self.map_err(|e| {
+            let error = e.into();
+            if error.is_closed_pipe() { error } else { CliError { code, ..error } }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_closed_pipe_is_exit_0_however_it_is_wrapped() {
+        let pipe = || io::Error::from(io::ErrorKind::BrokenPipe);
+        assert!(CliError::from(pipe()).is_closed_pipe());
+        assert!(CliError::from(anyhow::Error::from(pipe()).context("writing rows")).is_closed_pipe());
+        let wrapped: Result<()> = Err(pipe()).context("writing").code(Code::Data);
+        assert_eq!(wrapped.map_err(|e| e.code()), Err(Code::Ok));
+    }
+
+    #[test]
+    fn anyhow_context_keeps_the_exit_code() {
+        let error = anyhow::Error::from(CliError::data("row 3 is damaged")).context("reading x");
+        let error = CliError::from(error);
+        assert_eq!((error.code(), error.to_string().as_str()), (Code::Data, "reading x: row 3 is damaged"));
+    }
+
+    #[test]
+    fn store_errors_have_the_codes_of_the_contract() {
+        let io = |kind| StoreError::Io { doing: "create", path: "/x".into(), source: io::Error::from(kind) };
+        for (error, code) in [
+            (StoreError::NoDatabase("/x".into()), 66),
+            (StoreError::Locked("/x".into()), 75),
+            (io(io::ErrorKind::PermissionDenied), 73),
+            (StoreError::FromTheFuture { found: 9, known: 1 }, 65),
+        ] {
+            assert_eq!(CliError::from(error).code() as u8, code);
+        }
+    }
+
+    #[test]
+    fn a_missing_database_lists_the_directories_tried() {
+        let text = CliError::no_database(&["/a", "/b"]).to_string();
+        assert!(text.contains("/a, /b") && text.contains("--data-dir"), "{text}");
+    }
+}

@@ -1,1 +1,54 @@
 //! `dhtstore findpeer`
+
+use super::{
+    Context,
+    ask::{Item, Server},
+    error::{CliError, Result},
+    findprovs,
+    output::{Format, FormatArg, Rows, Schema},
+};
+use crate::control::protocol::{Peer, Request};
+use libp2p::PeerId;
+use serde_json::json;
+
+/// Arguments of `dhtstore findpeer`.
+#[derive(clap::Args, Debug)]
+#[command(
+    after_help = "Piped, it prints one address per line, as `ipfs routing findpeer` does. Exit 1 if nobody knows the peer."
+)]
+pub struct Args {
+    /// The peer id
+    peer: String,
+    #[command(flatten)]
+    format: FormatArg,
+}
+
+/// Runs the command.
+pub async fn execute(args: Args, context: &Context) -> Result<()> {
+    let peer: PeerId =
+        args.peer.parse().map_err(|error| CliError::data(format_args!("{}: not a peer id: {error}", args.peer)))?;
+    let format = args.format.resolve_or(context, Format::Ids);
+    let mut rows = Rows::stdout(format, Schema { columns: &["address"], id: "address" });
+    let mut found = None;
+    let each = |item: Item<'_>| {
+        match item {
+            Item::Row(row) => found = Some(row.parse::<Peer>()?),
+            Item::Event(event) => findprovs::tell(event.parse()?, context)?,
+        }
+        Ok(())
+    };
+    let request = Request::FindPeer { peer: peer.to_string() };
+    Server::connect(context).await?.ask::<usize>(&request, each).await?;
+    let Some(found) = found else {
+        return Err(CliError::other(format_args!(
+            "{peer}: no server knows this peer; is it online, and a DHT server or client?"
+        )));
+    };
+    for address in &found.addresses {
+        rows.push(&json!({ "peer": found.peer, "address": address }))?;
+    }
+    if rows.finish()? == 0 {
+        context.notice("the peer is known, but no address of it");
+    }
+    Ok(())
+}

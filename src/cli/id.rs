@@ -1,1 +1,201 @@
-//! `dhtstore id`
+//! `dhtstore id`: peer id and addresses.
+
+use super::{Context, error::CliError, error::Result, output};
+use crate::{
+    config::Config,
+    control::{
+        client::{Client, Line},
+        protocol::Request,
+    },
+    node::identity,
+};
+use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
+use serde::{Deserialize, Serialize};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    time::Duration,
+};
+
+/// A server that does not answer within this time is taken for stopped: the files tell the same.
+const SERVER_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Arguments of `dhtstore id`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  dhtstore id                                      peer id and addresses
+  dhtstore id --bootstrap                          lines for the `bootstrap` of other nodes
+  dhtstore id --bootstrap | xargs -n1 ipfs bootstrap add   the same into a Kubo node
+  dhtstore id --format ids                         the peer id alone")]
+pub struct Args {
+    /// Print the addresses as others need them for `bootstrap`, one per line, those for other machines first
+    #[arg(long, conflicts_with = "format")]
+    bootstrap: bool,
+    #[command(flatten)]
+    format: output::FormatArg,
+}
+
+/// What `id` prints. Fields are only ever added.
+#[derive(Serialize, Debug)]
+struct Shown {
+    peer: String,
+    addresses: Vec<String>,
+    running: bool,
+}
+
+/// Runs the command.
+pub async fn execute(args: Args, context: &Context) -> Result<()> {
+    let config = context.config()?;
+    let shown = match ask_server(config).await {
+        Some(stat) => Shown { peer: stat.peer, addresses: stat.addresses, running: true },
+        None => from_files(config)?,
+    };
+    let source =
+        if shown.running { "as the running server announces them" } else { "not running: from the configuration" };
+    context.notice(format_args!("addresses: {source}"));
+    if !args.bootstrap {
+        return match args.format.resolve(context) {
+            output::Format::Ids => output::print(format_args!("{}\n", shown.peer)),
+            format => output::print_object(&shown, format),
+        };
+    }
+    let peer: PeerId = shown.peer.parse().map_err(|e| CliError::other(format_args!("peer id {}: {e}", shown.peer)))?;
+    let addresses: Vec<Multiaddr> = shown.addresses.iter().filter_map(|a| a.parse().ok()).collect();
+    if addresses.is_empty() {
+        return Err(CliError::other("no address to give to others; set `announce`, or start the server"));
+    }
+    for line in bootstrap_lines(&addresses, peer) {
+        output::print(format_args!("{line}\n"))?;
+    }
+    Ok(())
+}
+
+/// The part of [`crate::control::protocol::Stat`] that is shown: the rest may differ between versions.
+#[derive(Deserialize)]
+struct Running {
+    peer: String,
+    addresses: Vec<String>,
+}
+
+async fn ask_server(config: &Config) -> Option<Running> {
+    let ask = async {
+        let mut client = Client::connect(&config.control_socket()).await.ok()?;
+        client.send(&Request::Stat).await.ok()?;
+        match client.next().await.ok()? {
+            Line::Done(stat) => serde_json::from_value(stat).ok(),
+            _ => None,
+        }
+    };
+    tokio::time::timeout(SERVER_PATIENCE, ask).await.ok().flatten()
+}
+
+fn from_files(config: &Config) -> Result<Shown> {
+    let Some(keypair) = identity::load(&config.data_dir)? else {
+        return Err(CliError::no_database(&[&config.data_dir]).context("no identity yet"));
+    };
+    let addresses = configured_addresses(config).iter().map(ToString::to_string).collect();
+    Ok(Shown { peer: keypair.public().to_peer_id().to_string(), addresses, running: false })
+}
+
+/// What a node with this configuration will announce, as far as that can be told without running it: `announce`, else
+/// the listen addresses with this machine's own in place of wildcards; `append_announce`; without `no_announce`.
+pub(super) fn configured_addresses(config: &Config) -> Vec<Multiaddr> {
+    let base = match config.announce.as_slice() {
+        [] => config.effective_listen().iter().flat_map(|addr| expand(addr, &own_ips())).collect(),
+        announce => announce.to_vec(),
+    };
+    let mut addresses: Vec<Multiaddr> = Vec::new();
+    for addr in base.into_iter().chain(config.append_announce.iter().cloned()) {
+        if config.may_announce(&addr) && !addresses.contains(&addr) {
+            addresses.push(addr);
+        }
+    }
+    addresses
+}
+
+/// With the trailing peer id; loopback last, since it helps on this machine only.
+pub(super) fn bootstrap_lines(addresses: &[Multiaddr], peer: PeerId) -> Vec<String> {
+    let suffix = Protocol::P2p(peer);
+    let mut lines: Vec<_> = addresses
+        .iter()
+        .map(|addr| match addr.iter().last() {
+            Some(Protocol::P2p(_)) => (is_loopback(addr), addr.to_string()),
+            _ => (is_loopback(addr), addr.clone().with(suffix.clone()).to_string()),
+        })
+        .collect();
+    lines.sort_by_key(|(loopback, _)| *loopback);
+    lines.into_iter().map(|(_, line)| line).collect()
+}
+
+/// A wildcard becomes the machine's addresses of that family. Port 0 is known to a running server only.
+fn expand(addr: &Multiaddr, own: &[IpAddr]) -> Vec<Multiaddr> {
+    if addr.iter().any(|p| matches!(p, Protocol::Tcp(0) | Protocol::Udp(0))) {
+        return Vec::new();
+    }
+    let same_family: fn(&&IpAddr) -> bool = match addr.iter().next() {
+        Some(Protocol::Ip4(ip)) if ip.is_unspecified() => |ip| ip.is_ipv4(),
+        Some(Protocol::Ip6(ip)) if ip.is_unspecified() => |ip| ip.is_ipv6(),
+        _ => return vec![addr.clone()],
+    };
+    own.iter().filter(same_family).filter_map(|ip| addr.replace(0, |_| Some((*ip).into()))).collect()
+}
+
+/// The addresses by which this machine would reach others, and loopback. Connecting a UDP socket chooses a route and
+/// sends nothing; the targets are reserved for documentation (RFC 5737, RFC 3849).
+fn own_ips() -> Vec<IpAddr> {
+    let targets: [(IpAddr, IpAddr); 2] = [
+        (Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::new(192, 0, 2, 1).into()),
+        (Ipv6Addr::UNSPECIFIED.into(), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into()),
+    ];
+    let routed = targets.into_iter().filter_map(|(from, to)| {
+        let socket = UdpSocket::bind(SocketAddr::new(from, 0)).ok()?;
+        socket.connect(SocketAddr::new(to, 9)).ok()?;
+        Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_unspecified() && !ip.is_loopback())
+    });
+    routed.chain([Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]).collect()
+}
+
+fn is_loopback(addr: &Multiaddr) -> bool {
+    match addr.iter().next() {
+        Some(Protocol::Ip4(ip)) => ip.is_loopback(),
+        Some(Protocol::Ip6(ip)) => ip.is_loopback(),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Profile;
+
+    fn addrs(texts: &[&str]) -> Vec<Multiaddr> {
+        texts.iter().map(|t| t.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn wildcards_become_own_addresses_of_the_family() {
+        let own = ["192.0.2.7".parse().unwrap(), "2001:db8::7".parse().unwrap()];
+        let one = |addr: &str| expand(&addr.parse().unwrap(), &own);
+        assert_eq!(one("/ip4/0.0.0.0/tcp/4001"), addrs(&["/ip4/192.0.2.7/tcp/4001"]));
+        assert_eq!(one("/ip6/::/udp/4001/quic-v1"), addrs(&["/ip6/2001:db8::7/udp/4001/quic-v1"]));
+        assert_eq!(one("/ip4/10.0.0.1/tcp/1"), addrs(&["/ip4/10.0.0.1/tcp/1"]));
+        assert_eq!(one("/ip4/0.0.0.0/tcp/0"), addrs(&[]));
+    }
+
+    #[test]
+    fn announce_replaces_append_adds_no_announce_removes() {
+        let mut config = Config::defaults(Profile::Private);
+        config.announce = addrs(&["/dns4/a.example/tcp/4001", "/ip4/10.0.0.1/tcp/4001"]);
+        config.append_announce = addrs(&["/ip4/203.0.113.1/tcp/4001", "/dns4/a.example/tcp/4001"]);
+        config.no_announce = addrs(&["/ip4/10.0.0.0/ipcidr/8"]);
+        assert_eq!(configured_addresses(&config), addrs(&["/dns4/a.example/tcp/4001", "/ip4/203.0.113.1/tcp/4001"]));
+    }
+
+    #[test]
+    fn bootstrap_lines_end_in_the_peer_id_and_loopback_comes_last() {
+        let peer = PeerId::random();
+        let lines = bootstrap_lines(&addrs(&["/ip4/127.0.0.1/tcp/4001", "/ip4/192.0.2.1/tcp/4001"]), peer);
+        let expected = ["/ip4/192.0.2.1/tcp/4001", "/ip4/127.0.0.1/tcp/4001"].map(|a| format!("{a}/p2p/{peer}"));
+        assert_eq!(lines, expected);
+    }
+}

@@ -1,1 +1,200 @@
-//! `dhtstore init`
+//! `dhtstore init`: data directory, identity, and what else a network needs.
+
+mod join;
+mod kubo;
+
+use super::{
+    Context, config,
+    error::{CliError, Result},
+    output,
+};
+use crate::{
+    config::{Profile, file::FILE_NAME as CONFIG_NAME},
+    node::{
+        identity::{self, Identity, write_private_file},
+        swarm_key::{self, SwarmKey},
+    },
+};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+/// Arguments of `dhtstore init`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  dhtstore init                          an identity in the default data directory
+  dhtstore init --profile amino          a server of the public DHT
+  dhtstore init --private > join.sh      a private network; join.sh makes a Kubo node join it
+  dhtstore init --from-kubo ~/.ipfs      take over a Kubo node: peer id, swarm key, bootstrap
+  dhtstore init --identity old.key       bring a key along
+
+Nothing that exists is overwritten (exit 73).")]
+pub struct Args {
+    /// Write a configuration file for this kind of network into the data directory
+    #[arg(long, value_enum)]
+    profile: Option<Profile>,
+    /// Make a private network: write a new swarm.key, and print the commands that make a Kubo node join
+    #[arg(long, conflicts_with = "from_kubo")]
+    private: bool,
+    /// Take over identity, swarm.key, bootstrap peers and addresses of this Kubo repository
+    #[arg(long, value_name = "DIR", conflicts_with = "identity")]
+    from_kubo: Option<PathBuf>,
+    /// Take this private key: libp2p's protobuf, base64 of it, or JSON with a PrivKey
+    #[arg(long, value_name = "FILE")]
+    identity: Option<PathBuf>,
+}
+
+/// All that is to be written. Checked as a whole before anything is.
+struct Plan {
+    data_dir: PathBuf,
+    /// `None`: the one that is there stays.
+    identity: Option<Identity>,
+    swarm_key: Option<SwarmKey>,
+    config: Option<String>,
+}
+
+/// Runs the command.
+pub async fn execute(args: Args, context: &Context) -> Result<()> {
+    if args.private && args.profile == Some(Profile::Amino) {
+        return Err(CliError::usage(
+            "--private makes a network of your own, but amino is the public one; leave one out",
+        ));
+    }
+    let writes_config = args.profile.is_some() || args.from_kubo.is_some();
+    if let (true, Some(file)) = (writes_config, &context.global.config) {
+        return Err(CliError::usage(format_args!(
+            "the configuration is {} (--config or DHTSTORE_CONFIG), so none is written into the data directory; leave that out, or set the profile there",
+            file.display()
+        )));
+    }
+    let data_dir = context.data_dir()?.to_path_buf();
+    let mut plan = Plan { data_dir, identity: None, swarm_key: None, config: None };
+    let mut notes = Vec::new();
+    match (&args.from_kubo, &args.identity) {
+        (Some(repository), _) => {
+            let taken = kubo::read(repository, args.profile)?;
+            plan.identity = Some(taken.identity);
+            plan.swarm_key = taken.swarm_key;
+            plan.config = Some(taken.config);
+            notes = taken.notes;
+        }
+        (None, Some(file)) => plan.identity = Some(Identity::import(file)?),
+        // A node that has run once has an identity: making its network private keeps it.
+        (None, None) if args.private && identity::load(&plan.data_dir)?.is_some() => {}
+        (None, None) => plan.identity = Some(Identity::generate()?),
+    }
+    if let (None, Some(profile)) = (&plan.config, args.profile) {
+        plan.config = Some(profile_file(profile).to_owned());
+    }
+    if args.private {
+        plan.swarm_key = Some(SwarmKey::generate()?);
+    }
+    plan.check()?;
+    plan.write()?;
+    plan.report(context);
+    for note in notes {
+        context.notice(note);
+    }
+    finish(&plan, args.private, context)
+}
+
+impl Plan {
+    fn identity_path(&self) -> PathBuf {
+        self.data_dir.join(identity::FILE_NAME)
+    }
+
+    fn swarm_key_path(&self) -> PathBuf {
+        self.data_dir.join(swarm_key::FILE_NAME)
+    }
+
+    fn config_path(&self) -> PathBuf {
+        self.data_dir.join(CONFIG_NAME)
+    }
+
+    /// Refuses before anything is written, so that a failed `init` can be repeated.
+    fn check(&self) -> Result<()> {
+        let exists = |path: &Path| path.symlink_metadata().is_ok();
+        if self.identity.is_some() && exists(&self.identity_path()) {
+            return Err(CliError::cannot_create(format_args!(
+                "{} exists and is not overwritten: this data directory has an identity; choose another with --data-dir, or move the file away if its peer id is no longer wanted",
+                self.identity_path().display()
+            )));
+        }
+        if self.swarm_key.is_some() && exists(&self.swarm_key_path()) {
+            return Err(CliError::cannot_create(format_args!(
+                "{} exists and is not overwritten: the nodes of that network need it; move it away to make a new one",
+                self.swarm_key_path().display()
+            )));
+        }
+        if self.config.is_some() && exists(&self.config_path()) {
+            return Err(CliError::cannot_create(format_args!(
+                "{} exists and is not overwritten; edit it, or move it away",
+                self.config_path().display()
+            )));
+        }
+        Ok(())
+    }
+
+    /// The identity last: as long as it is missing, the directory is not initialised.
+    fn write(&self) -> Result<()> {
+        if let Some(key) = &self.swarm_key {
+            key.create(&self.swarm_key_path())?;
+        }
+        if let Some(config) = &self.config {
+            let path = self.config_path();
+            let failed = |e: io::Error| CliError::cannot_create(format_args!("cannot create {}: {e}", path.display()));
+            write_private_file(&path, config.as_bytes()).map_err(failed)?;
+        }
+        if let Some(identity) = &self.identity {
+            identity.create(&self.identity_path())?;
+        }
+        Ok(())
+    }
+
+    fn report(&self, context: &Context) {
+        if let Some(identity) = &self.identity {
+            let peer = identity.keypair.public().to_peer_id();
+            context.notice(format_args!("peer id {peer}, its key is in {}", self.identity_path().display()));
+        } else {
+            context.notice(format_args!("the identity in {} stays", self.data_dir.display()));
+        }
+        if let Some(key) = &self.swarm_key {
+            let path = self.swarm_key_path();
+            context.notice(format_args!("swarm key {}, fingerprint {}", path.display(), key.fingerprint()));
+        }
+        if self.config.is_some() {
+            context.notice(format_args!("configuration {}", self.config_path().display()));
+        }
+    }
+}
+
+fn profile_file(profile: Profile) -> &'static str {
+    match profile {
+        Profile::Private => config::PRIVATE_FILE,
+        Profile::Amino => config::AMINO_FILE,
+    }
+}
+
+/// The next step: commands for Kubo nodes on stdout, everything else on stderr.
+fn finish(plan: &Plan, private: bool, context: &Context) -> Result<()> {
+    // Loaded anew: swarm.key and dhtstore.toml may have come into being.
+    let loaded = context.sources().load_detailed()?;
+    for warning in &loaded.warnings {
+        context.notice(format_args!("warning: {warning}"));
+    }
+    if let (true, Some(key)) = (private, &plan.swarm_key) {
+        let Some(keypair) = identity::load(&plan.data_dir)? else {
+            return Err(CliError::other(
+                "the identity is gone again; is another process at work in the data directory?",
+            ));
+        };
+        let peer = keypair.public().to_peer_id();
+        let addresses = super::id::configured_addresses(&loaded.config);
+        output::print(join::kubo_commands(key, &super::id::bootstrap_lines(&addresses, peer), &loaded.config))?;
+        context.notice("copy the swarm key only over secure channels: who has it is in");
+    }
+    context.notice("start the node with `dhtstore run`");
+    Ok(())
+}

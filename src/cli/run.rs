@@ -1,1 +1,252 @@
-//! `dhtstore run`
+//! `dhtstore run`: the process from its start to its end.
+
+use super::{
+    Context,
+    error::{CliError, Code, Result},
+    output,
+};
+use crate::{
+    clock::{Clock, SystemClock},
+    config::{Config, Profile},
+    control::{
+        server::{ControlError, Server},
+        service::{Parts, Service},
+    },
+    node::{Node, identity},
+    provide::reprovider::Reprovider,
+    schedule::{Schedule, ScheduleError, jobs},
+    store::{Store, data_dir::Lock},
+};
+use libp2p::{Multiaddr, multiaddr::Protocol};
+use sd_notify::NotifyState;
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    task::JoinHandle,
+};
+
+/// Draining, saving and flushing end within this; systemd would wait 90 s before it kills.
+const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(30);
+/// How often the status line of the unit is renewed.
+const STATUS_EVERY: Duration = Duration::from_secs(60);
+/// Below so many files per process a busy node refuses connections that its settings allow.
+const FILES_WANTED: u64 = 8192;
+
+/// Arguments of `dhtstore run`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Without a configuration: creates the data directory and an identity, listens on port 4001 (TCP and QUIC), serves.
+Prints `Peer id:`, `Listening:` and, once it serves, `ready`. SIGTERM or Ctrl-C stops it cleanly, a second one at once.")]
+pub struct Args {
+    /// Listen here in place of what the configuration says; may be repeated
+    #[arg(long, value_name = "MULTIADDR")]
+    listen: Vec<Multiaddr>,
+    /// Bootstrap from here in place of what the configuration says; may be repeated
+    #[arg(long, value_name = "MULTIADDR")]
+    bootstrap: Vec<Multiaddr>,
+    /// The kind of network
+    #[arg(long, value_enum)]
+    profile: Option<Profile>,
+}
+
+impl From<ControlError> for CliError {
+    fn from(error: ControlError) -> Self {
+        let code = match error {
+            ControlError::PathTooLong { .. } => Code::Config,
+            ControlError::InUse(_) => Code::TryAgain,
+            ControlError::NotASocket(_) | ControlError::Io { .. } => Code::CannotCreate,
+        };
+        Self::new(code, error)
+    }
+}
+
+impl From<ScheduleError> for CliError {
+    fn from(error: ScheduleError) -> Self {
+        let code = match error {
+            ScheduleError::Cron { .. } => Code::Config,
+            ScheduleError::Scheduler(_) => Code::Other,
+        };
+        Self::new(code, error)
+    }
+}
+
+/// Runs the command.
+pub async fn execute(args: Args, context: &Context) -> Result<()> {
+    let config = configure(&args, context)?;
+    raise_file_limit();
+    // Before anything is created, so that a signal during start is not lost.
+    let mut signals = Signals::new()?;
+    let running = tokio::select! {
+        running = start(config) => running?,
+        () = signals.stop() => return Ok(()),
+    };
+    running.announce()?;
+    signals.stop().await;
+    notify(&[NotifyState::Stopping]);
+    tracing::info!("stopping; a second signal ends the process at once");
+    tokio::select! {
+        result = tokio::time::timeout(SHUTDOWN_DEADLINE, running.stop()) => match result {
+            Ok(result) => result,
+            Err(_) => Err(CliError::other(format_args!("not stopped within {SHUTDOWN_DEADLINE:?}; what is on disk is consistent"))),
+        },
+        () = signals.stop() => Err(CliError::other("stopped at once; the last seconds of announcements may be lost")),
+    }
+}
+
+/// The configuration, the flags over it; warnings on stderr.
+fn configure(args: &Args, context: &Context) -> Result<Config> {
+    let mut sources = context.sources();
+    let list = |addrs: &[Multiaddr]| addrs.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    if !args.listen.is_empty() {
+        sources.set.push(format!("listen={}", list(&args.listen)));
+    }
+    if !args.bootstrap.is_empty() {
+        sources.set.push(format!("bootstrap={}", list(&args.bootstrap)));
+    }
+    if let Some(profile) = args.profile {
+        sources.set.push(format!("profile={}", profile.name()));
+    }
+    let loaded = sources.load_detailed()?;
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    Ok(loaded.config)
+}
+
+/// Each connection takes a descriptor: the soft limit (1,024 by default) is for programs that use `select`.
+fn raise_file_limit() {
+    match rlimit::increase_nofile_limit(u64::MAX) {
+        Ok(limit) if limit < FILES_WANTED => {
+            tracing::warn!(limit, "few open files are allowed; raise LimitNOFILE (ulimit -Hn) for a busy node");
+        }
+        Ok(limit) => tracing::debug!(limit, "open files"),
+        Err(error) => tracing::warn!(%error, "cannot raise the limit of open files"),
+    }
+}
+
+/// Everything that runs.
+struct Running {
+    node: Node,
+    store: Store,
+    schedule: Schedule,
+    control: JoinHandle<()>,
+    reprovide: JoinHandle<()>,
+    status: JoinHandle<()>,
+    // Held to the end: nobody else opens the directory before the store is closed.
+    _lock: Lock,
+}
+
+async fn start(config: Config) -> Result<Running> {
+    let clock: Arc<dyn Clock> = SystemClock::new();
+    let started = clock.monotonic();
+    let dir = config.data_dir.clone();
+    let (settings, store_clock) = (config.store_settings(), Arc::clone(&clock));
+    let opened = tokio::task::spawn_blocking(move || -> Result<_> {
+        let lock = Lock::acquire(&dir)?;
+        let identity = identity::load_or_create(&dir)?;
+        let store = Store::open(&lock, settings, store_clock)?;
+        Ok((lock, identity, store))
+    });
+    let (lock, identity, store) = opened.await.map_err(CliError::other)??;
+    for note in store.stat().notes {
+        tracing::warn!("{note}");
+    }
+    let control = Server::bind(&config.control_socket()).await?;
+    let node = Node::start(&config, identity, store.clone(), Arc::clone(&clock)).await?;
+    let reprovider =
+        Reprovider::new(node.clone(), store.provided.clone(), Arc::clone(&clock), config.reprovide.interval);
+    let reprovide = {
+        let reprovider = reprovider.clone();
+        tokio::spawn(async move { reprovider.run().await })
+    };
+    let all = jobs::all(&config, &store, &node, &reprovider);
+    let schedule = Schedule::start(all, store.jobs.clone(), Arc::clone(&clock)).await?;
+    let status = tokio::spawn(keep_status(node.clone(), store.clone()));
+    let parts = Parts {
+        config,
+        node: node.clone(),
+        store: store.clone(),
+        reprovider,
+        schedule: schedule.clone(),
+        clock,
+        started,
+    };
+    let control = tokio::spawn(control.serve(Service::new(parts)));
+    Ok(Running { node, store, schedule, control, reprovide, status, _lock: lock })
+}
+
+impl Running {
+    /// Tells the terminal and systemd that the node serves.
+    fn announce(&self) -> Result<()> {
+        let peer = self.node.peer_id();
+        let mut text = format!("Peer id: {peer}\n");
+        for address in self.node.listeners() {
+            text += &format!("Listening: {}\n", address.with(Protocol::P2p(peer)));
+        }
+        text += "ready\n";
+        // Nobody may read it: that is no reason to stop.
+        let _ = output::print(text);
+        notify(&[NotifyState::Ready]);
+        tracing::info!(%peer, "ready");
+        Ok(())
+    }
+
+    /// Drains, saves and flushes.
+    async fn stop(self) -> Result<()> {
+        self.control.abort();
+        self.reprovide.abort();
+        self.status.abort();
+        self.schedule.shutdown().await;
+        if let Err(error) = self.node.save_routing().await {
+            tracing::warn!(%error, "cannot save the routing tables");
+        }
+        self.node.shutdown().await;
+        self.store.close().await?;
+        // The socket file goes with the task.
+        let _ = self.control.await;
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+/// SIGTERM and Ctrl-C.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// Returns at the next of them.
+    async fn stop(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Renews the line that `systemctl status` shows.
+async fn keep_status(node: Node, store: Store) {
+    loop {
+        let figures = store.clone();
+        let Ok(stat) = tokio::task::spawn_blocking(move || figures.stat()).await else { return };
+        let servers: Vec<String> = crate::kad::Dht::ALL
+            .into_iter()
+            .map(|dht| format!("{} {} servers", node.table(dht).len(), dht.name()))
+            .collect();
+        let status = format!("{}, {} records, {} own CIDs", servers.join(", "), stat.records, stat.provided);
+        notify(&[NotifyState::Status(&status)]);
+        tokio::time::sleep(STATUS_EVERY).await;
+    }
+}
+
+/// Without systemd there is nobody to notify.
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(false, state) {
+        tracing::debug!(%error, "cannot notify systemd");
+    }
+}

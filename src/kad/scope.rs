@@ -1,6 +1,7 @@
 //! Which addresses belong to which DHT, and which IP group an address is of.
 
-use libp2p::Multiaddr;
+use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The addresses that a DHT keeps and hands out.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -13,10 +14,124 @@ pub enum AddressScope {
     Private,
 }
 
-#[expect(unused_variables, missing_docs)]
 impl AddressScope {
+    /// Whether an address may be kept, dialled and handed out in this scope.
+    ///
+    /// Refused in every scope, since nobody can dial it: an unspecified or multicast IP, port 0, an address without
+    /// a host or transport, and an address through a relay (the node speaks no relay protocol, RT-3).
     pub fn allows(self, addr: &Multiaddr) -> bool {
-        todo!()
+        let Some(reach) = reach(addr) else { return false };
+        match self {
+            AddressScope::Any => true,
+            AddressScope::Public => reach == Reach::Public,
+            AddressScope::Private => reach == Reach::Private,
+        }
+    }
+}
+
+/// From where an address can be dialled.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reach {
+    /// From anywhere.
+    Public,
+    /// From the local network: RFC 1918, carrier-grade NAT (overlay networks live there), link-local, ULA, `.local`.
+    Private,
+    /// From this host.
+    Loopback,
+    /// From nowhere that can be told: documentation, benchmarking and other reserved ranges.
+    Reserved,
+}
+
+/// From where `addr` can be dialled; `None` if from nowhere at all (see [`AddressScope::allows`]).
+/// In substance what go's `manet.IsPublicAddr` and `IsPrivateAddr` decide.
+pub fn reach(addr: &Multiaddr) -> Option<Reach> {
+    if !relayless(addr.iter()) {
+        return None;
+    }
+    let mut parts = addr.iter().filter(|part| !matches!(part, Protocol::Ip6zone(_)));
+    let reach = match parts.next()? {
+        Protocol::Ip4(ip) => ip4_reach(ip)?,
+        Protocol::Ip6(ip) => ip6_reach(ip)?,
+        Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name) => name_reach(&name)?,
+        // Its TXT records hold whole addresses, so that nothing need follow.
+        Protocol::Dnsaddr(name) => return name_reach(&name),
+        _ => return None,
+    };
+    let dialable = match parts.next()? {
+        Protocol::Tcp(port) => port != 0,
+        // Plain UDP is no transport: something has to run on it.
+        Protocol::Udp(port) => port != 0 && parts.next().is_some_and(|over| !matches!(over, Protocol::P2p(_))),
+        _ => false,
+    };
+    dialable.then_some(reach)
+}
+
+fn relayless<'a>(mut parts: impl Iterator<Item = Protocol<'a>>) -> bool {
+    !parts.any(|part| matches!(part, Protocol::P2pCircuit))
+}
+
+fn ip4_reach(ip: Ipv4Addr) -> Option<Reach> {
+    let [a, b, c, _] = ip.octets();
+    Some(match [a, b, c] {
+        _ if ip.is_unspecified() || ip.is_multicast() || ip.is_broadcast() => return None,
+        [127, ..] => Reach::Loopback,
+        [10, ..] | [172, 16..=31, _] | [192, 168, _] | [100, 64..=127, _] | [169, 254, _] => Reach::Private,
+        // The list that go calls unroutable: this network, IETF assignments, documentation, 6to4 relays,
+        // benchmarking, future use.
+        [0, ..]
+        | [192, 0, 0 | 2]
+        | [192, 88, 99]
+        | [198, 18..=19, _]
+        | [198, 51, 100]
+        | [203, 0, 113]
+        | [240..=255, ..] => Reach::Reserved,
+        _ => Reach::Public,
+    })
+}
+
+fn ip6_reach(ip: Ipv6Addr) -> Option<Reach> {
+    if let Some(ip4) = embedded_ip4(ip) {
+        return ip4_reach(ip4);
+    }
+    Some(match ip.segments() {
+        _ if ip.is_unspecified() || ip.is_multicast() => return None,
+        [0, 0, 0, 0, 0, 0, 0, 1] => Reach::Loopback,
+        // Unique local (fc00::/7) and link-local (fe80::/10).
+        [0xfc00..=0xfdff | 0xfe80..=0xfebf, ..] => Reach::Private,
+        [0x2001, 0x0db8, ..] => Reach::Reserved,
+        // Global unicast (2000::/3) is all that is routed.
+        [0x2000..=0x3fff, ..] => Reach::Public,
+        _ => Reach::Reserved,
+    })
+}
+
+/// The IPv4 address that an IPv4-mapped (::ffff:0:0/96) or NAT64 (64:ff9b::/96) address stands for.
+fn embedded_ip4(ip: Ipv6Addr) -> Option<Ipv4Addr> {
+    match ip.segments() {
+        [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
+            let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
+            Some(Ipv4Addr::new(a, b, c, d))
+        }
+        _ => None,
+    }
+}
+
+/// Names that resolve nowhere (RFC 6761 and reverse look-up).
+const NOWHERE: [&str; 3] = ["invalid", "in-addr.arpa", "ip6.arpa"];
+/// Names that mean something on the local network only (RFC 6762, RFC 8375, RFC 6761, and `.internal` by ICANN 2024).
+const LOCAL_NETWORK: [&str; 4] = ["local", "home.arpa", "test", "internal"];
+
+fn name_reach(name: &str) -> Option<Reach> {
+    let name = name.trim_end_matches('.').to_ascii_lowercase();
+    let under = |zone: &str| name.strip_suffix(zone).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+    if name.is_empty() || NOWHERE.into_iter().any(under) {
+        None
+    } else if under("localhost") {
+        Some(Reach::Loopback)
+    } else if LOCAL_NETWORK.into_iter().any(under) {
+        Some(Reach::Private)
+    } else {
+        Some(Reach::Public)
     }
 }
 
@@ -24,12 +139,46 @@ impl AddressScope {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct IpGroup(pub [u8; 5]);
 
-#[expect(unused_variables, missing_docs)]
+/// First octets of the old class A blocks that still belong to one organisation each, as go lists them:
+/// each is a single group.
+const LEGACY_CLASS_A: [u8; 8] = [12, 17, 19, 38, 48, 53, 56, 73];
+
+/// The group of the address's IP. IPv6 should go by ASN (RT-6), which needs a table of routes: /32, the usual
+/// allocation of one provider, stands in for it. IPv4 inside IPv6 counts as IPv4.
 pub fn ip_group(addr: &Multiaddr) -> Option<IpGroup> {
-    todo!()
+    let ip = addr.iter().find_map(|part| match part {
+        Protocol::Ip4(ip) => Some(IpAddr::V4(ip)),
+        Protocol::Ip6(ip) => Some(embedded_ip4(ip).map_or(IpAddr::V6(ip), IpAddr::V4)),
+        _ => None,
+    })?;
+    Some(match ip {
+        IpAddr::V4(ip) => match ip.octets() {
+            [a, ..] if LEGACY_CLASS_A.contains(&a) => IpGroup([8, a, 0, 0, 0]),
+            [a, b, ..] => IpGroup([4, a, b, 0, 0]),
+        },
+        IpAddr::V6(ip) => {
+            let [a, b, c, d, ..] = ip.octets();
+            IpGroup([6, a, b, c, d])
+        }
+    })
 }
+
 /// Without a trailing `/p2p/<peer>`; `None` if it names another peer or is a relay address.
-#[expect(unused_variables)]
-pub fn strip_peer(addr: Multiaddr, peer: &libp2p::PeerId) -> Option<Multiaddr> {
-    todo!()
+pub fn strip_peer(addr: Multiaddr, peer: &PeerId) -> Option<Multiaddr> {
+    if !relayless(addr.iter()) {
+        return None;
+    }
+    let mut stripped = addr;
+    while let Some(Protocol::P2p(named)) = stripped.iter().last() {
+        if named != *peer {
+            return None;
+        }
+        stripped.pop();
+    }
+    // What is left names nobody, or somebody on the way: a relay without its circuit.
+    let direct = !stripped.is_empty() && !stripped.iter().any(|part| matches!(part, Protocol::P2p(_)));
+    direct.then_some(stripped)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,247 @@
+//! Reading a Kubo repository: its identity, swarm key, bootstrap peers and addresses.
+
+use crate::{
+    cli::error::{CliError, Result},
+    config::{Config, Profile, defaults},
+    node::{
+        identity::Identity,
+        swarm_key::{self, SwarmKey, SwarmKeyError},
+    },
+};
+use libp2p::Multiaddr;
+use serde::Deserialize;
+use std::{
+    io::{self, Read},
+    net::{SocketAddr, TcpStream},
+    os::unix::fs::MetadataExt,
+    path::Path,
+    time::Duration,
+};
+
+/// A Kubo configuration has some 5 KB; this allows for very long lists.
+const MAX_CONFIG_BYTES: u64 = 4 << 20;
+/// The API listens on this machine: it answers at once or never.
+const API_PATIENCE: Duration = Duration::from_millis(500);
+/// What Kubo writes where its AutoConf fills in the public network's values.
+const AUTO: &str = "auto";
+
+/// What was found.
+#[derive(Debug)]
+pub(super) struct Taken {
+    pub(super) identity: Identity,
+    pub(super) swarm_key: Option<SwarmKey>,
+    /// The text of `dhtstore.toml`.
+    pub(super) config: String,
+    /// What the user should know, one line each.
+    pub(super) notes: Vec<String>,
+}
+
+/// The parts of Kubo's `config` that we look at.
+#[derive(Deserialize, Debug)]
+#[serde(rename_all = "PascalCase")]
+struct KuboConfig {
+    identity: KuboIdentity,
+    #[serde(default)]
+    bootstrap: Option<Vec<String>>,
+    #[serde(default)]
+    addresses: KuboAddresses,
+}
+
+#[derive(Deserialize, Debug)]
+#[serde(rename_all = "PascalCase")]
+struct KuboIdentity {
+    #[serde(rename = "PeerID", default)]
+    peer_id: String,
+    #[serde(default)]
+    priv_key: String,
+}
+
+/// Go writes an empty list as `null`.
+#[derive(Deserialize, Default, Debug)]
+#[serde(rename_all = "PascalCase", default)]
+struct KuboAddresses {
+    swarm: Option<Vec<String>>,
+    announce: Option<Vec<String>>,
+    append_announce: Option<Vec<String>>,
+    no_announce: Option<Vec<String>>,
+}
+
+/// Reads the repository; writes nothing. Refused while Kubo runs: one identity in two places breaks both.
+pub(super) fn read(repository: &Path, profile: Option<Profile>) -> Result<Taken> {
+    let kubo = read_config(&repository.join("config"))?;
+    refuse_running(repository)?;
+    let identity = identity(repository, &kubo.identity)?;
+    let swarm_key = match SwarmKey::load(&repository.join(swarm_key::FILE_NAME)) {
+        Ok(key) => Some(key),
+        Err(SwarmKeyError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(error.into()),
+    };
+    let mut notes = Vec::new();
+    let config =
+        Translation { kubo: &kubo, private: swarm_key.is_some(), profile, notes: &mut notes }.write(repository);
+    notes.push(format!(
+        "do not start the Kubo node in {} again with this identity: two nodes with one peer id cut each other off",
+        repository.display()
+    ));
+    Ok(Taken { identity, swarm_key, config, notes })
+}
+
+fn read_config(path: &Path) -> Result<KuboConfig> {
+    let mut text = String::new();
+    std::fs::File::open(path).and_then(|file| file.take(MAX_CONFIG_BYTES).read_to_string(&mut text)).map_err(|e| {
+        CliError::data(format_args!("cannot read {}: {e}; is this a Kubo repository ($IPFS_PATH)?", path.display()))
+    })?;
+    serde_json::from_str(&text)
+        .map_err(|e| CliError::data(format_args!("{} is not a Kubo configuration: {e}", path.display())))
+}
+
+fn identity(repository: &Path, kubo: &KuboIdentity) -> Result<Identity> {
+    let place = repository.join("config");
+    if kubo.priv_key.is_empty() {
+        return Err(CliError::data(format_args!("{}: Identity.PrivKey is empty", place.display())));
+    }
+    let identity = Identity::from_base64(&kubo.priv_key)
+        .map_err(|e| CliError::data(format_args!("{}: Identity.PrivKey is damaged ({e})", place.display())))?;
+    let peer = identity.keypair.public().to_peer_id().to_string();
+    let same = kubo.peer_id.is_empty() || kubo.peer_id.parse::<libp2p::PeerId>().is_ok_and(|id| id.to_string() == peer);
+    if !same {
+        return Err(CliError::data(format_args!(
+            "{}: Identity.PrivKey belongs to {peer}, but Identity.PeerID says {}; which is right?",
+            place.display(),
+            kubo.peer_id
+        )));
+    }
+    Ok(identity)
+}
+
+fn refuse_running(repository: &Path) -> Result<()> {
+    let how = if is_locked(&repository.join("repo.lock")) {
+        "repo.lock is held"
+    } else if api_answers(&repository.join("api")) {
+        "its API answers"
+    } else {
+        return Ok(());
+    };
+    Err(CliError::try_again(format_args!(
+        "Kubo runs in {} ({how}), and one identity must not run twice; stop it with `ipfs shutdown`, then try again",
+        repository.display()
+    )))
+}
+
+/// Kubo holds a POSIX lock on the file, which Linux lists in `/proc/locks` by device and inode. Elsewhere the API tells.
+fn is_locked(path: &Path) -> bool {
+    let (Ok(meta), Ok(locks)) = (std::fs::metadata(path), std::fs::read_to_string("/proc/locks")) else { return false };
+    let inode = meta.ino().to_string();
+    // `1: POSIX  ADVISORY  WRITE 1234 08:01:5678 0 EOF`. Device numbers differ on some file systems; inodes do not.
+    let held = |line: &str| line.split_whitespace().any(|word| word.splitn(3, ':').nth(2) == Some(&inode));
+    locks.lines().any(held)
+}
+
+/// The file stays behind after a crash, so only an answer counts.
+fn api_answers(path: &Path) -> bool {
+    use libp2p::multiaddr::Protocol;
+    let Ok(text) = std::fs::read_to_string(path) else { return false };
+    let Ok(addr) = text.trim().parse::<Multiaddr>() else { return false };
+    let socket = match addr.iter().collect::<Vec<_>>().as_slice() {
+        [Protocol::Ip4(ip), Protocol::Tcp(port), ..] => SocketAddr::from((*ip, *port)),
+        [Protocol::Ip6(ip), Protocol::Tcp(port), ..] => SocketAddr::from((*ip, *port)),
+        _ => return false,
+    };
+    TcpStream::connect_timeout(&socket, API_PATIENCE).is_ok()
+}
+
+/// From Kubo's settings to ours.
+struct Translation<'a> {
+    kubo: &'a KuboConfig,
+    private: bool,
+    profile: Option<Profile>,
+    notes: &'a mut Vec<String>,
+}
+
+impl Translation<'_> {
+    fn write(mut self, repository: &Path) -> String {
+        let listed = self.kubo.bootstrap.clone().unwrap_or_default();
+        let auto = listed.iter().any(|addr| addr == AUTO);
+        let mut bootstrap = self.addresses("Bootstrap", &listed, ends_in_peer);
+        let profile = self.profile.unwrap_or_else(|| self.guess_profile(auto, &bootstrap));
+        if auto {
+            self.notes.push(match profile {
+                Profile::Amino => {
+                    "Bootstrap \"auto\": the public bootstrappers of profile \"amino\" take its place".into()
+                }
+                Profile::Private => "Bootstrap \"auto\" is left out: it means the public network".into(),
+            });
+        }
+        if profile == Profile::Amino && (auto || bootstrap.is_empty()) {
+            bootstrap.splice(0..0, defaults::AMINO_BOOTSTRAP.map(String::from));
+        }
+        let mut table = toml::Table::new();
+        let mut put = |key: &str, list: Vec<String>| {
+            if !list.is_empty() {
+                table.insert(key.into(), list.into());
+            }
+        };
+        let addresses = &self.kubo.addresses;
+        let [listen, announce, append, hidden] =
+            [&addresses.swarm, &addresses.announce, &addresses.append_announce, &addresses.no_announce]
+                .map(|list| list.clone().unwrap_or_default());
+        put("bootstrap", bootstrap);
+        put("listen", self.listen(&listen));
+        put("announce", self.addresses("Addresses.Announce", &announce, |_| true));
+        put("append_announce", self.addresses("Addresses.AppendAnnounce", &append, |_| true));
+        put("no_announce", self.addresses("Addresses.NoAnnounce", &hidden, |_| true));
+        format!(
+            "# Taken over from the Kubo repository {}. All settings: `dhtstore config default`.\n\nprofile = \"{}\"\n{table}",
+            repository.display(),
+            profile.name()
+        )
+    }
+
+    /// What we have no transport for is left out without a word if Kubo itself adds it by default. Nothing if it comes
+    /// down to our defaults.
+    fn listen(&mut self, listed: &[String]) -> Vec<String> {
+        let by_default = |text: &&String| !["/webrtc-direct", "/webtransport"].iter().any(|end| text.ends_with(end));
+        let listed: Vec<String> = listed.iter().filter(by_default).cloned().collect();
+        let mut listen = self.addresses("Addresses.Swarm", &listed, Config::can_listen);
+        let is_default = |list: &[String]| {
+            list.len() == defaults::LISTEN.len() && defaults::LISTEN.iter().all(|addr| list.iter().any(|a| a == addr))
+        };
+        if is_default(&listen) {
+            return Vec::new();
+        }
+        if self.private {
+            listen.retain(|text| !text.contains("/udp/"));
+        }
+        listen
+    }
+
+    /// With a swarm key: private. A node that bootstraps from the public network: amino.
+    fn guess_profile(&mut self, auto: bool, bootstrap: &[String]) -> Profile {
+        let public = auto || bootstrap.iter().any(|addr| defaults::AMINO_BOOTSTRAP.contains(&addr.as_str()));
+        if self.private || !public {
+            return Profile::Private;
+        }
+        self.notes.push("this Kubo node is on the public network: profile \"amino\" (choose with --profile)".into());
+        Profile::Amino
+    }
+
+    /// Those that we can use; of the others a note.
+    fn addresses(&mut self, name: &str, list: &[String], usable: fn(&Multiaddr) -> bool) -> Vec<String> {
+        let mut taken: Vec<String> = Vec::new();
+        for text in list.iter().filter(|text| *text != AUTO) {
+            match text.parse::<Multiaddr>() {
+                Ok(addr) if usable(&addr) => {
+                    if !taken.contains(text) {
+                        taken.push(text.clone());
+                    }
+                }
+                _ => self.notes.push(format!("{name}: {text} is left out: dhtstore cannot use it")),
+            }
+        }
+        taken
+    }
+}
+
+fn ends_in_peer(addr: &Multiaddr) -> bool {
+    matches!(addr.iter().last(), Some(libp2p::multiaddr::Protocol::P2p(_)))
+}

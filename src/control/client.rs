@@ -1,0 +1,124 @@
+//! The other end of the control socket.
+
+use super::protocol::{Failure, MAX_REPLY_LINE, Reply, Request};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{
+        UnixStream,
+        unix::{OwnedReadHalf, OwnedWriteHalf},
+    },
+};
+
+/// Why the server could not be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody listens there.
+    #[error(
+        "no server answers on {path} ({source}); start one with `dhtstore run`, or name its data directory with --data-dir"
+    )]
+    NotReachable {
+        /// The socket.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// It is there, but not for us.
+    #[error("{path}: {source}; the control socket is open to the user who runs the server only")]
+    Forbidden {
+        /// The socket.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// It went away.
+    #[error("the server ended the connection")]
+    Closed,
+    /// What it says is not understood.
+    #[error("the server's answer is not understood ({0}); is it of another version?")]
+    Malformed(String),
+}
+
+/// A connection to a running server.
+#[derive(Debug)]
+pub struct Client {
+    reader: BufReader<OwnedReadHalf>,
+    writer: OwnedWriteHalf,
+    line: Vec<u8>,
+}
+
+impl Client {
+    /// Connects.
+    pub async fn connect(path: &Path) -> Result<Self, ClientError> {
+        let stream = UnixStream::connect(path).await.map_err(|source| {
+            let path = path.to_owned();
+            match source.kind() {
+                io::ErrorKind::PermissionDenied => ClientError::Forbidden { path, source },
+                _ => ClientError::NotReachable { path, source },
+            }
+        })?;
+        let (read, writer) = stream.into_split();
+        Ok(Self { reader: BufReader::with_capacity(64 * 1024, read), writer, line: Vec::new() })
+    }
+
+    /// Sends a request; then read [`Client::next`] until it is `Done` or `Error`.
+    pub async fn send(&mut self, request: &Request) -> Result<(), ClientError> {
+        let mut line = serde_json::to_vec(request).map_err(|error| ClientError::Malformed(error.to_string()))?;
+        line.push(b'\n');
+        // A server that turns us away closes its end, perhaps before we have written: what it said is read next.
+        match self.writer.write_all(&line).await {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(ClientError::Closed),
+            _ => Ok(()),
+        }
+    }
+
+    /// The next line of the answer.
+    pub async fn next(&mut self) -> Result<Line<'_>, ClientError> {
+        self.line.clear();
+        let mut limited = (&mut self.reader).take(MAX_REPLY_LINE as u64);
+        limited.read_until(b'\n', &mut self.line).await.map_err(|_| ClientError::Closed)?;
+        let Some(line) = self.line.strip_suffix(b"\n") else { return Err(ClientError::Closed) };
+        let body = line.strip_suffix(b"}").unwrap_or(line);
+        // Rows and events are not parsed twice: there may be a hundred million of them.
+        if let Some(row) = body.strip_prefix(br#"{"row":"#) {
+            return Ok(Line::Row(Json(row)));
+        }
+        if let Some(event) = body.strip_prefix(br#"{"event":"#) {
+            return Ok(Line::Event(Json(event)));
+        }
+        match serde_json::from_slice(line).map_err(|error| ClientError::Malformed(error.to_string()))? {
+            Reply::Done(done) => Ok(Line::Done(done)),
+            Reply::Error(failure) => Ok(Line::Error(failure)),
+            Reply::Row(_) | Reply::Event(_) => Err(ClientError::Malformed("spaces in a reply line".into())),
+        }
+    }
+}
+
+/// A line of an answer.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Line<'l> {
+    /// A row of the result.
+    Row(Json<'l>),
+    /// Something that happened on the way.
+    Event(Json<'l>),
+    /// The end: it failed.
+    Error(Failure),
+    /// The end: done.
+    Done(Value),
+}
+
+/// JSON that is not parsed yet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Json<'l>(&'l [u8]);
+
+impl Json<'_> {
+    /// Parses it.
+    pub fn parse<T: DeserializeOwned>(&self) -> Result<T, ClientError> {
+        serde_json::from_slice(self.0).map_err(|error| ClientError::Malformed(error.to_string()))
+    }
+}

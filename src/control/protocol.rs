@@ -1,0 +1,339 @@
+//! What goes over the control socket: newline-delimited JSON. Fields are only ever added.
+
+use crate::{provide::reprovider, schedule::JobStatus, store};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Bytes of a request line at most. `provide` sends long lists in several requests.
+pub const MAX_REQUEST_LINE: usize = 1 << 20;
+/// Bytes of a reply line at most, for clients: a provider with all its addresses takes a few KB.
+pub const MAX_REPLY_LINE: usize = 16 << 20;
+/// Bytes of CIDs in one request at most, with room for quotes and commas in [`MAX_REQUEST_LINE`].
+pub const MAX_CIDS_BYTES: usize = MAX_REQUEST_LINE / 2;
+
+/// What a client asks for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "cmd", rename_all = "kebab-case")]
+pub enum Request {
+    /// Keep these CIDs announced. Done ([`Provided`]) when they are on disk.
+    Provide {
+        /// CIDs as text.
+        cids: Vec<String>,
+    },
+    /// Announce them no longer. Done: [`Unprovided`].
+    Unprovide {
+        /// CIDs as text.
+        cids: Vec<String>,
+    },
+    /// How these own CIDs stand: a row [`OwnCid`] for each.
+    Own {
+        /// CIDs as text.
+        cids: Vec<String>,
+    },
+    /// Announce now. Events and done: [`reprovider::Progress`].
+    Announce {
+        /// What.
+        #[serde(flatten)]
+        which: Which,
+    },
+    /// Ask the closest servers back whether they hold our records. A row [`Verified`] for each.
+    Verify {
+        /// Own CIDs as text; empty: some from all over the keyspace.
+        cids: Vec<String>,
+    },
+    /// Rows: [`Peer`]. Events: [`crate::node::query::Event`].
+    FindProviders {
+        /// The CID.
+        cid: String,
+        /// Providers at most.
+        limit: usize,
+        /// Ask this node only.
+        local: bool,
+    },
+    /// A row [`Peer`] if found. Events: [`crate::node::query::Event`].
+    FindPeer {
+        /// The peer id.
+        peer: String,
+    },
+    /// Rows: [`Closest`]. Events: [`crate::node::query::Event`].
+    Closest {
+        /// A CID, a multihash (base16 or base58), or a peer id.
+        key: String,
+    },
+    /// Done: [`Peer`].
+    Connect {
+        /// A multiaddr; with or without `/p2p/<id>`.
+        address: String,
+    },
+    /// Rows: [`crate::node::ConnectedPeer`].
+    Peers,
+    /// Done: [`Stat`].
+    Stat,
+    /// Rows: [`Finding`]. Done: [`Verdict`].
+    Diagnose {
+        /// The CID.
+        cid: String,
+    },
+    /// Rows: [`store::dump::Row`], or with `count` one row [`Counted`] per table.
+    Dump {
+        /// Which rows.
+        filter: store::dump::Filter,
+        /// Only how many.
+        #[serde(default)]
+        count: bool,
+    },
+}
+
+/// What to announce.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(tag = "which", rename_all = "kebab-case")]
+pub enum Which {
+    /// These own CIDs.
+    These {
+        /// CIDs as text.
+        cids: Vec<String>,
+    },
+    /// What is due.
+    Due,
+    /// Every own CID.
+    All,
+}
+
+/// A line of the answer.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reply {
+    /// A row of the result.
+    Row(Value),
+    /// Something that happened on the way.
+    Event(Value),
+    /// The end: it failed.
+    Error(Failure),
+    /// The end: done. What it holds depends on the request.
+    Done(Value),
+}
+
+/// Why a request failed.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    /// The exit code for the command line, as in design 6.
+    pub code: u8,
+    /// One line.
+    pub message: String,
+}
+
+impl Failure {
+    /// Exit 1.
+    pub fn other(error: impl ToString) -> Self {
+        Self { code: 1, message: error.to_string() }
+    }
+
+    /// Exit 65: what was sent is malformed.
+    pub fn data(error: impl ToString) -> Self {
+        Self { code: 65, message: error.to_string() }
+    }
+
+    /// Exit 75: too much at the same time.
+    pub fn busy(error: impl ToString) -> Self {
+        Self { code: 75, message: error.to_string() }
+    }
+}
+
+/// What `provide` did.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Provided {
+    /// CIDs that were not there before.
+    pub added: u64,
+    /// The peer id that records name.
+    pub peer: String,
+    /// Where records say that the content is served: `provide.addresses`, or our own.
+    pub addresses: Vec<String>,
+    /// `provide.addresses` is set.
+    pub elsewhere: bool,
+    /// Servers known at this moment, in both routing tables.
+    pub servers: u64,
+}
+
+/// What `unprovide` did.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Unprovided {
+    /// CIDs that were there.
+    pub removed: u64,
+}
+
+/// How an own CID stands.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct OwnCid {
+    /// As given to `provide`.
+    pub cid: String,
+    /// When it was last announced, RFC 3339.
+    pub announced: Option<String>,
+    /// Servers that confirmed that.
+    pub confirmed: u16,
+}
+
+/// Whether servers hold our record of an own CID.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Verified {
+    /// The CID.
+    pub cid: String,
+    /// Closest servers asked.
+    pub asked: u64,
+    /// Of them, those that name us.
+    pub holding: u64,
+}
+
+/// A peer and its addresses.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Peer {
+    /// Its id.
+    pub peer: String,
+    /// Its addresses.
+    pub addresses: Vec<String>,
+}
+
+/// One of the servers closest to a key.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Closest {
+    /// `wan` or `lan`.
+    pub dht: String,
+    /// Its id.
+    pub peer: String,
+    /// Leading bits that it has in common with the key.
+    pub cpl: u16,
+    /// XOR distance, base16.
+    pub distance: String,
+    /// Its addresses.
+    pub addresses: Vec<String>,
+}
+
+/// A row of `diagnose`.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum Finding {
+    /// One of the closest servers.
+    Server {
+        /// `wan` or `lan`.
+        dht: String,
+        /// Its id.
+        peer: String,
+        /// Leading bits that it has in common with the key.
+        cpl: u16,
+        /// Providers that it named; `None` when it did not answer.
+        providers: Option<Vec<String>>,
+        /// Why it did not answer.
+        error: Option<String>,
+    },
+    /// A provider that somebody named.
+    Provider {
+        /// Its id.
+        peer: String,
+        /// Its addresses, from all answers together.
+        addresses: Vec<String>,
+        /// Closest servers that name it.
+        named_by: u64,
+        /// Since when this node has had the record, in seconds; `None` when it has none (servers do not tell ages).
+        age_s: Option<u64>,
+        /// It could be dialled.
+        dialable: bool,
+        /// How long that took.
+        dial_ms: Option<u64>,
+        /// Why it could not.
+        error: Option<String>,
+    },
+}
+
+/// The end of `diagnose`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Verdict {
+    /// Found, and a provider can be dialled.
+    pub ok: bool,
+    /// One line.
+    pub verdict: String,
+    /// What to do about it.
+    pub next: Option<String>,
+}
+
+/// Rows of a table.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Counted {
+    /// The table; `damaged` for rows that cannot be read.
+    pub table: String,
+    /// Rows that match.
+    pub rows: u64,
+}
+
+/// The figures of a running node.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Stat {
+    /// Its version.
+    pub version: String,
+    /// Its id.
+    pub peer: String,
+    /// `private` or `amino`.
+    pub profile: String,
+    /// Seconds since start.
+    pub uptime_s: u64,
+    /// Where it listens.
+    pub listening: Vec<String>,
+    /// What is announced of it, over both DHTs.
+    pub addresses: Vec<String>,
+    /// Connected peers.
+    pub connections: u64,
+    /// Routing tables.
+    pub tables: Vec<TableStat>,
+    /// The store.
+    pub store: store::Stat,
+    /// Own CIDs.
+    pub reprovide: reprovider::Status,
+    /// Jobs.
+    pub jobs: Vec<JobStatus>,
+}
+
+/// The figures of a routing table.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TableStat {
+    /// `wan` or `lan`.
+    pub dht: String,
+    /// Entries.
+    pub peers: u64,
+    /// Common prefix length, entries; without empty buckets.
+    pub buckets: Vec<(u16, u64)>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(request: &Request) -> String {
+        serde_json::to_string(request).unwrap()
+    }
+
+    #[test]
+    fn requests_read_as_they_were_written() {
+        let requests = [
+            Request::Provide { cids: vec!["bafy".into()] },
+            Request::Announce { which: Which::All },
+            Request::Announce { which: Which::These { cids: vec!["a".into()] } },
+            Request::Peers,
+            Request::Dump { filter: store::dump::Filter::default(), count: false },
+        ];
+        for request in requests {
+            let text = line(&request);
+            let read: Request = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{text}: {e}"));
+            assert_eq!(line(&read), text);
+            assert!(!text.contains('\n'));
+        }
+        assert_eq!(line(&Request::Stat), r#"{"cmd":"stat"}"#);
+    }
+
+    #[test]
+    fn replies_have_one_word_each() {
+        let text = |reply: Reply| serde_json::to_string(&reply).unwrap();
+        assert_eq!(text(Reply::Row(1.into())), r#"{"row":1}"#);
+        assert_eq!(text(Reply::Done(Value::Null)), r#"{"done":null}"#);
+        let failure = Failure { code: 65, message: "x".into() };
+        assert_eq!(text(Reply::Error(failure)), r#"{"error":{"code":65,"message":"x"}}"#);
+    }
+}

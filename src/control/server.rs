@@ -1,0 +1,299 @@
+//! Listening on the control socket: who may talk, how much, for how long. What is answered is the [`Handler`]'s.
+
+use super::protocol::{Failure, MAX_REQUEST_LINE, Reply, Request};
+use serde::Serialize;
+use serde_json::Value;
+use std::{
+    future::Future,
+    io,
+    os::unix::{ffi::OsStrExt, fs::PermissionsExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, BufWriter},
+    net::{UnixListener, UnixStream, unix::OwnedWriteHalf},
+    sync::{Semaphore, mpsc},
+    task::JoinSet,
+    time::timeout,
+};
+
+/// Clients served at the same time; more are told to come back. Each holds some 2 MB at most.
+pub const MAX_CLIENTS: usize = 32;
+/// Replies that wait for a client to read them: a slow reader holds up its own request, nothing else.
+const REPLIES: usize = 64;
+/// Rows of a dump that are handed on together while the client is behind.
+const BULK_BYTES: usize = 16 * 1024;
+/// A client that reads nothing for so long is dropped. Long, since `dump | less` is a client as well.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(600);
+/// A client without a request under way is dropped after so long.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Bytes of a socket address that the system takes, the final zero included: 108 on Linux, 104 on the BSDs and macOS.
+const MAX_PATH: usize = if cfg!(target_os = "linux") { 108 } else { 104 };
+
+/// Why the control socket cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// The path does not fit into a socket address.
+    #[error(
+        "control socket path {path} is {len} bytes long and the system takes {max}; set control.socket to a shorter one"
+    )]
+    PathTooLong {
+        /// The path.
+        path: PathBuf,
+        /// Its length.
+        len: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// Somebody answers there.
+    #[error("control socket {0} is in use by another process; set control.socket to another path")]
+    InUse(PathBuf),
+    /// Something that is no socket is in the way.
+    #[error("{0} is in the way of the control socket and is not a socket; remove it or set control.socket")]
+    NotASocket(PathBuf),
+    /// The system refuses.
+    #[error("cannot create control socket {path}: {source}")]
+    Io {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// The client is gone; what was being done for it may stop.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the client is gone")]
+pub struct Gone;
+
+impl From<Gone> for Failure {
+    fn from(gone: Gone) -> Self {
+        Failure::other(gone)
+    }
+}
+
+/// Where a handler puts rows and events. Cheap to clone. Lines are serialised on the handler's side.
+#[derive(Clone, Debug)]
+pub struct Replies(mpsc::Sender<Vec<u8>>);
+
+/// [`Reply`] with anything inside.
+#[derive(Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Line<'l, T: ?Sized> {
+    Row(&'l T),
+    Event(&'l T),
+}
+
+impl Replies {
+    /// A row; waits while the client is behind.
+    pub async fn row<T: Serialize + Sync>(&self, row: &T) -> Result<(), Gone> {
+        self.send(line(&Line::Row(row))).await
+    }
+
+    /// An event; waits while the client is behind.
+    pub async fn event<T: Serialize + Sync>(&self, event: &T) -> Result<(), Gone> {
+        self.send(line(&Line::Event(event))).await
+    }
+
+    async fn send(&self, line: Vec<u8>) -> Result<(), Gone> {
+        self.0.send(line).await.map_err(|_| Gone)
+    }
+
+    /// For very many rows, from a thread that may block.
+    pub fn bulk(&self) -> Bulk {
+        Bulk { replies: self.0.clone(), lines: Vec::new() }
+    }
+}
+
+/// Collects rows while the client is behind, and hands them on at once while it waits.
+#[derive(Debug)]
+pub struct Bulk {
+    replies: mpsc::Sender<Vec<u8>>,
+    lines: Vec<u8>,
+}
+
+impl Bulk {
+    /// A row. Blocks while the client is behind. False: it is gone.
+    pub fn row<T: Serialize>(&mut self, row: &T) -> bool {
+        self.lines.append(&mut line(&Line::Row(row)));
+        let is_waited_for = self.replies.capacity() == self.replies.max_capacity();
+        if is_waited_for || self.lines.len() >= BULK_BYTES { self.flush() } else { true }
+    }
+
+    /// Hands on what is left.
+    pub fn flush(&mut self) -> bool {
+        self.lines.is_empty() || self.replies.blocking_send(std::mem::take(&mut self.lines)).is_ok()
+    }
+}
+
+fn line<T: Serialize>(value: &T) -> Vec<u8> {
+    // Our own types with text keys: serialising them cannot fail.
+    let mut line = serde_json::to_vec(value).unwrap_or_default();
+    line.push(b'\n');
+    line
+}
+
+fn to_value<T: Serialize>(value: &T) -> Value {
+    serde_json::to_value(value).unwrap_or_default()
+}
+
+/// Serialises what a handler returns as `done`.
+pub fn done<T: Serialize>(value: &T) -> Result<Value, Failure> {
+    Ok(to_value(value))
+}
+
+/// Answers requests.
+pub trait Handler: Clone + Send + Sync + 'static {
+    /// Answers one; what it returns is the last line. Dropped when the client goes away.
+    fn handle(&self, request: Request, replies: Replies) -> impl Future<Output = Result<Value, Failure>> + Send;
+}
+
+/// The listening socket; the file is removed when this is dropped.
+#[derive(Debug)]
+pub struct Server {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Server {
+    /// Creates the socket (0600), in place of one that a dead process has left behind.
+    pub async fn bind(path: &Path) -> Result<Self, ControlError> {
+        let failed = |source| ControlError::Io { path: path.to_owned(), source };
+        let len = path.as_os_str().as_bytes().len();
+        // Bound under another name first, see below.
+        let new = path.with_extension("new");
+        if len.max(new.as_os_str().as_bytes().len()) >= MAX_PATH {
+            return Err(ControlError::PathTooLong { path: path.to_owned(), len, max: MAX_PATH - 1 });
+        }
+        match tokio::fs::symlink_metadata(path).await {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed(error)),
+            Ok(found) if !std::os::unix::fs::FileTypeExt::is_socket(&found.file_type()) => {
+                return Err(ControlError::NotASocket(path.to_owned()));
+            }
+            Ok(_) if UnixStream::connect(path).await.is_ok() => return Err(ControlError::InUse(path.to_owned())),
+            Ok(_) => {}
+        }
+        // Nobody can connect before it is closed to others, and a stale one is replaced in one step.
+        let _ = tokio::fs::remove_file(&new).await;
+        let listener = UnixListener::bind(&new).map_err(failed)?;
+        tokio::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o600)).await.map_err(failed)?;
+        tokio::fs::rename(&new, path).await.map_err(failed)?;
+        Ok(Self { listener, path: path.to_owned() })
+    }
+
+    /// Serves until this future is dropped.
+    pub async fn serve<H: Handler>(self, handler: H) {
+        let places = Arc::new(Semaphore::new(MAX_CLIENTS));
+        let mut clients = JoinSet::new();
+        loop {
+            tokio::select! {
+                Some(_) = clients.join_next() => {}
+                accepted = self.listener.accept() => match accepted {
+                    Ok((stream, _)) => match Arc::clone(&places).try_acquire_owned() {
+                        Ok(place) => {
+                            let handler = handler.clone();
+                            clients.spawn(async move {
+                                serve_client(stream, handler).await;
+                                drop(place);
+                            });
+                        }
+                        Err(_) => turn_away(stream),
+                    },
+                    Err(error) => {
+                        tracing::warn!(%error, "control socket does not accept");
+                        // Out of file descriptors, most likely: it would fail again at once.
+                        tokio::time::sleep(Duration::from_secs(1)).await;
+                    }
+                },
+            }
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// One line that fits into the socket's buffer, without waiting.
+fn turn_away(stream: UnixStream) {
+    let failure = Failure::busy(format_args!("{MAX_CLIENTS} clients are being served; try again"));
+    let _ = stream.try_write(&line(&Reply::Error(failure)));
+}
+
+async fn serve_client<H: Handler>(stream: UnixStream, handler: H) {
+    let (read, write) = stream.into_split();
+    let mut reader = BufReader::new(read);
+    let (replies, waiting) = mpsc::channel(REPLIES);
+    let writer = write_replies(write, waiting);
+    let requests = async move {
+        loop {
+            let request = match timeout(IDLE_TIMEOUT, read_request(&mut reader)).await {
+                Err(_) | Ok(Ok(None) | Err(ReadError::Io)) => return,
+                Ok(Ok(Some(request))) => request,
+                Ok(Err(ReadError::Malformed(message))) => {
+                    // Where the next line begins is unknown.
+                    let _ = replies.send(line(&Reply::Error(Failure::data(message)))).await;
+                    return;
+                }
+            };
+            let last = match handler.handle(request, Replies(replies.clone())).await {
+                Ok(done) => Reply::Done(done),
+                Err(failure) => Reply::Error(failure),
+            };
+            if replies.send(line(&last)).await.is_err() {
+                return;
+            }
+        }
+    };
+    // The writer ends when the client is gone, which drops the request under way; or when all is said.
+    let mut requests = std::pin::pin!(requests);
+    let mut writer = std::pin::pin!(writer);
+    tokio::select! {
+        () = &mut writer => {}
+        () = &mut requests => writer.await,
+    }
+}
+
+enum ReadError {
+    Io,
+    Malformed(String),
+}
+
+/// The next request; `None` at the end.
+async fn read_request(reader: &mut (impl AsyncBufReadExt + Unpin)) -> Result<Option<Request>, ReadError> {
+    let mut line = Vec::new();
+    let mut limited = reader.take(MAX_REQUEST_LINE as u64 + 1);
+    limited.read_until(b'\n', &mut line).await.map_err(|_| ReadError::Io)?;
+    if line.is_empty() {
+        return Ok(None);
+    }
+    if line.len() > MAX_REQUEST_LINE {
+        return Err(ReadError::Malformed(format!("request of more than {MAX_REQUEST_LINE} bytes")));
+    }
+    serde_json::from_slice(&line).map(Some).map_err(|error| ReadError::Malformed(format!("malformed request: {error}")))
+}
+
+/// Writes what comes, in one go where more is waiting. Ends when all senders are gone or the client is.
+async fn write_replies(write: OwnedWriteHalf, mut waiting: mpsc::Receiver<Vec<u8>>) {
+    let mut out = BufWriter::with_capacity(64 * 1024, write);
+    while let Some(line) = waiting.recv().await {
+        let idle = waiting.is_empty();
+        let writing = async {
+            out.write_all(&line).await?;
+            if idle { out.flush().await } else { Ok(()) }
+        };
+        if !matches!(timeout(WRITE_TIMEOUT, writing).await, Ok(Ok(()))) {
+            return;
+        }
+    }
+    let _ = timeout(WRITE_TIMEOUT, out.flush()).await;
+}
+
+#[cfg(test)]
+#[path = "server/tests.rs"]
+mod tests;

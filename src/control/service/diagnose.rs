@@ -1,0 +1,213 @@
+//! Why is my CID (not) found? Asks the closest servers one by one, and dials the providers that they name.
+
+use super::{
+    super::{
+        protocol::{Failure, Finding, Verdict},
+        server::Replies,
+    },
+    Parts, parse, texts,
+};
+use crate::{
+    kad::{Dht, PeerInfo, keyspace::Key},
+    provide::verify::{Asked, ask_closest, dialable},
+};
+use futures::StreamExt;
+use libp2p::PeerId;
+use std::collections::BTreeMap;
+
+/// Providers that are dialled at most, and those that are dialled at the same time.
+const DIAL_MAX: usize = 20;
+const PARALLEL_DIALS: usize = 10;
+/// Records of our own store that are looked at.
+const LOCAL_MAX: usize = 100;
+
+/// What is known of a provider.
+#[derive(Debug, Default)]
+struct Known {
+    addrs: Vec<libp2p::Multiaddr>,
+    named_by: u64,
+    age_s: Option<u64>,
+}
+
+impl Known {
+    fn learn(&mut self, addrs: impl IntoIterator<Item = libp2p::Multiaddr>) {
+        for addr in addrs {
+            if !self.addrs.contains(&addr) {
+                self.addrs.push(addr);
+            }
+        }
+    }
+}
+
+/// The sums that the verdict rests on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Sums {
+    /// Servers asked, and those that answered, hold a record.
+    asked: usize,
+    answered: usize,
+    holding: usize,
+    /// Providers in all, those with addresses, those that can be dialled.
+    providers: usize,
+    with_addresses: usize,
+    dialable: usize,
+    /// This node announces the CID itself.
+    own: bool,
+}
+
+pub(super) async fn diagnose(parts: &Parts, cid: &str, replies: Replies) -> Result<Verdict, Failure> {
+    let multihash = parse(cid)?.hash().to_bytes();
+    let place = Key::for_content(&multihash);
+    let mut sums = Sums::default();
+    let mut providers: BTreeMap<PeerId, Known> = BTreeMap::new();
+    let (wan, lan) =
+        tokio::join!(ask_closest(&parts.node, Dht::Wan, &multihash), ask_closest(&parts.node, Dht::Lan, &multihash));
+    for asked in wan.into_iter().chain(lan) {
+        sums.asked += 1;
+        replies.row(&server_row(&asked, &place)).await?;
+        let Ok(named) = asked.answer else { continue };
+        sums.answered += 1;
+        sums.holding += usize::from(!named.is_empty());
+        for provider in named {
+            let known = providers.entry(provider.id).or_default();
+            known.named_by += 1;
+            known.learn(provider.addrs);
+        }
+    }
+    let now = parts.clock.wall();
+    for record in parts.store.records.providers(&multihash, LOCAL_MAX, 0).await {
+        let known = providers.entry(record.peer).or_default();
+        known.age_s = Some(now.since(record.received).as_secs());
+        known.learn(record.addrs);
+    }
+    let own = parts.node.peer_id();
+    let provided = parts.store.provided.clone();
+    let announced = tokio::task::spawn_blocking(move || provided.get(&multihash)).await.map_err(Failure::other)?;
+    if let Some(announced) = announced {
+        sums.own = true;
+        if let Some(known) = providers.get_mut(&own) {
+            known.age_s = announced.announced.map(|at| now.since(at).as_secs());
+        }
+    }
+    let mut dials = futures::stream::iter(providers.into_iter().take(DIAL_MAX))
+        .map(|(peer, known)| dial(parts, peer, known))
+        .buffered(PARALLEL_DIALS);
+    while let Some(row) = dials.next().await {
+        if let Finding::Provider { addresses, dialable, .. } = &row {
+            sums.providers += 1;
+            sums.with_addresses += usize::from(!addresses.is_empty());
+            sums.dialable += usize::from(*dialable);
+        }
+        replies.row(&row).await?;
+    }
+    Ok(verdict(&sums))
+}
+
+fn server_row(asked: &Asked, place: &Key) -> Finding {
+    let named = |providers: &Vec<PeerInfo>| texts(providers.iter().map(|provider| provider.id));
+    Finding::Server {
+        dht: asked.dht.name().into(),
+        peer: asked.server.id.to_string(),
+        cpl: Key::for_peer(&asked.server.id).common_prefix_length(place),
+        providers: asked.answer.as_ref().ok().map(named),
+        error: asked.answer.as_ref().err().map(ToString::to_string),
+    }
+}
+
+async fn dial(parts: &Parts, peer: PeerId, known: Known) -> Finding {
+    let outcome = if peer == parts.node.peer_id() && parts.config.provide.addresses.is_empty() {
+        // Nobody can dial himself; that others can, only they know.
+        Ok(None)
+    } else if known.addrs.is_empty() {
+        // The record has none, but somebody may know the peer.
+        match parts.node.find_peer(&peer, None).await {
+            Some(found) => dialable(&parts.node, &found).await.map(Some).map_err(|error| error.to_string()),
+            None => Err("no addresses in the records, and nobody knows the peer".to_owned()),
+        }
+    } else {
+        let info = PeerInfo { id: peer, addrs: known.addrs.clone() };
+        dialable(&parts.node, &info).await.map(Some).map_err(|error| error.to_string())
+    };
+    Finding::Provider {
+        peer: peer.to_string(),
+        addresses: texts(&known.addrs),
+        named_by: known.named_by,
+        age_s: known.age_s,
+        dialable: outcome.is_ok(),
+        dial_ms: outcome.as_ref().ok().and_then(|took| u64::try_from((*took)?.as_millis()).ok()),
+        error: outcome.err(),
+    }
+}
+
+fn verdict(sums: &Sums) -> Verdict {
+    let &Sums { asked, answered, holding, providers, with_addresses, dialable, own } = sums;
+    let judge = |ok: bool, verdict: String, next: Option<&str>| Verdict { ok, verdict, next: next.map(str::to_owned) };
+    if asked == 0 && providers == 0 {
+        let next = "connect it to a network: `dhtstore connect MULTIADDR`, or set bootstrap";
+        return judge(false, "this node knows no servers, so nobody can be asked".into(), Some(next));
+    }
+    if asked > 0 && answered == 0 {
+        let next = "see `dhtstore peers` and the log: is the network cut off?";
+        return judge(false, format!("none of the {asked} closest servers answers"), Some(next));
+    }
+    if providers == 0 {
+        let next = if own {
+            "this node has it in its list but the servers do not: `dhtstore reprovide`, then ask again"
+        } else {
+            "announce it where the content is: `ipfs routing provide CID` on a Kubo node, or `dhtstore provide CID`; if it was \
+             announced before, the records have outlived their ttl"
+        };
+        return judge(
+            false,
+            format!("no records: {answered} of the {asked} closest servers answer, none holds one"),
+            Some(next),
+        );
+    }
+    let held = match (asked, holding) {
+        (0, _) => "held by this node alone".to_owned(),
+        _ => format!("held by {holding} of the {asked} closest servers"),
+    };
+    if dialable > 0 {
+        let next = (asked > 0 && holding == 0)
+            .then_some("only this node holds the record: others that look it up will not find it; announce it again");
+        let found = asked == 0 || holding > 0;
+        let what = if found { "found and dialable" } else { "not found by others" };
+        return judge(found, format!("{what}: {held}, {dialable} of {providers} providers can be dialled"), next);
+    }
+    if with_addresses == 0 {
+        let next =
+            "the providers must announce again, with addresses that others can reach (on Kubo: Addresses.Announce)";
+        return judge(false, format!("records without addresses: {held}, {providers} providers"), Some(next));
+    }
+    let next =
+        "the providers are offline, or behind a NAT or firewall: check that their port is open and what they announce";
+    judge(false, format!("found but not dialable: {held}, none of {providers} providers can be dialled"), Some(next))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(sums: Sums) -> (bool, String) {
+        let verdict = verdict(&sums);
+        assert!(verdict.ok || verdict.next.is_some(), "a failure says what to do next");
+        (verdict.ok, verdict.verdict)
+    }
+
+    #[test]
+    fn each_case_has_its_verdict() {
+        let asked = Sums { asked: 20, answered: 18, ..Sums::default() };
+        let held = Sums { holding: 15, providers: 2, ..asked };
+        for (sums, ok, words) in [
+            (Sums::default(), false, "knows no servers"),
+            (Sums { asked: 20, ..Sums::default() }, false, "none of the 20 closest servers answers"),
+            (asked, false, "no records"),
+            (held, false, "records without addresses"),
+            (Sums { with_addresses: 2, ..held }, false, "found but not dialable"),
+            (Sums { with_addresses: 2, dialable: 1, ..held }, true, "found and dialable"),
+            (Sums { holding: 0, with_addresses: 2, dialable: 1, ..held }, false, "not found by others"),
+        ] {
+            let (found, verdict) = said(sums);
+            assert!(found == ok && verdict.contains(words), "{sums:?}: {verdict}");
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Asking the network: providers, peers, closest servers; connecting.
+
+use super::{
+    super::{
+        protocol::{Closest, Failure, Peer},
+        server::{Replies, done},
+    },
+    Parts, Query, parse, provider_addresses, texts, to_peer,
+};
+use crate::{
+    kad::{Dht, keyspace::Key},
+    node::query::Event,
+    provide::cids,
+};
+use libp2p::{Multiaddr, PeerId};
+use serde_json::Value;
+use std::collections::HashSet;
+
+/// Providers that one query returns at most.
+pub(super) const PROVIDERS_MAX: usize = 10_000;
+
+pub(super) async fn providers(parts: &Parts, cid: &str, limit: usize, replies: Replies) -> Result<Value, Failure> {
+    let multihash = parse(cid)?.hash().to_bytes();
+    let mut query = Query::start(|events| parts.node.find_providers(&multihash, limit, Some(events)));
+    let mut seen: HashSet<String> = HashSet::new();
+    while let Some(event) = query.event().await {
+        replies.event(&event).await?;
+        // Shown as they are found; not before they come with an address, since the next answer may bring one.
+        if let Event::Provider { provider, addresses, .. } = event
+            && !addresses.is_empty()
+            && seen.len() < limit
+            && seen.insert(provider.clone())
+        {
+            replies.row(&Peer { peer: provider, addresses }).await?;
+        }
+    }
+    let found = query.finish(&replies).await?;
+    for peer in &found {
+        if seen.len() < limit && seen.insert(peer.id.to_string()) {
+            replies.row(&to_peer(peer)).await?;
+        }
+    }
+    done(&seen.len())
+}
+
+/// What this node itself would answer.
+pub(super) async fn local_providers(
+    parts: &Parts,
+    cid: &str,
+    limit: usize,
+    replies: Replies,
+) -> Result<Value, Failure> {
+    let multihash = parse(cid)?.hash().to_bytes();
+    let own = {
+        let (provided, multihash) = (parts.store.provided.clone(), multihash.clone());
+        tokio::task::spawn_blocking(move || provided.contains(&multihash)).await.map_err(Failure::other)?
+    };
+    let mut count = 0usize;
+    if own {
+        let peer = Peer { peer: parts.node.peer_id().to_string(), addresses: provider_addresses(parts) };
+        replies.row(&peer).await?;
+        count += 1;
+    }
+    for provider in parts.store.records.providers(&multihash, limit - count, u64::from(parts.clock.wall().0)).await {
+        replies.row(&Peer { peer: provider.peer.to_string(), addresses: texts(&provider.addrs) }).await?;
+        count += 1;
+    }
+    done(&count)
+}
+
+pub(super) async fn peer(parts: &Parts, peer: &str, replies: Replies) -> Result<Value, Failure> {
+    let id: PeerId = peer.parse().map_err(|error| Failure::data(format_args!("{peer}: not a peer id: {error}")))?;
+    let found = Query::start(|events| parts.node.find_peer(&id, Some(events))).finish(&replies).await?;
+    match found {
+        Some(peer) => {
+            replies.row(&to_peer(&peer)).await?;
+            done(&1)
+        }
+        None => done(&0),
+    }
+}
+
+pub(super) async fn closest(parts: &Parts, key: &str, replies: Replies) -> Result<Value, Failure> {
+    let target = cids::parse_key(key).map_err(|error| Failure::data(format_args!("{key}: {error}")))?;
+    let place = cids::place(&target);
+    let mut count = 0usize;
+    for dht in Dht::ALL {
+        if parts.node.table(dht).is_empty() {
+            continue;
+        }
+        let query = Query::start(|events| parts.node.closest_peers(dht, &target, Some(events)));
+        let found = query.finish(&replies).await?;
+        for peer in found.peers {
+            let server = Key::for_peer(&peer.id);
+            let row = Closest {
+                dht: dht.name().into(),
+                peer: peer.id.to_string(),
+                cpl: server.common_prefix_length(&place),
+                distance: xor(&server, &place),
+                addresses: texts(&peer.addrs),
+            };
+            replies.row(&row).await?;
+            count += 1;
+        }
+    }
+    done(&count)
+}
+
+/// XOR distance, base16.
+fn xor(a: &Key, b: &Key) -> String {
+    a.as_bytes().iter().zip(b.as_bytes()).map(|(a, b)| format!("{:02x}", a ^ b)).collect()
+}
+
+pub(super) async fn connect(parts: &Parts, address: &str) -> Result<Value, Failure> {
+    let addr: Multiaddr =
+        address.parse().map_err(|error| Failure::data(format_args!("{address}: not a multiaddr: {error}")))?;
+    let peer = parts.node.connect(addr).await.map_err(|error| Failure::other(format_args!("{address}: {error}")))?;
+    done(&Peer { peer: peer.to_string(), addresses: vec![address.to_owned()] })
+}

@@ -1,0 +1,151 @@
+//! Encoding: what does not change between answers is encoded once and copied. Fields stand in the order of their
+//! numbers, absent where they are empty, as go writes them.
+
+use super::{MessageType, field};
+use crate::kad::frame::{MAX_WRITE, put_varint, varint_len};
+use bytes::Bytes;
+use libp2p::{Multiaddr, PeerId};
+
+/// At most this many bytes of addresses are written per peer (design: a 16 KiB message must hold 20).
+pub const MAX_ADDRESS_BYTES: usize = 512;
+
+/// Bytes of an answer that closer peers leave to providers, if there are providers to fill them.
+pub const MIN_PROVIDER_BYTES: usize = 4 * 1024;
+
+/// The body of a `Peer` submessage, encoded once and copied into every answer that names the peer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct EncodedPeer(Bytes);
+
+impl EncodedPeer {
+    /// At most [`MAX_ADDRESS_BYTES`] of addresses are taken, in order; one that no longer fits is left out.
+    ///
+    /// Addresses are to be given without a trailing `/p2p/<id>`: everybody knows whose they are, and with it an
+    /// answer is nearly twice as long.
+    pub fn new<'m>(peer: &PeerId, addrs: impl IntoIterator<Item = &'m Multiaddr>) -> Self {
+        let mut body = Vec::with_capacity(128);
+        put_bytes(&mut body, field::PEER_ID, &peer.to_bytes());
+        let mut room = MAX_ADDRESS_BYTES;
+        for addr in addrs {
+            let bytes: &[u8] = addr.as_ref();
+            let size = bytes_len(bytes.len());
+            if size <= room {
+                room -= size;
+                put_bytes(&mut body, field::PEER_ADDRS, bytes);
+            }
+        }
+        Self(body.into())
+    }
+
+    /// The submessage's body, without tag and length.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Bytes that it takes in a message.
+    fn size(&self) -> usize {
+        bytes_len(self.0.len())
+    }
+}
+
+/// FIND_NODE, GET_PROVIDERS, GET_VALUE, PING: a framed request with a key only.
+///
+/// As long as the key and some ten bytes: a server that keeps to the specification takes 80 bytes of key.
+pub fn request(kind: MessageType, key: &[u8]) -> Bytes {
+    let mut body = start(kind, key.len() + 8);
+    put_nonempty(&mut body, field::KEY, key);
+    framed(body)
+}
+
+/// A framed ADD_PROVIDER.
+pub fn add_provider(multihash: &[u8], provider: &EncodedPeer) -> Bytes {
+    let mut body = start(MessageType::AddProvider, multihash.len() + provider.size() + 8);
+    put_nonempty(&mut body, field::KEY, multihash);
+    put_bytes(&mut body, field::PROVIDER_PEERS, provider.as_bytes());
+    framed(body)
+}
+
+/// A framed PUT_VALUE, request and answer alike (VAL-4). `record` is a whole `Record` submessage body.
+pub fn put_value(key: &[u8], record: &[u8]) -> Bytes {
+    let mut body = start(MessageType::PutValue, key.len() + record.len() + 16);
+    put_nonempty(&mut body, field::KEY, key);
+    put_bytes(&mut body, field::RECORD, record);
+    framed(body)
+}
+
+/// A framed answer. `record` is a whole `Record` submessage body. Peers beyond [`MAX_WRITE`] are left out from the end.
+///
+/// The record goes first. Closer peers get what it leaves, less [`MIN_PROVIDER_BYTES`] or what the providers need if
+/// that is less; providers get the rest. A record or key that alone is over the limit is left out.
+pub fn answer<'p>(
+    kind: MessageType,
+    key: &[u8],
+    record: Option<&[u8]>,
+    providers: impl IntoIterator<Item = &'p EncodedPeer>,
+    closer: impl IntoIterator<Item = &'p EncodedPeer>,
+) -> Bytes {
+    let mut body = start(kind, MAX_WRITE);
+    // The length prefix counts, too: nobody has to know whether a peer's limit is meant with or without it.
+    let limit = MAX_WRITE - varint_len(MAX_WRITE);
+    if body.len() + bytes_len(key.len()) <= limit {
+        put_nonempty(&mut body, field::KEY, key);
+    }
+    if let Some(record) = record.filter(|record| body.len() + bytes_len(record.len()) <= limit) {
+        put_bytes(&mut body, field::RECORD, record);
+    }
+
+    let (mut fitting, mut wanted) = (Vec::new(), 0);
+    for provider in providers {
+        if wanted + provider.size() > limit {
+            break;
+        }
+        wanted += provider.size();
+        fitting.push(provider);
+    }
+    let closer_limit = limit.saturating_sub(wanted.min(MIN_PROVIDER_BYTES));
+    put_fitting(&mut body, closer_limit, field::CLOSER_PEERS, closer);
+    put_fitting(&mut body, limit, field::PROVIDER_PEERS, fitting);
+    framed(body)
+}
+
+/// Appends peers until the first that would make the body longer than `limit`.
+fn put_fitting<'p>(body: &mut Vec<u8>, limit: usize, list: u32, peers: impl IntoIterator<Item = &'p EncodedPeer>) {
+    for peer in peers {
+        if body.len() + peer.size() > limit {
+            return;
+        }
+        put_bytes(body, list, peer.as_bytes());
+    }
+}
+
+fn start(kind: MessageType, capacity: usize) -> Vec<u8> {
+    let mut body = Vec::with_capacity(capacity.min(MAX_WRITE));
+    if kind != MessageType::PutValue {
+        put_varint(&mut body, u64::from(field::TYPE << 3));
+        put_varint(&mut body, kind as u64);
+    }
+    body
+}
+
+fn put_nonempty(body: &mut Vec<u8>, number: u32, bytes: &[u8]) {
+    if !bytes.is_empty() {
+        put_bytes(body, number, bytes);
+    }
+}
+
+fn put_bytes(body: &mut Vec<u8>, number: u32, bytes: &[u8]) {
+    put_varint(body, u64::from(number << 3 | 2));
+    put_varint(body, bytes.len() as u64);
+    body.extend_from_slice(bytes);
+}
+
+/// Size of a field of `length` bytes: every field number in use has a tag of one byte.
+fn bytes_len(length: usize) -> usize {
+    1 + varint_len(length) + length
+}
+
+fn framed(body: Vec<u8>) -> Bytes {
+    let mut frame = Vec::with_capacity(body.len() + varint_len(body.len()));
+    put_varint(&mut frame, body.len() as u64);
+    frame.extend_from_slice(&body);
+    frame.into()
+}

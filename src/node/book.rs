@@ -1,0 +1,227 @@
+//! What we know of connected peers, and of those that left lately: identify, addresses, round-trip times.
+
+use crate::kad::{Dht, PeerInfo};
+use libp2p::{Multiaddr, PeerId, StreamProtocol, swarm::ConnectionId};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+/// How long a peer is remembered after its last connection ended: long enough for a look-up that heard of it to
+/// ask again, short enough that its addresses are not stale.
+const KEPT: Duration = Duration::from_secs(15 * 60);
+
+/// Peers remembered without a connection, about 1 KB each.
+const MAX_LEFT: usize = 10_000;
+
+/// Addresses kept of one peer's identify message; those of real nodes fit easily.
+pub(crate) const MAX_ADDRESSES: usize = 32;
+
+/// Protocols kept of one peer's identify message. Kubo has about 15.
+const MAX_PROTOCOLS: usize = 64;
+
+/// Characters kept of an agent's name.
+const MAX_AGENT: usize = 128;
+
+/// One connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Connection {
+    pub(crate) id: ConnectionId,
+    /// Where the peer is, as we see it.
+    pub(crate) address: Multiaddr,
+    pub(crate) inbound: bool,
+    pub(crate) since: Duration,
+}
+
+/// What is known of one peer.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Known {
+    pub(crate) connections: Vec<Connection>,
+    pub(crate) agent: Option<String>,
+    pub(crate) protocols: Vec<StreamProtocol>,
+    /// As it said by identify; not filtered by scope.
+    pub(crate) addrs: Vec<Multiaddr>,
+    pub(crate) ping: Option<Duration>,
+    left: Option<Duration>,
+}
+
+impl Known {
+    /// Whether the peer is a server of `dht`.
+    pub(crate) fn serves(&self, dht: Dht) -> bool {
+        self.protocols.contains(&dht.protocol())
+    }
+}
+
+/// The book. Bounded by the connection limits and [`MAX_LEFT`]. Times are monotonic.
+#[derive(Debug, Default)]
+pub(crate) struct Book {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    peers: HashMap<PeerId, Known>,
+    /// Who left when, oldest first. An entry counts only if `Known::left` still says the same.
+    left: VecDeque<(PeerId, Duration)>,
+}
+
+impl Inner {
+    fn forget(&mut self, now: Duration) {
+        while let Some(&(peer, at)) = self.left.front() {
+            let expired = now.saturating_sub(at) >= KEPT;
+            if !expired && self.left.len() <= MAX_LEFT {
+                break;
+            }
+            self.left.pop_front();
+            if self.peers.get(&peer).is_some_and(|known| known.left == Some(at)) {
+                self.peers.remove(&peer);
+            }
+        }
+    }
+}
+
+impl Book {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn connected(&self, peer: PeerId, connection: Connection) {
+        let mut inner = self.lock();
+        let known = inner.peers.entry(peer).or_default();
+        known.left = None;
+        known.connections.push(connection);
+    }
+
+    pub(crate) fn disconnected(&self, peer: &PeerId, id: ConnectionId, now: Duration) {
+        let mut inner = self.lock();
+        let Some(known) = inner.peers.get_mut(peer) else { return };
+        known.connections.retain(|connection| connection.id != id);
+        if known.connections.is_empty() {
+            known.left = Some(now);
+            known.ping = None;
+            inner.left.push_back((*peer, now));
+        }
+        inner.forget(now);
+    }
+
+    /// Takes over what the peer says of itself. Nothing is kept of a peer that is not connected.
+    pub(crate) fn identified(
+        &self,
+        peer: &PeerId,
+        agent: &str,
+        protocols: &[StreamProtocol],
+        addrs: Vec<Multiaddr>,
+    ) -> Option<Known> {
+        let mut inner = self.lock();
+        let known = inner.peers.get_mut(peer)?;
+        known.agent = Some(agent.chars().filter(|c| !c.is_control()).take(MAX_AGENT).collect());
+        known.protocols = protocols.iter().take(MAX_PROTOCOLS).cloned().collect();
+        // Both of ours count wherever they stand in the list.
+        for dht in Dht::ALL {
+            if protocols.contains(&dht.protocol()) && !known.protocols.contains(&dht.protocol()) {
+                known.protocols.push(dht.protocol());
+            }
+        }
+        known.addrs = addrs;
+        known.addrs.truncate(MAX_ADDRESSES);
+        Some(known.clone())
+    }
+
+    pub(crate) fn pinged(&self, peer: &PeerId, took: Duration) {
+        if let Some(known) = self.lock().peers.get_mut(peer) {
+            known.ping = Some(took);
+        }
+    }
+
+    /// The addresses of a peer that is or was lately connected, as far as it told us.
+    pub(crate) fn addresses(&self, peer: &PeerId) -> Option<PeerInfo> {
+        let inner = self.lock();
+        let known = inner.peers.get(peer).filter(|known| !known.addrs.is_empty())?;
+        Some(PeerInfo { id: *peer, addrs: known.addrs.clone() })
+    }
+
+    /// Everybody who is connected.
+    pub(crate) fn connected_peers(&self) -> Vec<(PeerId, Known)> {
+        let inner = self.lock();
+        let connected = inner.peers.iter().filter(|(_, known)| !known.connections.is_empty());
+        connected.map(|(peer, known)| (*peer, known.clone())).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connection(id: usize) -> Connection {
+        Connection {
+            id: ConnectionId::new_unchecked(id),
+            address: "/ip4/127.0.0.1/tcp/1".parse().unwrap(),
+            inbound: true,
+            since: Duration::ZERO,
+        }
+    }
+
+    fn meet(book: &Book, peer: PeerId, id: usize) {
+        book.connected(peer, connection(id));
+        let addrs = vec!["/ip4/127.0.0.1/tcp/4001".parse().unwrap()];
+        book.identified(&peer, "test/1", &[Dht::Wan.protocol()], addrs).unwrap();
+    }
+
+    #[test]
+    fn a_peer_is_remembered_for_a_while_after_it_left() {
+        let book = Book::default();
+        let (a, b) = (PeerId::random(), PeerId::random());
+        meet(&book, a, 1);
+        book.disconnected(&a, ConnectionId::new_unchecked(1), Duration::from_secs(10));
+        assert!(book.addresses(&a).is_some());
+        assert!(book.connected_peers().is_empty());
+        meet(&book, b, 2);
+        book.disconnected(&b, ConnectionId::new_unchecked(2), Duration::from_secs(10) + KEPT);
+        assert!(book.addresses(&a).is_none());
+        assert!(book.addresses(&b).is_some());
+    }
+
+    #[test]
+    fn a_peer_that_came_back_is_not_forgotten() {
+        let book = Book::default();
+        let (a, b) = (PeerId::random(), PeerId::random());
+        meet(&book, a, 1);
+        book.disconnected(&a, ConnectionId::new_unchecked(1), Duration::ZERO);
+        meet(&book, a, 2);
+        meet(&book, b, 3);
+        book.disconnected(&b, ConnectionId::new_unchecked(3), KEPT * 2);
+        assert!(book.addresses(&a).is_some());
+        assert_eq!(book.connected_peers().len(), 1);
+    }
+
+    #[test]
+    fn the_book_is_bounded() {
+        let book = Book::default();
+        for id in 0..MAX_LEFT + 50 {
+            let peer = PeerId::random();
+            book.connected(peer, connection(id));
+            book.disconnected(&peer, ConnectionId::new_unchecked(id), Duration::ZERO);
+        }
+        let inner = book.lock();
+        assert_eq!(inner.peers.len(), MAX_LEFT);
+        assert_eq!(inner.left.len(), MAX_LEFT);
+    }
+
+    #[test]
+    fn what_a_peer_says_is_cut_to_size() {
+        let book = Book::default();
+        let peer = PeerId::random();
+        book.connected(peer, connection(1));
+        let protocols: Vec<_> = (0..500)
+            .map(|n| StreamProtocol::try_from_owned(format!("/p/{n}")).unwrap())
+            .chain([Dht::Lan.protocol()])
+            .collect();
+        let addrs = vec!["/ip4/127.0.0.1/tcp/4001".parse().unwrap(); 100];
+        let known = book.identified(&peer, &"x".repeat(10_000), &protocols, addrs).unwrap();
+        assert_eq!(known.agent.as_deref().map(str::len), Some(MAX_AGENT));
+        assert_eq!(known.addrs.len(), MAX_ADDRESSES);
+        assert!(known.protocols.len() <= MAX_PROTOCOLS + 2);
+        assert!(known.serves(Dht::Lan) && !known.serves(Dht::Wan));
+    }
+}

@@ -1,0 +1,110 @@
+//! Streams kept for the next request: at most one per peer and DHT.
+
+use crate::kad::Dht;
+use futures::{AsyncRead, AsyncWriteExt, FutureExt};
+use libp2p::{PeerId, Stream};
+use std::{
+    collections::HashMap,
+    future::poll_fn,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::{sync::Mutex as AsyncMutex, sync::MutexGuard, time::timeout};
+
+/// An idle stream is ended after this time: it keeps its connection open, and js would end it after 10 s anyway.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// How often idle streams are looked for.
+pub(super) const SWEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// Places for streams. Beyond it a request uses a stream of its own.
+const MAX_SLOTS: usize = 4096;
+
+/// Ending a stream may take a round trip; nobody waits for it.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A place for one stream. Holding its lock is what serialises requests.
+#[derive(Debug, Default)]
+pub(super) struct Slot {
+    place: AsyncMutex<Place>,
+}
+
+impl Slot {
+    pub(super) async fn lock(&self) -> MutexGuard<'_, Place> {
+        self.place.lock().await
+    }
+}
+
+/// What is in a place.
+#[derive(Debug, Default)]
+pub(super) struct Place {
+    stream: Option<Stream>,
+    used: Duration,
+}
+
+impl Place {
+    /// Takes the stream out, so that whoever gives up in the middle of an exchange drops it. `None` also if the
+    /// other side has ended it.
+    pub(super) fn take(&mut self) -> Option<Stream> {
+        let mut stream = self.stream.take()?;
+        // Nothing may come on an idle stream: bytes, an end and an error all make it useless.
+        let mut byte = [0; 1];
+        let silent = poll_fn(|cx| Pin::new(&mut stream).poll_read(cx, &mut byte)).now_or_never().is_none();
+        silent.then_some(stream)
+    }
+
+    /// Keeps a stream for the next request.
+    pub(super) fn put(&mut self, stream: Stream, now: Duration) {
+        self.stream = Some(stream);
+        self.used = now;
+    }
+}
+
+/// The pool.
+#[derive(Debug, Default)]
+pub(super) struct Pool {
+    slots: Mutex<HashMap<(PeerId, Dht), Arc<Slot>>>,
+}
+
+impl Pool {
+    /// The place for streams to a peer in a DHT; one that nobody else sees when there are too many.
+    pub(super) fn slot(&self, of: (PeerId, Dht), now: Duration) -> Arc<Slot> {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slot) = slots.get(&of) {
+            return slot.clone();
+        }
+        let slot = Arc::<Slot>::default();
+        if slots.len() >= MAX_SLOTS {
+            sweep(&mut slots, now, IDLE / 4);
+        }
+        if slots.len() < MAX_SLOTS {
+            slots.insert(of, slot.clone());
+        }
+        slot
+    }
+
+    /// Ends streams that nobody used for a while.
+    pub(super) fn sweep(&self, now: Duration) {
+        sweep(&mut self.slots.lock().unwrap_or_else(PoisonError::into_inner), now, IDLE);
+    }
+}
+
+fn sweep(slots: &mut HashMap<(PeerId, Dht), Arc<Slot>>, now: Duration, idle: Duration) {
+    slots.retain(|_, slot| {
+        // Under the lock of the map nobody can take a new reference.
+        if Arc::strong_count(slot) > 1 {
+            return true;
+        }
+        let Ok(mut place) = slot.place.try_lock() else { return true };
+        if place.stream.is_some() && now.saturating_sub(place.used) < idle {
+            return true;
+        }
+        if let Some(mut stream) = place.stream.take() {
+            tokio::spawn(async move {
+                let _ = timeout(CLOSE_TIMEOUT, stream.close()).await;
+            });
+        }
+        false
+    });
+}

@@ -1,0 +1,325 @@
+//! Messages on a stream (MSG-1): a reader whose buffer grows with what has arrived, under a byte budget, and
+//! writes that must move.
+
+use crate::kad::frame::{self, FrameError, Header};
+use futures::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+use tokio::time::timeout;
+
+/// A reader may hold this much without leave: one ordinary request (FIND_NODE 45 bytes, ADD_PROVIDER about 200).
+/// Bounded in all by the number of streams.
+pub(crate) const FREE: usize = 1024;
+
+/// Most that is read at once from a stream that keeps sending: some 80 pipelined ADD_PROVIDERs.
+const MAX_STEP: usize = 16 * 1024;
+
+/// Bytes that all readers together may hold.
+#[derive(Clone, Debug)]
+pub(crate) struct Budget {
+    left: Arc<AtomicUsize>,
+}
+
+impl Budget {
+    pub(crate) fn new(bytes: usize) -> Self {
+        Self { left: Arc::new(AtomicUsize::new(bytes)) }
+    }
+
+    pub(crate) fn lease(&self) -> Lease {
+        Lease { budget: self.clone(), held: 0 }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn left(&self) -> usize {
+        self.left.load(Ordering::Relaxed)
+    }
+}
+
+/// A part of a [`Budget`], given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    budget: Budget,
+    held: usize,
+}
+
+impl Lease {
+    /// Holds `bytes` from now on. False, and nothing changed, if the budget does not allow it.
+    #[must_use]
+    pub(crate) fn resize(&mut self, bytes: usize) -> bool {
+        if bytes > self.held {
+            let more = bytes - self.held;
+            let taken = self.budget.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(more));
+            if taken.is_err() {
+                return false;
+            }
+        } else {
+            self.budget.left.fetch_add(self.held - bytes, Ordering::Relaxed);
+        }
+        self.held = bytes;
+        true
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.budget.left.fetch_add(self.held, Ordering::Relaxed);
+    }
+}
+
+/// Why no message can be read from a stream.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReadError {
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    #[error("too many bytes are being read at once")]
+    OverBudget,
+    #[error("stream ended inside a message")]
+    Truncated,
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// Reads length-prefixed messages. Holds next to nothing while a stream is idle.
+#[derive(Debug)]
+pub(crate) struct FrameReader {
+    buffer: Vec<u8>,
+    /// Consumed bytes at the front of `buffer`.
+    start: usize,
+    /// How much to read next: grows while the stream fills it.
+    step: usize,
+    lease: Lease,
+    max_body: usize,
+}
+
+impl FrameReader {
+    pub(crate) fn new(budget: &Budget, max_body: usize) -> Self {
+        Self { buffer: Vec::new(), start: 0, step: FREE, lease: budget.lease(), max_body }
+    }
+
+    /// The sizes of header and body of the next message, if it has arrived whole.
+    pub(crate) fn message(&self) -> Result<Option<(usize, usize)>, FrameError> {
+        let bytes = self.bytes();
+        Ok(match frame::header(bytes, self.max_body)? {
+            Header::Complete { header, body } if bytes.len() >= header + body => Some((header, body)),
+            _ => None,
+        })
+    }
+
+    /// The body of a message that [`FrameReader::message`] found.
+    pub(crate) fn body(&self, (header, body): (usize, usize)) -> &[u8] {
+        self.bytes().get(header..header + body).unwrap_or_default()
+    }
+
+    /// Goes on behind a message.
+    pub(crate) fn consume(&mut self, (header, body): (usize, usize)) {
+        self.start = (self.start + header + body).min(self.buffer.len());
+        if self.is_empty() {
+            self.buffer.clear();
+            self.start = 0;
+        }
+    }
+
+    /// Nothing of a next message has arrived.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.start == self.buffer.len()
+    }
+
+    /// Gives memory back while nothing is being read.
+    pub(crate) fn release(&mut self) {
+        if self.is_empty() {
+            self.buffer = Vec::new();
+            self.start = 0;
+            self.step = FREE;
+            let _less_always_works = self.lease.resize(0);
+        }
+    }
+
+    /// Reads what is there: how many bytes, 0 at the end of the stream. Nothing is lost if it is not polled to the end.
+    pub(crate) fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &mut (impl AsyncRead + Unpin),
+    ) -> Poll<Result<usize, ReadError>> {
+        self.make_room()?;
+        let end = self.buffer.len();
+        // A limited step keeps the cost of zeroing small; it is what an interface without `unsafe` takes.
+        self.buffer.resize(end + self.step, 0);
+        let polled = Pin::new(stream).poll_read(cx, self.buffer.get_mut(end..).unwrap_or_default());
+        let read = match &polled {
+            Poll::Ready(Ok(n)) => *n,
+            _ => 0,
+        };
+        self.buffer.truncate(end + read);
+        ready!(polled)?;
+        if read == self.step {
+            self.step = (self.step * 2).min(MAX_STEP);
+        }
+        Poll::Ready(Ok(read))
+    }
+
+    /// Reads one message of an answer: `None` if the stream ends before it begins.
+    pub(crate) async fn next(
+        &mut self,
+        stream: &mut (impl AsyncRead + Unpin),
+    ) -> Result<Option<(usize, usize)>, ReadError> {
+        loop {
+            if let Some(message) = self.message()? {
+                return Ok(Some(message));
+            }
+            if std::future::poll_fn(|cx| self.poll_fill(cx, stream)).await? == 0 {
+                return if self.is_empty() { Ok(None) } else { Err(ReadError::Truncated) };
+            }
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        self.buffer.get(self.start..).unwrap_or_default()
+    }
+
+    /// Leave for `step` more bytes, or for the least that helps.
+    fn make_room(&mut self) -> Result<(), ReadError> {
+        if self.start > 0 {
+            self.buffer.drain(..self.start);
+            self.start = 0;
+        }
+        let held = self.buffer.len();
+        if self.lease_for(held + self.step) {
+            self.buffer.reserve_exact(self.step);
+            return Ok(());
+        }
+        self.step = FREE;
+        if self.lease_for(held + self.step) {
+            self.buffer.reserve_exact(self.step);
+            return Ok(());
+        }
+        Err(ReadError::OverBudget)
+    }
+
+    fn lease_for(&mut self, bytes: usize) -> bool {
+        // `capacity` may be larger from before: it counts as long as it is held.
+        let bytes = bytes.max(self.buffer.capacity());
+        self.lease.resize(bytes.saturating_sub(FREE))
+    }
+}
+
+/// Why bytes could not be written.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WriteError {
+    #[error("the peer does not read: nothing moved for {0:?}")]
+    Stalled(Duration),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// Writes all of `bytes`; gives up when nothing moves for `stall`.
+pub(crate) async fn write_moving(
+    stream: &mut (impl AsyncWrite + Unpin),
+    mut bytes: &[u8],
+    stall: Duration,
+) -> Result<(), WriteError> {
+    while !bytes.is_empty() {
+        let written = timeout(stall, stream.write(bytes)).await.map_err(|_| WriteError::Stalled(stall))??;
+        if written == 0 {
+            return Err(io::Error::from(io::ErrorKind::WriteZero).into());
+        }
+        bytes = bytes.get(written..).unwrap_or_default();
+    }
+    Ok(())
+}
+
+/// Flushes; gives up after `stall`.
+pub(crate) async fn flush_moving(stream: &mut (impl AsyncWrite + Unpin), stall: Duration) -> Result<(), WriteError> {
+    timeout(stall, stream.flush()).await.map_err(|_| WriteError::Stalled(stall))??;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::io::Cursor;
+
+    fn framed(body: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut n = body.len();
+        while n >= 0x80 {
+            out.push((n as u8) | 0x80);
+            n >>= 7;
+        }
+        out.push(n as u8);
+        out.extend_from_slice(body);
+        out
+    }
+
+    #[test]
+    fn a_lease_cannot_take_more_than_is_left_and_gives_back() {
+        let budget = Budget::new(100);
+        let mut one = budget.lease();
+        let mut two = budget.lease();
+        assert!(one.resize(80));
+        assert!(!two.resize(21));
+        assert!(two.resize(20));
+        assert_eq!(budget.left(), 0);
+        drop(one);
+        assert!(two.resize(100));
+        drop(two);
+        assert_eq!(budget.left(), 100);
+    }
+
+    #[tokio::test]
+    async fn messages_come_in_order_whatever_their_size() {
+        let bodies = [vec![], vec![1; 10], vec![2; 5000], vec![3; 60_000], vec![4; 1]];
+        let bytes: Vec<u8> = bodies.iter().flat_map(|b| framed(b)).collect();
+        let budget = Budget::new(1 << 20);
+        let mut reader = FrameReader::new(&budget, 64 * 1024);
+        let mut stream = Cursor::new(bytes);
+        for body in &bodies {
+            let at = reader.next(&mut stream).await.unwrap().unwrap();
+            assert_eq!(reader.body(at), &body[..]);
+            reader.consume(at);
+        }
+        assert!(reader.next(&mut stream).await.unwrap().is_none());
+        reader.release();
+        assert_eq!(budget.left(), 1 << 20);
+    }
+
+    #[tokio::test]
+    async fn a_reader_holds_no_more_than_has_arrived_and_a_step() {
+        let budget = Budget::new(1 << 20);
+        let mut reader = FrameReader::new(&budget, 64 * 1024);
+        // Announces 60,000 bytes and sends 100.
+        let mut bytes = framed(&vec![0; 60_000]);
+        bytes.truncate(100);
+        let mut stream = Cursor::new(bytes);
+        assert!(matches!(reader.next(&mut stream).await, Err(ReadError::Truncated)));
+        assert!((1 << 20) - budget.left() <= 2 * FREE);
+    }
+
+    #[tokio::test]
+    async fn a_used_up_budget_refuses_long_messages_only() {
+        let budget = Budget::new(2000);
+        let mut stream = Cursor::new([framed(&[7; 40]), framed(&[8; 30_000])].concat());
+        let mut reader = FrameReader::new(&budget, 64 * 1024);
+        let at = reader.next(&mut stream).await.unwrap().unwrap();
+        assert_eq!(reader.body(at), &[7; 40][..]);
+        reader.consume(at);
+        assert!(matches!(reader.next(&mut stream).await, Err(ReadError::OverBudget)));
+        drop(reader);
+        assert_eq!(budget.left(), 2000);
+    }
+
+    #[tokio::test]
+    async fn a_length_over_the_limit_is_refused_at_once() {
+        let budget = Budget::new(1 << 20);
+        let mut reader = FrameReader::new(&budget, 64 * 1024);
+        let mut stream = Cursor::new(framed(&vec![0; 64 * 1024 + 1]));
+        assert!(matches!(reader.next(&mut stream).await, Err(ReadError::Frame(_))));
+    }
+}

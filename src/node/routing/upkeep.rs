@@ -1,0 +1,235 @@
+//! Keeps the tables filled: saved peers, bootstrap list, refresh (RT-4, RT-7).
+
+use crate::{
+    kad::{Dht, PeerInfo},
+    node::Shared,
+    store::{StoreError, routing::SavedPeer},
+};
+use futures::{StreamExt, stream};
+use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
+use std::{sync::Arc, time::Duration};
+use tokio::time::sleep;
+use tracing::{debug, info};
+
+/// RT-7: those unheard for so long are checked.
+const UNHEARD: Duration = Duration::from_secs(5 * 60);
+
+/// Checks and dials of one refresh or bootstrap at a time: half of what probes may take, the rest is for
+/// candidates that come meanwhile.
+const AT_ONCE: usize = super::MAX_PROBES / 2;
+
+/// Look-ups of one refresh at a time. Each has up to 10 requests in flight.
+const LOOKUPS_AT_ONCE: usize = 3;
+
+/// How long an empty table waits before the bootstrap list is tried again: doubled each time.
+const BACKOFF: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
+
+/// After the first peer has entered a table others follow at once; the look-up of oneself waits for them.
+const SETTLE: Duration = Duration::from_millis(200);
+
+/// The tasks that keep the tables.
+pub(crate) struct Upkeep;
+
+impl Upkeep {
+    /// Runs until the node stops.
+    pub(crate) fn start(shared: &Arc<Shared>) {
+        shared.spawn(keep_connected(shared.clone()));
+        for dht in Dht::ALL {
+            shared.spawn(fill_at_first(shared.clone(), dht));
+        }
+    }
+}
+
+/// At start, and whenever all tables are empty: the saved peers, then the bootstrap list.
+async fn keep_connected(shared: Arc<Shared>) {
+    let (mut wait, longest) = BACKOFF;
+    let mut had_peers = false;
+    loop {
+        if shared.routing.is_empty() {
+            if had_peers {
+                info!("the routing tables are empty, looking for peers again");
+            }
+            had_peers = false;
+            shared.find_first_peers().await;
+            sleep(wait).await;
+            wait = (wait * 2).min(longest);
+        } else {
+            had_peers = true;
+            wait = BACKOFF.0;
+            sleep(BACKOFF.0).await;
+        }
+    }
+}
+
+/// A look-up of oneself as soon as there is somebody to ask.
+async fn fill_at_first(shared: Arc<Shared>, dht: Dht) {
+    loop {
+        shared.routing.of(dht).first.notified().await;
+        sleep(SETTLE).await;
+        let found = shared.look_up_oneself(dht).await;
+        info!(dht = dht.name(), peers = shared.routing.of(dht).view().len(), found, "joined");
+    }
+}
+
+impl Shared {
+    /// Tries the saved peers, and where they do not help the bootstrap list.
+    pub(crate) async fn find_first_peers(self: &Arc<Self>) {
+        for dht in Dht::ALL {
+            let saved = self.saved(dht).await;
+            if saved.is_empty() {
+                continue;
+            }
+            let tried = saved.len();
+            let admitted = stream::iter(saved)
+                .map(|peer| async move { self.try_candidate(dht, &peer).await })
+                .buffer_unordered(AT_ONCE)
+                .filter(|admitted| std::future::ready(*admitted))
+                .count()
+                .await;
+            if admitted > 0 {
+                info!(dht = dht.name(), tried, admitted, "saved routing table verified");
+            }
+        }
+        if !self.routing.is_empty() {
+            return;
+        }
+        // Whoever is connected already may have been unfit before: with an empty table it no longer is.
+        for (peer, known) in self.book.connected_peers() {
+            for dht in Dht::ALL.into_iter().filter(|dht| known.serves(*dht)) {
+                let scope = self.config.profile.scope(dht);
+                let seen_at = known.connections.first().map(|c| &c.address);
+                let addrs = crate::node::addresses::plausible(scope, &known.addrs, seen_at);
+                self.candidate(dht, PeerInfo { id: peer, addrs });
+            }
+        }
+        stream::iter(by_peer(&self.config.bootstrap))
+            .for_each_concurrent(AT_ONCE, |(peer, addrs)| async move {
+                // Identify makes it a candidate.
+                match self.dial(peer, addrs).await {
+                    Ok(peer) => debug!(%peer, "bootstrap peer connected"),
+                    Err(error) => debug!(peer = ?peer, %error, "bootstrap peer"),
+                }
+            })
+            .await;
+    }
+
+    async fn saved(&self, dht: Dht) -> Vec<PeerInfo> {
+        let routing = self.store.routing.clone();
+        let scope = self.config.profile.scope(dht);
+        // The database may have to read.
+        let saved = tokio::task::spawn_blocking(move || routing.load(dht)).await.unwrap_or_default();
+        let allowed = saved.into_iter().map(|SavedPeer { mut peer, .. }| {
+            peer.addrs.retain(|addr| scope.allows(addr));
+            peer
+        });
+        allowed.filter(|peer| peer.id != self.local && !peer.addrs.is_empty()).collect()
+    }
+
+    /// The `routing-refresh` job.
+    pub(crate) async fn refresh_routing(self: &Arc<Self>) -> String {
+        if self.routing.is_empty() {
+            self.find_first_peers().await;
+        }
+        let mut outcome = Vec::new();
+        for dht in Dht::ALL {
+            let (checked, removed) = self.check_silent(dht).await;
+            if !self.routing.of(dht).view().is_empty() {
+                self.refill(dht).await;
+                self.look_up_oneself(dht).await;
+            }
+            let peers = self.routing.of(dht).view().len();
+            outcome.push(format!("{}: {peers} peers, {checked} checked, {removed} removed", dht.name()));
+        }
+        outcome.join("; ")
+    }
+
+    /// RT-4: checks those unheard of, removes those that do not answer. How many of each.
+    async fn check_silent(self: &Arc<Self>, dht: Dht) -> (usize, usize) {
+        let silent = self.routing.of(dht).due_for_check(self.clock.monotonic(), UNHEARD);
+        let checked = silent.len();
+        let stayed = stream::iter(silent)
+            .map(|peer| async move { self.check(dht, &peer).await })
+            .buffer_unordered(AT_ONCE)
+            .filter(|stays| std::future::ready(*stays))
+            .count()
+            .await;
+        (checked, checked - stayed)
+    }
+
+    /// RT-7: a look-up inside each bucket that has room. Whoever answers enters.
+    async fn refill(self: &Arc<Self>, dht: Dht) {
+        let shared = self.clone();
+        // A target far down needs some 60,000 hashes.
+        let targets = tokio::task::spawn_blocking(move || shared.routing.of(dht).refresh_targets(rand::random())).await;
+        stream::iter(targets.unwrap_or_default())
+            .for_each_concurrent(LOOKUPS_AT_ONCE, |target| async move {
+                self.search(dht, &target).await;
+            })
+            .await;
+    }
+
+    /// How many of the closest to us answered.
+    async fn look_up_oneself(self: &Arc<Self>, dht: Dht) -> usize {
+        self.closest(dht, &self.local.to_bytes(), None).await.peers.len()
+    }
+
+    /// The `routing-snapshot` job. An empty table never replaces a saved one: the peers may be back tomorrow.
+    pub(crate) async fn save_routing(&self) -> Result<String, StoreError> {
+        let mut outcome = Vec::new();
+        let (now, wall) = (self.clock.monotonic(), self.clock.wall());
+        for dht in Dht::ALL {
+            let entries = self.routing.of(dht).buckets().into_iter().flat_map(|(_, entries)| entries);
+            let peers: Vec<SavedPeer> = entries
+                .map(|entry| {
+                    let ago = u32::try_from(now.saturating_sub(entry.heard).as_secs()).unwrap_or(u32::MAX);
+                    SavedPeer { peer: entry.peer, heard: crate::clock::UnixTime(wall.0.saturating_sub(ago)) }
+                })
+                .collect();
+            outcome.push(format!("{}: {} peers", dht.name(), peers.len()));
+            if !peers.is_empty() {
+                self.store.routing.save(dht, peers).await?;
+            }
+        }
+        Ok(outcome.join("; "))
+    }
+}
+
+/// Addresses of the same peer are tried together; those without `/p2p/…` each for itself.
+fn by_peer(addrs: &[Multiaddr]) -> Vec<(Option<PeerId>, Vec<Multiaddr>)> {
+    let mut peers: Vec<(Option<PeerId>, Vec<Multiaddr>)> = Vec::new();
+    for addr in addrs {
+        let peer = match addr.iter().last() {
+            Some(Protocol::P2p(peer)) => Some(peer),
+            _ => None,
+        };
+        match peers.iter_mut().find(|(other, _)| peer.is_some() && *other == peer) {
+            Some((_, addrs)) => addrs.push(addr.clone()),
+            None => peers.push((peer, vec![addr.clone()])),
+        }
+    }
+    peers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_one_bootstrap_peer_are_tried_together() {
+        let (a, b) = (PeerId::random(), PeerId::random());
+        let list: Vec<Multiaddr> = [
+            format!("/ip4/192.0.2.1/tcp/1/p2p/{a}"),
+            format!("/ip4/192.0.2.2/tcp/1/p2p/{b}"),
+            format!("/ip4/192.0.2.1/udp/1/quic-v1/p2p/{a}"),
+            "/ip4/192.0.2.3/tcp/1".to_owned(),
+            "/ip4/192.0.2.4/tcp/1".to_owned(),
+        ]
+        .iter()
+        .map(|text| text.parse().unwrap())
+        .collect();
+        let peers = by_peer(&list);
+        assert_eq!(peers.len(), 4);
+        assert_eq!(peers[0], (Some(a), vec![list[0].clone(), list[2].clone()]));
+        assert_eq!(peers[3], (None, vec![list[4].clone()]));
+    }
+}

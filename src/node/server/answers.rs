@@ -1,0 +1,109 @@
+//! From a request to its answer: the pure rules of [`crate::kad::rules`], with the store, the table and the books.
+
+use super::{MAX_PROVIDERS, StreamError};
+use crate::{
+    kad::{
+        Dht, PeerInfo,
+        message::{EncodedPeer, Message},
+        rules::{self, Refusal, Request},
+    },
+    node::{Shared, counters::Counter},
+};
+use bytes::Bytes;
+use libp2p::{Multiaddr, PeerId};
+use std::sync::Arc;
+
+impl Shared {
+    /// The framed answer; `None` for ADD_PROVIDER, which gets none (PRV-4).
+    pub(super) async fn answer(
+        self: &Arc<Self>,
+        dht: Dht,
+        sender: PeerId,
+        body: &[u8],
+    ) -> Result<Option<Bytes>, StreamError> {
+        let message = Message::decode(body)?;
+        let (counter, answer) = match rules::check(&message, &sender)? {
+            Request::Ping => (Counter::Ping, Some(rules::answer_ping())),
+            Request::FindNode { target } => {
+                let known = PeerId::from_bytes(target).ok().and_then(|peer| self.describe(dht, &peer));
+                let table = self.routing.of(dht).view();
+                (Counter::FindNode, Some(rules::answer_find_node(&table, target, &sender, known.as_ref())))
+            }
+            Request::GetProviders { multihash } => {
+                let providers = self.providers_of(dht, multihash).await;
+                let table = self.routing.of(dht).view();
+                let seed = rand::random();
+                let answer = rules::answer_get_providers(&table, multihash, &sender, &providers, seed);
+                (Counter::GetProviders, Some(answer))
+            }
+            Request::AddProvider { multihash, mut provider } => {
+                let scope = self.config.profile.scope(dht);
+                provider.addrs.retain(|addr| scope.allows(addr));
+                if provider.addrs.is_empty() {
+                    // libp2p-kad sends its confirmed external addresses only; identify has told us more.
+                    provider.addrs = self.identified_addresses(dht, &sender);
+                }
+                self.store.records.add(multihash, &provider, dht).await?;
+                (Counter::AddProvider, None)
+            }
+            Request::GetValue { key } => {
+                let table = self.routing.of(dht).view();
+                (Counter::GetValue, Some(rules::answer_get_value(&table, key, &sender, None)))
+            }
+            // Values are not stored yet.
+            Request::PutValue { .. } => return Err(Refusal::UnknownNamespace.into()),
+        };
+        self.counters.add(counter);
+        Ok(answer)
+    }
+
+    /// Whoever provides `multihash`, ourselves first, with the addresses that belong to `dht`.
+    async fn providers_of(&self, dht: Dht, multihash: &[u8]) -> Vec<EncodedPeer> {
+        let scope = self.config.profile.scope(dht);
+        let own = self.store.provided.contains(multihash).then(|| self.provider_entry(dht));
+        let records = self.store.records.providers(multihash, MAX_PROVIDERS, rand::random()).await;
+        let others = records.into_iter().filter(|record| record.peer != self.local).map(|mut record| {
+            record.addrs.retain(|addr| scope.allows(addr));
+            if record.addrs.is_empty() {
+                record.addrs = self.identified_addresses(dht, &record.peer);
+            }
+            EncodedPeer::new(&record.peer, &record.addrs)
+        });
+        own.into_iter().chain(others).collect()
+    }
+
+    /// Where a peer that is or was lately connected can be dialled in `dht`, as it says by identify.
+    fn identified_addresses(&self, dht: Dht, peer: &PeerId) -> Vec<Multiaddr> {
+        let scope = self.config.profile.scope(dht);
+        let known = self.book.addresses(peer).map(|known| known.addrs).unwrap_or_default();
+        known.into_iter().filter(|addr| scope.allows(addr)).collect()
+    }
+
+    /// A peer as the target of FIND_NODE (SRV-5): from the table, or whatever our books say of it, even if it is a
+    /// client and even if its addresses are private.
+    fn describe(&self, dht: Dht, peer: &PeerId) -> Option<EncodedPeer> {
+        if *peer == self.local {
+            return Some(EncodedPeer::new(peer, &self.addresses.of(dht)));
+        }
+        if let Some(entry) = self.routing.of(dht).view().get(peer) {
+            return Some(entry.encoded.clone());
+        }
+        let known = self.known_addresses(peer);
+        if known.is_empty() {
+            return None;
+        }
+        // Those of the DHT first: not all of them may fit.
+        let scope = self.config.profile.scope(dht);
+        let (fitting, others): (Vec<Multiaddr>, Vec<Multiaddr>) = known.into_iter().partition(|a| scope.allows(a));
+        Some(EncodedPeer::new(peer, fitting.iter().chain(&others)))
+    }
+
+    /// What identify or an announcement told of a peer's addresses.
+    pub(crate) fn known_addresses(&self, peer: &PeerId) -> Vec<Multiaddr> {
+        self.book
+            .addresses(peer)
+            .map(|PeerInfo { addrs, .. }| addrs)
+            .or_else(|| self.store.records.addresses(peer))
+            .unwrap_or_default()
+    }
+}

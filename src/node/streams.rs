@@ -1,0 +1,174 @@
+//! Our protocols' streams on libp2p connections: accepts inbound ones, opens outbound ones, nothing else.
+//!
+//! The swarm task only makes and drops handlers. An inbound stream goes from its connection's task straight to
+//! the acceptor; a request for an outbound stream goes straight to the connection's task.
+
+mod handler;
+
+pub(crate) use handler::{Handler, Open, OpenError};
+
+use super::counters::Counters;
+use crate::kad::Dht;
+use libp2p::{
+    Multiaddr, PeerId, Stream,
+    core::{Endpoint, transport::PortUse},
+    swarm::{
+        ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent,
+        ToSwarm,
+    },
+};
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+/// Inbound streams of the whole process. An idle one costs about 2 KB, so 130 MB at worst.
+const MAX_INBOUND: usize = 65_536;
+
+/// Requests for outbound streams that wait in front of one connection. Streams are pooled, two per peer, so more
+/// means that the connection does not move.
+const MAX_WAITING: usize = 32;
+
+/// A stream that a peer opened.
+#[derive(Debug)]
+pub(crate) struct Inbound {
+    pub(crate) peer: PeerId,
+    pub(crate) dht: Dht,
+    pub(crate) stream: Stream,
+    /// Counts against the limits of connection and process while it lives.
+    pub(crate) permits: (OwnedSemaphorePermit, OwnedSemaphorePermit),
+}
+
+/// Takes inbound streams. Called on a connection's task: must not block.
+pub(crate) type Acceptor = Arc<dyn Fn(Inbound) + Send + Sync>;
+
+/// Where each connection of a peer takes requests for streams, oldest first.
+type Openers = Vec<(ConnectionId, mpsc::Sender<Open>)>;
+
+/// Finds the connections of a peer. Shared by the behaviour, which keeps it, and those who open streams.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Connections {
+    by_peer: Arc<Mutex<HashMap<PeerId, Openers>>>,
+}
+
+impl Connections {
+    /// Where to ask for a stream to `peer`: on its newest connection.
+    pub(crate) fn opener(&self, peer: &PeerId) -> Option<mpsc::Sender<Open>> {
+        let by_peer = self.by_peer.lock().unwrap_or_else(PoisonError::into_inner);
+        by_peer.get(peer)?.iter().rev().find(|(_, opener)| !opener.is_closed()).map(|(_, opener)| opener.clone())
+    }
+
+    /// Whether there is a connection to `peer`.
+    pub(crate) fn is_connected(&self, peer: &PeerId) -> bool {
+        self.opener(peer).is_some()
+    }
+
+    fn add(&self, peer: PeerId, id: ConnectionId, opener: mpsc::Sender<Open>) {
+        let mut by_peer = self.by_peer.lock().unwrap_or_else(PoisonError::into_inner);
+        by_peer.entry(peer).or_default().push((id, opener));
+    }
+
+    fn remove(&self, peer: &PeerId, id: ConnectionId) {
+        let mut by_peer = self.by_peer.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(connections) = by_peer.get_mut(peer) {
+            connections.retain(|(other, _)| *other != id);
+            if connections.is_empty() {
+                by_peer.remove(peer);
+            }
+        }
+    }
+}
+
+/// The behaviour. Has to be the last field of the node's behaviour, so that no other one denies a connection
+/// after this one has made its handler.
+pub(crate) struct Behaviour {
+    acceptor: Acceptor,
+    connections: Connections,
+    /// Handlers of connections that are not established yet.
+    fresh: HashMap<ConnectionId, mpsc::Sender<Open>>,
+    inbound: Arc<Semaphore>,
+    max_per_connection: usize,
+    counters: Arc<Counters>,
+}
+
+impl fmt::Debug for Behaviour {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("streams::Behaviour").finish_non_exhaustive()
+    }
+}
+
+impl Behaviour {
+    /// At most `max_per_connection` inbound streams are open on a connection at a time.
+    pub(crate) fn new(
+        acceptor: Acceptor,
+        connections: Connections,
+        max_per_connection: usize,
+        counters: Arc<Counters>,
+    ) -> Self {
+        let inbound = Arc::new(Semaphore::new(MAX_INBOUND));
+        Self { acceptor, connections, fresh: HashMap::new(), inbound, max_per_connection, counters }
+    }
+
+    fn handler(&mut self, peer: PeerId, id: ConnectionId) -> Handler {
+        let (opener, requests) = mpsc::channel(MAX_WAITING);
+        self.fresh.insert(id, opener);
+        let limits = (Arc::new(Semaphore::new(self.max_per_connection)), self.inbound.clone());
+        Handler::new(peer, self.acceptor.clone(), limits, requests, self.counters.clone())
+    }
+}
+
+impl NetworkBehaviour for Behaviour {
+    type ConnectionHandler = Handler;
+    type ToSwarm = Infallible;
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        id: ConnectionId,
+        peer: PeerId,
+        _: &Multiaddr,
+        _: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        Ok(self.handler(peer, id))
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        id: ConnectionId,
+        peer: PeerId,
+        _: &Multiaddr,
+        _: Endpoint,
+        _: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        Ok(self.handler(peer, id))
+    }
+
+    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        match event {
+            FromSwarm::ConnectionEstablished(event) => {
+                if let Some(opener) = self.fresh.remove(&event.connection_id) {
+                    self.connections.add(event.peer_id, event.connection_id, opener);
+                }
+            }
+            FromSwarm::ConnectionClosed(event) => self.connections.remove(&event.peer_id, event.connection_id),
+            FromSwarm::DialFailure(event) => {
+                self.fresh.remove(&event.connection_id);
+            }
+            FromSwarm::ListenFailure(event) => {
+                self.fresh.remove(&event.connection_id);
+            }
+            _ => {}
+        }
+    }
+
+    fn on_connection_handler_event(&mut self, _: PeerId, _: ConnectionId, event: THandlerOutEvent<Self>) {
+        match event {}
+    }
+
+    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+        Poll::Pending
+    }
+}

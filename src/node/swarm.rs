@@ -1,0 +1,135 @@
+//! The libp2p swarm: transports, and the behaviours beside our streams.
+
+use super::{NodeError, counters::Counters, ip_limits, security::Security, streams};
+use crate::config::Config;
+use libp2p::{
+    PeerId, Swarm, Transport,
+    connection_limits::{self, ConnectionLimits},
+    core::{
+        muxing::StreamMuxerBox,
+        transport::{Boxed, timeout::TransportTimeout},
+        upgrade::Version,
+    },
+    dns, identify,
+    identity::Keypair,
+    ping,
+    pnet::{PnetConfig, PreSharedKey},
+    quic,
+    swarm::{self, NetworkBehaviour},
+    tcp, yamux,
+};
+use std::{sync::Arc, time::Duration};
+use tracing::warn;
+
+/// A handshake that takes longer is given up, for inbound and outbound connections.
+pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Identify, ping and what else is open beside our own streams on one connection.
+const OTHER_STREAMS: usize = 64;
+
+/// Most streams that yamux can be told: its receive window of 1 GiB must hold 256 KiB for each.
+const YAMUX_MAX_STREAMS: usize = 4096;
+
+/// Unread bytes that QUIC takes per stream and per connection. A request has 64 KiB at most, and the other streams
+/// must not starve behind one.
+const QUIC_STREAM_WINDOW: u32 = 256 * 1024;
+const QUIC_CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+
+/// The behaviours. `streams` comes last: see there.
+#[derive(NetworkBehaviour)]
+pub(crate) struct Behaviour {
+    limits: connection_limits::Behaviour,
+    ip_limits: ip_limits::Behaviour,
+    identify: identify::Behaviour,
+    ping: ping::Behaviour,
+    streams: streams::Behaviour,
+}
+
+/// Builds the swarm. Nothing is bound yet.
+pub(crate) fn build(
+    config: &Config,
+    identity: Keypair,
+    psk: Option<PreSharedKey>,
+    streams: streams::Behaviour,
+    counters: &Arc<Counters>,
+) -> Result<Swarm<Behaviour>, NodeError> {
+    let transport = transport(config, &identity, psk)?;
+    let local = identity.public().to_peer_id();
+    let limits = ConnectionLimits::default()
+        .with_max_established(Some(config.connections.max))
+        // Not all of them inbound: whoever dials a lot must not keep us from asking others.
+        .with_max_established_incoming(Some(config.connections.max - config.connections.max / 8))
+        .with_max_pending_incoming(Some(config.connections.max_pending))
+        .with_max_pending_outgoing(Some(config.connections.max_pending))
+        .with_max_established_per_peer(Some(config.connections.max_per_peer));
+    let identify = identify::Config::new("ipfs/0.1.0".to_owned(), identity.public())
+        .with_agent_version(concat!("dhtstore/", env!("CARGO_PKG_VERSION")).to_owned())
+        // What we announce is set as external addresses: `announce` and `no_announce` hold here too.
+        .with_hide_listen_addrs(true)
+        .with_push_listen_addr_updates(true)
+        // The address book is ours.
+        .with_cache_size(0);
+    let behaviour = Behaviour {
+        limits: connection_limits::Behaviour::new(limits),
+        ip_limits: ip_limits::Behaviour::new(config.connections.max_per_ip, counters.clone()),
+        identify: identify::Behaviour::new(identify),
+        ping: ping::Behaviour::default(),
+        streams,
+    };
+    let swarm_config = swarm::Config::with_tokio_executor()
+        .with_idle_connection_timeout(config.connections.idle)
+        .with_max_negotiating_inbound_streams(config.streams.max_per_connection + OTHER_STREAMS)
+        // One handshake after the other rather than all of a peer's addresses at once.
+        .with_smart_dial();
+    Ok(Swarm::new(transport, behaviour, local, swarm_config))
+}
+
+/// All transports, names resolved if this machine can.
+fn transport(
+    config: &Config,
+    identity: &Keypair,
+    psk: Option<PreSharedKey>,
+) -> Result<Boxed<(PeerId, StreamMuxerBox)>, NodeError> {
+    let resolved = dns::tokio::Transport::system(plain_transport(config, identity, psk)?);
+    Ok(match resolved {
+        Ok(transport) => TransportTimeout::new(transport, HANDSHAKE_TIMEOUT).boxed(),
+        Err(error) => {
+            warn!(%error, "no name resolution on this machine, /dns addresses cannot be dialled");
+            TransportTimeout::new(plain_transport(config, identity, psk)?, HANDSHAKE_TIMEOUT).boxed()
+        }
+    })
+}
+
+/// TCP with noise or TLS and yamux, and QUIC; with a pre-shared key TCP only, encrypted with it below all else.
+fn plain_transport(
+    config: &Config,
+    identity: &Keypair,
+    psk: Option<PreSharedKey>,
+) -> Result<Boxed<(PeerId, StreamMuxerBox)>, NodeError> {
+    let security = Security::new(identity).map_err(NodeError::Transport)?;
+    let streams = config.streams.max_per_connection;
+    let mut muxer = yamux::Config::default();
+    // As many again for our own requests.
+    muxer.set_max_num_streams((2 * streams + OTHER_STREAMS).min(YAMUX_MAX_STREAMS));
+    let tcp = tcp::tokio::Transport::new(tcp::Config::new().nodelay(true));
+    let Some(psk) = psk else {
+        let tcp = tcp
+            .upgrade(Version::V1Lazy)
+            .authenticate(security)
+            .multiplex(muxer)
+            .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
+        let mut quic = quic::Config::new(identity);
+        quic.max_concurrent_stream_limit = u32::try_from(streams + OTHER_STREAMS).unwrap_or(u32::MAX);
+        quic.max_stream_data = QUIC_STREAM_WINDOW;
+        quic.max_connection_data = QUIC_CONNECTION_WINDOW;
+        let quic = quic::tokio::Transport::new(quic).map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
+        return Ok(tcp.or_transport(quic).map(|either, _| either.into_inner()).boxed());
+    };
+    Ok(tcp
+        .and_then(move |socket, _| PnetConfig::new(psk).handshake(socket))
+        .upgrade(Version::V1Lazy)
+        .authenticate(security)
+        .multiplex(muxer)
+        .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
+        .boxed())
+}

@@ -1,0 +1,76 @@
+//! The jobs of a node.
+
+use super::{Job, Outcome};
+use crate::{config::Config, node::Node, provide::reprovider::Reprovider, store::Store};
+use std::{future::Future, time::Duration};
+
+/// Removes records older than their ttl.
+pub const GC: &str = "gc";
+/// Announces own CIDs that are due; each CID has its own time, so this looks at every tick.
+pub const REPROVIDE: &str = "reprovide";
+/// Checks and refills the routing tables (RT-7).
+pub const ROUTING_REFRESH: &str = "routing-refresh";
+/// Saves the routing tables.
+pub const ROUTING_SNAPSHOT: &str = "routing-snapshot";
+/// Brings everything to disk.
+pub const FLUSH_STATE: &str = "flush-state";
+
+/// All jobs, with their times from the configuration.
+pub fn all(config: &Config, store: &Store, node: &Node, reprovider: &Reprovider) -> Vec<Job> {
+    let jobs = &config.jobs;
+    let gc = {
+        let store = store.clone();
+        move || collect_garbage(store.clone())
+    };
+    let reprovide = {
+        let reprovider = reprovider.clone();
+        move || {
+            let reprovider = reprovider.clone();
+            async move { Ok(reprovider.look().await) }
+        }
+    };
+    let refresh = {
+        let node = node.clone();
+        move || {
+            let node = node.clone();
+            async move { Ok(node.refresh_routing().await) }
+        }
+    };
+    let snapshot = {
+        let node = node.clone();
+        move || {
+            let node = node.clone();
+            async move { node.save_routing().await.map_err(|error| error.to_string()) }
+        }
+    };
+    let flush = {
+        let store = store.clone();
+        move || {
+            let store = store.clone();
+            async move { store.flush().await.map(|()| "flushed".to_owned()).map_err(|error| error.to_string()) }
+        }
+    };
+    vec![
+        job(GC, &jobs.gc.cron, jobs.gc.interval, gc),
+        job(REPROVIDE, &jobs.reprovide.cron, Duration::ZERO, reprovide),
+        job(ROUTING_REFRESH, &jobs.routing_refresh.cron, jobs.routing_refresh.interval, refresh),
+        job(ROUTING_SNAPSHOT, &jobs.routing_snapshot.cron, jobs.routing_snapshot.interval, snapshot),
+        job(FLUSH_STATE, &jobs.flush_state.cron, jobs.flush_state.interval, flush),
+    ]
+}
+
+fn job<F, R>(name: &'static str, cron: &str, interval: Duration, run: F) -> Job
+where
+    F: Fn() -> R + Send + Sync + 'static,
+    R: Future<Output = Outcome> + Send + 'static,
+{
+    Job { name, cron: cron.to_owned(), interval, run: Box::new(move || Box::pin(run())) }
+}
+
+async fn collect_garbage(store: Store) -> Outcome {
+    let report = store.records.collect_garbage().await.map_err(|error| error.to_string())?;
+    Ok(match report.paused {
+        Some(reason) => format!("waits: {reason}"),
+        None => format!("{} records expired, {} chunks removed", report.expired, report.chunks),
+    })
+}

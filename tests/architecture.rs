@@ -1,0 +1,79 @@
+//! The arrows and invariants of ARCHITECTURE.md that can be read off the sources.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Every source file below `src/`, with its text less comments.
+fn sources() -> Vec<(PathBuf, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut found = Vec::new();
+    let mut todo = vec![root.clone()];
+    while let Some(dir) = todo.pop() {
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                todo.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).unwrap();
+                let code: Vec<&str> = text.lines().map(|line| line.split("//").next().unwrap()).collect();
+                found.push((path.strip_prefix(&root).unwrap().to_owned(), code.join("\n")));
+            }
+        }
+    }
+    assert!(found.len() > 50, "the sources were not found");
+    found
+}
+
+/// Files, tests aside, that contain one of `words` though `allowed` does not hold for them.
+fn offenders(words: &[&str], allowed: impl Fn(&Path) -> bool) -> Vec<String> {
+    let mut found = Vec::new();
+    for (path, code) in sources() {
+        let is_test = path.components().any(|part| part.as_os_str().to_string_lossy().starts_with("tests"));
+        // A module of tests stands at the end of its file.
+        let code = code.split("#[cfg(test)]\nmod tests {").next().unwrap();
+        if is_test || allowed(&path) {
+            continue;
+        }
+        found.extend(words.iter().filter(|word| code.contains(**word)).map(|word| format!("{}: {word}", path.display())));
+    }
+    found
+}
+
+#[test]
+fn only_store_names_sled_and_bincode() {
+    let allowed = |path: &Path| path.starts_with("store") || path == Path::new("store.rs");
+    assert_eq!(offenders(&["sled::", "bincode::"], allowed), Vec::<String>::new());
+}
+
+#[test]
+fn kad_is_pure() {
+    let elsewhere = |path: &Path| !path.starts_with("kad") && path != Path::new("kad.rs");
+    let impure = [
+        "std::fs", "std::net::Tcp", "std::net::Udp", "std::io", "tokio", "rand::", "Instant", "SystemTime", "HashMap",
+        "HashSet", "thread::", "crate::store", "crate::node", "crate::clock", "crate::config", "crate::provide",
+    ];
+    assert_eq!(offenders(&impure, elsewhere), Vec::<String>::new());
+}
+
+#[test]
+fn arrows_point_one_way() {
+    for (room, not_known) in [
+        ("store", &["crate::node", "crate::provide", "crate::control", "crate::cli", "crate::schedule"][..]),
+        ("node", &["crate::provide", "crate::control", "crate::cli", "crate::schedule"]),
+        ("provide", &["crate::control", "crate::cli", "crate::schedule"]),
+        ("schedule", &["crate::control", "crate::cli"]),
+        ("control", &["crate::cli"]),
+    ] {
+        let file = PathBuf::from(room).with_extension("rs");
+        let elsewhere = |path: &Path| !path.starts_with(room) && path != file;
+        assert_eq!(offenders(not_known, elsewhere), Vec::<String>::new(), "{room}");
+    }
+}
+
+#[test]
+fn no_channel_is_unbounded() {
+    let nowhere = |_: &Path| false;
+    assert_eq!(offenders(&["unbounded_channel", "mpsc::unbounded", "mpsc::channel()"], nowhere), Vec::<String>::new());
+}

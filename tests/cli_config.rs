@@ -1,0 +1,155 @@
+//! `dhtstore config`, as a process: what is printed where, and with which exit code.
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
+#[path = "support/home.rs"]
+mod support;
+
+use support::Home;
+
+#[test]
+fn check_of_the_defaults_is_ok() {
+    let home = Home::new();
+    let run = home.run(&["config", "check"]);
+    assert_eq!(run.code, 0, "{run:?}");
+    assert!(run.stderr.contains("ok") && run.stderr.contains("no configuration file"), "{run:?}");
+    assert_eq!(run.stdout, "");
+    assert!(!home.data().exists(), "check creates nothing");
+}
+
+#[test]
+fn the_files_that_we_ship_pass_the_check() {
+    for (file, warnings) in [("dhtstore.toml", 0), ("amino.toml", 0), ("private.toml", 0)] {
+        let home = Home::new();
+        let path = format!("{}/config/{file}", env!("CARGO_MANIFEST_DIR"));
+        let run = home.run(&["--config", &path, "config", "check"]);
+        assert_eq!(run.code, 0, "{run:?}");
+        assert_eq!(run.stderr.matches("warning").count(), warnings, "{run:?}");
+    }
+}
+
+#[test]
+fn default_prints_the_file_that_we_ship() {
+    let home = Home::new();
+    let shipped = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/config/dhtstore.toml")).unwrap();
+    assert_eq!(home.run(&["config", "default"]).stdout, shipped);
+    assert!(home.run(&["config", "default", "--profile", "amino"]).stdout.contains("profile = \"amino\""));
+}
+
+#[test]
+fn show_prints_what_reads_back_the_same() {
+    let home = Home::new();
+    let shown = home.run(&["--set", "records.ttl=20h", "config", "show"]);
+    assert!(shown.stdout.contains("ttl = \"20h\""), "{shown:?}");
+    home.write("again.toml", &shown.stdout);
+    let again = home.path("again.toml");
+    assert_eq!(home.run(&["--config", again.to_str().unwrap(), "config", "show"]).stdout, shown.stdout);
+}
+
+#[test]
+fn show_origin_tells_where_each_setting_comes_from() {
+    let home = Home::new();
+    home.write("data/dhtstore.toml", "[records]\nttl = \"20h\"\nmax = 5\n");
+    let run =
+        home.run_with(&[("DHTSTORE_RECORDS_MAX", "6")], &["--set", "connections.max=7", "config", "show", "--origin"]);
+    let line = |start: &str| run.stdout.lines().find(|l| l.starts_with(start)).unwrap_or_default().to_owned();
+    assert!(line("ttl").contains("data/dhtstore.toml"), "{run:?}");
+    assert!(line("max = 6").contains("DHTSTORE_RECORDS_MAX"), "{run:?}");
+    assert!(line("max = 7").contains("--set"), "{run:?}");
+    assert!(line("address_ttl").contains("default (private)"), "{run:?}");
+}
+
+#[test]
+fn every_way_to_be_wrong_is_exit_78_and_says_what_to_do() {
+    for (file, words) in [
+        ("recrods = 1", &["unknown setting recrods", "did you mean records?"][..]),
+        ("[records]\nttl = \"1 fortnight\"", &["records.ttl", "12h"]),
+        ("[reprovide]\ninterval = \"12h\"", &["reprovide.interval", "records.ttl"]),
+        ("listen = []", &["listen", "/ip4/0.0.0.0/tcp/4001"]),
+        ("listen = [", &["line 1"]),
+        ("[jobs.gc]\ncron = \"daily\"", &["jobs.gc.cron", "six fields"]),
+        ("swarm_key = \"missing.key\"", &["swarm_key", "missing.key"]),
+        ("bootstrap = [\"/ip4/192.0.2.1/tcp/4001\"]", &["bootstrap", "/p2p/<peer id>"]),
+    ] {
+        let home = Home::new();
+        home.write("data/dhtstore.toml", file);
+        let run = home.run(&["config", "check"]);
+        assert_eq!(run.code, 78, "{file}: {run:?}");
+        assert_eq!(run.stdout, "");
+        for word in words {
+            assert!(run.stderr.contains(word), "{word:?}: {run:?}");
+        }
+        assert!(run.stderr.contains("dhtstore.toml"), "names the file: {run:?}");
+    }
+}
+
+#[test]
+fn unknown_environment_variables_are_errors() {
+    let home = Home::new();
+    let run = home.run_with(&[("DHTSTORE_RECORD_TTL", "1h")], &["config", "check"]);
+    assert_eq!(run.code, 78);
+    assert!(run.stderr.contains("did you mean DHTSTORE_RECORDS_TTL?"), "{run:?}");
+}
+
+#[test]
+fn a_named_configuration_file_that_is_missing_is_exit_78() {
+    let run = Home::new().run(&["--config", "/nonexistent/x.toml", "config", "check"]);
+    assert!(run.code == 78 && run.stderr.contains("/nonexistent/x.toml"), "{run:?}");
+}
+
+#[test]
+fn a_public_bootstrapper_with_a_short_ttl_is_a_warning() {
+    let home = Home::new();
+    let addr = "/dnsaddr/bootstrap.libp2p.io/p2p/QmNnooDu7bfjPFoTZYxMNLWUQJyrVwtbZg5gBMjTezGAJN";
+    let run = home.run(&["--set", &format!("bootstrap={addr}"), "config", "check"]);
+    assert!(run.code == 0 && run.stderr.contains("45 %") && run.stderr.contains("amino"), "{run:?}");
+    let quiet = home.run(&["-q", "--set", &format!("bootstrap={addr}"), "config", "check"]);
+    assert_eq!((quiet.code, quiet.stderr.as_str()), (0, ""));
+}
+
+#[test]
+fn usage_errors_are_exit_64_and_help_and_version_are_0() {
+    let home = Home::new();
+    for args in [
+        &["frobnicate"][..],
+        &["config"],
+        &["config", "chekc"],
+        &["--log-format", "xml", "config", "check"],
+        &[],
+        &["-v", "-q", "id"],
+    ] {
+        let run = home.run(args);
+        assert_eq!(run.code, 64, "{args:?}: {run:?}");
+        assert_eq!(run.stdout, "", "{args:?}");
+    }
+    for args in [&["--help"][..], &["help", "config"], &["init", "--help"], &["--version"]] {
+        let run = home.run(args);
+        assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{args:?}");
+    }
+}
+
+#[test]
+fn every_command_has_examples_in_its_help_where_we_wrote_it() {
+    let home = Home::new();
+    for command in ["init", "id", "config"] {
+        assert!(home.run(&[command, "--help"]).stdout.contains("Examples:"), "{command}");
+    }
+}
+
+#[test]
+fn the_data_directory_comes_from_flag_then_environment_then_file_then_platform() {
+    let home = Home::new();
+    let shown = |env: &[(&str, &str)], args: &[&str]| {
+        let args = [args, &["config", "show"]].concat();
+        let run = home.run_bare(env, &args);
+        let line = run.stdout.lines().find(|l| l.starts_with("data_dir")).unwrap_or_default();
+        line.split('"').nth(1).unwrap_or_default().to_owned()
+    };
+    home.write("c.toml", "data_dir = \"from-file\"\n");
+    let file = home.path("c.toml");
+    let file = file.to_str().unwrap();
+    let (flag, variable) = (("--data-dir", "/from/flag"), ("DHTSTORE_DATA_DIR", "/from/env"));
+    assert_eq!(shown(&[variable], &[flag.0, flag.1, "--config", file]), "/from/flag");
+    assert_eq!(shown(&[variable], &["--config", file]), "/from/env");
+    assert_eq!(shown(&[], &["--config", file]), home.path("from-file").to_str().unwrap());
+    assert_eq!(shown(&[("STATE_DIRECTORY", "/var/lib/x:/var/lib/y")], &[]), "/var/lib/x");
+}

@@ -1,0 +1,175 @@
+//! A client that writes bytes of its own choice: a connection, and streams on it negotiated by hand.
+
+use crate::theirs::Over;
+use futures::{AsyncReadExt, AsyncWriteExt};
+use libp2p::{
+    Multiaddr, PeerId, Transport,
+    core::{
+        Endpoint,
+        muxing::{StreamMuxer, StreamMuxerBox, SubstreamBox},
+        transport::{DialOpts, PortUse},
+        upgrade::Version,
+    },
+    identity::Keypair,
+    noise, quic, tcp, tls, yamux,
+};
+use std::{future::poll_fn, pin::Pin, task::Poll, time::Duration};
+use tokio::sync::{mpsc, oneshot};
+
+/// A connection that nobody but the test uses.
+pub struct Raw {
+    pub id: PeerId,
+    open: mpsc::Sender<oneshot::Sender<SubstreamBox>>,
+}
+
+/// How a stream ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum End {
+    /// Reset, or closed without an answer.
+    Ended,
+    /// Still open when the time was over.
+    Open,
+}
+
+impl Raw {
+    /// Connects; `None` if that does not work.
+    pub async fn try_connect(addr: Multiaddr, over: Over) -> Option<Self> {
+        let key = Keypair::generate_ed25519();
+        let id = key.public().to_peer_id();
+        let tcp = || tcp::tokio::Transport::new(tcp::Config::default()).upgrade(Version::V1);
+        let muxer = || {
+            let mut muxer = yamux::Config::default();
+            muxer.set_max_num_streams(2000);
+            muxer
+        };
+        let boxed = |(peer, muxer), _| (peer, StreamMuxerBox::new(muxer));
+        let mut transport = match over {
+            Over::Noise => tcp().authenticate(noise::Config::new(&key).unwrap()).multiplex(muxer()).map(boxed).boxed(),
+            Over::Tls => tcp()
+                .authenticate(tls::Config::new(&key).unwrap())
+                .multiplex(muxer())
+                .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
+                .boxed(),
+            Over::Quic => quic::tokio::Transport::new(quic::Config::new(&key))
+                .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
+                .boxed(),
+        };
+        let opts = DialOpts { role: Endpoint::Dialer, port_use: PortUse::New };
+        let dial = transport.dial(addr, opts).unwrap();
+        let (_, muxer) = dial.await.ok()?;
+        let (open, requests) = mpsc::channel(1024);
+        tokio::spawn(async move {
+            drive(muxer, requests).await;
+            drop(transport);
+        });
+        Some(Self { id, open })
+    }
+
+    pub async fn connect(addr: Multiaddr, over: Over) -> Self {
+        Self::try_connect(addr, over).await.unwrap()
+    }
+
+    /// A stream of the WAN DHT.
+    pub async fn stream(&self) -> RawStream {
+        self.try_stream("/ipfs/kad/1.0.0").await.unwrap()
+    }
+
+    /// A stream of any protocol; `None` if the other side drops it.
+    pub async fn try_stream(&self, protocol: &str) -> Option<RawStream> {
+        let (reply, opened) = oneshot::channel();
+        self.open.send(reply).await.ok()?;
+        let mut stream = opened.await.ok()?;
+        for line in ["/multistream/1.0.0", protocol] {
+            let line = [line.as_bytes(), b"\n"].concat();
+            stream.write_all(&[&[line.len() as u8], &line[..]].concat()).await.ok()?;
+            stream.flush().await.ok()?;
+            let mut echo = vec![0; line.len() + 1];
+            stream.read_exact(&mut echo).await.ok()?;
+            if echo[1..] != line {
+                return None;
+            }
+        }
+        Some(RawStream { stream })
+    }
+}
+
+/// Keeps the connection moving: opens streams as asked, drops what the other side opens.
+async fn drive(mut muxer: StreamMuxerBox, mut requests: mpsc::Receiver<oneshot::Sender<SubstreamBox>>) {
+    let mut wanted: Option<oneshot::Sender<SubstreamBox>> = None;
+    poll_fn(|cx| {
+        loop {
+            if wanted.is_none() {
+                match requests.poll_recv(cx) {
+                    Poll::Ready(Some(reply)) => wanted = Some(reply),
+                    Poll::Ready(None) => return Poll::Ready(()),
+                    Poll::Pending => {}
+                }
+            }
+            if wanted.is_some() {
+                match Pin::new(&mut muxer).poll_outbound(cx) {
+                    Poll::Ready(Ok(stream)) => {
+                        let _ = wanted.take().unwrap().send(stream);
+                        continue;
+                    }
+                    Poll::Ready(Err(_)) => return Poll::Ready(()),
+                    Poll::Pending => {}
+                }
+            }
+            match Pin::new(&mut muxer).poll_inbound(cx) {
+                Poll::Ready(Ok(_)) => continue,
+                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Pending => {}
+            }
+            match Pin::new(&mut muxer).poll(cx) {
+                Poll::Ready(Ok(_)) => continue,
+                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    })
+    .await;
+}
+
+/// A stream of bytes.
+pub struct RawStream {
+    stream: SubstreamBox,
+}
+
+impl RawStream {
+    pub async fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).await.unwrap();
+        self.stream.flush().await.unwrap();
+    }
+
+    /// Sends as much as the other side takes.
+    pub async fn try_send(&mut self, bytes: &[u8]) -> bool {
+        self.stream.write_all(bytes).await.is_ok() && self.stream.flush().await.is_ok()
+    }
+
+    /// The body of the next message.
+    pub async fn receive(&mut self) -> Option<Vec<u8>> {
+        let (mut length, mut shift) = (0usize, 0);
+        loop {
+            let mut byte = [0];
+            self.stream.read_exact(&mut byte).await.ok()?;
+            length |= usize::from(byte[0] & 0x7f) << shift;
+            shift += 7;
+            if byte[0] & 0x80 == 0 {
+                break;
+            }
+        }
+        let mut body = vec![0; length];
+        self.stream.read_exact(&mut body).await.ok()?;
+        Some(body)
+    }
+
+    /// Whether the other side ends the stream without a further byte.
+    pub async fn end_within(&mut self, time: Duration) -> End {
+        let mut byte = [0];
+        match tokio::time::timeout(time, self.stream.read(&mut byte)).await {
+            Ok(Ok(0) | Err(_)) => End::Ended,
+            Ok(Ok(_)) => panic!("an answer where there must be none"),
+            Err(_) => End::Open,
+        }
+    }
+}

@@ -1,0 +1,352 @@
+//! Nodes that are not ours: `libp2p-kad` servers and clients, and a mute one that advertises the DHT, takes its
+//! streams and never answers.
+
+use dhtstore::kad::PeerInfo;
+use futures::{StreamExt, future::join_all};
+use libp2p::{
+    Multiaddr, PeerId, Stream, StreamProtocol, Swarm, SwarmBuilder,
+    core::upgrade::{DeniedUpgrade, InboundUpgrade, UpgradeInfo},
+    core::{Endpoint, transport::PortUse},
+    identify,
+    identity::Keypair,
+    noise, ping,
+    swarm::{
+        ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, FromSwarm, NetworkBehaviour,
+        SubstreamProtocol, SwarmEvent, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
+        handler::{ConnectionEvent, FullyNegotiatedInbound},
+    },
+    tcp, tls, yamux,
+};
+use libp2p_kad::{self as kad, store::MemoryStore};
+use std::{
+    convert::Infallible,
+    future::{Ready, ready},
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::sync::{mpsc, oneshot};
+
+pub const KAD: StreamProtocol = StreamProtocol::new("/ipfs/kad/1.0.0");
+
+/// What a node speaks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Over {
+    Noise,
+    Tls,
+    Quic,
+}
+
+impl Over {
+    pub const ALL: [Over; 3] = [Over::Noise, Over::Tls, Over::Quic];
+}
+
+#[derive(NetworkBehaviour)]
+pub struct Behaviour {
+    kad: kad::Behaviour<MemoryStore>,
+    identify: identify::Behaviour,
+    ping: ping::Behaviour,
+}
+
+type Order = Box<dyn FnOnce(&mut Swarm<Behaviour>) + Send>;
+type Query = Box<dyn FnOnce(&mut kad::Behaviour<MemoryStore>) -> kad::QueryId + Send>;
+
+enum Job {
+    Query(Query, oneshot::Sender<Vec<kad::QueryResult>>),
+    Do(Order),
+}
+
+/// A `libp2p-kad` node.
+pub struct Theirs {
+    pub info: PeerInfo,
+    jobs: mpsc::Sender<Job>,
+}
+
+impl Theirs {
+    pub async fn server(over: Over) -> Self {
+        Self::start(over, kad::Mode::Server).await
+    }
+
+    pub async fn client(over: Over) -> Self {
+        Self::start(over, kad::Mode::Client).await
+    }
+
+    async fn start(over: Over, mode: kad::Mode) -> Self {
+        let keypair = Keypair::generate_ed25519();
+        let id = keypair.public().to_peer_id();
+        let mut kad = kad::Behaviour::with_config(id, MemoryStore::new(id), kad::Config::new(KAD));
+        kad.set_mode(Some(mode));
+        let identify = identify::Config::new("ipfs/0.1.0".to_owned(), keypair.public());
+        let behaviour =
+            Behaviour { kad, identify: identify::Behaviour::new(identify), ping: ping::Behaviour::default() };
+        let mut swarm = swarm(keypair, over, behaviour);
+        let info = listen(&mut swarm, over).await;
+        let (jobs, todo) = mpsc::channel(16);
+        tokio::spawn(run(swarm, todo));
+        Self { info, jobs }
+    }
+
+    /// Tells it of a peer.
+    pub async fn learns(&self, peer: &PeerInfo) {
+        let peer = peer.clone();
+        let job = Box::new(move |swarm: &mut Swarm<Behaviour>| {
+            for addr in peer.addrs {
+                swarm.behaviour_mut().kad.add_address(&peer.id, addr);
+            }
+        });
+        self.jobs.send(Job::Do(job)).await.ok().unwrap();
+    }
+
+    pub async fn dials(&self, addr: Multiaddr) {
+        self.jobs.send(Job::Do(Box::new(move |swarm| swarm.dial(addr).unwrap()))).await.ok().unwrap();
+    }
+
+    async fn connections(&self) -> u32 {
+        let (reply, count) = oneshot::channel();
+        let job = |swarm: &mut Swarm<Behaviour>| {
+            let _ = reply.send(swarm.network_info().connection_counters().num_connections());
+        };
+        self.jobs.send(Job::Do(Box::new(job))).await.ok().unwrap();
+        count.await.unwrap()
+    }
+
+    async fn query(
+        &self,
+        query: impl FnOnce(&mut kad::Behaviour<MemoryStore>) -> kad::QueryId + Send + 'static,
+    ) -> Vec<kad::QueryResult> {
+        let (reply, results) = oneshot::channel();
+        self.jobs.send(Job::Query(Box::new(query), reply)).await.ok().unwrap();
+        results.await.unwrap()
+    }
+
+    pub async fn bootstraps(&self) -> bool {
+        let results = self.query(|kad| kad.bootstrap().unwrap()).await;
+        results.iter().all(|result| matches!(result, kad::QueryResult::Bootstrap(Ok(_))))
+    }
+
+    pub async fn announces(&self, multihash: Vec<u8>) {
+        self.query(move |kad| kad.start_providing(multihash.into()).unwrap()).await;
+    }
+
+    pub async fn finds_providers(&self, multihash: Vec<u8>) -> Vec<PeerId> {
+        let results = self.query(move |kad| kad.get_providers(multihash.into())).await;
+        let mut found: Vec<PeerId> = results
+            .into_iter()
+            .filter_map(|result| match result {
+                kad::QueryResult::GetProviders(Ok(kad::GetProvidersOk::FoundProviders { providers, .. })) => {
+                    Some(providers)
+                }
+                _ => None,
+            })
+            .flatten()
+            .collect();
+        found.sort();
+        found.dedup();
+        found
+    }
+
+    pub async fn finds_closest(&self, target: Vec<u8>) -> Vec<PeerInfo> {
+        let results = self.query(move |kad| kad.get_closest_peers(target)).await;
+        let peers = results.into_iter().filter_map(|result| match result {
+            kad::QueryResult::GetClosestPeers(Ok(ok)) => Some(ok.peers),
+            _ => None,
+        });
+        peers.flatten().map(|peer| PeerInfo { id: peer.peer_id, addrs: peer.addrs }).collect()
+    }
+}
+
+async fn run(mut swarm: Swarm<Behaviour>, mut jobs: mpsc::Receiver<Job>) {
+    let mut queries: Vec<(kad::QueryId, Vec<kad::QueryResult>, oneshot::Sender<Vec<kad::QueryResult>>)> = Vec::new();
+    loop {
+        tokio::select! {
+            job = jobs.recv() => match job {
+                None => return,
+                Some(Job::Do(job)) => job(&mut swarm),
+                Some(Job::Query(query, reply)) => {
+                    let id = query(&mut swarm.behaviour_mut().kad);
+                    queries.push((id, Vec::new(), reply));
+                }
+            },
+            event = swarm.select_next_some() => match event {
+                SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }))
+                    if info.protocols.contains(&KAD) =>
+                {
+                    for addr in info.listen_addrs {
+                        swarm.behaviour_mut().kad.add_address(&peer_id, addr);
+                    }
+                }
+                SwarmEvent::Behaviour(BehaviourEvent::Kad(kad::Event::OutboundQueryProgressed {
+                    id, result, step, ..
+                })) => {
+                    if let Some(at) = queries.iter().position(|(query, ..)| *query == id) {
+                        queries[at].1.push(result);
+                        if step.last {
+                            let (_, results, reply) = queries.swap_remove(at);
+                            let _ = reply.send(results);
+                        }
+                    }
+                }
+                _ => {}
+            },
+        }
+    }
+}
+
+fn swarm<B: NetworkBehaviour>(keypair: Keypair, over: Over, behaviour: B) -> Swarm<B> {
+    let builder = SwarmBuilder::with_existing_identity(keypair).with_tokio();
+    match over {
+        Over::Noise => builder
+            .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)
+            .unwrap()
+            .with_behaviour(|_| behaviour)
+            .unwrap()
+            .build(),
+        Over::Tls => builder
+            .with_tcp(tcp::Config::default(), tls::Config::new, yamux::Config::default)
+            .unwrap()
+            .with_behaviour(|_| behaviour)
+            .unwrap()
+            .build(),
+        Over::Quic => builder.with_quic().with_behaviour(|_| behaviour).unwrap().build(),
+    }
+}
+
+async fn listen<B: NetworkBehaviour>(swarm: &mut Swarm<B>, over: Over) -> PeerInfo {
+    let addr = if over == Over::Quic { "/ip4/127.0.0.1/udp/0/quic-v1" } else { "/ip4/127.0.0.1/tcp/0" };
+    swarm.listen_on(addr.parse().unwrap()).unwrap();
+    loop {
+        if let SwarmEvent::NewListenAddr { address, .. } = swarm.select_next_some().await {
+            return PeerInfo { id: *swarm.local_peer_id(), addrs: vec![address] };
+        }
+    }
+}
+
+/// `n` servers that know each other.
+pub async fn network(n: usize) -> Vec<Theirs> {
+    let mut servers = Vec::new();
+    for _ in 0..n {
+        servers.push(Theirs::server(Over::Noise).await);
+    }
+    for server in &servers {
+        for other in &servers {
+            if server.info.id != other.info.id {
+                server.learns(&other.info).await;
+            }
+        }
+    }
+    servers
+}
+
+/// Waits until nobody connects any more: libp2p-kad bootstraps by itself half a second after it has learnt of peers,
+/// and some hundred handshakes at once keep the machine busy for a while.
+pub async fn settled(servers: &[Theirs]) {
+    let mut before = None;
+    loop {
+        let now = join_all(servers.iter().map(Theirs::connections)).await;
+        if before.as_ref() == Some(&now) && now.iter().all(|n| *n > 0) {
+            return;
+        }
+        before = Some(now);
+        tokio::time::sleep(Duration::from_millis(400)).await;
+    }
+}
+
+/// Starts a node that advertises the DHT, takes its streams and never answers.
+pub async fn mute() -> PeerInfo {
+    let keypair = Keypair::generate_ed25519();
+    let identify = identify::Config::new("ipfs/0.1.0".to_owned(), keypair.public());
+    let behaviour = MuteBehaviour { mute: Mute, identify: identify::Behaviour::new(identify) };
+    let mut swarm = swarm(keypair, Over::Noise, behaviour);
+    let info = listen(&mut swarm, Over::Noise).await;
+    tokio::spawn(async move {
+        loop {
+            swarm.select_next_some().await;
+        }
+    });
+    info
+}
+
+#[derive(NetworkBehaviour)]
+struct MuteBehaviour {
+    mute: Mute,
+    identify: identify::Behaviour,
+}
+
+struct Mute;
+
+#[derive(Default)]
+struct MuteHandler {
+    held: Vec<Stream>,
+}
+
+impl UpgradeInfo for Mute {
+    type Info = StreamProtocol;
+    type InfoIter = [StreamProtocol; 1];
+    fn protocol_info(&self) -> Self::InfoIter {
+        [KAD]
+    }
+}
+
+impl InboundUpgrade<Stream> for Mute {
+    type Output = Stream;
+    type Error = Infallible;
+    type Future = Ready<Result<Stream, Infallible>>;
+    fn upgrade_inbound(self, stream: Stream, _: StreamProtocol) -> Self::Future {
+        ready(Ok(stream))
+    }
+}
+
+impl ConnectionHandler for MuteHandler {
+    type FromBehaviour = Infallible;
+    type ToBehaviour = Infallible;
+    type InboundProtocol = Mute;
+    type OutboundProtocol = DeniedUpgrade;
+    type InboundOpenInfo = ();
+    type OutboundOpenInfo = ();
+
+    fn listen_protocol(&self) -> SubstreamProtocol<Mute, ()> {
+        SubstreamProtocol::new(Mute, ())
+    }
+    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ConnectionHandlerEvent<DeniedUpgrade, (), Infallible>> {
+        Poll::Pending
+    }
+    fn on_behaviour_event(&mut self, event: Infallible) {
+        match event {}
+    }
+    fn on_connection_event(&mut self, event: ConnectionEvent<'_, Mute, DeniedUpgrade, (), ()>) {
+        if let ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol, .. }) = event {
+            self.held.push(protocol);
+        }
+    }
+}
+
+impl NetworkBehaviour for Mute {
+    type ConnectionHandler = MuteHandler;
+    type ToSwarm = Infallible;
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        _: ConnectionId,
+        _: PeerId,
+        _: &Multiaddr,
+        _: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        Ok(MuteHandler::default())
+    }
+    fn handle_established_outbound_connection(
+        &mut self,
+        _: ConnectionId,
+        _: PeerId,
+        _: &Multiaddr,
+        _: Endpoint,
+        _: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        Ok(MuteHandler::default())
+    }
+    fn on_swarm_event(&mut self, _: FromSwarm<'_>) {}
+    fn on_connection_handler_event(&mut self, _: PeerId, _: ConnectionId, event: THandlerOutEvent<Self>) {
+        match event {}
+    }
+    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Infallible, THandlerInEvent<Self>>> {
+        Poll::Pending
+    }
+}

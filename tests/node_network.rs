@@ -1,0 +1,17 @@
+//! The network half over real sockets on loopback, with `libp2p-kad` as independent client and server.
+#![expect(clippy::unwrap_used, reason = "the lint knows `#[test]` functions, not their helpers")]
+
+#[path = "node/interop.rs"]
+mod interop;
+#[path = "node/limits.rs"]
+mod limits;
+#[path = "node/lookups.rs"]
+mod lookups;
+#[path = "node/ours.rs"]
+mod ours;
+#[path = "node/raw.rs"]
+mod raw;
+#[path = "node/streams.rs"]
+mod streams;
+#[path = "node/theirs.rs"]
+mod theirs;

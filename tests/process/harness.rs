@@ -1,0 +1,260 @@
+//! Real `dhtstore` processes on loopback, each with a data directory of its own, ended by their ids.
+
+use libp2p::{Multiaddr, PeerId};
+use sha2::{Digest, Sha256};
+use std::{
+    collections::BTreeMap,
+    io::Write,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+use tempfile::TempDir;
+
+/// The binary under test.
+pub fn dhtstore() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dhtstore"));
+    // The settings of whoever runs the tests are not those of the tests.
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("DHTSTORE_") || name == "RUST_LOG" {
+            command.env_remove(name);
+        }
+    }
+    command.env("DHTSTORE_CONFIG", "/dev/null").stdin(Stdio::null());
+    command
+}
+
+/// A TCP port that was free a moment ago, and stays the node's over restarts.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// CIDv1, raw, sha2-256 of `content`, in base16 multibase: `f01551220…`.
+pub fn cid(content: &str) -> String {
+    multihash(content).iter().fold("f0155".to_owned(), |text, byte| text + &format!("{byte:02x}"))
+}
+
+/// The multihash of [`cid`].
+pub fn multihash(content: &str) -> Vec<u8> {
+    [&[0x12, 0x20][..], &Sha256::digest(content)].concat()
+}
+
+/// A node: its directory, its port, and the process while there is one.
+pub struct TestNode {
+    dir: TempDir,
+    pub port: u16,
+    settings: BTreeMap<String, String>,
+    bootstrap: Vec<String>,
+    process: Option<Child>,
+}
+
+impl TestNode {
+    /// A node that is not started yet.
+    pub fn new() -> Self {
+        let dir = tempfile::Builder::new().prefix("dhtstore-test-").tempdir().unwrap();
+        Self { dir, port: free_port(), settings: BTreeMap::new(), bootstrap: Vec::new(), process: None }
+    }
+
+    /// A started node with default settings.
+    pub fn started() -> Self {
+        let mut node = Self::new();
+        node.start();
+        node
+    }
+
+    /// Adds a setting by its environment variable without the `DHTSTORE_` prefix: `("RECORDS_TTL", "3s")`.
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.settings.insert(format!("DHTSTORE_{name}"), value.to_owned());
+        self
+    }
+
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.settings.insert(format!("DHTSTORE_{name}"), value.to_owned());
+    }
+
+    /// Bootstraps from `other` at its next start.
+    pub fn joining(mut self, other: &TestNode) -> Self {
+        self.bootstrap = vec![other.address()];
+        self
+    }
+
+    pub fn forget_bootstrap(&mut self) {
+        self.bootstrap.clear();
+    }
+
+    pub fn dir(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// A command of the command line for this node.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = dhtstore();
+        command.arg("--data-dir").arg(self.dir()).args(args).envs(&self.settings);
+        command
+    }
+
+    /// Runs a command to its end.
+    pub fn cli(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    /// Runs a command that must succeed; its stdout.
+    pub fn ok(&self, args: &[&str]) -> String {
+        let output = self.cli(args);
+        assert!(output.status.success(), "dhtstore {args:?} failed: {}", text(&output));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Runs a command with `input` on stdin.
+    pub fn cli_with_input(&self, args: &[&str], input: &str) -> Output {
+        let mut child =
+            self.command(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        child.wait_with_output().unwrap()
+    }
+
+    /// The command that [`TestNode::start`] runs.
+    pub fn run_command(&self) -> Command {
+        let listen = format!("/ip4/127.0.0.1/tcp/{}", self.port);
+        let mut command = self.command(&["run", "--listen", &listen]);
+        for peer in &self.bootstrap {
+            command.args(["--bootstrap", peer]);
+        }
+        command
+    }
+
+    /// Starts the process and waits until it serves.
+    pub fn start(&mut self) {
+        assert!(self.process.is_none(), "already started");
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_path()).unwrap();
+        let child = self.run_command().stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        self.process = Some(child);
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !self.cli(&["id"]).status.success() || !self.socket_answers() {
+            let ended = self.process.as_mut().unwrap().try_wait().unwrap();
+            assert!(ended.is_none(), "the node ended with {ended:?}:\n{}", self.log());
+            assert!(Instant::now() < deadline, "the node did not start in 30 s:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn socket_answers(&self) -> bool {
+        std::os::unix::net::UnixStream::connect(self.dir().join("control.sock")).is_ok()
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        let mut child = self.process.take().expect("started");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// SIGTERM, then the exit code.
+    pub fn stop(&mut self) -> Option<i32> {
+        let mut child = self.process.take().expect("started");
+        assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                return status.code();
+            }
+            assert!(Instant::now() < deadline, "the node did not stop in 30 s:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.dir.path().join("log")
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    /// `/ip4/127.0.0.1/tcp/PORT/p2p/ID`
+    pub fn address(&self) -> String {
+        format!("{}/p2p/{}", self.multiaddr(), self.peer_id())
+    }
+
+    pub fn multiaddr(&self) -> Multiaddr {
+        format!("/ip4/127.0.0.1/tcp/{}", self.port).parse().unwrap()
+    }
+
+    pub fn peer_id(&self) -> PeerId {
+        let line = self.ok(&["id", "--bootstrap"]);
+        let line = line.lines().next().expect("an address");
+        line.rsplit('/').next().unwrap().parse().unwrap()
+    }
+
+    /// Rows of an NDJSON command.
+    pub fn rows(&self, args: &[&str]) -> Vec<serde_json::Value> {
+        self.ok(args).lines().map(|line| serde_json::from_str(line).expect(line)).collect()
+    }
+
+    /// Provider ids that this node itself holds for a CID, with their addresses.
+    pub fn held(&self, cid: &str) -> Vec<(String, Vec<String>)> {
+        self.rows(&["findprovs", "--local", "-n", "0", "--format", "ndjson", cid])
+            .into_iter()
+            .map(|row| {
+                let addresses = row["addresses"].as_array().unwrap().iter().map(|a| a.as_str().unwrap().to_owned());
+                (row["provider"].as_str().unwrap().to_owned(), addresses.collect())
+            })
+            .collect()
+    }
+}
+
+impl Drop for TestNode {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.process.take() {
+            child.kill().ok();
+            child.wait().ok();
+        }
+        if std::thread::panicking() {
+            eprintln!("log of the node on port {}:\n{}", self.port, self.log());
+        }
+    }
+}
+
+/// Polls until `condition` holds; panics with `what` after `limit`.
+pub fn eventually(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + limit;
+    while !condition() {
+        assert!(Instant::now() < deadline, "not within {limit:?}: {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Everything a finished command said.
+pub fn text(output: &Output) -> String {
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    format!("exit {:?}\nstdout: {out}\nstderr: {err}", output.status.code())
+}
+
+/// Asserts an exit code and that stderr contains every one of `words`.
+pub fn fails(output: &Output, code: i32, words: &[&str]) {
+    assert_eq!(output.status.code(), Some(code), "{}", text(output));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    for word in words {
+        assert!(stderr.contains(word), "stderr does not say {word:?}: {}", text(output));
+    }
+}
+
+/// Path, length and SHA-256 of every regular file below `dir`.
+pub fn fingerprint(dir: &Path) -> BTreeMap<PathBuf, String> {
+    let mut files = BTreeMap::new();
+    let mut todo = vec![dir.to_path_buf()];
+    while let Some(dir) = todo.pop() {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let entry = entry.unwrap();
+            let kind = entry.file_type().unwrap();
+            if kind.is_dir() {
+                todo.push(entry.path());
+            } else if kind.is_file() {
+                let digest = Sha256::digest(std::fs::read(entry.path()).unwrap());
+                files.insert(entry.path(), format!("{digest:x}"));
+            }
+        }
+    }
+    files
+}

@@ -1,0 +1,125 @@
+//! Several nodes: announce here, find there.
+
+use crate::harness::{TestNode, cid, eventually, fails, text};
+use std::time::Duration;
+
+/// `count` nodes; all but the first bootstrap from the first, and all know each other.
+fn network(count: usize) -> Vec<TestNode> {
+    let mut nodes = vec![TestNode::started()];
+    for _ in 1..count {
+        let mut node = TestNode::new().joining(&nodes[0]);
+        node.start();
+        nodes.push(node);
+    }
+    for node in &nodes {
+        eventually("the table is full", Duration::from_secs(20), || table(node).len() >= count - 1);
+    }
+    nodes
+}
+
+/// The peers of a node's tables.
+fn table(node: &TestNode) -> Vec<String> {
+    let rows = node.rows(&["closest", "--local", "--format", "ndjson", &node.peer_id().to_string()]);
+    let mut peers: Vec<_> = rows.iter().map(|row| row["peer"].as_str().unwrap().to_owned()).collect();
+    peers.sort();
+    peers.dedup();
+    peers
+}
+
+#[test]
+fn prv_9_what_one_node_provides_every_other_finds() {
+    let nodes = network(5);
+    let content = cid("findable");
+    let said = nodes[1].ok(&["provide", "--wait", &content, "--format", "ndjson"]);
+    assert!(said.contains("\"confirmed\":4"), "four servers confirm: {said}");
+    for node in &nodes {
+        let found = node.ok(&["findprovs", &content]);
+        assert_eq!(found.trim(), nodes[1].peer_id().to_string(), "one id per line when piped");
+    }
+    let held = nodes[2].held(&content);
+    assert!(held[0].1.contains(&nodes[1].multiaddr().to_string()), "{held:?}");
+    let verbose = nodes[3].cli(&["findprovs", "-v", &content]);
+    assert!(verbose.status.success(), "{}", text(&verbose));
+    assert_eq!(nodes[4].ok(&["findprovs", &cid("nobody has this")]), "");
+}
+
+#[test]
+fn findpeer_and_closest_know_the_network() {
+    let nodes = network(4);
+    let target = nodes[3].peer_id().to_string();
+    let found = nodes[1].ok(&["findpeer", &target]);
+    assert!(found.contains(&nodes[3].multiaddr().to_string()), "{found}");
+    let closest = nodes[1].rows(&["closest", "--format", "ndjson", &cid("anything")]);
+    assert_eq!(closest.len(), 3, "{closest:?}");
+    let distances: Vec<_> = closest.iter().map(|row| row["distance"].as_str().unwrap().to_owned()).collect();
+    assert!(distances.is_sorted(), "{distances:?}");
+}
+
+#[test]
+fn connect_joins_two_nodes_and_peers_lists_them() {
+    let (one, two) = (TestNode::started(), TestNode::started());
+    one.ok(&["connect", &two.address()]);
+    eventually("both list each other", Duration::from_secs(10), || {
+        one.ok(&["peers", "--format", "ids"]).contains(&two.peer_id().to_string())
+            && two.ok(&["peers", "--format", "ids"]).contains(&one.peer_id().to_string())
+    });
+    let output = one.cli(&["connect", &format!("/ip4/127.0.0.1/tcp/1/p2p/{}", two.peer_id())]);
+    // Connected already by another address: either answer is right, a hang is not.
+    assert!(output.status.code().is_some());
+    let nobody = "12D3KooWGC6TvWhfapngX6wvJHMYvKpDMXPb3ZnCZ6dMoaMtimQ5";
+    fails(&one.cli(&["connect", &format!("/ip4/127.0.0.1/tcp/1/p2p/{nobody}")]), 1, &[nobody]);
+}
+
+#[test]
+fn diagnose_tells_the_four_verdicts_apart() {
+    let mut nodes = network(4);
+    let content = cid("diagnosed");
+    let nothing = nodes[1].cli(&["diagnose", &content]);
+    assert_eq!(nothing.status.code(), Some(1), "{}", text(&nothing));
+    assert!(text(&nothing).contains("no provider record"), "{}", text(&nothing));
+    nodes[3].ok(&["provide", "--wait", &content]);
+    let good = nodes[1].cli(&["diagnose", &content]);
+    assert_eq!(good.status.code(), Some(0), "{}", text(&good));
+    assert!(text(&good).contains(&nodes[3].peer_id().to_string()), "{}", text(&good));
+    nodes[3].kill();
+    let unreachable = nodes[1].cli(&["diagnose", &content]);
+    assert_eq!(unreachable.status.code(), Some(1), "{}", text(&unreachable));
+    assert!(text(&unreachable).contains("dial"), "{}", text(&unreachable));
+}
+
+#[test]
+fn unprovide_ends_announcing_and_says_that_remote_records_live_on() {
+    let nodes = network(3);
+    let content = cid("unwanted");
+    nodes[1].ok(&["provide", "--wait", &content]);
+    let output = nodes[1].cli(&["unprovide", &content]);
+    assert!(output.status.success() && String::from_utf8_lossy(&output.stderr).contains("12h"), "{}", text(&output));
+    assert_eq!(nodes[1].ok(&["provided", "--format", "ids"]), "");
+    assert_eq!(nodes[2].held(&content).len(), 1, "the others keep it until its ttl");
+}
+
+#[test]
+fn a_node_on_its_own_announces_to_nobody_and_says_so() {
+    let node = TestNode::started();
+    let output = node.cli(&["provide", "--wait", &cid("lonely"), "--format", "ndjson"]);
+    assert!(text(&output).contains("\"confirmed\":0"), "{}", text(&output));
+}
+
+#[test]
+fn a_private_swarm_admits_who_has_its_key_and_nobody_else() {
+    let mut hub = TestNode::new();
+    hub.ok(&["init", "--private"]);
+    hub.start();
+    let mut member = TestNode::new().joining(&hub);
+    member.ok(&["init"]);
+    std::fs::copy(hub.dir().join("swarm.key"), member.dir().join("swarm.key")).unwrap();
+    member.start();
+    let mut stranger = TestNode::new().joining(&hub);
+    stranger.start();
+    let mut other_key = TestNode::new().joining(&hub);
+    other_key.ok(&["init", "--private"]);
+    other_key.start();
+    eventually("the member is in", Duration::from_secs(15), || table(&hub) == vec![member.peer_id().to_string()]);
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(hub.ok(&["peers", "--format", "ids"]).lines().count(), 1);
+}

@@ -1,0 +1,80 @@
+//! Each wrong input has its exit code and says what to do.
+
+use crate::harness::{TestNode, cid, fails};
+
+#[test]
+fn usage_is_64() {
+    let node = TestNode::new();
+    for args in [&["nonsense"][..], &["run", "--nonsense"], &["findprovs"], &["dump", "nonsense"], &["--format"], &[]] {
+        let output = node.cli(args);
+        assert_eq!(output.status.code(), Some(64), "{args:?}: {}", crate::harness::text(&output));
+    }
+    assert_eq!(node.cli(&["--help"]).status.code(), Some(0));
+    assert_eq!(node.cli(&["--version"]).status.code(), Some(0));
+}
+
+#[test]
+fn no_server_is_69_and_says_how_to_start_one() {
+    let node = TestNode::new();
+    node.ok(&["init"]);
+    for args in [
+        &["peers"][..],
+        &["findprovs", &cid("x")],
+        &["provide", &cid("x")],
+        &["connect", "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWGC6TvWhfapngX6wvJHMYvKpDMXPb3ZnCZ6dMoaMtimQ5"],
+    ] {
+        fails(&node.cli(args), 69, &["dhtstore run"]);
+    }
+}
+
+#[test]
+fn provide_says_which_line_is_bad_and_adds_nothing() {
+    let node = TestNode::started();
+    let input = format!("{}\nnot-a-cid\n\n{}\n{}x\n", cid("a"), cid("b"), cid("c"));
+    let output = node.cli_with_input(&["provide", "--file", "-"], &input);
+    fails(&output, 65, &["line 2", "not-a-cid", "line 5"]);
+    assert_eq!(node.ok(&["provided", "--format", "ids"]), "");
+    fails(&node.cli(&["provide", "bafynonsense"]), 65, &["bafynonsense"]);
+    fails(&node.cli(&["provide", "--file", "/nonexistent"]), 66, &["/nonexistent"]);
+    for wrong in [&["findprovs", "not-a-cid"][..], &["findpeer", "not-a-peer"], &["diagnose", "?"], &["closest", "?"]] {
+        fails(&node.cli(wrong), 65, &[wrong[1]]);
+    }
+    fails(&node.cli(&["connect", "not-an-address"]), 65, &["not-an-address"]);
+}
+
+#[test]
+fn provide_takes_both_versions_of_a_cid_in_any_multibase() {
+    let node = TestNode::started();
+    // The same multihash four times: CIDv0, CIDv1 in base32, base58btc and base64url.
+    let v0 = "QmYwAPJzv5CZsnA625s3Xf2nemtYgPpHdWEz79ojWnPbdG";
+    let id: cid::Cid = v0.parse().unwrap();
+    let v1 = cid::Cid::new_v1(0x70, *id.hash());
+    let mut input = format!("{v0}\r\n{v1}\n");
+    for base in [multibase::Base::Base58Btc, multibase::Base::Base64Url] {
+        input += &(v1.to_string_of_base(base).unwrap() + "\n");
+    }
+    let output = node.cli_with_input(&["provide", "--file", "-"], &input);
+    assert!(output.status.success(), "{}", crate::harness::text(&output));
+    assert_eq!(node.ok(&["provided", "--format", "ids"]).lines().count(), 1);
+}
+
+#[test]
+fn a_bad_configuration_is_78_and_names_the_key() {
+    let node = TestNode::new();
+    let file = node.dir().with_extension("toml");
+    for (text, words) in [
+        ("nonsense = 1", &["nonsense"][..]),
+        ("[records]\nttl = \"12 parsecs\"", &["ttl"]),
+        ("[records]\nttl = \"3h\"", &["reprovide", "ttl"]),
+        ("listen = [\"/ip4/nowhere\"]", &["listen"]),
+        ("this is not toml", &[file.to_str().unwrap()]),
+    ] {
+        std::fs::write(&file, text).unwrap();
+        for command in [&["run"][..], &["config", "check"]] {
+            let args = [&["--config", file.to_str().unwrap()], command].concat();
+            fails(&node.cli(&args), 78, words);
+        }
+    }
+    fails(&node.cli(&["--config", "/nonexistent.toml", "config", "check"]), 78, &["/nonexistent.toml"]);
+    assert!(!node.dir().exists(), "nothing was created");
+}
