@@ -41,12 +41,14 @@ pub struct SystemClock {
 
 impl SystemClock {
     /// A clock whose monotonic origin is now.
+    #[expect(clippy::disallowed_methods, reason = "this is the one place")]
     pub fn new() -> Arc<Self> {
         Arc::new(Self { origin: Instant::now() })
     }
 }
 
 impl Clock for SystemClock {
+    #[expect(clippy::disallowed_methods, reason = "this is the one place")]
     fn wall(&self) -> UnixTime {
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         UnixTime(u32::try_from(seconds).unwrap_or(u32::MAX))

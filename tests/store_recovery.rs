@@ -185,7 +185,8 @@ async fn a_crash_between_the_renames_of_a_recovery_is_finished() {
 async fn own_cids_and_routing_survive_any_damage_to_node() {
     let whole = tempfile::tempdir().unwrap();
     let clock = filled(whole.path()).await;
-    let damages: [(&str, fn(&Path)); 5] = [
+    type Damage = (&'static str, fn(&Path));
+    let damages: [Damage; 5] = [
         ("zeros", |node| {
             let db = node.join("db");
             let len = fs::metadata(&db).unwrap().len();

@@ -147,6 +147,14 @@ pub fn running(store: &Store, filter: &Filter, each: &mut dyn FnMut(Row) -> bool
     Ok(())
 }
 
+/// A store that was opened for this: what was found damaged comes first.
+fn dump(place: &str, store: &Store, filter: &Filter, each: &mut dyn FnMut(Row) -> bool) -> Result<(), StoreError> {
+    match Output::new(None, each).notes(place, store) {
+        true => running(store, filter, each),
+        false => Ok(()),
+    }
+}
+
 /// The same of a stopped node's directory, which stays byte for byte as it is: opens a copy (below the
 /// system's temporary directory, removed afterwards). `in_place` lets the database recover there and then.
 ///
@@ -175,7 +183,7 @@ pub fn stopped(
     if in_place {
         let lock = data_dir::Lock::acquire(dir)?;
         let store = Store::open_for(Purpose::Read, lock.path(), settings, clock)?;
-        return running(&store, filter, each);
+        return dump("database", &store, filter, each);
     }
     let copy = tempfile::Builder::new()
         .prefix("dhtstore-dump-")
@@ -191,5 +199,5 @@ pub fn stopped(
         }
     }
     let store = Store::open_for(Purpose::Read, copy.path(), settings, clock)?;
-    running(&store, filter, each)
+    dump("copy of the database", &store, filter, each)
 }

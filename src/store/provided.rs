@@ -348,8 +348,11 @@ fn own(row: &OwnRow) -> Option<Own> {
     Some(Own { cid, added: UnixTime(row.added), announced: row.announced.map(UnixTime), confirmed: row.confirmed })
 }
 
+/// Key and value.
+type RawRow = (Vec<u8>, Vec<u8>);
+
 /// All rows that can be read: from the front, and behind a damaged place from the other end.
-fn read_rows(tree: &sled::Tree) -> (Vec<(Vec<u8>, Vec<u8>)>, Option<String>) {
+fn read_rows(tree: &sled::Tree) -> (Vec<RawRow>, Option<String>) {
     let mut rows = BTreeMap::new();
     let mut front = tree.iter();
     let error = loop {

@@ -116,8 +116,7 @@ impl Place<'_> {
                 };
                 let note = format!(
                     "{}/ was damaged ({why}) and opened as a copy without its snapshot{lost}; the original is kept as {}",
-                    self.name,
-                    aside.display()
+                    self.name, aside
                 );
                 self.reopen(note, found != Contents::Complete)
             }
@@ -148,8 +147,7 @@ impl Place<'_> {
                 let aside = self.replace()?;
                 let note = format!(
                     "{}/ opened with less than it held ({why}); a copy without its snapshot has all; the original is kept as {}",
-                    self.name,
-                    aside.display()
+                    self.name, aside
                 );
                 self.reopen(note, false)
             }
@@ -170,8 +168,8 @@ impl Place<'_> {
         Ok((db, found))
     }
 
-    /// The copy takes the place of the original. Where that is now.
-    fn replace(&self) -> Result<PathBuf, StoreError> {
+    /// The copy takes the place of the original. The name of that now.
+    fn replace(&self) -> Result<String, StoreError> {
         let aside = self.set_aside()?;
         rename(&self.copy_dir(), &self.dir())?;
         sync_dir(self.parent)?;
@@ -182,11 +180,8 @@ impl Place<'_> {
         remove_all(&self.copy_dir())?;
         let aside = self.set_aside()?;
         sync_dir(self.parent)?;
-        let note = format!(
-            "{}/ is damaged beyond repair ({why}; {and}); it is kept as {} and begins empty",
-            self.name,
-            aside.display()
-        );
+        let note =
+            format!("{}/ is damaged beyond repair ({why}; {and}); it is kept as {} and begins empty", self.name, aside);
         self.reopen(note, true)
     }
 
@@ -200,7 +195,7 @@ impl Place<'_> {
     }
 
     /// Renames the original; of those before it only the newest stay.
-    fn set_aside(&self) -> Result<PathBuf, StoreError> {
+    fn set_aside(&self) -> Result<String, StoreError> {
         let prefix = format!("{}.damaged-", self.name);
         let mut earlier: Vec<PathBuf> = fs::read_dir(self.parent)
             .map_err(|e| io_error("read", self.parent, e))?
@@ -220,7 +215,7 @@ impl Place<'_> {
             n += 1;
         }
         rename(&self.dir(), &aside)?;
-        Ok(aside)
+        Ok(aside.file_name().unwrap_or_default().to_string_lossy().into_owned())
     }
 
     /// sled's open, in a thread of its own.

@@ -99,6 +99,12 @@ impl<'a> Output<'a> {
         (self.each)(row) && self.left > 0
     }
 
+    /// Damage that recovery or the walks before came by.
+    pub fn notes(&mut self, place: &str, store: &Store) -> bool {
+        let notes = store.opened.notes.clone();
+        notes.into_iter().all(|note| self.damaged(place.to_owned(), note))
+    }
+
     fn damaged(&mut self, place: String, error: String) -> bool {
         // Damage is told beyond the limit: it is no row.
         (self.each)(Row::Damaged { place, error })

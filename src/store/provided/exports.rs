@@ -215,7 +215,10 @@ pub fn read(dir: &Path, with_export: bool) -> Restored {
     restored
 }
 
-fn read_export(path: &Path) -> Result<(BTreeMap<Position, OwnRow>, BTreeMap<String, Vec<SavedPeer>>), CodecError> {
+/// Own CIDs and routing tables.
+type Export = (BTreeMap<Position, OwnRow>, BTreeMap<String, Vec<SavedPeer>>);
+
+fn read_export(path: &Path) -> Result<Export, CodecError> {
     let mut file = BufReader::new(File::open(path)?);
     let mut own = BTreeMap::new();
     let mut routing: BTreeMap<String, Vec<SavedPeer>> = BTreeMap::new();
