@@ -38,7 +38,7 @@ use std::{
 
 /// A persistent provider-record server for the IPFS Kademlia DHT.
 #[derive(Parser, Debug)]
-#[command(name = "dhtstore", version, max_term_width = 100, after_help = AFTER_HELP)]
+#[command(name = "dhtstore", version, max_term_width = 120, after_help = AFTER_HELP)]
 pub struct Cli {
     /// Options that every command takes.
     #[command(flatten)]

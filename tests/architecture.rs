@@ -36,7 +36,9 @@ fn offenders(words: &[&str], allowed: impl Fn(&Path) -> bool) -> Vec<String> {
         if is_test || allowed(&path) {
             continue;
         }
-        found.extend(words.iter().filter(|word| code.contains(**word)).map(|word| format!("{}: {word}", path.display())));
+        found.extend(
+            words.iter().filter(|word| code.contains(**word)).map(|word| format!("{}: {word}", path.display())),
+        );
     }
     found
 }
@@ -51,8 +53,22 @@ fn only_store_names_sled_and_bincode() {
 fn kad_is_pure() {
     let elsewhere = |path: &Path| !path.starts_with("kad") && path != Path::new("kad.rs");
     let impure = [
-        "std::fs", "std::net::Tcp", "std::net::Udp", "std::io", "tokio", "rand::", "Instant", "SystemTime", "HashMap",
-        "HashSet", "thread::", "crate::store", "crate::node", "crate::clock", "crate::config", "crate::provide",
+        "std::fs",
+        "std::net::Tcp",
+        "std::net::Udp",
+        "std::io",
+        "tokio",
+        "rand::",
+        "Instant",
+        "SystemTime",
+        "HashMap",
+        "HashSet",
+        "thread::",
+        "crate::store",
+        "crate::node",
+        "crate::clock",
+        "crate::config",
+        "crate::provide",
     ];
     assert_eq!(offenders(&impure, elsewhere), Vec::<String>::new());
 }

@@ -1,4 +1,4 @@
-//! Lists of CIDs as `provide` and `unprovide` take them: arguments, a file, stdin.
+//! Lists of CIDs as `provide`, `unprovide` and `findprovs` take them: arguments, a file, stdin.
 //!
 //! The whole list is checked before any of it is used; meanwhile it lies in an unnamed temporary file, so that a list
 //! of ten million takes no memory and stdin need not be read twice.
@@ -180,6 +180,14 @@ impl CidList {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// The first, which there is unless [`CidList::is_empty`].
+    pub fn first(&mut self) -> Result<String> {
+        self.file.rewind()?;
+        let mut line = String::new();
+        BufReader::new(&self.file).read_line(&mut line)?;
+        Ok(line.trim_end().to_owned())
     }
 
     /// From the start, in portions that fit into a request.

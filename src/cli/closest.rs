@@ -22,6 +22,9 @@ the number of leading bits that server and key have in common.")]
 pub struct Args {
     /// A CID, a multihash (base58 or base16), or a peer id
     key: String,
+    /// Ask nobody: what this node's own routing tables say, which is what it answers to others
+    #[arg(long)]
+    local: bool,
     #[command(flatten)]
     format: FormatArg,
 }
@@ -34,7 +37,7 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
         Item::Row(row) => rows.push(&row.parse::<Closest>()?),
         Item::Event(event) => findprovs::tell(event.parse()?, context),
     };
-    Server::connect(context).await?.ask::<usize>(&Request::Closest { key: args.key }, each).await?;
+    Server::connect(context).await?.ask::<usize>(&Request::Closest { key: args.key, local: args.local }, each).await?;
     if rows.finish()? == 0 {
         context.notice(
             "this node knows no servers; connect it to a network: `dhtstore connect MULTIADDR`, or set bootstrap",

@@ -121,7 +121,7 @@ async fn count(
             server.rows(&Request::Dump { filter, count: true }, each).await?;
         }
         None => {
-            let mut counter = Counter::default();
+            let mut counter = Counter::new(&filter);
             let each = |row: Row| {
                 if let Row::Damaged { place, error } = &row {
                     damaged.report(place, error, context);

@@ -154,6 +154,7 @@ impl From<StoreError> for CliError {
         let code = match &error {
             StoreError::NoDatabase(_) => Code::NoDatabase,
             StoreError::Locked(_) => Code::TryAgain,
+            StoreError::Io { doing: "create", .. } => Code::CannotCreate,
             StoreError::Io { source, .. } => match source.kind() {
                 io::ErrorKind::PermissionDenied
                 | io::ErrorKind::ReadOnlyFilesystem

@@ -3,53 +3,110 @@
 use super::{
     Context,
     ask::{Item, Server},
+    cid_list::CidArgs,
     dump,
-    error::{CliError, Result},
-    output::{Format, FormatArg, Rows, Schema},
+    error::Result,
+    output::{self, Format, FormatArg, Rows, Schema},
 };
 use crate::{
     control::protocol::{Peer, Request},
     node::query::Event,
-    provide::cids,
     store::dump::{Filter, Row, Table},
 };
+use serde::Serialize;
 
 /// Columns of a peer.
 pub(super) const PEER: Schema = Schema { columns: &["peer", "addresses"], id: "peer" };
+/// Columns where more than one CID is asked for.
+const PEER_OF_CID: Schema = Schema { columns: &["cid", "peer", "addresses"], id: "peer" };
 
 /// Arguments of `dhtstore findprovs`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-Piped, it prints one peer id per line, as `ipfs routing findprovs` does. -v shows every step on stderr.")]
+Piped, one CID: one peer id per line, as `ipfs routing findprovs` prints them. Several: NDJSON that names
+the CID of each row. -v shows every step on stderr.
+
+Examples:
+  dhtstore findprovs bafy…
+  dhtstore findprovs -n 1 --file cids.txt > found.ndjson")]
 pub struct Args {
-    /// The CID
-    cid: String,
-    /// Stop after so many providers
-    #[arg(short = 'n', long = "num-providers", value_name = "N", default_value_t = 20)]
+    #[command(flatten)]
+    cids: CidArgs,
+    /// Stop after so many providers of a CID
+    #[arg(short = 'n', long = "num-providers", value_name = "N", default_value_t = 20, value_parser = at_least_one)]
     limit: usize,
-    /// Ask this node only: what does it store? Works on a stopped node too
+    /// Ask this node only: what does it store? Works on a stopped node too, for one CID
     #[arg(long)]
     local: bool,
     #[command(flatten)]
     format: FormatArg,
 }
 
+/// A provider of one of several CIDs.
+#[derive(Debug, Serialize)]
+struct ProviderOf<'a> {
+    cid: &'a str,
+    peer: String,
+    addresses: Vec<String>,
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("must be at least 1".into()),
+        Ok(limit) => Ok(limit),
+        Err(error) => Err(format!("{error}")),
+    }
+}
+
 /// Runs the command.
 pub async fn execute(args: Args, context: &Context) -> Result<()> {
-    let cid = cids::parse(&args.cid).map_err(|error| CliError::data(format_args!("{}: {error}", args.cid)))?;
+    let mut list = args.cids.read(context)?;
+    if list.len() == 1 && args.cids.file.is_none() {
+        return one(args, list.first()?, context).await;
+    }
+    let mut server = Server::connect(context).await?;
+    let mut rows = Rows::stdout(args.format.resolve(context), PEER_OF_CID).bulk();
+    let bar = output::progress(context, Some(list.len()), "finding");
+    let mut without = 0u64;
+    for chunk in list.chunks()? {
+        for cid in chunk? {
+            let request = Request::FindProviders { cid: cid.clone(), limit: args.limit, local: args.local };
+            let found: usize = server
+                .ask(&request, |item| match item {
+                    Item::Row(row) => {
+                        let Peer { peer, addresses } = row.parse()?;
+                        rows.push(&ProviderOf { cid: &cid, peer, addresses })
+                    }
+                    Item::Event(event) => tell(event.parse()?, context),
+                })
+                .await?;
+            without += u64::from(found == 0);
+            bar.inc(1);
+        }
+    }
+    bar.finish_and_clear();
+    rows.finish()?;
+    if without > 0 {
+        context.notice(format_args!("{without} of {} CIDs without providers", list.len()));
+    }
+    Ok(())
+}
+
+/// One CID, the way `ipfs` users expect it.
+async fn one(args: Args, cid: String, context: &Context) -> Result<()> {
     let format = args.format.resolve_or(context, Format::Ids);
     let mut rows = Rows::stdout(format, PEER);
     let server =
         if args.local { Server::connect_if_running(context).await? } else { Some(Server::connect(context).await?) };
     match server {
         Some(mut server) => {
-            let request = Request::FindProviders { cid: cid.to_string(), limit: args.limit, local: args.local };
+            let request = Request::FindProviders { cid, limit: args.limit, local: args.local };
             server.ask::<usize>(&request, |item| show(item, &mut rows, context)).await?;
         }
         None => {
             let filter = Filter {
                 tables: vec![Table::Providers],
-                cid: Some(cid.to_string()),
+                cid: Some(cid),
                 limit: Some(args.limit as u64),
                 ..Filter::default()
             };

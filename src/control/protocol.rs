@@ -59,6 +59,9 @@ pub enum Request {
     Closest {
         /// A CID, a multihash (base16 or base58), or a peer id.
         key: String,
+        /// Of this node's routing tables only.
+        #[serde(default)]
+        local: bool,
     },
     /// Done: [`Peer`].
     Connect {

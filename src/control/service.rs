@@ -79,7 +79,7 @@ impl Handler for Service {
                 }
             }
             Request::FindPeer { peer } => find::peer(parts, &peer, replies).await,
-            Request::Closest { key } => find::closest(parts, &key, replies).await,
+            Request::Closest { key, local } => find::closest(parts, &key, local, replies).await,
             Request::Connect { address } => find::connect(parts, &address).await,
             Request::Peers => {
                 for peer in parts.node.peers().await {

@@ -28,6 +28,17 @@ pub enum Table {
 }
 
 impl Table {
+    /// As the command line and rows call it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Table::Providers => "providers",
+            Table::Provided => "provided",
+            Table::Peers => "peers",
+            Table::Routing => "routing",
+            Table::Meta => "meta",
+        }
+    }
+
     /// All, in the order in which they are dumped.
     pub const ALL: [Table; 5] = [Table::Providers, Table::Provided, Table::Peers, Table::Routing, Table::Meta];
 }

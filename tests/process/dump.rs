@@ -21,7 +21,7 @@ async fn node_with_records(count: usize) -> TestNode {
     }
     node.ok(&["provide", &cid("own")]);
     crate::harness::eventually("all have arrived", Duration::from_secs(10), || {
-        node.ok(&["dump", "providers", "--count"]).trim() == count.to_string()
+        node.rows(&["dump", "providers", "--count"])[0]["rows"] == count
     });
     tokio::time::sleep(Duration::from_millis(2_200)).await;
     node

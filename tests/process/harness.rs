@@ -194,11 +194,11 @@ impl TestNode {
 
     /// Provider ids that this node itself holds for a CID, with their addresses.
     pub fn held(&self, cid: &str) -> Vec<(String, Vec<String>)> {
-        self.rows(&["findprovs", "--local", "-n", "0", "--format", "ndjson", cid])
+        self.rows(&["findprovs", "--local", "-n", "1000", "--format", "ndjson", cid])
             .into_iter()
             .map(|row| {
                 let addresses = row["addresses"].as_array().unwrap().iter().map(|a| a.as_str().unwrap().to_owned());
-                (row["provider"].as_str().unwrap().to_owned(), addresses.collect())
+                (row["peer"].as_str().unwrap().to_owned(), addresses.collect())
             })
             .collect()
     }

@@ -120,7 +120,7 @@ async fn the_routing_table_comes_back_without_the_bootstrap_list() {
         others.iter().chain([&hub]).filter(|other| table.contains(&other.peer_id().to_string())).count()
     };
     let in_table = |node: &TestNode| {
-        let table = node.ok(&["stat", "--format", "json"]);
+        let table = node.ok(&["closest", "--local", "--format", "ndjson", &cid("anything")]);
         others.iter().chain([&hub]).filter(|other| table.contains(&other.peer_id().to_string())).count()
     };
     eventually("all three are in the table", Duration::from_secs(20), || in_table(&node) == 3);

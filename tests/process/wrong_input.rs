@@ -35,7 +35,7 @@ fn provide_says_which_line_is_bad_and_adds_nothing() {
     fails(&output, 65, &["line 2", "not-a-cid", "line 5"]);
     assert_eq!(node.ok(&["provided", "--format", "ids"]), "");
     fails(&node.cli(&["provide", "bafynonsense"]), 65, &["bafynonsense"]);
-    fails(&node.cli(&["provide", "--file", "/nonexistent"]), 66, &["/nonexistent"]);
+    fails(&node.cli(&["provide", "--file", "/nonexistent"]), 65, &["/nonexistent"]);
     for wrong in [&["findprovs", "not-a-cid"][..], &["findpeer", "not-a-peer"], &["diagnose", "?"], &["closest", "?"]] {
         fails(&node.cli(wrong), 65, &[wrong[1]]);
     }

@@ -8,7 +8,7 @@ use super::{
     Parts, Query, parse, provider_addresses, texts, to_peer,
 };
 use crate::{
-    kad::{Dht, keyspace::Key},
+    kad::{Dht, keyspace::Key, table::K},
     node::query::Event,
     provide::cids,
 };
@@ -61,7 +61,9 @@ pub(super) async fn local_providers(
         replies.row(&peer).await?;
         count += 1;
     }
-    for provider in parts.store.records.providers(&multihash, limit - count, u64::from(parts.clock.wall().0)).await {
+    for provider in
+        parts.store.records.providers(&multihash, limit.saturating_sub(count), u64::from(parts.clock.wall().0)).await
+    {
         replies.row(&Peer { peer: provider.peer.to_string(), addresses: texts(&provider.addrs) }).await?;
         count += 1;
     }
@@ -80,7 +82,7 @@ pub(super) async fn peer(parts: &Parts, peer: &str, replies: Replies) -> Result<
     }
 }
 
-pub(super) async fn closest(parts: &Parts, key: &str, replies: Replies) -> Result<Value, Failure> {
+pub(super) async fn closest(parts: &Parts, key: &str, local: bool, replies: Replies) -> Result<Value, Failure> {
     let target = cids::parse_key(key).map_err(|error| Failure::data(format_args!("{key}: {error}")))?;
     let place = cids::place(&target);
     let mut count = 0usize;
@@ -88,9 +90,13 @@ pub(super) async fn closest(parts: &Parts, key: &str, replies: Replies) -> Resul
         if parts.node.table(dht).is_empty() {
             continue;
         }
-        let query = Query::start(|events| parts.node.closest_peers(dht, &target, Some(events)));
-        let found = query.finish(&replies).await?;
-        for peer in found.peers {
+        let peers = if local {
+            parts.node.table(dht).closest(&place, K).into_iter().map(|entry| entry.peer.clone()).collect()
+        } else {
+            let query = Query::start(|events| parts.node.closest_peers(dht, &target, Some(events)));
+            query.finish(&replies).await?.peers
+        };
+        for peer in peers {
             let server = Key::for_peer(&peer.id);
             let row = Closest {
                 dht: dht.name().into(),

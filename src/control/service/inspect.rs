@@ -11,7 +11,7 @@ use crate::{
     kad::Dht,
     store::{
         StoreError,
-        dump::{self, Filter, Row},
+        dump::{self, Filter, Row, Table},
     },
 };
 use serde_json::Value;
@@ -47,7 +47,7 @@ pub(super) async fn dump(parts: &Parts, filter: Filter, count: bool, replies: Re
     tokio::task::spawn_blocking(move || {
         let mut rows = replies.bulk();
         if count {
-            let mut counter = Counter::default();
+            let mut counter = Counter::new(&filter);
             dump::running(&store, &filter, &mut |row| counter.take(&row))?;
             let _ = counter.rows().all(|counted| rows.row(&counted));
         } else {
@@ -66,10 +66,16 @@ pub(super) async fn dump(parts: &Parts, filter: Filter, count: bool, replies: Re
 }
 
 /// Counts rows by table.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Counter(BTreeMap<&'static str, u64>);
 
 impl Counter {
+    /// Every table that `filter` asks for, at zero.
+    pub fn new(filter: &Filter) -> Self {
+        let asked = |table: &Table| filter.tables.is_empty() || filter.tables.contains(table);
+        Self(Table::ALL.iter().filter(|table| asked(table)).map(|table| (table.name(), 0)).collect())
+    }
+
     /// Counts a row; always true, to go on.
     pub fn take(&mut self, row: &Row) -> bool {
         *self.0.entry(table_name(row)).or_default() += 1;
