@@ -34,8 +34,9 @@ const CLOCK_STEP: Duration = Duration::from_secs(5);
 /// How long running jobs are waited for at shutdown before they are dropped at their next await.
 const DRAIN: Duration = Duration::from_secs(3);
 
-/// What a job did, or why it failed: one line.
-pub type Outcome = Result<String, String>;
+/// What a job did, or why it failed: one line. `None`: it could not do its work yet; that is no run, and it is tried
+/// again at the next look.
+pub type Outcome = Result<Option<String>, String>;
 
 /// A job.
 pub struct Job {
@@ -238,7 +239,7 @@ impl Inner {
         };
         let took = self.clock.monotonic().saturating_sub(begun);
         let ok = outcome.is_ok();
-        let outcome = outcome.unwrap_or_else(|error| error);
+        let Some(outcome) = outcome.unwrap_or_else(Some) else { return };
         if ok {
             tracing::debug!(job = job.name, ?took, outcome, "job done");
         } else {
@@ -311,32 +312,5 @@ fn seconds(duration: Duration) -> u32 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn run(started: u32) -> JobRun {
-        JobRun { started: UnixTime(started), took_ms: 1, outcome: String::new(), ok: true }
-    }
-
-    #[test]
-    fn a_job_that_never_ran_is_due() {
-        assert!(is_due(None, Duration::from_secs(3600), UnixTime(0)));
-    }
-
-    #[test]
-    fn a_job_is_due_when_its_interval_has_passed() {
-        let (last, hour) = (run(1000), Duration::from_secs(3600));
-        assert!(!is_due(Some(&last), hour, UnixTime(4000)));
-        assert!(is_due(Some(&last), hour, UnixTime(4600)));
-    }
-
-    #[test]
-    fn a_run_that_began_a_second_late_does_not_skip_the_next_look() {
-        assert!(is_due(Some(&run(61)), Duration::from_secs(60), UnixTime(120)));
-    }
-
-    #[test]
-    fn a_last_run_in_the_future_does_not_hold_a_job_back() {
-        assert!(is_due(Some(&run(5000)), Duration::from_secs(3600), UnixTime(1000)));
-    }
-}
+#[path = "schedule/tests.rs"]
+mod tests;

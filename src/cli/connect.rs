@@ -13,7 +13,7 @@ use libp2p::Multiaddr;
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Example: dhtstore connect /ip4/192.0.2.7/tcp/4001/p2p/12D3Koo…")]
 pub struct Args {
-    /// Where the peer is; best with /p2p/<peer id>, so that nobody else can answer there
+    /// Where the peer is; best with `/p2p/…`, so that nobody else can answer there
     address: String,
     #[command(flatten)]
     format: FormatArg,

@@ -159,7 +159,7 @@ async fn start(config: Config) -> Result<Running> {
         let reprovider = reprovider.clone();
         tokio::spawn(async move { reprovider.run().await })
     };
-    let all = jobs::all(&config, &store, &node, &reprovider);
+    let all = jobs::all(&config, &store, &node, &reprovider, &clock);
     let schedule = Schedule::start(all, store.jobs.clone(), Arc::clone(&clock)).await?;
     let status = tokio::spawn(keep_status(node.clone(), store.clone()));
     let parts = Parts {

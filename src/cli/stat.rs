@@ -103,7 +103,7 @@ fn text(stat: &Stat) -> String {
     for note in &store.notes {
         line("Recovery", note.clone());
     }
-    for (name, count) in &store.counters {
+    for (name, count) in store.counters.iter().filter(|&(_, &count)| count > 0) {
         line("Counter", format!("{name} {count}"));
     }
     out.push('\n');

@@ -5,7 +5,7 @@ use crate::{
     node::{Node, RpcError},
 };
 use futures::StreamExt;
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 /// Servers asked at the same time: all k of one look-up.
 const PARALLEL: usize = crate::kad::table::K;
@@ -47,18 +47,19 @@ pub struct Held {
     pub holding: usize,
 }
 
-/// How many of the closest servers, in both DHTs, name us as a provider of `multihash`.
+/// How many of the closest servers name us as a provider of `multihash`. A server that is in both DHTs counts once.
 pub async fn held(node: &Node, multihash: &[u8]) -> Held {
     let own = node.peer_id();
-    let mut held = Held::default();
+    let (mut asked, mut holding) = (HashSet::new(), HashSet::new());
     for dht in Dht::ALL {
-        for asked in ask_closest(node, dht, multihash).await {
-            held.asked += 1;
-            let holds = asked.answer.is_ok_and(|providers| providers.iter().any(|provider| provider.id == own));
-            held.holding += usize::from(holds);
+        for server in ask_closest(node, dht, multihash).await {
+            asked.insert(server.server.id);
+            if server.answer.is_ok_and(|providers| providers.iter().any(|provider| provider.id == own)) {
+                holding.insert(server.server.id);
+            }
         }
     }
-    held
+    Held { asked: asked.len(), holding: holding.len() }
 }
 
 /// How long a peer is given to be dialled when somebody asks whether it can be.

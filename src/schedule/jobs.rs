@@ -1,8 +1,11 @@
 //! The jobs of a node.
 
 use super::{Job, Outcome};
-use crate::{config::Config, node::Node, provide::reprovider::Reprovider, store::Store};
-use std::{future::Future, time::Duration};
+use crate::{clock::Clock, config::Config, kad::Dht, node::Node, provide::reprovider::Reprovider, store::Store};
+use std::{future::Future, sync::Arc, time::Duration};
+
+/// After a start the saved peers are verified one by one; until then a snapshot would lose those still waiting.
+const VERIFYING: Duration = Duration::from_secs(60);
 
 /// Removes records older than their ttl.
 pub const GC: &str = "gc";
@@ -16,7 +19,7 @@ pub const ROUTING_SNAPSHOT: &str = "routing-snapshot";
 pub const FLUSH_STATE: &str = "flush-state";
 
 /// All jobs, with their times from the configuration.
-pub fn all(config: &Config, store: &Store, node: &Node, reprovider: &Reprovider) -> Vec<Job> {
+pub fn all(config: &Config, store: &Store, node: &Node, reprovider: &Reprovider, clock: &Arc<dyn Clock>) -> Vec<Job> {
     let jobs = &config.jobs;
     let gc = {
         let store = store.clone();
@@ -26,28 +29,29 @@ pub fn all(config: &Config, store: &Store, node: &Node, reprovider: &Reprovider)
         let reprovider = reprovider.clone();
         move || {
             let reprovider = reprovider.clone();
-            async move { Ok(reprovider.look().await) }
+            async move { Ok(Some(reprovider.look().await)) }
         }
     };
     let refresh = {
         let node = node.clone();
         move || {
             let node = node.clone();
-            async move { Ok(node.refresh_routing().await) }
+            async move { Ok(Some(node.refresh_routing().await)) }
         }
     };
     let snapshot = {
-        let node = node.clone();
+        let (node, store, clock) = (node.clone(), store.clone(), Arc::clone(clock));
+        let started = clock.monotonic();
         move || {
-            let node = node.clone();
-            async move { node.save_routing().await.map_err(|error| error.to_string()) }
+            let uptime = clock.monotonic().saturating_sub(started);
+            save_routing(node.clone(), store.clone(), uptime)
         }
     };
     let flush = {
         let store = store.clone();
         move || {
             let store = store.clone();
-            async move { store.flush().await.map(|()| "flushed".to_owned()).map_err(|error| error.to_string()) }
+            async move { store.flush().await.map(|()| Some("flushed".to_owned())).map_err(|error| error.to_string()) }
         }
     };
     vec![
@@ -69,8 +73,23 @@ where
 
 async fn collect_garbage(store: Store) -> Outcome {
     let report = store.records.collect_garbage().await.map_err(|error| error.to_string())?;
-    Ok(match report.paused {
+    Ok(Some(match report.paused {
         Some(reason) => format!("waits: {reason}"),
         None => format!("{} records expired, {} chunks removed", report.expired, report.chunks),
-    })
+    }))
+}
+
+/// Not while a table is empty or, soon after a start, still far from what was saved: a kill would lose the rest.
+async fn save_routing(node: Node, store: Store, uptime: Duration) -> Outcome {
+    if Dht::ALL.into_iter().all(|dht| node.table(dht).is_empty()) {
+        return Ok(None);
+    }
+    if uptime < VERIFYING {
+        let saved = move || Dht::ALL.map(|dht| store.routing.load(dht).len());
+        let saved = tokio::task::spawn_blocking(saved).await.map_err(|error| error.to_string())?;
+        if Dht::ALL.into_iter().zip(saved).any(|(dht, saved)| node.table(dht).len() < saved / 2) {
+            return Ok(None);
+        }
+    }
+    node.save_routing().await.map(Some).map_err(|error| error.to_string())
 }

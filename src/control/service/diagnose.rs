@@ -13,7 +13,7 @@ use crate::{
 };
 use futures::StreamExt;
 use libp2p::PeerId;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Providers that are dialled at most, and those that are dialled at the same time.
 const DIAL_MAX: usize = 20;
@@ -25,7 +25,7 @@ const LOCAL_MAX: usize = 100;
 #[derive(Debug, Default)]
 struct Known {
     addrs: Vec<libp2p::Multiaddr>,
-    named_by: u64,
+    named_by: BTreeSet<PeerId>,
     age_s: Option<u64>,
 }
 
@@ -42,7 +42,7 @@ impl Known {
 /// The sums that the verdict rests on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 struct Sums {
-    /// Servers asked, and those that answered, hold a record.
+    /// Servers asked, and those that answered, hold a record; a server that is in both DHTs counts once.
     asked: usize,
     answered: usize,
     holding: usize,
@@ -61,18 +61,21 @@ pub(super) async fn diagnose(parts: &Parts, cid: &str, replies: Replies) -> Resu
     let mut providers: BTreeMap<PeerId, Known> = BTreeMap::new();
     let (wan, lan) =
         tokio::join!(ask_closest(&parts.node, Dht::Wan, &multihash), ask_closest(&parts.node, Dht::Lan, &multihash));
+    let [mut servers, mut answered, mut holding] = [(); 3].map(|()| BTreeSet::new());
     for asked in wan.into_iter().chain(lan) {
-        sums.asked += 1;
+        let server = asked.server.id;
+        servers.insert(server);
         replies.row(&server_row(&asked, &place)).await?;
         let Ok(named) = asked.answer else { continue };
-        sums.answered += 1;
-        sums.holding += usize::from(!named.is_empty());
+        answered.insert(server);
         for provider in named {
+            holding.insert(server);
             let known = providers.entry(provider.id).or_default();
-            known.named_by += 1;
+            known.named_by.insert(server);
             known.learn(provider.addrs);
         }
     }
+    (sums.asked, sums.answered, sums.holding) = (servers.len(), answered.len(), holding.len());
     let now = parts.clock.wall();
     for record in parts.store.records.providers(&multihash, LOCAL_MAX, 0).await {
         let known = providers.entry(record.peer).or_default();
@@ -130,7 +133,7 @@ async fn dial(parts: &Parts, peer: PeerId, known: Known) -> Finding {
     Finding::Provider {
         peer: peer.to_string(),
         addresses: texts(&known.addrs),
-        named_by: known.named_by,
+        named_by: known.named_by.len() as u64,
         age_s: known.age_s,
         dialable: outcome.is_ok(),
         dial_ms: outcome.as_ref().ok().and_then(|took| u64::try_from((*took)?.as_millis()).ok()),
