@@ -4,7 +4,7 @@ use super::{
     Context,
     ask::Server,
     error::{CliError, Result},
-    output::{FormatArg, Rows, Schema},
+    output::{Format, FormatArg, Rows, Schema},
 };
 use crate::{
     clock::{Clock, SystemClock, UnixTime},
@@ -79,15 +79,15 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
     if args.count {
         return count(server, filter, args.in_place, Rows::stdout(format, COUNTED), context).await;
     }
-    let first = filter.tables.first().map_or("providers", |table| name(*table));
-    let mut rows = Rows::stdout(format, schema(first)).bulk();
+    let first = filter.tables.first().map_or(Table::Providers.name(), |table| table.name());
+    let mut rows = Rows::stdout(format, schema(first, format)).bulk();
     let mut damaged = Damaged::default();
     let mut each = |row: Row| {
         if let Row::Damaged { place, error } = &row {
             damaged.report(place, error, context);
             return Ok(());
         }
-        rows.switch(schema(table_name(&row)))?;
+        rows.switch(schema(table_name(&row), format))?;
         rows.push(&row)
     };
     match server {
@@ -249,19 +249,16 @@ fn moment(text: &str, now: UnixTime) -> Result<u32, String> {
 
 const COUNTED: Schema = Schema { columns: &["table", "rows"], id: "table" };
 
-fn name(table: Table) -> &'static str {
+/// Columns of a table by its name in NDJSON. CSV is for programs and has all of them; a terminal is only so wide.
+pub(super) fn schema(table: &str, format: Format) -> Schema {
     match table {
-        Table::Providers => "providers",
-        Table::Provided => "provided",
-        Table::Peers => "peers",
-        Table::Routing => "routing",
-        Table::Meta => "meta",
-    }
-}
-
-/// Columns of a table by its name in NDJSON.
-pub(super) fn schema(table: &str) -> Schema {
-    match table {
+        "providers" if format == Format::Csv => Schema {
+            columns: &["cid", "multihash", "provider", "addresses", "received", "expires", "expires_in_s"],
+            id: "cid",
+        },
+        "provided" if format == Format::Csv => {
+            Schema { columns: &["cid", "multihash", "added", "announced", "confirmed"], id: "cid" }
+        }
         "providers" => Schema { columns: &["cid", "provider", "addresses", "received", "expires_in_s"], id: "cid" },
         "provided" => Schema { columns: &["cid", "added", "announced", "confirmed"], id: "cid" },
         "peers" => Schema { columns: &["peer", "addresses", "announced", "records"], id: "peer" },

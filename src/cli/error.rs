@@ -272,7 +272,7 @@ mod tests {
             (StoreError::NoDatabase("/x".into()), 66),
             (StoreError::Locked("/x".into()), 75),
             (io(io::ErrorKind::PermissionDenied), 73),
-            (StoreError::FromTheFuture { found: 9, known: 1 }, 65),
+            (StoreError::FromTheFuture { found: 9, known: 1 }, 78),
         ] {
             assert_eq!(CliError::from(error).code() as u8, code);
         }

@@ -29,7 +29,8 @@ pub struct Args {
 pub async fn execute(args: Args, context: &Context) -> Result<()> {
     let cid = args.cid.as_deref().map(dump::check_cid).transpose()?;
     let filter = Filter { tables: vec![Table::Provided], cid, limit: args.limit, ..Filter::default() };
-    let mut rows = Rows::stdout(args.format.resolve(context), dump::schema("provided")).bulk();
+    let format = args.format.resolve(context);
+    let mut rows = Rows::stdout(format, dump::schema("provided", format)).bulk();
     let mut damaged = dump::Damaged::default();
     let mut each = |row: Row| match &row {
         Row::Damaged { place, error } => {

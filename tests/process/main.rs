@@ -1,5 +1,12 @@
 //! Whole processes: started, asked, killed and started again, over real connections and a real directory.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::disallowed_methods,
+    reason = "tests fail by panics and wait by the clock"
+)]
+
 mod dump;
 mod expiry;
 mod harness;

@@ -49,7 +49,8 @@ fn findpeer_and_closest_know_the_network() {
     let target = nodes[3].peer_id().to_string();
     let found = nodes[1].ok(&["findpeer", &target]);
     assert!(found.contains(&nodes[3].multiaddr().to_string()), "{found}");
-    let closest = nodes[1].rows(&["closest", "--format", "ndjson", &cid("anything")]);
+    let mut closest = nodes[1].rows(&["closest", "--format", "ndjson", &cid("anything")]);
+    closest.retain(|row| row["dht"] == "wan");
     assert_eq!(closest.len(), 3, "{closest:?}");
     let distances: Vec<_> = closest.iter().map(|row| row["distance"].as_str().unwrap().to_owned()).collect();
     assert!(distances.is_sorted(), "{distances:?}");
@@ -76,7 +77,7 @@ fn diagnose_tells_the_four_verdicts_apart() {
     let content = cid("diagnosed");
     let nothing = nodes[1].cli(&["diagnose", &content]);
     assert_eq!(nothing.status.code(), Some(1), "{}", text(&nothing));
-    assert!(text(&nothing).contains("no provider record"), "{}", text(&nothing));
+    assert!(text(&nothing).contains("no records"), "{}", text(&nothing));
     nodes[3].ok(&["provide", "--wait", &content]);
     let good = nodes[1].cli(&["diagnose", &content]);
     assert_eq!(good.status.code(), Some(0), "{}", text(&good));

@@ -27,6 +27,9 @@ const MAX_ADDRESSES: usize = 32;
 const MAX_ADDRESS_BYTES: usize = 1024;
 /// A row this old is written again with the next announcement, so that a restart knows roughly when that was.
 const ROW_AGE_S: u32 = 3600;
+/// ... but never older than this part of the address ttl, or a steady peer's addresses would look outlived after a
+/// restart where that ttl is short.
+const ROW_AGE_PART_OF_TTL: u32 = 10;
 /// Numbers are reserved on disk in blocks of this size: a row of its own for each would double the writes.
 const BLOCK: u64 = 1024;
 /// Numbers left out when the reservation is lost but chunks are not: more than were ever given out in one run.
@@ -209,7 +212,8 @@ impl Book {
         let changed = self.set_addresses(&entry, &info.addrs, via);
         entry.announced.store(now.log, Ordering::Relaxed);
         let stored = entry.stored.load(Ordering::Relaxed);
-        if changed || stored == 0 || now.log.abs_diff(stored) >= ROW_AGE_S {
+        if changed || stored == 0 || now.log.abs_diff(stored) >= ROW_AGE_S.min(self.address_ttl_s / ROW_AGE_PART_OF_TTL)
+        {
             self.mark_dirty(&entry);
         }
         Ok(entry)
@@ -355,6 +359,11 @@ impl Book {
         for entry in rows {
             entry.stored.store(entry.announced().max(1), Ordering::Relaxed);
         }
+    }
+
+    /// Whether rows wait to be written.
+    pub fn has_dirty(&self) -> bool {
+        !self.dirty.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
     /// This row is still to be written.

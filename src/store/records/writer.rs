@@ -17,6 +17,8 @@ use std::{
 const BATCH: usize = 64;
 /// How long the writer sleeps when nothing comes: an open chunk is written at most this late.
 const PATIENCE: Duration = Duration::from_millis(250);
+/// Rows of peers that wait for no chunk (new addresses, or a repeat that is not logged) are written this often.
+const ROWS_EVERY: Duration = Duration::from_secs(1);
 /// The floor of the log is written this often: what it does not cover yet, recovery cannot miss.
 const FLOOR_EVERY: Duration = Duration::from_secs(60);
 
@@ -24,6 +26,7 @@ const FLOOR_EVERY: Duration = Duration::from_secs(60);
 pub fn run(shared: &Shared) {
     let mut last_key = None;
     let mut floor_at = shared.time.now().mono;
+    let mut rows_at = floor_at;
     loop {
         let (batch, stop) = shared.pending.take(BATCH, PATIENCE, || shared.time.now());
         if !batch.is_empty() {
@@ -44,6 +47,12 @@ pub fn run(shared: &Shared) {
             return;
         }
         let mono = shared.time.now().mono;
+        if mono.saturating_sub(rows_at) >= ROWS_EVERY && shared.book.has_dirty() && !shared.health.is_read_only() {
+            rows_at = mono;
+            if let Err(error) = write_peers(shared) {
+                shared.health.failed("write the rows of peers", &error, mono);
+            }
+        }
         if mono.saturating_sub(floor_at) >= FLOOR_EVERY {
             floor_at = mono;
             if let Err(error) = write_floor(shared) {
