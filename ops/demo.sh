@@ -6,7 +6,8 @@
 #
 # Takes every file below DIRECTORY, announces its CID (CIDv1, raw, sha2-256) from several nodes, kills all nodes with
 # SIGKILL, starts the others again while the announcers stay down (so nothing can be announced a second time), finds
-# every CID, then brings the announcers back and finds every CID again. Traffic stays on loopback.
+# every CID, then brings the announcers back and finds every CID again. Who finds are two observers that are made for
+# it, with nothing stored: whatever they find, they were told over the network. Traffic stays on loopback.
 set -euo pipefail
 export LC_ALL=C
 
@@ -18,7 +19,7 @@ while (($#)); do
     --max) max=$2; shift 2 ;;
     --expect) expect=$2; shift 2 ;;
     --release) profile=release; shift ;;
-    -h | --help) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    -h | --help) sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 0 ;;
     -*) echo "demo: unknown option $1" >&2; exit 64 ;;
     *) directory=$1; shift ;;
   esac
@@ -44,13 +45,44 @@ now() { date +%s%3N; }
 on() { local n=$1; shift; "$dhtstore" --data-dir "$work/$n" -q "$@"; }
 
 # A free port per node, kept over the restart as a server's port is.
-port_base=$((20000 + RANDOM % 20000))
+port_base=$((10000 + RANDOM % 20000))
 
 start() {
   local n=$1
   shift
   "$dhtstore" --data-dir "$work/$n" run --listen "/ip4/127.0.0.1/tcp/$((port_base + n))" "$@" >"$work/$n.log" 2>&1 &
   pid[$n]=$!
+  disown "${pid[$n]}"
+}
+
+# Waits for processes that were told to end.
+wait_until_ended() {
+  local p tries
+  for p in "$@"; do
+    for ((tries = 0; tries < 300; tries++)); do
+      kill -0 "$p" 2>/dev/null || break
+      sleep 0.05
+    done
+  done
+}
+
+# Starts nodes with nothing stored and waits until they know the network.
+observers() {
+  local n
+  for n in "$@"; do start "$n" --bootstrap "$seed"; done
+  wait_until_ready "$@"
+  wait_until_joined "$@"
+}
+
+# A node is part of the network once it knows some of the others.
+wait_until_joined() {
+  local n tries
+  for n in "$@"; do
+    for ((tries = 0; tries < 300; tries++)); do
+      (($(on "$n" closest --local --format ids "$seed_id" | sort -u | wc -l) >= (nodes > 8 ? 5 : nodes - 1))) && break
+      sleep 0.1
+    done
+  done
 }
 
 wait_until_ready() {
@@ -93,19 +125,13 @@ begin=$(now)
 start 0
 wait_until_ready 0
 seed=$(on 0 id --bootstrap | head -1)
+seed_id=${seed##*/}
 for ((n = 1; n < nodes; n++)); do start "$n" --bootstrap "$seed"; done
 everybody=($(seq 0 $((nodes - 1))))
 publishers=($(seq 1 "$announcers"))
 keepers=(0 $(seq $((announcers + 1)) $((nodes - 1))))
-askers=("${keepers[@]: -4}")
 wait_until_ready "${everybody[@]}"
-# A node is part of the network once it knows the others.
-for n in "${everybody[@]}"; do
-  for ((tries = 0; tries < 300; tries++)); do
-    (($(on "$n" peers --format ids | wc -l) >= (nodes > 8 ? 5 : nodes - 1))) && break
-    sleep 0.1
-  done
-done
+wait_until_joined "${everybody[@]}"
 say "nodes" "$nodes processes, up in $(seconds "$begin" "$(now)")"
 
 begin=$(now)
@@ -118,30 +144,32 @@ done
 for job in "${jobs[@]}"; do wait "$job"; done
 say "announced" "$files CIDs from $announcers nodes, in $(seconds "$begin" "$(now)")"
 
-read -r found with took <<<"$(find_all "${askers[@]}")"
+observers 101 102
+read -r found with took <<<"$(find_all 101 102)"
 say "found before" "$found of $files in $took"
 
 # What a node took in the last second before a crash may be lost; announcements repeat. The demo does not wait for that.
 sleep 2
 kill -9 "${pid[@]}"
-wait 2>/dev/null || true
+wait_until_ended "${pid[@]}"
 say "killed" "${#pid[@]} processes with SIGKILL"
 
 begin=$(now)
 for n in "${keepers[@]}"; do start "$n"; done
 wait_until_ready "${keepers[@]}"
 say "restarted" "${#keepers[@]} nodes without bootstrap list, announcers down, in $(seconds "$begin" "$(now)")"
-read -r found with took <<<"$(find_all "${askers[@]}")"
+observers 103 104
+read -r found with took <<<"$(find_all 103 104)"
 say "found after" "$found of $files in $took"
 say "found with addresses" "$with of $files"
 
 for n in "${publishers[@]}"; do start "$n"; done
 wait_until_ready "${publishers[@]}"
-read -r found_all with_all took <<<"$(find_all "${askers[@]}")"
+read -r found_all with_all took <<<"$(find_all 103 104)"
 say "all nodes back" "$found_all of $files in $took, $with_all with addresses"
 
 for p in "${pid[@]}"; do kill -TERM "$p" 2>/dev/null || true; done
-wait 2>/dev/null || true
+wait_until_ended "${pid[@]}"
 if [[ -n $expect ]] && ((files != expect || found != expect || with != expect || found_all != expect || with_all != expect)); then
   echo "demo: expected $expect everywhere" >&2
   exit 1

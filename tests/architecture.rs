@@ -1,5 +1,7 @@
 //! The arrows and invariants of ARCHITECTURE.md that can be read off the sources.
 
+#![allow(clippy::unwrap_used, reason = "tests fail by panics")]
+
 use std::{
     fs,
     path::{Path, PathBuf},
