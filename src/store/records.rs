@@ -242,12 +242,14 @@ impl Records {
             found = sample(&mut random, found.len(), limit).into_iter().filter_map(|i| found.get(i).copied()).collect();
         }
         found.sort_unstable_by(|a, b| b.cmp(a));
-        let provider = |(time, id)| {
-            let peer = self.shared.book.get(id)?;
-            let addrs = self.shared.book.live_addresses(&peer, &now);
-            Some(Provider { peer: peer.peer, addrs, received: UnixTime(time) })
-        };
-        found.into_iter().filter_map(provider).collect()
+        let mut providers = Vec::with_capacity(found.len());
+        for (time, id) in found {
+            if let Some(peer) = self.shared.book.get(id) {
+                let addrs = self.shared.book.live_addresses(&peer, &now);
+                providers.push(Provider { peer: peer.peer, addrs, received: UnixTime(time) });
+            }
+        }
+        providers
     }
 
     /// Removes a record, for good: the removal is in the log. True if it was known.

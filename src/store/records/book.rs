@@ -10,9 +10,12 @@ use crate::{
     store::codec::{self, CodecError},
 };
 use bincode::{Decode, Encode};
-use libp2p::{Multiaddr, PeerId};
+use hashbrown::HashTable;
+use libp2p::{Multiaddr, PeerId, multihash::Multihash};
+use siphasher::sip::SipHasher13;
 use std::{
     collections::HashMap,
+    hash::Hasher,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering},
@@ -53,6 +56,8 @@ pub struct Peer {
     /// Its peer id.
     pub peer: PeerId,
     addrs: Mutex<[Box<[Multiaddr]>; 2]>,
+    /// Secret hash of each list as it came: nearly every announcement repeats it, and need not look further.
+    came: [AtomicU64; 2],
     announced: AtomicU32,
     /// Records in the index. May be off by those in the hands of other threads.
     records: AtomicI64,
@@ -71,7 +76,7 @@ pub struct BookFull;
 /// See the module.
 #[derive(Debug)]
 pub struct Book {
-    by_peer: Vec<Mutex<HashMap<PeerId, Arc<Peer>>>>,
+    by_peer: Vec<Mutex<HashTable<Arc<Peer>>>>,
     by_id: Vec<RwLock<HashMap<u32, Arc<Peer>>>>,
     len: AtomicUsize,
     limit: usize,
@@ -80,7 +85,8 @@ pub struct Book {
     /// Numbers below are reserved on disk.
     reserved: AtomicU64,
     dirty: Mutex<Vec<Arc<Peer>>>,
-    hasher: std::hash::RandomState,
+    /// Peer ids are chosen by strangers, as keys are.
+    secret: (u64, u64),
 }
 
 impl Peer {
@@ -103,7 +109,12 @@ impl Peer {
     pub fn addresses(&self) -> Vec<Multiaddr> {
         let lists = self.addrs.lock().unwrap_or_else(PoisonError::into_inner);
         let [wan, lan] = &*lists;
-        let mut all = wan.to_vec();
+        // Two allocations less where a peer is in one DHT, as nearly all are.
+        if lan.is_empty() {
+            return wan.to_vec();
+        }
+        let mut all = Vec::with_capacity(wan.len() + lan.len());
+        all.extend_from_slice(wan);
         all.extend(lan.iter().filter(|a| !wan.contains(a)).cloned());
         all
     }
@@ -128,7 +139,7 @@ impl Book {
             next_id: AtomicU64::new(0),
             reserved: AtomicU64::new(0),
             dirty: Mutex::default(),
-            hasher: std::hash::RandomState::new(),
+            secret: (rand::random(), rand::random()),
         }
     }
 
@@ -150,6 +161,7 @@ impl Book {
             id,
             peer,
             addrs: Mutex::new([list(row.wan), list(row.lan)]),
+            came: Default::default(),
             announced: AtomicU32::new(row.announced.min(now)),
             records: AtomicI64::new(0),
             named: AtomicU32::new(now),
@@ -159,7 +171,13 @@ impl Book {
         });
         self.next_id.fetch_max(u64::from(id) + 1, Ordering::Relaxed);
         // Rows are read in the order of numbers: of two for one peer the newer one is the one to be found by peer id.
-        self.peers(&peer).insert(peer, entry.clone());
+        let hash = self.hash(&peer);
+        let mut shard = self.peers(hash);
+        match shard.find_mut(hash, |known| known.peer == peer) {
+            Some(known) => *known = entry.clone(),
+            None => drop(shard.insert_unique(hash, entry.clone(), |e| self.hash(&e.peer))),
+        }
+        drop(shard);
         self.ids(id).write().unwrap_or_else(PoisonError::into_inner).insert(id, entry);
         self.len.fetch_add(1, Ordering::Relaxed);
         Ok(())
@@ -192,8 +210,9 @@ impl Book {
     /// # Errors
     /// [`BookFull`].
     pub fn announce(&self, info: &PeerInfo, via: Dht, now: &Now, may_enter: bool) -> Result<Arc<Peer>, BookFull> {
-        let mut shard = self.peers(&info.id);
-        let entry = match shard.get(&info.id) {
+        let hash = self.hash(&info.id);
+        let mut shard = self.peers(hash);
+        let entry = match shard.find(hash, |known| known.peer == info.id) {
             Some(entry) => {
                 // Under the lock of the shard, so that nobody forgets the peer meanwhile.
                 entry.named.store(now.log, Ordering::Relaxed);
@@ -201,7 +220,7 @@ impl Book {
             }
             None => {
                 let entry = self.enter(&info.id, now, may_enter)?;
-                shard.insert(info.id, entry.clone());
+                shard.insert_unique(hash, entry.clone(), |e| self.hash(&e.peer));
                 entry
             }
         };
@@ -224,6 +243,7 @@ impl Book {
             id,
             peer: *peer,
             addrs: Mutex::default(),
+            came: Default::default(),
             announced: AtomicU32::new(now.log),
             records: AtomicI64::new(0),
             named: AtomicU32::new(now.log),
@@ -238,35 +258,45 @@ impl Book {
 
     /// Replaces one list. True if it was another.
     fn set_addresses(&self, entry: &Peer, addrs: &[Multiaddr], via: Dht) -> bool {
+        let which = match via {
+            Dht::Wan => 0,
+            Dht::Lan => 1,
+        };
         let mut bytes = 0;
+        let mut hasher = SipHasher13::new_with_keys(self.secret.1, self.secret.0);
         let fit = addrs.iter().take(MAX_ADDRESSES).take_while(|a| {
             bytes += a.len();
+            hasher.write_usize(a.len());
+            hasher.write(a.as_ref());
             bytes <= MAX_ADDRESS_BYTES
         });
-        let fit = &addrs[..fit.count()];
-        let mut lists = entry.addrs.lock().unwrap_or_else(PoisonError::into_inner);
-        let list = match via {
-            Dht::Wan => &mut lists[0],
-            Dht::Lan => &mut lists[1],
-        };
-        if **list == *fit {
+        let fit = fit.count();
+        let hash = hasher.finish();
+        if entry.came[which].load(Ordering::Acquire) == hash {
             return false;
         }
-        *list = fit.into();
-        true
+        let mut lists = entry.addrs.lock().unwrap_or_else(PoisonError::into_inner);
+        entry.came[which].store(hash, Ordering::Release);
+        let changed = *lists[which] != addrs[..fit];
+        if changed {
+            lists[which] = addrs[..fit].into();
+        }
+        changed
     }
 
     /// The peer of this id, if known; about to be named by a chunk.
     pub fn name(&self, peer: &PeerId, now: &Now) -> Option<Arc<Peer>> {
-        let shard = self.peers(peer);
-        let entry = shard.get(peer)?;
+        let hash = self.hash(peer);
+        let shard = self.peers(hash);
+        let entry = shard.find(hash, |known| known.peer == *peer)?;
         entry.named.store(now.log, Ordering::Relaxed);
         Some(entry.clone())
     }
 
     /// The peer of this id.
     pub fn find(&self, peer: &PeerId) -> Option<Arc<Peer>> {
-        self.peers(peer).get(peer).cloned()
+        let hash = self.hash(peer);
+        self.peers(hash).find(hash, |known| known.peer == *peer).cloned()
     }
 
     /// The peer of this number.
@@ -312,7 +342,7 @@ impl Book {
         let crowded = self.len() >= self.limit - self.limit / 8;
         let mut gone = Vec::new();
         for shard in &self.by_peer {
-            shard.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, entry| {
+            shard.lock().unwrap_or_else(PoisonError::into_inner).retain(|entry| {
                 let useless = crowded || !now.is_live(entry.announced(), self.address_ttl_s);
                 let unnamed = entry.records() == 0 && entry.named.load(Ordering::Relaxed) < oldest_chunk;
                 if !(useless && unnamed) {
@@ -368,10 +398,15 @@ impl Book {
         }
     }
 
-    fn peers(&self, peer: &PeerId) -> MutexGuard<'_, HashMap<PeerId, Arc<Peer>>> {
-        use std::hash::BuildHasher;
-        let shard = &self.by_peer[self.hasher.hash_one(peer) as usize % SHARDS];
-        shard.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Once, for the shard and for its table. The digest alone: the rest of a peer id is nearly always the same.
+    fn hash(&self, peer: &PeerId) -> u64 {
+        let mut hasher = SipHasher13::new_with_keys(self.secret.0, self.secret.1);
+        hasher.write(AsRef::<Multihash<64>>::as_ref(peer).digest());
+        hasher.finish()
+    }
+
+    fn peers(&self, hash: u64) -> MutexGuard<'_, HashTable<Arc<Peer>>> {
+        self.by_peer[(hash >> 40) as usize % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn ids(&self, id: u32) -> &RwLock<HashMap<u32, Arc<Peer>>> {
