@@ -39,7 +39,9 @@ pub(crate) fn usable(listen: &[Multiaddr], private: bool) -> Result<Vec<Multiadd
             Err(error) if socket_addr.is_ipv6() && is_without_ipv6(&error) => {
                 let why = match socket_addr.ip().is_unspecified() {
                     true => "no IPv6 on this machine, not listening there",
-                    false => "this machine does not have that IPv6 address (`ip addr` shows those it has), not listening there",
+                    false => {
+                        "this machine does not have that IPv6 address (`ip addr` shows those it has), not listening there"
+                    }
                 };
                 warn!(%addr, %error, "{why}");
             }
