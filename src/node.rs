@@ -73,6 +73,9 @@ pub enum NodeError {
     /// Nothing is left to listen on.
     #[error("no listen address could be bound; set `listen`, for instance to [\"/ip4/0.0.0.0/tcp/4001\"]")]
     NoListener,
+    /// The swarm key of a private network cannot be used.
+    #[error(transparent)]
+    SwarmKey(#[from] swarm_key::SwarmKeyError),
     /// The transports cannot be made.
     #[error("{0}")]
     Transport(String),
@@ -218,10 +221,7 @@ impl Node {
         clock: Arc<dyn Clock>,
     ) -> Result<Node, NodeError> {
         let psk = match &config.swarm_key {
-            Some(path) => {
-                let key = swarm_key::SwarmKey::load(path).map_err(|error| NodeError::Transport(error.to_string()))?;
-                Some(key.pre_shared_key())
-            }
+            Some(path) => Some(swarm_key::SwarmKey::load(path)?.pre_shared_key()),
             None => None,
         };
         let listen = listen::usable(&config.listen, psk.is_some())?;

@@ -17,6 +17,7 @@ impl From<ClientError> for CliError {
             ClientError::NotReachable { .. } | ClientError::Forbidden { .. } | ClientError::Closed => {
                 Self::unavailable(error)
             }
+            ClientError::Silent { .. } => Self::try_again(error),
             ClientError::Malformed(_) => Self::other(error),
         }
     }

@@ -175,7 +175,10 @@ impl From<StoreError> for CliError {
 impl From<NodeError> for CliError {
     /// A taken port is exit 1: it may be free after a restart, so systemd should try again.
     fn from(error: NodeError) -> Self {
-        Self::other(error)
+        match error {
+            NodeError::SwarmKey(error) => error.into(),
+            error => Self::other(error),
+        }
     }
 }
 

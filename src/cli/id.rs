@@ -8,6 +8,7 @@ use crate::{
         protocol::Request,
     },
     node::identity,
+    store::data_dir,
 };
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 use serde::{Deserialize, Serialize};
@@ -50,8 +51,11 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
         Some(stat) => Shown { peer: stat.peer, addresses: stat.addresses, running: true },
         None => from_files(config)?,
     };
-    let source =
-        if shown.running { "as the running server announces them" } else { "not running: from the configuration" };
+    let source = match shown.running {
+        true => "as the running server announces them",
+        false if data_dir::is_locked(&config.data_dir) => "the server does not answer: from the configuration",
+        false => "not running: from the configuration",
+    };
     context.notice(format_args!("addresses: {source}"));
     if !args.bootstrap {
         return match args.format.resolve(context) {

@@ -10,9 +10,10 @@ const JOURNAL_STREAM: &str = "JOURNAL_STREAM";
 /// Sends log lines to stderr: `info` and above for the server, `warn` for a short command; `-v`, `-q` and above all
 /// `RUST_LOG` change that. No colour codes unless stderr is a terminal. A second call does nothing.
 pub fn init(global: &Global, server: bool) {
-    let filter = match EnvFilter::try_from_default_env() {
-        Ok(filter) => filter,
-        Err(_) => EnvFilter::new(directives(global, server)),
+    let (filter, bad) = match std::env::var(EnvFilter::DEFAULT_ENV).map(EnvFilter::try_new) {
+        Ok(Ok(filter)) => (filter, None),
+        Ok(Err(error)) => (EnvFilter::new(directives(global, server)), Some(error)),
+        Err(_) => (EnvFilter::new(directives(global, server)), None),
     };
     let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(use_colour());
     let in_journal = std::env::var_os(JOURNAL_STREAM).is_some() && !std::io::stderr().is_terminal();
@@ -22,6 +23,9 @@ pub fn init(global: &Global, server: bool) {
         (LogFormat::Text, true) => builder.without_time().with_target(false).try_init(),
         (LogFormat::Text, false) => builder.with_target(false).try_init(),
     };
+    if let Some(error) = bad {
+        tracing::warn!(%error, "RUST_LOG is not understood and passed over; write it like dhtstore=debug");
+    }
 }
 
 fn use_colour() -> bool {

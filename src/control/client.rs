@@ -1,6 +1,6 @@
 //! The other end of the control socket.
 
-use super::protocol::{Failure, MAX_REPLY_LINE, Reply, Request};
+use super::protocol::{Failure, MAX_REPLY_LINE, Reply, Request, SILENCE_MAX};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::{
@@ -13,6 +13,7 @@ use tokio::{
         UnixStream,
         unix::{OwnedReadHalf, OwnedWriteHalf},
     },
+    time::timeout,
 };
 
 /// Why the server could not be asked.
@@ -39,6 +40,16 @@ pub enum ClientError {
     /// It went away.
     #[error("the server ended the connection")]
     Closed,
+    /// It is there, but says nothing: stopped (SIGSTOP, a debugger), or short of processor or disk.
+    #[error(
+        "the server of {path} has said nothing for {}s: is it stopped or overloaded? look at it (`systemctl status dhtstore`, \
+         `top`), `kill -CONT` or restart it, and try again",
+        SILENCE_MAX.as_secs()
+    )]
+    Silent {
+        /// The socket.
+        path: PathBuf,
+    },
     /// What it says is not understood.
     #[error("the server's answer is not understood ({0}); is it of another version?")]
     Malformed(String),
@@ -50,6 +61,7 @@ pub struct Client {
     reader: BufReader<OwnedReadHalf>,
     writer: OwnedWriteHalf,
     line: Vec<u8>,
+    path: PathBuf,
 }
 
 impl Client {
@@ -63,7 +75,7 @@ impl Client {
             }
         })?;
         let (read, writer) = stream.into_split();
-        Ok(Self { reader: BufReader::with_capacity(64 * 1024, read), writer, line: Vec::new() })
+        Ok(Self { reader: BufReader::with_capacity(64 * 1024, read), writer, line: Vec::new(), path: path.to_owned() })
     }
 
     /// Sends a request; then read [`Client::next`] until it is `Done` or `Error`.
@@ -71,7 +83,8 @@ impl Client {
         let mut line = serde_json::to_vec(request).map_err(|error| ClientError::Malformed(error.to_string()))?;
         line.push(b'\n');
         // A server that turns us away closes its end, perhaps before we have written: what it said is read next.
-        match self.writer.write_all(&line).await {
+        let written = timeout(SILENCE_MAX, self.writer.write_all(&line)).await.map_err(|_| self.silent())?;
+        match written {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(ClientError::Closed),
             _ => Ok(()),
         }
@@ -79,9 +92,15 @@ impl Client {
 
     /// The next line of the answer.
     pub async fn next(&mut self) -> Result<Line<'_>, ClientError> {
-        self.line.clear();
-        let mut limited = (&mut self.reader).take(MAX_REPLY_LINE as u64);
-        limited.read_until(b'\n', &mut self.line).await.map_err(|_| ClientError::Closed)?;
+        loop {
+            self.line.clear();
+            let mut limited = (&mut self.reader).take(MAX_REPLY_LINE as u64);
+            let read = timeout(SILENCE_MAX, limited.read_until(b'\n', &mut self.line)).await;
+            read.map_err(|_| self.silent())?.map_err(|_| ClientError::Closed)?;
+            if self.line != b"\n" {
+                break;
+            }
+        }
         let Some(line) = self.line.strip_suffix(b"\n") else { return Err(ClientError::Closed) };
         let body = line.strip_suffix(b"}").unwrap_or(line);
         // Rows and events are not parsed twice: there may be a hundred million of them.
@@ -96,6 +115,10 @@ impl Client {
             Reply::Error(failure) => Ok(Line::Error(failure)),
             Reply::Row(_) | Reply::Event(_) => Err(ClientError::Malformed("spaces in a reply line".into())),
         }
+    }
+
+    fn silent(&self) -> ClientError {
+        ClientError::Silent { path: self.path.clone() }
     }
 }
 

@@ -1,8 +1,10 @@
-//! What goes over the control socket: newline-delimited JSON. Fields are only ever added.
+//! What goes over the control socket: newline-delimited JSON. Fields are only ever added. An empty line from the server
+//! is a sign of life and says nothing else.
 
 use crate::{provide::reprovider, schedule::JobStatus, store};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::time::Duration;
 
 /// Bytes of a request line at most. `provide` sends long lists in several requests.
 pub const MAX_REQUEST_LINE: usize = 1 << 20;
@@ -10,6 +12,11 @@ pub const MAX_REQUEST_LINE: usize = 1 << 20;
 pub const MAX_REPLY_LINE: usize = 16 << 20;
 /// Bytes of CIDs in one request at most, with room for quotes and commas in [`MAX_REQUEST_LINE`].
 pub const MAX_CIDS_BYTES: usize = MAX_REQUEST_LINE / 2;
+/// A server that has nothing to say yet says so this often. Well below [`SILENCE_MAX`].
+pub const SIGN_OF_LIFE_EVERY: Duration = Duration::from_secs(2);
+/// A client takes a server from which it has heard nothing for so long for stopped or overloaded. A look-up may take
+/// longer than this: signs of life tell the two apart.
+pub const SILENCE_MAX: Duration = Duration::from_secs(10);
 
 /// What a client asks for.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -1,6 +1,6 @@
 //! Listening on the control socket: who may talk, how much, for how long. What is answered is the [`Handler`]'s.
 
-use super::protocol::{Failure, MAX_REQUEST_LINE, Reply, Request};
+use super::protocol::{Failure, MAX_REQUEST_LINE, Reply, Request, SIGN_OF_LIFE_EVERY};
 use serde::Serialize;
 use serde_json::Value;
 use std::{
@@ -278,10 +278,16 @@ async fn read_request(reader: &mut (impl AsyncBufReadExt + Unpin)) -> Result<Opt
     serde_json::from_slice(&line).map(Some).map_err(|error| ReadError::Malformed(format!("malformed request: {error}")))
 }
 
-/// Writes what comes, in one go where more is waiting. Ends when all senders are gone or the client is.
+/// Writes what comes, in one go where more is waiting, and a sign of life when nothing comes. Ends when all senders are
+/// gone or the client is.
 async fn write_replies(write: OwnedWriteHalf, mut waiting: mpsc::Receiver<Vec<u8>>) {
     let mut out = BufWriter::with_capacity(64 * 1024, write);
-    while let Some(line) = waiting.recv().await {
+    loop {
+        let line = match timeout(SIGN_OF_LIFE_EVERY, waiting.recv()).await {
+            Ok(Some(line)) => line,
+            Ok(None) => break,
+            Err(_) => b"\n".to_vec(),
+        };
         let idle = waiting.is_empty();
         let writing = async {
             out.write_all(&line).await?;

@@ -37,7 +37,13 @@ pub(crate) fn usable(listen: &[Multiaddr], private: bool) -> Result<Vec<Multiadd
         match probe(socket_addr, kind) {
             Ok(()) => usable.push(addr.clone()),
             Err(error) if socket_addr.is_ipv6() && is_without_ipv6(&error) => {
-                warn!(%addr, %error, "no IPv6 on this machine, not listening there");
+                let why = match socket_addr.ip().is_unspecified() {
+                    true => "no IPv6 on this machine, not listening there",
+                    false => {
+                        "this machine does not have that IPv6 address (`ip addr` shows those it has), not listening there"
+                    }
+                };
+                warn!(%addr, %error, "{why}");
             }
             Err(error) => return Err(explain(addr, socket_addr.port(), kind, &error)),
         }

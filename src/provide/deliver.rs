@@ -1,7 +1,7 @@
 //! Announcing one page of keys: explore the regions they lie in, allocate them, send them off.
 
 use super::plan::{
-    allocate::{Servers, allocate},
+    allocate::{Servers, allocate, replace},
     explore::{Exploration, Target},
 };
 use crate::{
@@ -25,6 +25,9 @@ const BATCH: usize = 500;
 const BATCH_TIMEOUT: Duration = Duration::from_secs(60);
 /// After so many failures in a row a server is left alone for the rest of the sweep.
 const FAILURES_MAX: u32 = 2;
+/// How often those that stand in for failed servers are replaced in turn. Each round may take as long as a dial takes to
+/// fail.
+const REPLACEMENTS_MAX: usize = 2;
 /// Regions kept while a sweep goes through the keyspace: it never comes back to those behind it.
 const REGIONS_MAX: usize = 4;
 /// Servers whose failures are remembered; when there are more, the memory starts afresh.
@@ -36,6 +39,27 @@ pub type Item = (Key, Vec<u8>);
 /// What one server is to be told in one DHT: indices of the page's items.
 type Share = (Dht, PeerInfo, Vec<usize>);
 type Shares = BTreeMap<PeerId, Vec<Share>>;
+
+/// Who has confirmed what of a page.
+#[derive(Default)]
+struct Confirmed {
+    counts: Vec<u16>,
+    /// Indices by server, sorted: one that stands in in the other DHT may be told a key again.
+    by: HashMap<PeerId, Vec<usize>>,
+}
+
+impl Confirmed {
+    fn add(&mut self, peer: PeerId, read: Vec<usize>) {
+        let known = self.by.entry(peer).or_default();
+        for &index in &read {
+            if known.binary_search(&index).is_err() {
+                self.counts[index] = self.counts[index].saturating_add(1);
+            }
+        }
+        known.extend(read);
+        known.sort_unstable();
+    }
+}
 
 /// What announcing needs of the network: [`Node`] in production, a model in tests and simulation.
 pub trait Network: Clone + Send + Sync + 'static {
@@ -99,25 +123,55 @@ impl Sweep {
         Self { seed, ..Self::default() }
     }
 
-    /// Announces `items` (in keyspace order) in every DHT that has servers. `None`: there is no server anywhere.
+    /// Announces `items` (in keyspace order) in every DHT that has servers. A server that fails is replaced by the next
+    /// closest of its region. `None`: there is no server anywhere.
     pub async fn announce<N: Network>(&mut self, network: &N, items: &[Item]) -> Option<PageReport> {
-        let mut shares = Shares::new();
+        let mut servers = Vec::new();
         let mut region = None;
         for dht in Dht::ALL {
             if network.servers(dht) > 0 {
-                region = self.allocate(network, dht, items, &mut shares).await.or(region);
+                let (found, last_region) = self.explore_all(network, dht, items).await;
+                servers.push((dht, found));
+                region = last_region.or(region);
             }
         }
-        if shares.is_empty() && !items.is_empty() {
+        if servers.iter().all(|(_, servers)| servers.is_empty()) && !items.is_empty() {
             return None;
         }
-        shares.retain(|peer, _| self.failures.get(peer).is_none_or(|&failures| failures < FAILURES_MAX));
-        let mut confirmed = vec![0u16; items.len()];
+        let keys: Vec<Key> = items.iter().map(|(key, _)| *key).collect();
+        let left_alone = self.failures.iter().filter(|&(_, &failures)| failures >= FAILURES_MAX);
+        let mut failed: HashSet<PeerId> = left_alone.map(|(peer, _)| *peer).collect();
+        let mut confirmed = Confirmed { counts: vec![0; items.len()], ..Confirmed::default() };
+        let first = shares(&servers, |servers| allocate(&keys, servers, K, &failed));
+        let mut newly = self.deliver_all(network, items, first, &mut confirmed).await;
+        for _ in 0..REPLACEMENTS_MAX {
+            if newly.is_empty() {
+                break;
+            }
+            let stand_ins = shares(&servers, |servers| replace(&keys, servers, K, &failed, &newly));
+            failed.extend(newly);
+            newly = self.deliver_all(network, items, stand_ins, &mut confirmed).await;
+        }
+        Some(PageReport { confirmed: confirmed.counts, region })
+    }
+
+    /// Tells each server its share and counts what they confirm. Returns those that did not confirm all of it.
+    async fn deliver_all<N: Network>(
+        &mut self,
+        network: &N,
+        items: &[Item],
+        shares: Shares,
+        confirmed: &mut Confirmed,
+    ) -> HashSet<PeerId> {
+        let mut failed = HashSet::new();
         let mut deliveries = futures::stream::iter(shares)
             .map(|(peer, share)| async move { (peer, deliver(network, items, share).await) })
             .buffer_unordered(PARALLEL_SERVERS);
-        while let Some((peer, read)) = deliveries.next().await {
-            if read.is_empty() {
+        while let Some((peer, outcome)) = deliveries.next().await {
+            if !outcome.complete {
+                failed.insert(peer);
+            }
+            if outcome.read.is_empty() {
                 if self.failures.len() >= REMEMBERED_FAILURES_MAX {
                     self.failures.clear();
                 }
@@ -126,43 +180,31 @@ impl Sweep {
             }
             self.failures.remove(&peer);
             self.told.insert(peer);
-            for index in read {
-                confirmed[index] = confirmed[index].saturating_add(1);
-            }
+            confirmed.add(peer, outcome.read);
         }
-        Some(PageReport { confirmed, region })
+        failed
     }
 
-    /// Adds to `shares` what each server of `dht` is to be told. Returns the last region.
-    async fn allocate<N: Network>(
-        &mut self,
-        network: &N,
-        dht: Dht,
-        items: &[Item],
-        shares: &mut Shares,
-    ) -> Option<Prefix> {
-        let mut first = 0;
+    /// The servers of every region of `dht` in which items lie, and the last region. All in one: the stand-ins of one
+    /// region's servers are found in the next.
+    async fn explore_all<N: Network>(&mut self, network: &N, dht: Dht, items: &[Item]) -> (Servers, Option<Prefix>) {
+        let mut all = BTreeMap::new();
         let mut last_region = None;
-        while let Some(item) = items.get(first) {
-            if !self.regions.entry(dht).or_default().iter().any(|(region, _)| region.contains(&item.0)) {
-                self.explore(network, dht, &items[first..]).await;
+        let mut rest = items;
+        while let Some((key, _)) = rest.first() {
+            if !self.regions.entry(dht).or_default().iter().any(|(region, _)| region.contains(key)) {
+                self.explore(network, dht, rest).await;
             }
             let regions = self.regions.entry(dht).or_default();
-            let Some((region, servers)) = regions.iter().find(|(region, _)| region.contains(&item.0)) else {
+            let Some((region, servers)) = regions.iter().find(|(region, _)| region.contains(key)) else {
                 // Exploring always yields the region of its first key; without one there is nothing to go on with.
-                return last_region;
+                break;
             };
             last_region = Some(*region);
-            let end = first + items[first..].partition_point(|(key, _)| region.contains(key)).max(1);
-            let keys: Vec<Key> = items[first..end].iter().map(|(key, _)| *key).collect();
-            for (server, indices) in allocate(&keys, servers, K) {
-                let Some(peer) = servers.get(server) else { continue };
-                let indices = indices.into_iter().map(|index| index + first).collect();
-                merge(shares.entry(peer.id).or_default(), dht, peer, indices);
-            }
-            first = end;
+            all.extend(servers.iter().cloned());
+            rest = &rest[rest.partition_point(|(key, _)| region.contains(key)).max(1)..];
         }
-        last_region
+        (Servers::new(all), last_region)
     }
 
     /// Finds the servers of the region around the first of `items`.
@@ -214,16 +256,31 @@ fn complete<N: Network>(network: &N, dht: Dht, target: &Key, peers: &mut Vec<Pee
     peers.truncate(K);
 }
 
-fn merge(share: &mut Vec<Share>, dht: Dht, peer: &PeerInfo, indices: Vec<usize>) {
-    match share.iter_mut().find(|(known, ..)| *known == dht) {
-        Some((_, _, all)) => all.extend(indices),
-        None => share.push((dht, peer.clone(), indices)),
+/// What each server is to be told: `plan` says it for the servers of one DHT, by their index.
+fn shares(servers: &[(Dht, Servers)], plan: impl Fn(&Servers) -> BTreeMap<usize, Vec<usize>>) -> Shares {
+    let mut shares = Shares::new();
+    for (dht, servers) in servers {
+        for (server, indices) in plan(servers) {
+            if let Some(peer) = servers.get(server) {
+                shares.entry(peer.id).or_default().push((*dht, peer.clone(), indices));
+            }
+        }
     }
+    shares
 }
 
-/// Tells one server its share, in each DHT. Returns the indices that it confirmed in either, each once.
-async fn deliver<N: Network>(network: &N, items: &[Item], share: Vec<Share>) -> Vec<usize> {
+/// What one server did with its share.
+struct Outcome {
+    /// Indices that it confirmed, in either DHT, each once.
+    read: Vec<usize>,
+    /// It confirmed everything.
+    complete: bool,
+}
+
+/// Tells one server its share, in each DHT.
+async fn deliver<N: Network>(network: &N, items: &[Item], share: Vec<Share>) -> Outcome {
     let mut read = Vec::new();
+    let mut wanted: Vec<usize> = Vec::new();
     for (dht, peer, indices) in share {
         for batch in indices.chunks(BATCH) {
             let multihashes: Vec<Vec<u8>> = batch.iter().map(|&index| items[index].1.clone()).collect();
@@ -238,10 +295,13 @@ async fn deliver<N: Network>(network: &N, items: &[Item], share: Vec<Share>) -> 
                 break;
             }
         }
+        wanted.extend(indices);
     }
-    read.sort_unstable();
-    read.dedup();
-    read
+    for indices in [&mut read, &mut wanted] {
+        indices.sort_unstable();
+        indices.dedup();
+    }
+    Outcome { complete: read.len() == wanted.len(), read }
 }
 
 #[cfg(test)]

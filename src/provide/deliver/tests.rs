@@ -123,6 +123,23 @@ async fn deaf_servers_are_not_counted_and_soon_left_alone() {
 }
 
 #[tokio::test]
+async fn a_server_that_fails_is_replaced_by_the_next_closest() {
+    let wan = network(400, 1);
+    let deaf: HashSet<PeerId> = wan.values().step_by(7).map(|peer| peer.id).collect();
+    let model = Model { wan: Arc::new(wan), deaf: Arc::new(deaf.clone()), ..Model::default() };
+    let items = items(500);
+    let report = Sweep::new(0).announce(&model, &items).await.unwrap();
+    let told = model.told.lock().unwrap();
+    for ((key, multihash), confirmed) in items.iter().zip(report.confirmed) {
+        assert_eq!(usize::from(confirmed), told[multihash].len());
+        assert!(usize::from(confirmed) >= K, "{confirmed} of {K}");
+        let mut hearing = model.known(Dht::Wan, key, 400);
+        hearing.retain(|peer| !deaf.contains(&peer.id));
+        assert!(hearing.iter().take(K).all(|peer| told[multihash].contains(&peer.id)));
+    }
+}
+
+#[tokio::test]
 async fn without_servers_there_is_an_answer_at_once() {
     assert_eq!(Sweep::new(0).announce(&Model::default(), &items(3)).await, None);
 }
