@@ -33,6 +33,11 @@ fn keys_of_every_kind() -> [Keypair; 4] {
     [Keypair::generate_ed25519(), Keypair::generate_secp256k1(), Keypair::generate_ecdsa(), rsa.keypair]
 }
 
+/// TCP only: a closed UDP port does not refuse a dial, it lets it time out.
+fn tcp() -> Config {
+    Config { listen: vec![addr("/ip4/127.0.0.1/tcp/0")], ..config() }
+}
+
 /// The public DHT's rules, on loopback and without bootstrappers.
 fn amino() -> Config {
     Config { listen: config().listen, bootstrap: Vec::new(), ..Config::defaults(Profile::Amino) }
@@ -102,7 +107,8 @@ async fn mode_1_mode_2_net_1_both_protocols_are_advertised_and_accepted_and_ping
         ask(&mut stream, MessageType::FindNode, b"target").await;
     }
     for other in ["/ipfs/kad/2.0.0", "/ipfs/other/kad/1.0.0", "/kad"] {
-        assert!(raw.try_stream(other).await.is_none(), "{other}");
+        let opened = tokio::time::timeout(Duration::from_millis(200), raw.try_stream(other)).await;
+        assert!(!matches!(opened, Ok(Some(_))), "{other}");
     }
 }
 
@@ -131,7 +137,10 @@ async fn net_2_net_3_noise_alone_tls_alone_and_quic_work_in_both_directions() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn net_4_every_kind_of_identity_works_on_both_sides_of_every_transport() {
-    for (key, other) in keys_of_every_kind().into_iter().zip(keys_of_every_kind()) {
+    let mut others = keys_of_every_kind();
+    // There is one RSA key only, and it must not meet itself.
+    others.rotate_left(1);
+    for (key, other) in keys_of_every_kind().into_iter().zip(others) {
         let kind = key.key_type();
         let ours = Ours::start_as(config(), key, SystemClock::new()).await;
         for over in Over::ALL {
@@ -164,7 +173,7 @@ async fn rt_8_who_does_not_answer_the_probe_is_not_admitted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rt_7_the_unheard_are_asked_and_the_silent_removed() {
-    let (stays, goes) = (Ours::start().await, Ours::start().await);
+    let (stays, goes) = (Ours::start_with(tcp()).await, Ours::start_with(tcp()).await);
     let clock = Ahead::new();
     let ours = Ours::start_as(config(), Keypair::generate_ed25519(), clock.clone()).await;
     for peer in [&stays, &goes] {
@@ -172,21 +181,21 @@ async fn rt_7_the_unheard_are_asked_and_the_silent_removed() {
     }
     let lens = || Dht::ALL.map(|dht| ours.node.table(dht).len());
     eventually("both are in the tables", || lens() == [2, 2]).await;
-    goes.node.shutdown().await;
-    // Heard within the last five minutes: nobody is asked.
+    // Heard within the last five minutes: nobody is checked.
     clock.pass(4 * 60);
-    assert!(ours.node.refresh_routing().await.contains("0 checked"));
+    let done = ours.node.refresh_routing().await;
+    assert_eq!(done, "wan: 2 peers, 0 checked, 0 removed; lan: 2 peers, 0 checked, 0 removed");
+    goes.node.shutdown().await;
     clock.pass(6 * 60);
     let done = ours.node.refresh_routing().await;
-    eventually("the silent one has left", || lens() == [1, 1]).await;
-    assert!(ours.node.table(Dht::Wan).get(&stays.node.peer_id()).is_some());
-    assert!(done.contains("checked, 1 removed") || done.contains("1 checked"), "{done}");
+    assert_eq!(done, "wan: 1 peers, 2 checked, 1 removed; lan: 1 peers, 2 checked, 1 removed");
+    assert!(Dht::ALL.iter().all(|&dht| ours.node.table(dht).get(&stays.node.peer_id()).is_some()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rt_5_a_server_that_starts_again_while_it_is_checked_stays() {
     let key = Keypair::generate_ed25519();
-    let peer = Ours::start_as(config(), key.clone(), SystemClock::new()).await;
+    let peer = Ours::start_as(tcp(), key.clone(), SystemClock::new()).await;
     let clock = Ahead::new();
     let ours = Ours::start_as(config(), Keypair::generate_ed25519(), clock.clone()).await;
     ours.node.connect(peer.address(false)).await.unwrap();
@@ -207,7 +216,7 @@ async fn rt_5_a_server_that_starts_again_while_it_is_checked_stays() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn srv_2_a_peer_that_stopped_answering_is_not_handed_out() {
-    let (stays, goes) = (Ours::start().await, Ours::start().await);
+    let (stays, goes) = (Ours::start_with(tcp()).await, Ours::start_with(tcp()).await);
     let ours = Ours::joining(&[stays.info(), goes.info()]).await;
     eventually("both are in the table", || ours.table_len() == 2).await;
     let raw = Raw::connect(ours.address(false), Over::Noise).await;
