@@ -188,7 +188,8 @@ async fn rt_7_the_unheard_are_asked_and_the_silent_removed() {
     goes.node.shutdown().await;
     clock.pass(6 * 60);
     let done = ours.node.refresh_routing().await;
-    assert_eq!(done, "wan: 1 peers, 2 checked, 1 removed; lan: 1 peers, 2 checked, 1 removed");
+    // The one that stays may have asked us something meanwhile: then it is not checked.
+    assert_eq!((done.matches(": 1 peers").count(), done.matches(" 1 removed").count()), (2, 2), "{done}");
     assert!(Dht::ALL.iter().all(|&dht| ours.node.table(dht).get(&stays.node.peer_id()).is_some()));
 }
 
