@@ -206,25 +206,7 @@ impl From<SwarmKeyError> for CliError {
     }
 }
 
-impl From<anyhow::Error> for CliError {
-    /// Keeps the code of a [`CliError`] anywhere in the chain; a closed pipe stays one.
-    fn from(error: anyhow::Error) -> Self {
-        for cause in error.chain() {
-            if let Some(found) = cause.downcast_ref::<CliError>() {
-                let message = if found.is_closed_pipe() { String::new() } else { format!("{error:#}") };
-                return Self { code: found.code, message };
-            }
-            if let Some(found) = cause.downcast_ref::<io::Error>()
-                && found.kind() == io::ErrorKind::BrokenPipe
-            {
-                return Self::closed_pipe();
-            }
-        }
-        Self::other(format_args!("{error:#}"))
-    }
-}
-
-/// `.context("doing what")` and `.code(..)` on results, as anyhow has it.
+/// `.context("doing what")` and `.code(..)` on results.
 pub trait ResultExt<T> {
     /// Puts what was being done in front of the message.
     fn context(self, doing: impl fmt::Display) -> Result<T>;
@@ -253,16 +235,8 @@ mod tests {
     fn a_closed_pipe_is_exit_0_however_it_is_wrapped() {
         let pipe = || io::Error::from(io::ErrorKind::BrokenPipe);
         assert!(CliError::from(pipe()).is_closed_pipe());
-        assert!(CliError::from(anyhow::Error::from(pipe()).context("writing rows")).is_closed_pipe());
         let wrapped: Result<()> = Err(pipe()).context("writing").code(Code::Data);
         assert_eq!(wrapped.map_err(|e| e.code()), Err(Code::Ok));
-    }
-
-    #[test]
-    fn anyhow_context_keeps_the_exit_code() {
-        let error = anyhow::Error::from(CliError::data("row 3 is damaged")).context("reading x");
-        let error = CliError::from(error);
-        assert_eq!((error.code(), error.to_string().as_str()), (Code::Data, "reading x: row 3 is damaged"));
     }
 
     #[test]

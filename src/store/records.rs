@@ -1,6 +1,7 @@
 //! Provider records: the log, the index and the address book behind one door.
 
 pub(super) mod book;
+mod counters;
 pub(super) mod entry;
 mod gc;
 pub(super) mod index;
@@ -20,6 +21,7 @@ use crate::{
     kad::{Dht, PeerInfo},
 };
 use book::{Book, BookFull};
+use counters::Counters;
 use entry::{Entry, MAX_MULTIHASH, place};
 use index::{Full, Index, Limits, Upsert};
 use libp2p::{Multiaddr, PeerId};
@@ -31,7 +33,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
     time::Duration,
@@ -131,25 +133,6 @@ pub(super) struct Shared {
     gc: Arc<tokio::sync::Mutex<()>>,
 }
 
-/// Events since start.
-#[derive(Debug, Default)]
-pub(super) struct Counters {
-    new: AtomicU64,
-    refreshed: AtomicU64,
-    repeated: AtomicU64,
-    removed: AtomicU64,
-    collected: AtomicU64,
-    redated: AtomicU64,
-    damaged: AtomicU64,
-    unknown_peers: AtomicU64,
-    replay_refused: AtomicU64,
-    records_full: AtomicU64,
-    key_full: AtomicU64,
-    peers_full: AtomicU64,
-    read_only: AtomicU64,
-    key_too_long: AtomicU64,
-}
-
 /// The threads of a store; they end with it.
 #[derive(Debug)]
 struct Threads {
@@ -242,12 +225,14 @@ impl Records {
             found = sample(&mut random, found.len(), limit).into_iter().filter_map(|i| found.get(i).copied()).collect();
         }
         found.sort_unstable_by(|a, b| b.cmp(a));
-        let provider = |(time, id)| {
-            let peer = self.shared.book.get(id)?;
-            let addrs = self.shared.book.live_addresses(&peer, &now);
-            Some(Provider { peer: peer.peer, addrs, received: UnixTime(time) })
-        };
-        found.into_iter().filter_map(provider).collect()
+        let mut providers = Vec::with_capacity(found.len());
+        for (time, id) in found {
+            if let Some(peer) = self.shared.book.get(id) {
+                let addrs = self.shared.book.live_addresses(&peer, &now);
+                providers.push(Provider { peer: peer.peer, addrs, received: UnixTime(time) });
+            }
+        }
+        providers
     }
 
     /// Removes a record, for good: the removal is in the log. True if it was known.
@@ -312,17 +297,7 @@ impl Records {
 impl Shared {
     fn add(&self, multihash: &[u8], provider: &PeerInfo, via: Dht) -> Result<Added, Refused> {
         let outcome = self.try_add(multihash, provider, via);
-        let counter = match &outcome {
-            Ok(Upsert::New) => &self.counters.new,
-            Ok(Upsert::Refreshed) => &self.counters.refreshed,
-            Ok(Upsert::Kept) => &self.counters.repeated,
-            Err(Refused::RecordsFull) => &self.counters.records_full,
-            Err(Refused::KeyFull) => &self.counters.key_full,
-            Err(Refused::PeersFull) => &self.counters.peers_full,
-            Err(Refused::ReadOnly) => &self.counters.read_only,
-            Err(Refused::KeyTooLong) => &self.counters.key_too_long,
-        };
-        counter.fetch_add(1, Ordering::Relaxed);
+        self.counters.count(&outcome);
         outcome.map(|upsert| if upsert == Upsert::New { Added::New } else { Added::Refreshed })
     }
 
@@ -422,26 +397,9 @@ impl Shared {
 
     /// Events since start, by name.
     pub fn counters(&self) -> BTreeMap<String, u64> {
-        let c = &self.counters;
-        let counters = [
-            ("added_new", &c.new),
-            ("added_refreshed", &c.refreshed),
-            ("added_repeated", &c.repeated),
-            ("removed", &c.removed),
-            ("collected", &c.collected),
-            ("redated", &c.redated),
-            ("damaged", &c.damaged),
-            ("replay_unknown_peer", &c.unknown_peers),
-            ("replay_refused", &c.replay_refused),
-            ("refused_records_full", &c.records_full),
-            ("refused_key_full", &c.key_full),
-            ("refused_peers_full", &c.peers_full),
-            ("refused_read_only", &c.read_only),
-            ("refused_key_too_long", &c.key_too_long),
-        ];
-        let counters = counters.map(|(name, n)| (name.to_owned(), n.load(Ordering::Relaxed)));
-        let failures = ("records_database_failures".to_owned(), self.health.failures());
-        counters.into_iter().chain([failures]).collect()
+        let mut counters = self.counters.by_name();
+        counters.insert("records_database_failures".to_owned(), self.health.failures());
+        counters
     }
 
     fn is_closing(&self) -> bool {
