@@ -332,10 +332,10 @@ impl ConnectionHandler for MuteHandler {
         match event {}
     }
     fn on_connection_event(&mut self, event: ConnectionEvent<'_, Mute, DeniedUpgrade, (), ()>) {
-        if let ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol, .. }) = event {
-            if self.mute.holds {
-                self.held.push(protocol);
-            }
+        if let ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol, .. }) = event
+            && self.mute.holds
+        {
+            self.held.push(protocol);
         }
     }
 }
