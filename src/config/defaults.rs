@@ -206,6 +206,19 @@ mod tests {
     }
 
     #[test]
+    fn prv_9_amino_announces_every_22_h_and_private_every_10_h() {
+        assert_eq!(Config::defaults(Profile::Amino).reprovide.interval, Duration::from_secs(22 * 3600));
+        assert_eq!(Config::defaults(Profile::Private).reprovide.interval, Duration::from_secs(10 * 3600));
+    }
+
+    #[test]
+    fn rt_7_the_table_is_refreshed_every_10_minutes() {
+        for profile in [Profile::Private, Profile::Amino] {
+            assert_eq!(Config::defaults(profile).jobs.routing_refresh.interval, Duration::from_secs(600));
+        }
+    }
+
+    #[test]
     fn the_defaults_of_every_profile_are_valid_without_warnings() {
         for profile in [Profile::Private, Profile::Amino] {
             let mut config = Config::defaults(profile);

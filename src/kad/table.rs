@@ -9,7 +9,7 @@ use super::{
     PeerInfo,
     keyspace::{Key, MAX_PREIMAGE_CPL, preimage},
     message::EncodedPeer,
-    scope::{IpGroup, ip_group},
+    scope::{IpGroup, Reach, ip_group, reach},
 };
 use libp2p::{Multiaddr, PeerId};
 use std::{
@@ -84,7 +84,10 @@ pub struct Entry {
 struct Slot {
     entry: Arc<Entry>,
     heard: Duration,
+    /// The IP groups that it counts in: those of its addresses, and `seen`.
     groups: BTreeSet<IpGroup>,
+    /// The IP groups from which it spoke to us when it entered.
+    seen: BTreeSet<IpGroup>,
 }
 
 /// The table: at most [`K`] peers for each common prefix length 0..=255.
@@ -114,7 +117,7 @@ impl RoutingTable {
         if self.add_addresses(peer) {
             return Offer::Known;
         }
-        match self.place_for(peer) {
+        match self.place_for(peer, &[]) {
             Ok(_) => Offer::Probe,
             Err(refusal) => Offer::Refused(refusal),
         }
@@ -123,14 +126,23 @@ impl RoutingTable {
     /// Enters a peer that answered a probe. A full bucket refuses (seniority, RT-5). For a peer in the table already
     /// this is [`RoutingTable::offer`] and [`RoutingTable::heard`].
     pub fn admit(&mut self, peer: &PeerInfo, now: Duration) -> Result<(), Refusal> {
+        self.admit_seen_at(peer, &[], now)
+    }
+
+    /// [`RoutingTable::admit`] of a peer whose open connections come from, or lead to, `seen_at`. For IP diversity
+    /// (RT-6) the public ones count as its addresses do: what a peer says of itself may be invented, and names have no
+    /// IP. Others do not count, for a whole network may stand behind one private address of a proxy.
+    pub fn admit_seen_at(&mut self, peer: &PeerInfo, seen_at: &[Multiaddr], now: Duration) -> Result<(), Refusal> {
         if self.add_addresses(peer) {
             self.heard(&peer.id, now);
             return Ok(());
         }
-        let (key, cpl) = self.place_for(peer)?;
+        let (key, cpl) = self.place_for(peer, seen_at)?;
         let addrs = bounded(&peer.addrs);
+        let seen = public_groups(seen_at);
         let slot = Slot {
-            groups: groups(&addrs),
+            groups: groups(&addrs).union(&seen).copied().collect(),
+            seen,
             heard: now,
             entry: Arc::new(Entry {
                 encoded: EncodedPeer::new(&peer.id, &addrs),
@@ -229,7 +241,7 @@ impl RoutingTable {
     }
 
     /// The place of a peer that is not in the table, or why there is none for it.
-    fn place_for(&self, peer: &PeerInfo) -> Result<(Key, u16), Refusal> {
+    fn place_for(&self, peer: &PeerInfo, seen_at: &[Multiaddr]) -> Result<(Key, u16), Refusal> {
         let key = Key::for_peer(&peer.id);
         let cpl = self.cpl(&key);
         if key == self.local_key {
@@ -243,7 +255,7 @@ impl RoutingTable {
         }
         // Every address counts, those that would not be kept, too.
         let full = |group: &IpGroup| self.group_is_full(group, cpl, &peer.id);
-        if self.settings.ip_diversity && groups(&peer.addrs).iter().any(full) {
+        if self.settings.ip_diversity && groups(&peer.addrs).union(&public_groups(seen_at)).any(full) {
             return Err(Refusal::IpGroupFull);
         }
         Ok((key, cpl))
@@ -283,7 +295,7 @@ impl RoutingTable {
         if slot.entry.peer.addrs == addrs {
             return;
         }
-        slot.groups = groups(&addrs);
+        slot.groups = groups(&addrs).union(&slot.seen).copied().collect();
         slot.entry = Arc::new(Entry {
             encoded: EncodedPeer::new(peer, &addrs),
             peer: PeerInfo { id: *peer, addrs },
@@ -325,6 +337,10 @@ fn bounded(addrs: &[Multiaddr]) -> Vec<Multiaddr> {
 
 fn groups(addrs: &[Multiaddr]) -> BTreeSet<IpGroup> {
     addrs.iter().filter_map(ip_group).collect()
+}
+
+fn public_groups(seen_at: &[Multiaddr]) -> BTreeSet<IpGroup> {
+    seen_at.iter().filter(|addr| reach(addr) == Some(Reach::Public)).filter_map(ip_group).collect()
 }
 
 #[cfg(test)]

@@ -141,6 +141,13 @@ impl Book {
         Some(PeerInfo { id: *peer, addrs: known.addrs.clone() })
     }
 
+    /// Where the open connections of a peer come from or lead to.
+    pub(crate) fn seen_at(&self, peer: &PeerId) -> Vec<Multiaddr> {
+        let inner = self.lock();
+        let connections = inner.peers.get(peer).map(|known| known.connections.as_slice()).unwrap_or_default();
+        connections.iter().map(|connection| connection.address.clone()).collect()
+    }
+
     /// Everybody who is connected.
     pub(crate) fn connected_peers(&self) -> Vec<(PeerId, Known)> {
         let inner = self.lock();

@@ -322,4 +322,18 @@ mod tests {
         let mut stream = Cursor::new(framed(&vec![0; 64 * 1024 + 1]));
         assert!(matches!(reader.next(&mut stream).await, Err(ReadError::Frame(_))));
     }
+
+    #[tokio::test]
+    async fn msg_3_a_client_reads_4_mib_and_a_server_64_kib_and_neither_more() {
+        for max in [frame::MAX_ANSWER, frame::MAX_REQUEST] {
+            let budget = Budget::new(64 << 20);
+            let mut reader = FrameReader::new(&budget, max);
+            let at = reader.next(&mut Cursor::new(framed(&vec![7; max]))).await.unwrap().unwrap();
+            assert_eq!(reader.body(at).len(), max);
+            reader.consume(at);
+            let longer = reader.next(&mut Cursor::new(framed(&vec![7; max + 1]))).await;
+            assert!(matches!(longer, Err(ReadError::Frame(FrameError::TooLong(_)))));
+        }
+        assert_eq!((frame::MAX_ANSWER, frame::MAX_REQUEST), (4 << 20, 64 << 10));
+    }
 }

@@ -102,11 +102,11 @@ impl Table {
         offer
     }
 
-    /// True if the peer is in the table now.
-    fn admit(&self, peer: &PeerInfo, now: Duration) -> bool {
+    /// True if the peer, connected from `seen_at`, is in the table now.
+    fn admit(&self, peer: &PeerInfo, seen_at: &[Multiaddr], now: Duration) -> bool {
         let mut table = self.lock();
         let was_empty = table.is_empty();
-        if table.admit(peer, now).is_err() {
+        if table.admit_seen_at(peer, seen_at, now).is_err() {
             return false;
         }
         self.publish(&table);

@@ -81,8 +81,12 @@ pub(crate) async fn serve(shared: Arc<Shared>, inbound: Inbound) {
         Ok(()) => {
             let _ = timeout(WRITE_STALL, session.stream.close()).await;
         }
-        // Dropping the stream resets it: nothing is answered (PRV-3, MSG-1).
         Err(error) => {
+            // What was asked before the nonsense has its answer (MSG-2).
+            if !matches!(error, StreamError::Write(_)) {
+                let _ = session.write_out().await;
+            }
+            // Dropping the stream resets it: the nonsense is not answered (PRV-3, MSG-1).
             shared.counters.add(error.counter());
             debug!(%peer, dht = dht.name(), %error, "stream reset");
         }

@@ -1,14 +1,14 @@
 //! A node of ours under test.
 
 use dhtstore::{
-    clock::SystemClock,
+    clock::{Clock, SystemClock},
     config::{Config, Profile},
     kad::{Dht, PeerInfo},
     node::Node,
     store::{Store, data_dir::Lock},
 };
 use libp2p::{Multiaddr, identity::Keypair};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 /// A node with its directory.
 pub struct Ours {
@@ -46,11 +46,14 @@ impl Ours {
     }
 
     pub async fn start_with(config: Config) -> Self {
+        Self::start_as(config, Keypair::generate_ed25519(), SystemClock::new()).await
+    }
+
+    pub async fn start_as(config: Config, identity: Keypair, clock: Arc<dyn Clock>) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let clock = SystemClock::new();
         let lock = Lock::acquire(dir.path()).unwrap();
         let store = Store::open(&lock, config.store_settings(), clock.clone()).unwrap();
-        let node = Node::start(&config, Keypair::generate_ed25519(), store.clone(), clock).await.unwrap();
+        let node = Node::start(&config, identity, store.clone(), clock).await.unwrap();
         Self { node, store, _dir: dir, _lock: lock }
     }
 

@@ -71,7 +71,14 @@ impl Theirs {
     }
 
     async fn start(over: Over, mode: kad::Mode) -> Self {
-        let keypair = Keypair::generate_ed25519();
+        Self::start_as(over, mode, Keypair::generate_ed25519()).await
+    }
+
+    pub async fn server_as(over: Over, keypair: Keypair) -> Self {
+        Self::start_as(over, kad::Mode::Server, keypair).await
+    }
+
+    async fn start_as(over: Over, mode: kad::Mode, keypair: Keypair) -> Self {
         let id = keypair.public().to_peer_id();
         let mut kad = kad::Behaviour::with_config(id, MemoryStore::new(id), kad::Config::new(KAD));
         kad.set_mode(Some(mode));
@@ -252,9 +259,18 @@ pub async fn settled(servers: &[Theirs]) {
 
 /// Starts a node that advertises the DHT, takes its streams and never answers.
 pub async fn mute() -> PeerInfo {
+    advertiser(Mute { holds: true }).await
+}
+
+/// Starts a node that advertises the DHT and ends its streams at once.
+pub async fn refusing() -> PeerInfo {
+    advertiser(Mute { holds: false }).await
+}
+
+async fn advertiser(mute: Mute) -> PeerInfo {
     let keypair = Keypair::generate_ed25519();
     let identify = identify::Config::new("ipfs/0.1.0".to_owned(), keypair.public());
-    let behaviour = MuteBehaviour { mute: Mute, identify: identify::Behaviour::new(identify) };
+    let behaviour = MuteBehaviour { mute, identify: identify::Behaviour::new(identify) };
     let mut swarm = swarm(keypair, Over::Noise, behaviour);
     let info = listen(&mut swarm, Over::Noise).await;
     tokio::spawn(async move {
@@ -271,10 +287,13 @@ struct MuteBehaviour {
     identify: identify::Behaviour,
 }
 
-struct Mute;
+#[derive(Clone, Copy)]
+struct Mute {
+    holds: bool,
+}
 
-#[derive(Default)]
 struct MuteHandler {
+    mute: Mute,
     held: Vec<Stream>,
 }
 
@@ -304,7 +323,7 @@ impl ConnectionHandler for MuteHandler {
     type OutboundOpenInfo = ();
 
     fn listen_protocol(&self) -> SubstreamProtocol<Mute, ()> {
-        SubstreamProtocol::new(Mute, ())
+        SubstreamProtocol::new(self.mute, ())
     }
     fn poll(&mut self, _: &mut Context<'_>) -> Poll<ConnectionHandlerEvent<DeniedUpgrade, (), Infallible>> {
         Poll::Pending
@@ -313,7 +332,9 @@ impl ConnectionHandler for MuteHandler {
         match event {}
     }
     fn on_connection_event(&mut self, event: ConnectionEvent<'_, Mute, DeniedUpgrade, (), ()>) {
-        if let ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol, .. }) = event {
+        if let ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol, .. }) = event
+            && self.mute.holds
+        {
             self.held.push(protocol);
         }
     }
@@ -330,7 +351,7 @@ impl NetworkBehaviour for Mute {
         _: &Multiaddr,
         _: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(MuteHandler::default())
+        Ok(MuteHandler { mute: *self, held: Vec::new() })
     }
     fn handle_established_outbound_connection(
         &mut self,
@@ -340,7 +361,7 @@ impl NetworkBehaviour for Mute {
         _: Endpoint,
         _: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(MuteHandler::default())
+        Ok(MuteHandler { mute: *self, held: Vec::new() })
     }
     fn on_swarm_event(&mut self, _: FromSwarm<'_>) {}
     fn on_connection_handler_event(&mut self, _: PeerId, _: ConnectionId, event: THandlerOutEvent<Self>) {
@@ -349,4 +370,35 @@ impl NetworkBehaviour for Mute {
     fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Infallible, THandlerInEvent<Self>>> {
         Poll::Pending
     }
+}
+
+/// What a node that speaks identify and ping only learns of the one at `addr`: what it says, and that it answers pings.
+pub async fn observe(addr: Multiaddr) -> (identify::Info, Duration) {
+    let keypair = Keypair::generate_ed25519();
+    let identify = identify::Config::new("ipfs/0.1.0".to_owned(), keypair.public());
+    let behaviour = Observer { identify: identify::Behaviour::new(identify), ping: ping::Behaviour::default() };
+    let mut swarm = swarm(keypair, Over::Noise, behaviour);
+    swarm.dial(addr).unwrap();
+    let (mut said, mut took) = (None, None);
+    let both = async {
+        loop {
+            match swarm.select_next_some().await {
+                SwarmEvent::Behaviour(ObserverEvent::Identify(identify::Event::Received { info, .. })) => {
+                    said = Some(info);
+                }
+                SwarmEvent::Behaviour(ObserverEvent::Ping(ping)) => took = Some(ping.result.unwrap()),
+                _ => {}
+            }
+            if let (Some(said), Some(took)) = (&said, took) {
+                return (said.clone(), took);
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), both).await.unwrap()
+}
+
+#[derive(NetworkBehaviour)]
+struct Observer {
+    identify: identify::Behaviour,
+    ping: ping::Behaviour,
 }

@@ -144,6 +144,28 @@ fn rt_6_every_address_of_a_peer_counts() {
 }
 
 #[test]
+fn rt_6_where_a_peer_speaks_from_counts_whatever_addresses_it_claims() {
+    let seeds: Vec<u64> = seeds_in_bucket(0).take(6).collect();
+    let claiming = |n: usize, text: &str| PeerInfo { id: peer_id(seeds[n]), addrs: vec![addr(text)] };
+    let mut table = RoutingTable::new(local(), DIVERSE);
+    let one_host = [addr("/ip4/8.8.8.8/tcp/50000")];
+    table.admit_seen_at(&claiming(0, "/ip4/1.1.0.1/tcp/1"), &one_host, NOW).unwrap();
+    table.admit_seen_at(&claiming(1, "/dns4/a.example/tcp/1"), &one_host, NOW).unwrap();
+    let third = claiming(2, "/ip4/1.3.0.1/tcp/1");
+    assert_eq!(table.admit_seen_at(&third, &one_host, NOW), Err(Refusal::IpGroupFull));
+    // New addresses do not make it forgotten.
+    table.set_addresses(&peer_id(seeds[0]), &[addr("/ip4/1.9.0.1/tcp/1")]);
+    assert_eq!(table.admit_seen_at(&third, &one_host, NOW), Err(Refusal::IpGroupFull));
+    table.remove(&peer_id(seeds[1]));
+    table.admit_seen_at(&third, &one_host, NOW).unwrap();
+    // A proxy in front of this node is no group.
+    let proxy = [addr("/ip4/10.0.0.1/tcp/1")];
+    for n in 3..6 {
+        table.admit_seen_at(&claiming(n, &format!("/ip4/2.{n}.0.1/tcp/1")), &proxy, NOW).unwrap();
+    }
+}
+
+#[test]
 fn addresses_are_refreshed_bounded_and_encoded_anew() {
     let mut table = RoutingTable::new(local(), FREE);
     let peer = peer(1);

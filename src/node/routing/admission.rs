@@ -8,7 +8,7 @@ use crate::{
     },
     node::{RpcError, Shared, addresses::plausible, book::MAX_ADDRESSES, counters::Counter},
 };
-use libp2p::{PeerId, identify, swarm::ConnectionId};
+use libp2p::{Multiaddr, PeerId, identify, swarm::ConnectionId};
 use std::{
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -104,7 +104,7 @@ impl Shared {
         match self.probe(dht, peer).await {
             Ok(()) => {
                 self.counters.add(Counter::ProbesAnswered);
-                let admitted = self.routing.of(dht).admit(peer, self.clock.monotonic());
+                let admitted = self.admit(dht, peer);
                 debug!(peer = %peer.id, dht = dht.name(), admitted, "probe answered");
                 admitted
             }
@@ -114,6 +114,13 @@ impl Shared {
                 false
             }
         }
+    }
+
+    /// Enters a peer that has answered. True if it is in the table now.
+    fn admit(&self, dht: Dht, peer: &PeerInfo) -> bool {
+        let seen_at = self.book.seen_at(&peer.id);
+        let fitting = fitting(self.config.profile.scope(dht), peer, &seen_at);
+        fitting.is_some_and(|peer| self.routing.of(dht).admit(&peer, &seen_at, self.clock.monotonic()))
     }
 
     /// RT-8: FIND_NODE for the peer itself; it must know somebody, unless we are few ourselves.
@@ -137,7 +144,7 @@ impl Shared {
             Ok(closer) => {
                 let known_enough = closer > 0 || table.view().len() < K;
                 if known_enough && table.offer(peer, now) == Offer::Probe {
-                    table.admit(peer, now);
+                    self.admit(dht, peer);
                 }
             }
             // Says something about us.
@@ -168,6 +175,21 @@ impl Shared {
             shared.routing.of(dht).end_probe(&peer.id);
             drop(permit);
         });
+    }
+
+    /// [`Shared::check`] of a peer of which nothing is known but its silence: a server that stays is not removed for one
+    /// lost answer (RT-5). True if it stays.
+    pub(super) async fn check_twice(self: &Arc<Self>, dht: Dht, peer: &PeerInfo) -> bool {
+        match self.probe(dht, peer).await {
+            Ok(()) => {
+                self.routing.of(dht).heard(&peer.id, self.clock.monotonic());
+                true
+            }
+            Err(_) => {
+                sleep(RECHECK_PAUSE).await;
+                self.check(dht, peer).await
+            }
+        }
     }
 
     /// Probes a peer of the table: heard of, or removed. True if it stays.
@@ -204,5 +226,50 @@ impl Shared {
                  run `ipfs config Provide.DHT.Interval 10h` on each Kubo node, or raise `records.ttl`"
             );
         }
+    }
+}
+
+/// What of a peer may enter the table of a DHT with this scope: with the addresses that belong there (RT-3). `None` if
+/// it is a LAN's and none of its connections, at `seen_at`, is of the local network (LAN-1): others may have named a
+/// private address of a peer that is elsewhere.
+fn fitting(scope: AddressScope, peer: &PeerInfo, seen_at: &[Multiaddr]) -> Option<PeerInfo> {
+    let addrs: Vec<Multiaddr> = peer.addrs.iter().filter(|addr| scope.allows(addr)).cloned().collect();
+    let here = scope != AddressScope::Private || seen_at.iter().any(|addr| scope.allows(addr));
+    (here && !addrs.is_empty()).then_some(PeerInfo { id: peer.id, addrs })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addrs(texts: &[&str]) -> Vec<Multiaddr> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    fn peer(texts: &[&str]) -> PeerInfo {
+        PeerInfo { id: PeerId::random(), addrs: addrs(texts) }
+    }
+
+    #[test]
+    fn rt_3_only_public_addresses_enter_the_table_of_a_public_dht() {
+        let public = |peer: &PeerInfo| Some(fitting(AddressScope::Public, peer, &[])?.addrs);
+        let mixed = peer(&["/ip4/10.0.0.1/tcp/1", "/ip4/1.2.3.4/tcp/1", "/ip4/127.0.0.1/tcp/1"]);
+        assert_eq!(public(&mixed), Some(addrs(&["/ip4/1.2.3.4/tcp/1"])));
+        assert_eq!(public(&peer(&["/ip4/10.0.0.1/tcp/1", "/ip6/fd00::1/tcp/1"])), None);
+        let relay = format!("/ip4/1.2.3.4/tcp/1/p2p/{}/p2p-circuit", PeerId::random());
+        assert_eq!(public(&peer(&[&relay])), None);
+    }
+
+    #[test]
+    fn lan_1_who_is_connected_from_elsewhere_only_does_not_enter_a_lans_table() {
+        let claims = peer(&["/ip4/10.0.0.5/tcp/4001", "/ip4/8.8.8.8/tcp/4001"]);
+        let lan = |seen_at: &[&str]| Some(fitting(AddressScope::Private, &claims, &addrs(seen_at))?.addrs);
+        assert_eq!(lan(&["/ip4/8.8.8.8/tcp/40000"]), None);
+        assert_eq!(lan(&[]), None);
+        let here = Some(addrs(&["/ip4/10.0.0.5/tcp/4001"]));
+        assert_eq!(lan(&["/ip4/10.0.0.5/tcp/40000"]), here);
+        assert_eq!(lan(&["/ip4/8.8.8.8/tcp/40000", "/ip4/10.0.0.5/udp/4001/quic-v1"]), here);
+        // On a private network there is no elsewhere.
+        assert!(fitting(AddressScope::Any, &claims, &addrs(&["/ip4/8.8.8.8/tcp/40000"])).is_some());
     }
 }

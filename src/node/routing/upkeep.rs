@@ -148,7 +148,7 @@ impl Shared {
         let silent = self.routing.of(dht).due_for_check(self.clock.monotonic(), UNHEARD);
         let checked = silent.len();
         let stayed = stream::iter(silent)
-            .map(|peer| async move { self.check(dht, &peer).await })
+            .map(|peer| async move { self.check_twice(dht, &peer).await })
             .buffer_unordered(AT_ONCE)
             .filter(|stays| std::future::ready(*stays))
             .count()

@@ -88,9 +88,11 @@ impl Shared {
         if let Some(entry) = self.routing.of(dht).view().get(peer) {
             return Some(entry.encoded.clone());
         }
-        let known = self.known_addresses(peer);
+        let mut known = self.known_addresses(peer);
         if known.is_empty() {
-            return None;
+            // The table of the other DHT is a book of addresses, too.
+            let others = Dht::ALL.into_iter().map(|dht| self.routing.of(dht).view());
+            known = others.into_iter().find_map(|table| Some(table.get(peer)?.peer.addrs.clone()))?;
         }
         // Those of the DHT first: not all of them may fit.
         let scope = self.config.profile.scope(dht);
