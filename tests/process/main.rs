@@ -14,5 +14,6 @@ mod harness;
 mod kad_peer;
 mod network;
 mod restart;
+mod service;
 mod starting;
 mod wrong_input;
