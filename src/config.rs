@@ -264,6 +264,7 @@ impl Config {
             max_providers_per_key: self.records.max_providers_per_key,
             max_peers: self.records.max_peers,
             max_provided: self.reprovide.max_cids,
+            ..crate::store::Settings::default()
         }
     }
 

@@ -13,6 +13,7 @@ mod meta;
 pub mod provided;
 pub mod records;
 mod recovery;
+mod reserve;
 pub mod routing;
 
 use crate::clock::{Clock, UnixTime};
@@ -48,7 +49,12 @@ pub struct Settings {
     pub max_peers: usize,
     /// Own CIDs: at some 150 bytes each the default is 1.5 GB.
     pub max_provided: usize,
+    /// Bytes kept free on the disk: announcements are refused below. 0: none.
+    pub reserve: u64,
 }
+
+/// Own CIDs, their export (some 40 MB for a million) and garbage collection go on below it.
+const RESERVE: u64 = 64 << 20;
 
 impl Default for Settings {
     fn default() -> Self {
@@ -60,6 +66,7 @@ impl Default for Settings {
             max_providers_per_key: 10_000,
             max_peers: 2_000_000,
             max_provided: 10_000_000,
+            reserve: RESERVE,
         }
     }
 }
@@ -169,7 +176,8 @@ impl Store {
         let time = records::time::Timekeeper::open(clock.clone(), last_seen, settings.clock_grace);
         let read_only = purpose == Purpose::Read;
         let meta = Some(node.meta.clone()).filter(|_| !read_only);
-        let records = records::Records::open(log, &settings, time, meta)?;
+        let reserve = reserve::Reserve::new(dir, if read_only { 0 } else { settings.reserve });
+        let records = records::Records::open(log, &settings, time, meta, reserve)?;
         let routing = routing::RoutingState::open(node.clone())?;
         let exports = dir.join("exports");
         let opening = provided::Opening { exports, limit: settings.max_provided, lossy, read_only };

@@ -236,6 +236,21 @@ async fn each_bound_refuses_what_is_new_and_takes_refreshes() {
 }
 
 #[tokio::test]
+async fn with_little_space_left_announcements_are_refused_and_what_is_stored_is_served() {
+    let tmp = tempfile::tempdir().unwrap();
+    let node = open(tmp.path(), settings(), &clock());
+    node.add(1, &peer(1)).await.unwrap();
+    node.store.close().await.unwrap();
+    drop(node);
+    let node = open(tmp.path(), Settings { reserve: u64::MAX, ..settings() }, &clock());
+    node.wait_replayed();
+    assert_eq!(node.add(2, &peer(1)).await, Err(Refused::ReadOnly));
+    assert_eq!(node.found(1), [peer(1).id]);
+    let notes = node.store.stat().notes;
+    assert!(notes.iter().any(|note| note.contains("free some space")), "{notes:?}");
+}
+
+#[tokio::test]
 async fn nothing_is_accepted_once_closed() {
     let tmp = tempfile::tempdir().unwrap();
     let node = open(tmp.path(), settings(), &clock());

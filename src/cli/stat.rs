@@ -101,7 +101,7 @@ fn text(stat: &Stat) -> String {
         line(&format!("Table {}", table.dht), format!("{} peers{buckets}", table.peers));
     }
     for note in &store.notes {
-        line("Recovery", note.clone());
+        line("Note", note.clone());
     }
     for (name, count) in store.counters.iter().filter(|&(_, &count)| count > 0) {
         line("Counter", format!("{name} {count}"));

@@ -190,7 +190,8 @@ impl<N: Network> Reprovider<N> {
     /// Announces every own CID now, whether due or not; tells how far it is.
     pub async fn announce_all(&self, events: mpsc::Sender<Progress>) -> Progress {
         let _alone = self.inner.looked.lock().await;
-        let selection = Selection::Before(self.inner.clock.wall());
+        // Those of this very second too: pages go by key, so none comes twice.
+        let selection = Selection::Before(UnixTime(self.inner.clock.wall().0.saturating_add(1)));
         let ranges = scan::everything();
         let total = self.count(&ranges, selection).await.count;
         self.sweep(&ranges, selection, total, Some(events)).await

@@ -86,7 +86,7 @@ pub(super) fn io_error(doing: &'static str, path: &Path, source: io::Error) -> S
         io::ErrorKind::ReadOnlyFilesystem => {
             io::Error::new(source.kind(), "the file system is read-only; choose another directory with --data-dir")
         }
-        io::ErrorKind::StorageFull => io::Error::new(source.kind(), "no space left; free some and start again"),
+        io::ErrorKind::StorageFull => io::Error::new(source.kind(), "no space left; free some and try again"),
         _ => source,
     };
     StoreError::Io { doing, path: path.to_owned(), source }

@@ -15,6 +15,7 @@ use super::{
     Settings, StoreError,
     engine::{Found, Health, Walk},
     meta::Meta,
+    reserve::Reserve,
 };
 use crate::{
     clock::UnixTime,
@@ -86,7 +87,7 @@ pub enum Refused {
     /// `records.max_peers`.
     #[error("peer limit reached")]
     PeersFull,
-    /// After an error of the disk, and when the store is closed.
+    /// After an error of the disk, while it is nearly full, and when the store is closed.
     #[error("the database does not take writes")]
     ReadOnly,
     /// A multihash longer than [`MAX_MULTIHASH_LEN`]. The protocol's own bound (PRV-1) is lower.
@@ -117,6 +118,7 @@ pub(super) struct Shared {
     pub log: Log,
     pub replay: Replay,
     pub health: Health,
+    pub reserve: Reserve,
     pub counters: Counters,
     pub ttl_s: u32,
     pending: Pending,
@@ -148,6 +150,7 @@ impl Records {
         settings: &Settings,
         time: Timekeeper,
         floor: Option<Meta>,
+        reserve: Reserve,
     ) -> Result<Self, StoreError> {
         let ttl_s = seconds(settings.ttl);
         let limits = Limits { records: settings.max_records, per_key: settings.max_providers_per_key };
@@ -158,6 +161,7 @@ impl Records {
             book: Book::new(settings.max_peers, seconds(settings.address_ttl)),
             replay: Replay::default(),
             health: Health::default(),
+            reserve,
             counters: Counters::default(),
             pending: Pending::default(),
             repeat_s: seconds(REPEAT).min(ttl_s / REPEAT_PART_OF_TTL),
@@ -305,7 +309,7 @@ impl Shared {
         if multihash.len() > MAX_MULTIHASH {
             return Err(Refused::KeyTooLong);
         }
-        if self.health.is_read_only() {
+        if self.health.is_read_only() || self.reserve.is_short() {
             return Err(Refused::ReadOnly);
         }
         let now = self.time.now();
@@ -390,9 +394,13 @@ impl Shared {
         }
     }
 
-    /// What was found damaged.
+    /// What was found damaged, and what stands in the way of announcements.
     pub fn notes(&self) -> Vec<String> {
-        self.notes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if self.reserve.is_short() {
+            notes.push(self.reserve.advice());
+        }
+        notes
     }
 
     /// Events since start, by name.

@@ -28,6 +28,7 @@ pub fn run(shared: &Shared) {
     let mut floor_at = shared.time.now().mono;
     let mut rows_at = floor_at;
     loop {
+        shared.reserve.look();
         let (batch, stop) = shared.pending.take(BATCH, PATIENCE, || shared.time.now());
         if !batch.is_empty() {
             let outcome = catch_unwind(AssertUnwindSafe(|| write(shared, &batch, &mut last_key)));
@@ -37,6 +38,7 @@ pub fn run(shared: &Shared) {
                 Err(error) => {
                     shared.health.failed("write a chunk of the log", &error, shared.time.now().mono);
                     shared.health.close_for_writes();
+                    tracing::error!("announcements are refused until the next start; see to the disk, then restart");
                     shared.pending.failed(batch);
                 }
             }
