@@ -1,4 +1,5 @@
-//! How a Kubo node joins a private network: the commands, ready for `sh`. Checked against Kubo's source (0.38 to 0.44).
+//! How a Kubo node joins a private network: the commands, ready for `sh`. Run as they are printed against Kubo 0.43.0
+//! by `tests/interop`; other versions were not run.
 
 use crate::{config::Config, node::swarm_key::SwarmKey};
 use std::fmt::Write;

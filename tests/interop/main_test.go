@@ -1,0 +1,93 @@
+// Real Kubo daemons against real dhtstore nodes. See run.sh.
+package interop
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"syscall"
+	"testing"
+)
+
+// Set in the copy of the test that runs inside the private namespaces.
+const inside = "DHTSTORE_INTEROP_INSIDE"
+
+// The binaries under test, as absolute paths.
+var dhtstoreBin, ipfsBin string
+
+// The tests run in namespaces of their own: no route leads out of the network namespace, so nothing that a daemon
+// sends leaves this machine, and the kernel ends all processes and removes all interfaces when the test ends, however
+// it ends.
+func TestMain(m *testing.M) {
+	if os.Getenv(inside) == "" {
+		os.Exit(outer())
+	}
+	dhtstoreBin, ipfsBin = os.Getenv("DHTSTORE_BIN"), os.Getenv("IPFS_BIN")
+	if err := prepareNetwork(); err != nil {
+		fmt.Fprintln(os.Stderr, "network:", err)
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
+// Builds what is not given by DHTSTORE_BIN and IPFS_BIN, then runs this test again inside new namespaces.
+func outer() int {
+	if os.Geteuid() != 0 {
+		fmt.Fprintln(os.Stderr, "these tests make network namespaces and need root: run them with sudo")
+		return 1
+	}
+	dir, err := os.MkdirTemp("", "dhtstore-interop-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	dhtstoreBin, err = binary("DHTSTORE_BIN", "../../target/debug/dhtstore",
+		exec.Command("cargo", "build", "--locked", "--manifest-path", "../../Cargo.toml"))
+	if err == nil {
+		built := filepath.Join(dir, "ipfs")
+		ipfsBin, err = binary("IPFS_BIN", built, exec.Command("go", "build", "-o", built, "github.com/ipfs/kubo/cmd/ipfs"))
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	repos := filepath.Join(dir, "tmp")
+	if err := os.Mkdir(repos, 0o755); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	again := exec.Command("/proc/self/exe", os.Args[1:]...)
+	again.Env = append(os.Environ(), inside+"=1", "DHTSTORE_BIN="+dhtstoreBin, "IPFS_BIN="+ipfsBin, "TMPDIR="+repos)
+	again.Stdin, again.Stdout, again.Stderr = os.Stdin, os.Stdout, os.Stderr
+	again.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID,
+		Pdeathsig:  syscall.SIGKILL,
+	}
+	// The signal above comes when the *thread* that started the child ends.
+	runtime.LockOSThread()
+	if err := again.Run(); err != nil {
+		if again.ProcessState == nil {
+			fmt.Fprintln(os.Stderr, "cannot make namespaces:", err)
+		}
+		return 1
+	}
+	return 0
+}
+
+func binary(variable, path string, build *exec.Cmd) (string, error) {
+	if given := os.Getenv(variable); given != "" {
+		path = given
+	} else {
+		build.Stdout, build.Stderr = os.Stderr, os.Stderr
+		if err := build.Run(); err != nil {
+			return "", fmt.Errorf("%v: %w", build.Args, err)
+		}
+	}
+	if _, err := os.Stat(path); err != nil {
+		return "", fmt.Errorf("%s: %w", variable, err)
+	}
+	return filepath.Abs(path)
+}

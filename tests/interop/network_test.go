@@ -1,0 +1,85 @@
+package interop
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+const bridge = "dhtstore0"
+
+// How many hosts there have been; their names and addresses are not used twice.
+var hosts int
+
+// A host is a network namespace on the bridge. Kubo's LAN DHT is of private, non-loopback addresses, so loopback
+// alone would not do.
+type host struct {
+	name, ip string
+}
+
+// Called once, inside the new namespaces. Mounts are private to them.
+func prepareNetwork() error {
+	if err := syscall.Mount("none", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("making mounts private: %w", err)
+	}
+	if err := syscall.Mount("proc", "/proc", "proc", 0, ""); err != nil {
+		return fmt.Errorf("mounting /proc: %w", err)
+	}
+	// `ip netns` keeps its names here.
+	if err := syscall.Mount("none", "/run", "tmpfs", 0, ""); err != nil {
+		return fmt.Errorf("mounting /run: %w", err)
+	}
+	if err := os.Mkdir("/run/netns", 0o755); err != nil {
+		return err
+	}
+	if err := ip("link set lo up"); err != nil {
+		return err
+	}
+	if err := ip("link add " + bridge + " type bridge"); err != nil {
+		return err
+	}
+	return ip("link set " + bridge + " up")
+}
+
+func ip(arguments string) error {
+	command := exec.Command("ip", strings.Fields(arguments)...)
+	if out, err := command.CombinedOutput(); err != nil {
+		return fmt.Errorf("ip %s: %w: %s", arguments, err, out)
+	}
+	return nil
+}
+
+// Adds a host to the network, for as long as the test runs.
+func newHost(t *testing.T) host {
+	t.Helper()
+	hosts++
+	h := host{name: fmt.Sprintf("host%d", hosts), ip: fmt.Sprintf("10.87.0.%d", hosts)}
+	for _, arguments := range []string{
+		"netns add " + h.name,
+		fmt.Sprintf("link add veth%d type veth peer name eth0 netns %s", hosts, h.name),
+		fmt.Sprintf("link set veth%d master %s up", hosts, bridge),
+		"-n " + h.name + " addr add " + h.ip + "/24 dev eth0",
+		"-n " + h.name + " link set lo up",
+		"-n " + h.name + " link set eth0 up",
+		// As on a real host, which has a router. This one leads nowhere.
+		"-n " + h.name + " route add default via 10.87.0.254",
+	} {
+		if err := ip(arguments); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(func() {
+		if err := ip("netns delete " + h.name); err != nil {
+			t.Error(err)
+		}
+	})
+	return h
+}
+
+// A command that runs on this host.
+func (h host) command(program string, arguments ...string) *exec.Cmd {
+	return exec.Command("ip", append([]string{"netns", "exec", h.name, program}, arguments...)...)
+}

@@ -1,0 +1,241 @@
+package interop
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+const (
+	// A command takes a second at most; a machine under load may need more.
+	commandTime = 30 * time.Second
+	// Starting a daemon, or waiting until nodes know of each other.
+	patience = 60 * time.Second
+)
+
+// What dhtstoreNode and kuboNode have in common.
+type node struct {
+	host
+	t       *testing.T
+	program string
+	env     []string
+	// Of the daemon.
+	log    string
+	daemon *exec.Cmd
+}
+
+func newNode(t *testing.T, program string, env ...string) node {
+	t.Helper()
+	home := tempDir(t)
+	n := node{host: newHost(t), t: t, program: program, log: filepath.Join(home, "log")}
+	n.env = append([]string{"PATH=" + filepath.Dir(ipfsBin) + ":" + os.Getenv("PATH"), "HOME=" + home}, env...)
+	return n
+}
+
+// Runs a command to its end and returns its stdout; fails the test if it fails or hangs.
+func (n *node) run(arguments ...string) string {
+	n.t.Helper()
+	out, ok := n.try(arguments...)
+	if !ok {
+		n.t.Fatalf("%s %v on %s: %s\nlog of the daemon:\n%s", filepath.Base(n.program), arguments, n.name, out, n.logged())
+	}
+	return out
+}
+
+// Runs a command; its stdout, or all it said if it failed.
+func (n *node) try(arguments ...string) (string, bool) {
+	return n.tryProgram(n.program, nil, arguments...)
+}
+
+func (n *node) tryProgram(program string, env []string, arguments ...string) (string, bool) {
+	command := n.command(program, arguments...)
+	command.Env = append(n.env[:len(n.env):len(n.env)], env...)
+	var stdout, stderr bytes.Buffer
+	command.Stdout, command.Stderr = &stdout, &stderr
+	if err := command.Start(); err != nil {
+		return err.Error(), false
+	}
+	timer := time.AfterFunc(commandTime, func() { command.Process.Kill() })
+	defer timer.Stop()
+	if err := command.Wait(); err != nil {
+		return err.Error() + ": " + stdout.String() + stderr.String(), false
+	}
+	return strings.TrimSpace(stdout.String()), true
+}
+
+// Starts the daemon, waits until it says `ready`, and ends it at the end of the test. No command asks whether it
+// answers: without a daemon those of Kubo open the repository themselves, and lock the daemon out.
+func (n *node) start(env []string, ready string, arguments ...string) {
+	n.t.Helper()
+	log, err := os.OpenFile(n.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	defer log.Close()
+	before, err := log.Seek(0, io.SeekEnd)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	n.daemon = n.command(n.program, arguments...)
+	n.daemon.Env = append(n.env[:len(n.env):len(n.env)], env...)
+	n.daemon.Stdout, n.daemon.Stderr = log, log
+	if err := n.daemon.Start(); err != nil {
+		n.t.Fatal(err)
+	}
+	n.t.Cleanup(func() { n.stop(syscall.SIGKILL) })
+	n.eventually("the daemon is ready", func() bool {
+		text, _ := os.ReadFile(n.log)
+		return strings.Contains(string(text[before:]), ready)
+	})
+}
+
+// Ends the daemon if it runs.
+func (n *node) stop(signal syscall.Signal) {
+	if n.daemon == nil {
+		return
+	}
+	n.daemon.Process.Signal(signal)
+	timer := time.AfterFunc(commandTime, func() { n.daemon.Process.Kill() })
+	n.daemon.Wait()
+	timer.Stop()
+	n.daemon = nil
+}
+
+func (n *node) logged() string {
+	text, _ := os.ReadFile(n.log)
+	return string(text)
+}
+
+func (n *node) eventually(what string, holds func() bool) {
+	n.t.Helper()
+	for deadline := time.Now().Add(patience); !holds(); time.Sleep(200 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			n.t.Fatalf("not within %v: %s, on %s; log of the daemon:\n%s", patience, what, n.name, n.logged())
+		}
+	}
+}
+
+type dhtstoreNode struct{ node }
+
+func newDhtstore(t *testing.T) *dhtstoreNode {
+	t.Helper()
+	data := filepath.Join(tempDir(t), "data")
+	return &dhtstoreNode{newNode(t, dhtstoreBin, "DHTSTORE_DATA_DIR="+data)}
+}
+
+// Further arguments are those of `run`.
+func (d *dhtstoreNode) start(arguments ...string) {
+	d.t.Helper()
+	d.node.start(nil, "ready peer=", append([]string{"run"}, arguments...)...)
+}
+
+func (d *dhtstoreNode) id() string {
+	d.t.Helper()
+	return d.run("id", "--format", "ids")
+}
+
+// The address to join by.
+func (d *dhtstoreNode) address() string {
+	d.t.Helper()
+	return "/ip4/" + d.ip + "/tcp/4001/p2p/" + d.id()
+}
+
+// The addresses that the node itself holds for this provider of the CID; nil if it holds no record.
+func (d *dhtstoreNode) holds(cid, provider string) []string {
+	d.t.Helper()
+	for line := range strings.Lines(d.run("dump", "providers", "--cid", cid, "--format", "ndjson")) {
+		var row struct {
+			Provider  string
+			Addresses []string
+		}
+		if err := json.Unmarshal([]byte(line), &row); err != nil {
+			d.t.Fatalf("%v: %s", err, line)
+		}
+		if row.Provider == provider {
+			return row.Addresses
+		}
+	}
+	return nil
+}
+
+type kuboNode struct{ node }
+
+// A repository as `ipfs init` makes it.
+func newKubo(t *testing.T) *kuboNode {
+	t.Helper()
+	repository := filepath.Join(tempDir(t), "repository")
+	k := &kuboNode{newNode(t, ipfsBin, "IPFS_PATH="+repository, "IPFS_TELEMETRY=off")}
+	k.run("init")
+	// Would introduce the nodes to each other without us.
+	k.run("config", "--bool", "Discovery.MDNS.Enabled", "false")
+	return k
+}
+
+// A repository whose only way into the network are these addresses.
+func newKuboJoining(t *testing.T, addresses ...string) *kuboNode {
+	t.Helper()
+	k := newKubo(t)
+	k.run("config", "profile", "apply", "autoconf-off")
+	k.run("config", "--bool", "AutoTLS.Enabled", "false")
+	k.run("bootstrap", "rm", "--all")
+	for _, address := range addresses {
+		k.run("bootstrap", "add", address)
+	}
+	return k
+}
+
+func (k *kuboNode) start(env ...string) {
+	k.t.Helper()
+	k.node.start(env, "Daemon is ready", "daemon")
+}
+
+func (k *kuboNode) id() string {
+	k.t.Helper()
+	return k.run("id", "-f", "<id>")
+}
+
+// Adds a file without announcing it.
+func (k *kuboNode) add(content string) (cid string) {
+	k.t.Helper()
+	file := filepath.Join(tempDir(k.t), "file")
+	if err := os.WriteFile(file, []byte(content), 0o644); err != nil {
+		k.t.Fatal(err)
+	}
+	return k.run("add", "-Q", "--cid-version=1", "--fast-provide-root=false", file)
+}
+
+// Waits until the peer is in the routing table of the LAN DHT.
+func (k *kuboNode) hasInLanTable(peer string) {
+	k.t.Helper()
+	k.eventually(peer+" is in the table of the LAN DHT", func() bool {
+		return strings.Contains(k.run("stats", "dht", "lan"), peer)
+	})
+}
+
+// The providers that Kubo finds, waiting for one.
+func (k *kuboNode) finds(cid string) (providers string) {
+	k.t.Helper()
+	k.eventually("a provider of "+cid+" is found", func() bool {
+		providers, _ = k.try("routing", "findprovs", cid)
+		return providers != ""
+	})
+	return providers
+}
+
+// [testing.T.TempDir] names the test, and the path of a Unix socket may have 107 bytes only.
+func tempDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
