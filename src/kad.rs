@@ -17,6 +17,7 @@ pub mod rules;
 pub mod scope;
 pub mod seeded;
 pub mod table;
+pub mod values;
 
 use libp2p::{Multiaddr, PeerId, StreamProtocol};
 
