@@ -14,7 +14,7 @@ mod book;
 mod client;
 mod counters;
 mod driver;
-mod framing;
+pub(crate) mod framing;
 pub mod identity;
 mod ip_limits;
 mod listen;
@@ -131,6 +131,15 @@ pub struct ConnectedPeer {
     pub wan: bool,
     /// Whether it is a server of the LAN DHT.
     pub lan: bool,
+}
+
+/// What a node has in hand for others right now.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, serde::Serialize, serde::Deserialize)]
+pub struct Load {
+    /// DHT streams that others have open here.
+    pub inbound_streams: u64,
+    /// Bytes of `streams.read_budget` that half-read requests and unwritten answers take.
+    pub read_bytes: u64,
 }
 
 /// What GET_PROVIDERS brought.

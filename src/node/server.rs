@@ -21,9 +21,6 @@ use std::{future::poll_fn, io, sync::Arc, task::Poll, time::Duration};
 use tokio::time::{Instant, timeout};
 use tracing::debug;
 
-/// An answer must move within this time (design: "The wire").
-const WRITE_STALL: Duration = Duration::from_secs(10);
-
 /// Answers to pipelined requests are gathered up to this size and written at once.
 const WRITE_BATCH: usize = 16 * 1024;
 
@@ -79,7 +76,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, inbound: Inbound) {
     let mut session = Session::new(shared.clone(), peer, dht, stream);
     match session.run().await {
         Ok(()) => {
-            let _ = timeout(WRITE_STALL, session.stream.close()).await;
+            let _ = timeout(session.write_stall(), session.stream.close()).await;
         }
         Err(error) => {
             // What was asked before the nonsense has its answer (MSG-2).
@@ -153,9 +150,15 @@ impl Session {
         Ok(())
     }
 
+    /// An answer must move within this time.
+    fn write_stall(&self) -> Duration {
+        self.shared.config.streams.message_timeout
+    }
+
     async fn write(&mut self) -> Result<(), WriteError> {
         self.unflushed = true;
-        write_moving(&mut self.stream, &self.answers, WRITE_STALL).await?;
+        let stall = self.write_stall();
+        write_moving(&mut self.stream, &self.answers, stall).await?;
         self.answers.clear();
         Ok(())
     }
@@ -166,7 +169,8 @@ impl Session {
             self.write().await?;
         }
         if self.unflushed {
-            flush_moving(&mut self.stream, WRITE_STALL).await?;
+            let stall = self.write_stall();
+            flush_moving(&mut self.stream, stall).await?;
             self.unflushed = false;
             self.answers = Vec::new();
             let _less_always_works = self.answers_lease.resize(0);

@@ -1,6 +1,5 @@
 //! A client that writes bytes of its own choice: a connection, and streams on it negotiated by hand.
 
-use crate::theirs::Over;
 use futures::{AsyncReadExt, AsyncWriteExt};
 use libp2p::{
     Multiaddr, PeerId, Transport,
@@ -15,6 +14,18 @@ use libp2p::{
 };
 use std::{future::poll_fn, pin::Pin, task::Poll, time::Duration};
 use tokio::sync::{mpsc, oneshot};
+
+/// What a connection is made of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Over {
+    Noise,
+    Tls,
+    Quic,
+}
+
+impl Over {
+    pub const ALL: [Over; 3] = [Over::Noise, Over::Tls, Over::Quic];
+}
 
 /// A connection that nobody but the test uses.
 pub struct Raw {
@@ -76,9 +87,7 @@ impl Raw {
 
     /// A stream of any protocol; `None` if the other side drops it.
     pub async fn try_stream(&self, protocol: &str) -> Option<RawStream> {
-        let (reply, opened) = oneshot::channel();
-        self.open.send(reply).await.ok()?;
-        let mut stream = opened.await.ok()?;
+        let RawStream { mut stream } = self.try_bare().await?;
         for line in ["/multistream/1.0.0", protocol] {
             let line = [line.as_bytes(), b"\n"].concat();
             stream.write_all(&[&[line.len() as u8], &line[..]].concat()).await.ok()?;
@@ -90,6 +99,13 @@ impl Raw {
             }
         }
         Some(RawStream { stream })
+    }
+
+    /// A stream on which nothing is negotiated yet.
+    pub async fn try_bare(&self) -> Option<RawStream> {
+        let (reply, opened) = oneshot::channel();
+        self.open.send(reply).await.ok()?;
+        Some(RawStream { stream: opened.await.ok()? })
     }
 }
 

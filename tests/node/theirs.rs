@@ -1,6 +1,7 @@
 //! Nodes that are not ours: `libp2p-kad` servers and clients, and a mute one that advertises the DHT, takes its
 //! streams and never answers.
 
+pub use crate::raw::Over;
 use dhtstore::kad::PeerInfo;
 use futures::{StreamExt, future::join_all};
 use libp2p::{
@@ -27,18 +28,6 @@ use std::{
 use tokio::sync::{mpsc, oneshot};
 
 pub const KAD: StreamProtocol = StreamProtocol::new("/ipfs/kad/1.0.0");
-
-/// What a node speaks.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Over {
-    Noise,
-    Tls,
-    Quic,
-}
-
-impl Over {
-    pub const ALL: [Over; 3] = [Over::Noise, Over::Tls, Over::Quic];
-}
 
 #[derive(NetworkBehaviour)]
 pub struct Behaviour {
