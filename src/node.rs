@@ -44,7 +44,11 @@ use std::{
     sync::{Arc, Weak, atomic::AtomicBool},
     time::Duration,
 };
-use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    task::JoinHandle,
+    time::timeout,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// How long requests under way may take to be answered when the node stops.
@@ -176,6 +180,8 @@ pub(crate) struct Shared {
     pub(crate) connections: streams::Connections,
     pub(crate) client: Client,
     pub(crate) read_budget: Budget,
+    /// Inbound streams that write: see [`server::MAX_WRITING`].
+    pub(crate) writing: Semaphore,
     pub(crate) commands: mpsc::Sender<Command>,
     pub(crate) kubo_warned: AtomicBool,
     /// No new requests are taken.
@@ -249,6 +255,7 @@ impl Node {
             connections: streams::Connections::default(),
             client: Client::new(config.connections.max_pending),
             read_budget: Budget::new(config.streams.read_budget),
+            writing: Semaphore::new(server::MAX_WRITING),
             commands,
             kubo_warned: AtomicBool::new(false),
             draining: CancellationToken::new(),

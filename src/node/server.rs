@@ -21,6 +21,10 @@ use std::{future::poll_fn, io, sync::Arc, task::Poll, time::Duration};
 use tokio::time::{Instant, timeout};
 use tracing::debug;
 
+/// Streams whose answers wait to be taken, in the whole process. Nothing is read from such a stream, and who keeps sending
+/// leaves up to 256 KiB unread in yamux, which no budget of ours counts: 512 MiB at worst, instead of 16 GiB.
+pub(crate) const MAX_WRITING: usize = 2048;
+
 /// Answers to pipelined requests are gathered up to this size and written at once.
 const WRITE_BATCH: usize = 16 * 1024;
 
@@ -44,7 +48,7 @@ pub(crate) enum StreamError {
     Unfinished(Duration),
     #[error(transparent)]
     Write(#[from] WriteError),
-    #[error("too many bytes of answers wait to be written")]
+    #[error("too many answers wait to be written")]
     OverBudget,
 }
 
@@ -137,7 +141,7 @@ impl Session {
             match self.arrival().await? {
                 Arrival::Bytes => {}
                 // Whoever asks once ends its half right behind the request, and still wants the answer.
-                Arrival::End => return Ok(self.write_out().await?),
+                Arrival::End => return self.write_out().await,
             }
         }
     }
@@ -155,7 +159,9 @@ impl Session {
         self.shared.config.streams.message_timeout
     }
 
-    async fn write(&mut self) -> Result<(), WriteError> {
+    async fn write(&mut self) -> Result<(), StreamError> {
+        let shared = self.shared.clone();
+        let Ok(_writing) = shared.writing.try_acquire() else { return Err(StreamError::OverBudget) };
         self.unflushed = true;
         let stall = self.write_stall();
         write_moving(&mut self.stream, &self.answers, stall).await?;
@@ -164,7 +170,7 @@ impl Session {
     }
 
     /// Writes what is held, sees it off and gives the memory back.
-    async fn write_out(&mut self) -> Result<(), WriteError> {
+    async fn write_out(&mut self) -> Result<(), StreamError> {
         if !self.answers.is_empty() {
             self.write().await?;
         }

@@ -89,7 +89,7 @@ attacks! {
 async fn withstood(name: &str) {
     let attack = ATTACKS.iter().find(|attack| attack.name == name).unwrap();
     let mut config: Config = config();
-    config.streams.message_timeout = Duration::from_millis(700);
+    config.streams.message_timeout = Duration::from_secs(1);
     config.streams.idle = Duration::from_secs(5);
     let ours = Ours::start_with(config).await;
     let [tcp, quic] = [false, true].map(|quic| ours.address(quic));

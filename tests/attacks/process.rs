@@ -33,7 +33,7 @@ impl Process {
         let udp = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let log = std::fs::File::create(dir.path().join("log")).unwrap();
         let child = command(dir.path())
-            .args(["--set", "streams.message_timeout=700ms", "--set", "streams.idle=5s", "run"])
+            .args(["--set", "streams.message_timeout=1s", "--set", "streams.idle=5s", "run"])
             .args(["--listen", &format!("/ip4/127.0.0.1/tcp/{tcp}")])
             .args(["--listen", &format!("/ip4/127.0.0.1/udp/{udp}/quic-v1")])
             .env("RUST_LOG", "dhtstore::node::server=debug,warn")

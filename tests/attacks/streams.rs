@@ -2,10 +2,12 @@
 
 use crate::{
     Victim,
+    ours::multihash,
     raw::{Over, Raw, RawStream},
 };
-use dhtstore::kad::message::{self, MessageType};
+use dhtstore::kad::message::{self, EncodedPeer, MessageType};
 use futures::future::join_all;
+use libp2p::Multiaddr;
 use std::time::Duration;
 
 /// Streams at a time: below what a connection may have.
@@ -50,9 +52,13 @@ pub async fn half_negotiated(victim: Victim) {
 pub async fn answers_never_read(victim: Victim) {
     for over in [Over::Noise, Over::Quic] {
         let raw = victim.connect(over).await;
-        let request = message::request(MessageType::FindNode, b"somewhere").repeat(200);
+        // Long answers to short requests: oneself with some 500 bytes of addresses.
+        let addrs: Vec<Multiaddr> = (1..60).map(|n| format!("/ip4/127.0.0.1/tcp/{n}").parse().unwrap()).collect();
+        let announcement = message::add_provider(&multihash(20), &EncodedPeer::new(&raw.id, &addrs));
+        let request = message::request(MessageType::GetProviders, &multihash(20)).repeat(100);
         let ended = join_all((0..victim.many.min(20)).map(async |_| {
             let mut stream = raw.stream().await;
+            stream.try_send(&announcement).await;
             // Until nothing moves any more, then until the other side gives up.
             tokio::time::timeout(Duration::from_secs(20), async { while stream.try_send(&request).await {} }).await
         }));

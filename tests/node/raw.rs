@@ -61,7 +61,7 @@ impl Raw {
                 .multiplex(muxer())
                 .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
                 .boxed(),
-            Over::Quic => quic::tokio::Transport::new(quic::Config::new(&key))
+            Over::Quic => quic::tokio::Transport::new(small_windows(quic::Config::new(&key)))
                 .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
                 .boxed(),
         };
@@ -107,6 +107,13 @@ impl Raw {
         self.open.send(reply).await.ok()?;
         Some(RawStream { stream: opened.await.ok()? })
     }
+}
+
+/// Takes no more unread bytes than yamux does, so that who does not read is noticed as soon.
+fn small_windows(mut config: quic::Config) -> quic::Config {
+    config.max_stream_data = 256 * 1024;
+    config.max_connection_data = 4 * 1024 * 1024;
+    config
 }
 
 /// Keeps the connection moving: opens streams as asked, drops what the other side opens.
