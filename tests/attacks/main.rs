@@ -35,6 +35,8 @@ struct Victim {
     quic: Multiaddr,
     /// Attacks that open many of something open so many.
     many: usize,
+    /// How long attacks that wait for a time-out of the victim's wait for it. Those that go earlier leave it half done.
+    patience: Duration,
 }
 
 impl Victim {
@@ -48,7 +50,7 @@ struct Attack {
     /// What the function is called.
     name: &'static str,
     run: fn(Victim) -> BoxFuture<'static, ()>,
-    /// What the node counts when it refuses: at least once for each of `Over::BOTH`, where there is something to refuse.
+    /// What the node counts at least once for TCP and for QUIC.
     counted: &'static [&'static str],
 }
 
@@ -94,7 +96,7 @@ async fn withstood(name: &str) {
     let ours = Ours::start_with(config).await;
     let [tcp, quic] = [false, true].map(|quic| ours.address(quic));
     let honest = Honest::start(&ours.address(false), 1).await;
-    let victim = Victim { tcp, quic, many: 1000 };
+    let victim = Victim { tcp, quic, many: 1000, patience: Duration::from_secs(40) };
     eventually("there is nobody but the honest", || ours.node.load().inbound_streams == 1).await;
 
     (attack.run)(victim).await;
