@@ -156,3 +156,6 @@ fn handshake_failed(error: soketto::handshake::Error) -> io::Error {
         error => io::Error::new(io::ErrorKind::InvalidData, error),
     }
 }
+
+#[cfg(test)]
+mod tests;
