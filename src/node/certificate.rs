@@ -132,7 +132,9 @@ impl Tls {
         let facts = self.facts.as_ref()?;
         let now = i64::from(now.0);
         if now > facts.valid_until {
-            Some("the certificate has expired, so nobody connects by secure WebSockets; renew it (the node takes a new file up by itself)")
+            Some(
+                "the certificate has expired, so nobody connects by secure WebSockets; renew it (the node takes a new file up by itself)",
+            )
         } else if now < facts.valid_from {
             Some("the certificate is not valid yet; is this machine's clock right?")
         } else {

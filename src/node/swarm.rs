@@ -1,7 +1,8 @@
 //! The libp2p swarm: transports, and the behaviours beside our streams.
 
 use super::{
-    NodeError, certificate::Certificates, counters::Counters, ip_limits, security::Security, streams, websocket::WebSockets,
+    NodeError, certificate::Certificates, counters::Counters, ip_limits, security::Security, streams,
+    websocket::WebSockets,
 };
 use crate::config::Config;
 use futures::{AsyncRead, AsyncWrite};

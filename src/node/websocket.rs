@@ -129,9 +129,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(socket: S) ->
 async fn connect(socket: tcp::tokio::TcpStream, target: Target, tls: &Tls) -> io::Result<Connection> {
     match target.tls {
         None => ask(socket, &target.host_port).await,
-        Some(name) => {
-            ask(TlsConnector::from(tls.client.clone()).connect(name, socket).await?, &target.host_port).await
-        }
+        Some(name) => ask(TlsConnector::from(tls.client.clone()).connect(name, socket).await?, &target.host_port).await,
     }
 }
 

@@ -9,9 +9,12 @@ impl Config {
     pub(super) fn check_websockets(&self, findings: &mut Findings) {
         let settings = &self.websocket;
         match (&settings.certificate, &settings.key) {
-            (Some(_), None) => findings.problem("websocket.key", "missing; name the PEM file with the certificate's key"),
+            (Some(_), None) => {
+                findings.problem("websocket.key", "missing; name the PEM file with the certificate's key")
+            }
             (None, Some(_)) => {
-                findings.problem("websocket.certificate", "missing; name the PEM file with the certificate and its chain");
+                findings
+                    .problem("websocket.certificate", "missing; name the PEM file with the certificate and its chain");
             }
             _ => {}
         }

@@ -54,7 +54,8 @@ fn rsa() -> KeyPair {
     assert!(pkcs8.is_ok());
     let pkcs1 = &protobuf[5..];
     // Version 0, the algorithm rsaEncryption, and the key as an octet string.
-    let algorithm = [0x02, 0x01, 0x00, 0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 5, 0];
+    let algorithm =
+        [0x02, 0x01, 0x00, 0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 5, 0];
     let long = |tag: u8, content: &[u8]| {
         let length = u16::try_from(content.len()).unwrap().to_be_bytes();
         [&[tag, 0x82][..], &length, content].concat()
@@ -69,7 +70,8 @@ fn net_5_keys_in_pkcs_8_pkcs_1_and_sec_1_are_taken() {
     for (key, inner) in [(&ecdsa, "EC PRIVATE KEY"), (&rsa, "RSA PRIVATE KEY")] {
         let certificate = CertificateParams::new(vec!["node.example.org".into()]).unwrap().self_signed(key).unwrap();
         for text in [key.serialize_pem(), pem(inner, unwrapped(key.serialized_der()))] {
-            let loaded = Certificates::load(&Files::new(certificate.pem().as_bytes(), text.as_bytes()).settings).unwrap();
+            let loaded =
+                Certificates::load(&Files::new(certificate.pem().as_bytes(), text.as_bytes()).settings).unwrap();
             assert!(loaded.current().server.is_some(), "{inner}");
         }
     }
