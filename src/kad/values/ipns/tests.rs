@@ -49,9 +49,9 @@ fn keypair(kind: &str) -> Keypair {
 fn val_3_records_are_taken_and_refused_as_boxo_does_but_for_the_exceptions() {
     let cases = ipns_cases();
     assert_eq!(cases.len(), 164);
-    assert_eq!(disagreements(&cases), STRICTER);
+    assert_eq!(disagreements(cases), STRICTER);
     for name in STRICTER {
-        assert!(case(&cases, name).accepted_by_go, "{name}");
+        assert!(case(cases, name).accepted_by_go, "{name}");
     }
 }
 
@@ -86,7 +86,7 @@ fn val_3_refusals_say_why() {
         ("cbor: ttl -1", Invalid::Malformed("TTL")),
         ("cbor: validity past by its offset", Invalid::Expired),
     ] {
-        let case = case(&cases, name);
+        let case = case(cases, name);
         assert_eq!(values::validate(&case.key, &case.value, NOW), Err(why), "{name}");
     }
 }
@@ -94,7 +94,7 @@ fn val_3_refusals_say_why() {
 #[test]
 fn val_3_a_record_is_valid_until_the_nanosecond_it_names() {
     let cases = ipns_cases();
-    let case = case(&cases, "ed25519 v2");
+    let case = case(cases, "ed25519 v2");
     assert_eq!(values::validate(&case.key, &case.value, FAR), Ok(()));
     assert_eq!(values::validate(&case.key, &case.value, FAR + Duration::from_nanos(1)), Err(Invalid::Expired));
 }
@@ -182,7 +182,7 @@ fn val_3_what_is_no_record_is_worse_than_one_that_is() {
 #[test]
 fn val_3_a_record_says_what_it_says() {
     let cases = ipns_cases();
-    let record = |name| Record::decode(&case(&cases, name).value).unwrap();
+    let record = |name| Record::decode(&case(cases, name).value).unwrap();
     let plain = record("rsa-2048 v1+v2");
     assert_eq!(plain.path().unwrap(), "/ipfs/bafkqaddwgevxmmraojswg33smq");
     assert_eq!((plain.sequence, plain.validity, plain.ttl), (7, FAR, Some(Duration::from_secs(300))));
@@ -201,12 +201,12 @@ fn val_3_a_record_says_what_it_says() {
 fn val_3_we_create_the_records_that_boxo_creates() {
     let cases = ipns_cases();
     for kind in ["ed25519", "secp256k1", "rsa-2048", "rsa-4096"] {
-        let expected = &case(&cases, &format!("{kind} v1+v2")).value;
+        let expected = &case(cases, &format!("{kind} v1+v2")).value;
         assert_eq!(&create(&keypair(kind), &ENTRY).unwrap(), expected, "{kind}");
     }
     // go signs with random numbers here.
     let ecdsa = create(&keypair("ecdsa"), &ENTRY).unwrap();
-    assert_eq!(values::validate(&case(&cases, "ecdsa v1+v2").key, &ecdsa, NOW), Ok(()));
+    assert_eq!(values::validate(&case(cases, "ecdsa v1+v2").key, &ecdsa, NOW), Ok(()));
 }
 
 #[test]
@@ -241,7 +241,7 @@ fn refused_or_says_the_same(case: &Case, at: usize, byte: u8) -> bool {
 fn val_3_a_record_with_any_byte_changed_is_refused_or_says_the_same() {
     let cases = ipns_cases();
     for name in ["ed25519 v1+v2", "ed25519 key embedded", "ed25519 v2"] {
-        let case = case(&cases, name);
+        let case = case(cases, name);
         for at in 0..case.value.len() {
             for flip in [1, 0x10, 0x80, 0xff] {
                 assert!(refused_or_says_the_same(case, at, case.value[at] ^ flip), "{name} byte {at}");
@@ -272,7 +272,7 @@ proptest! {
         byte in any::<u8>(),
     ) {
         let cases = ipns_cases();
-        let case = case(&cases, kind);
+        let case = case(cases, kind);
         prop_assert!(refused_or_says_the_same(case, at.index(case.value.len()), byte));
     }
 
