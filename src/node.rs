@@ -11,6 +11,7 @@
 mod addresses;
 mod api;
 mod book;
+pub mod certificate;
 mod client;
 mod counters;
 mod driver;
@@ -19,12 +20,14 @@ pub mod identity;
 mod ip_limits;
 mod listen;
 pub mod query;
+mod renewal;
 mod routing;
 mod security;
 mod server;
 mod streams;
 mod swarm;
 pub mod swarm_key;
+mod websocket;
 
 use crate::{
     clock::Clock,
@@ -34,6 +37,7 @@ use crate::{
 };
 use addresses::Addresses;
 use book::Book;
+use certificate::Certificates;
 use client::Client;
 use counters::Counters;
 use driver::{Command, Driver, MAX_COMMANDS};
@@ -80,6 +84,9 @@ pub enum NodeError {
     /// The swarm key of a private network cannot be used.
     #[error(transparent)]
     SwarmKey(#[from] swarm_key::SwarmKeyError),
+    /// The certificate of secure WebSockets cannot be used.
+    #[error(transparent)]
+    Certificate(#[from] certificate::CertificateError),
     /// The transports cannot be made.
     #[error("{0}")]
     Transport(String),
@@ -175,6 +182,7 @@ pub(crate) struct Shared {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) addresses: Addresses,
+    pub(crate) certificates: Arc<Certificates>,
     pub(crate) book: Book,
     pub(crate) routing: Routing,
     pub(crate) connections: streams::Connections,
@@ -239,6 +247,9 @@ impl Node {
             Some(path) => Some(swarm_key::SwarmKey::load(path)?.pre_shared_key()),
             None => None,
         };
+        let files = config.websocket.clone();
+        let certificates = tokio::task::spawn_blocking(move || Certificates::load(&files)).await;
+        let certificates = Arc::new(certificates.map_err(|_| NodeError::Stopped)??);
         let listen = listen::usable(&config.listen, psk.is_some())?;
         let local = identity.public().to_peer_id();
         let (commands, obeyed) = mpsc::channel(MAX_COMMANDS);
@@ -250,6 +261,7 @@ impl Node {
             clock,
             counters: Arc::default(),
             addresses: Addresses::new(config),
+            certificates: certificates.clone(),
             book: Book::default(),
             routing: Routing::new(local, config.profile),
             connections: streams::Connections::default(),
@@ -278,12 +290,13 @@ impl Node {
             config.streams.max_per_connection,
             shared.counters.clone(),
         );
-        let swarm = swarm::build(config, identity, psk, streams, &shared.counters)?;
+        let swarm = swarm::build(config, identity, psk, streams, &shared.counters, certificates)?;
         let mut driver = Driver::new(swarm, obeyed, shared.clone());
         driver.bind(listen).await?;
         // Not by `spawn`: it watches `stop` itself, to say goodbye.
         shared.tasks.spawn(driver.run());
         shared.spawn(Client::keep_tidy(shared.clone()));
+        shared.spawn(renewal::keep_fresh(shared.clone()));
         Upkeep::start(&shared);
         Ok(Node { shared })
     }

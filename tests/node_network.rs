@@ -17,3 +17,5 @@ mod raw;
 mod streams;
 #[path = "node/theirs.rs"]
 mod theirs;
+#[path = "node/websockets.rs"]
+mod websockets;

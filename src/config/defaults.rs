@@ -1,6 +1,8 @@
 //! The default of every setting, with the reason for its value.
 
-use super::{Config, Connections, Control, Job, Jobs, Profile, Provide, Records, Reprovide, ReprovideJob, Streams};
+use super::{
+    Config, Connections, Control, Job, Jobs, Profile, Provide, Records, Reprovide, ReprovideJob, Streams, Websocket,
+};
 use libp2p::Multiaddr;
 use std::{
     path::{Path, PathBuf},
@@ -134,6 +136,7 @@ impl Config {
                 message_timeout: MESSAGE_TIMEOUT,
                 read_budget: READ_BUDGET,
             },
+            websocket: Websocket::default(),
             control: Control { socket: None },
             jobs: Jobs {
                 gc: job(GC_INTERVAL),

@@ -4,9 +4,10 @@ use super::*;
 use crate::kad::{
     message::{self, EncodedPeer, MessageType},
     seeded::Seeded,
+    values::{ipns, pk},
 };
 use libp2p::identity::Keypair;
-use std::{collections::BTreeSet, fs, path::PathBuf};
+use std::{collections::BTreeSet, fs, path::PathBuf, time::Duration};
 
 /// `fuzz/seeds`
 fn seeds_dir() -> PathBuf {
@@ -60,6 +61,23 @@ fn made() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     let swarm_key =
         crate::node::swarm_key::SwarmKey::parse(b"/key/swarm/psk/1.0.0/\n/bin/\n01234567890123456789012345678901")
             .unwrap();
+    // Key, seconds, two values: as `wire::values` takes them apart.
+    let values = |key: &[u8], a: &[u8], b: &[u8]| {
+        let seconds = 1_700_000_000u32.to_be_bytes();
+        [&[key.len() as u8], key, &seconds, &(a.len() as u16).to_be_bytes(), a, b].concat()
+    };
+    let rsa = crate::node::identity::Identity::from_base64(include_str!("../../tests/fixtures/throwaway-rsa.base64"));
+    let rsa = rsa.unwrap().keypair;
+    for (name, signer) in [("ipns-ed25519", &key), ("ipns-rsa", &rsa)] {
+        let record = |sequence: u64| {
+            let validity = Duration::from_secs(1_800_000_000);
+            let entry = ipns::Entry { value: b"/ipfs/x", sequence, validity, ttl: Duration::from_secs(300) };
+            ipns::create(signer, &entry).unwrap()
+        };
+        seeds.push(("values", name, values(&ipns::key(&signer.public().to_peer_id()), &record(1), &record(2))));
+    }
+    let public = rsa.public().encode_protobuf();
+    seeds.push(("values", "pk-rsa", values(&pk::key(&rsa.public().to_peer_id()), &public, &public)));
     seeds.push(("keys", "swarm", swarm_key.to_file().into_bytes()));
     seeds.push(("keys", "protobuf", protobuf));
     seeds.push(("keys", "base64", base64.clone().into_bytes()));

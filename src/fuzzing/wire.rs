@@ -9,7 +9,7 @@ use crate::{
         message::{EncodedPeer, Message, oracle},
         rules::{self, Request},
         table::{self, K, MAX_ADDRESSES, RoutingTable, TableView},
-        values,
+        values::{self, ipns, rfc3339},
     },
     node::framing::{Budget, FrameReader, ReadError},
 };
@@ -209,11 +209,14 @@ pub(super) fn values(data: &[u8]) {
     let (a, b) = rest.split_at(usize::from(u16::from_be_bytes(*length)).min(rest.len()));
     let now = Duration::from_secs(u32::from_be_bytes(*seconds).into());
     let valid = [a, b].map(|value| values::validate(key, value, now).is_ok());
-    let order = values::compare(key, a, b);
-    let back = values::compare(key, b, a);
-    if valid == [true, true] {
-        assert_eq!(order, back.reverse(), "the better value depends on the order of the two");
-        assert!(values::compare(key, a, a).is_eq());
-    }
     assert!(!valid[0] || a.len() <= values::MAX_VALUE);
+    let order = values::compare(key, a, b);
+    assert_eq!(order, values::compare(key, b, a).reverse(), "the better value depends on the order of the two");
+    assert!(values::compare(key, a, a).is_eq());
+    if let Ok(record) = ipns::Record::decode(a) {
+        record.path();
+        let shown = rfc3339::format(record.validity);
+        let again = shown.as_deref().and_then(rfc3339::parse);
+        assert!(shown.is_none() || again == Some(record.validity), "{shown:?}");
+    }
 }
