@@ -8,6 +8,8 @@ mod keys;
 mod text;
 mod validate;
 
+pub(crate) use validate::is_announceable;
+
 pub use validate::Warning;
 
 use crate::kad::{Dht, scope::AddressScope};
