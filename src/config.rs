@@ -8,9 +8,8 @@ mod keys;
 mod text;
 mod validate;
 
-pub(crate) use validate::is_announceable;
-
 pub use validate::Warning;
+pub(crate) use validate::is_announceable;
 
 use crate::kad::{Dht, scope::AddressScope};
 use libp2p::{Multiaddr, multiaddr::Protocol};
