@@ -86,6 +86,8 @@ pub struct Config {
     pub reprovide: Reprovide,
     /// What is said of us as a provider.
     pub provide: Provide,
+    /// The routing tables.
+    pub routing: Routing,
     /// Limits on connections.
     pub connections: Connections,
     /// Limits on DHT streams.
@@ -135,6 +137,16 @@ pub struct Provide {
     /// Where the content is served; announced in place of our own addresses. dhtstore itself serves no blocks.
     #[serde(with = "text::addresses")]
     pub addresses: Vec<Multiaddr>,
+}
+
+/// `[routing]`: who may enter the routing tables.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Routing {
+    /// A database of autonomous systems in MMDB format, by which IP diversity groups IPv6 addresses (RT-6). Unset: by
+    /// /32. Read once, at start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asn_database: Option<PathBuf>,
 }
 
 /// `[connections]`: limits, counted over both directions.

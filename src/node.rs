@@ -10,6 +10,7 @@
 
 mod addresses;
 mod api;
+pub mod asn;
 mod book;
 mod client;
 mod counters;
@@ -29,7 +30,7 @@ pub mod swarm_key;
 use crate::{
     clock::Clock,
     config::Config,
-    kad::{Dht, PeerInfo, message::EncodedPeer},
+    kad::{Dht, PeerInfo, message::EncodedPeer, scope::IpGroups},
     store::Store,
 };
 use addresses::Addresses;
@@ -76,6 +77,9 @@ pub enum NodeError {
     /// The swarm key of a private network cannot be used.
     #[error(transparent)]
     SwarmKey(#[from] swarm_key::SwarmKeyError),
+    /// The database of autonomous systems cannot be used.
+    #[error(transparent)]
+    Asn(#[from] asn::AsnError),
     /// The transports cannot be made.
     #[error("{0}")]
     Transport(String),
@@ -164,6 +168,7 @@ pub(crate) struct Shared {
     pub(crate) addresses: Addresses,
     pub(crate) book: Book,
     pub(crate) routing: Routing,
+    ip_groups: IpGroups,
     pub(crate) connections: streams::Connections,
     pub(crate) client: Client,
     pub(crate) read_budget: Budget,
@@ -186,6 +191,11 @@ impl Shared {
         F: Future<Output: Send> + Send + 'static,
     {
         self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(task))
+    }
+
+    /// How IP diversity groups addresses in `dht`; `None` where it does not hold (RT-6, LKP-2).
+    pub(crate) fn ip_diversity(&self, dht: Dht) -> Option<IpGroups> {
+        self.config.profile.ip_diversity(dht).then(|| self.ip_groups.clone())
     }
 
     /// Takes inbound streams. On a connection's task.
@@ -224,6 +234,7 @@ impl Node {
             Some(path) => Some(swarm_key::SwarmKey::load(path)?.pre_shared_key()),
             None => None,
         };
+        let ip_groups = asn::ip_groups(config, &*clock).await?;
         let listen = listen::usable(&config.listen, psk.is_some())?;
         let local = identity.public().to_peer_id();
         let (commands, obeyed) = mpsc::channel(MAX_COMMANDS);
@@ -236,7 +247,8 @@ impl Node {
             counters: Arc::default(),
             addresses: Addresses::new(config),
             book: Book::default(),
-            routing: Routing::new(local, config.profile),
+            routing: Routing::new(local, config.profile, &ip_groups),
+            ip_groups,
             connections: streams::Connections::default(),
             client: Client::new(config.connections.max_pending),
             read_budget: Budget::new(config.streams.read_budget),

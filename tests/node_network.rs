@@ -3,6 +3,8 @@
 
 #[path = "node/clauses.rs"]
 mod clauses;
+#[path = "node/dial_back.rs"]
+mod dial_back;
 #[path = "node/interop.rs"]
 mod interop;
 #[path = "node/limits.rs"]

@@ -2,7 +2,7 @@
 
 use crate::{
     config::ConfigError,
-    node::{NodeError, RpcError, identity::IdentityError, swarm_key::SwarmKeyError},
+    node::{NodeError, RpcError, asn::AsnError, identity::IdentityError, swarm_key::SwarmKeyError},
     store::StoreError,
 };
 use std::{fmt, io, process::ExitCode};
@@ -177,8 +177,16 @@ impl From<NodeError> for CliError {
     fn from(error: NodeError) -> Self {
         match error {
             NodeError::SwarmKey(error) => error.into(),
+            NodeError::Asn(error) => error.into(),
             error => Self::other(error),
         }
+    }
+}
+
+impl From<AsnError> for CliError {
+    /// Whatever is wrong with it, the setting names the wrong file.
+    fn from(error: AsnError) -> Self {
+        Self::config(error)
     }
 }
 

@@ -1,6 +1,8 @@
 //! The default of every setting, with the reason for its value.
 
-use super::{Config, Connections, Control, Job, Jobs, Profile, Provide, Records, Reprovide, ReprovideJob, Streams};
+use super::{
+    Config, Connections, Control, Job, Jobs, Profile, Provide, Records, Reprovide, ReprovideJob, Routing, Streams,
+};
 use libp2p::Multiaddr;
 use std::{
     path::{Path, PathBuf},
@@ -121,6 +123,7 @@ impl Config {
             },
             reprovide: Reprovide { interval, max_cids: MAX_CIDS },
             provide: Provide { addresses: Vec::new() },
+            routing: Routing { asn_database: None },
             connections: Connections {
                 max: MAX_CONNECTIONS,
                 max_pending: MAX_PENDING,

@@ -13,7 +13,7 @@ pub(super) enum Kind {
 }
 
 /// Every setting. A test proves that it is complete.
-pub(super) const KEYS: [(&str, Kind); 36] = [
+pub(super) const KEYS: [(&str, Kind); 37] = [
     ("profile", Kind::Text),
     ("data_dir", Kind::Path),
     ("listen", Kind::List),
@@ -31,6 +31,7 @@ pub(super) const KEYS: [(&str, Kind); 36] = [
     ("reprovide.interval", Kind::Text),
     ("reprovide.max_cids", Kind::Number),
     ("provide.addresses", Kind::List),
+    ("routing.asn_database", Kind::Path),
     ("connections.max", Kind::Number),
     ("connections.max_pending", Kind::Number),
     ("connections.max_per_peer", Kind::Number),
@@ -63,7 +64,7 @@ pub(super) fn variable(key: &str) -> String {
 }
 
 pub(super) fn suggestion(key: &str) -> String {
-    let sections = ["records", "reprovide", "provide", "connections", "streams", "control", "jobs"];
+    let sections = ["records", "reprovide", "provide", "routing", "connections", "streams", "control", "jobs"];
     let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
     let whole = nearest(key, KEYS.iter().map(|(known, _)| (*known).to_owned()).chain(sections.map(String::from)));
     // `ttl` at the top level is `records.ttl`.

@@ -1,6 +1,7 @@
 //! What the types cannot say: bounds, and settings that belong together.
 
 use super::{Config, ConfigError, Job, Profile, defaults, filter, is_quic, text::show_duration};
+use crate::kad::Dht;
 use libp2p::{Multiaddr, multiaddr::Protocol};
 use std::{fmt, ops::RangeInclusive, time::Duration};
 
@@ -113,6 +114,9 @@ impl Config {
             }
         }
         self.check_private_swarm(findings);
+        if self.routing.asn_database.is_some() && !Dht::ALL.into_iter().any(|dht| self.profile.ip_diversity(dht)) {
+            findings.warn("routing.asn_database", "of no use: profile \"private\" limits no IP groups; unset it");
+        }
     }
 
     fn check_private_swarm(&self, findings: &mut Findings) {
@@ -256,6 +260,7 @@ fn is_public_bootstrapper(addr: &Multiaddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Routing;
 
     const PEER: &str = "/p2p/12D3KooWEyoppNCUx8Yx66oV9fJnriXwCcXwDDUA2kj6vnc6iDEp";
 
@@ -312,6 +317,10 @@ mod tests {
         refused(&Config { listen: quic.clone(), ..private.clone() }, &["listen", "TCP only"]);
         let both = [quic, addrs(&["/ip4/0.0.0.0/tcp/4001"])].concat();
         warned(&Config { listen: both, ..private.clone() }, &["QUIC addresses are left out"]);
+        let grouped = Config { routing: Routing { asn_database: Some("/x/asn.mmdb".into()) }, ..config() };
+        warned(&grouped, &["routing.asn_database", "of no use"]);
+        let public = Config { profile: Profile::Amino, ..grouped };
+        assert!(public.validate().unwrap().iter().all(|warning| warning.key != "routing.asn_database"));
         let amino = Config { swarm_key: private.swarm_key, ..Config::defaults(Profile::Amino) };
         warned(&amino, &["profile", "bootstrap"]);
     }

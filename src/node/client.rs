@@ -1,6 +1,7 @@
 //! Requests to other servers: one pooled stream per peer and DHT, its requests one after the other; ADD_PROVIDERs
 //! pipelined in front of a FIND_NODE whose answer proves that they were read (design: "The wire").
 
+mod dialled;
 mod pool;
 
 use super::{
@@ -100,22 +101,11 @@ impl Shared {
         peer: &PeerInfo,
         target: &[u8],
     ) -> Result<Vec<PeerInfo>, RpcError> {
-        let closer = self.find_node_unnoticed(dht, peer, target).await;
+        let frames = [message::request(MessageType::FindNode, target)];
+        let answer = self.request(dht, peer, Exchange { frames: &frames, answer: MessageType::FindNode }).await;
+        let closer = answer.and_then(|body| self.closer_of(dht, &body));
         self.notice(dht, peer, closer.as_ref().map(Vec::len));
         closer
-    }
-
-    /// FIND_NODE whose outcome does not touch the routing table: the probe.
-    pub(crate) async fn find_node_unnoticed(
-        self: &Arc<Self>,
-        dht: Dht,
-        peer: &PeerInfo,
-        target: &[u8],
-    ) -> Result<Vec<PeerInfo>, RpcError> {
-        let frames = [message::request(MessageType::FindNode, target)];
-        let body = self.request(dht, peer, Exchange { frames: &frames, answer: MessageType::FindNode }).await?;
-        let answer = Message::decode(&body).map_err(|error| RpcError::BadAnswer(error.to_string()))?;
-        Ok(self.closer_peers(dht, &answer))
     }
 
     /// GET_PROVIDERS.
@@ -224,6 +214,11 @@ impl Shared {
         closer.map(|_| ())
     }
 
+    fn closer_of(&self, dht: Dht, answer: &[u8]) -> Result<Vec<PeerInfo>, RpcError> {
+        let answer = Message::decode(answer).map_err(|error| RpcError::BadAnswer(error.to_string()))?;
+        Ok(self.closer_peers(dht, &answer))
+    }
+
     fn closer_peers(&self, dht: Dht, answer: &Message<'_>) -> Vec<PeerInfo> {
         let closer = answer.closer_peers().take(MAX_CLOSER).filter_map(|raw| raw.to_peer_info(MAX_ADDRESSES));
         closer.filter(|peer| peer.id != self.local).filter_map(|peer| self.reachable(dht, peer)).collect()
@@ -329,17 +324,26 @@ impl Shared {
     }
 
     /// Connects, unless there is a connection.
-    pub(crate) async fn dial(&self, peer: Option<PeerId>, mut addrs: Vec<Multiaddr>) -> Result<PeerId, RpcError> {
+    pub(crate) async fn dial(&self, peer: Option<PeerId>, addrs: Vec<Multiaddr>) -> Result<PeerId, RpcError> {
         if let Some(peer) = peer.filter(|peer| self.connections.is_connected(peer)) {
             return Ok(peer);
         }
+        self.command_dial(peer, addrs, false).await
+    }
+
+    async fn command_dial(
+        &self,
+        peer: Option<PeerId>,
+        mut addrs: Vec<Multiaddr>,
+        anew: bool,
+    ) -> Result<PeerId, RpcError> {
         if addrs.is_empty() {
             return Err(RpcError::Dial("no address that may be dialled".to_owned()));
         }
         addrs.truncate(MAX_DIALLED);
         let _permit = self.client.dials.acquire().await.map_err(|_| RpcError::Stopped)?;
         let (reply, outcome) = oneshot::channel();
-        self.commands.send(Command::Dial { peer, addrs, reply }).await.map_err(|_| RpcError::Stopped)?;
+        self.commands.send(Command::Dial { peer, addrs, anew, reply }).await.map_err(|_| RpcError::Stopped)?;
         match timeout(DIAL_TIMEOUT, outcome).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => Err(RpcError::Stopped),

@@ -105,7 +105,7 @@ impl Shared {
         let view = self.routing.of(dht).view();
         let seeds = view.closest(&target, SEEDS).into_iter().map(|entry| entry.peer.clone()).collect();
         drop(view);
-        let settings = Settings { ip_diversity: self.config.profile.ip_diversity(dht), ..Settings::default() };
+        let settings = Settings { ip_diversity: self.ip_diversity(dht), ..Settings::default() };
         let mut lookup = Lookup::new(target, self.local, seeds, goal, settings);
         let mut in_flight = FuturesUnordered::new();
         loop {

@@ -8,10 +8,13 @@ mod handler;
 pub(crate) use handler::{Handler, Open, OpenError};
 
 use super::counters::Counters;
-use crate::kad::Dht;
+use crate::kad::{
+    Dht,
+    scope::{AddressScope, strip_peer},
+};
 use libp2p::{
     Multiaddr, PeerId, Stream,
-    core::{Endpoint, transport::PortUse},
+    core::{ConnectedPoint, Endpoint, transport::PortUse},
     swarm::{
         ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent,
         ToSwarm,
@@ -46,20 +49,41 @@ pub(crate) struct Inbound {
 /// Takes inbound streams. Called on a connection's task: must not block.
 pub(crate) type Acceptor = Arc<dyn Fn(Inbound) + Send + Sync>;
 
-/// Where each connection of a peer takes requests for streams, oldest first.
-type Openers = Vec<(ConnectionId, mpsc::Sender<Open>)>;
+/// Where one connection takes requests for streams.
+#[derive(Clone, Debug)]
+struct Opener {
+    id: ConnectionId,
+    requests: mpsc::Sender<Open>,
+    /// The address at which we dialled the peer; `None` if it dialled us, or through a relay.
+    dialled: Option<Multiaddr>,
+}
 
 /// Finds the connections of a peer. Shared by the behaviour, which keeps it, and those who open streams.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Connections {
-    by_peer: Arc<Mutex<HashMap<PeerId, Openers>>>,
+    /// Oldest first.
+    by_peer: Arc<Mutex<HashMap<PeerId, Vec<Opener>>>>,
 }
 
 impl Connections {
     /// Where to ask for a stream to `peer`: on its newest connection.
     pub(crate) fn opener(&self, peer: &PeerId) -> Option<mpsc::Sender<Open>> {
         let by_peer = self.by_peer.lock().unwrap_or_else(PoisonError::into_inner);
-        by_peer.get(peer)?.iter().rev().find(|(_, opener)| !opener.is_closed()).map(|(_, opener)| opener.clone())
+        by_peer.get(peer)?.iter().rev().find(|opener| !opener.requests.is_closed()).map(|o| o.requests.clone())
+    }
+
+    /// The newest connection that we dialled at an address of `scope`: that address without the peer's id, and where to
+    /// ask for a stream.
+    pub(crate) fn dialled(&self, peer: &PeerId, scope: AddressScope) -> Option<(Multiaddr, mpsc::Sender<Open>)> {
+        let by_peer = self.by_peer.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = by_peer.get(peer)?.iter().rev().filter(|opener| !opener.requests.is_closed());
+        open.filter_map(|opener| Some((opener.dialled.clone()?, opener.requests.clone())))
+            .find(|(dialled, _)| scope.allows(dialled))
+    }
+
+    /// How many connections there are to `peer`.
+    pub(crate) fn count(&self, peer: &PeerId) -> usize {
+        self.by_peer.lock().unwrap_or_else(PoisonError::into_inner).get(peer).map_or(0, Vec::len)
     }
 
     /// Whether there is a connection to `peer`.
@@ -67,15 +91,15 @@ impl Connections {
         self.opener(peer).is_some()
     }
 
-    fn add(&self, peer: PeerId, id: ConnectionId, opener: mpsc::Sender<Open>) {
+    fn add(&self, peer: PeerId, opener: Opener) {
         let mut by_peer = self.by_peer.lock().unwrap_or_else(PoisonError::into_inner);
-        by_peer.entry(peer).or_default().push((id, opener));
+        by_peer.entry(peer).or_default().push(opener);
     }
 
     fn remove(&self, peer: &PeerId, id: ConnectionId) {
         let mut by_peer = self.by_peer.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(connections) = by_peer.get_mut(peer) {
-            connections.retain(|(other, _)| *other != id);
+            connections.retain(|opener| opener.id != id);
             if connections.is_empty() {
                 by_peer.remove(peer);
             }
@@ -149,8 +173,12 @@ impl NetworkBehaviour for Behaviour {
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         match event {
             FromSwarm::ConnectionEstablished(event) => {
-                if let Some(opener) = self.fresh.remove(&event.connection_id) {
-                    self.connections.add(event.peer_id, event.connection_id, opener);
+                if let Some(requests) = self.fresh.remove(&event.connection_id) {
+                    let dialled = match event.endpoint {
+                        ConnectedPoint::Dialer { address, .. } => strip_peer(address.clone(), &event.peer_id),
+                        ConnectedPoint::Listener { .. } => None,
+                    };
+                    self.connections.add(event.peer_id, Opener { id: event.connection_id, requests, dialled });
                 }
             }
             FromSwarm::ConnectionClosed(event) => self.connections.remove(&event.peer_id, event.connection_id),

@@ -1,12 +1,12 @@
 //! Clauses of `docs/conformance.md` that show only over real connections, one test each.
 
 use crate::{
-    ours::{Ours, addr, config, eventually, multihash},
+    ours::{Ahead, Ours, addr, config, eventually, multihash},
     raw::{End, Raw, RawStream},
     theirs::{self, Over, Theirs},
 };
 use dhtstore::{
-    clock::{Clock, SystemClock, UnixTime},
+    clock::SystemClock,
     config::{Config, Profile},
     kad::{
         Dht,
@@ -15,13 +15,7 @@ use dhtstore::{
     node::{Node, identity::Identity},
 };
 use libp2p::{Multiaddr, PeerId, identity::Keypair};
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::time::Duration;
 
 const WAN: &str = "/ipfs/kad/1.0.0";
 const LAN: &str = "/ipfs/lan/kad/1.0.0";
@@ -61,34 +55,6 @@ fn providers(body: &[u8]) -> Vec<(PeerId, Vec<Multiaddr>)> {
 fn named<'a>(peers: impl Iterator<Item = message::RawPeer<'a>>) -> Vec<(PeerId, Vec<Multiaddr>)> {
     let addrs = |peer: &message::RawPeer<'_>| peer.addrs().map(|a| Multiaddr::try_from(a.to_vec()).unwrap()).collect();
     peers.map(|peer| (PeerId::from_bytes(peer.id).unwrap(), addrs(&peer))).collect()
-}
-
-/// The machine's clock, set ahead as the test wants.
-#[derive(Debug)]
-struct Ahead {
-    real: Arc<SystemClock>,
-    by_s: AtomicU64,
-}
-
-impl Ahead {
-    fn new() -> Arc<Self> {
-        Arc::new(Self { real: SystemClock::new(), by_s: AtomicU64::new(0) })
-    }
-
-    fn pass(&self, seconds: u64) {
-        self.by_s.fetch_add(seconds, Ordering::Relaxed);
-    }
-}
-
-impl Clock for Ahead {
-    fn wall(&self) -> UnixTime {
-        let by = u32::try_from(self.by_s.load(Ordering::Relaxed)).unwrap();
-        UnixTime(self.real.wall().0 + by)
-    }
-
-    fn monotonic(&self) -> Duration {
-        self.real.monotonic() + Duration::from_secs(self.by_s.load(Ordering::Relaxed))
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

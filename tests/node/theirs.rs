@@ -6,7 +6,10 @@ use futures::{StreamExt, future::join_all};
 use libp2p::{
     Multiaddr, PeerId, Stream, StreamProtocol, Swarm, SwarmBuilder,
     core::upgrade::{DeniedUpgrade, InboundUpgrade, UpgradeInfo},
-    core::{Endpoint, transport::PortUse},
+    core::{
+        Endpoint,
+        transport::{ListenerId, PortUse},
+    },
     identify,
     identity::Keypair,
     noise, ping,
@@ -58,6 +61,7 @@ enum Job {
 /// A `libp2p-kad` node.
 pub struct Theirs {
     pub info: PeerInfo,
+    listener: ListenerId,
     jobs: mpsc::Sender<Job>,
 }
 
@@ -71,25 +75,34 @@ impl Theirs {
     }
 
     async fn start(over: Over, mode: kad::Mode) -> Self {
-        Self::start_as(over, mode, Keypair::generate_ed25519()).await
+        Self::start_as(over, mode, Keypair::generate_ed25519(), None).await
     }
 
     pub async fn server_as(over: Over, keypair: Keypair) -> Self {
-        Self::start_as(over, kad::Mode::Server, keypair).await
+        Self::start_as(over, kad::Mode::Server, keypair, None).await
     }
 
-    async fn start_as(over: Over, mode: kad::Mode, keypair: Keypair) -> Self {
+    /// A server that says of itself that it is at `addrs`, and not where it is.
+    pub async fn claiming(addrs: Vec<Multiaddr>) -> Self {
+        Self::start_as(Over::Noise, kad::Mode::Server, Keypair::generate_ed25519(), Some(addrs)).await
+    }
+
+    async fn start_as(over: Over, mode: kad::Mode, keypair: Keypair, claims: Option<Vec<Multiaddr>>) -> Self {
         let id = keypair.public().to_peer_id();
         let mut kad = kad::Behaviour::with_config(id, MemoryStore::new(id), kad::Config::new(KAD));
         kad.set_mode(Some(mode));
-        let identify = identify::Config::new("ipfs/0.1.0".to_owned(), keypair.public());
+        let identify =
+            identify::Config::new("ipfs/0.1.0".to_owned(), keypair.public()).with_hide_listen_addrs(claims.is_some());
         let behaviour =
             Behaviour { kad, identify: identify::Behaviour::new(identify), ping: ping::Behaviour::default() };
         let mut swarm = swarm(keypair, over, behaviour);
-        let info = listen(&mut swarm, over).await;
+        let (listener, info) = listen(&mut swarm, over).await;
+        for addr in claims.into_iter().flatten() {
+            swarm.add_external_address(addr);
+        }
         let (jobs, todo) = mpsc::channel(16);
         tokio::spawn(run(swarm, todo));
-        Self { info, jobs }
+        Self { info, listener, jobs }
     }
 
     /// Tells it of a peer.
@@ -107,7 +120,22 @@ impl Theirs {
         self.jobs.send(Job::Do(Box::new(move |swarm| swarm.dial(addr).unwrap()))).await.ok().unwrap();
     }
 
-    async fn connections(&self) -> u32 {
+    /// Says of itself that it is at `addr` as well.
+    pub async fn claims(&self, addr: Multiaddr) {
+        self.jobs.send(Job::Do(Box::new(move |swarm| swarm.add_external_address(addr)))).await.ok().unwrap();
+    }
+
+    /// Leaves a peer and stops listening: from now on it can dial, but not be dialled.
+    pub async fn hides_from(&self, peer: PeerId) {
+        let listener = self.listener;
+        let job = move |swarm: &mut Swarm<Behaviour>| {
+            assert!(swarm.remove_listener(listener));
+            let _ = swarm.disconnect_peer_id(peer);
+        };
+        self.jobs.send(Job::Do(Box::new(job))).await.ok().unwrap();
+    }
+
+    pub async fn connections(&self) -> u32 {
         let (reply, count) = oneshot::channel();
         let job = |swarm: &mut Swarm<Behaviour>| {
             let _ = reply.send(swarm.network_info().connection_counters().num_connections());
@@ -217,12 +245,12 @@ fn swarm<B: NetworkBehaviour>(keypair: Keypair, over: Over, behaviour: B) -> Swa
     }
 }
 
-async fn listen<B: NetworkBehaviour>(swarm: &mut Swarm<B>, over: Over) -> PeerInfo {
+async fn listen<B: NetworkBehaviour>(swarm: &mut Swarm<B>, over: Over) -> (ListenerId, PeerInfo) {
     let addr = if over == Over::Quic { "/ip4/127.0.0.1/udp/0/quic-v1" } else { "/ip4/127.0.0.1/tcp/0" };
-    swarm.listen_on(addr.parse().unwrap()).unwrap();
+    let listener = swarm.listen_on(addr.parse().unwrap()).unwrap();
     loop {
         if let SwarmEvent::NewListenAddr { address, .. } = swarm.select_next_some().await {
-            return PeerInfo { id: *swarm.local_peer_id(), addrs: vec![address] };
+            return (listener, PeerInfo { id: *swarm.local_peer_id(), addrs: vec![address] });
         }
     }
 }
@@ -272,7 +300,7 @@ async fn advertiser(mute: Mute) -> PeerInfo {
     let identify = identify::Config::new("ipfs/0.1.0".to_owned(), keypair.public());
     let behaviour = MuteBehaviour { mute, identify: identify::Behaviour::new(identify) };
     let mut swarm = swarm(keypair, Over::Noise, behaviour);
-    let info = listen(&mut swarm, Over::Noise).await;
+    let (_, info) = listen(&mut swarm, Over::Noise).await;
     tokio::spawn(async move {
         loop {
             swarm.select_next_some().await;

@@ -41,6 +41,7 @@ fn the_list_of_keys_is_complete() {
     let mut config = Config::defaults(Profile::Private);
     config.swarm_key = Some("/x".into());
     config.control.socket = Some("/y".into());
+    config.routing.asn_database = Some("/z".into());
     let mut found = Vec::new();
     leaves("", &toml::Value::try_from(&config).unwrap(), &mut found);
     found.sort();

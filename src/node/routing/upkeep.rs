@@ -11,7 +11,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::sleep;
 use tracing::{debug, info};
 
-/// RT-7: those unheard for so long are checked.
+/// RT-7: those that did not answer at an address of theirs for so long are checked.
 const UNHEARD: Duration = Duration::from_secs(5 * 60);
 
 /// Checks and dials of one refresh or bootstrap at a time: half of what probes may take, the rest is for
@@ -143,7 +143,7 @@ impl Shared {
         outcome.join("; ")
     }
 
-    /// RT-4: checks those unheard of, removes those that do not answer. How many of each.
+    /// RT-4: checks those that were not reached lately, removes those that do not answer. How many of each.
     async fn check_silent(self: &Arc<Self>, dht: Dht) -> (usize, usize) {
         let silent = self.routing.of(dht).due_for_check(self.clock.monotonic(), UNHEARD);
         let checked = silent.len();
