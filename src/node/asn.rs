@@ -63,11 +63,11 @@ pub struct AsnDatabase {
 /// The fields of an entry that name its system: MaxMind's and DB-IP's, or IPinfo's.
 #[derive(Deserialize)]
 struct Row {
-    autonomous_system_number: Option<u32>,
+    autonomous_system_number: Option<Asn>,
     asn: Option<Asn>,
 }
 
-/// As a number, or as text like `AS64496`.
+/// As a number of whatever width, or as text like `AS64496`.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Asn {
@@ -82,10 +82,9 @@ fn number(found: &LookupResult<'_, Vec<u8>>) -> Result<Option<u32>, MaxMindDbErr
         Err(MaxMindDbError::Decoding { .. }) => None,
         row => row?,
     };
-    let number = row.and_then(|row| match (row.autonomous_system_number, row.asn) {
-        (Some(number), _) | (None, Some(Asn::Number(number))) => Some(number),
-        (None, Some(Asn::Text(text))) => text.trim_start_matches(['A', 'S', 'a', 's']).parse().ok(),
-        (None, None) => None,
+    let number = row.and_then(|row| match row.autonomous_system_number.or(row.asn)? {
+        Asn::Number(number) => Some(number),
+        Asn::Text(text) => text.trim_start_matches(['A', 'S', 'a', 's']).parse().ok(),
     });
     Ok(number.filter(|number| *number != 0))
 }
