@@ -12,6 +12,7 @@ mod addresses;
 mod api;
 pub mod asn;
 mod book;
+pub mod certificate;
 mod client;
 mod counters;
 mod driver;
@@ -20,12 +21,14 @@ pub mod identity;
 mod ip_limits;
 mod listen;
 pub mod query;
+mod renewal;
 mod routing;
 mod security;
 mod server;
 mod streams;
 mod swarm;
 pub mod swarm_key;
+mod websocket;
 
 use crate::{
     clock::Clock,
@@ -35,6 +38,7 @@ use crate::{
 };
 use addresses::Addresses;
 use book::Book;
+use certificate::Certificates;
 use client::Client;
 use counters::Counters;
 use driver::{Command, Driver, MAX_COMMANDS};
@@ -80,6 +84,9 @@ pub enum NodeError {
     /// The database of autonomous systems cannot be used.
     #[error(transparent)]
     Asn(#[from] asn::AsnError),
+    /// The certificate of secure WebSockets cannot be used.
+    #[error(transparent)]
+    Certificate(#[from] certificate::CertificateError),
     /// The transports cannot be made.
     #[error("{0}")]
     Transport(String),
@@ -166,6 +173,7 @@ pub(crate) struct Shared {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) addresses: Addresses,
+    pub(crate) certificates: Arc<Certificates>,
     pub(crate) book: Book,
     pub(crate) routing: Routing,
     ip_groups: IpGroups,
@@ -235,6 +243,9 @@ impl Node {
             None => None,
         };
         let ip_groups = asn::ip_groups(config, &*clock).await?;
+        let files = config.websocket.clone();
+        let certificates = tokio::task::spawn_blocking(move || Certificates::load(&files)).await;
+        let certificates = Arc::new(certificates.map_err(|_| NodeError::Stopped)??);
         let listen = listen::usable(&config.listen, psk.is_some())?;
         let local = identity.public().to_peer_id();
         let (commands, obeyed) = mpsc::channel(MAX_COMMANDS);
@@ -246,6 +257,7 @@ impl Node {
             clock,
             counters: Arc::default(),
             addresses: Addresses::new(config),
+            certificates: certificates.clone(),
             book: Book::default(),
             routing: Routing::new(local, config.profile, &ip_groups),
             ip_groups,
@@ -274,12 +286,13 @@ impl Node {
             config.streams.max_per_connection,
             shared.counters.clone(),
         );
-        let swarm = swarm::build(config, identity, psk, streams, &shared.counters)?;
+        let swarm = swarm::build(config, identity, psk, streams, &shared.counters, certificates)?;
         let mut driver = Driver::new(swarm, obeyed, shared.clone());
         driver.bind(listen).await?;
         // Not by `spawn`: it watches `stop` itself, to say goodbye.
         shared.tasks.spawn(driver.run());
         shared.spawn(Client::keep_tidy(shared.clone()));
+        shared.spawn(renewal::keep_fresh(shared.clone()));
         Upkeep::start(&shared);
         Ok(Node { shared })
     }

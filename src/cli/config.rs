@@ -6,7 +6,7 @@ use crate::{
         Config, Profile,
         file::{Loaded, Origin},
     },
-    node::{asn::AsnDatabase, identity, swarm_key::SwarmKey},
+    node::{asn::AsnDatabase, certificate, identity, swarm_key::SwarmKey},
 };
 use std::fmt::Write;
 
@@ -75,6 +75,7 @@ fn check(context: &Context) -> Result<()> {
         AsnDatabase::load(path)
             .context(format_args!("{}: routing.asn_database", loaded.origin("routing.asn_database")))?;
     }
+    certificate::check(&loaded.config.websocket).code(Code::Config)?;
     let identity = identity::load(&loaded.config.data_dir)?;
     let name = match &loaded.file {
         Some(file) => file.display().to_string(),
@@ -127,7 +128,8 @@ mod tests {
     use super::*;
 
     /// Settings that have no default of their own to compare with: they depend on the platform or are unset.
-    const WITHOUT_DEFAULT: [&str; 4] = ["#data_dir", "#swarm_key", "#socket", "#asn_database"];
+    const WITHOUT_DEFAULT: [&str; 7] =
+        ["#data_dir", "#swarm_key", "#socket", "#certificate", "#key", "#ca", "#asn_database"];
 
     fn defaults(profile: Profile) -> toml::Table {
         let mut table = toml::Table::try_from(Config::defaults(profile)).unwrap();

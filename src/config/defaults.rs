@@ -2,6 +2,7 @@
 
 use super::{
     Config, Connections, Control, Job, Jobs, Profile, Provide, Records, Reprovide, ReprovideJob, Routing, Streams,
+    Websocket,
 };
 use libp2p::Multiaddr;
 use std::{
@@ -137,6 +138,7 @@ impl Config {
                 message_timeout: MESSAGE_TIMEOUT,
                 read_budget: READ_BUDGET,
             },
+            websocket: Websocket::default(),
             control: Control { socket: None },
             jobs: Jobs {
                 gc: job(GC_INTERVAL),

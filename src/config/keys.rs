@@ -13,7 +13,7 @@ pub(super) enum Kind {
 }
 
 /// Every setting. A test proves that it is complete.
-pub(super) const KEYS: [(&str, Kind); 37] = [
+pub(super) const KEYS: [(&str, Kind); 40] = [
     ("profile", Kind::Text),
     ("data_dir", Kind::Path),
     ("listen", Kind::List),
@@ -41,6 +41,9 @@ pub(super) const KEYS: [(&str, Kind); 37] = [
     ("streams.idle", Kind::Text),
     ("streams.message_timeout", Kind::Text),
     ("streams.read_budget", Kind::Text),
+    ("websocket.certificate", Kind::Path),
+    ("websocket.key", Kind::Path),
+    ("websocket.ca", Kind::Path),
     ("control.socket", Kind::Path),
     ("jobs.gc.cron", Kind::Text),
     ("jobs.gc.interval", Kind::Text),
@@ -64,7 +67,8 @@ pub(super) fn variable(key: &str) -> String {
 }
 
 pub(super) fn suggestion(key: &str) -> String {
-    let sections = ["records", "reprovide", "provide", "routing", "connections", "streams", "control", "jobs"];
+    let sections =
+        ["records", "reprovide", "provide", "routing", "connections", "streams", "websocket", "control", "jobs"];
     let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
     let whole = nearest(key, KEYS.iter().map(|(known, _)| (*known).to_owned()).chain(sections.map(String::from)));
     // `ttl` at the top level is `records.ttl`.

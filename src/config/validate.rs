@@ -1,5 +1,7 @@
 //! What the types cannot say: bounds, and settings that belong together.
 
+mod websocket;
+
 use super::{Config, ConfigError, Job, Profile, defaults, filter, is_quic, text::show_duration};
 use crate::kad::Dht;
 use libp2p::{Multiaddr, multiaddr::Protocol};
@@ -88,7 +90,9 @@ impl Config {
             if !Config::can_listen(addr) {
                 findings.problem(
                     "listen",
-                    format_args!("cannot listen on {addr}; write /ip4/…/tcp/PORT or /ip4/…/udp/PORT/quic-v1 (or /ip6)"),
+                    format_args!(
+                        "cannot listen on {addr}; write /ip4/…/tcp/PORT, /ip4/…/udp/PORT/quic-v1 or /ip4/…/tcp/PORT/tls/ws (or /ip6)"
+                    ),
                 );
             }
         }
@@ -113,6 +117,7 @@ impl Config {
                 findings.problem("bootstrap", format_args!("{addr} lacks the peer id; append /p2p/<peer id>"));
             }
         }
+        self.check_websockets(findings);
         self.check_private_swarm(findings);
         if self.routing.asn_database.is_some() && !Dht::ALL.into_iter().any(|dht| self.profile.ip_diversity(dht)) {
             findings.warn("routing.asn_database", "of no use: profile \"private\" limits no IP groups; unset it");
@@ -351,7 +356,14 @@ mod tests {
 
     #[test]
     fn listen_addresses_of_other_transports_are_refused() {
-        for addr in ["/ip4/0.0.0.0/tcp/4001/ws", "/ip4/0.0.0.0/udp/4001", "/dns4/example.org/tcp/4001"] {
+        for addr in [
+            "/ip4/0.0.0.0/udp/4001",
+            "/dns4/example.org/tcp/4001",
+            "/ip4/0.0.0.0/udp/4001/quic-v1/webtransport",
+            "/ip4/0.0.0.0/udp/4001/webrtc-direct",
+            "/ip4/0.0.0.0/tcp/4002/tls/sni/example.org/ws",
+            "/ip4/0.0.0.0/tcp/4002/x-parity-ws/%2Fpath",
+        ] {
             refused(&Config { listen: addrs(&[addr]), ..config() }, &["listen", addr]);
         }
     }
