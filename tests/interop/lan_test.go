@@ -75,9 +75,7 @@ func TestWhatWeProvideIsFoundByKuboAndWhatKuboHoldsByUs(t *testing.T) {
 	kubo := newKuboJoining(t, server.address())
 	kubo.start()
 	kubo.hasInLanTable(server.id())
-	server.eventually("Kubo is in our table", func() bool {
-		return strings.Contains(server.run("dump", "routing", "--format", "ndjson"), kubo.id())
-	})
+	server.eventually("Kubo is in our table", func() bool { return server.hasInTable(kubo.id()) })
 
 	own := "bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy"
 	server.run("provide", "--wait", own)

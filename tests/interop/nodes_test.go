@@ -165,14 +165,23 @@ func (d *dhtstoreNode) holds(cid, provider string) []string {
 	return nil
 }
 
-type kuboNode struct{ node }
+// Whether the peer is in one of our routing tables now.
+func (d *dhtstoreNode) hasInTable(peer string) bool {
+	d.t.Helper()
+	return strings.Contains(d.run("closest", "--local", "--format", "ids", peer), peer)
+}
 
-// A repository as `ipfs init` makes it.
-func newKubo(t *testing.T) *kuboNode {
+type kuboNode struct {
+	node
+	repository string
+}
+
+// A repository as `ipfs init` makes it, with these arguments.
+func newKubo(t *testing.T, arguments ...string) *kuboNode {
 	t.Helper()
 	repository := filepath.Join(tempDir(t), "repository")
-	k := &kuboNode{newNode(t, ipfsBin, "IPFS_PATH="+repository, "IPFS_TELEMETRY=off")}
-	k.run("init")
+	k := &kuboNode{newNode(t, ipfsBin, "IPFS_PATH="+repository, "IPFS_TELEMETRY=off"), repository}
+	k.run(append([]string{"init"}, arguments...)...)
 	// Would introduce the nodes to each other without us.
 	k.run("config", "--bool", "Discovery.MDNS.Enabled", "false")
 	return k
