@@ -329,17 +329,31 @@ impl Shared {
     }
 
     /// Connects, unless there is a connection.
-    pub(crate) async fn dial(&self, peer: Option<PeerId>, mut addrs: Vec<Multiaddr>) -> Result<PeerId, RpcError> {
+    pub(crate) async fn dial(&self, peer: Option<PeerId>, addrs: Vec<Multiaddr>) -> Result<PeerId, RpcError> {
         if let Some(peer) = peer.filter(|peer| self.connections.is_connected(peer)) {
             return Ok(peer);
         }
+        self.dial_by(peer, addrs, false).await
+    }
+
+    /// Connects once more if there is a connection: only that tells whether the peer is at these addresses.
+    pub(crate) async fn dial_afresh(&self, peer: PeerId, addrs: Vec<Multiaddr>) -> Result<PeerId, RpcError> {
+        self.dial_by(Some(peer), addrs, true).await
+    }
+
+    async fn dial_by(
+        &self,
+        peer: Option<PeerId>,
+        mut addrs: Vec<Multiaddr>,
+        afresh: bool,
+    ) -> Result<PeerId, RpcError> {
         if addrs.is_empty() {
             return Err(RpcError::Dial("no address that may be dialled".to_owned()));
         }
         addrs.truncate(MAX_DIALLED);
         let _permit = self.client.dials.acquire().await.map_err(|_| RpcError::Stopped)?;
         let (reply, outcome) = oneshot::channel();
-        self.commands.send(Command::Dial { peer, addrs, reply }).await.map_err(|_| RpcError::Stopped)?;
+        self.commands.send(Command::Dial { peer, addrs, afresh, reply }).await.map_err(|_| RpcError::Stopped)?;
         match timeout(DIAL_TIMEOUT, outcome).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => Err(RpcError::Stopped),

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p"
 	dht "github.com/libp2p/go-libp2p-kad-dht"
 	pb "github.com/libp2p/go-libp2p-kad-dht/pb"
@@ -25,9 +26,8 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// The protocols of the two DHTs, and what makes go speak the second.
+// The protocol of the LAN DHT, and what makes go speak it rather than the public one.
 const (
-	wanProtocol = protocol.ID("/ipfs/kad/1.0.0")
 	lanProtocol = protocol.ID("/ipfs/lan/kad/1.0.0")
 	lan         = protocol.ID("/lan")
 )
@@ -124,13 +124,14 @@ func multihashOf(t *testing.T, text string) multihash.Multihash {
 	return encoded
 }
 
-func knowsPeer(infos []*peer.AddrInfo, id peer.ID) bool {
-	for _, info := range infos {
-		if info.ID == id {
-			return true
-		}
+// That of a CID as Kubo prints it.
+func multihashOfCid(t *testing.T, text string) multihash.Multihash {
+	t.Helper()
+	decoded, err := cid.Decode(text)
+	if err != nil {
+		t.Fatal(err)
 	}
-	return false
+	return decoded.Hash()
 }
 
 // What go sends when it takes a server into its table, checks on it and asks it.

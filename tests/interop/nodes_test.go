@@ -223,8 +223,14 @@ func (k *kuboNode) add(content string) (cid string) {
 // Waits until the peer is in the routing table of the LAN DHT.
 func (k *kuboNode) hasInLanTable(peer string) {
 	k.t.Helper()
-	k.eventually(peer+" is in the table of the LAN DHT", func() bool {
-		return strings.Contains(k.run("stats", "dht", "lan"), peer)
+	k.hasInTable("lan", peer)
+}
+
+// Waits until the peer is in the routing table of this DHT, "wan" or "lan".
+func (k *kuboNode) hasInTable(dht, peer string) {
+	k.t.Helper()
+	k.eventually(peer+" is in the table of the DHT "+dht, func() bool {
+		return strings.Contains(k.run("stats", "dht", dht), peer)
 	})
 }
 

@@ -172,6 +172,21 @@ async fn rt_8_who_does_not_answer_the_probe_is_not_admitted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whether_a_peer_can_be_dialled_is_told_by_a_dial_and_not_by_a_connection_that_is_open() {
+    let ours = Ours::start().await;
+    // Listens nowhere, as behind a NAT.
+    let behind_nat = Raw::connect(ours.address(false), Over::Noise).await;
+    let server = Theirs::server(Over::Noise).await;
+    server.dials(ours.address(false)).await;
+    eventually("both are connected", || futures::executor::block_on(ours.node.peers()).len() == 2).await;
+    let free_port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let said = format!("/ip4/127.0.0.1/tcp/{free_port}").parse().unwrap();
+    let behind_nat = dhtstore::kad::PeerInfo { id: behind_nat.id, addrs: vec![said] };
+    assert!(ours.node.can_dial(&behind_nat).await.is_err());
+    ours.node.can_dial(&server.info).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn rt_7_the_unheard_are_asked_and_the_silent_removed() {
     let (stays, goes) = (Ours::start_with(tcp()).await, Ours::start_with(tcp()).await);
     let clock = Ahead::new();
