@@ -244,6 +244,15 @@ func (k *kuboNode) finds(cid string) (providers string) {
 	return providers
 }
 
+// What Kubo reads from the peer, which it finds by the DHT. Kubo 0.43 asks nobody for blocks to whom it was connected
+// before its Bitswap began to listen for connections, as happens in a network as quick as this one: `ipfs cat` then hangs
+// although the provider is found. So it has to connect anew.
+func (k *kuboNode) fetches(cid, peer string) string {
+	k.t.Helper()
+	k.try("swarm", "disconnect", "/p2p/"+peer)
+	return k.run("cat", "--timeout=20s", cid)
+}
+
 // [testing.T.TempDir] names the test, and the path of a Unix socket may have 107 bytes only.
 func tempDir(t *testing.T) string {
 	t.Helper()
