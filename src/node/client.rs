@@ -341,12 +341,7 @@ impl Shared {
         self.dial_by(Some(peer), addrs, true).await
     }
 
-    async fn dial_by(
-        &self,
-        peer: Option<PeerId>,
-        mut addrs: Vec<Multiaddr>,
-        afresh: bool,
-    ) -> Result<PeerId, RpcError> {
+    async fn dial_by(&self, peer: Option<PeerId>, mut addrs: Vec<Multiaddr>, afresh: bool) -> Result<PeerId, RpcError> {
         if addrs.is_empty() {
             return Err(RpcError::Dial("no address that may be dialled".to_owned()));
         }

@@ -43,12 +43,7 @@ const GOODBYE: Duration = Duration::from_millis(500);
 pub(crate) enum Command {
     /// Connect to a peer at any of these addresses; to whoever is there if no peer is named. A peer that is connected
     /// is dialled only if `afresh`.
-    Dial {
-        peer: Option<PeerId>,
-        addrs: Vec<Multiaddr>,
-        afresh: bool,
-        reply: oneshot::Sender<Result<PeerId, RpcError>>,
-    },
+    Dial { peer: Option<PeerId>, addrs: Vec<Multiaddr>, afresh: bool, reply: oneshot::Sender<Result<PeerId, RpcError>> },
 }
 
 /// A dial under way and who waits for it.

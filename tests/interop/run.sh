@@ -7,10 +7,9 @@
 # the one in go.mod; Go modules are all that is downloaded. The first build of Kubo takes some minutes, the tests two
 # minutes.
 #
-# Root, because Kubo's LAN DHT takes no loopback addresses: every node gets a network namespace with a 10.x address
-# (some also addresses that look public),
-# all behind one bridge in a namespace that no route leaves. Kernel namespaces hold the processes and mounts too, so
-# nothing stays behind, however the tests end.
+# Root, because Kubo's LAN DHT takes no loopback addresses: every node gets a network namespace with a 10.x address,
+# some also addresses that look public, all behind one bridge in a namespace that no route leaves. Kernel namespaces
+# hold the processes and mounts too, so nothing stays behind, however the tests end.
 #
 # Taken as they are if given: DHTSTORE_BIN, IPFS_BIN.
 set -eu

@@ -9,6 +9,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
+	"github.com/multiformats/go-multihash"
 )
 
 // A server of the public DHT, with private and public-looking addresses. Its bootstrap list is empty.
@@ -20,12 +21,12 @@ func newAmino(t *testing.T) (server *dhtstoreNode, ip4, ip6 string) {
 	return server, ip4, ip6
 }
 
-// What the server says, asked over the DHT of this extension and reached at this address: the peers of FIND_NODE for
-// `id`, and the providers of the multihash.
-func ask(t *testing.T, address string, extension protocol.ID, id peer.ID, content []byte) (closer, providers []*peer.AddrInfo) {
+// What the server says, asked over the DHT of this extension and reached at this address: the peers closest to a key
+// that is nobody's, and the providers of the multihash.
+func ask(t *testing.T, address string, extension protocol.ID, content multihash.Multihash) (closest, providers []*peer.AddrInfo) {
 	t.Helper()
 	g := newGoNodeOf(t, newGoHost(t), extension, address, dht.ModeClient)
-	closer, err := g.messenger.GetClosestPeers(g.context(), g.server.ID, id)
+	closest, err := g.messenger.GetClosestPeers(g.context(), g.server.ID, peer.ID(multihashOf(t, "nobody")))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,7 +34,7 @@ func ask(t *testing.T, address string, extension protocol.ID, id peer.ID, conten
 	if err != nil {
 		t.Fatal(err)
 	}
-	return closer, providers
+	return closest, providers
 }
 
 // The addresses that are named for the peer.
@@ -79,7 +80,6 @@ func TestOnThePublicDhtKuboFindsWhatKuboPublishedAndNoPrivateAddressIsTold(t *te
 	if err != nil {
 		t.Fatal(err)
 	}
-	multihash := multihashOfCid(t, cid)
 	for _, dht := range []struct {
 		address   string
 		extension protocol.ID
@@ -89,13 +89,11 @@ func TestOnThePublicDhtKuboFindsWhatKuboPublishedAndNoPrivateAddressIsTold(t *te
 		{"/ip6/" + server6 + "/tcp/4001/p2p/" + server.id(), "", manet.IsPublicAddr},
 		{server.address(), lan, manet.IsPrivateAddr},
 	} {
-		closer, providers := ask(t, dht.address, dht.extension, id, multihash)
-		if told := addressesOf(providers, id); !all(told, dht.belongs) {
-			t.Errorf("of the provider the DHT %q is told %v", dht.extension, told)
-		}
-		// SRV-5: who is asked for is named, in the public DHT with whatever is known of it.
-		if told := addressesOf(closer, id); len(told) == 0 {
-			t.Errorf("of the peer asked for the DHT %q is told nothing", dht.extension)
+		closest, providers := ask(t, dht.address, dht.extension, multihashOfCid(t, cid))
+		for what, infos := range map[string][]*peer.AddrInfo{"closest peer": closest, "provider": providers} {
+			if told := addressesOf(infos, id); !all(told, dht.belongs) {
+				t.Errorf("of the %s the DHT %q is told %v", what, dht.extension, told)
+			}
 		}
 	}
 
