@@ -29,7 +29,7 @@ pub mod swarm_key;
 use crate::{
     clock::Clock,
     config::Config,
-    kad::{Dht, PeerInfo, message::EncodedPeer},
+    kad::{Dht, PeerInfo, keyspace::Key, message::EncodedPeer},
     store::Store,
 };
 use addresses::Addresses;
@@ -227,6 +227,7 @@ impl Node {
         let listen = listen::usable(&config.listen, psk.is_some())?;
         let local = identity.public().to_peer_id();
         let (commands, obeyed) = mpsc::channel(MAX_COMMANDS);
+        store.values.set_near(Key::for_peer(&local));
         let shared = Arc::new_cyclic(|this| Shared {
             this: this.clone(),
             local,
