@@ -142,6 +142,15 @@ pub struct ProvidersAnswer {
     pub closer: Vec<PeerInfo>,
 }
 
+/// What GET_VALUE brought.
+#[derive(Clone, Debug)]
+pub struct ValueAnswer {
+    /// The value held under the key, not validated.
+    pub value: Option<Vec<u8>>,
+    /// Closer servers; at most 2k.
+    pub closer: Vec<PeerInfo>,
+}
+
 /// What became of a batch of ADD_PROVIDERs to one peer.
 #[derive(Clone, Debug)]
 pub struct Delivery {

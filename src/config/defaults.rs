@@ -1,6 +1,8 @@
 //! The default of every setting, with the reason for its value.
 
-use super::{Config, Connections, Control, Job, Jobs, Profile, Provide, Records, Reprovide, ReprovideJob, Streams, Values};
+use super::{
+    Config, Connections, Control, Job, Jobs, Profile, Provide, Records, Reprovide, ReprovideJob, Streams, Values,
+};
 use libp2p::Multiaddr;
 use std::{
     path::{Path, PathBuf},

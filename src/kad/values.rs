@@ -10,6 +10,7 @@
 //! first, so that most rubbish costs microseconds; who has a key of their own can make us pay the full price.
 
 pub mod ipns;
+pub mod key_text;
 pub mod pk;
 pub mod rfc3339;
 

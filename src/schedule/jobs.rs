@@ -77,7 +77,10 @@ async fn collect_garbage(store: Store) -> Outcome {
     Ok(Some(match report.paused.or(values.paused) {
         Some(reason) => format!("waits: {reason}"),
         None => {
-            format!("{} records and {} values expired, {} chunks removed", report.expired, values.expired, report.chunks)
+            format!(
+                "{} records and {} values expired, {} chunks removed",
+                report.expired, values.expired, report.chunks
+            )
         }
     }))
 }

@@ -6,7 +6,13 @@
 mod exports;
 mod shelf;
 
-use super::{StoreError, engine::{each_row, guard}, meta::NodeDb, records::entry::position, routing::RoutingState};
+use super::{
+    StoreError,
+    engine::{each_row, guard},
+    meta::NodeDb,
+    records::entry::position,
+    routing::RoutingState,
+};
 use crate::{
     clock::{Clock, UnixTime},
     kad::{Dht, keyspace::Key},

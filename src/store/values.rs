@@ -17,7 +17,10 @@ pub use table::{Bounds, Held};
 use super::{
     Settings, StoreError, codec,
     engine::{each_row, guard},
-    records::{Shared as RecordsShared, time::{Ledger, Move}},
+    records::{
+        Shared as RecordsShared,
+        time::{Ledger, Move},
+    },
 };
 use crate::{
     clock::UnixTime,
@@ -242,7 +245,10 @@ impl Values {
     pub fn after(&self, key: Option<&[u8]>, limit: usize) -> Vec<(Held, bool)> {
         let now = self.inner.records.time.now();
         let held = self.inner.table().after(key, limit);
-        held.into_iter().map(|held| (held.is_live(&now, self.inner.ttl_s), held)).map(|(live, held)| (held, live)).collect()
+        held.into_iter()
+            .map(|held| (held.is_live(&now, self.inner.ttl_s), held))
+            .map(|(live, held)| (held, live))
+            .collect()
     }
 
     /// When `held` is served no longer.
@@ -302,6 +308,10 @@ impl Inner {
     fn try_put(&self, key: &[u8], value: &[u8]) -> Result<Put, Refused> {
         let now = self.records.time.now();
         (self.judge.validate)(key, value, seconds(now.latest()))?;
+        let ends = ends(self.judge, key, value);
+        if ends <= now.latest() {
+            return Err(Invalid::Expired.into());
+        }
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         if self.records.health.is_read_only() || self.records.reserve.is_short() {
             return Err(Refused::ReadOnly);
@@ -319,7 +329,6 @@ impl Inner {
             return Err(Refused::Worse);
         }
         let evicted = evicted.ok_or(Refused::Full)?;
-        let ends = ends(self.judge, key, value);
         let mut held = Held {
             key: key.into(),
             value: value.into(),

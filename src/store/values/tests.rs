@@ -249,6 +249,7 @@ fn a_step_of_the_wall_clock_deletes_nothing_until_it_is_believed_and_then_dates_
     let opened = open(dir.path(), &Settings::default());
     opened.put(1, &forever(1)).unwrap();
     opened.put(2, &value(1, T0 + 1000)).unwrap();
+    opened.advance(10);
     // Ten days ahead.
     opened.clock.set_wall(UnixTime(T0 + 864_000));
     assert_eq!(opened.collect().expired, 0);
