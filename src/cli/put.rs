@@ -40,7 +40,7 @@ Examples:
   dhtstore put --ipns /ipfs/bafy…                               point this node's own name at content")]
 pub struct Args {
     /// /ipns/NAME (k51…, 12D3…, Qm…) or /pk/PEER
-    #[arg(required_unless_present = "ipns", requires = "file")]
+    #[arg(requires = "file")]
     key: Option<String>,
     /// The record; `-` reads it from stdin
     #[arg(value_name = "FILE")]
@@ -101,7 +101,7 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
             let bytes = key_text::parse(key).map_err(|error| CliError::data(format_args!("{key}: {error}")))?;
             (bytes, read(file)?)
         }
-        _ => return Err(CliError::usage("name a key and a file, or --ipns PATH")),
+        _ => return Err(CliError::usage("name a key and a file (`dhtstore put /ipns/k51… record`), or --ipns PATH")),
     };
     let now = Duration::from_secs(u64::from(SystemClock::new().wall().0));
     values::validate(&key, &value, now).map_err(CliError::data)?;
