@@ -13,7 +13,8 @@
 //! What go's implementation (boxo) takes is taken, with these exceptions, which no known publisher makes. Refused here:
 //! - records that nobody could resolve or order: without `Value` or `Sequence`, or with another kind than bytes and an
 //!   integer in their place; a `TTL` that is not an integer (it may be missing);
-//! - in further entries of `data`: floats of 16 bits, `undefined`, tags other than a link's, text that is not UTF-8;
+//! - in further entries of `data`: floats of 16 bits, `undefined`, tags other than a link's, text that is not UTF-8, more
+//!   than some 120 levels;
 //! - protobuf groups;
 //! - keys and times outside the forms of [`super::pk::decode`] and [`super::rfc3339::parse`].
 //!
