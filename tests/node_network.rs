@@ -17,3 +17,5 @@ mod raw;
 mod streams;
 #[path = "node/theirs.rs"]
 mod theirs;
+#[path = "node/values.rs"]
+mod values;

@@ -44,13 +44,13 @@ fn amino() -> Config {
 }
 
 /// Sends a request and waits for its answer.
-async fn ask(stream: &mut RawStream, kind: MessageType, key: &[u8]) -> Vec<u8> {
+pub async fn ask(stream: &mut RawStream, kind: MessageType, key: &[u8]) -> Vec<u8> {
     stream.send(&message::request(kind, key)).await;
     tokio::time::timeout(SOON, stream.receive()).await.unwrap().unwrap()
 }
 
 /// Whom an answer names as closer peers, with the addresses as sent.
-fn closer(body: &[u8]) -> Vec<(PeerId, Vec<Multiaddr>)> {
+pub fn closer(body: &[u8]) -> Vec<(PeerId, Vec<Multiaddr>)> {
     named(Message::decode(body).unwrap().closer_peers())
 }
 
@@ -65,17 +65,17 @@ fn named<'a>(peers: impl Iterator<Item = message::RawPeer<'a>>) -> Vec<(PeerId, 
 
 /// The machine's clock, set ahead as the test wants.
 #[derive(Debug)]
-struct Ahead {
+pub struct Ahead {
     real: Arc<SystemClock>,
     by_s: AtomicU64,
 }
 
 impl Ahead {
-    fn new() -> Arc<Self> {
+    pub fn new() -> Arc<Self> {
         Arc::new(Self { real: SystemClock::new(), by_s: AtomicU64::new(0) })
     }
 
-    fn pass(&self, seconds: u64) {
+    pub fn pass(&self, seconds: u64) {
         self.by_s.fetch_add(seconds, Ordering::Relaxed);
     }
 }
@@ -345,22 +345,4 @@ async fn prv_3_prv_4_an_announcement_is_never_answered_whether_taken_or_refused(
     let mut refused = raw.stream().await;
     refused.send(&message::add_provider(b"no multihash", &own)).await;
     assert_eq!(refused.end_within(SOON).await, End::Ended);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn val_1_values_are_refused_today_and_who_asks_for_one_is_told_of_closer_peers() {
-    let server = Ours::start().await;
-    let ours = Ours::joining(&[server.info()]).await;
-    eventually("they know each other", || ours.table_len() == 1).await;
-    let raw = Raw::connect(ours.address(false), Over::Noise).await;
-    for key in [&b"/pk/name"[..], b"/ipns/name", b"/other/name"] {
-        let record = [&[0x0a, key.len() as u8], key, &[0x12, 1, 9]].concat();
-        let mut put = raw.stream().await;
-        put.send(&message::put_value(key, &record)).await;
-        assert_eq!(put.end_within(SOON).await, End::Ended);
-    }
-    let mut get = raw.stream().await;
-    let body = ask(&mut get, MessageType::GetValue, b"/ipns/name").await;
-    assert!(Message::decode(&body).unwrap().record.is_none());
-    assert_eq!(closer(&body).iter().map(|(id, _)| *id).collect::<Vec<_>>(), [server.node.peer_id()]);
 }
