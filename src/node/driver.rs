@@ -41,8 +41,9 @@ const GOODBYE: Duration = Duration::from_millis(500);
 /// What the swarm task is asked to do.
 #[derive(Debug)]
 pub(crate) enum Command {
-    /// Connect to a peer at any of these addresses; to whoever is there if no peer is named.
-    Dial { peer: Option<PeerId>, addrs: Vec<Multiaddr>, reply: oneshot::Sender<Result<PeerId, RpcError>> },
+    /// Connect to a peer at any of these addresses; to whoever is there if no peer is named. A peer that is connected
+    /// is dialled only if `afresh`.
+    Dial { peer: Option<PeerId>, addrs: Vec<Multiaddr>, afresh: bool, reply: oneshot::Sender<Result<PeerId, RpcError>> },
 }
 
 /// A dial under way and who waits for it.
@@ -122,12 +123,12 @@ impl Driver {
         let _ = timeout(GOODBYE, goodbye).await;
     }
 
-    fn obey(&mut self, Command::Dial { peer, addrs, reply }: Command) {
+    fn obey(&mut self, Command::Dial { peer, addrs, afresh, reply }: Command) {
         if reply.is_closed() {
             return;
         }
         let opts = match peer {
-            Some(peer) if self.swarm.is_connected(&peer) => {
+            Some(peer) if !afresh && self.swarm.is_connected(&peer) => {
                 let _ = reply.send(Ok(peer));
                 return;
             }
@@ -140,7 +141,7 @@ impl Driver {
                 // A new port: with the listener's, two nodes that dial each other at once can meet in a TCP
                 // simultaneous open, where both are dialers and the handshake fails.
                 DialOpts::peer_id(peer)
-                    .condition(PeerCondition::Disconnected)
+                    .condition(if afresh { PeerCondition::Always } else { PeerCondition::Disconnected })
                     .addresses(addrs.clone())
                     .allocate_new_port()
                     .build()
