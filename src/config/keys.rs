@@ -13,7 +13,7 @@ pub(super) enum Kind {
 }
 
 /// Every setting. A test proves that it is complete.
-pub(super) const KEYS: [(&str, Kind); 40] = [
+pub(super) const KEYS: [(&str, Kind); 43] = [
     ("profile", Kind::Text),
     ("data_dir", Kind::Path),
     ("listen", Kind::List),
@@ -28,6 +28,9 @@ pub(super) const KEYS: [(&str, Kind); 40] = [
     ("records.max", Kind::Number),
     ("records.max_providers_per_key", Kind::Number),
     ("records.max_peers", Kind::Number),
+    ("values.ttl", Kind::Text),
+    ("values.max", Kind::Number),
+    ("values.max_bytes", Kind::Text),
     ("reprovide.interval", Kind::Text),
     ("reprovide.max_cids", Kind::Number),
     ("provide.addresses", Kind::List),
@@ -67,8 +70,18 @@ pub(super) fn variable(key: &str) -> String {
 }
 
 pub(super) fn suggestion(key: &str) -> String {
-    let sections =
-        ["records", "reprovide", "provide", "routing", "connections", "streams", "websocket", "control", "jobs"];
+    let sections = [
+        "records",
+        "values",
+        "reprovide",
+        "provide",
+        "routing",
+        "connections",
+        "streams",
+        "websocket",
+        "control",
+        "jobs",
+    ];
     let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
     let whole = nearest(key, KEYS.iter().map(|(known, _)| (*known).to_owned()).chain(sections.map(String::from)));
     // `ttl` at the top level is `records.ttl`.

@@ -44,9 +44,9 @@ type Reply = oneshot::Sender<Result<PeerId, RpcError>>;
 /// What the swarm task is asked to do.
 #[derive(Debug)]
 pub(crate) enum Command {
-    /// Connect to a peer at any of these addresses; to whoever is there if no peer is named. `anew`: even though it is
-    /// connected, to see whether it is there.
-    Dial { peer: Option<PeerId>, addrs: Vec<Multiaddr>, anew: bool, reply: Reply },
+    /// Connect to a peer at any of these addresses; to whoever is there if no peer is named. A peer that is connected
+    /// is dialled only if `afresh`.
+    Dial { peer: Option<PeerId>, addrs: Vec<Multiaddr>, afresh: bool, reply: Reply },
 }
 
 /// A dial under way and who waits for it.
@@ -127,25 +127,25 @@ impl Driver {
         let _ = timeout(GOODBYE, goodbye).await;
     }
 
-    fn obey(&mut self, Command::Dial { peer, addrs, anew, reply }: Command) {
+    fn obey(&mut self, Command::Dial { peer, addrs, afresh, reply }: Command) {
         if reply.is_closed() {
             return;
         }
         let opts = match peer {
-            Some(peer) if !anew && self.swarm.is_connected(&peer) => {
+            Some(peer) if !afresh && self.swarm.is_connected(&peer) => {
                 let _ = reply.send(Ok(peer));
                 return;
             }
             Some(peer) => {
                 let same = |dial: &&mut Dial| dial.peer == Some(peer) && addrs.iter().all(|a| dial.addrs.contains(a));
                 if let Some(dial) = self.dials.values_mut().find(same) {
-                    dial.replies.push((anew, reply));
+                    dial.replies.push((afresh, reply));
                     return;
                 }
                 // A new port: with the listener's, two nodes that dial each other at once can meet in a TCP
                 // simultaneous open, where both are dialers and the handshake fails.
                 DialOpts::peer_id(peer)
-                    .condition(if anew { PeerCondition::Always } else { PeerCondition::Disconnected })
+                    .condition(if afresh { PeerCondition::Always } else { PeerCondition::Disconnected })
                     .addresses(addrs.clone())
                     .allocate_new_port()
                     .build()
@@ -158,7 +158,7 @@ impl Driver {
         let id = opts.connection_id();
         match self.swarm.dial(opts) {
             Ok(()) => {
-                self.dials.insert(id, Dial { peer, addrs, replies: vec![(anew, reply)] });
+                self.dials.insert(id, Dial { peer, addrs, replies: vec![(afresh, reply)] });
             }
             Err(error) => {
                 let _ = reply.send(Err(self.explain(&error)));
@@ -231,7 +231,7 @@ impl Driver {
                 return true;
             }
             let replies = std::mem::take(&mut dial.replies).into_iter();
-            let (waiting, met): (Vec<_>, Vec<_>) = replies.partition(|(anew, _)| *anew && *dialled != id);
+            let (waiting, met): (Vec<_>, Vec<_>) = replies.partition(|(afresh, _)| *afresh && *dialled != id);
             for (_, reply) in met {
                 let _ = reply.send(Ok(peer));
             }

@@ -45,12 +45,12 @@ impl Shared {
                 Err(error) => return Err(error),
             }
         }
-        let (at, opener) = self.dial_anew(dht, peer).await?;
+        let (at, opener) = self.reach(dht, peer).await?;
         let stream = open_on(&opener, dht).await?.ok_or_else(closed)?;
         Ok((at, stream))
     }
 
-    async fn dial_anew(&self, dht: Dht, peer: &PeerInfo) -> Result<(Multiaddr, mpsc::Sender<Open>), RpcError> {
+    async fn reach(&self, dht: Dht, peer: &PeerInfo) -> Result<(Multiaddr, mpsc::Sender<Open>), RpcError> {
         let scope = self.config.profile.scope(dht);
         // Over the limit our own dial would be refused as if we were busy, and who takes up all places could not be checked.
         if self.connections.count(&peer.id) >= self.config.connections.max_per_peer as usize {
@@ -59,7 +59,7 @@ impl Shared {
             ));
         }
         let addrs = peer.addrs.iter().filter(|addr| scope.allows(addr)).cloned().collect();
-        self.command_dial(Some(peer.id), addrs, true).await?;
+        self.dial_afresh(peer.id, addrs).await?;
         self.connections.dialled(&peer.id, scope).ok_or_else(closed)
     }
 }
