@@ -15,5 +15,7 @@ mod ours;
 mod raw;
 #[path = "node/streams.rs"]
 mod streams;
+#[path = "support/stub_peer.rs"]
+mod stub_peer;
 #[path = "node/theirs.rs"]
 mod theirs;

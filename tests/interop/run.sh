@@ -11,7 +11,7 @@
 # all behind one bridge in a namespace that no route leaves. Kernel namespaces hold the processes and mounts too, so
 # nothing stays behind, however the tests end.
 #
-# Taken as they are if given: DHTSTORE_BIN, IPFS_BIN.
+# Taken as they are if given: DHTSTORE_BIN, IPFS_BIN, KAD_NODE_BIN (examples/kad_node.rs, the rust-libp2p nodes).
 set -eu
 cd "$(dirname "$0")"
 
@@ -24,10 +24,14 @@ if [ -z "${DHTSTORE_BIN:-}" ]; then
     nice cargo build --locked --manifest-path ../../Cargo.toml
     DHTSTORE_BIN=$PWD/../../target/debug/dhtstore
 fi
+if [ -z "${KAD_NODE_BIN:-}" ]; then
+    nice cargo build --locked --manifest-path ../../Cargo.toml --example kad_node
+    KAD_NODE_BIN=$PWD/../../target/debug/examples/kad_node
+fi
 if [ -z "${IPFS_BIN:-}" ]; then
     nice go build -p 2 -o "$dir/ipfs" github.com/ipfs/kubo/cmd/ipfs
     IPFS_BIN=$dir/ipfs
 fi
-export DHTSTORE_BIN IPFS_BIN
+export DHTSTORE_BIN IPFS_BIN KAD_NODE_BIN
 # -count=1: a cached result says nothing about new binaries.
 go test -count=1 -timeout 10m "$@" ./...
