@@ -22,7 +22,7 @@ type mixedMember interface {
 	peer() string
 	// Where it listens, without the peer id.
 	address() string
-	// Starts it and tells it of these nodes; false to errors. What it stored before is there again if it keeps records.
+	// Starts it and tells it of these nodes. Records that it stored before are there again if it is ours.
 	up(join []string) error
 	// SIGKILL.
 	down()

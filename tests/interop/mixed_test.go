@@ -48,7 +48,7 @@ func TestEveryCidIsFoundFromEveryKindOfNodeUnderChurn(t *testing.T) {
 		victims := n.killSome()
 		n.everyCidIsFound(fmt.Sprintf("round %d, %d nodes away", round, len(victims)))
 		n.start(victims)
-		n.announce("restarted", func(m mixedMember) bool { return slices.Contains(victims, m) && !n.keepsRecords(m) })
+		n.announce("restarted", func(m mixedMember) bool { return slices.Contains(victims, m) && !keepsRecords(m) })
 		n.everyCidIsFound(fmt.Sprintf("round %d, all back", round))
 		n.announce("all", func(mixedMember) bool { return true })
 	}
@@ -71,7 +71,7 @@ func TestWhatOthersAnnouncedOutlivesTheRestartOfTheWholeNetworkOnOurDisks(t *tes
 	for _, m := range n.members {
 		m.down()
 	}
-	n.running = nil
+	n.kills, n.running = len(n.members), nil
 	n.start(n.members)
 	n.everyCidIsFound("after the restart of all")
 	n.report(begun)
@@ -98,6 +98,7 @@ type mixedNetwork struct {
 	// In the order in which they were made.
 	cids  []string
 	kills int
+	kinds []string
 	// By kind: how its look-ups went.
 	finds map[string]*mixedFinds
 }
@@ -136,8 +137,11 @@ func newMixedNetwork(t *testing.T, cids int) *mixedNetwork {
 	for range mixedOfEach {
 		n.members = append(n.members, newMixedLibrary(t, "rust-libp2p", kadNodeBin, n.random))
 	}
-	for _, m := range n.members {
-		n.finds[m.kind()] = &mixedFinds{}
+	for i := range n.members {
+		if i%mixedOfEach == 0 {
+			n.kinds = append(n.kinds, n.members[i].kind())
+			n.finds[n.members[i].kind()] = &mixedFinds{}
+		}
 	}
 	begun := time.Now()
 	n.start(n.members)
@@ -158,7 +162,7 @@ func (n *mixedNetwork) own(number int, owner mixedMember) {
 	n.owners[made.String()] = owner
 }
 
-func (n *mixedNetwork) keepsRecords(m mixedMember) bool {
+func keepsRecords(m mixedMember) bool {
 	_, ours := m.(*mixedOurs)
 	return ours
 }
@@ -195,7 +199,7 @@ func (n *mixedNetwork) start(members []mixedMember) {
 
 // Kills a random third of each kind.
 func (n *mixedNetwork) killSome() (victims []mixedMember) {
-	for kind := range 3 {
+	for kind := range n.kinds {
 		for _, i := range n.random.Perm(mixedOfEach)[:mixedKilled] {
 			victims = append(victims, n.members[kind*mixedOfEach+i])
 		}
@@ -233,7 +237,7 @@ func (n *mixedNetwork) everyCidIsFound(when string) {
 	begun := time.Now()
 	var jobs []func() error
 	for _, key := range n.cids {
-		for kind := range n.finds {
+		for _, kind := range n.kinds {
 			var finders []mixedMember
 			for _, m := range n.running {
 				if m.kind() == kind && m != n.owners[key] {
@@ -317,7 +321,8 @@ func (n *mixedNetwork) allOf(jobs []func() error) {
 
 func (n *mixedNetwork) report(begun time.Time) {
 	n.t.Logf("%v, %d nodes killed", time.Since(begun).Round(time.Second), n.kills)
-	for kind, finds := range n.finds {
+	for _, kind := range n.kinds {
+		finds := n.finds[kind]
 		slices.SortFunc(finds.took, cmp.Compare)
 		at := func(percent int) time.Duration {
 			return finds.took[(len(finds.took)-1)*percent/100].Round(time.Millisecond)
