@@ -1,24 +1,24 @@
-//! The protobuf wire format, as far as the messages use it.
+//! The protobuf wire format, as far as messages and IPNS records use it.
 
 use super::DecodeError;
 
 /// A field's value, undecoded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Value<'a> {
+pub(in crate::kad) enum Value<'a> {
     Varint(u64),
-    /// A 32- or 64-bit number: no message has such a field, so that only its size matters.
+    /// A 32- or 64-bit number: nothing here has such a field, so that only its size matters.
     Fixed,
     Bytes(&'a [u8]),
 }
 
 /// The fields of a message in the order of the bytes. Ends at the first error.
 #[derive(Clone, Debug)]
-pub(super) struct Fields<'a> {
+pub(in crate::kad) struct Fields<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Fields<'a> {
-    pub(super) fn new(body: &'a [u8]) -> Self {
+    pub(in crate::kad) fn new(body: &'a [u8]) -> Self {
         Self { rest: body }
     }
 
