@@ -25,6 +25,8 @@ pub struct Behaviour {
 
 type Kad = kad::Behaviour<MemoryStore>;
 
+type Enough = Box<dyn Fn(&QueryResult) -> bool + Send>;
+
 /// What a query came to.
 pub struct Outcome {
     pub results: Vec<QueryResult>,
@@ -35,12 +37,14 @@ pub struct Outcome {
 struct Query {
     start: Box<dyn FnOnce(&mut Kad) -> QueryId + Send>,
     /// Looks at each result: is that enough?
-    enough: Box<dyn Fn(&QueryResult) -> bool + Send>,
+    enough: Enough,
     done: oneshot::Sender<Outcome>,
 }
 
+type Order = Box<dyn FnOnce(&mut Swarm<Behaviour>) + Send>;
+
 enum Command {
-    Do(Box<dyn FnOnce(&mut Swarm<Behaviour>) + Send>),
+    Do(Order),
     Query(Query),
 }
 
@@ -197,7 +201,7 @@ pub fn named_providers(result: &QueryResult) -> Vec<PeerId> {
 struct Running {
     id: QueryId,
     results: Vec<QueryResult>,
-    enough: Box<dyn Fn(&QueryResult) -> bool + Send>,
+    enough: Enough,
     done: oneshot::Sender<Outcome>,
 }
 
