@@ -17,6 +17,8 @@ mod ours;
 mod raw;
 #[path = "node/streams.rs"]
 mod streams;
+#[path = "support/stub_peer.rs"]
+mod stub_peer;
 #[path = "node/theirs.rs"]
 mod theirs;
 #[path = "node/values.rs"]

@@ -22,6 +22,7 @@ async fn lkp_1_prv_9_we_join_a_network_of_libp2p_kad_find_the_closest_announce_a
     let servers = network(24).await;
     let ours = Ours::joining(&[servers[0].info.clone()]).await;
     eventually("we know half of them", || ours.table_len() >= 12).await;
+    theirs::settled(&servers).await;
 
     let target = multihash(1);
     let expected = closest_of(servers.iter().map(|s| &s.info), &target, 20);

@@ -1,33 +1,21 @@
 //! Nodes that are not ours: `libp2p-kad` servers and clients, and a mute one that advertises the DHT, takes its
 //! streams and never answers.
 
+use crate::stub_peer;
 use dhtstore::kad::PeerInfo;
 use futures::{StreamExt, future::join_all};
 use libp2p::{
-    Multiaddr, PeerId, Stream, StreamProtocol, Swarm, SwarmBuilder, Transport,
-    core::upgrade::{DeniedUpgrade, InboundUpgrade, UpgradeInfo, Version},
-    core::{
-        Endpoint,
-        transport::{ListenerId, PortUse},
-    },
+    Multiaddr, PeerId, StreamProtocol, Swarm, SwarmBuilder, Transport,
+    core::{transport::ListenerId, upgrade::Version},
     identify,
     identity::Keypair,
     noise, ping,
-    swarm::{
-        ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, FromSwarm, NetworkBehaviour,
-        SubstreamProtocol, SwarmEvent, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
-        handler::{ConnectionEvent, FullyNegotiatedInbound},
-    },
+    swarm::{NetworkBehaviour, SwarmEvent},
     tcp, tls, yamux,
 };
 use libp2p_kad::{self as kad, store::MemoryStore};
 use libp2p_websocket as websocket;
-use std::{
-    convert::Infallible,
-    future::{Ready, ready},
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 pub const KAD: StreamProtocol = StreamProtocol::new("/ipfs/kad/1.0.0");
@@ -332,117 +320,12 @@ pub async fn settled(servers: &[Theirs]) {
 
 /// Starts a node that advertises the DHT, takes its streams and never answers.
 pub async fn mute() -> PeerInfo {
-    advertiser(Mute { holds: true }).await
+    stub_peer::start(Keypair::generate_ed25519(), stub_peer::mute()).await
 }
 
 /// Starts a node that advertises the DHT and ends its streams at once.
 pub async fn refusing() -> PeerInfo {
-    advertiser(Mute { holds: false }).await
-}
-
-async fn advertiser(mute: Mute) -> PeerInfo {
-    let keypair = Keypair::generate_ed25519();
-    let identify = identify::Config::new("ipfs/0.1.0".to_owned(), keypair.public());
-    let behaviour = MuteBehaviour { mute, identify: identify::Behaviour::new(identify) };
-    let mut swarm = swarm(keypair, Over::Noise, behaviour);
-    let (_, info) = listen(&mut swarm, Over::Noise.listens()).await;
-    tokio::spawn(async move {
-        loop {
-            swarm.select_next_some().await;
-        }
-    });
-    info
-}
-
-#[derive(NetworkBehaviour)]
-struct MuteBehaviour {
-    mute: Mute,
-    identify: identify::Behaviour,
-}
-
-#[derive(Clone, Copy)]
-struct Mute {
-    holds: bool,
-}
-
-struct MuteHandler {
-    mute: Mute,
-    held: Vec<Stream>,
-}
-
-impl UpgradeInfo for Mute {
-    type Info = StreamProtocol;
-    type InfoIter = [StreamProtocol; 1];
-    fn protocol_info(&self) -> Self::InfoIter {
-        [KAD]
-    }
-}
-
-impl InboundUpgrade<Stream> for Mute {
-    type Output = Stream;
-    type Error = Infallible;
-    type Future = Ready<Result<Stream, Infallible>>;
-    fn upgrade_inbound(self, stream: Stream, _: StreamProtocol) -> Self::Future {
-        ready(Ok(stream))
-    }
-}
-
-impl ConnectionHandler for MuteHandler {
-    type FromBehaviour = Infallible;
-    type ToBehaviour = Infallible;
-    type InboundProtocol = Mute;
-    type OutboundProtocol = DeniedUpgrade;
-    type InboundOpenInfo = ();
-    type OutboundOpenInfo = ();
-
-    fn listen_protocol(&self) -> SubstreamProtocol<Mute, ()> {
-        SubstreamProtocol::new(self.mute, ())
-    }
-    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ConnectionHandlerEvent<DeniedUpgrade, (), Infallible>> {
-        Poll::Pending
-    }
-    fn on_behaviour_event(&mut self, event: Infallible) {
-        match event {}
-    }
-    fn on_connection_event(&mut self, event: ConnectionEvent<'_, Mute, DeniedUpgrade, (), ()>) {
-        if let ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol, .. }) = event
-            && self.mute.holds
-        {
-            self.held.push(protocol);
-        }
-    }
-}
-
-impl NetworkBehaviour for Mute {
-    type ConnectionHandler = MuteHandler;
-    type ToSwarm = Infallible;
-
-    fn handle_established_inbound_connection(
-        &mut self,
-        _: ConnectionId,
-        _: PeerId,
-        _: &Multiaddr,
-        _: &Multiaddr,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(MuteHandler { mute: *self, held: Vec::new() })
-    }
-    fn handle_established_outbound_connection(
-        &mut self,
-        _: ConnectionId,
-        _: PeerId,
-        _: &Multiaddr,
-        _: Endpoint,
-        _: PortUse,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(MuteHandler { mute: *self, held: Vec::new() })
-    }
-    fn on_swarm_event(&mut self, _: FromSwarm<'_>) {}
-    fn on_connection_handler_event(&mut self, _: PeerId, _: ConnectionId, event: THandlerOutEvent<Self>) {
-        match event {}
-    }
-    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Infallible, THandlerInEvent<Self>>> {
-        Poll::Pending
-    }
+    stub_peer::start(Keypair::generate_ed25519(), stub_peer::refusing()).await
 }
 
 /// What a node that speaks identify and ping only learns of the one at `addr`: what it says, and that it answers pings.
