@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     clock::UnixTime,
+    kad::mode::Mode,
     control::protocol::{Request, Stat},
     schedule::JobStatus,
 };
@@ -63,6 +64,8 @@ fn text(stat: &Stat) -> String {
     };
     line("Peer id", stat.peer.clone());
     line("Profile", stat.profile.clone());
+    let mode = if stat.mode == Mode::Server { "server" } else { "client" };
+    line("Mode", format!("{mode}: {}", stat.mode_why));
     line("Up", format!("{}, version {}", human_duration(Duration::from_secs(stat.uptime_s)), stat.version));
     for address in &stat.listening {
         line("Listening", address.clone());

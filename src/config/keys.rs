@@ -8,12 +8,13 @@ pub(super) const ENV_PREFIX: &str = "DHTSTORE_";
 pub(super) enum Kind {
     Text,
     Number,
+    Switch,
     List,
     Path,
 }
 
 /// Every setting. A test proves that it is complete.
-pub(super) const KEYS: [(&str, Kind); 36] = [
+pub(super) const KEYS: [(&str, Kind); 46] = [
     ("profile", Kind::Text),
     ("data_dir", Kind::Path),
     ("listen", Kind::List),
@@ -22,6 +23,7 @@ pub(super) const KEYS: [(&str, Kind); 36] = [
     ("no_announce", Kind::List),
     ("swarm_key", Kind::Path),
     ("bootstrap", Kind::List),
+    ("mode", Kind::Text),
     ("records.ttl", Kind::Text),
     ("records.address_ttl", Kind::Text),
     ("records.clock_grace", Kind::Text),
@@ -40,6 +42,15 @@ pub(super) const KEYS: [(&str, Kind); 36] = [
     ("streams.idle", Kind::Text),
     ("streams.message_timeout", Kind::Text),
     ("streams.read_budget", Kind::Text),
+    ("autonat.enabled", Kind::Switch),
+    ("autonat.max_dials", Kind::Number),
+    ("autonat.max_dials_per_peer", Kind::Number),
+    ("relay.enabled", Kind::Switch),
+    ("relay.max_reservations", Kind::Number),
+    ("relay.max_circuits", Kind::Number),
+    ("relay.reservation_ttl", Kind::Text),
+    ("relay.connection_duration_limit", Kind::Text),
+    ("relay.connection_data_limit", Kind::Text),
     ("control.socket", Kind::Path),
     ("jobs.gc.cron", Kind::Text),
     ("jobs.gc.interval", Kind::Text),
@@ -63,7 +74,7 @@ pub(super) fn variable(key: &str) -> String {
 }
 
 pub(super) fn suggestion(key: &str) -> String {
-    let sections = ["records", "reprovide", "provide", "connections", "streams", "control", "jobs"];
+    let sections = ["records", "reprovide", "provide", "connections", "streams", "autonat", "relay", "control", "jobs"];
     let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
     let whole = nearest(key, KEYS.iter().map(|(known, _)| (*known).to_owned()).chain(sections.map(String::from)));
     // `ttl` at the top level is `records.ttl`.

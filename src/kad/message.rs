@@ -12,7 +12,7 @@
 //! Stricter than protobuf in three things that no implementation sends: groups are refused, a second `record` is
 //! refused (protobuf would merge the two, which borrowed bytes cannot), an unknown message type is refused.
 
-mod wire;
+pub(crate) mod wire;
 mod writer;
 
 pub use writer::{EncodedPeer, MAX_ADDRESS_BYTES, MIN_PROVIDER_BYTES, add_provider, answer, put_value, request};

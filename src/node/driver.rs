@@ -43,6 +43,8 @@ const GOODBYE: Duration = Duration::from_millis(500);
 pub(crate) enum Command {
     /// Connect to a peer at any of these addresses; to whoever is there if no peer is named.
     Dial { peer: Option<PeerId>, addrs: Vec<Multiaddr>, reply: oneshot::Sender<Result<PeerId, RpcError>> },
+    /// What is announced of us is another set of addresses.
+    Announce,
 }
 
 /// A dial under way and who waits for it.
@@ -122,7 +124,19 @@ impl Driver {
         let _ = timeout(GOODBYE, goodbye).await;
     }
 
-    fn obey(&mut self, Command::Dial { peer, addrs, reply }: Command) {
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Dial { peer, addrs, reply } => self.dial(peer, addrs, reply),
+            Command::Announce => {
+                self.announce();
+                // Identify itself pushes listen addresses and protocols only.
+                let peers: Vec<PeerId> = self.swarm.connected_peers().copied().collect();
+                self.swarm.behaviour_mut().identify.push(peers);
+            }
+        }
+    }
+
+    fn dial(&mut self, peer: Option<PeerId>, addrs: Vec<Multiaddr>, reply: oneshot::Sender<Result<PeerId, RpcError>>) {
         if reply.is_closed() {
             return;
         }
@@ -219,7 +233,7 @@ impl Driver {
         let address = endpoint.get_remote_address().clone();
         debug!(%peer, %address, inbound = endpoint.is_listener(), "connected");
         let since = self.shared.clock.monotonic();
-        let connection = Connection { id, address, inbound: endpoint.is_listener(), since };
+        let connection = Connection { id, address, inbound: endpoint.is_listener(), since, observed: None };
         self.shared.book.connected(peer, connection);
         let met: Vec<ConnectionId> = self
             .dials
@@ -237,7 +251,9 @@ impl Driver {
     fn identify(&mut self, event: identify::Event) {
         match event {
             identify::Event::Received { connection_id, peer_id, info } => {
+                self.shared.book.observed(&peer_id, connection_id, info.observed_addr.clone());
                 self.shared.identified(peer_id, connection_id, info);
+                self.shared.nat.wake.notify_one();
             }
             identify::Event::Error { peer_id, error, .. } => debug!(peer = %peer_id, %error, "identify"),
             identify::Event::Sent { .. } | identify::Event::Pushed { .. } => {}
