@@ -8,8 +8,8 @@ use super::{
 };
 use crate::{
     clock::UnixTime,
-    kad::mode::Mode,
     control::protocol::{Request, Stat},
+    kad::mode::Mode,
     schedule::JobStatus,
 };
 use serde::Serialize;

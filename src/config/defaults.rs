@@ -155,11 +155,7 @@ impl Config {
                 message_timeout: MESSAGE_TIMEOUT,
                 read_budget: READ_BUDGET,
             },
-            autonat: Autonat {
-                enabled: true,
-                max_dials: AUTONAT_DIALS,
-                max_dials_per_peer: AUTONAT_DIALS_PER_PEER,
-            },
+            autonat: Autonat { enabled: true, max_dials: AUTONAT_DIALS, max_dials_per_peer: AUTONAT_DIALS_PER_PEER },
             relay: Relay {
                 enabled: false,
                 max_reservations: RELAY_RESERVATIONS,

@@ -175,7 +175,12 @@ mod tests {
 
     fn after(votes: &[(u8, bool)]) -> Reach {
         let mut reachability = Reachability::default();
-        votes.iter().enumerate().map(|(at, (group, yes))| reachability.vote(*group, *yes, MINUTE * at as u32)).last().unwrap()
+        votes
+            .iter()
+            .enumerate()
+            .map(|(at, (group, yes))| reachability.vote(*group, *yes, MINUTE * at as u32))
+            .last()
+            .unwrap()
     }
 
     #[test]

@@ -42,7 +42,12 @@ pub(crate) fn is_loopback(addr: &Multiaddr) -> bool {
 
 impl Addresses {
     pub(crate) fn new(config: &Config) -> Self {
-        Self { config: config.clone(), listeners: Mutex::default(), confirmed: ArcSwap::default(), announced: ArcSwap::default() }
+        Self {
+            config: config.clone(),
+            listeners: Mutex::default(),
+            confirmed: ArcSwap::default(),
+            announced: ArcSwap::default(),
+        }
     }
 
     /// A listener has an address more.

@@ -230,7 +230,8 @@ impl Shared {
         match decision.mode {
             Mode::Client => {
                 warn!(
-                    could, could_not,
+                    could,
+                    could_not,
                     "client mode: other peers cannot dial this node, so it serves the public DHT no longer; forward its \
                      port (4001 unless set otherwise, TCP and UDP) to this machine and open it in the firewall, or name \
                      the address where it is reached in `announce`"

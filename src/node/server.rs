@@ -122,7 +122,18 @@ impl Session {
         let reader = FrameReader::new(budget, MAX_REQUEST);
         let answers_lease = budget.lease();
         let mode = shared.mode.subscribe();
-        Self { peer, dht, stream, reader, answers: Vec::new(), answers_lease, unflushed: false, heard: None, mode, shared }
+        Self {
+            peer,
+            dht,
+            stream,
+            reader,
+            answers: Vec::new(),
+            answers_lease,
+            unflushed: false,
+            heard: None,
+            mode,
+            shared,
+        }
     }
 
     async fn run(&mut self) -> Result<(), StreamError> {

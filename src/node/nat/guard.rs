@@ -261,3 +261,47 @@ impl<S: Server> NetworkBehaviour for Guard<S> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        clock::ManualClock,
+        config::{Config, Profile},
+    };
+
+    fn guard(profile: Profile, clock: Arc<dyn Clock>) -> Guard<autonat::v2::server::Behaviour> {
+        let limits = config::Autonat { max_dials: 3, max_dials_per_peer: 2, ..Config::defaults(profile).autonat };
+        v2(profile.scope(crate::kad::Dht::Wan), &limits, clock, Arc::default())
+    }
+
+    #[test]
+    fn mode_1_dials_for_others_are_limited_for_each_and_for_all() {
+        let clock = ManualClock::at(crate::clock::UnixTime(0));
+        let mut guard = guard(Profile::Private, clock.clone());
+        let (a, b) = (PeerId::random(), PeerId::random());
+        assert_eq!([a, a, a, b, b].map(|peer| guard.may_dial(peer)), [true, true, false, true, false]);
+        clock.advance(PERIOD);
+        assert!(guard.may_dial(a));
+    }
+
+    #[test]
+    fn mode_1_for_strangers_public_addresses_are_dialled_and_no_names() {
+        let peer = PeerId::random();
+        let allowed = |profile, addr: &str| {
+            guard(profile, ManualClock::at(crate::clock::UnixTime(0))).allows(Some(peer), &addr.parse().unwrap())
+        };
+        for (addr, amino, private) in [
+            ("/ip4/8.8.8.8/tcp/4001", true, true),
+            ("/ip4/10.0.0.1/tcp/4001", false, true),
+            ("/ip4/127.0.0.1/tcp/4001", false, false),
+            ("/ip6/::1/tcp/4001", false, false),
+            ("/ip4/0.0.0.0/tcp/4001", false, false),
+            ("/dns4/localhost/tcp/4001", false, false),
+            ("/dns4/example.org/tcp/4001", false, false),
+        ] {
+            assert_eq!(allowed(Profile::Amino, addr), amino, "{addr}");
+            assert_eq!(allowed(Profile::Private, addr), private, "{addr}");
+        }
+    }
+}

@@ -48,7 +48,9 @@ impl Observed {
         let mut found: BTreeSet<Multiaddr> = listeners.iter().filter(|addr| counts(addr)).cloned().collect();
         for ip in self.ips() {
             let family = listeners.iter().filter(|addr| ip_of(addr).is_some_and(|own| own.is_ipv4() == ip.is_ipv4()));
-            found.extend(family.filter_map(|addr| addr.replace(0, |_| Some(Protocol::from(ip)))).filter(|addr| counts(addr)));
+            found.extend(
+                family.filter_map(|addr| addr.replace(0, |_| Some(Protocol::from(ip)))).filter(|addr| counts(addr)),
+            );
         }
         found.into_iter().take(MAX_CANDIDATES).collect()
     }
@@ -68,7 +70,8 @@ mod tests {
         let mut observed = Observed::default();
         let listeners = addrs(&["/ip4/10.0.0.5/tcp/4001", "/ip4/10.0.0.5/udp/4001/quic-v1", "/ip6/fd00::5/tcp/4001"]);
         let group = |text: &str| ip_group(&text.parse().unwrap()).unwrap();
-        let candidates = |observed: &Observed| observed.candidates(&listeners, |addr| AddressScope::Public.allows(addr));
+        let candidates =
+            |observed: &Observed| observed.candidates(&listeners, |addr| AddressScope::Public.allows(addr));
         let seen: Multiaddr = "/ip4/8.8.8.8/tcp/51234".parse().unwrap();
         observed.note(group("/ip4/1.2.0.1/tcp/1"), &seen, Duration::ZERO);
         observed.note(group("/ip4/1.2.0.2/tcp/1"), &seen, Duration::ZERO);
