@@ -9,7 +9,6 @@ use super::{
 use crate::{
     clock::UnixTime,
     control::protocol::{Request, Stat},
-    kad::mode::Mode,
     schedule::JobStatus,
 };
 use serde::Serialize;
@@ -64,8 +63,7 @@ fn text(stat: &Stat) -> String {
     };
     line("Peer id", stat.peer.clone());
     line("Profile", stat.profile.clone());
-    let mode = if stat.mode == Mode::Server { "server" } else { "client" };
-    line("Mode", format!("{mode}: {}", stat.mode_why));
+    line("Mode", format!("{}: {}", stat.mode.name(), stat.mode_why));
     line("Up", format!("{}, version {}", human_duration(Duration::from_secs(stat.uptime_s)), stat.version));
     for address in &stat.listening {
         line("Listening", address.clone());

@@ -106,6 +106,16 @@ pub enum Mode {
     Client,
 }
 
+impl Mode {
+    /// As `stat` shows it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Mode::Server => "server",
+            Mode::Client => "client",
+        }
+    }
+}
+
 /// Why a node is what it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Why {

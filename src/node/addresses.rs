@@ -164,6 +164,7 @@ mod tests {
         assert!(one.confirm(Vec::new()));
         assert_eq!(announced(&one, &[]), ["/ip4/10.0.0.1/tcp/1"]);
         let named = addresses(&["/ip4/203.0.113.1/tcp/4001"], &[], &[]);
+        named.listening(addr("/ip4/10.0.0.1/tcp/1"));
         assert!(!named.confirm(vec![addr("/ip4/8.8.8.8/tcp/1")]));
     }
 
