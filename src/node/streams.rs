@@ -154,8 +154,8 @@ impl Behaviour {
         self.fresh.insert(id, opener);
         let limits = (Arc::new(Semaphore::new(self.max_per_connection)), self.inbound.clone());
         let (counters, connections) = (self.counters.clone(), self.connections.clone());
-        let mode = self.mode.clone();
-        Handler::new(peer, self.acceptor.clone(), limits, requests, counters, connections, mode, self.dial_back)
+        let listens = (self.mode.clone(), self.dial_back);
+        Handler::new(peer, self.acceptor.clone(), limits, requests, counters, connections, listens)
     }
 }
 

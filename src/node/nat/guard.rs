@@ -5,19 +5,21 @@
 
 use crate::{
     clock::Clock,
-    config,
+    config::{self, Config},
     kad::scope::{AddressScope, Reach, reach},
     node::{
         addresses::{ip_of, is_loopback},
         counters::{Counter, Counters},
     },
 };
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use libp2p::{
     Multiaddr, PeerId, autonat,
     core::{Endpoint, transport::PortUse},
+    multiaddr::Protocol,
     swarm::{
-        ConnectionDenied, ConnectionId, DialError, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent,
-        THandlerOutEvent, ToSwarm, dial_opts::DialOpts,
+        ConnectionDenied, ConnectionId, DialError, DialFailure, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent,
+        THandlerOutEvent, ToSwarm,
     },
 };
 use std::{
@@ -39,8 +41,15 @@ const V1_ADDRESSES: usize = 8;
 /// libp2p has v1's client and server in one: this delay is what keeps its client from ever asking. Ours is in [`super`].
 const NEVER: Duration = Duration::from_secs(100 * 365 * 86_400);
 
+/// v2 ends a request after 10 s, which is how long a dial into the void takes: it has to be told before. A handshake
+/// takes three round trips.
+const V2_DIAL: Duration = Duration::from_secs(6);
+
 /// A server of one version of the protocol.
 pub(crate) trait Server: NetworkBehaviour {
+    /// A dial that takes longer has failed, if there is such a limit.
+    const DIAL: Option<Duration>;
+
     /// Whether a connection asks for a dial, as far as that goes by events.
     fn asks_for_dial(event: &THandlerOutEvent<Self>) -> bool;
 
@@ -49,6 +58,8 @@ pub(crate) trait Server: NetworkBehaviour {
 }
 
 impl Server for autonat::v1::Behaviour {
+    const DIAL: Option<Duration> = None;
+
     /// Limited by its own configuration.
     fn asks_for_dial(_: &THandlerOutEvent<Self>) -> bool {
         false
@@ -59,6 +70,8 @@ impl Server for autonat::v1::Behaviour {
 }
 
 impl Server for autonat::v2::server::Behaviour {
+    const DIAL: Option<Duration> = Some(V2_DIAL);
+
     fn asks_for_dial(event: &THandlerOutEvent<Self>) -> bool {
         event.as_ref().right().is_some_and(|of_inbound| of_inbound.is_left())
     }
@@ -87,6 +100,8 @@ pub(crate) struct Guard<S> {
     recent: VecDeque<(PeerId, Duration)>,
     /// Dials under way.
     dialling: HashSet<ConnectionId>,
+    /// One for each dial of the last [`Server::DIAL`].
+    too_late: FuturesUnordered<BoxFuture<'static, (ConnectionId, Option<PeerId>)>>,
     /// Connections of peers on this machine: they, and nobody else, may have loopback dialled.
     local: HashMap<PeerId, HashSet<ConnectionId>>,
 }
@@ -130,8 +145,17 @@ impl<S: Server> Guard<S> {
         clock: Arc<dyn Clock>,
         counters: Arc<Counters>,
     ) -> Self {
-        let (recent, dialling, local) = (VecDeque::new(), HashSet::new(), HashMap::new());
-        Self { inner, scope, limits: limits.clone(), clock, counters, recent, dialling, local }
+        Self {
+            inner,
+            scope,
+            limits: limits.clone(),
+            clock,
+            counters,
+            recent: VecDeque::new(),
+            dialling: HashSet::new(),
+            too_late: FuturesUnordered::new(),
+            local: HashMap::new(),
+        }
     }
 
     /// Whether a dial for `peer` is within the limits; it counts then.
@@ -185,10 +209,13 @@ impl<S: Server> NetworkBehaviour for Guard<S> {
         addrs: &[Multiaddr],
         role: Endpoint,
     ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
-        if self.dialling.contains(&id)
-            && let Some(addr) = addrs.iter().find(|addr| !self.allows(peer, addr))
-        {
-            return Err(ConnectionDenied::new(Refused(addr.clone())));
+        if self.dialling.contains(&id) {
+            let forbidden = addrs.iter().find(|addr| !self.allows(peer, addr));
+            // Of what we have no transport for we can say nothing; beside others it does no harm.
+            let hopeless = || addrs.first().filter(|_| !addrs.iter().any(has_transport));
+            if let Some(addr) = forbidden.or_else(hopeless) {
+                return Err(ConnectionDenied::new(Refused(addr.clone())));
+            }
         }
         self.inner.handle_pending_outbound_connection(id, peer, addrs, role)
     }
@@ -248,27 +275,47 @@ impl<S: Server> NetworkBehaviour for Guard<S> {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
         loop {
-            return match self.inner.poll(cx) {
+            match self.inner.poll(cx) {
                 Poll::Ready(ToSwarm::Dial { opts }) => {
-                    self.dialling.insert(DialOpts::connection_id(&opts));
+                    let (id, peer) = (opts.connection_id(), opts.get_peer_id());
+                    self.dialling.insert(id);
                     self.counters.add(Counter::DialBacks);
-                    Poll::Ready(ToSwarm::Dial { opts })
+                    if let Some(patience) = S::DIAL {
+                        self.too_late.push(tokio::time::sleep(patience).map(move |()| (id, peer)).boxed());
+                    }
+                    return Poll::Ready(ToSwarm::Dial { opts });
                 }
                 // What we announce is for us to say.
-                Poll::Ready(ToSwarm::ExternalAddrConfirmed(_)) => continue,
-                other => other,
-            };
+                Poll::Ready(ToSwarm::ExternalAddrConfirmed(_)) => {}
+                Poll::Ready(other) => return Poll::Ready(other),
+                Poll::Pending => match self.too_late.poll_next_unpin(cx) {
+                    Poll::Ready(Some((connection_id, peer_id))) => {
+                        if self.dialling.remove(&connection_id) {
+                            let error = &DialError::Aborted;
+                            let failure = DialFailure { peer_id, error, connection_id };
+                            self.inner.on_swarm_event(FromSwarm::DialFailure(failure));
+                        }
+                    }
+                    Poll::Ready(None) | Poll::Pending => return Poll::Pending,
+                },
+            }
         }
     }
+}
+
+/// Whether this node can dial such an address at all.
+fn has_transport(addr: &Multiaddr) -> bool {
+    let mut addr = addr.clone();
+    if matches!(addr.iter().last(), Some(Protocol::P2p(_))) {
+        addr.pop();
+    }
+    Config::can_listen(&addr)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        clock::ManualClock,
-        config::{Config, Profile},
-    };
+    use crate::{clock::ManualClock, config::Profile};
 
     fn guard(profile: Profile, clock: Arc<dyn Clock>) -> Guard<autonat::v2::server::Behaviour> {
         let limits = config::Autonat { max_dials: 3, max_dials_per_peer: 2, ..Config::defaults(profile).autonat };
@@ -283,6 +330,20 @@ mod tests {
         assert_eq!([a, a, a, b, b].map(|peer| guard.may_dial(peer)), [true, true, false, true, false]);
         clock.advance(PERIOD);
         assert!(guard.may_dial(a));
+    }
+
+    #[test]
+    fn mode_1_of_transports_that_we_do_not_have_nothing_is_said() {
+        let hash = "uEiARLzFoCGX0JwounmoSNsA7JbKzd9E44C_lz2xicoMJWw";
+        let peer = PeerId::random();
+        for (addr, has) in [
+            (format!("/ip4/8.8.8.8/tcp/4001/p2p/{peer}"), true),
+            ("/ip4/8.8.8.8/udp/4001/quic-v1".to_owned(), true),
+            ("/ip4/8.8.8.8/udp/4001/webrtc-direct".to_owned(), false),
+            (format!("/ip4/8.8.8.8/udp/4001/quic-v1/webtransport/certhash/{hash}"), false),
+        ] {
+            assert_eq!(has_transport(&addr.parse().unwrap()), has, "{addr}");
+        }
     }
 
     #[test]

@@ -87,8 +87,7 @@ impl Handler {
         requests: mpsc::Receiver<Open>,
         counters: Arc<Counters>,
         connections: Connections,
-        mut mode: watch::Receiver<Decision>,
-        dial_back: bool,
+        (mut mode, dial_back): (watch::Receiver<Decision>, bool),
     ) -> Self {
         let listens = Listens { decision: *mode.borrow_and_update(), dial_back };
         let mode = ReusableBoxFuture::new(changed(mode));
