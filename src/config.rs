@@ -63,7 +63,7 @@ pub struct Config {
     pub profile: Profile,
     /// Where identity, databases and control socket are. Absolute once loaded.
     pub data_dir: PathBuf,
-    /// Addresses to listen on: IP and TCP, or IP and UDP with QUIC v1. At least one.
+    /// Addresses to listen on: IP and TCP, IP and UDP with QUIC v1, or WebSockets (`/ws`, `/tls/ws`). At least one.
     #[serde(with = "text::addresses")]
     pub listen: Vec<Multiaddr>,
     /// If not empty: announced in place of the listen addresses.
@@ -98,6 +98,8 @@ pub struct Config {
     pub autonat: Autonat,
     /// Letting others be reached through this node.
     pub relay: Relay,
+    /// Certificates of secure WebSockets.
+    pub websocket: Websocket,
     /// The local control socket.
     pub control: Control,
     /// Scheduled jobs.
@@ -213,6 +215,21 @@ pub struct Relay {
     pub connection_data_limit: usize,
 }
 
+/// `[websocket]`: certificates of secure WebSockets (NET-5), PEM files. They are read again when they change.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Websocket {
+    /// The node's certificate, first, and its chain. Listen addresses with `/tls/ws` need it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<PathBuf>,
+    /// Its private key: PKCS#8, PKCS#1 or SEC1, without a password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<PathBuf>,
+    /// Authorities of a private network that are trusted when dialling, beside the public ones (Mozilla's list).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<PathBuf>,
+}
+
 /// `[control]`: the local socket that commands talk to.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -310,14 +327,17 @@ impl Config {
         }
     }
 
-    /// Whether we have a transport for this listen address: IP and TCP, or IP and UDP with QUIC v1.
+    /// Whether we have a transport for this listen address: IP and TCP, IP and UDP with QUIC v1, or WebSockets over TCP
+    /// (`/ws`, `/tls/ws`, `/wss`).
     pub fn can_listen(addr: &Multiaddr) -> bool {
         let parts: Vec<_> = addr.iter().collect();
-        matches!(
-            parts.as_slice(),
-            [Protocol::Ip4(_) | Protocol::Ip6(_), Protocol::Tcp(_)]
-                | [Protocol::Ip4(_) | Protocol::Ip6(_), Protocol::Udp(_), Protocol::QuicV1]
-        )
+        let [Protocol::Ip4(_) | Protocol::Ip6(_), over @ ..] = parts.as_slice() else { return false };
+        match over {
+            [Protocol::Tcp(_)] | [Protocol::Udp(_), Protocol::QuicV1] => true,
+            [Protocol::Tcp(_), Protocol::Ws(path) | Protocol::Wss(path)]
+            | [Protocol::Tcp(_), Protocol::Tls, Protocol::Ws(path)] => path == "/",
+            _ => false,
+        }
     }
 
     /// Where to listen: without the QUIC addresses in a private swarm, which the pre-shared key cannot protect.
@@ -335,6 +355,16 @@ impl Config {
     pub fn default_swarm_key(data_dir: &Path) -> PathBuf {
         data_dir.join("swarm.key")
     }
+}
+
+/// Whether an address is one of WebSockets.
+pub fn is_websocket(addr: &Multiaddr) -> bool {
+    addr.iter().any(|p| matches!(p, Protocol::Ws(_) | Protocol::Wss(_)))
+}
+
+/// Whether an address is one of WebSockets over TLS.
+pub fn is_secure_websocket(addr: &Multiaddr) -> bool {
+    is_websocket(addr) && addr.iter().any(|p| matches!(p, Protocol::Tls | Protocol::Wss(_)))
 }
 
 /// Whether an address is a QUIC one.

@@ -12,6 +12,7 @@
 mod addresses;
 mod api;
 mod book;
+pub mod certificate;
 mod client;
 mod counters;
 mod driver;
@@ -21,12 +22,14 @@ mod ip_limits;
 mod listen;
 mod nat;
 pub mod query;
+mod renewal;
 mod routing;
 mod security;
 mod server;
 mod streams;
 mod swarm;
 pub mod swarm_key;
+mod websocket;
 
 use crate::{
     clock::Clock,
@@ -36,6 +39,7 @@ use crate::{
 };
 use addresses::Addresses;
 use book::Book;
+use certificate::Certificates;
 use client::Client;
 use counters::Counters;
 use driver::{Command, Driver, MAX_COMMANDS};
@@ -82,6 +86,9 @@ pub enum NodeError {
     /// The swarm key of a private network cannot be used.
     #[error(transparent)]
     SwarmKey(#[from] swarm_key::SwarmKeyError),
+    /// The certificate of secure WebSockets cannot be used.
+    #[error(transparent)]
+    Certificate(#[from] certificate::CertificateError),
     /// The transports cannot be made.
     #[error("{0}")]
     Transport(String),
@@ -168,6 +175,7 @@ pub(crate) struct Shared {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) addresses: Addresses,
+    pub(crate) certificates: Arc<Certificates>,
     pub(crate) book: Book,
     pub(crate) routing: Routing,
     pub(crate) connections: streams::Connections,
@@ -241,6 +249,9 @@ impl Node {
             Some(path) => Some(swarm_key::SwarmKey::load(path)?.pre_shared_key()),
             None => None,
         };
+        let files = config.websocket.clone();
+        let certificates = tokio::task::spawn_blocking(move || Certificates::load(&files)).await;
+        let certificates = Arc::new(certificates.map_err(|_| NodeError::Stopped)??);
         let listen = listen::usable(&config.listen, psk.is_some())?;
         let local = identity.public().to_peer_id();
         let (commands, obeyed) = mpsc::channel(MAX_COMMANDS);
@@ -252,6 +263,7 @@ impl Node {
             clock,
             counters: Arc::default(),
             addresses: Addresses::new(config),
+            certificates: certificates.clone(),
             book: Book::default(),
             routing: Routing::new(local, config.profile),
             connections: streams::Connections::default(),
@@ -283,7 +295,7 @@ impl Node {
             shared.mode.subscribe(),
             nat::asks(config),
         );
-        let swarm = swarm::build(config, identity, psk, streams, &shared.counters, &shared.clock)?;
+        let swarm = swarm::build(config, identity, psk, streams, &shared.counters, &shared.clock, certificates)?;
         let mut driver = Driver::new(swarm, obeyed, shared.clone());
         driver.bind(listen).await?;
         // Not by `spawn`: it watches `stop` itself, to say goodbye.
@@ -292,6 +304,7 @@ impl Node {
         if nat::asks(config) {
             shared.spawn(nat::keep_asking(shared.clone()));
         }
+        shared.spawn(renewal::keep_fresh(shared.clone()));
         Upkeep::start(&shared);
         Ok(Node { shared })
     }

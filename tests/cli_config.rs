@@ -153,3 +153,23 @@ fn the_data_directory_comes_from_flag_then_environment_then_file_then_platform()
     assert_eq!(shown(&[], &["--config", file]), home.path("from-file").to_str().unwrap());
     assert_eq!(shown(&[("STATE_DIRECTORY", "/var/lib/x:/var/lib/y")], &[]), "/var/lib/x");
 }
+
+#[test]
+fn net_5_a_secure_websocket_without_a_usable_certificate_is_refused_with_the_next_step() {
+    let home = Home::new();
+    let listen = ["--set", "listen=/ip4/127.0.0.1/tcp/0/tls/ws"];
+    for command in [&["config", "check"][..], &["run"]] {
+        let run = home.run(&[&listen[..], command].concat());
+        assert_eq!(run.code, 78, "{run:?}");
+        assert!(run.stderr.contains("websocket.certificate and websocket.key"), "{run:?}");
+    }
+    let missing = home.path("missing.pem");
+    let [certificate, key] = ["certificate", "key"].map(|name| format!("websocket.{name}={}", missing.display()));
+    let files = [&listen[..], &["--set", &certificate, "--set", &key]].concat();
+    // A file that is not there is no wrong setting: 65 as for the other files, and again nothing that a restart mends.
+    for (command, code) in [(&["config", "check"][..], 78), (&["run"], 65)] {
+        let run = home.run(&[&files[..], command].concat());
+        assert_eq!(run.code, code, "{run:?}");
+        assert!(run.stderr.contains("missing.pem") && run.stderr.contains("correct the path"), "{run:?}");
+    }
+}

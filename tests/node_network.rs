@@ -19,3 +19,5 @@ mod raw;
 mod streams;
 #[path = "node/theirs.rs"]
 mod theirs;
+#[path = "node/websockets.rs"]
+mod websockets;

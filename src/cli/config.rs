@@ -6,7 +6,7 @@ use crate::{
         Config, Profile,
         file::{Loaded, Origin},
     },
-    node::{identity, swarm_key::SwarmKey},
+    node::{certificate, identity, swarm_key::SwarmKey},
 };
 use std::fmt::Write;
 
@@ -71,6 +71,7 @@ fn check(context: &Context) -> Result<()> {
     if let Some(path) = &loaded.config.swarm_key {
         SwarmKey::load(path).context(format_args!("{}: swarm_key", loaded.origin("swarm_key"))).code(Code::Config)?;
     }
+    certificate::check(&loaded.config.websocket).code(Code::Config)?;
     let identity = identity::load(&loaded.config.data_dir)?;
     let name = match &loaded.file {
         Some(file) => file.display().to_string(),
@@ -123,7 +124,7 @@ mod tests {
     use super::*;
 
     /// Settings that have no default of their own to compare with: they depend on the platform or are unset.
-    const WITHOUT_DEFAULT: [&str; 3] = ["#data_dir", "#swarm_key", "#socket"];
+    const WITHOUT_DEFAULT: [&str; 6] = ["#data_dir", "#swarm_key", "#socket", "#certificate", "#key", "#ca"];
 
     fn defaults(profile: Profile) -> toml::Table {
         let mut table = toml::Table::try_from(Config::defaults(profile)).unwrap();

@@ -2,7 +2,7 @@
 
 use super::{
     Autonat, Config, Connections, Control, Job, Jobs, Mode, Profile, Provide, Records, Relay, Reprovide, ReprovideJob,
-    Streams,
+    Streams, Websocket,
 };
 use libp2p::Multiaddr;
 use std::{
@@ -164,6 +164,7 @@ impl Config {
                 connection_duration_limit: RELAY_DURATION,
                 connection_data_limit: RELAY_DATA,
             },
+            websocket: Websocket::default(),
             control: Control { socket: None },
             jobs: Jobs {
                 gc: job(GC_INTERVAL),

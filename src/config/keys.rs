@@ -14,7 +14,7 @@ pub(super) enum Kind {
 }
 
 /// Every setting. A test proves that it is complete.
-pub(super) const KEYS: [(&str, Kind); 46] = [
+pub(super) const KEYS: [(&str, Kind); 49] = [
     ("profile", Kind::Text),
     ("data_dir", Kind::Path),
     ("listen", Kind::List),
@@ -51,6 +51,9 @@ pub(super) const KEYS: [(&str, Kind); 46] = [
     ("relay.reservation_ttl", Kind::Text),
     ("relay.connection_duration_limit", Kind::Text),
     ("relay.connection_data_limit", Kind::Text),
+    ("websocket.certificate", Kind::Path),
+    ("websocket.key", Kind::Path),
+    ("websocket.ca", Kind::Path),
     ("control.socket", Kind::Path),
     ("jobs.gc.cron", Kind::Text),
     ("jobs.gc.interval", Kind::Text),
@@ -74,7 +77,18 @@ pub(super) fn variable(key: &str) -> String {
 }
 
 pub(super) fn suggestion(key: &str) -> String {
-    let sections = ["records", "reprovide", "provide", "connections", "streams", "autonat", "relay", "control", "jobs"];
+    let sections = [
+        "records",
+        "reprovide",
+        "provide",
+        "connections",
+        "streams",
+        "autonat",
+        "relay",
+        "websocket",
+        "control",
+        "jobs",
+    ];
     let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
     let whole = nearest(key, KEYS.iter().map(|(known, _)| (*known).to_owned()).chain(sections.map(String::from)));
     // `ttl` at the top level is `records.ttl`.

@@ -1,5 +1,7 @@
 //! What the types cannot say: bounds, and settings that belong together.
 
+mod websocket;
+
 use super::{Config, ConfigError, Job, Profile, defaults, filter, is_quic, text::show_duration};
 use libp2p::{Multiaddr, multiaddr::Protocol};
 use std::{fmt, ops::RangeInclusive, time::Duration};
@@ -87,7 +89,9 @@ impl Config {
             if !Config::can_listen(addr) {
                 findings.problem(
                     "listen",
-                    format_args!("cannot listen on {addr}; write /ip4/…/tcp/PORT or /ip4/…/udp/PORT/quic-v1 (or /ip6)"),
+                    format_args!(
+                        "cannot listen on {addr}; write /ip4/…/tcp/PORT, /ip4/…/udp/PORT/quic-v1 or /ip4/…/tcp/PORT/tls/ws (or /ip6)"
+                    ),
                 );
             }
         }
@@ -112,6 +116,7 @@ impl Config {
                 findings.problem("bootstrap", format_args!("{addr} lacks the peer id; append /p2p/<peer id>"));
             }
         }
+        self.check_websockets(findings);
         self.check_private_swarm(findings);
     }
 
@@ -349,7 +354,14 @@ mod tests {
 
     #[test]
     fn listen_addresses_of_other_transports_are_refused() {
-        for addr in ["/ip4/0.0.0.0/tcp/4001/ws", "/ip4/0.0.0.0/udp/4001", "/dns4/example.org/tcp/4001"] {
+        for addr in [
+            "/ip4/0.0.0.0/udp/4001",
+            "/dns4/example.org/tcp/4001",
+            "/ip4/0.0.0.0/udp/4001/quic-v1/webtransport",
+            "/ip4/0.0.0.0/udp/4001/webrtc-direct",
+            "/ip4/0.0.0.0/tcp/4002/tls/sni/example.org/ws",
+            "/ip4/0.0.0.0/tcp/4002/x-parity-ws/%2Fpath",
+        ] {
             refused(&Config { listen: addrs(&[addr]), ..config() }, &["listen", addr]);
         }
     }

@@ -15,6 +15,7 @@
 pub(crate) mod wire;
 mod writer;
 
+pub(super) use writer::put_bytes;
 pub use writer::{EncodedPeer, MAX_ADDRESS_BYTES, MIN_PROVIDER_BYTES, add_provider, answer, put_value, request};
 
 use super::{PeerInfo, scope::strip_peer};

@@ -113,6 +113,8 @@ fn content_key(key: &[u8]) -> Result<&[u8], Refusal> {
     if is_multihash(key) { Ok(key) } else { Err(Refusal::NotAMultihash) }
 }
 
+/// A key of one of the namespaces. That a peer id follows is left to [`super::values::validate`]: nothing is ever stored
+/// without, and a GET_VALUE, whose key may be any bytes, costs no more than another if it is answered. go answers it.
 fn value_key(key: &[u8]) -> Result<&[u8], Refusal> {
     if key.len() > MAX_KEY {
         return Err(Refusal::KeyTooLong);

@@ -82,6 +82,11 @@ impl Addresses {
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
+    /// What is told of us, whatever the DHT.
+    pub(crate) fn announced(&self) -> Arc<Vec<Multiaddr>> {
+        self.announced.load_full()
+    }
+
     /// What is told of us in `dht`.
     pub(crate) fn of(&self, dht: Dht) -> Vec<Multiaddr> {
         let scope = self.config.profile.scope(dht);

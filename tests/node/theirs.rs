@@ -4,8 +4,8 @@
 use dhtstore::kad::PeerInfo;
 use futures::{StreamExt, future::join_all};
 use libp2p::{
-    Multiaddr, PeerId, Stream, StreamProtocol, Swarm, SwarmBuilder,
-    core::upgrade::{DeniedUpgrade, InboundUpgrade, UpgradeInfo},
+    Multiaddr, PeerId, Stream, StreamProtocol, Swarm, SwarmBuilder, Transport,
+    core::upgrade::{DeniedUpgrade, InboundUpgrade, UpgradeInfo, Version},
     core::{Endpoint, transport::PortUse},
     identify,
     identity::Keypair,
@@ -18,6 +18,7 @@ use libp2p::{
     tcp, tls, yamux,
 };
 use libp2p_kad::{self as kad, store::MemoryStore};
+use libp2p_websocket as websocket;
 use std::{
     convert::Infallible,
     future::{Ready, ready},
@@ -38,6 +39,10 @@ pub enum Over {
 
 impl Over {
     pub const ALL: [Over; 3] = [Over::Noise, Over::Tls, Over::Quic];
+
+    fn listens(self) -> &'static str {
+        if self == Over::Quic { "/ip4/127.0.0.1/udp/0/quic-v1" } else { "/ip4/127.0.0.1/tcp/0" }
+    }
 }
 
 #[derive(NetworkBehaviour)]
@@ -79,14 +84,31 @@ impl Theirs {
     }
 
     async fn start_as(over: Over, mode: kad::Mode, keypair: Keypair) -> Self {
-        let id = keypair.public().to_peer_id();
-        let mut kad = kad::Behaviour::with_config(id, MemoryStore::new(id), kad::Config::new(KAD));
-        kad.set_mode(Some(mode));
-        let identify = identify::Config::new("ipfs/0.1.0".to_owned(), keypair.public());
-        let behaviour =
-            Behaviour { kad, identify: identify::Behaviour::new(identify), ping: ping::Behaviour::default() };
-        let mut swarm = swarm(keypair, over, behaviour);
-        let info = listen(&mut swarm, over).await;
+        let mut swarm = swarm(keypair.clone(), over, behaviour(&keypair, mode));
+        let info = listen(&mut swarm, over.listens()).await;
+        Self::running(swarm, info)
+    }
+
+    /// A server by WebSockets alone, those of `libp2p-websocket`.
+    pub async fn by_websockets(tls: websocket::tls::Config, addr: &str) -> Self {
+        let keypair = Keypair::generate_ed25519();
+        let behaviour = behaviour(&keypair, kad::Mode::Server);
+        let mut transport = websocket::Config::new(tcp::tokio::Transport::new(tcp::Config::default()));
+        transport.set_tls_config(tls);
+        let upgraded = |key: &Keypair| {
+            transport
+                .upgrade(Version::V1)
+                .authenticate(noise::Config::new(key).unwrap())
+                .multiplex(yamux::Config::default())
+        };
+        let builder = SwarmBuilder::with_existing_identity(keypair).with_tokio();
+        let builder = builder.with_other_transport(upgraded).unwrap();
+        let mut swarm = builder.with_behaviour(|_| behaviour).unwrap().build();
+        let info = listen(&mut swarm, addr).await;
+        Self::running(swarm, info)
+    }
+
+    fn running(swarm: Swarm<Behaviour>, info: PeerInfo) -> Self {
         let (jobs, todo) = mpsc::channel(16);
         tokio::spawn(run(swarm, todo));
         Self { info, jobs }
@@ -161,6 +183,14 @@ impl Theirs {
     }
 }
 
+fn behaviour(keypair: &Keypair, mode: kad::Mode) -> Behaviour {
+    let id = keypair.public().to_peer_id();
+    let mut kad = kad::Behaviour::with_config(id, MemoryStore::new(id), kad::Config::new(KAD));
+    kad.set_mode(Some(mode));
+    let identify = identify::Config::new("ipfs/0.1.0".to_owned(), keypair.public());
+    Behaviour { kad, identify: identify::Behaviour::new(identify), ping: ping::Behaviour::default() }
+}
+
 async fn run(mut swarm: Swarm<Behaviour>, mut jobs: mpsc::Receiver<Job>) {
     let mut queries: Vec<(kad::QueryId, Vec<kad::QueryResult>, oneshot::Sender<Vec<kad::QueryResult>>)> = Vec::new();
     loop {
@@ -217,8 +247,7 @@ fn swarm<B: NetworkBehaviour>(keypair: Keypair, over: Over, behaviour: B) -> Swa
     }
 }
 
-async fn listen<B: NetworkBehaviour>(swarm: &mut Swarm<B>, over: Over) -> PeerInfo {
-    let addr = if over == Over::Quic { "/ip4/127.0.0.1/udp/0/quic-v1" } else { "/ip4/127.0.0.1/tcp/0" };
+async fn listen<B: NetworkBehaviour>(swarm: &mut Swarm<B>, addr: &str) -> PeerInfo {
     swarm.listen_on(addr.parse().unwrap()).unwrap();
     loop {
         if let SwarmEvent::NewListenAddr { address, .. } = swarm.select_next_some().await {
@@ -272,7 +301,7 @@ async fn advertiser(mute: Mute) -> PeerInfo {
     let identify = identify::Config::new("ipfs/0.1.0".to_owned(), keypair.public());
     let behaviour = MuteBehaviour { mute, identify: identify::Behaviour::new(identify) };
     let mut swarm = swarm(keypair, Over::Noise, behaviour);
-    let info = listen(&mut swarm, Over::Noise).await;
+    let info = listen(&mut swarm, Over::Noise.listens()).await;
     tokio::spawn(async move {
         loop {
             swarm.select_next_some().await;

@@ -2,7 +2,7 @@
 
 use crate::{
     cli::error::{CliError, Result},
-    config::{Config, Profile, defaults},
+    config::{Config, Profile, defaults, is_websocket},
     node::{
         identity::Identity,
         swarm_key::{self, SwarmKey, SwarmKeyError},
@@ -202,7 +202,9 @@ impl Translation<'_> {
     fn listen(&mut self, listed: &[String]) -> Vec<String> {
         let by_default = |text: &&String| !["/webrtc-direct", "/webtransport"].iter().any(|end| text.ends_with(end));
         let listed: Vec<String> = listed.iter().filter(by_default).cloned().collect();
-        let mut listen = self.addresses("Addresses.Swarm", &listed, Config::can_listen);
+        // Kubo's WebSockets may share a port with TCP, and have no certificate file: for the operator to set up anew.
+        let usable = |addr: &Multiaddr| Config::can_listen(addr) && !is_websocket(addr);
+        let mut listen = self.addresses("Addresses.Swarm", &listed, usable);
         let is_default = |list: &[String]| {
             list.len() == defaults::LISTEN.len() && defaults::LISTEN.iter().all(|addr| list.iter().any(|a| a == addr))
         };

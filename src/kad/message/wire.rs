@@ -1,4 +1,4 @@
-//! The protobuf wire format, as far as the messages use it.
+//! The protobuf wire format, as far as messages and IPNS records use it.
 
 use super::DecodeError;
 

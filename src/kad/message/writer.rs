@@ -132,7 +132,8 @@ fn put_nonempty(body: &mut Vec<u8>, number: u32, bytes: &[u8]) {
     }
 }
 
-fn put_bytes(body: &mut Vec<u8>, number: u32, bytes: &[u8]) {
+/// Appends a field of bytes.
+pub(in crate::kad) fn put_bytes(body: &mut Vec<u8>, number: u32, bytes: &[u8]) {
     put_varint(body, u64::from(number << 3 | 2));
     put_varint(body, bytes.len() as u64);
     body.extend_from_slice(bytes);

@@ -28,6 +28,8 @@ fn srv_3_globally_routable_addresses_are_public() {
         "/ip6/2604:1380:45e3:6e00::1/tcp/4001",
         "/ip6/64:ff9b::101:101/tcp/4001",
         "/dns4/example.org/tcp/443/wss",
+        "/dns4/example.org/tcp/443/tls/ws",
+        "/ip4/1.1.1.1/tcp/4001/tls/sni/1-1-1-1.k51.libp2p.direct/ws",
         "/dnsaddr/bootstrap.libp2p.io/p2p/QmNnooDu7bfjPFoTZYxMNLWUQJyrVwtbZg5gBMjTezGAJN",
         "/dns/notlocalhost/tcp/1",
     ] {
@@ -49,6 +51,7 @@ fn srv_3_addresses_of_the_local_network_are_private() {
         "/ip6zone/eth0/ip6/fe80::1/tcp/4001",
         "/ip6/::ffff:10.0.0.1/tcp/4001",
         "/dns/printer.local/tcp/80",
+        "/ip4/10.1.2.3/tcp/4002/tls/ws",
         "/dns4/NAS.Home.Arpa./tcp/80",
     ] {
         assert_eq!(scopes(text), PRIVATE, "{text}");

@@ -303,13 +303,15 @@ impl<S: Server> NetworkBehaviour for Guard<S> {
     }
 }
 
-/// Whether this node can dial such an address at all.
+/// Whether this node can dial such an address at all. Secure WebSockets are left out: at an IP address their certificate is
+/// rarely valid, which says nothing of who can be reached there by name.
 fn has_transport(addr: &Multiaddr) -> bool {
     let mut addr = addr.clone();
     if matches!(addr.iter().last(), Some(Protocol::P2p(_))) {
         addr.pop();
     }
-    Config::can_listen(&addr)
+    let secure = addr.iter().any(|part| matches!(part, Protocol::Tls | Protocol::Wss(_)));
+    Config::can_listen(&addr) && !secure
 }
 
 #[cfg(test)]
