@@ -86,6 +86,8 @@ pub struct Config {
     pub mode: Mode,
     /// Records of others.
     pub records: Records,
+    /// Values of others.
+    pub values: Values,
     /// Own CIDs.
     pub reprovide: Reprovide,
     /// What is said of us as a provider.
@@ -125,6 +127,20 @@ pub struct Records {
     pub max_providers_per_key: usize,
     /// Most peers in the address book.
     pub max_peers: usize,
+}
+
+/// `[values]`: public keys and IPNS records that others put.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Values {
+    /// How long a value is served after it was last put (VAL-5), unless it ends earlier by its own word. 1 s to 30 d.
+    #[serde(with = "text::duration")]
+    pub ttl: Duration,
+    /// Most values. Beyond it those farthest from this node's id give way to closer ones.
+    pub max: usize,
+    /// Most bytes of keys and values; at least 1 MiB. The same happens beyond.
+    #[serde(with = "text::bytes")]
+    pub max_bytes: usize,
 }
 
 /// `[reprovide]`: the node's own CIDs.
@@ -323,6 +339,9 @@ impl Config {
             max_providers_per_key: self.records.max_providers_per_key,
             max_peers: self.records.max_peers,
             max_provided: self.reprovide.max_cids,
+            values_ttl: self.values.ttl,
+            max_values: self.values.max,
+            max_values_bytes: self.values.max_bytes,
             ..crate::store::Settings::default()
         }
     }

@@ -34,7 +34,7 @@ mod websocket;
 use crate::{
     clock::Clock,
     config::Config,
-    kad::{Dht, PeerInfo, message::EncodedPeer, mode::Decision},
+    kad::{Dht, PeerInfo, keyspace::Key, message::EncodedPeer, mode::Decision},
     store::Store,
 };
 use addresses::Addresses;
@@ -155,6 +155,15 @@ pub struct ProvidersAnswer {
     pub closer: Vec<PeerInfo>,
 }
 
+/// What GET_VALUE brought.
+#[derive(Clone, Debug)]
+pub struct ValueAnswer {
+    /// The value held under the key, not validated.
+    pub value: Option<Vec<u8>>,
+    /// Closer servers; at most 2k.
+    pub closer: Vec<PeerInfo>,
+}
+
 /// What became of a batch of ADD_PROVIDERs to one peer.
 #[derive(Clone, Debug)]
 pub struct Delivery {
@@ -255,6 +264,7 @@ impl Node {
         let listen = listen::usable(&config.listen, psk.is_some())?;
         let local = identity.public().to_peer_id();
         let (commands, obeyed) = mpsc::channel(MAX_COMMANDS);
+        store.values.set_near(Key::for_peer(&local));
         let shared = Arc::new_cyclic(|this| Shared {
             this: this.clone(),
             local,

@@ -19,5 +19,7 @@ mod raw;
 mod streams;
 #[path = "node/theirs.rs"]
 mod theirs;
+#[path = "node/values.rs"]
+mod values;
 #[path = "node/websockets.rs"]
 mod websockets;

@@ -71,6 +71,7 @@ fn text(stat: &Stat) -> String {
     line("Connections", stat.connections.to_string());
     let store = &stat.store;
     line("Records", format!("{} of {} CIDs, from {} peers", store.records, store.keys, store.peers));
+    line("Values", format!("{}, {}", store.values, human_bytes(store.values_bytes)));
     if let (Some(oldest), Some(newest)) = (store.oldest, store.newest) {
         line("Received", format!("{} to {}", UnixTime(oldest), UnixTime(newest)));
     }

@@ -2,7 +2,7 @@
 
 use super::{
     Autonat, Config, Connections, Control, Job, Jobs, Mode, Profile, Provide, Records, Relay, Reprovide, ReprovideJob,
-    Streams, Websocket,
+    Streams, Values, Websocket,
 };
 use libp2p::Multiaddr;
 use std::{
@@ -54,6 +54,14 @@ pub const MAX_PROVIDERS_PER_KEY: usize = 10_000;
 pub const MAX_PEERS: usize = 1_000_000;
 /// `reprovide.max_cids`: ten times what a round is designed for (a million).
 pub const MAX_CIDS: usize = 10_000_000;
+
+/// `values.ttl` (VAL-5): what the public network does; publishers put again every few hours.
+pub const VALUES_TTL: Duration = hours(48);
+/// `values.max`: a server of the public network is among the 20 closest of some thousands of names. Each takes some 400
+/// bytes of memory beside its own, so 40 MB when full.
+pub const MAX_VALUES: usize = 100_000;
+/// `values.max_bytes`: room for as many of the usual size (400 bytes), or 6,500 of the greatest (10 KiB).
+pub const MAX_VALUES_BYTES: usize = 64 << 20;
 
 /// `connections.max`: a bootstrap peer's clients come and go within seconds, so few are open at once; some 100 KiB of
 /// memory and one descriptor each, about 400 MiB when full.
@@ -140,6 +148,7 @@ impl Config {
                 max_providers_per_key: MAX_PROVIDERS_PER_KEY,
                 max_peers: MAX_PEERS,
             },
+            values: Values { ttl: VALUES_TTL, max: MAX_VALUES, max_bytes: MAX_VALUES_BYTES },
             reprovide: Reprovide { interval, max_cids: MAX_CIDS },
             provide: Provide { addresses: Vec::new() },
             connections: Connections {

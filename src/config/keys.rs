@@ -14,7 +14,7 @@ pub(super) enum Kind {
 }
 
 /// Every setting. A test proves that it is complete.
-pub(super) const KEYS: [(&str, Kind); 49] = [
+pub(super) const KEYS: [(&str, Kind); 52] = [
     ("profile", Kind::Text),
     ("data_dir", Kind::Path),
     ("listen", Kind::List),
@@ -30,6 +30,9 @@ pub(super) const KEYS: [(&str, Kind); 49] = [
     ("records.max", Kind::Number),
     ("records.max_providers_per_key", Kind::Number),
     ("records.max_peers", Kind::Number),
+    ("values.ttl", Kind::Text),
+    ("values.max", Kind::Number),
+    ("values.max_bytes", Kind::Text),
     ("reprovide.interval", Kind::Text),
     ("reprovide.max_cids", Kind::Number),
     ("provide.addresses", Kind::List),
@@ -79,6 +82,7 @@ pub(super) fn variable(key: &str) -> String {
 pub(super) fn suggestion(key: &str) -> String {
     let sections = [
         "records",
+        "values",
         "reprovide",
         "provide",
         "connections",

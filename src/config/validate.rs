@@ -152,6 +152,7 @@ impl Config {
         findings.duration("records.ttl", ttl, SECOND..=MAX_TTL);
         findings.duration("records.address_ttl", self.records.address_ttl, SECOND..=MAX_TTL);
         findings.duration("records.clock_grace", self.records.clock_grace, Duration::ZERO..=DAY);
+        findings.duration("values.ttl", self.values.ttl, SECOND..=MAX_TTL);
         findings.duration("reprovide.interval", interval, SECOND..=MAX_TTL);
         findings.duration("relay.reservation_ttl", self.relay.reservation_ttl, SECOND..=DAY);
         findings.duration("relay.connection_duration_limit", self.relay.connection_duration_limit, SECOND..=DAY);
@@ -187,6 +188,8 @@ impl Config {
         findings.bounded("records.max_providers_per_key", records.max_providers_per_key, 1..=1_000_000);
         // The address book numbers peers with 32 bits.
         findings.bounded("records.max_peers", records.max_peers, 1..=100_000_000);
+        findings.bounded("values.max", self.values.max, 1..=10_000_000);
+        findings.bounded("values.max_bytes", self.values.max_bytes, 1 << 20..=1 << 36);
         findings.bounded("reprovide.max_cids", self.reprovide.max_cids, 0..=100_000_000);
     }
 

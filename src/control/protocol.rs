@@ -70,6 +70,25 @@ pub enum Request {
         #[serde(default)]
         local: bool,
     },
+    /// A row [`ValueRow`] if found. Events: [`crate::node::query::Event`]. Done ([`Got`]) when servers with a worse value or
+    /// none are corrected.
+    GetValue {
+        /// `/ipns/…` or `/pk/…`
+        key: String,
+        /// Servers that must hold the same best.
+        #[serde(default)]
+        quorum: Option<usize>,
+        /// What this node holds.
+        #[serde(default)]
+        local: bool,
+    },
+    /// Events: [`crate::node::query::Event`]. Done: [`Placed`].
+    PutValue {
+        /// `/ipns/…` or `/pk/…`
+        key: String,
+        /// The record in any multibase.
+        record: String,
+    },
     /// Done: [`Peer`].
     Connect {
         /// A multiaddr; with or without `/p2p/<id>`.
@@ -216,6 +235,56 @@ pub struct Closest {
     pub distance: String,
     /// Its addresses.
     pub addresses: Vec<String>,
+}
+
+/// A value.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct ValueRow {
+    /// `/ipns/k51…` or `/pk/…`
+    pub key: String,
+    /// Where a name points.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+    /// Of a name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequence: Option<u64>,
+    /// Until when a name's record is valid, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validity: Option<String>,
+    /// For how long resolvers may keep it, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl_s: Option<f64>,
+    /// When this node received it, RFC 3339; of `local` only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub received: Option<String>,
+    /// All of it, in multibase base64.
+    pub record: String,
+}
+
+/// The end of getting a value.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Got {
+    /// There was a row.
+    pub found: bool,
+    /// Distinct servers that hold it.
+    pub held_by: u64,
+    /// Distinct servers that answered.
+    pub answered: u64,
+    /// Servers that held a worse one or none.
+    pub stale: u64,
+    /// Of them, those that have taken the best.
+    pub corrected: u64,
+}
+
+/// What became of a value that was put.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Placed {
+    /// Distinct servers that it was sent to.
+    pub sent: u64,
+    /// Of them, those that confirmed it.
+    pub confirmed: u64,
+    /// Why this node itself does not keep it.
+    pub not_stored_here: Option<String>,
 }
 
 /// A row of `diagnose`.

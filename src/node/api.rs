@@ -86,8 +86,9 @@ impl Node {
         self.shared.counters.snapshot()
     }
 
-    /// Whether a peer can be dialled at these addresses (a fresh connection, or one that is open), and how long it
-    /// took. On the public network private addresses are not tried.
+    /// Whether a peer can be dialled at these addresses, and how long it took. A connection that is open does not
+    /// count: the peer may have opened it from behind a NAT, or be gone without a word. On the public network private
+    /// addresses are not tried.
     pub async fn can_dial(&self, peer: &PeerInfo) -> Result<Duration, RpcError> {
         let begun = self.shared.clock.monotonic();
         let scope = match self.shared.config.profile {
@@ -95,7 +96,7 @@ impl Node {
             Profile::Amino => AddressScope::Public,
         };
         let addrs = peer.addrs.iter().filter(|addr| scope.allows(addr)).cloned().collect();
-        self.shared.dial(Some(peer.id), addrs).await?;
+        self.shared.dial_afresh(peer.id, addrs).await?;
         Ok(self.shared.clock.monotonic().saturating_sub(begun))
     }
 

@@ -29,6 +29,8 @@ counters! {
     Ping => "requests ping",
     /// GET_VALUEs answered.
     GetValue => "requests get-value",
+    /// PUT_VALUEs taken.
+    PutValue => "requests put-value",
     /// Inbound streams served.
     StreamsServed => "streams served",
     /// Inbound streams dropped: `streams.max_per_connection` reached.
@@ -61,7 +63,11 @@ counters! {
     UnknownNamespace => "refused, value not stored here",
     /// Requests refused: record missing or malformed.
     BadRecord => "refused, bad record",
-    /// Announcements that the store did not take.
+    /// Values refused: not what their key asks for, badly signed, or ended.
+    InvalidValue => "refused, invalid value",
+    /// Values refused: a better one is held.
+    WorseValue => "refused, better value held",
+    /// Announcements and values that the store did not take.
     StoreRefused => "refused, store limit",
     /// Inbound connections denied: `connections.max_per_ip` reached.
     ConnectionsPerIp => "connections denied, per IP",

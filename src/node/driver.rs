@@ -41,8 +41,9 @@ const GOODBYE: Duration = Duration::from_millis(500);
 /// What the swarm task is asked to do.
 #[derive(Debug)]
 pub(crate) enum Command {
-    /// Connect to a peer at any of these addresses; to whoever is there if no peer is named.
-    Dial { peer: Option<PeerId>, addrs: Vec<Multiaddr>, reply: oneshot::Sender<Result<PeerId, RpcError>> },
+    /// Connect to a peer at any of these addresses; to whoever is there if no peer is named. A peer that is connected
+    /// is dialled only if `afresh`.
+    Dial { peer: Option<PeerId>, addrs: Vec<Multiaddr>, afresh: bool, reply: oneshot::Sender<Result<PeerId, RpcError>> },
     /// What is announced of us is another set of addresses.
     Announce,
 }
@@ -126,7 +127,7 @@ impl Driver {
 
     fn obey(&mut self, command: Command) {
         match command {
-            Command::Dial { peer, addrs, reply } => self.dial(peer, addrs, reply),
+            Command::Dial { peer, addrs, afresh, reply } => self.dial(peer, addrs, afresh, reply),
             Command::Announce => {
                 self.announce();
                 // Identify itself pushes listen addresses and protocols only.
@@ -136,12 +137,18 @@ impl Driver {
         }
     }
 
-    fn dial(&mut self, peer: Option<PeerId>, addrs: Vec<Multiaddr>, reply: oneshot::Sender<Result<PeerId, RpcError>>) {
+    fn dial(
+        &mut self,
+        peer: Option<PeerId>,
+        addrs: Vec<Multiaddr>,
+        afresh: bool,
+        reply: oneshot::Sender<Result<PeerId, RpcError>>,
+    ) {
         if reply.is_closed() {
             return;
         }
         let opts = match peer {
-            Some(peer) if self.swarm.is_connected(&peer) => {
+            Some(peer) if !afresh && self.swarm.is_connected(&peer) => {
                 let _ = reply.send(Ok(peer));
                 return;
             }
@@ -154,7 +161,7 @@ impl Driver {
                 // A new port: with the listener's, two nodes that dial each other at once can meet in a TCP
                 // simultaneous open, where both are dialers and the handshake fails.
                 DialOpts::peer_id(peer)
-                    .condition(PeerCondition::Disconnected)
+                    .condition(if afresh { PeerCondition::Always } else { PeerCondition::Disconnected })
                     .addresses(addrs.clone())
                     .allocate_new_port()
                     .build()

@@ -7,13 +7,16 @@ use super::{
     counters::Counter,
     framing::{Budget, FREE, FrameReader, Lease, ReadError, WriteError, flush_moving, write_moving},
 };
-use crate::kad::{
-    Dht,
-    frame::{FrameError, MAX_REQUEST},
-    message::DecodeError,
-    mode::Decision,
-    rules::Refusal,
-    table::K,
+use crate::{
+    kad::{
+        Dht,
+        frame::{FrameError, MAX_REQUEST},
+        message::DecodeError,
+        mode::Decision,
+        rules::Refusal,
+        table::K,
+    },
+    store::values,
 };
 use futures::AsyncWriteExt;
 use libp2p::{PeerId, Stream};
@@ -46,6 +49,8 @@ pub(crate) enum StreamError {
     Refused(#[from] Refusal),
     #[error("announcement not taken: {0}")]
     Store(#[from] crate::store::records::Refused),
+    #[error("value not taken: {0}")]
+    Value(#[from] values::Refused),
     #[error("message not finished within {0:?}")]
     Unfinished(Duration),
     #[error(transparent)]
@@ -69,7 +74,9 @@ impl StreamError {
             Self::Refused(Refusal::NotTheSender) => Counter::NotTheSender,
             Self::Refused(Refusal::UnknownNamespace) => Counter::UnknownNamespace,
             Self::Refused(Refusal::BadRecord) => Counter::BadRecord,
-            Self::Store(_) => Counter::StoreRefused,
+            Self::Value(values::Refused::Invalid(_)) => Counter::InvalidValue,
+            Self::Value(values::Refused::Worse) => Counter::WorseValue,
+            Self::Store(_) | Self::Value(values::Refused::Full | values::Refused::ReadOnly) => Counter::StoreRefused,
             Self::Unfinished(_) => Counter::MessageTimeout,
             Self::Write(WriteError::Stalled(_)) => Counter::WriteStalled,
         }

@@ -4,12 +4,12 @@
 #   sudo tests/interop/run.sh [-v] [-run NAME] [-count 5]      arguments are those of `go test`
 #
 # Needs Linux, root, Go (the version in go.mod), `ip` (Debian: iproute2) and, for dhtstore, cargo. The Kubo version is
-# the one in go.mod; Go modules are all that is downloaded. The first build of Kubo takes some minutes, the tests half
-# a minute.
+# the one in go.mod; Go modules are all that is downloaded. The first build of Kubo takes some minutes, the tests two
+# minutes.
 #
 # Root, because Kubo's LAN DHT takes no loopback addresses: every node gets a network namespace with a 10.x address,
-# all behind one bridge in a namespace that no route leaves. Kernel namespaces hold the processes and mounts too, so
-# nothing stays behind, however the tests end.
+# some also addresses that look public, all behind one bridge in a namespace that no route leaves. Kernel namespaces
+# hold the processes and mounts too, so nothing stays behind, however the tests end.
 #
 # Taken as they are if given: DHTSTORE_BIN, IPFS_BIN.
 set -eu

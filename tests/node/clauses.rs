@@ -44,13 +44,13 @@ fn amino() -> Config {
 }
 
 /// Sends a request and waits for its answer.
-async fn ask(stream: &mut RawStream, kind: MessageType, key: &[u8]) -> Vec<u8> {
+pub async fn ask(stream: &mut RawStream, kind: MessageType, key: &[u8]) -> Vec<u8> {
     stream.send(&message::request(kind, key)).await;
     tokio::time::timeout(SOON, stream.receive()).await.unwrap().unwrap()
 }
 
 /// Whom an answer names as closer peers, with the addresses as sent.
-fn closer(body: &[u8]) -> Vec<(PeerId, Vec<Multiaddr>)> {
+pub fn closer(body: &[u8]) -> Vec<(PeerId, Vec<Multiaddr>)> {
     named(Message::decode(body).unwrap().closer_peers())
 }
 
@@ -65,17 +65,17 @@ fn named<'a>(peers: impl Iterator<Item = message::RawPeer<'a>>) -> Vec<(PeerId, 
 
 /// The machine's clock, set ahead as the test wants.
 #[derive(Debug)]
-struct Ahead {
+pub struct Ahead {
     real: Arc<SystemClock>,
     by_s: AtomicU64,
 }
 
 impl Ahead {
-    fn new() -> Arc<Self> {
+    pub fn new() -> Arc<Self> {
         Arc::new(Self { real: SystemClock::new(), by_s: AtomicU64::new(0) })
     }
 
-    fn pass(&self, seconds: u64) {
+    pub fn pass(&self, seconds: u64) {
         self.by_s.fetch_add(seconds, Ordering::Relaxed);
     }
 }
@@ -169,6 +169,21 @@ async fn rt_8_who_does_not_answer_the_probe_is_not_admitted() {
     ours.node.connect(full(&server.info)).await.unwrap();
     eventually("the server was admitted", || ours.node.table(Dht::Wan).get(&server.info.id).is_some()).await;
     assert_eq!(ours.counter("routing probes answered"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whether_a_peer_can_be_dialled_is_told_by_a_dial_and_not_by_a_connection_that_is_open() {
+    let ours = Ours::start().await;
+    // Listens nowhere, as behind a NAT.
+    let behind_nat = Raw::connect(ours.address(false), Over::Noise).await;
+    let server = Theirs::server(Over::Noise).await;
+    server.dials(ours.address(false)).await;
+    eventually("both are connected", || futures::executor::block_on(ours.node.peers()).len() == 2).await;
+    let free_port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let said = format!("/ip4/127.0.0.1/tcp/{free_port}").parse().unwrap();
+    let behind_nat = dhtstore::kad::PeerInfo { id: behind_nat.id, addrs: vec![said] };
+    assert!(ours.node.can_dial(&behind_nat).await.is_err());
+    ours.node.can_dial(&server.info).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -330,22 +345,4 @@ async fn prv_3_prv_4_an_announcement_is_never_answered_whether_taken_or_refused(
     let mut refused = raw.stream().await;
     refused.send(&message::add_provider(b"no multihash", &own)).await;
     assert_eq!(refused.end_within(SOON).await, End::Ended);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn val_1_values_are_refused_today_and_who_asks_for_one_is_told_of_closer_peers() {
-    let server = Ours::start().await;
-    let ours = Ours::joining(&[server.info()]).await;
-    eventually("they know each other", || ours.table_len() == 1).await;
-    let raw = Raw::connect(ours.address(false), Over::Noise).await;
-    for key in [&b"/pk/name"[..], b"/ipns/name", b"/other/name"] {
-        let record = [&[0x0a, key.len() as u8], key, &[0x12, 1, 9]].concat();
-        let mut put = raw.stream().await;
-        put.send(&message::put_value(key, &record)).await;
-        assert_eq!(put.end_within(SOON).await, End::Ended);
-    }
-    let mut get = raw.stream().await;
-    let body = ask(&mut get, MessageType::GetValue, b"/ipns/name").await;
-    assert!(Message::decode(&body).unwrap().record.is_none());
-    assert_eq!(closer(&body).iter().map(|(id, _)| *id).collect::<Vec<_>>(), [server.node.peer_id()]);
 }

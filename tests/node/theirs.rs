@@ -173,6 +173,23 @@ impl Theirs {
         found
     }
 
+    /// Whether one server at least confirmed it.
+    pub async fn puts_value(&self, key: Vec<u8>, value: Vec<u8>) -> bool {
+        let record = kad::Record::new(key, value);
+        let results = self.query(move |kad| kad.put_record(record, kad::Quorum::One).unwrap()).await;
+        results.iter().any(|result| matches!(result, kad::QueryResult::PutRecord(Ok(_))))
+    }
+
+    /// The values that servers hold, its own store aside.
+    pub async fn gets_value(&self, key: Vec<u8>) -> Vec<Vec<u8>> {
+        let results = self.query(move |kad| kad.get_record(key.into())).await;
+        let found = results.into_iter().filter_map(|result| match result {
+            kad::QueryResult::GetRecord(Ok(kad::GetRecordOk::FoundRecord(found))) => Some(found.record.value),
+            _ => None,
+        });
+        found.collect()
+    }
+
     pub async fn finds_closest(&self, target: Vec<u8>) -> Vec<PeerInfo> {
         let results = self.query(move |kad| kad.get_closest_peers(target)).await;
         let peers = results.into_iter().filter_map(|result| match result {

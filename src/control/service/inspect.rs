@@ -95,6 +95,7 @@ impl Counter {
 pub fn table_name(row: &Row) -> &'static str {
     match row {
         Row::Providers { .. } => "providers",
+        Row::Values { .. } => "values",
         Row::Provided { .. } => "provided",
         Row::Peers { .. } => "peers",
         Row::Routing { .. } => "routing",
