@@ -8,6 +8,7 @@ mod keys;
 mod text;
 mod validate;
 
+pub use crate::kad::mode::Setting as Mode;
 pub use validate::Warning;
 
 use crate::kad::{Dht, scope::AddressScope};
@@ -80,6 +81,9 @@ pub struct Config {
     /// Peers to join the network by, each with a trailing `/p2p/<id>`. Used when the saved routing table does not suffice.
     #[serde(with = "text::addresses")]
     pub bootstrap: Vec<Multiaddr>,
+    /// Server or client in the DHT (MODE-1): `auto` goes by whether others can dial this node; profile `private` and
+    /// `announce` or `append_announce` make it a server then.
+    pub mode: Mode,
     /// Records of others.
     pub records: Records,
     /// Values of others.
@@ -94,6 +98,10 @@ pub struct Config {
     pub connections: Connections,
     /// Limits on DHT streams.
     pub streams: Streams,
+    /// Telling others whether they can be dialled.
+    pub autonat: Autonat,
+    /// Letting others be reached through this node.
+    pub relay: Relay,
     /// Certificates of secure WebSockets.
     pub websocket: Websocket,
     /// The local control socket.
@@ -199,6 +207,40 @@ pub struct Streams {
     /// Bytes of half-read requests in the whole process; at least 1 MiB.
     #[serde(with = "text::bytes")]
     pub read_budget: usize,
+}
+
+/// `[autonat]`: the server of AutoNAT v1 and v2. It dials peers that ask for it and tells them whether that worked; public
+/// addresses only on profile `amino`.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Autonat {
+    /// Whether others may ask.
+    pub enabled: bool,
+    /// Dials a minute in all, of each version.
+    pub max_dials: usize,
+    /// Dials a minute for one peer, of each version.
+    pub max_dials_per_peer: usize,
+}
+
+/// `[relay]`: circuit relay v2, the hop. Names are those of go's `RelayService`.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Relay {
+    /// Whether others may be reached through this node.
+    pub enabled: bool,
+    /// Peers that may wait here to be reached.
+    pub max_reservations: usize,
+    /// Connections relayed at a time.
+    pub max_circuits: usize,
+    /// How long a reservation holds unless it is renewed.
+    #[serde(with = "text::duration")]
+    pub reservation_ttl: Duration,
+    /// How long a relayed connection may last.
+    #[serde(with = "text::duration")]
+    pub connection_duration_limit: Duration,
+    /// Bytes that it may carry in each direction.
+    #[serde(with = "text::bytes")]
+    pub connection_data_limit: usize,
 }
 
 /// `[websocket]`: certificates of secure WebSockets (NET-5), PEM files. They are read again when they change.

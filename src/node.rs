@@ -6,6 +6,7 @@
 //! server   request -> kad::rules + store + routing -> answer
 //! client   pooled streams, pipelined ADD_PROVIDERs;  query drives kad::lookup over it
 //! routing  the tables: admission, checks, refresh
+//! nat      AutoNAT: whether others can dial us, and so whether we are a server (MODE-1)
 //! ```
 
 mod addresses;
@@ -20,6 +21,7 @@ mod framing;
 pub mod identity;
 mod ip_limits;
 mod listen;
+mod nat;
 pub mod query;
 mod renewal;
 mod routing;
@@ -33,7 +35,7 @@ mod websocket;
 use crate::{
     clock::Clock,
     config::Config,
-    kad::{Dht, PeerInfo, keyspace::Key, message::EncodedPeer, scope::IpGroups},
+    kad::{Dht, PeerInfo, keyspace::Key, message::EncodedPeer, mode::Decision, scope::IpGroups},
     store::Store,
 };
 use addresses::Addresses;
@@ -49,7 +51,11 @@ use std::{
     sync::{Arc, Weak, atomic::AtomicBool},
     time::Duration,
 };
-use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time::timeout,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// How long requests under way may take to be answered when the node stops.
@@ -190,6 +196,9 @@ pub(crate) struct Shared {
     pub(crate) client: Client,
     pub(crate) read_budget: Budget,
     pub(crate) commands: mpsc::Sender<Command>,
+    /// Server or client (MODE-1).
+    pub(crate) mode: watch::Sender<Decision>,
+    pub(crate) nat: nat::Nat,
     pub(crate) kubo_warned: AtomicBool,
     /// No new requests are taken.
     pub(crate) draining: CancellationToken,
@@ -220,7 +229,15 @@ impl Shared {
         if !self.draining.is_cancelled()
             && let Some(shared) = self.this.upgrade()
         {
-            self.serving.spawn(self.stop.clone().run_until_cancelled_owned(server::serve(shared, inbound)));
+            let streams::Inbound { peer, protocol, stream, permits } = inbound;
+            let served = async move {
+                match protocol {
+                    streams::Protocol::Dht(dht) => server::serve(shared, peer, dht, stream).await,
+                    streams::Protocol::DialBack => shared.dialled_back(stream).await,
+                }
+                drop(permits);
+            };
+            self.serving.spawn(self.stop.clone().run_until_cancelled_owned(served));
         }
     }
 
@@ -275,6 +292,8 @@ impl Node {
             client: Client::new(config.connections.max_pending),
             read_budget: Budget::new(config.streams.read_budget),
             commands,
+            mode: nat::mode(config),
+            nat: nat::Nat::default(),
             kubo_warned: AtomicBool::new(false),
             draining: CancellationToken::new(),
             stop: CancellationToken::new(),
@@ -295,13 +314,18 @@ impl Node {
             shared.connections.clone(),
             config.streams.max_per_connection,
             shared.counters.clone(),
+            shared.mode.subscribe(),
+            nat::asks(config),
         );
-        let swarm = swarm::build(config, identity, psk, streams, &shared.counters, certificates)?;
+        let swarm = swarm::build(config, identity, psk, streams, &shared.counters, &shared.clock, certificates)?;
         let mut driver = Driver::new(swarm, obeyed, shared.clone());
         driver.bind(listen).await?;
         // Not by `spawn`: it watches `stop` itself, to say goodbye.
         shared.tasks.spawn(driver.run());
         shared.spawn(Client::keep_tidy(shared.clone()));
+        if nat::asks(config) {
+            shared.spawn(nat::keep_asking(shared.clone()));
+        }
         shared.spawn(renewal::keep_fresh(shared.clone()));
         Upkeep::start(&shared);
         Ok(Node { shared })

@@ -11,6 +11,8 @@ mod interop;
 mod limits;
 #[path = "node/lookups.rs"]
 mod lookups;
+#[path = "node/nat.rs"]
+mod nat;
 #[path = "node/ours.rs"]
 mod ours;
 #[path = "node/raw.rs"]

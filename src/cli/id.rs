@@ -7,6 +7,7 @@ use crate::{
         client::{Client, Line},
         protocol::Request,
     },
+    kad::mode::Mode,
     node::identity,
     store::data_dir,
 };
@@ -42,13 +43,21 @@ struct Shown {
     peer: String,
     addresses: Vec<String>,
     running: bool,
+    /// `server` or `client`, and why; unknown while no server runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mode: Option<String>,
 }
 
 /// Runs the command.
 pub async fn execute(args: Args, context: &Context) -> Result<()> {
     let config = context.config()?;
     let shown = match ask_server(config).await {
-        Some(stat) => Shown { peer: stat.peer, addresses: stat.addresses, running: true },
+        Some(stat) => Shown {
+            peer: stat.peer,
+            addresses: stat.addresses,
+            running: true,
+            mode: Some(format!("{}: {}", stat.mode.name(), stat.mode_why)),
+        },
         None => from_files(config)?,
     };
     let source = match shown.running {
@@ -79,6 +88,8 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
 struct Running {
     peer: String,
     addresses: Vec<String>,
+    mode: Mode,
+    mode_why: String,
 }
 
 async fn ask_server(config: &Config) -> Option<Running> {
@@ -98,7 +109,7 @@ fn from_files(config: &Config) -> Result<Shown> {
         return Err(CliError::no_database(&[&config.data_dir]).context("no identity yet"));
     };
     let addresses = configured_addresses(config).iter().map(ToString::to_string).collect();
-    Ok(Shown { peer: keypair.public().to_peer_id().to_string(), addresses, running: false })
+    Ok(Shown { peer: keypair.public().to_peer_id().to_string(), addresses, running: false, mode: None })
 }
 
 /// What a node with this configuration will announce, as far as that can be told without running it: `announce`, else

@@ -63,6 +63,7 @@ fn text(stat: &Stat) -> String {
     };
     line("Peer id", stat.peer.clone());
     line("Profile", stat.profile.clone());
+    line("Mode", format!("{}: {}", stat.mode.name(), stat.mode_why));
     line("Up", format!("{}, version {}", human_duration(Duration::from_secs(stat.uptime_s)), stat.version));
     for address in &stat.listening {
         line("Listening", address.clone());

@@ -1,8 +1,8 @@
 //! The default of every setting, with the reason for its value.
 
 use super::{
-    Config, Connections, Control, Job, Jobs, Profile, Provide, Records, Reprovide, ReprovideJob, Routing, Streams,
-    Values, Websocket,
+    Autonat, Config, Connections, Control, Job, Jobs, Mode, Profile, Provide, Records, Relay, Reprovide, ReprovideJob,
+    Routing, Streams, Values, Websocket,
 };
 use libp2p::Multiaddr;
 use std::{
@@ -87,6 +87,23 @@ pub const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// `streams.read_budget`: a thousand requests of the greatest size (64 KiB) half read at the same time.
 pub const READ_BUDGET: usize = 64 << 20;
 
+/// `autonat.max_dials`, as go's v2 has it: one dial a second.
+pub const AUTONAT_DIALS: usize = 60;
+/// `autonat.max_dials_per_peer`, as go's v2 has it: two transports, two IP families, three times.
+pub const AUTONAT_DIALS_PER_PEER: usize = 12;
+
+/// `relay.max_reservations`, as go has it.
+pub const RELAY_RESERVATIONS: usize = 128;
+/// `relay.max_circuits`: go's 16 are for each peer, these are in all; with the limits below 16 carry at most 2 MiB each
+/// way at a time.
+pub const RELAY_CIRCUITS: usize = 16;
+/// `relay.reservation_ttl`, as go has it.
+pub const RELAY_RESERVATION_TTL: Duration = hours(1);
+/// `relay.connection_duration_limit`, as go has it: long enough for a hole punch.
+pub const RELAY_DURATION: Duration = minutes(2);
+/// `relay.connection_data_limit`, as go has it.
+pub const RELAY_DATA: usize = 128 << 10;
+
 /// How often most jobs look: a job is late by at most this much.
 pub const LOOK_OFTEN: &str = "*/10 * * * * *";
 /// How often the reprovide job looks: announcing is spread over hours, so a minute is soon enough.
@@ -122,6 +139,7 @@ impl Config {
             no_announce: Vec::new(),
             swarm_key: None,
             bootstrap,
+            mode: Mode::Auto,
             records: Records {
                 ttl,
                 address_ttl: ADDRESS_TTL,
@@ -146,6 +164,15 @@ impl Config {
                 idle: STREAM_IDLE,
                 message_timeout: MESSAGE_TIMEOUT,
                 read_budget: READ_BUDGET,
+            },
+            autonat: Autonat { enabled: true, max_dials: AUTONAT_DIALS, max_dials_per_peer: AUTONAT_DIALS_PER_PEER },
+            relay: Relay {
+                enabled: false,
+                max_reservations: RELAY_RESERVATIONS,
+                max_circuits: RELAY_CIRCUITS,
+                reservation_ttl: RELAY_RESERVATION_TTL,
+                connection_duration_limit: RELAY_DURATION,
+                connection_data_limit: RELAY_DATA,
             },
             websocket: Websocket::default(),
             control: Control { socket: None },

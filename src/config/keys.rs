@@ -8,12 +8,13 @@ pub(super) const ENV_PREFIX: &str = "DHTSTORE_";
 pub(super) enum Kind {
     Text,
     Number,
+    Switch,
     List,
     Path,
 }
 
 /// Every setting. A test proves that it is complete.
-pub(super) const KEYS: [(&str, Kind); 43] = [
+pub(super) const KEYS: [(&str, Kind); 53] = [
     ("profile", Kind::Text),
     ("data_dir", Kind::Path),
     ("listen", Kind::List),
@@ -22,6 +23,7 @@ pub(super) const KEYS: [(&str, Kind); 43] = [
     ("no_announce", Kind::List),
     ("swarm_key", Kind::Path),
     ("bootstrap", Kind::List),
+    ("mode", Kind::Text),
     ("records.ttl", Kind::Text),
     ("records.address_ttl", Kind::Text),
     ("records.clock_grace", Kind::Text),
@@ -44,6 +46,15 @@ pub(super) const KEYS: [(&str, Kind); 43] = [
     ("streams.idle", Kind::Text),
     ("streams.message_timeout", Kind::Text),
     ("streams.read_budget", Kind::Text),
+    ("autonat.enabled", Kind::Switch),
+    ("autonat.max_dials", Kind::Number),
+    ("autonat.max_dials_per_peer", Kind::Number),
+    ("relay.enabled", Kind::Switch),
+    ("relay.max_reservations", Kind::Number),
+    ("relay.max_circuits", Kind::Number),
+    ("relay.reservation_ttl", Kind::Text),
+    ("relay.connection_duration_limit", Kind::Text),
+    ("relay.connection_data_limit", Kind::Text),
     ("websocket.certificate", Kind::Path),
     ("websocket.key", Kind::Path),
     ("websocket.ca", Kind::Path),
@@ -78,6 +89,8 @@ pub(super) fn suggestion(key: &str) -> String {
         "routing",
         "connections",
         "streams",
+        "autonat",
+        "relay",
         "websocket",
         "control",
         "jobs",

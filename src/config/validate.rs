@@ -158,6 +158,8 @@ impl Config {
         findings.duration("records.clock_grace", self.records.clock_grace, Duration::ZERO..=DAY);
         findings.duration("values.ttl", self.values.ttl, SECOND..=MAX_TTL);
         findings.duration("reprovide.interval", interval, SECOND..=MAX_TTL);
+        findings.duration("relay.reservation_ttl", self.relay.reservation_ttl, SECOND..=DAY);
+        findings.duration("relay.connection_duration_limit", self.relay.connection_duration_limit, SECOND..=DAY);
         findings.duration("connections.idle", self.connections.idle, SECOND..=DAY);
         findings.duration("streams.idle", self.streams.idle, SECOND..=DAY);
         findings.duration("streams.message_timeout", self.streams.message_timeout, SECOND..=DAY);
@@ -181,6 +183,11 @@ impl Config {
         findings.bounded("connections.max_per_ip", connections.max_per_ip, 1..=1_000_000);
         findings.bounded("streams.max_per_connection", streams.max_per_connection, MIN_STREAMS..=65_536);
         findings.bounded("streams.read_budget", streams.read_budget, 1 << 20..=1 << 36);
+        findings.bounded("autonat.max_dials", self.autonat.max_dials, 1..=10_000);
+        findings.bounded("autonat.max_dials_per_peer", self.autonat.max_dials_per_peer, 1..=10_000);
+        findings.bounded("relay.max_reservations", self.relay.max_reservations, 1..=65_536);
+        findings.bounded("relay.max_circuits", self.relay.max_circuits, 1..=65_536);
+        findings.bounded("relay.connection_data_limit", self.relay.connection_data_limit, 1..=1 << 36);
         findings.bounded("records.max", records.max, 1..=1_000_000_000);
         findings.bounded("records.max_providers_per_key", records.max_providers_per_key, 1..=1_000_000);
         // The address book numbers peers with 32 bits.

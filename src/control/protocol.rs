@@ -1,7 +1,7 @@
 //! What goes over the control socket: newline-delimited JSON. Fields are only ever added. An empty line from the server
 //! is a sign of life and says nothing else.
 
-use crate::{provide::reprovider, schedule::JobStatus, store};
+use crate::{kad::mode::Mode, provide::reprovider, schedule::JobStatus, store};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::time::Duration;
@@ -352,6 +352,10 @@ pub struct Stat {
     pub peer: String,
     /// `private` or `amino`.
     pub profile: String,
+    /// `server` or `client` in the WAN DHT (MODE-1).
+    pub mode: Mode,
+    /// Why.
+    pub mode_why: String,
     /// Seconds since start.
     pub uptime_s: u64,
     /// Where it listens.

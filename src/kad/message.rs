@@ -12,7 +12,7 @@
 //! Stricter than protobuf in three things that no implementation sends: groups are refused, a second `record` is
 //! refused (protobuf would merge the two, which borrowed bytes cannot), an unknown message type is refused.
 
-pub(super) mod wire;
+pub(crate) mod wire;
 mod writer;
 
 pub(super) use writer::put_bytes;

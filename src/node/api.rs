@@ -6,6 +6,7 @@ use crate::{
     kad::{
         Dht, PeerInfo,
         message::EncodedPeer,
+        mode::Decision,
         scope::AddressScope,
         table::{Entry, TableView},
     },
@@ -32,6 +33,11 @@ impl Node {
     /// Ourselves as a provider in `dht`: `provide.addresses` or [`Node::addresses`].
     pub fn provider_entry(&self, dht: Dht) -> EncodedPeer {
         self.shared.provider_entry(dht)
+    }
+
+    /// Server or client in the WAN DHT, and why (MODE-1).
+    pub fn mode(&self) -> Decision {
+        self.shared.decision()
     }
 
     /// Connects to whoever is at `addr`, who must be the peer it names by `/p2p/…` if it names one.

@@ -405,7 +405,7 @@ fn value_of<'a>(message: &Message<'a>, key: &[u8]) -> Option<&'a [u8]> {
 async fn open_on(opener: &tokio::sync::mpsc::Sender<Open>, dht: Dht) -> Result<Option<Stream>, RpcError> {
     let (reply, opened) = oneshot::channel();
     let asked = async {
-        opener.send(Open { dht, reply }).await.ok()?;
+        opener.send(Open { protocol: dht.protocol(), reply }).await.ok()?;
         opened.await.ok()
     };
     match timeout(ANSWER_TIMEOUT, asked).await {

@@ -81,6 +81,16 @@ counters! {
     ProbesDropped => "routing probes dropped",
     /// Peers removed from a routing table because they did not answer.
     PeersRemoved => "routing peers removed",
+    /// AutoNAT: dials for others, to tell them whether they can be reached.
+    DialBacks => "autonat dials for others",
+    /// AutoNAT: dials for others that a limit or the address forbade.
+    DialBacksRefused => "autonat dials for others refused",
+    /// AutoNAT: peers that reached us when we asked them to.
+    ReachedBack => "autonat reached by",
+    /// AutoNAT: peers that did not.
+    NotReachedBack => "autonat not reached by",
+    /// From server to client and back.
+    ModeChanges => "mode changes",
 }
 
 /// The counters of one node, since its start.

@@ -47,6 +47,8 @@ pub(crate) enum Command {
     /// Connect to a peer at any of these addresses; to whoever is there if no peer is named. A peer that is connected
     /// is dialled only if `afresh`.
     Dial { peer: Option<PeerId>, addrs: Vec<Multiaddr>, afresh: bool, reply: Reply },
+    /// What is announced of us is another set of addresses.
+    Announce,
 }
 
 /// A dial under way and who waits for it.
@@ -127,7 +129,25 @@ impl Driver {
         let _ = timeout(GOODBYE, goodbye).await;
     }
 
-    fn obey(&mut self, Command::Dial { peer, addrs, afresh, reply }: Command) {
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Dial { peer, addrs, afresh, reply } => self.dial(peer, addrs, afresh, reply),
+            Command::Announce => {
+                self.announce();
+                // Identify itself pushes listen addresses and protocols only.
+                let peers: Vec<PeerId> = self.swarm.connected_peers().copied().collect();
+                self.swarm.behaviour_mut().identify.push(peers);
+            }
+        }
+    }
+
+    fn dial(
+        &mut self,
+        peer: Option<PeerId>,
+        addrs: Vec<Multiaddr>,
+        afresh: bool,
+        reply: oneshot::Sender<Result<PeerId, RpcError>>,
+    ) {
         if reply.is_closed() {
             return;
         }
@@ -224,7 +244,7 @@ impl Driver {
         let address = endpoint.get_remote_address().clone();
         debug!(%peer, %address, inbound = endpoint.is_listener(), "connected");
         let since = self.shared.clock.monotonic();
-        let connection = Connection { id, address, inbound: endpoint.is_listener(), since };
+        let connection = Connection { id, address, inbound: endpoint.is_listener(), since, observed: None };
         self.shared.book.connected(peer, connection);
         self.dials.retain(|dialled, dial| {
             if *dialled != id && dial.peer != Some(peer) {
@@ -243,7 +263,9 @@ impl Driver {
     fn identify(&mut self, event: identify::Event) {
         match event {
             identify::Event::Received { connection_id, peer_id, info } => {
+                self.shared.book.observed(&peer_id, connection_id, info.observed_addr.clone());
                 self.shared.identified(peer_id, connection_id, info);
+                self.shared.nat.wake.notify_one();
             }
             identify::Event::Error { peer_id, error, .. } => debug!(peer = %peer_id, %error, "identify"),
             identify::Event::Sent { .. } | identify::Event::Pushed { .. } => {}

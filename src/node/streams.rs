@@ -10,8 +10,10 @@ pub(crate) use handler::{Handler, Open, OpenError};
 use super::counters::Counters;
 use crate::kad::{
     Dht,
+    mode::Decision,
     scope::{AddressScope, strip_peer},
 };
+use arc_swap::ArcSwap;
 use libp2p::{
     Multiaddr, PeerId, Stream,
     core::{ConnectedPoint, Endpoint, transport::PortUse},
@@ -21,13 +23,13 @@ use libp2p::{
     },
 };
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     convert::Infallible,
     fmt,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 /// Inbound streams of the whole process. An idle one costs about 2 KB, so 130 MB at worst.
 const MAX_INBOUND: usize = 65_536;
@@ -36,11 +38,19 @@ const MAX_INBOUND: usize = 65_536;
 /// means that the connection does not move.
 const MAX_WAITING: usize = 32;
 
+/// What an inbound stream speaks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Protocol {
+    Dht(Dht),
+    /// AutoNAT v2: a peer shows that it could dial us.
+    DialBack,
+}
+
 /// A stream that a peer opened.
 #[derive(Debug)]
 pub(crate) struct Inbound {
     pub(crate) peer: PeerId,
-    pub(crate) dht: Dht,
+    pub(crate) protocol: Protocol,
     pub(crate) stream: Stream,
     /// Counts against the limits of connection and process while it lives.
     pub(crate) permits: (OwnedSemaphorePermit, OwnedSemaphorePermit),
@@ -63,6 +73,8 @@ struct Opener {
 pub(crate) struct Connections {
     /// Oldest first.
     by_peer: Arc<Mutex<HashMap<PeerId, Vec<Opener>>>>,
+    /// Whose connections stay open without streams (CLI-1).
+    kept: Arc<ArcSwap<HashSet<PeerId>>>,
 }
 
 impl Connections {
@@ -84,6 +96,25 @@ impl Connections {
     /// How many connections there are to `peer`.
     pub(crate) fn count(&self, peer: &PeerId) -> usize {
         self.by_peer.lock().unwrap_or_else(PoisonError::into_inner).get(peer).map_or(0, Vec::len)
+    }
+
+    /// Where to ask for a stream on one connection of `peer`.
+    pub(crate) fn opener_on(&self, peer: &PeerId, id: ConnectionId) -> Option<mpsc::Sender<Open>> {
+        let by_peer = self.by_peer.lock().unwrap_or_else(PoisonError::into_inner);
+        by_peer.get(peer)?.iter().find(|opener| opener.id == id).map(|opener| opener.requests.clone())
+    }
+
+    /// From now on the connections of these peers, and of no others, stay open without streams.
+    pub(crate) fn keep(&self, peers: HashSet<PeerId>) {
+        self.kept.store(Arc::new(peers));
+    }
+
+    pub(crate) fn kept(&self) -> Vec<PeerId> {
+        self.kept.load().iter().copied().collect()
+    }
+
+    pub(crate) fn is_kept(&self, peer: &PeerId) -> bool {
+        self.kept.load().contains(peer)
     }
 
     /// Whether there is a connection to `peer`.
@@ -117,6 +148,8 @@ pub(crate) struct Behaviour {
     inbound: Arc<Semaphore>,
     max_per_connection: usize,
     counters: Arc<Counters>,
+    mode: watch::Receiver<Decision>,
+    dial_back: bool,
 }
 
 impl fmt::Debug for Behaviour {
@@ -126,22 +159,28 @@ impl fmt::Debug for Behaviour {
 }
 
 impl Behaviour {
-    /// At most `max_per_connection` inbound streams are open on a connection at a time.
+    /// At most `max_per_connection` inbound streams are open on a connection at a time. `mode` says which protocols are
+    /// taken, `dial_back` whether those of AutoNAT are.
     pub(crate) fn new(
         acceptor: Acceptor,
         connections: Connections,
         max_per_connection: usize,
         counters: Arc<Counters>,
+        mode: watch::Receiver<Decision>,
+        dial_back: bool,
     ) -> Self {
         let inbound = Arc::new(Semaphore::new(MAX_INBOUND));
-        Self { acceptor, connections, fresh: HashMap::new(), inbound, max_per_connection, counters }
+        let fresh = HashMap::new();
+        Self { acceptor, connections, fresh, inbound, max_per_connection, counters, mode, dial_back }
     }
 
     fn handler(&mut self, peer: PeerId, id: ConnectionId) -> Handler {
         let (opener, requests) = mpsc::channel(MAX_WAITING);
         self.fresh.insert(id, opener);
         let limits = (Arc::new(Semaphore::new(self.max_per_connection)), self.inbound.clone());
-        Handler::new(peer, self.acceptor.clone(), limits, requests, self.counters.clone())
+        let (counters, connections) = (self.counters.clone(), self.connections.clone());
+        let listens = (self.mode.clone(), self.dial_back);
+        Handler::new(peer, self.acceptor.clone(), limits, requests, counters, connections, listens)
     }
 }
 
