@@ -17,7 +17,7 @@ pub mod certificate;
 mod client;
 mod counters;
 mod driver;
-mod framing;
+pub(crate) mod framing;
 pub mod identity;
 mod ip_limits;
 mod listen;
@@ -52,7 +52,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Semaphore, mpsc, watch},
     task::JoinHandle,
     time::timeout,
 };
@@ -150,6 +150,15 @@ pub struct ConnectedPeer {
     pub lan: bool,
 }
 
+/// What a node has in hand for others right now.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, serde::Serialize, serde::Deserialize)]
+pub struct Load {
+    /// DHT streams that others have open here.
+    pub inbound_streams: u64,
+    /// Bytes of `streams.read_budget` that half-read requests and unwritten answers take.
+    pub read_bytes: u64,
+}
+
 /// What GET_PROVIDERS brought.
 #[derive(Clone, Debug)]
 pub struct ProvidersAnswer {
@@ -195,6 +204,8 @@ pub(crate) struct Shared {
     pub(crate) connections: streams::Connections,
     pub(crate) client: Client,
     pub(crate) read_budget: Budget,
+    /// Inbound streams that write: see [`server::MAX_WRITING`].
+    pub(crate) writing: Semaphore,
     pub(crate) commands: mpsc::Sender<Command>,
     /// Server or client (MODE-1).
     pub(crate) mode: watch::Sender<Decision>,
@@ -291,6 +302,7 @@ impl Node {
             connections: streams::Connections::default(),
             client: Client::new(config.connections.max_pending),
             read_budget: Budget::new(config.streams.read_budget),
+            writing: Semaphore::new(server::MAX_WRITING),
             commands,
             mode: nat::mode(config),
             nat: nat::Nat::default(),

@@ -8,6 +8,8 @@ mod codec;
 pub mod data_dir;
 pub mod dump;
 mod engine;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 pub mod jobs;
 mod meta;
 pub mod provided;

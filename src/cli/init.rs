@@ -1,7 +1,7 @@
 //! `dhtstore init`: data directory, identity, and what else a network needs.
 
 mod join;
-mod kubo;
+pub(crate) mod kubo;
 
 use super::{
     Context, config,

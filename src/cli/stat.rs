@@ -69,6 +69,8 @@ fn text(stat: &Stat) -> String {
         line("Listening", address.clone());
     }
     line("Connections", stat.connections.to_string());
+    let load = &stat.load;
+    line("Open streams", format!("{}, {} half read or unwritten", load.inbound_streams, human_bytes(load.read_bytes)));
     let store = &stat.store;
     line("Records", format!("{} of {} CIDs, from {} peers", store.records, store.keys, store.peers));
     line("Values", format!("{}, {}", store.values, human_bytes(store.values_bytes)));
@@ -105,7 +107,7 @@ fn text(stat: &Stat) -> String {
     for note in &store.notes {
         line("Note", note.clone());
     }
-    for (name, count) in store.counters.iter().filter(|&(_, &count)| count > 0) {
+    for (name, count) in stat.network.iter().chain(&store.counters).filter(|&(_, &count)| count > 0) {
         line("Counter", format!("{name} {count}"));
     }
     out.push('\n');

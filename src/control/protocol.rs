@@ -1,10 +1,10 @@
 //! What goes over the control socket: newline-delimited JSON. Fields are only ever added. An empty line from the server
 //! is a sign of life and says nothing else.
 
-use crate::{kad::mode::Mode, provide::reprovider, schedule::JobStatus, store};
+use crate::{kad::mode::Mode, node, provide::reprovider, schedule::JobStatus, store};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 /// Bytes of a request line at most. `provide` sends long lists in several requests.
 pub const MAX_REQUEST_LINE: usize = 1 << 20;
@@ -366,6 +366,12 @@ pub struct Stat {
     pub connections: u64,
     /// Routing tables.
     pub tables: Vec<TableStat>,
+    /// What is in hand for others now.
+    #[serde(default)]
+    pub load: node::Load,
+    /// What happened on the network since start: requests, refusals, limits.
+    #[serde(default)]
+    pub network: BTreeMap<String, u64>,
     /// The store.
     pub store: store::Stat,
     /// Own CIDs.

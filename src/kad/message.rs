@@ -12,6 +12,8 @@
 //! Stricter than protobuf in three things that no implementation sends: groups are refused, a second `record` is
 //! refused (protobuf would merge the two, which borrowed bytes cannot), an unknown message type is refused.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod oracle;
 pub(crate) mod wire;
 mod writer;
 

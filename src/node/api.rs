@@ -1,6 +1,6 @@
 //! What the rest of the program asks of a node.
 
-use super::{ConnectedPeer, Delivery, Node, ProvidersAnswer, RpcError};
+use super::{ConnectedPeer, Delivery, Load, Node, ProvidersAnswer, RpcError};
 use crate::{
     config::Profile,
     kad::{
@@ -84,6 +84,11 @@ impl Node {
     /// What happened since the start, by name: requests, refusals, limits.
     pub fn counters(&self) -> BTreeMap<String, u64> {
         self.shared.counters.snapshot()
+    }
+
+    /// What is in hand for others right now.
+    pub fn load(&self) -> Load {
+        Load { inbound_streams: self.shared.serving.len() as u64, read_bytes: self.shared.read_budget.used() as u64 }
     }
 
     /// Whether a peer can be dialled at these addresses, and how long it took. A connection that is open does not

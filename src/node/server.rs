@@ -27,8 +27,9 @@ use tokio::{
 };
 use tracing::debug;
 
-/// An answer must move within this time (design: "The wire").
-const WRITE_STALL: Duration = Duration::from_secs(10);
+/// Streams whose answers wait to be taken, in the whole process. Nothing is read from such a stream, and who keeps sending
+/// leaves up to 256 KiB unread in yamux, which no budget of ours counts: 512 MiB at worst, instead of 16 GiB.
+pub(crate) const MAX_WRITING: usize = 2048;
 
 /// Answers to pipelined requests are gathered up to this size and written at once.
 const WRITE_BATCH: usize = 16 * 1024;
@@ -55,7 +56,7 @@ pub(crate) enum StreamError {
     Unfinished(Duration),
     #[error(transparent)]
     Write(#[from] WriteError),
-    #[error("too many bytes of answers wait to be written")]
+    #[error("too many answers wait to be written")]
     OverBudget,
 }
 
@@ -88,7 +89,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, peer: PeerId, dht: Dht, stream: S
     let mut session = Session::new(shared.clone(), peer, dht, stream);
     match session.run().await {
         Ok(()) => {
-            let _ = timeout(WRITE_STALL, session.stream.close()).await;
+            let _ = timeout(session.write_stall(), session.stream.close()).await;
         }
         Err(error) => {
             // What was asked before the nonsense has its answer (MSG-2).
@@ -165,7 +166,7 @@ impl Session {
             match self.arrival().await? {
                 Arrival::Bytes => {}
                 // Whoever asks once ends its half right behind the request, and still wants the answer.
-                Arrival::End => return Ok(self.write_out().await?),
+                Arrival::End => return self.write_out().await,
             }
         }
     }
@@ -178,20 +179,29 @@ impl Session {
         Ok(())
     }
 
-    async fn write(&mut self) -> Result<(), WriteError> {
+    /// An answer must move within this time.
+    fn write_stall(&self) -> Duration {
+        self.shared.config.streams.message_timeout
+    }
+
+    async fn write(&mut self) -> Result<(), StreamError> {
+        let shared = self.shared.clone();
+        let Ok(_writing) = shared.writing.try_acquire() else { return Err(StreamError::OverBudget) };
         self.unflushed = true;
-        write_moving(&mut self.stream, &self.answers, WRITE_STALL).await?;
+        let stall = self.write_stall();
+        write_moving(&mut self.stream, &self.answers, stall).await?;
         self.answers.clear();
         Ok(())
     }
 
     /// Writes what is held, sees it off and gives the memory back.
-    async fn write_out(&mut self) -> Result<(), WriteError> {
+    async fn write_out(&mut self) -> Result<(), StreamError> {
         if !self.answers.is_empty() {
             self.write().await?;
         }
         if self.unflushed {
-            flush_moving(&mut self.stream, WRITE_STALL).await?;
+            let stall = self.write_stall();
+            flush_moving(&mut self.stream, stall).await?;
             self.unflushed = false;
             self.answers = Vec::new();
             let _less_always_works = self.answers_lease.resize(0);

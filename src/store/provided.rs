@@ -3,8 +3,8 @@
 //! They are what the user asked to keep. So each change is in a journal of its own, fsynced, before it is
 //! acknowledged, then in the `node/` database; and now and then in an export. Damage to one of them loses none.
 
-mod exports;
-mod shelf;
+pub(super) mod exports;
+pub(super) mod shelf;
 
 use super::{
     StoreError,

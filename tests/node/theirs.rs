@@ -1,6 +1,7 @@
 //! Nodes that are not ours: `libp2p-kad` servers and clients, and a mute one that advertises the DHT, takes its
 //! streams and never answers.
 
+pub use crate::raw::Over;
 use crate::stub_peer;
 use dhtstore::kad::PeerInfo;
 use futures::{StreamExt, future::join_all};
@@ -20,17 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 
 pub const KAD: StreamProtocol = StreamProtocol::new("/ipfs/kad/1.0.0");
 
-/// What a node speaks.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Over {
-    Noise,
-    Tls,
-    Quic,
-}
-
 impl Over {
-    pub const ALL: [Over; 3] = [Over::Noise, Over::Tls, Over::Quic];
-
     fn listens(self) -> &'static str {
         if self == Over::Quic { "/ip4/127.0.0.1/udp/0/quic-v1" } else { "/ip4/127.0.0.1/tcp/0" }
     }

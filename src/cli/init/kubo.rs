@@ -27,13 +27,13 @@ const AUTO: &str = "auto";
 
 /// What was found.
 #[derive(Debug)]
-pub(super) struct Taken {
-    pub(super) identity: Identity,
-    pub(super) swarm_key: Option<SwarmKey>,
+pub(crate) struct Taken {
+    pub(crate) identity: Identity,
+    pub(crate) swarm_key: Option<SwarmKey>,
     /// The text of `dhtstore.toml`.
-    pub(super) config: String,
+    pub(crate) config: String,
     /// What the user should know, one line each.
-    pub(super) notes: Vec<String>,
+    pub(crate) notes: Vec<String>,
 }
 
 /// The parts of Kubo's `config` that we look at.
@@ -67,7 +67,7 @@ struct KuboAddresses {
 }
 
 /// Reads the repository; writes nothing. Refused while Kubo runs: one identity in two places breaks both.
-pub(super) fn read(repository: &Path, profile: Option<Profile>) -> Result<Taken> {
+pub(crate) fn read(repository: &Path, profile: Option<Profile>) -> Result<Taken> {
     let kubo = read_config(&repository.join("config"))?;
     refuse_running(repository)?;
     let identity = identity(repository, &kubo.identity)?;

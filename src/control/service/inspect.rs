@@ -38,6 +38,8 @@ pub(super) async fn stat(parts: &Parts) -> Result<Stat, Failure> {
         addresses: own_addresses(parts),
         connections: parts.node.peers().await.len() as u64,
         tables: tables.collect(),
+        load: parts.node.load(),
+        network: parts.node.counters(),
         store: figures,
         reprovide: parts.reprovider.status(),
         jobs: parts.schedule.status().await,
