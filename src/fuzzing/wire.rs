@@ -154,6 +154,7 @@ pub(super) fn lookup(data: &[u8]) {
         max_asked: usize::from(flags / 2),
         ..Settings::default()
     };
+    let k = settings.k;
     let goal = if flags & 2 == 2 { Goal::Closest } else { Goal::Search };
     let target = Key::for_value(&[*target]);
     let mut lookup =
@@ -185,7 +186,7 @@ pub(super) fn lookup(data: &[u8]) {
             _ => drop(step(&mut lookup, now)),
         }
         let closest = lookup.closest();
-        assert!(closest.len() <= settings.k.max(1));
+        assert!(closest.len() <= k.max(1));
         assert!(closest.is_sorted_by_key(|peer| Key::for_peer(&peer.id).distance(&target)));
     }
     // Whoever is still silent fails: a handful of rounds per peer is enough.
