@@ -154,7 +154,7 @@ pub(super) fn lookup(data: &[u8]) {
         max_asked: usize::from(flags / 2),
         ..Settings::default()
     };
-    let k = settings.k;
+    let (k, max_asked) = (settings.k, settings.max_asked);
     let goal = if flags & 2 == 2 { Goal::Closest } else { Goal::Search };
     let target = Key::for_value(&[*target]);
     let mut lookup =
@@ -166,7 +166,7 @@ pub(super) fn lookup(data: &[u8]) {
             Next::Ask(peer) => {
                 assert_ne!(peer.id, self::peer(LOCAL), "asks itself");
                 assert!(asked.insert(peer.id), "asks twice");
-                assert!(asked.len() <= settings.max_asked && lookup.asked() == asked.len());
+                assert!(asked.len() <= max_asked && lookup.asked() == asked.len());
                 assert!(peer.addrs.len() <= MAX_ADDRESSES);
                 true
             }
