@@ -155,6 +155,34 @@ fn the_data_directory_comes_from_flag_then_environment_then_file_then_platform()
 }
 
 #[test]
+fn rt_6_a_database_of_systems_that_cannot_be_used_stops_the_start_with_exit_78() {
+    let fixture = |name: &str| format!("{}/tests/fixtures/asn/{name}", env!("CARGO_MANIFEST_DIR"));
+    let home = Home::new();
+    let set = |path: &str| [format!("routing.asn_database={path}"), "profile=amino".into()];
+    let loopback = "listen=/ip4/127.0.0.1/tcp/0";
+    for (path, words) in [
+        ("/nonexistent/asn.mmdb".to_owned(), "cannot read"),
+        (fixture("make.py"), "damaged"),
+        (fixture("country.mmdb"), "no autonomous system"),
+    ] {
+        let [database, amino] = set(&path);
+        for command in [&["config", "check"][..], &["run"]] {
+            let args =
+                [&["--set", &database, "--set", &amino, "--set", loopback, "--set", "bootstrap="], command].concat();
+            let run = home.run(&args);
+            assert_eq!(run.code, 78, "{run:?}");
+            assert!(
+                [&path, words, "GeoLite2-ASN", "unset routing.asn_database"].iter().all(|w| run.stderr.contains(*w)),
+                "{run:?}"
+            );
+        }
+    }
+    let [database, amino] = set(&fixture("number.mmdb"));
+    let run = home.run(&["--set", &database, "--set", &amino, "config", "check"]);
+    assert_eq!((run.code, run.stderr.contains("warning")), (0, false), "{run:?}");
+}
+
+#[test]
 fn net_5_a_secure_websocket_without_a_usable_certificate_is_refused_with_the_next_step() {
     let home = Home::new();
     let listen = ["--set", "listen=/ip4/127.0.0.1/tcp/0/tls/ws"];

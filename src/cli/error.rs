@@ -2,7 +2,10 @@
 
 use crate::{
     config::ConfigError,
-    node::{NodeError, RpcError, certificate::CertificateError, identity::IdentityError, swarm_key::SwarmKeyError},
+    node::{
+        NodeError, RpcError, asn::AsnError, certificate::CertificateError, identity::IdentityError,
+        swarm_key::SwarmKeyError,
+    },
     store::StoreError,
 };
 use std::{fmt, io, process::ExitCode};
@@ -177,9 +180,17 @@ impl From<NodeError> for CliError {
     fn from(error: NodeError) -> Self {
         match error {
             NodeError::SwarmKey(error) => error.into(),
+            NodeError::Asn(error) => error.into(),
             NodeError::Certificate(error) => error.into(),
             error => Self::other(error),
         }
+    }
+}
+
+impl From<AsnError> for CliError {
+    /// Whatever is wrong with it, the setting names the wrong file.
+    fn from(error: AsnError) -> Self {
+        Self::config(error)
     }
 }
 

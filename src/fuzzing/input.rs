@@ -44,7 +44,7 @@ pub(super) fn addresses(data: &[u8]) {
             let allowed = scope.allows(&addr);
             assert!(!allowed || scope::reach(&addr).is_some(), "{addr}");
         }
-        scope::ip_group(&addr);
+        scope::IpGroups::default().of(&addr);
         Config::can_listen(&addr);
         let named = addr.iter().find_map(|part| match part {
             libp2p::multiaddr::Protocol::P2p(peer) => Some(peer),

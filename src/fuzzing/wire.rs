@@ -8,6 +8,7 @@ use crate::{
         lookup::{Goal, Lookup, Next, Settings},
         message::{EncodedPeer, Message, oracle},
         rules::{self, Request},
+        scope::IpGroups,
         table::{self, K, MAX_ADDRESSES, RoutingTable, TableView},
         values::{self, ipns, rfc3339},
     },
@@ -98,7 +99,7 @@ fn info(n: u8) -> PeerInfo {
 pub(super) const SENDER: u8 = 7;
 
 fn view() -> Arc<TableView> {
-    let mut table = RoutingTable::new(peer(0), table::Settings { ip_diversity: false });
+    let mut table = RoutingTable::new(peer(0), table::Settings { ip_diversity: None });
     for n in 1..=60 {
         // Where a bucket is full it is refused.
         let _ = table.admit(&info(n), Duration::from_secs(1));
@@ -130,7 +131,7 @@ pub(super) fn request(data: &[u8]) {
             rules::answer_get_providers(&VIEW, multihash, &peer(8), &many, 1)
         }
         Request::GetValue { key } => rules::answer_get_value(&VIEW, key, &sender, message.record),
-        Request::PutValue { key, record } => rules::answer_get_value(&VIEW, key, &sender, Some(record)),
+        Request::PutValue { key, .. } => rules::answer_get_value(&VIEW, key, &sender, message.record),
     };
     assert!(answer.len() <= MAX_WRITE, "an answer of {} bytes", answer.len());
     let Ok(Header::Complete { header, body }) = frame::header(&answer, MAX_WRITE) else { panic!("no frame") };
@@ -149,10 +150,11 @@ pub(super) fn lookup(data: &[u8]) {
         alpha: usize::from(alpha % 12),
         k: usize::from(alpha / 12),
         patience: Duration::from_millis(u64::from(*patience)),
-        ip_diversity: flags & 1 == 1,
+        ip_diversity: (flags & 1 == 1).then(IpGroups::default),
         max_asked: usize::from(flags / 2),
         ..Settings::default()
     };
+    let (k, max_asked) = (settings.k, settings.max_asked);
     let goal = if flags & 2 == 2 { Goal::Closest } else { Goal::Search };
     let target = Key::for_value(&[*target]);
     let mut lookup =
@@ -164,7 +166,7 @@ pub(super) fn lookup(data: &[u8]) {
             Next::Ask(peer) => {
                 assert_ne!(peer.id, self::peer(LOCAL), "asks itself");
                 assert!(asked.insert(peer.id), "asks twice");
-                assert!(asked.len() <= settings.max_asked && lookup.asked() == asked.len());
+                assert!(asked.len() <= max_asked && lookup.asked() == asked.len());
                 assert!(peer.addrs.len() <= MAX_ADDRESSES);
                 true
             }
@@ -184,7 +186,7 @@ pub(super) fn lookup(data: &[u8]) {
             _ => drop(step(&mut lookup, now)),
         }
         let closest = lookup.closest();
-        assert!(closest.len() <= settings.k.max(1));
+        assert!(closest.len() <= k.max(1));
         assert!(closest.is_sorted_by_key(|peer| Key::for_peer(&peer.id).distance(&target)));
     }
     // Whoever is still silent fails: a handful of rounds per peer is enough.

@@ -14,11 +14,13 @@
 
 #[cfg(any(test, fuzzing))]
 pub(crate) mod oracle;
-pub(super) mod wire;
+pub(crate) mod wire;
 mod writer;
 
 pub(super) use writer::put_bytes;
-pub use writer::{EncodedPeer, MAX_ADDRESS_BYTES, MIN_PROVIDER_BYTES, add_provider, answer, put_value, request};
+pub use writer::{
+    EncodedPeer, MAX_ADDRESS_BYTES, MIN_PROVIDER_BYTES, add_provider, answer, put_value, record, request,
+};
 
 use super::{PeerInfo, scope::strip_peer};
 use libp2p::{Multiaddr, PeerId};

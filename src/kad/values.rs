@@ -10,6 +10,7 @@
 //! first, so that most rubbish costs microseconds; who has a key of their own can make us pay the full price.
 
 pub mod ipns;
+pub mod key_text;
 pub mod pk;
 pub mod rfc3339;
 
@@ -76,6 +77,15 @@ pub fn compare(key: &[u8], a: &[u8], b: &[u8]) -> Ordering {
     match split(key) {
         Some((Namespace::Ipns, _)) => ipns::compare(a, b),
         _ => Ordering::Equal,
+    }
+}
+
+/// The end of a value's validity by its own word, counted from the Unix epoch: from then on [`validate`] refuses it.
+/// `None` if it says nothing of that.
+pub fn ends(key: &[u8], value: &[u8]) -> Option<Duration> {
+    match split(key) {
+        Some((Namespace::Ipns, _)) => ipns::Record::decode(value).ok().map(|record| record.validity),
+        _ => None,
     }
 }
 

@@ -6,19 +6,25 @@ use super::{
     Shared,
     counters::Counter,
     framing::{Budget, FREE, FrameReader, Lease, ReadError, WriteError, flush_moving, write_moving},
-    streams::Inbound,
 };
-use crate::kad::{
-    Dht,
-    frame::{FrameError, MAX_REQUEST},
-    message::DecodeError,
-    rules::Refusal,
-    table::K,
+use crate::{
+    kad::{
+        Dht,
+        frame::{FrameError, MAX_REQUEST},
+        message::DecodeError,
+        mode::Decision,
+        rules::Refusal,
+        table::K,
+    },
+    store::values,
 };
 use futures::AsyncWriteExt;
 use libp2p::{PeerId, Stream};
 use std::{future::poll_fn, io, sync::Arc, task::Poll, time::Duration};
-use tokio::time::{Instant, timeout};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout},
+};
 use tracing::debug;
 
 /// Streams whose answers wait to be taken, in the whole process. Nothing is read from such a stream, and who keeps sending
@@ -44,6 +50,8 @@ pub(crate) enum StreamError {
     Refused(#[from] Refusal),
     #[error("announcement not taken: {0}")]
     Store(#[from] crate::store::records::Refused),
+    #[error("value not taken: {0}")]
+    Value(#[from] values::Refused),
     #[error("message not finished within {0:?}")]
     Unfinished(Duration),
     #[error(transparent)]
@@ -67,7 +75,9 @@ impl StreamError {
             Self::Refused(Refusal::NotTheSender) => Counter::NotTheSender,
             Self::Refused(Refusal::UnknownNamespace) => Counter::UnknownNamespace,
             Self::Refused(Refusal::BadRecord) => Counter::BadRecord,
-            Self::Store(_) => Counter::StoreRefused,
+            Self::Value(values::Refused::Invalid(_)) => Counter::InvalidValue,
+            Self::Value(values::Refused::Worse) => Counter::WorseValue,
+            Self::Store(_) | Self::Value(values::Refused::Full | values::Refused::ReadOnly) => Counter::StoreRefused,
             Self::Unfinished(_) => Counter::MessageTimeout,
             Self::Write(WriteError::Stalled(_)) => Counter::WriteStalled,
         }
@@ -75,8 +85,7 @@ impl StreamError {
 }
 
 /// Serves one stream to its end.
-pub(crate) async fn serve(shared: Arc<Shared>, inbound: Inbound) {
-    let Inbound { peer, dht, stream, permits } = inbound;
+pub(crate) async fn serve(shared: Arc<Shared>, peer: PeerId, dht: Dht, stream: Stream) {
     let mut session = Session::new(shared.clone(), peer, dht, stream);
     match session.run().await {
         Ok(()) => {
@@ -92,7 +101,6 @@ pub(crate) async fn serve(shared: Arc<Shared>, inbound: Inbound) {
             debug!(%peer, dht = dht.name(), %error, "stream reset");
         }
     }
-    drop(permits);
 }
 
 struct Session {
@@ -107,6 +115,7 @@ struct Session {
     /// Written, perhaps not on its way.
     unflushed: bool,
     heard: Option<Duration>,
+    mode: watch::Receiver<Decision>,
 }
 
 /// What came while nothing was left to do.
@@ -120,7 +129,19 @@ impl Session {
         let budget: &Budget = &shared.read_budget;
         let reader = FrameReader::new(budget, MAX_REQUEST);
         let answers_lease = budget.lease();
-        Self { peer, dht, stream, reader, answers: Vec::new(), answers_lease, unflushed: false, heard: None, shared }
+        let mode = shared.mode.subscribe();
+        Self {
+            peer,
+            dht,
+            stream,
+            reader,
+            answers: Vec::new(),
+            answers_lease,
+            unflushed: false,
+            heard: None,
+            mode,
+            shared,
+        }
     }
 
     async fn run(&mut self) -> Result<(), StreamError> {
@@ -137,6 +158,10 @@ impl Session {
                 }
                 // A peer that never stops sending shares the thread with the others.
                 tokio::task::coop::consume_budget().await;
+            }
+            // MODE-1: what was asked before is answered.
+            if !self.mode.borrow().serves(self.dht) {
+                return self.write_out().await;
             }
             match self.arrival().await? {
                 Arrival::Bytes => {}
@@ -208,7 +233,7 @@ impl Session {
     /// Waits for the next request: as long as an idle stream may, or until the node shuts down.
     async fn next_request(&mut self) -> Result<Arrival, StreamError> {
         self.reader.release();
-        let Self { reader, stream, shared, .. } = self;
+        let Self { reader, stream, shared, mode, dht, .. } = self;
         let read = tokio::select! {
             read = poll_fn(|cx| reader.poll_fill(cx, stream)) => read,
             () = tokio::time::sleep(shared.config.streams.idle) => {
@@ -216,6 +241,7 @@ impl Session {
                 return Ok(Arrival::End);
             }
             () = shared.draining.cancelled() => return Ok(Arrival::End),
+            () = client_mode(mode, *dht) => return Ok(Arrival::End),
         };
         match read {
             // Most clients end an idle stream by a reset.
@@ -244,6 +270,12 @@ impl Session {
             self.shared.routing.of(self.dht).heard(&self.peer, now);
         }
     }
+}
+
+/// Waits until `dht` is no longer served.
+async fn client_mode(mode: &mut watch::Receiver<Decision>, dht: Dht) {
+    // An error would mean that the node is gone.
+    let _ = mode.wait_for(|decision| !decision.serves(dht)).await;
 }
 
 fn is_end(error: &io::Error) -> bool {

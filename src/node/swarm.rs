@@ -1,13 +1,13 @@
 //! The libp2p swarm: transports, and the behaviours beside our streams.
 
 use super::{
-    NodeError, certificate::Certificates, counters::Counters, ip_limits, security::Security, streams,
+    NodeError, certificate::Certificates, counters::Counters, ip_limits, nat::guard, security::Security, streams,
     websocket::WebSockets,
 };
-use crate::config::Config;
+use crate::{clock::Clock, config::Config, kad::Dht};
 use futures::{AsyncRead, AsyncWrite};
 use libp2p::{
-    PeerId, Swarm, Transport,
+    PeerId, Swarm, Transport, autonat,
     connection_limits::{self, ConnectionLimits},
     core::{
         muxing::StreamMuxerBox,
@@ -18,8 +18,8 @@ use libp2p::{
     identity::Keypair,
     ping,
     pnet::{PnetConfig, PreSharedKey},
-    quic,
-    swarm::{self, NetworkBehaviour},
+    quic, relay,
+    swarm::{self, NetworkBehaviour, behaviour::toggle::Toggle},
     tcp, yamux,
 };
 use std::{sync::Arc, time::Duration};
@@ -44,8 +44,11 @@ const QUIC_CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 pub(crate) struct Behaviour {
     limits: connection_limits::Behaviour,
     ip_limits: ip_limits::Behaviour,
-    identify: identify::Behaviour,
+    pub(super) identify: identify::Behaviour,
     ping: ping::Behaviour,
+    autonat_v1: Toggle<guard::Guard<autonat::v1::Behaviour>>,
+    autonat_v2: Toggle<guard::Guard<autonat::v2::server::Behaviour>>,
+    relay: Toggle<relay::Behaviour>,
     streams: streams::Behaviour,
 }
 
@@ -56,6 +59,7 @@ pub(crate) fn build(
     psk: Option<PreSharedKey>,
     streams: streams::Behaviour,
     counters: &Arc<Counters>,
+    clock: &Arc<dyn Clock>,
     certificates: Arc<Certificates>,
 ) -> Result<Swarm<Behaviour>, NodeError> {
     let transport = transport(config, &identity, psk, certificates)?;
@@ -74,11 +78,17 @@ pub(crate) fn build(
         .with_push_listen_addr_updates(true)
         // The address book is ours.
         .with_cache_size(0);
+    let (scope, help) = (config.profile.scope(Dht::Wan), &config.autonat);
+    let autonat_v1 = help.enabled.then(|| guard::v1(local, scope, help, clock.clone(), counters.clone()));
+    let autonat_v2 = help.enabled.then(|| guard::v2(scope, help, clock.clone(), counters.clone()));
     let behaviour = Behaviour {
         limits: connection_limits::Behaviour::new(limits),
         ip_limits: ip_limits::Behaviour::new(config.connections.max_per_ip, counters.clone()),
         identify: identify::Behaviour::new(identify),
         ping: ping::Behaviour::default(),
+        autonat_v1: autonat_v1.into(),
+        autonat_v2: autonat_v2.into(),
+        relay: config.relay.enabled.then(|| relay::Behaviour::new(local, relay_limits(config))).into(),
         streams,
     };
     let swarm_config = swarm::Config::with_tokio_executor()
@@ -87,6 +97,20 @@ pub(crate) fn build(
         // One handshake after the other rather than all of a peer's addresses at once.
         .with_smart_dial();
     Ok(Swarm::new(transport, behaviour, local, swarm_config))
+}
+
+/// How much of this node others may use to reach each other. Beside the settings libp2p's own limits hold: 4
+/// reservations and 4 circuits a peer, 30 new ones an hour for each peer and 60 for each IP address.
+fn relay_limits(config: &Config) -> relay::Config {
+    let limits = &config.relay;
+    relay::Config {
+        max_reservations: limits.max_reservations,
+        max_circuits: limits.max_circuits,
+        reservation_duration: limits.reservation_ttl,
+        max_circuit_duration: limits.connection_duration_limit,
+        max_circuit_bytes: limits.connection_data_limit as u64,
+        ..relay::Config::default()
+    }
 }
 
 /// A connection that knows its peer, whatever carries it.

@@ -80,8 +80,9 @@ async fn net_5_libp2p_kad_announces_finds_and_is_dialled_over_plain_and_secure_w
         assert_eq!(dialler.node.add_providers(Dht::Wan, &publisher.info, &[multihash(2)]).await.confirmed, 1, "{form}");
         let peers = dialler.node.peers().await;
         assert!(peers[0].address.contains(form) && !peers[0].inbound, "{peers:?}");
-        let inbound = &ours.node.peers().await[0];
-        assert!(inbound.address.contains(form) && inbound.inbound, "{inbound:?}");
+        // The connection that the publisher made, or the one by which it was dialled back.
+        let publisher = &ours.node.peers().await[0];
+        assert!(publisher.address.contains(form), "{publisher:?}");
         ours.node.shutdown().await;
     }
 }

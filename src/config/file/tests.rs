@@ -42,6 +42,7 @@ fn the_list_of_keys_is_complete() {
     let mut config = Config::defaults(Profile::Private);
     config.swarm_key = Some("/x".into());
     config.control.socket = Some("/y".into());
+    config.routing.asn_database = Some("/z".into());
     let file = || Some("/z".into());
     config.websocket = Websocket { certificate: file(), key: file(), ca: file() };
     let mut found = Vec::new();

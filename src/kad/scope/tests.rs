@@ -109,7 +109,7 @@ fn no_scope_allows_what_nobody_can_dial() {
 
 #[test]
 fn rt_6_ip4_groups_by_16_bits_and_old_class_a_blocks_by_8() {
-    let group = |text| ip_group(&addr(text));
+    let group = |text| IpGroups::default().of(&addr(text));
     assert_eq!(group("/ip4/1.2.3.4/tcp/1"), group("/ip4/1.2.250.9/udp/7/quic-v1"));
     assert_ne!(group("/ip4/1.2.3.4/tcp/1"), group("/ip4/1.3.3.4/tcp/1"));
     assert_eq!(group("/ip4/17.2.3.4/tcp/1"), group("/ip4/17.200.3.4/tcp/1"));
@@ -119,7 +119,7 @@ fn rt_6_ip4_groups_by_16_bits_and_old_class_a_blocks_by_8() {
 
 #[test]
 fn rt_6_ip6_groups_by_32_bits_and_not_one_group_for_all() {
-    let group = |text| ip_group(&addr(text));
+    let group = |text| IpGroups::default().of(&addr(text));
     assert_eq!(group("/ip6/2604:1380:1::1/tcp/1"), group("/ip6/2604:1380:ffff::2/tcp/2"));
     assert_ne!(group("/ip6/2604:1380::1/tcp/1"), group("/ip6/2604:1381::1/tcp/1"));
 }
@@ -173,7 +173,7 @@ proptest! {
             );
             prop_assert!(!(public && private));
             prop_assert!(any || !(public || private));
-            let _ = ip_group(&addr);
+            let _ = IpGroups::default().of(&addr);
         }
     }
 }
