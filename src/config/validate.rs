@@ -172,6 +172,7 @@ impl Config {
         findings.bounded("streams.max_per_connection", streams.max_per_connection, MIN_STREAMS..=65_536);
         findings.bounded("streams.read_budget", streams.read_budget, 1 << 20..=1 << 36);
         findings.bounded("records.max", records.max, 1..=1_000_000_000);
+        findings.bounded("records.max_per_provider", records.max_per_provider, 1..=1_000_000_000);
         findings.bounded("records.max_providers_per_key", records.max_providers_per_key, 1..=1_000_000);
         // The address book numbers peers with 32 bits.
         findings.bounded("records.max_peers", records.max_peers, 1..=100_000_000);

@@ -2,15 +2,15 @@ use super::*;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
-const LIMITS: Limits = Limits { records: 1_000_000, per_key: 10_000 };
+const LIMITS: Limits = Limits { records: 1_000_000, per_key: 10_000, origin: [0; 12] };
 
 fn index() -> Index {
     Index::new(LIMITS, (1, 2))
 }
 
 fn place(n: u8) -> Place {
-    let mut place = [0; 16];
-    place[15] = n;
+    let mut place = Place::default();
+    place[11] = n;
     place
 }
 
