@@ -13,6 +13,7 @@ pub mod dump;
 pub mod error;
 pub mod findpeer;
 pub mod findprovs;
+pub mod get;
 pub mod id;
 pub mod init;
 pub mod logging;
@@ -20,6 +21,7 @@ pub mod output;
 pub mod peers;
 pub mod provide;
 pub mod provided;
+pub mod put;
 pub mod reprovide;
 pub mod run;
 pub mod stat;
@@ -122,6 +124,10 @@ pub enum Command {
     Findprovs(findprovs::Args),
     /// Find the addresses of a peer
     Findpeer(findpeer::Args),
+    /// Get a value: where an IPNS name points, or a public key
+    Get(get::Args),
+    /// Put a value: an IPNS record, or a public key
+    Put(put::Args),
     /// List the servers closest to a key
     Closest(closest::Args),
     /// Tell why a CID is (not) found
@@ -211,6 +217,8 @@ impl Command {
             Command::Reprovide(args) => reprovide::execute(args, context).await,
             Command::Findprovs(args) => findprovs::execute(args, context).await,
             Command::Findpeer(args) => findpeer::execute(args, context).await,
+            Command::Get(args) => get::execute(args, context).await,
+            Command::Put(args) => put::execute(args, context).await,
             Command::Closest(args) => closest::execute(args, context).await,
             Command::Diagnose(args) => diagnose::execute(args, context).await,
             Command::Dump(args) => dump::execute(args, context).await,

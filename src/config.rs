@@ -8,6 +8,7 @@ mod keys;
 mod text;
 mod validate;
 
+pub use crate::kad::mode::Setting as Mode;
 pub use validate::Warning;
 
 use crate::kad::{Dht, scope::AddressScope};
@@ -62,7 +63,7 @@ pub struct Config {
     pub profile: Profile,
     /// Where identity, databases and control socket are. Absolute once loaded.
     pub data_dir: PathBuf,
-    /// Addresses to listen on: IP and TCP, or IP and UDP with QUIC v1. At least one.
+    /// Addresses to listen on: IP and TCP, IP and UDP with QUIC v1, or WebSockets (`/ws`, `/tls/ws`). At least one.
     #[serde(with = "text::addresses")]
     pub listen: Vec<Multiaddr>,
     /// If not empty: announced in place of the listen addresses.
@@ -80,16 +81,29 @@ pub struct Config {
     /// Peers to join the network by, each with a trailing `/p2p/<id>`. Used when the saved routing table does not suffice.
     #[serde(with = "text::addresses")]
     pub bootstrap: Vec<Multiaddr>,
+    /// Server or client in the DHT (MODE-1): `auto` goes by whether others can dial this node; profile `private` and
+    /// `announce` or `append_announce` make it a server then.
+    pub mode: Mode,
     /// Records of others.
     pub records: Records,
+    /// Values of others.
+    pub values: Values,
     /// Own CIDs.
     pub reprovide: Reprovide,
     /// What is said of us as a provider.
     pub provide: Provide,
+    /// The routing tables.
+    pub routing: Routing,
     /// Limits on connections.
     pub connections: Connections,
     /// Limits on DHT streams.
     pub streams: Streams,
+    /// Telling others whether they can be dialled.
+    pub autonat: Autonat,
+    /// Letting others be reached through this node.
+    pub relay: Relay,
+    /// Certificates of secure WebSockets.
+    pub websocket: Websocket,
     /// The local control socket.
     pub control: Control,
     /// Scheduled jobs.
@@ -120,6 +134,20 @@ pub struct Records {
     pub max_peers: usize,
 }
 
+/// `[values]`: public keys and IPNS records that others put.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Values {
+    /// How long a value is served after it was last put (VAL-5), unless it ends earlier by its own word. 1 s to 30 d.
+    #[serde(with = "text::duration")]
+    pub ttl: Duration,
+    /// Most values. Beyond it those farthest from this node's id give way to closer ones.
+    pub max: usize,
+    /// Most bytes of keys and values; at least 1 MiB. The same happens beyond.
+    #[serde(with = "text::bytes")]
+    pub max_bytes: usize,
+}
+
 /// `[reprovide]`: the node's own CIDs.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -138,6 +166,16 @@ pub struct Provide {
     /// Where the content is served; announced in place of our own addresses. dhtstore itself serves no blocks.
     #[serde(with = "text::addresses")]
     pub addresses: Vec<Multiaddr>,
+}
+
+/// `[routing]`: who may enter the routing tables.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Routing {
+    /// A database of autonomous systems in MMDB format, by which IP diversity groups IPv6 addresses (RT-6). Unset: by
+    /// /32. Read once, at start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asn_database: Option<PathBuf>,
 }
 
 /// `[connections]`: limits, counted over both directions.
@@ -172,6 +210,55 @@ pub struct Streams {
     /// Bytes of half-read requests in the whole process; at least 1 MiB.
     #[serde(with = "text::bytes")]
     pub read_budget: usize,
+}
+
+/// `[autonat]`: the server of AutoNAT v1 and v2. It dials peers that ask for it and tells them whether that worked; public
+/// addresses only on profile `amino`.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Autonat {
+    /// Whether others may ask.
+    pub enabled: bool,
+    /// Dials a minute in all, of each version.
+    pub max_dials: usize,
+    /// Dials a minute for one peer, of each version.
+    pub max_dials_per_peer: usize,
+}
+
+/// `[relay]`: circuit relay v2, the hop. Names are those of go's `RelayService`.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Relay {
+    /// Whether others may be reached through this node.
+    pub enabled: bool,
+    /// Peers that may wait here to be reached.
+    pub max_reservations: usize,
+    /// Connections relayed at a time.
+    pub max_circuits: usize,
+    /// How long a reservation holds unless it is renewed.
+    #[serde(with = "text::duration")]
+    pub reservation_ttl: Duration,
+    /// How long a relayed connection may last.
+    #[serde(with = "text::duration")]
+    pub connection_duration_limit: Duration,
+    /// Bytes that it may carry in each direction.
+    #[serde(with = "text::bytes")]
+    pub connection_data_limit: usize,
+}
+
+/// `[websocket]`: certificates of secure WebSockets (NET-5), PEM files. They are read again when they change.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Websocket {
+    /// The node's certificate, first, and its chain. Listen addresses with `/tls/ws` need it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<PathBuf>,
+    /// Its private key: PKCS#8, PKCS#1 or SEC1, without a password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<PathBuf>,
+    /// Authorities of a private network that are trusted when dialling, beside the public ones (Mozilla's list).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<PathBuf>,
 }
 
 /// `[control]`: the local socket that commands talk to.
@@ -268,18 +355,24 @@ impl Config {
             max_providers_per_key: self.records.max_providers_per_key,
             max_peers: self.records.max_peers,
             max_provided: self.reprovide.max_cids,
+            values_ttl: self.values.ttl,
+            max_values: self.values.max,
+            max_values_bytes: self.values.max_bytes,
             ..crate::store::Settings::default()
         }
     }
 
-    /// Whether we have a transport for this listen address: IP and TCP, or IP and UDP with QUIC v1.
+    /// Whether we have a transport for this listen address: IP and TCP, IP and UDP with QUIC v1, or WebSockets over TCP
+    /// (`/ws`, `/tls/ws`, `/wss`).
     pub fn can_listen(addr: &Multiaddr) -> bool {
         let parts: Vec<_> = addr.iter().collect();
-        matches!(
-            parts.as_slice(),
-            [Protocol::Ip4(_) | Protocol::Ip6(_), Protocol::Tcp(_)]
-                | [Protocol::Ip4(_) | Protocol::Ip6(_), Protocol::Udp(_), Protocol::QuicV1]
-        )
+        let [Protocol::Ip4(_) | Protocol::Ip6(_), over @ ..] = parts.as_slice() else { return false };
+        match over {
+            [Protocol::Tcp(_)] | [Protocol::Udp(_), Protocol::QuicV1] => true,
+            [Protocol::Tcp(_), Protocol::Ws(path) | Protocol::Wss(path)]
+            | [Protocol::Tcp(_), Protocol::Tls, Protocol::Ws(path)] => path == "/",
+            _ => false,
+        }
     }
 
     /// Where to listen: without the QUIC addresses in a private swarm, which the pre-shared key cannot protect.
@@ -297,6 +390,16 @@ impl Config {
     pub fn default_swarm_key(data_dir: &Path) -> PathBuf {
         data_dir.join("swarm.key")
     }
+}
+
+/// Whether an address is one of WebSockets.
+pub fn is_websocket(addr: &Multiaddr) -> bool {
+    addr.iter().any(|p| matches!(p, Protocol::Ws(_) | Protocol::Wss(_)))
+}
+
+/// Whether an address is one of WebSockets over TLS.
+pub fn is_secure_websocket(addr: &Multiaddr) -> bool {
+    is_websocket(addr) && addr.iter().any(|p| matches!(p, Protocol::Tls | Protocol::Wss(_)))
 }
 
 /// Whether an address is a QUIC one.

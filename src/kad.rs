@@ -13,6 +13,7 @@ pub mod frame;
 pub mod keyspace;
 pub mod lookup;
 pub mod message;
+pub mod mode;
 pub mod rules;
 pub mod scope;
 pub mod seeded;

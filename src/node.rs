@@ -6,34 +6,41 @@
 //! server   request -> kad::rules + store + routing -> answer
 //! client   pooled streams, pipelined ADD_PROVIDERs;  query drives kad::lookup over it
 //! routing  the tables: admission, checks, refresh
+//! nat      AutoNAT: whether others can dial us, and so whether we are a server (MODE-1)
 //! ```
 
 mod addresses;
 mod api;
+pub mod asn;
 mod book;
+pub mod certificate;
 mod client;
 mod counters;
 mod driver;
-mod framing;
+pub(crate) mod framing;
 pub mod identity;
 mod ip_limits;
 mod listen;
+mod nat;
 pub mod query;
+mod renewal;
 mod routing;
 mod security;
 mod server;
 mod streams;
 mod swarm;
 pub mod swarm_key;
+mod websocket;
 
 use crate::{
     clock::Clock,
     config::Config,
-    kad::{Dht, PeerInfo, message::EncodedPeer},
+    kad::{Dht, PeerInfo, keyspace::Key, message::EncodedPeer, mode::Decision, scope::IpGroups},
     store::Store,
 };
 use addresses::Addresses;
 use book::Book;
+use certificate::Certificates;
 use client::Client;
 use counters::Counters;
 use driver::{Command, Driver, MAX_COMMANDS};
@@ -44,7 +51,11 @@ use std::{
     sync::{Arc, Weak, atomic::AtomicBool},
     time::Duration,
 };
-use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
+use tokio::{
+    sync::{Semaphore, mpsc, watch},
+    task::JoinHandle,
+    time::timeout,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// How long requests under way may take to be answered when the node stops.
@@ -76,6 +87,12 @@ pub enum NodeError {
     /// The swarm key of a private network cannot be used.
     #[error(transparent)]
     SwarmKey(#[from] swarm_key::SwarmKeyError),
+    /// The database of autonomous systems cannot be used.
+    #[error(transparent)]
+    Asn(#[from] asn::AsnError),
+    /// The certificate of secure WebSockets cannot be used.
+    #[error(transparent)]
+    Certificate(#[from] certificate::CertificateError),
     /// The transports cannot be made.
     #[error("{0}")]
     Transport(String),
@@ -133,11 +150,29 @@ pub struct ConnectedPeer {
     pub lan: bool,
 }
 
+/// What a node has in hand for others right now.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, serde::Serialize, serde::Deserialize)]
+pub struct Load {
+    /// DHT streams that others have open here.
+    pub inbound_streams: u64,
+    /// Bytes of `streams.read_budget` that half-read requests and unwritten answers take.
+    pub read_bytes: u64,
+}
+
 /// What GET_PROVIDERS brought.
 #[derive(Clone, Debug)]
 pub struct ProvidersAnswer {
     /// Who provides, with the addresses that belong to the DHT asked; at most 1,000.
     pub providers: Vec<PeerInfo>,
+    /// Closer servers; at most 2k.
+    pub closer: Vec<PeerInfo>,
+}
+
+/// What GET_VALUE brought.
+#[derive(Clone, Debug)]
+pub struct ValueAnswer {
+    /// The value held under the key, not validated.
+    pub value: Option<Vec<u8>>,
     /// Closer servers; at most 2k.
     pub closer: Vec<PeerInfo>,
 }
@@ -162,12 +197,19 @@ pub(crate) struct Shared {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) addresses: Addresses,
+    pub(crate) certificates: Arc<Certificates>,
     pub(crate) book: Book,
     pub(crate) routing: Routing,
+    ip_groups: IpGroups,
     pub(crate) connections: streams::Connections,
     pub(crate) client: Client,
     pub(crate) read_budget: Budget,
+    /// Inbound streams that write: see [`server::MAX_WRITING`].
+    pub(crate) writing: Semaphore,
     pub(crate) commands: mpsc::Sender<Command>,
+    /// Server or client (MODE-1).
+    pub(crate) mode: watch::Sender<Decision>,
+    pub(crate) nat: nat::Nat,
     pub(crate) kubo_warned: AtomicBool,
     /// No new requests are taken.
     pub(crate) draining: CancellationToken,
@@ -188,12 +230,25 @@ impl Shared {
         self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(task))
     }
 
+    /// How IP diversity groups addresses in `dht`; `None` where it does not hold (RT-6, LKP-2).
+    pub(crate) fn ip_diversity(&self, dht: Dht) -> Option<IpGroups> {
+        self.config.profile.ip_diversity(dht).then(|| self.ip_groups.clone())
+    }
+
     /// Takes inbound streams. On a connection's task.
     fn accept(&self, inbound: streams::Inbound) {
         if !self.draining.is_cancelled()
             && let Some(shared) = self.this.upgrade()
         {
-            self.serving.spawn(self.stop.clone().run_until_cancelled_owned(server::serve(shared, inbound)));
+            let streams::Inbound { peer, protocol, stream, permits } = inbound;
+            let served = async move {
+                match protocol {
+                    streams::Protocol::Dht(dht) => server::serve(shared, peer, dht, stream).await,
+                    streams::Protocol::DialBack => shared.dialled_back(stream).await,
+                }
+                drop(permits);
+            };
+            self.serving.spawn(self.stop.clone().run_until_cancelled_owned(served));
         }
     }
 
@@ -224,9 +279,14 @@ impl Node {
             Some(path) => Some(swarm_key::SwarmKey::load(path)?.pre_shared_key()),
             None => None,
         };
+        let ip_groups = asn::ip_groups(config, &*clock).await?;
+        let files = config.websocket.clone();
+        let certificates = tokio::task::spawn_blocking(move || Certificates::load(&files)).await;
+        let certificates = Arc::new(certificates.map_err(|_| NodeError::Stopped)??);
         let listen = listen::usable(&config.listen, psk.is_some())?;
         let local = identity.public().to_peer_id();
         let (commands, obeyed) = mpsc::channel(MAX_COMMANDS);
+        store.values.set_near(Key::for_peer(&local));
         let shared = Arc::new_cyclic(|this| Shared {
             this: this.clone(),
             local,
@@ -235,12 +295,17 @@ impl Node {
             clock,
             counters: Arc::default(),
             addresses: Addresses::new(config),
+            certificates: certificates.clone(),
             book: Book::default(),
-            routing: Routing::new(local, config.profile),
+            routing: Routing::new(local, config.profile, &ip_groups),
+            ip_groups,
             connections: streams::Connections::default(),
             client: Client::new(config.connections.max_pending),
             read_budget: Budget::new(config.streams.read_budget),
+            writing: Semaphore::new(server::MAX_WRITING),
             commands,
+            mode: nat::mode(config),
+            nat: nat::Nat::default(),
             kubo_warned: AtomicBool::new(false),
             draining: CancellationToken::new(),
             stop: CancellationToken::new(),
@@ -261,13 +326,19 @@ impl Node {
             shared.connections.clone(),
             config.streams.max_per_connection,
             shared.counters.clone(),
+            shared.mode.subscribe(),
+            nat::asks(config),
         );
-        let swarm = swarm::build(config, identity, psk, streams, &shared.counters)?;
+        let swarm = swarm::build(config, identity, psk, streams, &shared.counters, &shared.clock, certificates)?;
         let mut driver = Driver::new(swarm, obeyed, shared.clone());
         driver.bind(listen).await?;
         // Not by `spawn`: it watches `stop` itself, to say goodbye.
         shared.tasks.spawn(driver.run());
         shared.spawn(Client::keep_tidy(shared.clone()));
+        if nat::asks(config) {
+            shared.spawn(nat::keep_asking(shared.clone()));
+        }
+        shared.spawn(renewal::keep_fresh(shared.clone()));
         Upkeep::start(&shared);
         Ok(Node { shared })
     }

@@ -8,6 +8,8 @@ mod codec;
 pub mod data_dir;
 pub mod dump;
 mod engine;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 pub mod jobs;
 mod meta;
 mod migrate;
@@ -16,6 +18,7 @@ pub mod records;
 mod recovery;
 mod reserve;
 pub mod routing;
+pub mod values;
 
 use crate::clock::{Clock, UnixTime};
 use engine::{Health, guard};
@@ -54,6 +57,12 @@ pub struct Settings {
     pub max_peers: usize,
     /// Own CIDs: at some 150 bytes each the default is 1.5 GB.
     pub max_provided: usize,
+    /// How long a value is served after its last PUT_VALUE (VAL-5). Counted in whole seconds, at least one.
+    pub values_ttl: Duration,
+    /// Values held.
+    pub max_values: usize,
+    /// Bytes of their keys and values; some 400 bytes of memory for each value come to that.
+    pub max_values_bytes: usize,
     /// Bytes kept free on the disk: announcements are refused below. 0: none.
     pub reserve: u64,
 }
@@ -73,6 +82,9 @@ impl Default for Settings {
             max_providers_per_key: 10_000,
             max_peers: 2_000_000,
             max_provided: 10_000_000,
+            values_ttl: Duration::from_secs(48 * 3600),
+            max_values: 100_000,
+            max_values_bytes: 64 << 20,
             reserve: RESERVE,
         }
     }
@@ -135,6 +147,8 @@ pub enum StoreError {
 pub struct Store {
     /// What others announced to us.
     pub records: records::Records,
+    /// Values that others put.
+    pub values: values::Values,
     /// Our own CIDs.
     pub provided: provided::Provided,
     /// Saved routing tables.
@@ -191,11 +205,13 @@ impl Store {
         notes.extend(restored);
         migrate(&node, &log, &provided, read_only)?;
         let records = records::Records::open(log, &settings, time, meta, reserve)?;
+        let values = values::Values::open(records.shared.clone(), &settings)?;
+        notes.extend(values.notes().iter().cloned());
         for note in &notes {
             tracing::warn!("{note}");
         }
         let opened = OpenedStore { dir: dir.to_owned(), notes, schema: node.meta.schema().unwrap_or(SCHEMA) };
-        Ok(Self { records, provided, routing, jobs: jobs::JobLog::open(node)?, opened: Arc::new(opened) })
+        Ok(Self { records, values, provided, routing, jobs: jobs::JobLog::open(node)?, opened: Arc::new(opened) })
     }
 
     /// Everything to disk, fsynced. Nothing is accepted afterwards.
@@ -231,6 +247,8 @@ impl Store {
         let shared = &self.records.shared;
         let mut counters = shared.counters();
         counters.insert("node_database_failures".to_owned(), self.jobs.node().health.failures());
+        counters.extend(self.values.counters());
+        let (values, values_bytes) = self.values.size();
         let gc_paused = match shared.replay.is_done() {
             true => shared.time.unconfirmed(),
             false => Some("the log is being replayed".to_owned()),
@@ -241,6 +259,8 @@ impl Store {
             keys: shared.index.keys() as u64,
             peers: shared.book.len() as u64,
             provided: self.provided.len() as u64,
+            values: values as u64,
+            values_bytes: values_bytes as u64,
             log_chunks: shared.log.count(),
             oldest: shared.log.oldest().map(chunk_time),
             newest: shared.log.newest().map(chunk_time),
@@ -267,6 +287,12 @@ pub struct Stat {
     pub peers: u64,
     /// Own CIDs.
     pub provided: u64,
+    /// Values; ended ones that are not collected yet included.
+    #[serde(default)]
+    pub values: u64,
+    /// Bytes of their keys and values.
+    #[serde(default)]
+    pub values_bytes: u64,
     /// Chunks of the log, as far as it is replayed.
     pub log_chunks: u64,
     /// Unix seconds.

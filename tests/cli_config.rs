@@ -153,3 +153,51 @@ fn the_data_directory_comes_from_flag_then_environment_then_file_then_platform()
     assert_eq!(shown(&[], &["--config", file]), home.path("from-file").to_str().unwrap());
     assert_eq!(shown(&[("STATE_DIRECTORY", "/var/lib/x:/var/lib/y")], &[]), "/var/lib/x");
 }
+
+#[test]
+fn rt_6_a_database_of_systems_that_cannot_be_used_stops_the_start_with_exit_78() {
+    let fixture = |name: &str| format!("{}/tests/fixtures/asn/{name}", env!("CARGO_MANIFEST_DIR"));
+    let home = Home::new();
+    let set = |path: &str| [format!("routing.asn_database={path}"), "profile=amino".into()];
+    let loopback = "listen=/ip4/127.0.0.1/tcp/0";
+    for (path, words) in [
+        ("/nonexistent/asn.mmdb".to_owned(), "cannot read"),
+        (fixture("make.py"), "damaged"),
+        (fixture("country.mmdb"), "no autonomous system"),
+    ] {
+        let [database, amino] = set(&path);
+        for command in [&["config", "check"][..], &["run"]] {
+            let args =
+                [&["--set", &database, "--set", &amino, "--set", loopback, "--set", "bootstrap="], command].concat();
+            let run = home.run(&args);
+            assert_eq!(run.code, 78, "{run:?}");
+            assert!(
+                [&path, words, "GeoLite2-ASN", "unset routing.asn_database"].iter().all(|w| run.stderr.contains(*w)),
+                "{run:?}"
+            );
+        }
+    }
+    let [database, amino] = set(&fixture("number.mmdb"));
+    let run = home.run(&["--set", &database, "--set", &amino, "config", "check"]);
+    assert_eq!((run.code, run.stderr.contains("warning")), (0, false), "{run:?}");
+}
+
+#[test]
+fn net_5_a_secure_websocket_without_a_usable_certificate_is_refused_with_the_next_step() {
+    let home = Home::new();
+    let listen = ["--set", "listen=/ip4/127.0.0.1/tcp/0/tls/ws"];
+    for command in [&["config", "check"][..], &["run"]] {
+        let run = home.run(&[&listen[..], command].concat());
+        assert_eq!(run.code, 78, "{run:?}");
+        assert!(run.stderr.contains("websocket.certificate and websocket.key"), "{run:?}");
+    }
+    let missing = home.path("missing.pem");
+    let [certificate, key] = ["certificate", "key"].map(|name| format!("websocket.{name}={}", missing.display()));
+    let files = [&listen[..], &["--set", &certificate, "--set", &key]].concat();
+    // A file that is not there is no wrong setting: 65 as for the other files, and again nothing that a restart mends.
+    for (command, code) in [(&["config", "check"][..], 78), (&["run"], 65)] {
+        let run = home.run(&[&files[..], command].concat());
+        assert_eq!(run.code, code, "{run:?}");
+        assert!(run.stderr.contains("missing.pem") && run.stderr.contains("correct the path"), "{run:?}");
+    }
+}

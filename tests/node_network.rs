@@ -3,17 +3,27 @@
 
 #[path = "node/clauses.rs"]
 mod clauses;
+#[path = "node/dial_back.rs"]
+mod dial_back;
 #[path = "node/interop.rs"]
 mod interop;
 #[path = "node/limits.rs"]
 mod limits;
 #[path = "node/lookups.rs"]
 mod lookups;
+#[path = "node/nat.rs"]
+mod nat;
 #[path = "node/ours.rs"]
 mod ours;
 #[path = "node/raw.rs"]
 mod raw;
 #[path = "node/streams.rs"]
 mod streams;
+#[path = "support/stub_peer.rs"]
+mod stub_peer;
 #[path = "node/theirs.rs"]
 mod theirs;
+#[path = "node/values.rs"]
+mod values;
+#[path = "node/websockets.rs"]
+mod websockets;

@@ -53,7 +53,7 @@ fn running(store: &Store, filter: &Filter) -> Vec<Row> {
 
 fn stopped(dir: &Path, now: u32, filter: &Filter) -> Result<Vec<Row>, StoreError> {
     let mut rows = Vec::new();
-    dump::stopped(dir, false, TTL, UnixTime(now), filter, &mut |row| {
+    dump::stopped(dir, false, Settings { ttl: TTL, ..Settings::default() }, UnixTime(now), filter, &mut |row| {
         rows.push(row);
         true
     })?;
@@ -218,7 +218,14 @@ async fn a_directory_in_use_is_locked() {
     let tmp = tempfile::tempdir().unwrap();
     let _node = filled(tmp.path()).await;
     assert!(matches!(stopped(tmp.path(), T0, &Filter::default()), Err(StoreError::Locked(_))));
-    let in_place = dump::stopped(tmp.path(), true, TTL, UnixTime(T0), &Filter::default(), &mut |_| true);
+    let in_place = dump::stopped(
+        tmp.path(),
+        true,
+        Settings { ttl: TTL, ..Settings::default() },
+        UnixTime(T0),
+        &Filter::default(),
+        &mut |_| true,
+    );
     assert!(matches!(in_place, Err(StoreError::Locked(_))));
 }
 
@@ -229,10 +236,17 @@ async fn in_place_tells_the_same_and_the_node_starts_afterwards() {
     let now = T0 + 3 * 3600;
     let expected = stopped(tmp.path(), now, &Filter::default()).unwrap();
     let mut rows = Vec::new();
-    dump::stopped(tmp.path(), true, TTL, UnixTime(now), &Filter::default(), &mut |row| {
-        rows.push(row);
-        true
-    })
+    dump::stopped(
+        tmp.path(),
+        true,
+        Settings { ttl: TTL, ..Settings::default() },
+        UnixTime(now),
+        &Filter::default(),
+        &mut |row| {
+            rows.push(row);
+            true
+        },
+    )
     .unwrap();
     assert!(rows == expected);
     let lock = Lock::acquire(tmp.path()).unwrap();

@@ -6,7 +6,7 @@ use crate::{
         Config, Profile,
         file::{Loaded, Origin},
     },
-    node::{identity, swarm_key::SwarmKey},
+    node::{asn::AsnDatabase, certificate, identity, swarm_key::SwarmKey},
 };
 use std::fmt::Write;
 
@@ -33,7 +33,7 @@ pub struct Args {
 
 #[derive(clap::Subcommand, Debug)]
 enum Action {
-    /// Validate the configuration, and the keys that it names; print warnings
+    /// Validate the configuration, and the files that it names; print warnings
     Check,
     /// Print the effective settings as TOML
     Show {
@@ -71,6 +71,11 @@ fn check(context: &Context) -> Result<()> {
     if let Some(path) = &loaded.config.swarm_key {
         SwarmKey::load(path).context(format_args!("{}: swarm_key", loaded.origin("swarm_key"))).code(Code::Config)?;
     }
+    if let Some(path) = &loaded.config.routing.asn_database {
+        AsnDatabase::load(path)
+            .context(format_args!("{}: routing.asn_database", loaded.origin("routing.asn_database")))?;
+    }
+    certificate::check(&loaded.config.websocket).code(Code::Config)?;
     let identity = identity::load(&loaded.config.data_dir)?;
     let name = match &loaded.file {
         Some(file) => file.display().to_string(),
@@ -123,7 +128,8 @@ mod tests {
     use super::*;
 
     /// Settings that have no default of their own to compare with: they depend on the platform or are unset.
-    const WITHOUT_DEFAULT: [&str; 3] = ["#data_dir", "#swarm_key", "#socket"];
+    const WITHOUT_DEFAULT: [&str; 7] =
+        ["#data_dir", "#swarm_key", "#socket", "#certificate", "#key", "#ca", "#asn_database"];
 
     fn defaults(profile: Profile) -> toml::Table {
         let mut table = toml::Table::try_from(Config::defaults(profile)).unwrap();

@@ -38,7 +38,7 @@ Examples:
   dhtstore dump provided --format ids > my-cids.txt")]
 pub struct Args {
     /// What to print; `all`, the default, is all of them
-    #[arg(value_name = "TABLE", value_parser = ["providers", "provided", "peers", "routing", "meta", "all"])]
+    #[arg(value_name = "TABLE", value_parser = ["providers", "values", "provided", "peers", "routing", "meta", "all"])]
     tables: Vec<String>,
     /// Only rows of this CID, by its multihash
     #[arg(long)]
@@ -166,7 +166,7 @@ pub(super) async fn stopped(
     let mut failure = None;
     // The iteration blocks, and the rows go to a writer that is not shared between threads.
     let outcome = tokio::task::block_in_place(|| {
-        store::dump::stopped(dir, in_place, config.records.ttl, now, &filter, &mut |row| match each(row) {
+        store::dump::stopped(dir, in_place, config.store_settings(), now, &filter, &mut |row| match each(row) {
             Ok(()) => true,
             Err(error) => {
                 failure = Some(error);
@@ -259,6 +259,10 @@ pub(super) fn schema(table: &str, format: Format) -> Schema {
         "provided" if format == Format::Csv => {
             Schema { columns: &["cid", "multihash", "added", "announced", "confirmed"], id: "cid" }
         }
+        "values" if format == Format::Csv => {
+            Schema { columns: &["key", "bytes", "received", "expires", "expires_in_s", "record"], id: "key" }
+        }
+        "values" => Schema { columns: &["key", "bytes", "received", "expires_in_s"], id: "key" },
         "providers" => Schema { columns: &["cid", "provider", "addresses", "received", "expires_in_s"], id: "cid" },
         "provided" => Schema { columns: &["cid", "added", "announced", "confirmed"], id: "cid" },
         "peers" => Schema { columns: &["peer", "addresses", "announced", "records"], id: "peer" },

@@ -2,7 +2,10 @@
 
 use crate::{
     config::ConfigError,
-    node::{NodeError, RpcError, identity::IdentityError, swarm_key::SwarmKeyError},
+    node::{
+        NodeError, RpcError, asn::AsnError, certificate::CertificateError, identity::IdentityError,
+        swarm_key::SwarmKeyError,
+    },
     store::StoreError,
 };
 use std::{fmt, io, process::ExitCode};
@@ -17,7 +20,7 @@ pub enum Code {
     Other = 1,
     /// The command line is wrong.
     Usage = 64,
-    /// Input or a file (identity, swarm key, database rows) is damaged or malformed.
+    /// Input or a file (identity, swarm key, certificate, database rows) is damaged, malformed or missing.
     Data = 65,
     /// No database where we looked; the message lists the directories.
     NoDatabase = 66,
@@ -177,8 +180,17 @@ impl From<NodeError> for CliError {
     fn from(error: NodeError) -> Self {
         match error {
             NodeError::SwarmKey(error) => error.into(),
+            NodeError::Asn(error) => error.into(),
+            NodeError::Certificate(error) => error.into(),
             error => Self::other(error),
         }
+    }
+}
+
+impl From<AsnError> for CliError {
+    /// Whatever is wrong with it, the setting names the wrong file.
+    fn from(error: AsnError) -> Self {
+        Self::config(error)
     }
 }
 
@@ -195,6 +207,12 @@ impl From<IdentityError> for CliError {
             IdentityError::Create { .. } | IdentityError::Exists(_) => Code::CannotCreate,
         };
         Self::new(code, error)
+    }
+}
+
+impl From<CertificateError> for CliError {
+    fn from(error: CertificateError) -> Self {
+        Self::data(error)
     }
 }
 

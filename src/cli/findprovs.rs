@@ -146,6 +146,8 @@ pub(super) fn tell(event: Event, context: &Context) -> Result<()> {
             Event::Provider { dht, provider, from, .. } => {
                 context.notice(format_args!("* {dht}: provider {provider}, says {from}"));
             }
+            // Of `get` and `put`.
+            Event::Value { .. } | Event::Put { .. } => {}
         }
     }
     Ok(())

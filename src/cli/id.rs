@@ -7,6 +7,7 @@ use crate::{
         client::{Client, Line},
         protocol::Request,
     },
+    kad::mode::Mode,
     node::identity,
     store::data_dir,
 };
@@ -42,13 +43,21 @@ struct Shown {
     peer: String,
     addresses: Vec<String>,
     running: bool,
+    /// `server` or `client`, and why; unknown while no server runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mode: Option<String>,
 }
 
 /// Runs the command.
 pub async fn execute(args: Args, context: &Context) -> Result<()> {
     let config = context.config()?;
     let shown = match ask_server(config).await {
-        Some(stat) => Shown { peer: stat.peer, addresses: stat.addresses, running: true },
+        Some(stat) => Shown {
+            peer: stat.peer,
+            addresses: stat.addresses,
+            running: true,
+            mode: Some(format!("{}: {}", stat.mode.name(), stat.mode_why)),
+        },
         None => from_files(config)?,
     };
     let source = match shown.running {
@@ -79,6 +88,8 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
 struct Running {
     peer: String,
     addresses: Vec<String>,
+    mode: Mode,
+    mode_why: String,
 }
 
 async fn ask_server(config: &Config) -> Option<Running> {
@@ -98,7 +109,7 @@ fn from_files(config: &Config) -> Result<Shown> {
         return Err(CliError::no_database(&[&config.data_dir]).context("no identity yet"));
     };
     let addresses = configured_addresses(config).iter().map(ToString::to_string).collect();
-    Ok(Shown { peer: keypair.public().to_peer_id().to_string(), addresses, running: false })
+    Ok(Shown { peer: keypair.public().to_peer_id().to_string(), addresses, running: false, mode: None })
 }
 
 /// What a node with this configuration will announce, as far as that can be told without running it: `announce`, else
@@ -144,9 +155,30 @@ fn expand(addr: &Multiaddr, own: &[IpAddr]) -> Vec<Multiaddr> {
     own.iter().filter(same_family).filter_map(|ip| addr.replace(0, |_| Some((*ip).into()))).collect()
 }
 
-/// The addresses by which this machine would reach others, and loopback. Connecting a UDP socket chooses a route and
-/// sends nothing; the targets are reserved for documentation (RFC 5737, RFC 3849).
+/// This machine's addresses, in the order in which they may be of use to others.
 fn own_ips() -> Vec<IpAddr> {
+    // Where the interfaces cannot be listed, what the routes tell is better than nothing.
+    let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
+    by_use(routed_ips().into_iter().chain(interfaces.iter().map(if_addrs::Interface::ip)))
+}
+
+/// As found, each once; loopback last, and there always. Without IPv6 link-local ones: a multiaddr that others could dial
+/// would have to name the interface at their end.
+fn by_use(found: impl Iterator<Item = IpAddr>) -> Vec<IpAddr> {
+    let loopback: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+    let link_local = |ip: &IpAddr| matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
+    let mut ips: Vec<IpAddr> = Vec::new();
+    for ip in found.filter(|ip| !ip.is_loopback() && !link_local(ip)).chain(loopback) {
+        if !ips.contains(&ip) {
+            ips.push(ip);
+        }
+    }
+    ips
+}
+
+/// The addresses by which this machine would reach others, if it has default routes. Connecting a UDP socket chooses a
+/// route and sends nothing; the targets are reserved for documentation (RFC 5737, RFC 3849).
+fn routed_ips() -> Vec<IpAddr> {
     let targets: [(IpAddr, IpAddr); 2] = [
         (Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::new(192, 0, 2, 1).into()),
         (Ipv6Addr::UNSPECIFIED.into(), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into()),
@@ -156,7 +188,7 @@ fn own_ips() -> Vec<IpAddr> {
         socket.connect(SocketAddr::new(to, 9)).ok()?;
         Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_unspecified() && !ip.is_loopback())
     });
-    routed.chain([Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]).collect()
+    routed.collect()
 }
 
 fn is_loopback(addr: &Multiaddr) -> bool {
@@ -184,6 +216,23 @@ mod tests {
         assert_eq!(one("/ip6/::/udp/4001/quic-v1"), addrs(&["/ip6/2001:db8::7/udp/4001/quic-v1"]));
         assert_eq!(one("/ip4/10.0.0.1/tcp/1"), addrs(&["/ip4/10.0.0.1/tcp/1"]));
         assert_eq!(one("/ip4/0.0.0.0/tcp/0"), addrs(&[]));
+    }
+
+    #[test]
+    fn addresses_of_interfaces_are_own_without_a_default_route_and_that_of_the_route_comes_first() {
+        let ips = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<IpAddr>>();
+        let interfaces = ips(&["127.0.0.1", "::1", "10.9.8.7", "172.17.0.1", "fe80::1", "fd00::7"]);
+        let unrouted = by_use(interfaces.iter().copied());
+        assert_eq!(unrouted, ips(&["10.9.8.7", "172.17.0.1", "fd00::7", "127.0.0.1", "::1"]));
+        let routed = by_use(ips(&["172.17.0.1"]).into_iter().chain(interfaces));
+        assert_eq!(routed, ips(&["172.17.0.1", "10.9.8.7", "fd00::7", "127.0.0.1", "::1"]));
+        assert_eq!(by_use(std::iter::empty()), ips(&["127.0.0.1", "::1"]));
+    }
+
+    #[test]
+    fn this_machines_interfaces_are_listed() {
+        let own = own_ips();
+        assert!(if_addrs::get_if_addrs().unwrap().iter().any(|interface| own.contains(&interface.ip())), "{own:?}");
     }
 
     #[test]

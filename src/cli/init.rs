@@ -1,7 +1,7 @@
 //! `dhtstore init`: data directory, identity, and what else a network needs.
 
 mod join;
-mod kubo;
+pub(crate) mod kubo;
 
 use super::{
     Context, config,
@@ -9,7 +9,7 @@ use super::{
     output,
 };
 use crate::{
-    config::{Profile, file::FILE_NAME as CONFIG_NAME},
+    config::{Profile, file::FILE_NAME as CONFIG_NAME, is_websocket},
     node::{
         identity::{self, Identity, write_private_file},
         swarm_key::{self, SwarmKey},
@@ -191,7 +191,9 @@ fn finish(plan: &Plan, private: bool, context: &Context) -> Result<()> {
             ));
         };
         let peer = keypair.public().to_peer_id();
-        let addresses = super::id::configured_addresses(&loaded.config);
+        // The commands switch WebSockets off in Kubo.
+        let mut addresses = super::id::configured_addresses(&loaded.config);
+        addresses.retain(|addr| !is_websocket(addr));
         output::print(join::kubo_commands(key, &super::id::bootstrap_lines(&addresses, peer), &loaded.config))?;
         context.notice("copy the swarm key only over secure channels: who has it is in");
     }

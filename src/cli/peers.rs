@@ -13,7 +13,10 @@ const COLUMNS: Schema =
 
 /// Arguments of `dhtstore peers`.
 #[derive(clap::Args, Debug)]
-#[command(after_help = "wan and lan: whether the peer is a server of the public-style and of the local DHT.")]
+#[command(
+    after_help = "wan and lan: whether the peer is a server of the public-style and of the local DHT; what this node \
+                         is, and why, stands in `dhtstore stat`."
+)]
 pub struct Args {
     #[command(flatten)]
     format: FormatArg,

@@ -63,13 +63,17 @@ fn text(stat: &Stat) -> String {
     };
     line("Peer id", stat.peer.clone());
     line("Profile", stat.profile.clone());
+    line("Mode", format!("{}: {}", stat.mode.name(), stat.mode_why));
     line("Up", format!("{}, version {}", human_duration(Duration::from_secs(stat.uptime_s)), stat.version));
     for address in &stat.listening {
         line("Listening", address.clone());
     }
     line("Connections", stat.connections.to_string());
+    let load = &stat.load;
+    line("Open streams", format!("{}, {} half read or unwritten", load.inbound_streams, human_bytes(load.read_bytes)));
     let store = &stat.store;
     line("Records", format!("{} of {} CIDs, from {} peers", store.records, store.keys, store.peers));
+    line("Values", format!("{}, {}", store.values, human_bytes(store.values_bytes)));
     if let (Some(oldest), Some(newest)) = (store.oldest, store.newest) {
         line("Received", format!("{} to {}", UnixTime(oldest), UnixTime(newest)));
     }
@@ -103,7 +107,7 @@ fn text(stat: &Stat) -> String {
     for note in &store.notes {
         line("Note", note.clone());
     }
-    for (name, count) in store.counters.iter().filter(|&(_, &count)| count > 0) {
+    for (name, count) in stat.network.iter().chain(&store.counters).filter(|&(_, &count)| count > 0) {
         line("Counter", format!("{name} {count}"));
     }
     out.push('\n');

@@ -1,6 +1,9 @@
 //! The default of every setting, with the reason for its value.
 
-use super::{Config, Connections, Control, Job, Jobs, Profile, Provide, Records, Reprovide, ReprovideJob, Streams};
+use super::{
+    Autonat, Config, Connections, Control, Job, Jobs, Mode, Profile, Provide, Records, Relay, Reprovide, ReprovideJob,
+    Routing, Streams, Values, Websocket,
+};
 use libp2p::Multiaddr;
 use std::{
     path::{Path, PathBuf},
@@ -55,6 +58,14 @@ pub const MAX_PEERS: usize = 1_000_000;
 /// `reprovide.max_cids`: ten times what a round is designed for (a million).
 pub const MAX_CIDS: usize = 10_000_000;
 
+/// `values.ttl` (VAL-5): what the public network does; publishers put again every few hours.
+pub const VALUES_TTL: Duration = hours(48);
+/// `values.max`: a server of the public network is among the 20 closest of some thousands of names. Each takes some 400
+/// bytes of memory beside its own, so 40 MB when full.
+pub const MAX_VALUES: usize = 100_000;
+/// `values.max_bytes`: room for as many of the usual size (400 bytes), or 6,500 of the greatest (10 KiB).
+pub const MAX_VALUES_BYTES: usize = 64 << 20;
+
 /// `connections.max`: a bootstrap peer's clients come and go within seconds, so few are open at once; some 100 KiB of
 /// memory and one descriptor each, about 400 MiB when full.
 pub const MAX_CONNECTIONS: u32 = 4_096;
@@ -78,6 +89,23 @@ pub const STREAM_IDLE: Duration = minutes(1);
 pub const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// `streams.read_budget`: a thousand requests of the greatest size (64 KiB) half read at the same time.
 pub const READ_BUDGET: usize = 64 << 20;
+
+/// `autonat.max_dials`, as go's v2 has it: one dial a second.
+pub const AUTONAT_DIALS: usize = 60;
+/// `autonat.max_dials_per_peer`, as go's v2 has it: two transports, two IP families, three times.
+pub const AUTONAT_DIALS_PER_PEER: usize = 12;
+
+/// `relay.max_reservations`, as go has it.
+pub const RELAY_RESERVATIONS: usize = 128;
+/// `relay.max_circuits`: go's 16 are for each peer, these are in all; with the limits below 16 carry at most 2 MiB each
+/// way at a time.
+pub const RELAY_CIRCUITS: usize = 16;
+/// `relay.reservation_ttl`, as go has it.
+pub const RELAY_RESERVATION_TTL: Duration = hours(1);
+/// `relay.connection_duration_limit`, as go has it: long enough for a hole punch.
+pub const RELAY_DURATION: Duration = minutes(2);
+/// `relay.connection_data_limit`, as go has it.
+pub const RELAY_DATA: usize = 128 << 10;
 
 /// How often most jobs look: a job is late by at most this much.
 pub const LOOK_OFTEN: &str = "*/10 * * * * *";
@@ -114,6 +142,7 @@ impl Config {
             no_announce: Vec::new(),
             swarm_key: None,
             bootstrap,
+            mode: Mode::Auto,
             records: Records {
                 ttl,
                 address_ttl: ADDRESS_TTL,
@@ -123,8 +152,10 @@ impl Config {
                 max_providers_per_key: MAX_PROVIDERS_PER_KEY,
                 max_peers: MAX_PEERS,
             },
+            values: Values { ttl: VALUES_TTL, max: MAX_VALUES, max_bytes: MAX_VALUES_BYTES },
             reprovide: Reprovide { interval, max_cids: MAX_CIDS },
             provide: Provide { addresses: Vec::new() },
+            routing: Routing { asn_database: None },
             connections: Connections {
                 max: MAX_CONNECTIONS,
                 max_pending: MAX_PENDING,
@@ -138,6 +169,16 @@ impl Config {
                 message_timeout: MESSAGE_TIMEOUT,
                 read_budget: READ_BUDGET,
             },
+            autonat: Autonat { enabled: true, max_dials: AUTONAT_DIALS, max_dials_per_peer: AUTONAT_DIALS_PER_PEER },
+            relay: Relay {
+                enabled: false,
+                max_reservations: RELAY_RESERVATIONS,
+                max_circuits: RELAY_CIRCUITS,
+                reservation_ttl: RELAY_RESERVATION_TTL,
+                connection_duration_limit: RELAY_DURATION,
+                connection_data_limit: RELAY_DATA,
+            },
+            websocket: Websocket::default(),
             control: Control { socket: None },
             jobs: Jobs {
                 gc: job(GC_INTERVAL),

@@ -220,6 +220,14 @@ impl Settings {
                     return;
                 }
             },
+            Kind::Switch => match text.trim() {
+                "true" => Value::from(true),
+                "false" => Value::from(false),
+                _ => {
+                    self.problems.push(format!("{origin}: {key}: \"{text}\" is neither true nor false"));
+                    return;
+                }
+            },
         };
         self.values.insert(key, (value, origin));
     }

@@ -8,12 +8,13 @@ pub(super) const ENV_PREFIX: &str = "DHTSTORE_";
 pub(super) enum Kind {
     Text,
     Number,
+    Switch,
     List,
     Path,
 }
 
 /// Every setting. A test proves that it is complete.
-pub(super) const KEYS: [(&str, Kind); 37] = [
+pub(super) const KEYS: [(&str, Kind); 54] = [
     ("profile", Kind::Text),
     ("data_dir", Kind::Path),
     ("listen", Kind::List),
@@ -22,6 +23,7 @@ pub(super) const KEYS: [(&str, Kind); 37] = [
     ("no_announce", Kind::List),
     ("swarm_key", Kind::Path),
     ("bootstrap", Kind::List),
+    ("mode", Kind::Text),
     ("records.ttl", Kind::Text),
     ("records.address_ttl", Kind::Text),
     ("records.clock_grace", Kind::Text),
@@ -29,9 +31,13 @@ pub(super) const KEYS: [(&str, Kind); 37] = [
     ("records.max_per_provider", Kind::Number),
     ("records.max_providers_per_key", Kind::Number),
     ("records.max_peers", Kind::Number),
+    ("values.ttl", Kind::Text),
+    ("values.max", Kind::Number),
+    ("values.max_bytes", Kind::Text),
     ("reprovide.interval", Kind::Text),
     ("reprovide.max_cids", Kind::Number),
     ("provide.addresses", Kind::List),
+    ("routing.asn_database", Kind::Path),
     ("connections.max", Kind::Number),
     ("connections.max_pending", Kind::Number),
     ("connections.max_per_peer", Kind::Number),
@@ -41,6 +47,18 @@ pub(super) const KEYS: [(&str, Kind); 37] = [
     ("streams.idle", Kind::Text),
     ("streams.message_timeout", Kind::Text),
     ("streams.read_budget", Kind::Text),
+    ("autonat.enabled", Kind::Switch),
+    ("autonat.max_dials", Kind::Number),
+    ("autonat.max_dials_per_peer", Kind::Number),
+    ("relay.enabled", Kind::Switch),
+    ("relay.max_reservations", Kind::Number),
+    ("relay.max_circuits", Kind::Number),
+    ("relay.reservation_ttl", Kind::Text),
+    ("relay.connection_duration_limit", Kind::Text),
+    ("relay.connection_data_limit", Kind::Text),
+    ("websocket.certificate", Kind::Path),
+    ("websocket.key", Kind::Path),
+    ("websocket.ca", Kind::Path),
     ("control.socket", Kind::Path),
     ("jobs.gc.cron", Kind::Text),
     ("jobs.gc.interval", Kind::Text),
@@ -64,7 +82,20 @@ pub(super) fn variable(key: &str) -> String {
 }
 
 pub(super) fn suggestion(key: &str) -> String {
-    let sections = ["records", "reprovide", "provide", "connections", "streams", "control", "jobs"];
+    let sections = [
+        "records",
+        "values",
+        "reprovide",
+        "provide",
+        "routing",
+        "connections",
+        "streams",
+        "autonat",
+        "relay",
+        "websocket",
+        "control",
+        "jobs",
+    ];
     let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
     let whole = nearest(key, KEYS.iter().map(|(known, _)| (*known).to_owned()).chain(sections.map(String::from)));
     // `ttl` at the top level is `records.ttl`.

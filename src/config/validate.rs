@@ -1,6 +1,9 @@
 //! What the types cannot say: bounds, and settings that belong together.
 
+mod websocket;
+
 use super::{Config, ConfigError, Job, Profile, defaults, filter, is_quic, text::show_duration};
+use crate::kad::Dht;
 use libp2p::{Multiaddr, multiaddr::Protocol};
 use std::{fmt, ops::RangeInclusive, time::Duration};
 
@@ -87,7 +90,9 @@ impl Config {
             if !Config::can_listen(addr) {
                 findings.problem(
                     "listen",
-                    format_args!("cannot listen on {addr}; write /ip4/…/tcp/PORT or /ip4/…/udp/PORT/quic-v1 (or /ip6)"),
+                    format_args!(
+                        "cannot listen on {addr}; write /ip4/…/tcp/PORT, /ip4/…/udp/PORT/quic-v1 or /ip4/…/tcp/PORT/tls/ws (or /ip6)"
+                    ),
                 );
             }
         }
@@ -112,7 +117,11 @@ impl Config {
                 findings.problem("bootstrap", format_args!("{addr} lacks the peer id; append /p2p/<peer id>"));
             }
         }
+        self.check_websockets(findings);
         self.check_private_swarm(findings);
+        if self.routing.asn_database.is_some() && !Dht::ALL.into_iter().any(|dht| self.profile.ip_diversity(dht)) {
+            findings.warn("routing.asn_database", "of no use: profile \"private\" limits no IP groups; unset it");
+        }
     }
 
     fn check_private_swarm(&self, findings: &mut Findings) {
@@ -147,7 +156,10 @@ impl Config {
         findings.duration("records.ttl", ttl, SECOND..=MAX_TTL);
         findings.duration("records.address_ttl", self.records.address_ttl, SECOND..=MAX_TTL);
         findings.duration("records.clock_grace", self.records.clock_grace, Duration::ZERO..=DAY);
+        findings.duration("values.ttl", self.values.ttl, SECOND..=MAX_TTL);
         findings.duration("reprovide.interval", interval, SECOND..=MAX_TTL);
+        findings.duration("relay.reservation_ttl", self.relay.reservation_ttl, SECOND..=DAY);
+        findings.duration("relay.connection_duration_limit", self.relay.connection_duration_limit, SECOND..=DAY);
         findings.duration("connections.idle", self.connections.idle, SECOND..=DAY);
         findings.duration("streams.idle", self.streams.idle, SECOND..=DAY);
         findings.duration("streams.message_timeout", self.streams.message_timeout, SECOND..=DAY);
@@ -171,11 +183,18 @@ impl Config {
         findings.bounded("connections.max_per_ip", connections.max_per_ip, 1..=1_000_000);
         findings.bounded("streams.max_per_connection", streams.max_per_connection, MIN_STREAMS..=65_536);
         findings.bounded("streams.read_budget", streams.read_budget, 1 << 20..=1 << 36);
+        findings.bounded("autonat.max_dials", self.autonat.max_dials, 1..=10_000);
+        findings.bounded("autonat.max_dials_per_peer", self.autonat.max_dials_per_peer, 1..=10_000);
+        findings.bounded("relay.max_reservations", self.relay.max_reservations, 1..=65_536);
+        findings.bounded("relay.max_circuits", self.relay.max_circuits, 1..=65_536);
+        findings.bounded("relay.connection_data_limit", self.relay.connection_data_limit, 1..=1 << 36);
         findings.bounded("records.max", records.max, 1..=1_000_000_000);
         findings.bounded("records.max_per_provider", records.max_per_provider, 1..=1_000_000_000);
         findings.bounded("records.max_providers_per_key", records.max_providers_per_key, 1..=1_000_000);
         // The address book numbers peers with 32 bits.
         findings.bounded("records.max_peers", records.max_peers, 1..=100_000_000);
+        findings.bounded("values.max", self.values.max, 1..=10_000_000);
+        findings.bounded("values.max_bytes", self.values.max_bytes, 1 << 20..=1 << 36);
         findings.bounded("reprovide.max_cids", self.reprovide.max_cids, 0..=100_000_000);
     }
 
@@ -257,6 +276,7 @@ fn is_public_bootstrapper(addr: &Multiaddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Routing;
 
     const PEER: &str = "/p2p/12D3KooWEyoppNCUx8Yx66oV9fJnriXwCcXwDDUA2kj6vnc6iDEp";
 
@@ -313,6 +333,10 @@ mod tests {
         refused(&Config { listen: quic.clone(), ..private.clone() }, &["listen", "TCP only"]);
         let both = [quic, addrs(&["/ip4/0.0.0.0/tcp/4001"])].concat();
         warned(&Config { listen: both, ..private.clone() }, &["QUIC addresses are left out"]);
+        let grouped = Config { routing: Routing { asn_database: Some("/x/asn.mmdb".into()) }, ..config() };
+        warned(&grouped, &["routing.asn_database", "of no use"]);
+        let public = Config { profile: Profile::Amino, ..grouped };
+        assert!(public.validate().unwrap().iter().all(|warning| warning.key != "routing.asn_database"));
         let amino = Config { swarm_key: private.swarm_key, ..Config::defaults(Profile::Amino) };
         warned(&amino, &["profile", "bootstrap"]);
     }
@@ -343,7 +367,14 @@ mod tests {
 
     #[test]
     fn listen_addresses_of_other_transports_are_refused() {
-        for addr in ["/ip4/0.0.0.0/tcp/4001/ws", "/ip4/0.0.0.0/udp/4001", "/dns4/example.org/tcp/4001"] {
+        for addr in [
+            "/ip4/0.0.0.0/udp/4001",
+            "/dns4/example.org/tcp/4001",
+            "/ip4/0.0.0.0/udp/4001/quic-v1/webtransport",
+            "/ip4/0.0.0.0/udp/4001/webrtc-direct",
+            "/ip4/0.0.0.0/tcp/4002/tls/sni/example.org/ws",
+            "/ip4/0.0.0.0/tcp/4002/x-parity-ws/%2Fpath",
+        ] {
             refused(&Config { listen: addrs(&[addr]), ..config() }, &["listen", addr]);
         }
     }

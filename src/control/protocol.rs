@@ -1,10 +1,10 @@
 //! What goes over the control socket: newline-delimited JSON. Fields are only ever added. An empty line from the server
 //! is a sign of life and says nothing else.
 
-use crate::{provide::reprovider, schedule::JobStatus, store};
+use crate::{kad::mode::Mode, node, provide::reprovider, schedule::JobStatus, store};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 /// Bytes of a request line at most. `provide` sends long lists in several requests.
 pub const MAX_REQUEST_LINE: usize = 1 << 20;
@@ -69,6 +69,25 @@ pub enum Request {
         /// Of this node's routing tables only.
         #[serde(default)]
         local: bool,
+    },
+    /// A row [`ValueRow`] if found. Events: [`crate::node::query::Event`]. Done ([`Got`]) when servers with a worse value or
+    /// none are corrected.
+    GetValue {
+        /// `/ipns/…` or `/pk/…`
+        key: String,
+        /// Servers that must hold the same best.
+        #[serde(default)]
+        quorum: Option<usize>,
+        /// What this node holds.
+        #[serde(default)]
+        local: bool,
+    },
+    /// Events: [`crate::node::query::Event`]. Done: [`Placed`].
+    PutValue {
+        /// `/ipns/…` or `/pk/…`
+        key: String,
+        /// The record in any multibase.
+        record: String,
     },
     /// Done: [`Peer`].
     Connect {
@@ -218,6 +237,56 @@ pub struct Closest {
     pub addresses: Vec<String>,
 }
 
+/// A value.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct ValueRow {
+    /// `/ipns/k51…` or `/pk/…`
+    pub key: String,
+    /// Where a name points.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+    /// Of a name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequence: Option<u64>,
+    /// Until when a name's record is valid, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validity: Option<String>,
+    /// For how long resolvers may keep it, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl_s: Option<f64>,
+    /// When this node received it, RFC 3339; of `local` only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub received: Option<String>,
+    /// All of it, in multibase base64.
+    pub record: String,
+}
+
+/// The end of getting a value.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Got {
+    /// There was a row.
+    pub found: bool,
+    /// Distinct servers that hold it.
+    pub held_by: u64,
+    /// Distinct servers that answered.
+    pub answered: u64,
+    /// Servers that held a worse one or none.
+    pub stale: u64,
+    /// Of them, those that have taken the best.
+    pub corrected: u64,
+}
+
+/// What became of a value that was put.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Placed {
+    /// Distinct servers that it was sent to.
+    pub sent: u64,
+    /// Of them, those that confirmed it.
+    pub confirmed: u64,
+    /// Why this node itself does not keep it.
+    pub not_stored_here: Option<String>,
+}
+
 /// A row of `diagnose`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
@@ -283,6 +352,10 @@ pub struct Stat {
     pub peer: String,
     /// `private` or `amino`.
     pub profile: String,
+    /// `server` or `client` in the WAN DHT (MODE-1).
+    pub mode: Mode,
+    /// Why.
+    pub mode_why: String,
     /// Seconds since start.
     pub uptime_s: u64,
     /// Where it listens.
@@ -293,6 +366,12 @@ pub struct Stat {
     pub connections: u64,
     /// Routing tables.
     pub tables: Vec<TableStat>,
+    /// What is in hand for others now.
+    #[serde(default)]
+    pub load: node::Load,
+    /// What happened on the network since start: requests, refusals, limits.
+    #[serde(default)]
+    pub network: BTreeMap<String, u64>,
     /// The store.
     pub store: store::Stat,
     /// Own CIDs.

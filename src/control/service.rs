@@ -4,6 +4,7 @@ mod diagnose;
 mod find;
 pub mod inspect;
 mod own;
+mod values;
 
 use super::{
     protocol::{Failure, Request},
@@ -80,6 +81,9 @@ impl Handler for Service {
             }
             Request::FindPeer { peer } => find::peer(parts, &peer, replies).await,
             Request::Closest { key, local } => find::closest(parts, &key, local, replies).await,
+            Request::GetValue { key, local: true, .. } => values::local(parts, &key, replies).await,
+            Request::GetValue { key, quorum, local: false } => values::get(parts, &key, quorum, replies).await,
+            Request::PutValue { key, record } => values::put(parts, &key, &record, replies).await,
             Request::Connect { address } => find::connect(parts, &address).await,
             Request::Peers => {
                 for peer in parts.node.peers().await {

@@ -65,7 +65,7 @@ pub(super) fn read_varint(bytes: &[u8]) -> Result<Option<(u64, usize)>, FrameErr
 }
 
 /// Appends `value` as a minimal unsigned varint.
-pub(super) fn put_varint(buffer: &mut Vec<u8>, mut value: u64) {
+pub(crate) fn put_varint(buffer: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         // The low seven bits; the cast cuts the rest on purpose.
         buffer.push(value as u8 | 0x80);

@@ -3,7 +3,7 @@
 use super::{
     PeerInfo,
     keyspace::{Distance, Key},
-    scope::ip_group,
+    scope::IpGroups,
     table::{K, MAX_ADDRESSES, MAX_PER_IP_GROUP},
 };
 use libp2p::PeerId;
@@ -39,7 +39,7 @@ pub enum Goal {
 }
 
 /// Limits of one look-up.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// At most this many requests in flight to peers that are not silent yet; at least 1.
     pub alpha: usize,
@@ -49,15 +49,15 @@ pub struct Settings {
     pub k: usize,
     /// A peer silent for so long no longer holds up the end nor takes one of the alpha places; its late answer still counts.
     pub patience: Duration,
-    /// Drop peers of one IP group beyond the limit in a response (LKP-2): on public DHTs.
-    pub ip_diversity: bool,
+    /// Drop peers of one IP group, as made by these, beyond the limit in a response (LKP-2): on public DHTs.
+    pub ip_diversity: Option<IpGroups>,
     /// At most this many peers are asked.
     pub max_asked: usize,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { alpha: ALPHA, beta: BETA, k: K, patience: Duration::from_secs(1), ip_diversity: false, max_asked: 500 }
+        Self { alpha: ALPHA, beta: BETA, k: K, patience: Duration::from_secs(1), ip_diversity: None, max_asked: 500 }
     }
 }
 
@@ -220,8 +220,8 @@ impl Lookup {
 
         let mut per_group = BTreeMap::new();
         for peer in closer.into_iter().take(2 * self.settings.k) {
-            if self.settings.ip_diversity {
-                let groups: BTreeSet<_> = peer.addrs.iter().filter_map(ip_group).collect();
+            if let Some(ip_groups) = &self.settings.ip_diversity {
+                let groups: BTreeSet<_> = peer.addrs.iter().filter_map(|addr| ip_groups.of(addr)).collect();
                 if groups.iter().any(|group| per_group.get(group).is_some_and(|&count| count >= MAX_PER_IP_GROUP)) {
                     continue;
                 }

@@ -12,10 +12,15 @@
 //! Stricter than protobuf in three things that no implementation sends: groups are refused, a second `record` is
 //! refused (protobuf would merge the two, which borrowed bytes cannot), an unknown message type is refused.
 
-mod wire;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod oracle;
+pub(crate) mod wire;
 mod writer;
 
-pub use writer::{EncodedPeer, MAX_ADDRESS_BYTES, MIN_PROVIDER_BYTES, add_provider, answer, put_value, request};
+pub(super) use writer::put_bytes;
+pub use writer::{
+    EncodedPeer, MAX_ADDRESS_BYTES, MIN_PROVIDER_BYTES, add_provider, answer, put_value, record, request,
+};
 
 use super::{PeerInfo, scope::strip_peer};
 use libp2p::{Multiaddr, PeerId};

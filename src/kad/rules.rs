@@ -46,12 +46,12 @@ pub enum Request<'a> {
         /// In one of [`NAMESPACES`], at most [`MAX_KEY`] bytes.
         key: &'a [u8],
     },
-    /// To be validated (VAL-2, VAL-3), then stored and echoed (VAL-4).
+    /// To be validated (VAL-2, VAL-3), then stored and echoed (VAL-4): answer with [`answer_put_value`].
     PutValue {
         /// In one of [`NAMESPACES`], at most [`MAX_KEY`] bytes; equal to the record's.
         key: &'a [u8],
-        /// The body of the `Record` submessage.
-        record: &'a [u8],
+        /// The record's value.
+        value: &'a [u8],
     },
 }
 
@@ -101,7 +101,7 @@ pub fn check<'a>(message: &Message<'a>, sender: &PeerId) -> Result<Request<'a>, 
             if record.key != key {
                 return Err(Refusal::BadRecord);
             }
-            Ok(Request::PutValue { key, record: body })
+            Ok(Request::PutValue { key, value: record.value })
         }
     }
 }
@@ -113,6 +113,8 @@ fn content_key(key: &[u8]) -> Result<&[u8], Refusal> {
     if is_multihash(key) { Ok(key) } else { Err(Refusal::NotAMultihash) }
 }
 
+/// A key of one of the namespaces. That a peer id follows is left to [`super::values::validate`]: nothing is ever stored
+/// without, and a GET_VALUE, whose key may be any bytes, costs no more than another if it is answered. go answers it.
 fn value_key(key: &[u8]) -> Result<&[u8], Refusal> {
     if key.len() > MAX_KEY {
         return Err(Refusal::KeyTooLong);
@@ -186,6 +188,12 @@ pub fn answer_get_providers(
 /// Longest `Record` body that is handed out: 4 KiB at least stay for peers (VAL-5). An IPNS record has 10 KiB at most
 /// (VAL-3), to which come its key and time.
 pub const MAX_RECORD: usize = MAX_WRITE - 4 * 1024 - 2 * MAX_KEY;
+
+/// VAL-4: what was stored is echoed, dated by the receiver (RFC 3339). Of the request's record only what is stored: the
+/// rest may be of any length.
+pub fn answer_put_value(key: &[u8], value: &[u8], received: &str) -> Bytes {
+    message::put_value(key, &message::record(key, value, received))
+}
 
 /// VAL-5: the record first, 4 KiB at least kept for peers. A record longer than [`MAX_RECORD`] is left out.
 pub fn answer_get_value(table: &TableView, key: &[u8], sender: &PeerId, record: Option<&[u8]>) -> Bytes {

@@ -1,7 +1,11 @@
 //! Which addresses belong to which DHT, and which IP group an address is of.
 
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
 
 /// The addresses that a DHT keeps and hands out.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -50,8 +54,8 @@ pub fn reach(addr: &Multiaddr) -> Option<Reach> {
     }
     let mut parts = addr.iter().filter(|part| !matches!(part, Protocol::Ip6zone(_)));
     let reach = match parts.next()? {
-        Protocol::Ip4(ip) => ip4_reach(ip)?,
-        Protocol::Ip6(ip) => ip6_reach(ip)?,
+        Protocol::Ip4(ip) => ip_reach(ip.into())?,
+        Protocol::Ip6(ip) => ip_reach(ip.into())?,
         Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name) => name_reach(&name)?,
         // Its TXT records hold whole addresses, so that nothing need follow.
         Protocol::Dnsaddr(name) => return name_reach(&name),
@@ -68,6 +72,14 @@ pub fn reach(addr: &Multiaddr) -> Option<Reach> {
 
 fn relayless<'a>(mut parts: impl Iterator<Item = Protocol<'a>>) -> bool {
     !parts.any(|part| matches!(part, Protocol::P2pCircuit))
+}
+
+/// From where an IP address can be dialled; `None` if from nowhere at all.
+pub fn ip_reach(ip: IpAddr) -> Option<Reach> {
+    match ip {
+        IpAddr::V4(ip) => ip4_reach(ip),
+        IpAddr::V6(ip) => ip6_reach(ip),
+    }
 }
 
 fn ip4_reach(ip: Ipv4Addr) -> Option<Reach> {
@@ -135,7 +147,7 @@ fn name_reach(name: &str) -> Option<Reach> {
     }
 }
 
-/// The group that IP diversity counts by (RT-6): /16 or legacy /8 of IPv4, /32 of IPv6. `None` without an IP.
+/// A group that IP diversity counts by (RT-6): made by [`IpGroups`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct IpGroup(pub [u8; 5]);
 
@@ -143,24 +155,50 @@ pub struct IpGroup(pub [u8; 5]);
 /// each is a single group.
 const LEGACY_CLASS_A: [u8; 8] = [12, 17, 19, 38, 48, 53, 56, 73];
 
-/// The group of the address's IP. IPv6 should go by ASN (RT-6), which needs a table of routes: /32, the usual
-/// allocation of one provider, stands in for it. IPv4 inside IPv6 counts as IPv4.
-pub fn ip_group(addr: &Multiaddr) -> Option<IpGroup> {
-    let ip = addr.iter().find_map(|part| match part {
-        Protocol::Ip4(ip) => Some(IpAddr::V4(ip)),
-        Protocol::Ip6(ip) => Some(embedded_ip4(ip).map_or(IpAddr::V6(ip), IpAddr::V4)),
-        _ => None,
-    })?;
-    Some(match ip {
-        IpAddr::V4(ip) => match ip.octets() {
-            [a, ..] if LEGACY_CLASS_A.contains(&a) => IpGroup([8, a, 0, 0, 0]),
-            [a, b, ..] => IpGroup([4, a, b, 0, 0]),
-        },
-        IpAddr::V6(ip) => {
-            let [a, b, c, d, ..] = ip.octets();
-            IpGroup([6, a, b, c, d])
-        }
-    })
+/// Knows which autonomous system (AS) announces an IPv6 address. Always the same answer to the same question: the
+/// routing table forgets a peer's groups by what it remembers of them, and simulations are to be repeatable.
+pub trait AutonomousSystems: fmt::Debug + Send + Sync {
+    /// The number of the AS; `None` where it is not known.
+    fn number(&self, ip: Ipv6Addr) -> Option<u32>;
+}
+
+/// How addresses are grouped (RT-6): IPv4 by /16 or legacy /8; IPv6 by AS, and by /32, the usual allocation of one
+/// provider, where the AS is not known. The default knows none.
+#[derive(Clone, Default, Debug)]
+pub struct IpGroups {
+    systems: Option<Arc<dyn AutonomousSystems>>,
+}
+
+impl IpGroups {
+    /// Groups by what `systems` knows.
+    pub fn new(systems: Arc<dyn AutonomousSystems>) -> Self {
+        Self { systems: Some(systems) }
+    }
+
+    /// The group of the address's IP; `None` without one. IPv4 inside IPv6 counts as IPv4.
+    pub fn of(&self, addr: &Multiaddr) -> Option<IpGroup> {
+        let ip = addr.iter().find_map(|part| match part {
+            Protocol::Ip4(ip) => Some(IpAddr::V4(ip)),
+            Protocol::Ip6(ip) => Some(embedded_ip4(ip).map_or(IpAddr::V6(ip), IpAddr::V4)),
+            _ => None,
+        })?;
+        Some(match ip {
+            IpAddr::V4(ip) => match ip.octets() {
+                [a, ..] if LEGACY_CLASS_A.contains(&a) => IpGroup([8, a, 0, 0, 0]),
+                [a, b, ..] => IpGroup([4, a, b, 0, 0]),
+            },
+            IpAddr::V6(ip) => match self.systems.as_ref().and_then(|systems| systems.number(ip)) {
+                Some(number) => {
+                    let [a, b, c, d] = number.to_be_bytes();
+                    IpGroup([b'A', a, b, c, d])
+                }
+                None => {
+                    let [a, b, c, d, ..] = ip.octets();
+                    IpGroup([6, a, b, c, d])
+                }
+            },
+        })
+    }
 }
 
 /// Without a trailing `/p2p/<peer>`; `None` if it names another peer or is a relay address.

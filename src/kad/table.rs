@@ -9,7 +9,7 @@ use super::{
     PeerInfo,
     keyspace::{Key, MAX_PREIMAGE_CPL, preimage},
     message::EncodedPeer,
-    scope::{IpGroup, Reach, ip_group, reach},
+    scope::{IpGroup, IpGroups, Reach, reach},
 };
 use libp2p::{Multiaddr, PeerId};
 use std::{
@@ -30,10 +30,10 @@ pub const MAX_ADDRESSES: usize = 16;
 pub const MAX_REFRESH_TARGETS: usize = MAX_PREIMAGE_CPL as usize + 1;
 
 /// What a table is told to do.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings {
-    /// Limit peers per IP group (RT-6): on public DHTs only.
-    pub ip_diversity: bool,
+    /// Limit peers per IP group, as made by these (RT-6): on public DHTs only.
+    pub ip_diversity: Option<IpGroups>,
 }
 
 /// What to do with a peer that might be a server of this DHT.
@@ -67,7 +67,8 @@ pub enum Refusal {
 /// One peer of the table.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    /// The peer and at most [`MAX_ADDRESSES`] addresses.
+    /// The peer and at most [`MAX_ADDRESSES`] addresses: first the one at which it answered last (RT-4), behind it what
+    /// it claims.
     pub peer: PeerInfo,
     /// Its place in the keyspace.
     pub key: Key,
@@ -79,11 +80,13 @@ pub struct Entry {
     pub heard: Duration,
 }
 
-/// What a bucket holds. `heard` stands apart from the shared entry, since every request changes it.
+/// What a bucket holds. The times stand apart from the shared entry, since every request changes them.
 #[derive(Debug)]
 struct Slot {
     entry: Arc<Entry>,
     heard: Duration,
+    /// Last time it answered at the first of its addresses.
+    reached: Duration,
     /// The IP groups that it counts in: those of its addresses, and `seen`.
     groups: BTreeSet<IpGroup>,
     /// The IP groups from which it spoke to us when it entered.
@@ -123,8 +126,8 @@ impl RoutingTable {
         }
     }
 
-    /// Enters a peer that answered a probe. A full bucket refuses (seniority, RT-5). For a peer in the table already
-    /// this is [`RoutingTable::offer`] and [`RoutingTable::heard`].
+    /// Enters a peer that answered a probe at the first of its addresses. A full bucket refuses (seniority, RT-5). For a
+    /// peer in the table already this is [`RoutingTable::offer`] and [`RoutingTable::heard`].
     pub fn admit(&mut self, peer: &PeerInfo, now: Duration) -> Result<(), Refusal> {
         self.admit_seen_at(peer, &[], now)
     }
@@ -139,11 +142,12 @@ impl RoutingTable {
         }
         let (key, cpl) = self.place_for(peer, seen_at)?;
         let addrs = bounded(&peer.addrs);
-        let seen = public_groups(seen_at);
+        let seen = self.public_groups(seen_at);
         let slot = Slot {
-            groups: groups(&addrs).union(&seen).copied().collect(),
+            groups: self.groups(&addrs).union(&seen).copied().collect(),
             seen,
             heard: now,
+            reached: now,
             entry: Arc::new(Entry {
                 encoded: EncodedPeer::new(&peer.id, &addrs),
                 peer: PeerInfo { id: peer.id, addrs },
@@ -164,14 +168,27 @@ impl RoutingTable {
         }
     }
 
-    /// Replaces the addresses of a known peer, as identify reports them.
+    /// A known peer answered at `addr`, an address that we dialled (RT-4): it comes first from now on. One of an IP group
+    /// that others have filled (RT-6) is not taken.
+    pub fn reached(&mut self, peer: &PeerId, addr: &Multiaddr, now: Duration) {
+        let Some(slot) = self.slot_mut(peer) else { return };
+        slot.reached = slot.reached.max(now);
+        let held = slot.entry.peer.addrs.clone();
+        if held.first() != Some(addr) && !self.allowed_addresses(peer, std::slice::from_ref(addr)).is_empty() {
+            self.replace_addresses(peer, bounded(&[std::slice::from_ref(addr), &held].concat()));
+        }
+    }
+
+    /// Replaces what a known peer claims, as identify reports it. The address at which it answered last stays in front:
+    /// claims do not undo what was verified (RT-4), and a check finds out when it is gone.
     ///
-    /// Those of IP groups that others have filled are left out (RT-6); if none is left the old ones stay: a peer that
-    /// answers is not removed (RT-5).
+    /// Those of IP groups that others have filled are left out (RT-6).
     pub fn set_addresses(&mut self, peer: &PeerId, addrs: &[Multiaddr]) {
+        let Some(slot) = self.slot(peer) else { return };
+        let verified: Vec<Multiaddr> = slot.entry.peer.addrs.first().cloned().into_iter().collect();
         let allowed = self.allowed_addresses(peer, addrs);
         if !allowed.is_empty() {
-            self.replace_addresses(peer, allowed);
+            self.replace_addresses(peer, bounded(&[verified, allowed].concat()));
         }
     }
 
@@ -188,10 +205,11 @@ impl RoutingTable {
         true
     }
 
-    /// Peers unheard for at least `unheard_for`, to be checked, longest silent first (RT-4, RT-7).
+    /// Peers that did not answer at an address of theirs for at least `unheard_for`, to be checked, longest silent first
+    /// (RT-4, RT-7). What they ask us says nothing of where others find them.
     pub fn due_for_check(&self, now: Duration, unheard_for: Duration) -> Vec<PeerInfo> {
-        let mut due: Vec<&Slot> = self.slots().filter(|slot| now.saturating_sub(slot.heard) >= unheard_for).collect();
-        due.sort_by_key(|slot| (slot.heard, slot.entry.key));
+        let mut due: Vec<&Slot> = self.slots().filter(|slot| now.saturating_sub(slot.reached) >= unheard_for).collect();
+        due.sort_by_key(|slot| (slot.reached, slot.entry.key));
         due.into_iter().map(|slot| slot.entry.peer.clone()).collect()
     }
 
@@ -255,7 +273,7 @@ impl RoutingTable {
         }
         // Every address counts, those that would not be kept, too.
         let full = |group: &IpGroup| self.group_is_full(group, cpl, &peer.id);
-        if self.settings.ip_diversity && groups(&peer.addrs).union(&public_groups(seen_at)).any(full) {
+        if self.groups(&peer.addrs).union(&self.public_groups(seen_at)).any(full) {
             return Err(Refusal::IpGroupFull);
         }
         Ok((key, cpl))
@@ -284,18 +302,17 @@ impl RoutingTable {
     fn allowed_addresses(&self, peer: &PeerId, addrs: &[Multiaddr]) -> Vec<Multiaddr> {
         let cpl = self.cpl(&Key::for_peer(peer));
         let mut allowed = bounded(addrs);
-        if self.settings.ip_diversity {
-            allowed.retain(|addr| ip_group(addr).is_none_or(|group| !self.group_is_full(&group, cpl, peer)));
-        }
+        allowed.retain(|addr| self.group(addr).is_none_or(|group| !self.group_is_full(&group, cpl, peer)));
         allowed
     }
 
     fn replace_addresses(&mut self, peer: &PeerId, addrs: Vec<Multiaddr>) {
+        let groups = self.groups(&addrs);
         let Some(slot) = self.slot_mut(peer) else { return };
         if slot.entry.peer.addrs == addrs {
             return;
         }
-        slot.groups = groups(&addrs).union(&slot.seen).copied().collect();
+        slot.groups = groups.union(&slot.seen).copied().collect();
         slot.entry = Arc::new(Entry {
             encoded: EncodedPeer::new(peer, &addrs),
             peer: PeerInfo { id: *peer, addrs },
@@ -303,6 +320,19 @@ impl RoutingTable {
             ..*slot.entry
         });
         self.view = OnceLock::new();
+    }
+
+    /// `None` also where IP diversity is off.
+    fn group(&self, addr: &Multiaddr) -> Option<IpGroup> {
+        self.settings.ip_diversity.as_ref()?.of(addr)
+    }
+
+    fn groups(&self, addrs: &[Multiaddr]) -> BTreeSet<IpGroup> {
+        addrs.iter().filter_map(|addr| self.group(addr)).collect()
+    }
+
+    fn public_groups(&self, seen_at: &[Multiaddr]) -> BTreeSet<IpGroup> {
+        seen_at.iter().filter(|addr| reach(addr) == Some(Reach::Public)).filter_map(|addr| self.group(addr)).collect()
     }
 
     fn cpl(&self, key: &Key) -> u16 {
@@ -333,14 +363,6 @@ fn bounded(addrs: &[Multiaddr]) -> Vec<Multiaddr> {
         }
     }
     kept
-}
-
-fn groups(addrs: &[Multiaddr]) -> BTreeSet<IpGroup> {
-    addrs.iter().filter_map(ip_group).collect()
-}
-
-fn public_groups(seen_at: &[Multiaddr]) -> BTreeSet<IpGroup> {
-    seen_at.iter().filter(|addr| reach(addr) == Some(Reach::Public)).filter_map(ip_group).collect()
 }
 
 #[cfg(test)]

@@ -17,6 +17,8 @@ use std::{
 pub(crate) struct Addresses {
     config: Config,
     listeners: Mutex<BTreeSet<Multiaddr>>,
+    /// Where several peers have reached us: AutoNAT v2. A few.
+    confirmed: ArcSwap<Vec<Multiaddr>>,
     announced: ArcSwap<Vec<Multiaddr>>,
 }
 
@@ -40,7 +42,12 @@ pub(crate) fn is_loopback(addr: &Multiaddr) -> bool {
 
 impl Addresses {
     pub(crate) fn new(config: &Config) -> Self {
-        Self { config: config.clone(), listeners: Mutex::default(), announced: ArcSwap::default() }
+        Self {
+            config: config.clone(),
+            listeners: Mutex::default(),
+            confirmed: ArcSwap::default(),
+            announced: ArcSwap::default(),
+        }
     }
 
     /// A listener has an address more.
@@ -57,9 +64,27 @@ impl Addresses {
         self.announced.store(Arc::new(self.compute(&listeners)));
     }
 
+    /// These are where others have reached us, and no others. True if that changes what is announced.
+    pub(crate) fn confirm(&self, addrs: Vec<Multiaddr>) -> bool {
+        let listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        if **self.confirmed.load() == addrs {
+            return false;
+        }
+        self.confirmed.store(Arc::new(addrs));
+        let announced = self.compute(&listeners);
+        let changed = **self.announced.load() != announced;
+        self.announced.store(Arc::new(announced));
+        changed
+    }
+
     /// The addresses that listeners are bound to.
     pub(crate) fn listeners(&self) -> Vec<Multiaddr> {
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
+    /// What is told of us, whatever the DHT.
+    pub(crate) fn announced(&self) -> Arc<Vec<Multiaddr>> {
+        self.announced.load_full()
     }
 
     /// What is told of us in `dht`.
@@ -77,8 +102,12 @@ impl Addresses {
         // Loopback is of use only where there is nothing else: a network on one machine.
         let beyond_this_machine = listeners.iter().any(|addr| !is_loopback(addr) && !is_unspecified(addr));
         let own = listeners.iter().filter(|addr| !(is_unspecified(addr) || beyond_this_machine && is_loopback(addr)));
-        let base: Vec<_> =
-            if self.config.announce.is_empty() { own.cloned().collect() } else { self.config.announce.clone() };
+        let confirmed = self.confirmed.load();
+        let base: Vec<_> = match self.config.announce.as_slice() {
+            // A forwarded port is announced once it has proved to lead here.
+            [] => own.chain(confirmed.iter()).cloned().collect(),
+            announce => announce.to_vec(),
+        };
         let mut announced: Vec<Multiaddr> = Vec::new();
         for addr in base.into_iter().chain(self.config.append_announce.iter().cloned()) {
             if !announced.contains(&addr) && self.config.may_announce(&addr) {
@@ -128,6 +157,20 @@ mod tests {
         assert_eq!(announced(&one, &["/ip4/10.0.0.1/tcp/1", "/ip4/0.0.0.0/tcp/1"]), ["/ip4/10.0.0.1/tcp/1"]);
         one.not_listening(&addr("/ip4/10.0.0.1/tcp/1"));
         assert_eq!(announced(&one, &[]), ["/ip4/127.0.0.1/tcp/1"]);
+    }
+
+    #[test]
+    fn what_others_have_reached_is_announced_as_long_as_they_do() {
+        let one = addresses(&[], &[], &["/ip4/9.9.9.9/tcp/1"]);
+        one.listening(addr("/ip4/10.0.0.1/tcp/1"));
+        assert!(one.confirm(vec![addr("/ip4/8.8.8.8/tcp/1"), addr("/ip4/9.9.9.9/tcp/1")]));
+        assert_eq!(announced(&one, &[]), ["/ip4/10.0.0.1/tcp/1", "/ip4/8.8.8.8/tcp/1"]);
+        assert!(!one.confirm(vec![addr("/ip4/8.8.8.8/tcp/1")]), "the other one was never announced");
+        assert!(one.confirm(Vec::new()));
+        assert_eq!(announced(&one, &[]), ["/ip4/10.0.0.1/tcp/1"]);
+        let named = addresses(&["/ip4/203.0.113.1/tcp/4001"], &[], &[]);
+        named.listening(addr("/ip4/10.0.0.1/tcp/1"));
+        assert!(!named.confirm(vec![addr("/ip4/8.8.8.8/tcp/1")]));
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! What the rest of the program asks of a node.
 
-use super::{ConnectedPeer, Delivery, Node, ProvidersAnswer, RpcError};
+use super::{ConnectedPeer, Delivery, Load, Node, ProvidersAnswer, RpcError};
 use crate::{
     config::Profile,
     kad::{
         Dht, PeerInfo,
         message::EncodedPeer,
+        mode::Decision,
         scope::AddressScope,
         table::{Entry, TableView},
     },
@@ -32,6 +33,11 @@ impl Node {
     /// Ourselves as a provider in `dht`: `provide.addresses` or [`Node::addresses`].
     pub fn provider_entry(&self, dht: Dht) -> EncodedPeer {
         self.shared.provider_entry(dht)
+    }
+
+    /// Server or client in the WAN DHT, and why (MODE-1).
+    pub fn mode(&self) -> Decision {
+        self.shared.decision()
     }
 
     /// Connects to whoever is at `addr`, who must be the peer it names by `/p2p/…` if it names one.
@@ -80,8 +86,14 @@ impl Node {
         self.shared.counters.snapshot()
     }
 
-    /// Whether a peer can be dialled at these addresses (a fresh connection, or one that is open), and how long it
-    /// took. On the public network private addresses are not tried.
+    /// What is in hand for others right now.
+    pub fn load(&self) -> Load {
+        Load { inbound_streams: self.shared.serving.len() as u64, read_bytes: self.shared.read_budget.used() as u64 }
+    }
+
+    /// Whether a peer can be dialled at these addresses, and how long it took. A connection that is open does not
+    /// count: the peer may have opened it from behind a NAT, or be gone without a word. On the public network private
+    /// addresses are not tried.
     pub async fn can_dial(&self, peer: &PeerInfo) -> Result<Duration, RpcError> {
         let begun = self.shared.clock.monotonic();
         let scope = match self.shared.config.profile {
@@ -89,7 +101,7 @@ impl Node {
             Profile::Amino => AddressScope::Public,
         };
         let addrs = peer.addrs.iter().filter(|addr| scope.allows(addr)).cloned().collect();
-        self.shared.dial(Some(peer.id), addrs).await?;
+        self.shared.dial_afresh(peer.id, addrs).await?;
         Ok(self.shared.clock.monotonic().saturating_sub(begun))
     }
 

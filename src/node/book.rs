@@ -1,5 +1,6 @@
 //! What we know of connected peers, and of those that left lately: identify, addresses, round-trip times.
 
+use super::nat::{V1, V2};
 use crate::kad::{Dht, PeerInfo};
 use libp2p::{Multiaddr, PeerId, StreamProtocol, swarm::ConnectionId};
 use std::{
@@ -32,6 +33,21 @@ pub(crate) struct Connection {
     pub(crate) address: Multiaddr,
     pub(crate) inbound: bool,
     pub(crate) since: Duration,
+    /// Where the peer sees us, as it says over this connection.
+    pub(crate) observed: Option<Multiaddr>,
+}
+
+/// A peer that can be asked whether it reaches us: one that we dialled and that speaks AutoNAT.
+#[derive(Clone, Debug)]
+pub(crate) struct Witness {
+    pub(crate) peer: PeerId,
+    /// The connection that we made: servers take requests on those only.
+    pub(crate) connection: ConnectionId,
+    pub(crate) address: Multiaddr,
+    /// Where it sees us.
+    pub(crate) observed: Option<Multiaddr>,
+    pub(crate) v1: bool,
+    pub(crate) v2: bool,
 }
 
 /// What is known of one peer.
@@ -105,6 +121,28 @@ impl Book {
         inner.forget(now);
     }
 
+    /// Where `peer` sees us, as it says over the connection `id`.
+    pub(crate) fn observed(&self, peer: &PeerId, id: ConnectionId, addr: Multiaddr) {
+        if let Some(known) = self.lock().peers.get_mut(peer)
+            && let Some(connection) = known.connections.iter_mut().find(|connection| connection.id == id)
+        {
+            connection.observed = Some(addr);
+        }
+    }
+
+    /// Whom we can ask whether they reach us.
+    pub(crate) fn witnesses(&self) -> Vec<Witness> {
+        let inner = self.lock();
+        let witness = |(peer, known): (&PeerId, &Known)| {
+            let speaks = |protocol: &StreamProtocol| known.protocols.contains(protocol);
+            let (v1, v2) = (speaks(&V1), speaks(&V2));
+            let connection = known.connections.iter().find(|connection| !connection.inbound)?;
+            let Connection { id, address, observed, .. } = connection.clone();
+            (v1 || v2).then_some(Witness { peer: *peer, connection: id, address, observed, v1, v2 })
+        };
+        inner.peers.iter().filter_map(witness).collect()
+    }
+
     /// Takes over what the peer says of itself. Nothing is kept of a peer that is not connected.
     pub(crate) fn identified(
         &self,
@@ -166,6 +204,7 @@ mod tests {
             address: "/ip4/127.0.0.1/tcp/1".parse().unwrap(),
             inbound: true,
             since: Duration::ZERO,
+            observed: None,
         }
     }
 

@@ -1,10 +1,11 @@
 //! Requests to other servers: one pooled stream per peer and DHT, its requests one after the other; ADD_PROVIDERs
 //! pipelined in front of a FIND_NODE whose answer proves that they were read (design: "The wire").
 
+mod dialled;
 mod pool;
 
 use super::{
-    Delivery, ProvidersAnswer, RpcError, Shared,
+    Delivery, ProvidersAnswer, RpcError, Shared, ValueAnswer,
     driver::Command,
     framing::{Budget, FrameReader, ReadError, WriteError, flush_moving, write_moving},
     streams::{Open, OpenError},
@@ -12,7 +13,7 @@ use super::{
 use crate::kad::{
     Dht, PeerInfo,
     frame::MAX_ANSWER,
-    message::{self, Message, MessageType},
+    message::{self, Message, MessageType, Record},
     rules::MAX_ADDRESSES,
     table::K,
 };
@@ -100,22 +101,11 @@ impl Shared {
         peer: &PeerInfo,
         target: &[u8],
     ) -> Result<Vec<PeerInfo>, RpcError> {
-        let closer = self.find_node_unnoticed(dht, peer, target).await;
+        let frames = [message::request(MessageType::FindNode, target)];
+        let answer = self.request(dht, peer, Exchange { frames: &frames, answer: MessageType::FindNode }).await;
+        let closer = answer.and_then(|body| self.closer_of(dht, &body));
         self.notice(dht, peer, closer.as_ref().map(Vec::len));
         closer
-    }
-
-    /// FIND_NODE whose outcome does not touch the routing table: the probe.
-    pub(crate) async fn find_node_unnoticed(
-        self: &Arc<Self>,
-        dht: Dht,
-        peer: &PeerInfo,
-        target: &[u8],
-    ) -> Result<Vec<PeerInfo>, RpcError> {
-        let frames = [message::request(MessageType::FindNode, target)];
-        let body = self.request(dht, peer, Exchange { frames: &frames, answer: MessageType::FindNode }).await?;
-        let answer = Message::decode(&body).map_err(|error| RpcError::BadAnswer(error.to_string()))?;
-        Ok(self.closer_peers(dht, &answer))
     }
 
     /// GET_PROVIDERS.
@@ -146,6 +136,49 @@ impl Shared {
             provider
         });
         Ok(ProvidersAnswer { providers: providers.collect(), closer: self.closer_peers(dht, &answer) })
+    }
+
+    /// GET_VALUE. The value is not validated.
+    pub(crate) async fn get_value(
+        self: &Arc<Self>,
+        dht: Dht,
+        peer: &PeerInfo,
+        key: &[u8],
+    ) -> Result<ValueAnswer, RpcError> {
+        let frames = [message::request(MessageType::GetValue, key)];
+        let body = self.request(dht, peer, Exchange { frames: &frames, answer: MessageType::GetValue }).await;
+        let answer = body.and_then(|body| {
+            let answer = Message::decode(&body).map_err(|error| RpcError::BadAnswer(error.to_string()))?;
+            let value = value_of(&answer, key).map(<[u8]>::to_vec);
+            Ok(ValueAnswer { value, closer: self.closer_peers(dht, &answer) })
+        });
+        self.notice(dht, peer, answer.as_ref().map(|answer| answer.closer.len()));
+        answer
+    }
+
+    /// PUT_VALUE; the echo proves that it is stored (VAL-4).
+    pub(crate) async fn put_value(
+        self: &Arc<Self>,
+        dht: Dht,
+        peer: &PeerInfo,
+        key: &[u8],
+        value: &[u8],
+    ) -> Result<(), RpcError> {
+        // go dates what it sends, too; the receiver dates it anew.
+        let frames = [message::put_value(key, &message::record(key, value, &self.clock.wall().to_string()))];
+        let body = self.request(dht, peer, Exchange { frames: &frames, answer: MessageType::PutValue }).await;
+        let echoed = body.and_then(|body| {
+            let echo = Message::decode(&body).map_err(|error| RpcError::BadAnswer(error.to_string()))?;
+            let same = value_of(&echo, key) == Some(value);
+            same.then_some(()).ok_or_else(|| RpcError::BadAnswer("another value than was sent".to_owned()))
+        });
+        match &echoed {
+            // How a server refuses a value: that says nothing about how well it is.
+            Err(RpcError::Stream(_)) => {}
+            Ok(()) => self.notice(dht, peer, Ok(0)),
+            Err(error) => self.notice(dht, peer, Err(error)),
+        }
+        echoed
     }
 
     /// See [`super::Node::add_providers`].
@@ -222,6 +255,11 @@ impl Shared {
         });
         self.notice(dht, peer, closer.as_ref().copied());
         closer.map(|_| ())
+    }
+
+    fn closer_of(&self, dht: Dht, answer: &[u8]) -> Result<Vec<PeerInfo>, RpcError> {
+        let answer = Message::decode(answer).map_err(|error| RpcError::BadAnswer(error.to_string()))?;
+        Ok(self.closer_peers(dht, &answer))
     }
 
     fn closer_peers(&self, dht: Dht, answer: &Message<'_>) -> Vec<PeerInfo> {
@@ -329,17 +367,26 @@ impl Shared {
     }
 
     /// Connects, unless there is a connection.
-    pub(crate) async fn dial(&self, peer: Option<PeerId>, mut addrs: Vec<Multiaddr>) -> Result<PeerId, RpcError> {
+    pub(crate) async fn dial(&self, peer: Option<PeerId>, addrs: Vec<Multiaddr>) -> Result<PeerId, RpcError> {
         if let Some(peer) = peer.filter(|peer| self.connections.is_connected(peer)) {
             return Ok(peer);
         }
+        self.dial_by(peer, addrs, false).await
+    }
+
+    /// Connects once more if there is a connection: only that tells whether the peer is at these addresses.
+    pub(crate) async fn dial_afresh(&self, peer: PeerId, addrs: Vec<Multiaddr>) -> Result<PeerId, RpcError> {
+        self.dial_by(Some(peer), addrs, true).await
+    }
+
+    async fn dial_by(&self, peer: Option<PeerId>, mut addrs: Vec<Multiaddr>, afresh: bool) -> Result<PeerId, RpcError> {
         if addrs.is_empty() {
             return Err(RpcError::Dial("no address that may be dialled".to_owned()));
         }
         addrs.truncate(MAX_DIALLED);
         let _permit = self.client.dials.acquire().await.map_err(|_| RpcError::Stopped)?;
         let (reply, outcome) = oneshot::channel();
-        self.commands.send(Command::Dial { peer, addrs, reply }).await.map_err(|_| RpcError::Stopped)?;
+        self.commands.send(Command::Dial { peer, addrs, afresh, reply }).await.map_err(|_| RpcError::Stopped)?;
         match timeout(DIAL_TIMEOUT, outcome).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => Err(RpcError::Stopped),
@@ -348,11 +395,17 @@ impl Shared {
     }
 }
 
+/// The value of a message's record, if that is one of `key`.
+fn value_of<'a>(message: &Message<'a>, key: &[u8]) -> Option<&'a [u8]> {
+    let record = Record::decode(message.record?).ok()?;
+    (record.key == key && !record.value.is_empty()).then_some(record.value)
+}
+
 /// A stream on one connection; `None` if the connection has closed.
 async fn open_on(opener: &tokio::sync::mpsc::Sender<Open>, dht: Dht) -> Result<Option<Stream>, RpcError> {
     let (reply, opened) = oneshot::channel();
     let asked = async {
-        opener.send(Open { dht, reply }).await.ok()?;
+        opener.send(Open { protocol: dht.protocol(), reply }).await.ok()?;
         opened.await.ok()
     };
     match timeout(ANSWER_TIMEOUT, asked).await {

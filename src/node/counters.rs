@@ -29,6 +29,8 @@ counters! {
     Ping => "requests ping",
     /// GET_VALUEs answered.
     GetValue => "requests get-value",
+    /// PUT_VALUEs taken.
+    PutValue => "requests put-value",
     /// Inbound streams served.
     StreamsServed => "streams served",
     /// Inbound streams dropped: `streams.max_per_connection` reached.
@@ -61,7 +63,11 @@ counters! {
     UnknownNamespace => "refused, value not stored here",
     /// Requests refused: record missing or malformed.
     BadRecord => "refused, bad record",
-    /// Announcements that the store did not take.
+    /// Values refused: not what their key asks for, badly signed, or ended.
+    InvalidValue => "refused, invalid value",
+    /// Values refused: a better one is held.
+    WorseValue => "refused, better value held",
+    /// Announcements and values that the store did not take.
     StoreRefused => "refused, store limit",
     /// Inbound connections denied: `connections.max_per_ip` reached.
     ConnectionsPerIp => "connections denied, per IP",
@@ -75,6 +81,16 @@ counters! {
     ProbesDropped => "routing probes dropped",
     /// Peers removed from a routing table because they did not answer.
     PeersRemoved => "routing peers removed",
+    /// AutoNAT: dials for others, to tell them whether they can be reached.
+    DialBacks => "autonat dials for others",
+    /// AutoNAT: dials for others that a limit or the address forbade.
+    DialBacksRefused => "autonat dials for others refused",
+    /// AutoNAT: peers that reached us when we asked them to.
+    ReachedBack => "autonat reached by",
+    /// AutoNAT: peers that did not.
+    NotReachedBack => "autonat not reached by",
+    /// From server to client and back.
+    ModeChanges => "mode changes",
 }
 
 /// The counters of one node, since its start.

@@ -38,11 +38,17 @@ const FIRST_ADDRESS: Duration = Duration::from_secs(1);
 /// How long the end of connections is told to the other sides.
 const GOODBYE: Duration = Duration::from_millis(500);
 
+/// Takes the outcome of a dial.
+type Reply = oneshot::Sender<Result<PeerId, RpcError>>;
+
 /// What the swarm task is asked to do.
 #[derive(Debug)]
 pub(crate) enum Command {
-    /// Connect to a peer at any of these addresses; to whoever is there if no peer is named.
-    Dial { peer: Option<PeerId>, addrs: Vec<Multiaddr>, reply: oneshot::Sender<Result<PeerId, RpcError>> },
+    /// Connect to a peer at any of these addresses; to whoever is there if no peer is named. A peer that is connected
+    /// is dialled only if `afresh`.
+    Dial { peer: Option<PeerId>, addrs: Vec<Multiaddr>, afresh: bool, reply: Reply },
+    /// What is announced of us is another set of addresses.
+    Announce,
 }
 
 /// A dial under way and who waits for it.
@@ -50,7 +56,8 @@ pub(crate) enum Command {
 struct Dial {
     peer: Option<PeerId>,
     addrs: Vec<Multiaddr>,
-    replies: Vec<oneshot::Sender<Result<PeerId, RpcError>>>,
+    /// For each whether only this very dial will do, or any connection to the peer.
+    replies: Vec<(bool, Reply)>,
 }
 
 /// The swarm and what its task keeps.
@@ -78,7 +85,7 @@ impl Driver {
                 TransportError::Other(error) => listen::explain_bind(&addr, &error),
                 TransportError::MultiaddrNotSupported(addr) => NodeError::Listen {
                     addr,
-                    reason: "not an address to listen on; write /ip4/0.0.0.0/tcp/4001 or /ip4/0.0.0.0/udp/4001/quic-v1"
+                    reason: "not an address to listen on; write /ip4/0.0.0.0/tcp/4001, /ip4/0.0.0.0/udp/4001/quic-v1 or /ip4/0.0.0.0/tcp/4002/tls/ws"
                         .to_owned(),
                 },
             });
@@ -122,25 +129,43 @@ impl Driver {
         let _ = timeout(GOODBYE, goodbye).await;
     }
 
-    fn obey(&mut self, Command::Dial { peer, addrs, reply }: Command) {
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Dial { peer, addrs, afresh, reply } => self.dial(peer, addrs, afresh, reply),
+            Command::Announce => {
+                self.announce();
+                // Identify itself pushes listen addresses and protocols only.
+                let peers: Vec<PeerId> = self.swarm.connected_peers().copied().collect();
+                self.swarm.behaviour_mut().identify.push(peers);
+            }
+        }
+    }
+
+    fn dial(
+        &mut self,
+        peer: Option<PeerId>,
+        addrs: Vec<Multiaddr>,
+        afresh: bool,
+        reply: oneshot::Sender<Result<PeerId, RpcError>>,
+    ) {
         if reply.is_closed() {
             return;
         }
         let opts = match peer {
-            Some(peer) if self.swarm.is_connected(&peer) => {
+            Some(peer) if !afresh && self.swarm.is_connected(&peer) => {
                 let _ = reply.send(Ok(peer));
                 return;
             }
             Some(peer) => {
                 let same = |dial: &&mut Dial| dial.peer == Some(peer) && addrs.iter().all(|a| dial.addrs.contains(a));
                 if let Some(dial) = self.dials.values_mut().find(same) {
-                    dial.replies.push(reply);
+                    dial.replies.push((afresh, reply));
                     return;
                 }
                 // A new port: with the listener's, two nodes that dial each other at once can meet in a TCP
                 // simultaneous open, where both are dialers and the handshake fails.
                 DialOpts::peer_id(peer)
-                    .condition(PeerCondition::Disconnected)
+                    .condition(if afresh { PeerCondition::Always } else { PeerCondition::Disconnected })
                     .addresses(addrs.clone())
                     .allocate_new_port()
                     .build()
@@ -153,7 +178,7 @@ impl Driver {
         let id = opts.connection_id();
         match self.swarm.dial(opts) {
             Ok(()) => {
-                self.dials.insert(id, Dial { peer, addrs, replies: vec![reply] });
+                self.dials.insert(id, Dial { peer, addrs, replies: vec![(afresh, reply)] });
             }
             Err(error) => {
                 let _ = reply.send(Err(self.explain(&error)));
@@ -178,7 +203,7 @@ impl Driver {
             SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
                 if let Some(dial) = self.dials.remove(&connection_id) {
                     let error = self.explain(&error);
-                    for reply in dial.replies {
+                    for (_, reply) in dial.replies {
                         let _ = reply.send(Err(error.clone()));
                     }
                 }
@@ -219,25 +244,28 @@ impl Driver {
         let address = endpoint.get_remote_address().clone();
         debug!(%peer, %address, inbound = endpoint.is_listener(), "connected");
         let since = self.shared.clock.monotonic();
-        let connection = Connection { id, address, inbound: endpoint.is_listener(), since };
+        let connection = Connection { id, address, inbound: endpoint.is_listener(), since, observed: None };
         self.shared.book.connected(peer, connection);
-        let met: Vec<ConnectionId> = self
-            .dials
-            .iter()
-            .filter(|(dialled, dial)| **dialled == id || dial.peer == Some(peer))
-            .map(|(dialled, _)| *dialled)
-            .collect();
-        for dial in met.into_iter().filter_map(|dialled| self.dials.remove(&dialled)) {
-            for reply in dial.replies {
+        self.dials.retain(|dialled, dial| {
+            if *dialled != id && dial.peer != Some(peer) {
+                return true;
+            }
+            let replies = std::mem::take(&mut dial.replies).into_iter();
+            let (waiting, met): (Vec<_>, Vec<_>) = replies.partition(|(afresh, _)| *afresh && *dialled != id);
+            for (_, reply) in met {
                 let _ = reply.send(Ok(peer));
             }
-        }
+            dial.replies = waiting;
+            !dial.replies.is_empty()
+        });
     }
 
     fn identify(&mut self, event: identify::Event) {
         match event {
             identify::Event::Received { connection_id, peer_id, info } => {
+                self.shared.book.observed(&peer_id, connection_id, info.observed_addr.clone());
                 self.shared.identified(peer_id, connection_id, info);
+                self.shared.nat.wake.notify_one();
             }
             identify::Event::Error { peer_id, error, .. } => debug!(peer = %peer_id, %error, "identify"),
             identify::Event::Sent { .. } | identify::Event::Pushed { .. } => {}

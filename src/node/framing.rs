@@ -26,15 +26,21 @@ const MAX_STEP: usize = 16 * 1024;
 #[derive(Clone, Debug)]
 pub(crate) struct Budget {
     left: Arc<AtomicUsize>,
+    total: usize,
 }
 
 impl Budget {
     pub(crate) fn new(bytes: usize) -> Self {
-        Self { left: Arc::new(AtomicUsize::new(bytes)) }
+        Self { left: Arc::new(AtomicUsize::new(bytes)), total: bytes }
     }
 
     pub(crate) fn lease(&self) -> Lease {
         Lease { budget: self.clone(), held: 0 }
+    }
+
+    /// What is held of it now.
+    pub(crate) fn used(&self) -> usize {
+        self.total.saturating_sub(self.left.load(Ordering::Relaxed))
     }
 
     #[cfg(test)]

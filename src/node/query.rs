@@ -1,6 +1,8 @@
 //! Look-ups over the network: drives the pure [`crate::kad::lookup`].
 
-use super::{Node, ProvidersAnswer, RpcError, Shared};
+pub mod values;
+
+use super::{Node, ProvidersAnswer, RpcError, Shared, ValueAnswer};
 use crate::kad::{
     Dht, PeerInfo,
     keyspace::Key,
@@ -59,6 +61,24 @@ pub enum Event {
         /// The server that named it.
         from: String,
     },
+    /// A server holds a value of the key.
+    Value {
+        /// `wan` or `lan`.
+        dht: String,
+        /// The server.
+        peer: String,
+        /// What it is and how it compares, or why it is refused.
+        held: String,
+    },
+    /// A value was sent to a server.
+    Put {
+        /// `wan` or `lan`.
+        dht: String,
+        /// The server.
+        peer: String,
+        /// Why it did not confirm; `None` if it did.
+        error: Option<String>,
+    },
 }
 
 /// Outcome of a look-up.
@@ -77,6 +97,27 @@ pub struct Closest {
 enum Question {
     Node(Arc<[u8]>),
     Providers(Arc<[u8]>),
+    Value(Arc<[u8]>),
+}
+
+/// What one request of a look-up brought, whatever it asked for.
+#[derive(Debug, Default)]
+struct Answer {
+    closer: Vec<PeerInfo>,
+    providers: Vec<PeerInfo>,
+    value: Option<Vec<u8>>,
+}
+
+impl From<ProvidersAnswer> for Answer {
+    fn from(ProvidersAnswer { providers, closer }: ProvidersAnswer) -> Self {
+        Self { providers, closer, value: None }
+    }
+}
+
+impl From<ValueAnswer> for Answer {
+    fn from(ValueAnswer { value, closer }: ValueAnswer) -> Self {
+        Self { value, closer, providers: Vec::new() }
+    }
 }
 
 /// Where events go. A slow reader slows its query down, one that is gone does not.
@@ -100,12 +141,12 @@ impl Shared {
         goal: Goal,
         question: Question,
         events: &Events,
-        mut each: impl FnMut(&PeerInfo, &ProvidersAnswer) -> (bool, Vec<Event>) + Send,
+        mut each: impl FnMut(&PeerInfo, &Answer) -> (bool, Vec<Event>) + Send,
     ) -> Lookup {
         let view = self.routing.of(dht).view();
         let seeds = view.closest(&target, SEEDS).into_iter().map(|entry| entry.peer.clone()).collect();
         drop(view);
-        let settings = Settings { ip_diversity: self.config.profile.ip_diversity(dht), ..Settings::default() };
+        let settings = Settings { ip_diversity: self.ip_diversity(dht), ..Settings::default() };
         let mut lookup = Lookup::new(target, self.local, seeds, goal, settings);
         let mut in_flight = FuturesUnordered::new();
         loop {
@@ -166,14 +207,14 @@ impl Shared {
         dht: Dht,
         peer: PeerInfo,
         question: Question,
-    ) -> (PeerInfo, Result<ProvidersAnswer, RpcError>, Duration) {
+    ) -> (PeerInfo, Result<Answer, RpcError>, Duration) {
         let begun = self.clock.monotonic();
         let answer = match question {
-            Question::Node(target) => self
-                .find_node(dht, &peer, &target)
-                .await
-                .map(|closer| ProvidersAnswer { providers: Vec::new(), closer }),
-            Question::Providers(multihash) => self.get_providers(dht, &peer, &multihash).await,
+            Question::Node(target) => {
+                self.find_node(dht, &peer, &target).await.map(|closer| Answer { closer, ..Answer::default() })
+            }
+            Question::Providers(multihash) => self.get_providers(dht, &peer, &multihash).await.map(Answer::from),
+            Question::Value(key) => self.get_value(dht, &peer, &key).await.map(Answer::from),
         };
         let took = self.clock.monotonic().saturating_sub(begun);
         (peer, answer, took)
@@ -277,7 +318,7 @@ impl Node {
             let (found, events) = (&found, &events);
             async move {
                 let question = Question::Providers(multihash.into());
-                let each = |from: &PeerInfo, answer: &ProvidersAnswer| {
+                let each = |from: &PeerInfo, answer: &Answer| {
                     let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
                     let new = answer.providers.iter().filter(|provider| found.add(provider));
                     let news = new.map(|provider| provider_event(dht.name(), provider, &from.id)).collect();
@@ -308,7 +349,7 @@ impl Node {
         let searches = Dht::ALL.into_iter().map(|dht| {
             let (found, events, target) = (&found, &events, &target);
             async move {
-                let each = |_: &PeerInfo, answer: &ProvidersAnswer| {
+                let each = |_: &PeerInfo, answer: &Answer| {
                     let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
                     if let Some(sought) = answer.closer.iter().find(|p| p.id == *peer && !p.addrs.is_empty()) {
                         found.get_or_insert_with(|| sought.clone());

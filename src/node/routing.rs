@@ -12,13 +12,14 @@ use crate::{
     config::Profile,
     kad::{
         Dht, PeerInfo,
+        scope::IpGroups,
         table::{Entry, Offer, RoutingTable, Settings, TableView},
     },
 };
 use arc_swap::ArcSwap;
 use libp2p::{Multiaddr, PeerId};
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -27,6 +28,10 @@ use tokio::sync::{Notify, Semaphore};
 /// Probes under way at a time, for both tables: each may be a dial. Beyond it candidates are dropped, they come
 /// again with the next identify.
 pub(crate) const MAX_PROBES: usize = 64;
+
+/// Candidates whose failure is remembered, for each table: as many as may be connected by default. One beyond them is
+/// tried again at once.
+const MAX_PAUSED: usize = 4096;
 
 /// Both tables.
 #[derive(Debug)]
@@ -37,8 +42,9 @@ pub(crate) struct Routing {
 }
 
 impl Routing {
-    pub(crate) fn new(local: PeerId, profile: Profile) -> Self {
-        let table = |dht| Table::new(local, Settings { ip_diversity: profile.ip_diversity(dht) });
+    pub(crate) fn new(local: PeerId, profile: Profile, ip_groups: &IpGroups) -> Self {
+        let ip_diversity = |dht| profile.ip_diversity(dht).then(|| ip_groups.clone());
+        let table = |dht| Table::new(local, Settings { ip_diversity: ip_diversity(dht) });
         Self { wan: table(Dht::Wan), lan: table(Dht::Lan), probes: Arc::new(Semaphore::new(MAX_PROBES)) }
     }
 
@@ -61,6 +67,8 @@ pub(crate) struct Table {
     view: ArcSwap<TableView>,
     /// Peers under a probe or a check, so that there is one at a time of each. Bounded by those tasks.
     probing: Mutex<HashSet<PeerId>>,
+    /// Candidates that could not be dialled, and until when they are not tried again. At most [`MAX_PAUSED`].
+    paused: Mutex<HashMap<PeerId, Duration>>,
     /// The table had nobody and has somebody now.
     pub(crate) first: Notify,
 }
@@ -69,7 +77,13 @@ impl Table {
     fn new(local: PeerId, settings: Settings) -> Self {
         let table = RoutingTable::new(local, settings);
         let view = ArcSwap::new(table.view());
-        Self { table: Mutex::new(table), view, probing: Mutex::default(), first: Notify::new() }
+        Self {
+            table: Mutex::new(table),
+            view,
+            probing: Mutex::default(),
+            paused: Mutex::default(),
+            first: Notify::new(),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, RoutingTable> {
@@ -102,7 +116,7 @@ impl Table {
         offer
     }
 
-    /// True if the peer, connected from `seen_at`, is in the table now.
+    /// True if the peer, which answered at the first of its addresses and is connected from `seen_at`, is in the table now.
     fn admit(&self, peer: &PeerInfo, seen_at: &[Multiaddr], now: Duration) -> bool {
         let mut table = self.lock();
         let was_empty = table.is_empty();
@@ -121,6 +135,16 @@ impl Table {
         // Most who ask are clients: do not take the lock for them.
         if self.contains(peer) {
             self.lock().heard(peer, now);
+        }
+    }
+
+    /// The peer answered at `addr`, an address that we dialled.
+    fn reached(&self, peer: &PeerId, addr: &Multiaddr, now: Duration) {
+        if self.contains(peer) {
+            let mut table = self.lock();
+            table.heard(peer, now);
+            table.reached(peer, addr, now);
+            self.publish(&table);
         }
     }
 
@@ -155,5 +179,21 @@ impl Table {
 
     fn end_probe(&self, peer: &PeerId) {
         self.probing.lock().unwrap_or_else(PoisonError::into_inner).remove(peer);
+    }
+
+    /// Leaves a candidate alone until then.
+    fn pause(&self, peer: PeerId, now: Duration, until: Duration) {
+        let mut paused = self.paused.lock().unwrap_or_else(PoisonError::into_inner);
+        if paused.len() >= MAX_PAUSED {
+            paused.retain(|_, until| *until > now);
+        }
+        if paused.len() < MAX_PAUSED {
+            paused.insert(peer, until);
+        }
+    }
+
+    fn is_paused(&self, peer: &PeerId, now: Duration) -> bool {
+        let paused = self.paused.lock().unwrap_or_else(PoisonError::into_inner);
+        paused.get(peer).is_some_and(|until| *until > now)
     }
 }

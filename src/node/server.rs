@@ -6,23 +6,30 @@ use super::{
     Shared,
     counters::Counter,
     framing::{Budget, FREE, FrameReader, Lease, ReadError, WriteError, flush_moving, write_moving},
-    streams::Inbound,
 };
-use crate::kad::{
-    Dht,
-    frame::{FrameError, MAX_REQUEST},
-    message::DecodeError,
-    rules::Refusal,
-    table::K,
+use crate::{
+    kad::{
+        Dht,
+        frame::{FrameError, MAX_REQUEST},
+        message::DecodeError,
+        mode::Decision,
+        rules::Refusal,
+        table::K,
+    },
+    store::values,
 };
 use futures::AsyncWriteExt;
 use libp2p::{PeerId, Stream};
 use std::{future::poll_fn, io, sync::Arc, task::Poll, time::Duration};
-use tokio::time::{Instant, timeout};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout},
+};
 use tracing::debug;
 
-/// An answer must move within this time (design: "The wire").
-const WRITE_STALL: Duration = Duration::from_secs(10);
+/// Streams whose answers wait to be taken, in the whole process. Nothing is read from such a stream, and who keeps sending
+/// leaves up to 256 KiB unread in yamux, which no budget of ours counts: 512 MiB at worst, instead of 16 GiB.
+pub(crate) const MAX_WRITING: usize = 2048;
 
 /// Answers to pipelined requests are gathered up to this size and written at once.
 const WRITE_BATCH: usize = 16 * 1024;
@@ -43,11 +50,13 @@ pub(crate) enum StreamError {
     Refused(#[from] Refusal),
     #[error("announcement not taken: {0}")]
     Store(#[from] crate::store::records::Refused),
+    #[error("value not taken: {0}")]
+    Value(#[from] values::Refused),
     #[error("message not finished within {0:?}")]
     Unfinished(Duration),
     #[error(transparent)]
     Write(#[from] WriteError),
-    #[error("too many bytes of answers wait to be written")]
+    #[error("too many answers wait to be written")]
     OverBudget,
 }
 
@@ -66,7 +75,9 @@ impl StreamError {
             Self::Refused(Refusal::NotTheSender) => Counter::NotTheSender,
             Self::Refused(Refusal::UnknownNamespace) => Counter::UnknownNamespace,
             Self::Refused(Refusal::BadRecord) => Counter::BadRecord,
-            Self::Store(_) => Counter::StoreRefused,
+            Self::Value(values::Refused::Invalid(_)) => Counter::InvalidValue,
+            Self::Value(values::Refused::Worse) => Counter::WorseValue,
+            Self::Store(_) | Self::Value(values::Refused::Full | values::Refused::ReadOnly) => Counter::StoreRefused,
             Self::Unfinished(_) => Counter::MessageTimeout,
             Self::Write(WriteError::Stalled(_)) => Counter::WriteStalled,
         }
@@ -74,12 +85,11 @@ impl StreamError {
 }
 
 /// Serves one stream to its end.
-pub(crate) async fn serve(shared: Arc<Shared>, inbound: Inbound) {
-    let Inbound { peer, dht, stream, permits } = inbound;
+pub(crate) async fn serve(shared: Arc<Shared>, peer: PeerId, dht: Dht, stream: Stream) {
     let mut session = Session::new(shared.clone(), peer, dht, stream);
     match session.run().await {
         Ok(()) => {
-            let _ = timeout(WRITE_STALL, session.stream.close()).await;
+            let _ = timeout(session.write_stall(), session.stream.close()).await;
         }
         Err(error) => {
             // What was asked before the nonsense has its answer (MSG-2).
@@ -91,7 +101,6 @@ pub(crate) async fn serve(shared: Arc<Shared>, inbound: Inbound) {
             debug!(%peer, dht = dht.name(), %error, "stream reset");
         }
     }
-    drop(permits);
 }
 
 struct Session {
@@ -106,6 +115,7 @@ struct Session {
     /// Written, perhaps not on its way.
     unflushed: bool,
     heard: Option<Duration>,
+    mode: watch::Receiver<Decision>,
 }
 
 /// What came while nothing was left to do.
@@ -119,7 +129,19 @@ impl Session {
         let budget: &Budget = &shared.read_budget;
         let reader = FrameReader::new(budget, MAX_REQUEST);
         let answers_lease = budget.lease();
-        Self { peer, dht, stream, reader, answers: Vec::new(), answers_lease, unflushed: false, heard: None, shared }
+        let mode = shared.mode.subscribe();
+        Self {
+            peer,
+            dht,
+            stream,
+            reader,
+            answers: Vec::new(),
+            answers_lease,
+            unflushed: false,
+            heard: None,
+            mode,
+            shared,
+        }
     }
 
     async fn run(&mut self) -> Result<(), StreamError> {
@@ -137,10 +159,14 @@ impl Session {
                 // A peer that never stops sending shares the thread with the others.
                 tokio::task::coop::consume_budget().await;
             }
+            // MODE-1: what was asked before is answered.
+            if !self.mode.borrow().serves(self.dht) {
+                return Ok(self.write_out().await?);
+            }
             match self.arrival().await? {
                 Arrival::Bytes => {}
                 // Whoever asks once ends its half right behind the request, and still wants the answer.
-                Arrival::End => return Ok(self.write_out().await?),
+                Arrival::End => return self.write_out().await,
             }
         }
     }
@@ -153,20 +179,29 @@ impl Session {
         Ok(())
     }
 
-    async fn write(&mut self) -> Result<(), WriteError> {
+    /// An answer must move within this time.
+    fn write_stall(&self) -> Duration {
+        self.shared.config.streams.message_timeout
+    }
+
+    async fn write(&mut self) -> Result<(), StreamError> {
+        let shared = self.shared.clone();
+        let Ok(_writing) = shared.writing.try_acquire() else { return Err(StreamError::OverBudget) };
         self.unflushed = true;
-        write_moving(&mut self.stream, &self.answers, WRITE_STALL).await?;
+        let stall = self.write_stall();
+        write_moving(&mut self.stream, &self.answers, stall).await?;
         self.answers.clear();
         Ok(())
     }
 
     /// Writes what is held, sees it off and gives the memory back.
-    async fn write_out(&mut self) -> Result<(), WriteError> {
+    async fn write_out(&mut self) -> Result<(), StreamError> {
         if !self.answers.is_empty() {
             self.write().await?;
         }
         if self.unflushed {
-            flush_moving(&mut self.stream, WRITE_STALL).await?;
+            let stall = self.write_stall();
+            flush_moving(&mut self.stream, stall).await?;
             self.unflushed = false;
             self.answers = Vec::new();
             let _less_always_works = self.answers_lease.resize(0);
@@ -198,7 +233,7 @@ impl Session {
     /// Waits for the next request: as long as an idle stream may, or until the node shuts down.
     async fn next_request(&mut self) -> Result<Arrival, StreamError> {
         self.reader.release();
-        let Self { reader, stream, shared, .. } = self;
+        let Self { reader, stream, shared, mode, dht, .. } = self;
         let read = tokio::select! {
             read = poll_fn(|cx| reader.poll_fill(cx, stream)) => read,
             () = tokio::time::sleep(shared.config.streams.idle) => {
@@ -206,6 +241,7 @@ impl Session {
                 return Ok(Arrival::End);
             }
             () = shared.draining.cancelled() => return Ok(Arrival::End),
+            () = client_mode(mode, *dht) => return Ok(Arrival::End),
         };
         match read {
             // Most clients end an idle stream by a reset.
@@ -234,6 +270,12 @@ impl Session {
             self.shared.routing.of(self.dht).heard(&self.peer, now);
         }
     }
+}
+
+/// Waits until `dht` is no longer served.
+async fn client_mode(mode: &mut watch::Receiver<Decision>, dht: Dht) {
+    // An error would mean that the node is gone.
+    let _ = mode.wait_for(|decision| !decision.serves(dht)).await;
 }
 
 fn is_end(error: &io::Error) -> bool {

@@ -8,23 +8,28 @@ mod handler;
 pub(crate) use handler::{Handler, Open, OpenError};
 
 use super::counters::Counters;
-use crate::kad::Dht;
+use crate::kad::{
+    Dht,
+    mode::Decision,
+    scope::{AddressScope, strip_peer},
+};
+use arc_swap::ArcSwap;
 use libp2p::{
     Multiaddr, PeerId, Stream,
-    core::{Endpoint, transport::PortUse},
+    core::{ConnectedPoint, Endpoint, transport::PortUse},
     swarm::{
         ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent,
         ToSwarm,
     },
 };
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     convert::Infallible,
     fmt,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 /// Inbound streams of the whole process. An idle one costs about 2 KB, so 130 MB at worst.
 const MAX_INBOUND: usize = 65_536;
@@ -33,11 +38,19 @@ const MAX_INBOUND: usize = 65_536;
 /// means that the connection does not move.
 const MAX_WAITING: usize = 32;
 
+/// What an inbound stream speaks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Protocol {
+    Dht(Dht),
+    /// AutoNAT v2: a peer shows that it could dial us.
+    DialBack,
+}
+
 /// A stream that a peer opened.
 #[derive(Debug)]
 pub(crate) struct Inbound {
     pub(crate) peer: PeerId,
-    pub(crate) dht: Dht,
+    pub(crate) protocol: Protocol,
     pub(crate) stream: Stream,
     /// Counts against the limits of connection and process while it lives.
     pub(crate) permits: (OwnedSemaphorePermit, OwnedSemaphorePermit),
@@ -46,20 +59,62 @@ pub(crate) struct Inbound {
 /// Takes inbound streams. Called on a connection's task: must not block.
 pub(crate) type Acceptor = Arc<dyn Fn(Inbound) + Send + Sync>;
 
-/// Where each connection of a peer takes requests for streams, oldest first.
-type Openers = Vec<(ConnectionId, mpsc::Sender<Open>)>;
+/// Where one connection takes requests for streams.
+#[derive(Clone, Debug)]
+struct Opener {
+    id: ConnectionId,
+    requests: mpsc::Sender<Open>,
+    /// The address at which we dialled the peer; `None` if it dialled us, or through a relay.
+    dialled: Option<Multiaddr>,
+}
 
 /// Finds the connections of a peer. Shared by the behaviour, which keeps it, and those who open streams.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Connections {
-    by_peer: Arc<Mutex<HashMap<PeerId, Openers>>>,
+    /// Oldest first.
+    by_peer: Arc<Mutex<HashMap<PeerId, Vec<Opener>>>>,
+    /// Whose connections stay open without streams (CLI-1).
+    kept: Arc<ArcSwap<HashSet<PeerId>>>,
 }
 
 impl Connections {
     /// Where to ask for a stream to `peer`: on its newest connection.
     pub(crate) fn opener(&self, peer: &PeerId) -> Option<mpsc::Sender<Open>> {
         let by_peer = self.by_peer.lock().unwrap_or_else(PoisonError::into_inner);
-        by_peer.get(peer)?.iter().rev().find(|(_, opener)| !opener.is_closed()).map(|(_, opener)| opener.clone())
+        by_peer.get(peer)?.iter().rev().find(|opener| !opener.requests.is_closed()).map(|o| o.requests.clone())
+    }
+
+    /// The newest connection that we dialled at an address of `scope`: that address without the peer's id, and where to
+    /// ask for a stream.
+    pub(crate) fn dialled(&self, peer: &PeerId, scope: AddressScope) -> Option<(Multiaddr, mpsc::Sender<Open>)> {
+        let by_peer = self.by_peer.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = by_peer.get(peer)?.iter().rev().filter(|opener| !opener.requests.is_closed());
+        open.filter_map(|opener| Some((opener.dialled.clone()?, opener.requests.clone())))
+            .find(|(dialled, _)| scope.allows(dialled))
+    }
+
+    /// How many connections there are to `peer`.
+    pub(crate) fn count(&self, peer: &PeerId) -> usize {
+        self.by_peer.lock().unwrap_or_else(PoisonError::into_inner).get(peer).map_or(0, Vec::len)
+    }
+
+    /// Where to ask for a stream on one connection of `peer`.
+    pub(crate) fn opener_on(&self, peer: &PeerId, id: ConnectionId) -> Option<mpsc::Sender<Open>> {
+        let by_peer = self.by_peer.lock().unwrap_or_else(PoisonError::into_inner);
+        by_peer.get(peer)?.iter().find(|opener| opener.id == id).map(|opener| opener.requests.clone())
+    }
+
+    /// From now on the connections of these peers, and of no others, stay open without streams.
+    pub(crate) fn keep(&self, peers: HashSet<PeerId>) {
+        self.kept.store(Arc::new(peers));
+    }
+
+    pub(crate) fn kept(&self) -> Vec<PeerId> {
+        self.kept.load().iter().copied().collect()
+    }
+
+    pub(crate) fn is_kept(&self, peer: &PeerId) -> bool {
+        self.kept.load().contains(peer)
     }
 
     /// Whether there is a connection to `peer`.
@@ -67,15 +122,15 @@ impl Connections {
         self.opener(peer).is_some()
     }
 
-    fn add(&self, peer: PeerId, id: ConnectionId, opener: mpsc::Sender<Open>) {
+    fn add(&self, peer: PeerId, opener: Opener) {
         let mut by_peer = self.by_peer.lock().unwrap_or_else(PoisonError::into_inner);
-        by_peer.entry(peer).or_default().push((id, opener));
+        by_peer.entry(peer).or_default().push(opener);
     }
 
     fn remove(&self, peer: &PeerId, id: ConnectionId) {
         let mut by_peer = self.by_peer.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(connections) = by_peer.get_mut(peer) {
-            connections.retain(|(other, _)| *other != id);
+            connections.retain(|opener| opener.id != id);
             if connections.is_empty() {
                 by_peer.remove(peer);
             }
@@ -93,6 +148,8 @@ pub(crate) struct Behaviour {
     inbound: Arc<Semaphore>,
     max_per_connection: usize,
     counters: Arc<Counters>,
+    mode: watch::Receiver<Decision>,
+    dial_back: bool,
 }
 
 impl fmt::Debug for Behaviour {
@@ -102,22 +159,28 @@ impl fmt::Debug for Behaviour {
 }
 
 impl Behaviour {
-    /// At most `max_per_connection` inbound streams are open on a connection at a time.
+    /// At most `max_per_connection` inbound streams are open on a connection at a time. `mode` says which protocols are
+    /// taken, `dial_back` whether those of AutoNAT are.
     pub(crate) fn new(
         acceptor: Acceptor,
         connections: Connections,
         max_per_connection: usize,
         counters: Arc<Counters>,
+        mode: watch::Receiver<Decision>,
+        dial_back: bool,
     ) -> Self {
         let inbound = Arc::new(Semaphore::new(MAX_INBOUND));
-        Self { acceptor, connections, fresh: HashMap::new(), inbound, max_per_connection, counters }
+        let fresh = HashMap::new();
+        Self { acceptor, connections, fresh, inbound, max_per_connection, counters, mode, dial_back }
     }
 
     fn handler(&mut self, peer: PeerId, id: ConnectionId) -> Handler {
         let (opener, requests) = mpsc::channel(MAX_WAITING);
         self.fresh.insert(id, opener);
         let limits = (Arc::new(Semaphore::new(self.max_per_connection)), self.inbound.clone());
-        Handler::new(peer, self.acceptor.clone(), limits, requests, self.counters.clone())
+        let (counters, connections) = (self.counters.clone(), self.connections.clone());
+        let listens = (self.mode.clone(), self.dial_back);
+        Handler::new(peer, self.acceptor.clone(), limits, requests, counters, connections, listens)
     }
 }
 
@@ -149,8 +212,12 @@ impl NetworkBehaviour for Behaviour {
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         match event {
             FromSwarm::ConnectionEstablished(event) => {
-                if let Some(opener) = self.fresh.remove(&event.connection_id) {
-                    self.connections.add(event.peer_id, event.connection_id, opener);
+                if let Some(requests) = self.fresh.remove(&event.connection_id) {
+                    let dialled = match event.endpoint {
+                        ConnectedPoint::Dialer { address, .. } => strip_peer(address.clone(), &event.peer_id),
+                        ConnectedPoint::Listener { .. } => None,
+                    };
+                    self.connections.add(event.peer_id, Opener { id: event.connection_id, requests, dialled });
                 }
             }
             FromSwarm::ConnectionClosed(event) => self.connections.remove(&event.peer_id, event.connection_id),

@@ -1,9 +1,13 @@
 //! The libp2p swarm: transports, and the behaviours beside our streams.
 
-use super::{NodeError, counters::Counters, ip_limits, security::Security, streams};
-use crate::config::Config;
+use super::{
+    NodeError, certificate::Certificates, counters::Counters, ip_limits, nat::guard, security::Security, streams,
+    websocket::WebSockets,
+};
+use crate::{clock::Clock, config::Config, kad::Dht};
+use futures::{AsyncRead, AsyncWrite};
 use libp2p::{
-    PeerId, Swarm, Transport,
+    PeerId, Swarm, Transport, autonat,
     connection_limits::{self, ConnectionLimits},
     core::{
         muxing::StreamMuxerBox,
@@ -14,8 +18,8 @@ use libp2p::{
     identity::Keypair,
     ping,
     pnet::{PnetConfig, PreSharedKey},
-    quic,
-    swarm::{self, NetworkBehaviour},
+    quic, relay,
+    swarm::{self, NetworkBehaviour, behaviour::toggle::Toggle},
     tcp, yamux,
 };
 use std::{sync::Arc, time::Duration};
@@ -40,8 +44,11 @@ const QUIC_CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 pub(crate) struct Behaviour {
     limits: connection_limits::Behaviour,
     ip_limits: ip_limits::Behaviour,
-    identify: identify::Behaviour,
+    pub(super) identify: identify::Behaviour,
     ping: ping::Behaviour,
+    autonat_v1: Toggle<guard::Guard<autonat::v1::Behaviour>>,
+    autonat_v2: Toggle<guard::Guard<autonat::v2::server::Behaviour>>,
+    relay: Toggle<relay::Behaviour>,
     streams: streams::Behaviour,
 }
 
@@ -52,8 +59,10 @@ pub(crate) fn build(
     psk: Option<PreSharedKey>,
     streams: streams::Behaviour,
     counters: &Arc<Counters>,
+    clock: &Arc<dyn Clock>,
+    certificates: Arc<Certificates>,
 ) -> Result<Swarm<Behaviour>, NodeError> {
-    let transport = transport(config, &identity, psk)?;
+    let transport = transport(config, &identity, psk, certificates)?;
     let local = identity.public().to_peer_id();
     let limits = ConnectionLimits::default()
         .with_max_established(Some(config.connections.max))
@@ -69,11 +78,17 @@ pub(crate) fn build(
         .with_push_listen_addr_updates(true)
         // The address book is ours.
         .with_cache_size(0);
+    let (scope, help) = (config.profile.scope(Dht::Wan), &config.autonat);
+    let autonat_v1 = help.enabled.then(|| guard::v1(local, scope, help, clock.clone(), counters.clone()));
+    let autonat_v2 = help.enabled.then(|| guard::v2(scope, help, clock.clone(), counters.clone()));
     let behaviour = Behaviour {
         limits: connection_limits::Behaviour::new(limits),
         ip_limits: ip_limits::Behaviour::new(config.connections.max_per_ip, counters.clone()),
         identify: identify::Behaviour::new(identify),
         ping: ping::Behaviour::default(),
+        autonat_v1: autonat_v1.into(),
+        autonat_v2: autonat_v2.into(),
+        relay: config.relay.enabled.then(|| relay::Behaviour::new(local, relay_limits(config))).into(),
         streams,
     };
     let swarm_config = swarm::Config::with_tokio_executor()
@@ -84,52 +99,110 @@ pub(crate) fn build(
     Ok(Swarm::new(transport, behaviour, local, swarm_config))
 }
 
-/// All transports, names resolved if this machine can.
+/// How much of this node others may use to reach each other. Beside the settings libp2p's own limits hold: 4
+/// reservations and 4 circuits a peer, 30 new ones an hour for each peer and 60 for each IP address.
+fn relay_limits(config: &Config) -> relay::Config {
+    let limits = &config.relay;
+    relay::Config {
+        max_reservations: limits.max_reservations,
+        max_circuits: limits.max_circuits,
+        reservation_duration: limits.reservation_ttl,
+        max_circuit_duration: limits.connection_duration_limit,
+        max_circuit_bytes: limits.connection_data_limit as u64,
+        ..relay::Config::default()
+    }
+}
+
+/// A connection that knows its peer, whatever carries it.
+type Peered = Boxed<(PeerId, StreamMuxerBox)>;
+
+/// WebSockets first: they resolve names themselves, to check certificates against them. A `/dnsaddr` is resolved behind
+/// them, so a WebSocket address in its TXT records is not dialled.
 fn transport(
     config: &Config,
     identity: &Keypair,
     psk: Option<PreSharedKey>,
-) -> Result<Boxed<(PeerId, StreamMuxerBox)>, NodeError> {
-    let resolved = dns::tokio::Transport::system(plain_transport(config, identity, psk)?);
-    Ok(match resolved {
-        Ok(transport) => TransportTimeout::new(transport, HANDSHAKE_TIMEOUT).boxed(),
-        Err(error) => {
-            warn!(%error, "no name resolution on this machine, /dns addresses cannot be dialled");
-            TransportTimeout::new(plain_transport(config, identity, psk)?, HANDSHAKE_TIMEOUT).boxed()
+    certificates: Arc<Certificates>,
+) -> Result<Peered, NodeError> {
+    let upgrade = Upgrade::new(config, identity, psk)?;
+    let websockets = upgrade.apply(WebSockets::new(resolving(|| Ok(tcp().boxed()))?, certificates));
+    let others = resolving(|| {
+        let tcp = upgrade.apply(tcp());
+        if psk.is_some() {
+            return Ok(tcp);
         }
-    })
+        Ok(tcp.or_transport(quic(config, identity)).map(|either, _| either.into_inner()).boxed())
+    })?;
+    let all = websockets.or_transport(others).map(|either, _| either.into_inner());
+    Ok(TransportTimeout::new(all, HANDSHAKE_TIMEOUT).boxed())
 }
 
-/// TCP with noise or TLS and yamux, and QUIC; with a pre-shared key TCP only, encrypted with it below all else.
-fn plain_transport(
-    config: &Config,
-    identity: &Keypair,
+/// `make`'s transport, with names resolved if this machine can.
+fn resolving<T: Send + 'static>(make: impl Fn() -> Result<Boxed<T>, NodeError>) -> Result<Boxed<T>, NodeError> {
+    match dns::tokio::Transport::system(make()?) {
+        Ok(transport) => Ok(transport.boxed()),
+        Err(error) => {
+            warn!(%error, "no name resolution on this machine, /dns addresses cannot be dialled");
+            make()
+        }
+    }
+}
+
+fn tcp() -> tcp::tokio::Transport {
+    tcp::tokio::Transport::new(tcp::Config::new().nodelay(true))
+}
+
+fn quic(config: &Config, identity: &Keypair) -> Peered {
+    let mut quic = quic::Config::new(identity);
+    let streams = config.streams.max_per_connection + OTHER_STREAMS;
+    quic.max_concurrent_stream_limit = u32::try_from(streams).unwrap_or(u32::MAX);
+    quic.max_stream_data = QUIC_STREAM_WINDOW;
+    quic.max_connection_data = QUIC_CONNECTION_WINDOW;
+    quic::tokio::Transport::new(quic).map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer))).boxed()
+}
+
+/// What turns a stream of bytes into a connection: the pre-shared key of a private network below all else (inside a
+/// WebSocket, as in go), then noise or TLS, and yamux.
+struct Upgrade {
     psk: Option<PreSharedKey>,
-) -> Result<Boxed<(PeerId, StreamMuxerBox)>, NodeError> {
-    let security = Security::new(identity).map_err(NodeError::Transport)?;
-    let streams = config.streams.max_per_connection;
-    let mut muxer = yamux::Config::default();
-    // As many again for our own requests.
-    muxer.set_max_num_streams((2 * streams + OTHER_STREAMS).min(YAMUX_MAX_STREAMS));
-    let tcp = tcp::tokio::Transport::new(tcp::Config::new().nodelay(true));
-    let Some(psk) = psk else {
-        let tcp = tcp
-            .upgrade(Version::V1Lazy)
-            .authenticate(security)
-            .multiplex(muxer)
-            .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
-        let mut quic = quic::Config::new(identity);
-        quic.max_concurrent_stream_limit = u32::try_from(streams + OTHER_STREAMS).unwrap_or(u32::MAX);
-        quic.max_stream_data = QUIC_STREAM_WINDOW;
-        quic.max_connection_data = QUIC_CONNECTION_WINDOW;
-        let quic = quic::tokio::Transport::new(quic).map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
-        return Ok(tcp.or_transport(quic).map(|either, _| either.into_inner()).boxed());
-    };
-    Ok(tcp
-        .and_then(move |socket, _| PnetConfig::new(psk).handshake(socket))
-        .upgrade(Version::V1Lazy)
-        .authenticate(security)
-        .multiplex(muxer)
-        .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
-        .boxed())
+    security: Security,
+    muxer: yamux::Config,
+}
+
+impl Upgrade {
+    fn new(config: &Config, identity: &Keypair, psk: Option<PreSharedKey>) -> Result<Self, NodeError> {
+        let security = Security::new(identity).map_err(NodeError::Transport)?;
+        let mut muxer = yamux::Config::default();
+        // As many again for our own requests.
+        let streams = 2 * config.streams.max_per_connection + OTHER_STREAMS;
+        muxer.set_max_num_streams(streams.min(YAMUX_MAX_STREAMS));
+        Ok(Self { psk, security, muxer })
+    }
+
+    fn apply<T>(&self, transport: T) -> Peered
+    where
+        T: Transport<Output: AsyncRead + AsyncWrite + Send + Unpin + 'static, Error: Send + Sync + 'static>
+            + Send
+            + Unpin
+            + 'static,
+        T::Dial: Send + 'static,
+        T::ListenerUpgrade: Send + 'static,
+    {
+        let (security, muxer) = (self.security.clone(), self.muxer.clone());
+        match self.psk {
+            None => transport
+                .upgrade(Version::V1Lazy)
+                .authenticate(security)
+                .multiplex(muxer)
+                .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
+                .boxed(),
+            Some(psk) => transport
+                .and_then(move |socket, _| PnetConfig::new(psk).handshake(socket))
+                .upgrade(Version::V1Lazy)
+                .authenticate(security)
+                .multiplex(muxer)
+                .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
+                .boxed(),
+        }
+    }
 }

@@ -7,7 +7,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 /// After a start the saved peers are verified one by one; until then a snapshot would lose those still waiting.
 const VERIFYING: Duration = Duration::from_secs(60);
 
-/// Removes records older than their ttl.
+/// Removes records and values older than their ttl.
 pub const GC: &str = "gc";
 /// Announces own CIDs that are due; each CID has its own time, so this looks at every tick.
 pub const REPROVIDE: &str = "reprovide";
@@ -73,9 +73,15 @@ where
 
 async fn collect_garbage(store: Store) -> Outcome {
     let report = store.records.collect_garbage().await.map_err(|error| error.to_string())?;
-    Ok(Some(match report.paused {
+    let values = store.values.collect_garbage().await.map_err(|error| error.to_string())?;
+    Ok(Some(match report.paused.or(values.paused) {
         Some(reason) => format!("waits: {reason}"),
-        None => format!("{} records expired, {} chunks removed", report.expired, report.chunks),
+        None => {
+            format!(
+                "{} records and {} values expired, {} chunks removed",
+                report.expired, values.expired, report.chunks
+            )
+        }
     }))
 }
 

@@ -17,6 +17,8 @@ use std::{io::ErrorKind, path::Path};
 pub enum Table {
     /// What others announced to us.
     Providers,
+    /// Values that others put.
+    Values,
     /// Our own CIDs.
     Provided,
     /// The address book.
@@ -32,6 +34,7 @@ impl Table {
     pub const fn name(self) -> &'static str {
         match self {
             Table::Providers => "providers",
+            Table::Values => "values",
             Table::Provided => "provided",
             Table::Peers => "peers",
             Table::Routing => "routing",
@@ -40,7 +43,8 @@ impl Table {
     }
 
     /// All, in the order in which they are dumped.
-    pub const ALL: [Table; 5] = [Table::Providers, Table::Provided, Table::Peers, Table::Routing, Table::Meta];
+    pub const ALL: [Table; 6] =
+        [Table::Providers, Table::Values, Table::Provided, Table::Peers, Table::Routing, Table::Meta];
 }
 
 /// Which rows are wanted. A filter by what a table does not have lets none of its rows through.
@@ -82,6 +86,21 @@ pub enum Row {
         expires: String,
         /// The same, counted from now; negative if expired.
         expires_in_s: i64,
+    },
+    /// A value.
+    Values {
+        /// `/ipns/k51…` or `/pk/…`
+        key: String,
+        /// Bytes of the value.
+        bytes: u64,
+        /// When it was last put.
+        received: String,
+        /// When it is served no longer, by its ttl or its own word.
+        expires: String,
+        /// The same, counted from now; negative if expired.
+        expires_in_s: i64,
+        /// All of it, in multibase base64.
+        record: String,
     },
     /// An own CID.
     Provided {
@@ -146,6 +165,7 @@ pub fn running(store: &Store, filter: &Filter, each: &mut dyn FnMut(Row) -> bool
     for table in tables {
         let more = match table {
             Table::Providers => rows::providers(store, &matcher, &mut output)?,
+            Table::Values => rows::values(store, &matcher, &mut output),
             Table::Provided => rows::provided(store, &matcher, &mut output),
             Table::Peers => rows::peers(store, &matcher, &mut output),
             Table::Routing => rows::routing(store, &matcher, &mut output),
@@ -167,7 +187,7 @@ fn dump(place: &str, store: &Store, filter: &Filter, each: &mut dyn FnMut(Row) -
 }
 
 /// The same of a stopped node's directory, which stays byte for byte as it is: opens a copy (below the
-/// system's temporary directory, removed afterwards). `in_place` lets the database recover there and then.
+/// system's temporary directory, removed afterwards). Of `settings` the ttls matter. `in_place` lets the database recover there and then.
 ///
 /// # Errors
 /// [`StoreError::NoDatabase`] (none is ever created); [`StoreError::Locked`] while a server has the directory;
@@ -175,7 +195,7 @@ fn dump(place: &str, store: &Store, filter: &Filter, each: &mut dyn FnMut(Row) -
 pub fn stopped(
     dir: &Path,
     in_place: bool,
-    ttl: std::time::Duration,
+    settings: Settings,
     now: UnixTime,
     filter: &Filter,
     each: &mut dyn FnMut(Row) -> bool,
@@ -190,7 +210,6 @@ pub fn stopped(
         return Err(StoreError::NoDatabase(dir.to_owned()));
     }
     let clock = ManualClock::at(now);
-    let settings = Settings { ttl, ..Settings::default() };
     if in_place {
         let lock = data_dir::Lock::acquire(dir)?;
         let store = Store::open_for(Purpose::Read, lock.path(), settings, clock)?;

@@ -66,6 +66,31 @@ impl Health {
     }
 }
 
+/// Hands each row of a tree of any keys to `each` that can be read: from the front, and behind a damaged place from the
+/// other end. Why some could not be, if so.
+pub fn each_row(tree: &sled::Tree, mut each: impl FnMut(&[u8], &[u8])) -> Option<StoreError> {
+    let mut last: Option<sled::IVec> = None;
+    let mut front = tree.iter();
+    let error = loop {
+        match guard(|| front.next().transpose()) {
+            Ok(Some((key, value))) => {
+                each(&key, &value);
+                last = Some(key);
+            }
+            Ok(None) => return None,
+            Err(error) => break error,
+        }
+    };
+    let mut back = tree.iter();
+    while let Ok(Some((key, value))) = guard(|| back.next_back().transpose()) {
+        if last.as_ref().is_some_and(|last| key <= *last) {
+            break;
+        }
+        each(&key, &value);
+    }
+    Some(error)
+}
+
 /// Rows whose keys are numbers, as [`Walk`] needs them.
 pub trait Rows {
     /// A row's value.

@@ -40,11 +40,11 @@ struct Inner {
 }
 
 #[derive(Encode, Decode)]
-struct JobRow {
-    started: u32,
-    took_ms: u64,
-    outcome: String,
-    ok: bool,
+pub(super) struct JobRow {
+    pub(super) started: u32,
+    pub(super) took_ms: u64,
+    pub(super) outcome: String,
+    pub(super) ok: bool,
 }
 
 impl JobLog {

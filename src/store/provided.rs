@@ -3,10 +3,16 @@
 //! They are what the user asked to keep. So each change is in a journal of its own, fsynced, before it is
 //! acknowledged, then in the `node/` database; and now and then in an export. Damage to one of them loses none.
 
-mod exports;
-mod shelf;
+pub(super) mod exports;
+pub(super) mod shelf;
 
-use super::{StoreError, engine::guard, meta::NodeDb, records::entry::position, routing::RoutingState};
+use super::{
+    StoreError,
+    engine::{each_row, guard},
+    meta::NodeDb,
+    records::entry::position,
+    routing::RoutingState,
+};
 use crate::{
     clock::{Clock, UnixTime},
     kad::{Dht, keyspace::Key},
@@ -357,24 +363,12 @@ fn own(row: &OwnRow) -> Option<Own> {
 /// Key and value.
 type RawRow = (Vec<u8>, Vec<u8>);
 
-/// All rows that can be read: from the front, and behind a damaged place from the other end.
+/// All rows that can be read, and why some cannot.
 fn read_rows(tree: &sled::Tree) -> (Vec<RawRow>, Option<String>) {
-    let mut rows = BTreeMap::new();
-    let mut front = tree.iter();
-    let error = loop {
-        match guard(|| front.next().transpose()) {
-            Ok(Some((key, value))) => rows.insert(key.to_vec(), value.to_vec()),
-            Ok(None) => return (rows.into_iter().collect(), None),
-            Err(error) => break error,
-        };
-    };
-    let mut back = tree.iter();
-    while let Ok(Some((key, value))) = guard(|| back.next_back().transpose()) {
-        if rows.insert(key.to_vec(), value.to_vec()).is_some() {
-            break;
-        }
-    }
-    (rows.into_iter().collect(), Some(format!("some own CIDs cannot be read from node/: {error}")))
+    let mut rows = Vec::new();
+    let error = each_row(tree, |key, value| rows.push((key.to_vec(), value.to_vec())));
+    rows.sort();
+    (rows, error.map(|error| format!("some own CIDs cannot be read from node/: {error}")))
 }
 
 fn restore_routing(routing: &RoutingState, saved: BTreeMap<String, Vec<super::routing::SavedPeer>>) -> Option<String> {

@@ -456,6 +456,6 @@ impl Drop for Threads {
 }
 
 /// Whole seconds, at least one.
-fn seconds(duration: Duration) -> u32 {
+pub(super) fn seconds(duration: Duration) -> u32 {
     u32::try_from(duration.as_secs()).unwrap_or(u32::MAX).max(1)
 }

@@ -14,17 +14,24 @@ import (
 // Set in the copy of the test that runs inside the private namespaces.
 const inside = "DHTSTORE_INTEROP_INSIDE"
 
-// The binaries under test, as absolute paths.
-var dhtstoreBin, ipfsBin string
+// The binaries under test, as absolute paths. kadNodeBin is examples/kad_node.rs: stock rust-libp2p.
+var dhtstoreBin, ipfsBin, kadNodeBin string
 
 // The tests run in namespaces of their own: no route leads out of the network namespace, so nothing that a daemon
 // sends leaves this machine, and the kernel ends all processes and removes all interfaces when the test ends, however
 // it ends.
 func TestMain(m *testing.M) {
+	if os.Getenv(mixedGoNode) != "" {
+		if err := mixedGoNodeMain(os.Args[1], os.Args[2]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	if os.Getenv(inside) == "" {
 		os.Exit(outer())
 	}
-	dhtstoreBin, ipfsBin = os.Getenv("DHTSTORE_BIN"), os.Getenv("IPFS_BIN")
+	dhtstoreBin, ipfsBin, kadNodeBin = os.Getenv("DHTSTORE_BIN"), os.Getenv("IPFS_BIN"), os.Getenv("KAD_NODE_BIN")
 	if err := prepareNetwork(); err != nil {
 		fmt.Fprintln(os.Stderr, "network:", err)
 		os.Exit(1)
@@ -32,7 +39,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// Builds what is not given by DHTSTORE_BIN and IPFS_BIN, then runs this test again inside new namespaces.
+// Builds what is not given by DHTSTORE_BIN, IPFS_BIN and KAD_NODE_BIN, then runs this test again inside new namespaces.
 func outer() int {
 	if os.Geteuid() != 0 {
 		fmt.Fprintln(os.Stderr, "these tests make network namespaces and need root: run them with sudo")
@@ -47,6 +54,10 @@ func outer() int {
 	dhtstoreBin, err = binary("DHTSTORE_BIN", "../../target/debug/dhtstore",
 		exec.Command("cargo", "build", "--locked", "--manifest-path", "../../Cargo.toml"))
 	if err == nil {
+		kadNodeBin, err = binary("KAD_NODE_BIN", "../../target/debug/examples/kad_node",
+			exec.Command("cargo", "build", "--locked", "--manifest-path", "../../Cargo.toml", "--example", "kad_node"))
+	}
+	if err == nil {
 		built := filepath.Join(dir, "ipfs")
 		ipfsBin, err = binary("IPFS_BIN", built, exec.Command("go", "build", "-o", built, "github.com/ipfs/kubo/cmd/ipfs"))
 	}
@@ -60,7 +71,8 @@ func outer() int {
 		return 1
 	}
 	again := exec.Command("/proc/self/exe", os.Args[1:]...)
-	again.Env = append(os.Environ(), inside+"=1", "DHTSTORE_BIN="+dhtstoreBin, "IPFS_BIN="+ipfsBin, "TMPDIR="+repos)
+	again.Env = append(os.Environ(), inside+"=1", "DHTSTORE_BIN="+dhtstoreBin, "IPFS_BIN="+ipfsBin,
+		"KAD_NODE_BIN="+kadNodeBin, "TMPDIR="+repos)
 	again.Stdin, again.Stdout, again.Stderr = os.Stdin, os.Stdout, os.Stderr
 	again.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID,

@@ -165,14 +165,23 @@ func (d *dhtstoreNode) holds(cid, provider string) []string {
 	return nil
 }
 
-type kuboNode struct{ node }
+// Whether the peer is in one of our routing tables now.
+func (d *dhtstoreNode) hasInTable(peer string) bool {
+	d.t.Helper()
+	return strings.Contains(d.run("closest", "--local", "--format", "ids", peer), peer)
+}
 
-// A repository as `ipfs init` makes it.
-func newKubo(t *testing.T) *kuboNode {
+type kuboNode struct {
+	node
+	repository string
+}
+
+// A repository as `ipfs init` makes it, with these arguments.
+func newKubo(t *testing.T, arguments ...string) *kuboNode {
 	t.Helper()
 	repository := filepath.Join(tempDir(t), "repository")
-	k := &kuboNode{newNode(t, ipfsBin, "IPFS_PATH="+repository, "IPFS_TELEMETRY=off")}
-	k.run("init")
+	k := &kuboNode{newNode(t, ipfsBin, "IPFS_PATH="+repository, "IPFS_TELEMETRY=off"), repository}
+	k.run(append([]string{"init"}, arguments...)...)
 	// Would introduce the nodes to each other without us.
 	k.run("config", "--bool", "Discovery.MDNS.Enabled", "false")
 	return k
@@ -214,8 +223,14 @@ func (k *kuboNode) add(content string) (cid string) {
 // Waits until the peer is in the routing table of the LAN DHT.
 func (k *kuboNode) hasInLanTable(peer string) {
 	k.t.Helper()
-	k.eventually(peer+" is in the table of the LAN DHT", func() bool {
-		return strings.Contains(k.run("stats", "dht", "lan"), peer)
+	k.hasInTable("lan", peer)
+}
+
+// Waits until the peer is in the routing table of this DHT, "wan" or "lan".
+func (k *kuboNode) hasInTable(dht, peer string) {
+	k.t.Helper()
+	k.eventually(peer+" is in the table of the DHT "+dht, func() bool {
+		return strings.Contains(k.run("stats", "dht", dht), peer)
 	})
 }
 
@@ -227,6 +242,15 @@ func (k *kuboNode) finds(cid string) (providers string) {
 		return providers != ""
 	})
 	return providers
+}
+
+// What Kubo reads from the peer, which it finds by the DHT. Kubo 0.43 asks nobody for blocks to whom it was connected
+// before its Bitswap began to listen for connections, as happens in a network as quick as this one: `ipfs cat` then hangs
+// although the provider is found. So it has to connect anew.
+func (k *kuboNode) fetches(cid, peer string) string {
+	k.t.Helper()
+	k.try("swarm", "disconnect", "/p2p/"+peer)
+	return k.run("cat", "--timeout=20s", cid)
 }
 
 // [testing.T.TempDir] names the test, and the path of a Unix socket may have 107 bytes only.

@@ -12,6 +12,12 @@ import (
 // A second of an open chunk and two flushes, with room to spare.
 func settle() { time.Sleep(3 * time.Second) }
 
+// Whether the daemon made the id that its reports bear; the first is due 15 minutes after the start.
+func (k *kuboNode) reportsItsUse() bool {
+	_, err := os.Stat(filepath.Join(k.repository, "telemetry_uuid"))
+	return err == nil
+}
+
 // What `init --private` prints goes into sh as it is, for a repository fresh from `ipfs init`.
 func TestKuboJoinsAPrivateNetworkByThePrintedCommands(t *testing.T) {
 	server := newDhtstore(t)
@@ -27,8 +33,12 @@ func TestKuboJoinsAPrivateNetworkByThePrintedCommands(t *testing.T) {
 		if out, ok := kubo.tryProgram("sh", nil, file); !ok {
 			t.Fatalf("the printed commands failed: %s\n%s", out, script)
 		}
-		kubo.start("LIBP2P_FORCE_PNET=1")
+		// The environment, which otherwise turns reports off in these tests, says nothing here.
+		kubo.start("LIBP2P_FORCE_PNET=1", "IPFS_TELEMETRY=")
 		kubo.hasInLanTable(server.id())
+		if kubo.reportsItsUse() {
+			t.Fatal("a member of the private network reports to Kubo's makers")
+		}
 		if strings.Contains(kubo.logged(), "ERROR") {
 			t.Fatalf("Kubo complains:\n%s", kubo.logged())
 		}
@@ -45,7 +55,10 @@ func TestKuboJoinsAPrivateNetworkByThePrintedCommands(t *testing.T) {
 
 	// Without the key nobody gets in.
 	stranger := newKuboJoining(t)
-	stranger.start()
+	stranger.start("IPFS_TELEMETRY=")
+	if !stranger.reportsItsUse() {
+		t.Fatal("this Kubo reports nothing by itself, so that it is off above says nothing")
+	}
 	if out, ok := stranger.try("swarm", "connect", server.address()); ok {
 		t.Fatalf("connected without the swarm key: %s", out)
 	}
@@ -56,23 +69,59 @@ func TestAKuboRepositoryIsTakenOver(t *testing.T) {
 	boot.start()
 	kubo := newKuboJoining(t, boot.address())
 	peer := kubo.id()
-	repository := strings.TrimPrefix(kubo.env[2], "IPFS_PATH=")
 	kubo.start()
 	server := newDhtstore(t)
-	if out, ok := server.try("init", "--from-kubo", repository); ok || !strings.Contains(out, "runs") {
+	if out, ok := server.try("init", "--from-kubo", kubo.repository); ok || !strings.Contains(out, "runs") {
 		t.Fatalf("a running Kubo must be refused: %s", out)
 	}
 	kubo.stop(syscall.SIGTERM)
-	server.run("init", "--from-kubo", repository)
+	server.run("init", "--from-kubo", kubo.repository)
 	if server.id() != peer {
 		t.Fatalf("peer id %s, Kubo's was %s", server.id(), peer)
 	}
 	server.start()
-	server.eventually("it joined by Kubo's bootstrap peers", func() bool {
-		return strings.Contains(server.run("dump", "routing", "--format", "ndjson"), boot.id())
-	})
+	server.eventually("it joined by Kubo's bootstrap peers", func() bool { return server.hasInTable(boot.id()) })
 	// Other Kubo nodes go on as before: same peer id, same port.
 	client := newKuboJoining(t, server.address())
 	client.start()
 	client.hasInLanTable(peer)
+}
+
+// An RSA identity, as Kubo made them before 0.5, and a swarm key: the other members notice nothing.
+func TestAnRSANodeOfAPrivateNetworkIsTakenOver(t *testing.T) {
+	first := newDhtstore(t)
+	script := filepath.Join(tempDir(t), "join.sh")
+	if err := os.WriteFile(script, []byte(first.run("init", "--private")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	first.start()
+	join := func(kubo *kuboNode) {
+		t.Helper()
+		if out, ok := kubo.tryProgram("sh", nil, script); !ok {
+			t.Fatalf("the printed commands failed: %s", out)
+		}
+	}
+	old := newKubo(t, "--algorithm=rsa", "--bits=2048")
+	join(old)
+	peer := old.id()
+	if !strings.HasPrefix(peer, "Qm") {
+		t.Fatalf("%s is no RSA identity", peer)
+	}
+	server := newDhtstore(t)
+	server.run("init", "--from-kubo", old.repository)
+	server.start()
+	if server.id() != peer {
+		t.Fatalf("peer id %s, Kubo's was %s", server.id(), peer)
+	}
+	// By Kubo's bootstrap peer and with Kubo's swarm key.
+	server.eventually("it is in the private network", func() bool { return server.hasInTable(first.id()) })
+	member := newKubo(t)
+	join(member)
+	member.run("bootstrap", "rm", "--all")
+	member.run("bootstrap", "add", server.address())
+	member.start("LIBP2P_FORCE_PNET=1")
+	member.hasInLanTable(peer)
+	cid := member.add("for members only\n")
+	member.run("routing", "provide", cid)
+	server.eventually("it serves as a member", func() bool { return server.holds(cid, member.id()) != nil })
 }

@@ -1,12 +1,12 @@
 //! Clauses of `docs/conformance.md` that show only over real connections, one test each.
 
 use crate::{
-    ours::{Ours, addr, config, eventually, multihash},
+    ours::{Ahead, Ours, addr, config, eventually, multihash},
     raw::{End, Raw, RawStream},
     theirs::{self, Over, Theirs},
 };
 use dhtstore::{
-    clock::{Clock, SystemClock, UnixTime},
+    clock::SystemClock,
     config::{Config, Profile},
     kad::{
         Dht,
@@ -15,13 +15,7 @@ use dhtstore::{
     node::{Node, identity::Identity},
 };
 use libp2p::{Multiaddr, PeerId, identity::Keypair};
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::time::Duration;
 
 const WAN: &str = "/ipfs/kad/1.0.0";
 const LAN: &str = "/ipfs/lan/kad/1.0.0";
@@ -44,13 +38,13 @@ fn amino() -> Config {
 }
 
 /// Sends a request and waits for its answer.
-async fn ask(stream: &mut RawStream, kind: MessageType, key: &[u8]) -> Vec<u8> {
+pub async fn ask(stream: &mut RawStream, kind: MessageType, key: &[u8]) -> Vec<u8> {
     stream.send(&message::request(kind, key)).await;
     tokio::time::timeout(SOON, stream.receive()).await.unwrap().unwrap()
 }
 
 /// Whom an answer names as closer peers, with the addresses as sent.
-fn closer(body: &[u8]) -> Vec<(PeerId, Vec<Multiaddr>)> {
+pub fn closer(body: &[u8]) -> Vec<(PeerId, Vec<Multiaddr>)> {
     named(Message::decode(body).unwrap().closer_peers())
 }
 
@@ -61,34 +55,6 @@ fn providers(body: &[u8]) -> Vec<(PeerId, Vec<Multiaddr>)> {
 fn named<'a>(peers: impl Iterator<Item = message::RawPeer<'a>>) -> Vec<(PeerId, Vec<Multiaddr>)> {
     let addrs = |peer: &message::RawPeer<'_>| peer.addrs().map(|a| Multiaddr::try_from(a.to_vec()).unwrap()).collect();
     peers.map(|peer| (PeerId::from_bytes(peer.id).unwrap(), addrs(&peer))).collect()
-}
-
-/// The machine's clock, set ahead as the test wants.
-#[derive(Debug)]
-struct Ahead {
-    real: Arc<SystemClock>,
-    by_s: AtomicU64,
-}
-
-impl Ahead {
-    fn new() -> Arc<Self> {
-        Arc::new(Self { real: SystemClock::new(), by_s: AtomicU64::new(0) })
-    }
-
-    fn pass(&self, seconds: u64) {
-        self.by_s.fetch_add(seconds, Ordering::Relaxed);
-    }
-}
-
-impl Clock for Ahead {
-    fn wall(&self) -> UnixTime {
-        let by = u32::try_from(self.by_s.load(Ordering::Relaxed)).unwrap();
-        UnixTime(self.real.wall().0 + by)
-    }
-
-    fn monotonic(&self) -> Duration {
-        self.real.monotonic() + Duration::from_secs(self.by_s.load(Ordering::Relaxed))
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -169,6 +135,21 @@ async fn rt_8_who_does_not_answer_the_probe_is_not_admitted() {
     ours.node.connect(full(&server.info)).await.unwrap();
     eventually("the server was admitted", || ours.node.table(Dht::Wan).get(&server.info.id).is_some()).await;
     assert_eq!(ours.counter("routing probes answered"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whether_a_peer_can_be_dialled_is_told_by_a_dial_and_not_by_a_connection_that_is_open() {
+    let ours = Ours::start().await;
+    // Listens nowhere, as behind a NAT.
+    let behind_nat = Raw::connect(ours.address(false), Over::Noise).await;
+    let server = Theirs::server(Over::Noise).await;
+    server.dials(ours.address(false)).await;
+    eventually("both are connected", || futures::executor::block_on(ours.node.peers()).len() == 2).await;
+    let free_port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let said = format!("/ip4/127.0.0.1/tcp/{free_port}").parse().unwrap();
+    let behind_nat = dhtstore::kad::PeerInfo { id: behind_nat.id, addrs: vec![said] };
+    assert!(ours.node.can_dial(&behind_nat).await.is_err());
+    ours.node.can_dial(&server.info).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -330,22 +311,4 @@ async fn prv_3_prv_4_an_announcement_is_never_answered_whether_taken_or_refused(
     let mut refused = raw.stream().await;
     refused.send(&message::add_provider(b"no multihash", &own)).await;
     assert_eq!(refused.end_within(SOON).await, End::Ended);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn val_1_values_are_refused_today_and_who_asks_for_one_is_told_of_closer_peers() {
-    let server = Ours::start().await;
-    let ours = Ours::joining(&[server.info()]).await;
-    eventually("they know each other", || ours.table_len() == 1).await;
-    let raw = Raw::connect(ours.address(false), Over::Noise).await;
-    for key in [&b"/pk/name"[..], b"/ipns/name", b"/other/name"] {
-        let record = [&[0x0a, key.len() as u8], key, &[0x12, 1, 9]].concat();
-        let mut put = raw.stream().await;
-        put.send(&message::put_value(key, &record)).await;
-        assert_eq!(put.end_within(SOON).await, End::Ended);
-    }
-    let mut get = raw.stream().await;
-    let body = ask(&mut get, MessageType::GetValue, b"/ipns/name").await;
-    assert!(Message::decode(&body).unwrap().record.is_none());
-    assert_eq!(closer(&body).iter().map(|(id, _)| *id).collect::<Vec<_>>(), [server.node.peer_id()]);
 }

@@ -22,6 +22,7 @@ async fn lkp_1_prv_9_we_join_a_network_of_libp2p_kad_find_the_closest_announce_a
     let servers = network(24).await;
     let ours = Ours::joining(&[servers[0].info.clone()]).await;
     eventually("we know half of them", || ours.table_len() >= 12).await;
+    theirs::settled(&servers).await;
 
     let target = multihash(1);
     let expected = closest_of(servers.iter().map(|s| &s.info), &target, 20);
@@ -78,11 +79,15 @@ async fn rt_4_a_peer_that_went_away_leaves_the_table_and_one_that_stays_does_not
     let stays = Ours::start().await;
     let goes = Ours::start().await;
     let ours = Ours::joining(&[stays.info(), goes.info()]).await;
-    eventually("both are in the table", || ours.table_len() == 2).await;
+    let lens = || Dht::ALL.map(|dht| ours.node.table(dht).len());
+    eventually("both are in the tables", || lens() == [2, 2]).await;
+    let gone = goes.info();
     goes.node.shutdown().await;
-    assert!(ours.node.find_node(Dht::Wan, &goes.info(), b"target").await.is_err());
-    eventually("one has left", || ours.table_len() == 1).await;
-    assert!(ours.node.table(Dht::Wan).get(&stays.node.peer_id()).is_some());
+    for dht in Dht::ALL {
+        assert!(ours.node.find_node(dht, &gone, b"target").await.is_err());
+    }
+    eventually("one has left", || lens() == [1, 1]).await;
+    assert!(Dht::ALL.iter().all(|&dht| ours.node.table(dht).get(&stays.node.peer_id()).is_some()));
     assert_eq!(ours.counter("routing peers removed"), 2, "from both tables");
 }
 

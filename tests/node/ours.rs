@@ -1,14 +1,20 @@
 //! A node of ours under test.
 
 use dhtstore::{
-    clock::{Clock, SystemClock},
+    clock::{Clock, SystemClock, UnixTime},
     config::{Config, Profile},
     kad::{Dht, PeerInfo},
     node::Node,
     store::{Store, data_dir::Lock},
 };
 use libp2p::{Multiaddr, identity::Keypair};
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 /// A node with its directory.
 pub struct Ours {
@@ -110,4 +116,32 @@ pub async fn holds(ours: &Ours, multihash: &[u8]) -> usize {
 pub fn multihash(n: u64) -> Vec<u8> {
     use sha2::{Digest, Sha256};
     [&[0x12, 0x20], &Sha256::digest(n.to_be_bytes())[..]].concat()
+}
+
+/// The machine's clock, set ahead as the test wants.
+#[derive(Debug)]
+pub struct Ahead {
+    real: Arc<SystemClock>,
+    by_s: AtomicU64,
+}
+
+impl Ahead {
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self { real: SystemClock::new(), by_s: AtomicU64::new(0) })
+    }
+
+    pub fn pass(&self, seconds: u64) {
+        self.by_s.fetch_add(seconds, Ordering::Relaxed);
+    }
+}
+
+impl Clock for Ahead {
+    fn wall(&self) -> UnixTime {
+        let by = u32::try_from(self.by_s.load(Ordering::Relaxed)).unwrap();
+        UnixTime(self.real.wall().0 + by)
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.real.monotonic() + Duration::from_secs(self.by_s.load(Ordering::Relaxed))
+    }
 }

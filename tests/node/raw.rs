@@ -1,6 +1,5 @@
 //! A client that writes bytes of its own choice: a connection, and streams on it negotiated by hand.
 
-use crate::theirs::Over;
 use futures::{AsyncReadExt, AsyncWriteExt};
 use libp2p::{
     Multiaddr, PeerId, Transport,
@@ -15,6 +14,18 @@ use libp2p::{
 };
 use std::{future::poll_fn, pin::Pin, task::Poll, time::Duration};
 use tokio::sync::{mpsc, oneshot};
+
+/// What a connection is made of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Over {
+    Noise,
+    Tls,
+    Quic,
+}
+
+impl Over {
+    pub const ALL: [Over; 3] = [Over::Noise, Over::Tls, Over::Quic];
+}
 
 /// A connection that nobody but the test uses.
 pub struct Raw {
@@ -50,7 +61,7 @@ impl Raw {
                 .multiplex(muxer())
                 .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
                 .boxed(),
-            Over::Quic => quic::tokio::Transport::new(quic::Config::new(&key))
+            Over::Quic => quic::tokio::Transport::new(small_windows(quic::Config::new(&key)))
                 .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
                 .boxed(),
         };
@@ -76,9 +87,7 @@ impl Raw {
 
     /// A stream of any protocol; `None` if the other side drops it.
     pub async fn try_stream(&self, protocol: &str) -> Option<RawStream> {
-        let (reply, opened) = oneshot::channel();
-        self.open.send(reply).await.ok()?;
-        let mut stream = opened.await.ok()?;
+        let RawStream { mut stream } = self.try_bare().await?;
         for line in ["/multistream/1.0.0", protocol] {
             let line = [line.as_bytes(), b"\n"].concat();
             stream.write_all(&[&[line.len() as u8], &line[..]].concat()).await.ok()?;
@@ -91,6 +100,20 @@ impl Raw {
         }
         Some(RawStream { stream })
     }
+
+    /// A stream on which nothing is negotiated yet.
+    pub async fn try_bare(&self) -> Option<RawStream> {
+        let (reply, opened) = oneshot::channel();
+        self.open.send(reply).await.ok()?;
+        Some(RawStream { stream: opened.await.ok()? })
+    }
+}
+
+/// Takes no more unread bytes than yamux does, so that who does not read is noticed as soon.
+fn small_windows(mut config: quic::Config) -> quic::Config {
+    config.max_stream_data = 256 * 1024;
+    config.max_connection_data = 4 * 1024 * 1024;
+    config
 }
 
 /// Keeps the connection moving: opens streams as asked, drops what the other side opens.

@@ -1,43 +1,30 @@
 //! Nodes that are not ours: `libp2p-kad` servers and clients, and a mute one that advertises the DHT, takes its
 //! streams and never answers.
 
+pub use crate::raw::Over;
+use crate::stub_peer;
 use dhtstore::kad::PeerInfo;
 use futures::{StreamExt, future::join_all};
 use libp2p::{
-    Multiaddr, PeerId, Stream, StreamProtocol, Swarm, SwarmBuilder,
-    core::upgrade::{DeniedUpgrade, InboundUpgrade, UpgradeInfo},
-    core::{Endpoint, transport::PortUse},
+    Multiaddr, PeerId, StreamProtocol, Swarm, SwarmBuilder, Transport,
+    core::{transport::ListenerId, upgrade::Version},
     identify,
     identity::Keypair,
     noise, ping,
-    swarm::{
-        ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, FromSwarm, NetworkBehaviour,
-        SubstreamProtocol, SwarmEvent, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
-        handler::{ConnectionEvent, FullyNegotiatedInbound},
-    },
+    swarm::{NetworkBehaviour, SwarmEvent},
     tcp, tls, yamux,
 };
 use libp2p_kad::{self as kad, store::MemoryStore};
-use std::{
-    convert::Infallible,
-    future::{Ready, ready},
-    task::{Context, Poll},
-    time::Duration,
-};
+use libp2p_websocket as websocket;
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 pub const KAD: StreamProtocol = StreamProtocol::new("/ipfs/kad/1.0.0");
 
-/// What a node speaks.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Over {
-    Noise,
-    Tls,
-    Quic,
-}
-
 impl Over {
-    pub const ALL: [Over; 3] = [Over::Noise, Over::Tls, Over::Quic];
+    fn listens(self) -> &'static str {
+        if self == Over::Quic { "/ip4/127.0.0.1/udp/0/quic-v1" } else { "/ip4/127.0.0.1/tcp/0" }
+    }
 }
 
 #[derive(NetworkBehaviour)]
@@ -58,6 +45,7 @@ enum Job {
 /// A `libp2p-kad` node.
 pub struct Theirs {
     pub info: PeerInfo,
+    listener: ListenerId,
     jobs: mpsc::Sender<Job>,
 }
 
@@ -71,25 +59,50 @@ impl Theirs {
     }
 
     async fn start(over: Over, mode: kad::Mode) -> Self {
-        Self::start_as(over, mode, Keypair::generate_ed25519()).await
+        Self::start_as(over, mode, Keypair::generate_ed25519(), None).await
     }
 
     pub async fn server_as(over: Over, keypair: Keypair) -> Self {
-        Self::start_as(over, kad::Mode::Server, keypair).await
+        Self::start_as(over, kad::Mode::Server, keypair, None).await
     }
 
-    async fn start_as(over: Over, mode: kad::Mode, keypair: Keypair) -> Self {
-        let id = keypair.public().to_peer_id();
-        let mut kad = kad::Behaviour::with_config(id, MemoryStore::new(id), kad::Config::new(KAD));
-        kad.set_mode(Some(mode));
-        let identify = identify::Config::new("ipfs/0.1.0".to_owned(), keypair.public());
-        let behaviour =
-            Behaviour { kad, identify: identify::Behaviour::new(identify), ping: ping::Behaviour::default() };
-        let mut swarm = swarm(keypair, over, behaviour);
-        let info = listen(&mut swarm, over).await;
+    /// A server that says of itself that it is at `addrs`, and not where it is.
+    pub async fn claiming(addrs: Vec<Multiaddr>) -> Self {
+        Self::start_as(Over::Noise, kad::Mode::Server, Keypair::generate_ed25519(), Some(addrs)).await
+    }
+
+    async fn start_as(over: Over, mode: kad::Mode, keypair: Keypair, claims: Option<Vec<Multiaddr>>) -> Self {
+        let mut swarm = swarm(keypair.clone(), over, behaviour(&keypair, mode, claims.is_some()));
+        let listening = listen(&mut swarm, over.listens()).await;
+        for addr in claims.into_iter().flatten() {
+            swarm.add_external_address(addr);
+        }
+        Self::running(swarm, listening)
+    }
+
+    /// A server by WebSockets alone, those of `libp2p-websocket`.
+    pub async fn by_websockets(tls: websocket::tls::Config, addr: &str) -> Self {
+        let keypair = Keypair::generate_ed25519();
+        let behaviour = behaviour(&keypair, kad::Mode::Server, false);
+        let mut transport = websocket::Config::new(tcp::tokio::Transport::new(tcp::Config::default()));
+        transport.set_tls_config(tls);
+        let upgraded = |key: &Keypair| {
+            transport
+                .upgrade(Version::V1)
+                .authenticate(noise::Config::new(key).unwrap())
+                .multiplex(yamux::Config::default())
+        };
+        let builder = SwarmBuilder::with_existing_identity(keypair).with_tokio();
+        let builder = builder.with_other_transport(upgraded).unwrap();
+        let mut swarm = builder.with_behaviour(|_| behaviour).unwrap().build();
+        let listening = listen(&mut swarm, addr).await;
+        Self::running(swarm, listening)
+    }
+
+    fn running(swarm: Swarm<Behaviour>, (listener, info): (ListenerId, PeerInfo)) -> Self {
         let (jobs, todo) = mpsc::channel(16);
         tokio::spawn(run(swarm, todo));
-        Self { info, jobs }
+        Self { info, listener, jobs }
     }
 
     /// Tells it of a peer.
@@ -107,7 +120,22 @@ impl Theirs {
         self.jobs.send(Job::Do(Box::new(move |swarm| swarm.dial(addr).unwrap()))).await.ok().unwrap();
     }
 
-    async fn connections(&self) -> u32 {
+    /// Says of itself that it is at `addr` as well.
+    pub async fn claims(&self, addr: Multiaddr) {
+        self.jobs.send(Job::Do(Box::new(move |swarm| swarm.add_external_address(addr)))).await.ok().unwrap();
+    }
+
+    /// Leaves a peer and stops listening: from now on it can dial, but not be dialled.
+    pub async fn hides_from(&self, peer: PeerId) {
+        let listener = self.listener;
+        let job = move |swarm: &mut Swarm<Behaviour>| {
+            assert!(swarm.remove_listener(listener));
+            let _ = swarm.disconnect_peer_id(peer);
+        };
+        self.jobs.send(Job::Do(Box::new(job))).await.ok().unwrap();
+    }
+
+    pub async fn connections(&self) -> u32 {
         let (reply, count) = oneshot::channel();
         let job = |swarm: &mut Swarm<Behaviour>| {
             let _ = reply.send(swarm.network_info().connection_counters().num_connections());
@@ -151,6 +179,23 @@ impl Theirs {
         found
     }
 
+    /// Whether one server at least confirmed it.
+    pub async fn puts_value(&self, key: Vec<u8>, value: Vec<u8>) -> bool {
+        let record = kad::Record::new(key, value);
+        let results = self.query(move |kad| kad.put_record(record, kad::Quorum::One).unwrap()).await;
+        results.iter().any(|result| matches!(result, kad::QueryResult::PutRecord(Ok(_))))
+    }
+
+    /// The values that servers hold, its own store aside.
+    pub async fn gets_value(&self, key: Vec<u8>) -> Vec<Vec<u8>> {
+        let results = self.query(move |kad| kad.get_record(key.into())).await;
+        let found = results.into_iter().filter_map(|result| match result {
+            kad::QueryResult::GetRecord(Ok(kad::GetRecordOk::FoundRecord(found))) => Some(found.record.value),
+            _ => None,
+        });
+        found.collect()
+    }
+
     pub async fn finds_closest(&self, target: Vec<u8>) -> Vec<PeerInfo> {
         let results = self.query(move |kad| kad.get_closest_peers(target)).await;
         let peers = results.into_iter().filter_map(|result| match result {
@@ -159,6 +204,14 @@ impl Theirs {
         });
         peers.flatten().map(|peer| PeerInfo { id: peer.peer_id, addrs: peer.addrs }).collect()
     }
+}
+
+fn behaviour(keypair: &Keypair, mode: kad::Mode, hides: bool) -> Behaviour {
+    let id = keypair.public().to_peer_id();
+    let mut kad = kad::Behaviour::with_config(id, MemoryStore::new(id), kad::Config::new(KAD));
+    kad.set_mode(Some(mode));
+    let identify = identify::Config::new("ipfs/0.1.0".to_owned(), keypair.public()).with_hide_listen_addrs(hides);
+    Behaviour { kad, identify: identify::Behaviour::new(identify), ping: ping::Behaviour::default() }
 }
 
 async fn run(mut swarm: Swarm<Behaviour>, mut jobs: mpsc::Receiver<Job>) {
@@ -217,12 +270,11 @@ fn swarm<B: NetworkBehaviour>(keypair: Keypair, over: Over, behaviour: B) -> Swa
     }
 }
 
-async fn listen<B: NetworkBehaviour>(swarm: &mut Swarm<B>, over: Over) -> PeerInfo {
-    let addr = if over == Over::Quic { "/ip4/127.0.0.1/udp/0/quic-v1" } else { "/ip4/127.0.0.1/tcp/0" };
-    swarm.listen_on(addr.parse().unwrap()).unwrap();
+async fn listen<B: NetworkBehaviour>(swarm: &mut Swarm<B>, addr: &str) -> (ListenerId, PeerInfo) {
+    let listener = swarm.listen_on(addr.parse().unwrap()).unwrap();
     loop {
         if let SwarmEvent::NewListenAddr { address, .. } = swarm.select_next_some().await {
-            return PeerInfo { id: *swarm.local_peer_id(), addrs: vec![address] };
+            return (listener, PeerInfo { id: *swarm.local_peer_id(), addrs: vec![address] });
         }
     }
 }
@@ -259,117 +311,12 @@ pub async fn settled(servers: &[Theirs]) {
 
 /// Starts a node that advertises the DHT, takes its streams and never answers.
 pub async fn mute() -> PeerInfo {
-    advertiser(Mute { holds: true }).await
+    stub_peer::start(Keypair::generate_ed25519(), stub_peer::mute()).await
 }
 
 /// Starts a node that advertises the DHT and ends its streams at once.
 pub async fn refusing() -> PeerInfo {
-    advertiser(Mute { holds: false }).await
-}
-
-async fn advertiser(mute: Mute) -> PeerInfo {
-    let keypair = Keypair::generate_ed25519();
-    let identify = identify::Config::new("ipfs/0.1.0".to_owned(), keypair.public());
-    let behaviour = MuteBehaviour { mute, identify: identify::Behaviour::new(identify) };
-    let mut swarm = swarm(keypair, Over::Noise, behaviour);
-    let info = listen(&mut swarm, Over::Noise).await;
-    tokio::spawn(async move {
-        loop {
-            swarm.select_next_some().await;
-        }
-    });
-    info
-}
-
-#[derive(NetworkBehaviour)]
-struct MuteBehaviour {
-    mute: Mute,
-    identify: identify::Behaviour,
-}
-
-#[derive(Clone, Copy)]
-struct Mute {
-    holds: bool,
-}
-
-struct MuteHandler {
-    mute: Mute,
-    held: Vec<Stream>,
-}
-
-impl UpgradeInfo for Mute {
-    type Info = StreamProtocol;
-    type InfoIter = [StreamProtocol; 1];
-    fn protocol_info(&self) -> Self::InfoIter {
-        [KAD]
-    }
-}
-
-impl InboundUpgrade<Stream> for Mute {
-    type Output = Stream;
-    type Error = Infallible;
-    type Future = Ready<Result<Stream, Infallible>>;
-    fn upgrade_inbound(self, stream: Stream, _: StreamProtocol) -> Self::Future {
-        ready(Ok(stream))
-    }
-}
-
-impl ConnectionHandler for MuteHandler {
-    type FromBehaviour = Infallible;
-    type ToBehaviour = Infallible;
-    type InboundProtocol = Mute;
-    type OutboundProtocol = DeniedUpgrade;
-    type InboundOpenInfo = ();
-    type OutboundOpenInfo = ();
-
-    fn listen_protocol(&self) -> SubstreamProtocol<Mute, ()> {
-        SubstreamProtocol::new(self.mute, ())
-    }
-    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ConnectionHandlerEvent<DeniedUpgrade, (), Infallible>> {
-        Poll::Pending
-    }
-    fn on_behaviour_event(&mut self, event: Infallible) {
-        match event {}
-    }
-    fn on_connection_event(&mut self, event: ConnectionEvent<'_, Mute, DeniedUpgrade, (), ()>) {
-        if let ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol, .. }) = event
-            && self.mute.holds
-        {
-            self.held.push(protocol);
-        }
-    }
-}
-
-impl NetworkBehaviour for Mute {
-    type ConnectionHandler = MuteHandler;
-    type ToSwarm = Infallible;
-
-    fn handle_established_inbound_connection(
-        &mut self,
-        _: ConnectionId,
-        _: PeerId,
-        _: &Multiaddr,
-        _: &Multiaddr,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(MuteHandler { mute: *self, held: Vec::new() })
-    }
-    fn handle_established_outbound_connection(
-        &mut self,
-        _: ConnectionId,
-        _: PeerId,
-        _: &Multiaddr,
-        _: Endpoint,
-        _: PortUse,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(MuteHandler { mute: *self, held: Vec::new() })
-    }
-    fn on_swarm_event(&mut self, _: FromSwarm<'_>) {}
-    fn on_connection_handler_event(&mut self, _: PeerId, _: ConnectionId, event: THandlerOutEvent<Self>) {
-        match event {}
-    }
-    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Infallible, THandlerInEvent<Self>>> {
-        Poll::Pending
-    }
+    stub_peer::start(Keypair::generate_ed25519(), stub_peer::refusing()).await
 }
 
 /// What a node that speaks identify and ping only learns of the one at `addr`: what it says, and that it answers pings.

@@ -16,4 +16,5 @@ mod network;
 mod restart;
 mod service;
 mod starting;
+mod values;
 mod wrong_input;

@@ -1,26 +1,71 @@
-//! An independent DHT peer: stock `libp2p-kad` on TCP over loopback, as client or server.
+//! An independent DHT peer: stock `libp2p-kad` over TCP, as client or server.
+#![allow(dead_code, missing_docs, clippy::unwrap_used, clippy::expect_used, reason = "each user needs a part of it")]
 
+use dhtstore::kad::PeerInfo;
 use futures::StreamExt;
 use libp2p::{
-    Multiaddr, PeerId, Swarm, SwarmBuilder, identify, noise,
+    Multiaddr, PeerId, StreamProtocol, Swarm, SwarmBuilder, identify,
+    identity::Keypair,
+    noise,
     swarm::{NetworkBehaviour, SwarmEvent},
     tcp, yamux,
 };
-use libp2p_kad::{self as kad, QueryId, store::MemoryStore};
-use std::{collections::HashMap, time::Duration};
+use libp2p_kad::{self as kad, GetProvidersOk, QueryId, QueryResult, store::MemoryStore};
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
+/// A query of libp2p-kad may take 60 s.
+const PATIENCE: Duration = Duration::from_secs(75);
+
 #[derive(NetworkBehaviour)]
-struct Behaviour {
-    kad: kad::Behaviour<MemoryStore>,
+pub struct Behaviour {
+    pub kad: kad::Behaviour<MemoryStore>,
     identify: identify::Behaviour,
 }
 
+type Kad = kad::Behaviour<MemoryStore>;
+
+type Enough = Box<dyn Fn(&QueryResult) -> bool + Send>;
+
+/// What a query came to.
+pub struct Outcome {
+    pub results: Vec<QueryResult>,
+    /// Sent, whether answered or not.
+    pub requests: u32,
+}
+
+struct Query {
+    start: Box<dyn FnOnce(&mut Kad) -> QueryId + Send>,
+    /// Looks at each result: is that enough?
+    enough: Enough,
+    done: oneshot::Sender<Outcome>,
+}
+
+type Order = Box<dyn FnOnce(&mut Swarm<Behaviour>) + Send>;
+
 enum Command {
-    Know(PeerId, Multiaddr),
-    Bootstrap(oneshot::Sender<()>),
-    Announce(Vec<u8>, oneshot::Sender<bool>),
-    Find(Vec<u8>, oneshot::Sender<Vec<PeerId>>),
+    Do(Order),
+    Query(Query),
+}
+
+/// What a peer starts with.
+pub struct Options {
+    pub mode: kad::Mode,
+    pub protocol: StreamProtocol,
+    pub keypair: Keypair,
+    pub listen: Multiaddr,
+}
+
+impl Options {
+    /// A new identity, the protocol of the public DHT, a free port of loopback.
+    pub fn new(mode: kad::Mode) -> Self {
+        Self {
+            mode,
+            protocol: kad::PROTOCOL_NAME,
+            keypair: Keypair::generate_ed25519(),
+            listen: "/ip4/127.0.0.1/tcp/0".parse().unwrap(),
+        }
+    }
 }
 
 /// A running peer; ends when dropped.
@@ -39,113 +84,164 @@ impl Drop for KadPeer {
 
 impl KadPeer {
     pub async fn start(mode: kad::Mode) -> Self {
-        let mut swarm = SwarmBuilder::with_new_identity()
+        Self::start_with(Options::new(mode)).await
+    }
+
+    pub async fn start_with(options: Options) -> Self {
+        let Options { mode, protocol, keypair, listen } = options;
+        let id = keypair.public().to_peer_id();
+        let mut config = kad::Config::new(protocol.clone());
+        config.set_periodic_bootstrap_interval(None).set_provider_publication_interval(None);
+        let mut kad = Kad::with_config(id, MemoryStore::new(id), config);
+        kad.set_mode(Some(mode));
+        let identify = identify::Behaviour::new(identify::Config::new("ipfs/0.1.0".into(), keypair.public()));
+        let mut swarm = SwarmBuilder::with_existing_identity(keypair)
             .with_tokio()
             .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, yamux::Config::default)
             .unwrap()
-            .with_behaviour(|key| {
-                let id = key.public().to_peer_id();
-                let mut config = kad::Config::new(kad::PROTOCOL_NAME);
-                config.set_periodic_bootstrap_interval(None).set_provider_publication_interval(None);
-                let mut kad = kad::Behaviour::with_config(id, MemoryStore::new(id), config);
-                kad.set_mode(Some(mode));
-                let identify = identify::Config::new("ipfs/0.1.0".into(), key.public());
-                Behaviour { kad, identify: identify::Behaviour::new(identify) }
-            })
+            .with_behaviour(|_| Behaviour { kad, identify })
             .unwrap()
             .with_swarm_config(|c| c.with_idle_connection_timeout(Duration::from_secs(30)))
             .build();
-        swarm.listen_on("/ip4/127.0.0.1/tcp/0".parse().unwrap()).unwrap();
+        swarm.listen_on(listen).unwrap();
         let addr = loop {
             if let SwarmEvent::NewListenAddr { address, .. } = swarm.select_next_some().await {
                 break address;
             }
         };
         swarm.add_external_address(addr.clone());
-        let id = *swarm.local_peer_id();
         let (commands, inbox) = mpsc::channel(64);
-        let task = tokio::spawn(drive(swarm, inbox));
+        let task = tokio::spawn(drive(swarm, inbox, protocol));
         Self { id, addr, commands, task }
     }
 
+    /// Does something with the swarm, in its own time.
+    pub async fn with(&self, what: impl FnOnce(&mut Swarm<Behaviour>) + Send + 'static) {
+        self.commands.send(Command::Do(Box::new(what))).await.ok().unwrap();
+    }
+
     pub async fn know(&self, peer: PeerId, addr: Multiaddr) {
-        self.commands.send(Command::Know(peer, addr)).await.unwrap();
+        self.with(move |swarm| {
+            swarm.behaviour_mut().kad.add_address(&peer, addr);
+        })
+        .await;
+    }
+
+    /// Peers in the routing table.
+    pub async fn table_len(&self) -> usize {
+        let (reply, count) = oneshot::channel();
+        self.with(|swarm| {
+            let _ = reply.send(swarm.behaviour_mut().kad.kbuckets().map(|bucket| bucket.num_entries()).sum());
+        })
+        .await;
+        count.await.unwrap()
+    }
+
+    /// Runs a query to its end, or until one of its results is `enough`.
+    pub async fn query(
+        &self,
+        start: impl FnOnce(&mut Kad) -> QueryId + Send + 'static,
+        enough: impl Fn(&QueryResult) -> bool + Send + 'static,
+    ) -> Outcome {
+        let (done, outcome) = oneshot::channel();
+        let query = Query { start: Box::new(start), enough: Box::new(enough), done };
+        self.commands.send(Command::Query(query)).await.ok().unwrap();
+        tokio::time::timeout(PATIENCE, outcome).await.expect("queries end").unwrap()
     }
 
     /// Ends when the look-ups of a bootstrap have ended.
     pub async fn bootstrap(&self) {
-        let (done, wait) = oneshot::channel();
-        self.commands.send(Command::Bootstrap(done)).await.unwrap();
-        tokio::time::timeout(Duration::from_secs(30), wait).await.expect("bootstrap ends").unwrap();
+        self.query(|kad| kad.bootstrap().unwrap(), |_| false).await;
     }
 
     /// True when libp2p-kad thinks that it has announced `multihash`.
     pub async fn announce(&self, multihash: &[u8]) -> bool {
-        let (done, wait) = oneshot::channel();
-        self.commands.send(Command::Announce(multihash.to_vec(), done)).await.unwrap();
-        tokio::time::timeout(Duration::from_secs(30), wait).await.expect("announce ends").unwrap()
+        let key = kad::RecordKey::new(&multihash);
+        let outcome = self.query(|kad| kad.start_providing(key).unwrap(), |_| false).await;
+        outcome.results.iter().any(|result| matches!(result, QueryResult::StartProviding(Ok(_))))
     }
 
     pub async fn find_providers(&self, multihash: &[u8]) -> Vec<PeerId> {
-        let (done, wait) = oneshot::channel();
-        self.commands.send(Command::Find(multihash.to_vec(), done)).await.unwrap();
-        tokio::time::timeout(Duration::from_secs(30), wait).await.expect("query ends").unwrap()
+        let key = kad::RecordKey::new(&multihash);
+        providers(&self.query(|kad| kad.get_providers(key), |_| false).await)
+    }
+
+    /// The peers closest to `target` that answered, and the requests that it took.
+    pub async fn closest(&self, target: Vec<u8>) -> (Vec<PeerInfo>, u32) {
+        let outcome = self.query(|kad| kad.get_closest_peers(target), |_| false).await;
+        let peers = outcome.results.into_iter().flat_map(|result| match result {
+            QueryResult::GetClosestPeers(Ok(ok)) => ok.peers,
+            QueryResult::GetClosestPeers(Err(kad::GetClosestPeersError::Timeout { peers, .. })) => peers,
+            _ => Vec::new(),
+        });
+        let peers = peers.map(|peer| PeerInfo { id: peer.peer_id, addrs: peer.addrs });
+        (peers.collect(), outcome.requests)
     }
 }
 
-async fn drive(mut swarm: Swarm<Behaviour>, mut inbox: mpsc::Receiver<Command>) {
-    let mut bootstraps: HashMap<QueryId, oneshot::Sender<()>> = HashMap::new();
-    let mut announces: HashMap<QueryId, oneshot::Sender<bool>> = HashMap::new();
-    let mut finds: HashMap<QueryId, (Vec<PeerId>, oneshot::Sender<Vec<PeerId>>)> = HashMap::new();
+/// Distinct providers in these results.
+pub fn providers(outcome: &Outcome) -> Vec<PeerId> {
+    let mut found: Vec<PeerId> = outcome.results.iter().flat_map(named_providers).collect();
+    found.sort();
+    found.dedup();
+    found
+}
+
+/// The providers that one result names.
+pub fn named_providers(result: &QueryResult) -> Vec<PeerId> {
+    match result {
+        QueryResult::GetProviders(Ok(GetProvidersOk::FoundProviders { providers, .. })) => {
+            providers.iter().copied().collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// A query under way.
+struct Running {
+    id: QueryId,
+    results: Vec<QueryResult>,
+    enough: Enough,
+    done: oneshot::Sender<Outcome>,
+}
+
+async fn drive(mut swarm: Swarm<Behaviour>, mut inbox: mpsc::Receiver<Command>, protocol: StreamProtocol) {
+    let mut running: Vec<Running> = Vec::new();
     loop {
         tokio::select! {
             command = inbox.recv() => match command {
                 None => return,
-                Some(Command::Know(peer, addr)) => {
-                    swarm.behaviour_mut().kad.add_address(&peer, addr);
-                }
-                Some(Command::Bootstrap(done)) => {
-                    let id = swarm.behaviour_mut().kad.bootstrap().unwrap();
-                    bootstraps.insert(id, done);
-                }
-                Some(Command::Announce(key, done)) => {
-                    let id = swarm.behaviour_mut().kad.start_providing(kad::RecordKey::from(key)).unwrap();
-                    announces.insert(id, done);
-                }
-                Some(Command::Find(key, done)) => {
-                    let id = swarm.behaviour_mut().kad.get_providers(kad::RecordKey::from(key));
-                    finds.insert(id, (Vec::new(), done));
+                Some(Command::Do(what)) => what(&mut swarm),
+                Some(Command::Query(Query { start, enough, done })) => {
+                    let id = start(&mut swarm.behaviour_mut().kad);
+                    running.push(Running { id, results: Vec::new(), enough, done });
                 }
             },
-            event = swarm.select_next_some() => {
-                let SwarmEvent::Behaviour(BehaviourEvent::Kad(kad::Event::OutboundQueryProgressed { id, result, step, .. })) = event
-                else { continue };
-                match result {
-                    kad::QueryResult::Bootstrap(_) if step.last => {
-                        if let Some(done) = bootstraps.remove(&id) {
-                            done.send(()).ok();
-                        }
+            event = swarm.select_next_some() => match event {
+                // libp2p-kad leaves it to the application to take addresses over.
+                SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }))
+                    if info.protocols.contains(&protocol) =>
+                {
+                    for addr in info.listen_addrs {
+                        swarm.behaviour_mut().kad.add_address(&peer_id, addr);
                     }
-                    kad::QueryResult::StartProviding(result) => {
-                        if let Some(done) = announces.remove(&id) {
-                            done.send(result.is_ok()).ok();
-                        }
-                    }
-                    kad::QueryResult::GetProviders(result) => {
-                        if let Ok(kad::GetProvidersOk::FoundProviders { providers, .. }) = result
-                            && let Some((found, _)) = finds.get_mut(&id)
-                        {
-                            found.extend(providers);
-                        }
-                        if step.last && let Some((mut found, done)) = finds.remove(&id) {
-                            found.sort();
-                            found.dedup();
-                            done.send(found).ok();
-                        }
-                    }
-                    _ => {}
                 }
-            }
+                SwarmEvent::Behaviour(BehaviourEvent::Kad(kad::Event::OutboundQueryProgressed {
+                    id, result, stats, step,
+                })) => {
+                    let Some(at) = running.iter().position(|query| query.id == id) else { continue };
+                    let enough = (running[at].enough)(&result);
+                    running[at].results.push(result);
+                    if enough && let Some(mut query) = swarm.behaviour_mut().kad.query_mut(&id) {
+                        query.finish();
+                    }
+                    if enough || step.last {
+                        let Running { results, done, .. } = running.swap_remove(at);
+                        let _ = done.send(Outcome { results, requests: stats.num_requests() });
+                    }
+                }
+                _ => {}
+            },
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     cli::error::{CliError, Result},
-    config::{Config, Profile, defaults},
+    config::{Config, Profile, defaults, is_websocket},
     node::{
         identity::Identity,
         swarm_key::{self, SwarmKey, SwarmKeyError},
@@ -27,13 +27,13 @@ const AUTO: &str = "auto";
 
 /// What was found.
 #[derive(Debug)]
-pub(super) struct Taken {
-    pub(super) identity: Identity,
-    pub(super) swarm_key: Option<SwarmKey>,
+pub(crate) struct Taken {
+    pub(crate) identity: Identity,
+    pub(crate) swarm_key: Option<SwarmKey>,
     /// The text of `dhtstore.toml`.
-    pub(super) config: String,
+    pub(crate) config: String,
     /// What the user should know, one line each.
-    pub(super) notes: Vec<String>,
+    pub(crate) notes: Vec<String>,
 }
 
 /// The parts of Kubo's `config` that we look at.
@@ -67,7 +67,7 @@ struct KuboAddresses {
 }
 
 /// Reads the repository; writes nothing. Refused while Kubo runs: one identity in two places breaks both.
-pub(super) fn read(repository: &Path, profile: Option<Profile>) -> Result<Taken> {
+pub(crate) fn read(repository: &Path, profile: Option<Profile>) -> Result<Taken> {
     let kubo = read_config(&repository.join("config"))?;
     refuse_running(repository)?;
     let identity = identity(repository, &kubo.identity)?;
@@ -202,7 +202,9 @@ impl Translation<'_> {
     fn listen(&mut self, listed: &[String]) -> Vec<String> {
         let by_default = |text: &&String| !["/webrtc-direct", "/webtransport"].iter().any(|end| text.ends_with(end));
         let listed: Vec<String> = listed.iter().filter(by_default).cloned().collect();
-        let mut listen = self.addresses("Addresses.Swarm", &listed, Config::can_listen);
+        // Kubo's WebSockets may share a port with TCP, and have no certificate file: for the operator to set up anew.
+        let usable = |addr: &Multiaddr| Config::can_listen(addr) && !is_websocket(addr);
+        let mut listen = self.addresses("Addresses.Swarm", &listed, usable);
         let is_default = |list: &[String]| {
             list.len() == defaults::LISTEN.len() && defaults::LISTEN.iter().all(|addr| list.iter().any(|a| a == addr))
         };

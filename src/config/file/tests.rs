@@ -1,4 +1,5 @@
 use super::*;
+use crate::config::Websocket;
 use std::time::Duration;
 
 fn load(file: Option<&str>, env: &[(&str, &str)], set: &[&str]) -> (tempfile::TempDir, Result<Loaded, ConfigError>) {
@@ -41,6 +42,9 @@ fn the_list_of_keys_is_complete() {
     let mut config = Config::defaults(Profile::Private);
     config.swarm_key = Some("/x".into());
     config.control.socket = Some("/y".into());
+    config.routing.asn_database = Some("/z".into());
+    let file = || Some("/z".into());
+    config.websocket = Websocket { certificate: file(), key: file(), ca: file() };
     let mut found = Vec::new();
     leaves("", &toml::Value::try_from(&config).unwrap(), &mut found);
     found.sort();

@@ -26,15 +26,20 @@ pub(super) async fn stat(parts: &Parts) -> Result<Stat, Failure> {
         let peers = buckets.iter().map(|(_, peers)| peers).sum();
         TableStat { dht: dht.name().into(), peers, buckets: buckets.into_iter().filter(|&(_, n)| n > 0).collect() }
     });
+    let decision = parts.node.mode();
     Ok(Stat {
         version: env!("CARGO_PKG_VERSION").into(),
         peer: parts.node.peer_id().to_string(),
         profile: format!("{:?}", parts.config.profile).to_lowercase(),
+        mode: decision.mode,
+        mode_why: decision.why.to_string(),
         uptime_s: parts.clock.monotonic().saturating_sub(parts.started).as_secs(),
         listening: texts(parts.node.listeners()),
         addresses: own_addresses(parts),
         connections: parts.node.peers().await.len() as u64,
         tables: tables.collect(),
+        load: parts.node.load(),
+        network: parts.node.counters(),
         store: figures,
         reprovide: parts.reprovider.status(),
         jobs: parts.schedule.status().await,
@@ -92,6 +97,7 @@ impl Counter {
 pub fn table_name(row: &Row) -> &'static str {
     match row {
         Row::Providers { .. } => "providers",
+        Row::Values { .. } => "values",
         Row::Provided { .. } => "provided",
         Row::Peers { .. } => "peers",
         Row::Routing { .. } => "routing",

@@ -67,7 +67,7 @@ fn peer(random: &mut Seeded) -> PeerInfo {
 }
 
 fn full_table(local: &PeerInfo, key: &Key, nodes: &[PeerInfo], keys: &[Key], random: &mut Seeded) -> Arc<TableView> {
-    let mut table = RoutingTable::new(local.id, table::Settings { ip_diversity: false });
+    let mut table = RoutingTable::new(local.id, table::Settings { ip_diversity: None });
     for len in 1..=256 {
         // The nodes of one bucket: the sibling of the local node's prefix.
         let (first, last) = key.prefix(len).sibling().unwrap().bounds();

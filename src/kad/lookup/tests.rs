@@ -1,5 +1,5 @@
 use super::*;
-use crate::kad::seeded::Seeded;
+use crate::kad::{scope::IpGroups, seeded::Seeded};
 use libp2p::Multiaddr;
 use proptest::{collection::vec, prelude::*};
 
@@ -192,15 +192,15 @@ fn lkp_2_of_an_ip_group_no_more_than_three_are_taken_from_an_answer() {
     let peers = sorted(20);
     let at = |at: usize, ip: &str| PeerInfo { id: peers[at].id, addrs: vec![addr(&format!("/ip4/{ip}/tcp/1"))] };
     let crowd: Vec<PeerInfo> = (0..8).map(|index| at(index, "1.2.3.4")).chain([at(8, "1.3.3.4")]).collect();
-    let named = |ip_diversity| {
+    let named = |ip_diversity: Option<IpGroups>| {
         let settings = Settings { ip_diversity, ..Settings::default() };
         let mut lookup = lookup(&peers[19..], Goal::Closest, settings);
         ask(&mut lookup, ZERO);
         lookup.answered(&peers[19].id, crowd.clone());
         ids(&lookup.closest_heard_of())
     };
-    assert_eq!(named(true), [0, 1, 2, 8, 19].map(|at| peers[at].id));
-    assert_eq!(named(false).len(), 10);
+    assert_eq!(named(Some(IpGroups::default())), [0, 1, 2, 8, 19].map(|at| peers[at].id));
+    assert_eq!(named(None).len(), 10);
 }
 
 #[test]
@@ -232,7 +232,7 @@ proptest! {
     ) {
         let goal = if search { Goal::Search } else { Goal::Closest };
         let settings = Settings { max_asked, ..Settings::default() };
-        let mut lookup = lookup(&seeds.iter().copied().map(peer).collect::<Vec<_>>(), goal, settings);
+        let mut lookup = lookup(&seeds.iter().copied().map(peer).collect::<Vec<_>>(), goal, settings.clone());
         let mut random = Seeded::new(behaviour);
         let (mut now, mut asked, mut answered, mut waiting) = (ZERO, BTreeSet::new(), Vec::new(), Vec::new());
         for _ in 0..10_000 {

@@ -1,24 +1,24 @@
-//! The protobuf wire format, as far as the messages use it.
+//! The protobuf wire format, as far as messages and IPNS records use it.
 
 use super::DecodeError;
 
 /// A field's value, undecoded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Value<'a> {
+pub(crate) enum Value<'a> {
     Varint(u64),
-    /// A 32- or 64-bit number: no message has such a field, so that only its size matters.
-    Fixed,
+    /// A 32- or 64-bit number as its bytes, the lowest first. No message of the DHT has such a field.
+    Fixed(&'a [u8]),
     Bytes(&'a [u8]),
 }
 
 /// The fields of a message in the order of the bytes. Ends at the first error.
 #[derive(Clone, Debug)]
-pub(super) struct Fields<'a> {
+pub(crate) struct Fields<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Fields<'a> {
-    pub(super) fn new(body: &'a [u8]) -> Self {
+    pub(crate) fn new(body: &'a [u8]) -> Self {
         Self { rest: body }
     }
 
@@ -30,12 +30,12 @@ impl<'a> Fields<'a> {
         }
         let value = match tag & 7 {
             0 => Value::Varint(self.varint()?),
-            1 => self.take(8).map(|_| Value::Fixed)?,
+            1 => self.take(8).map(Value::Fixed)?,
             2 => {
                 let length = usize::try_from(self.varint()?).map_err(|_| DecodeError("length too large"))?;
                 Value::Bytes(self.take(length)?)
             }
-            5 => self.take(4).map(|_| Value::Fixed)?,
+            5 => self.take(4).map(Value::Fixed)?,
             3 | 4 => return Err(DecodeError("groups are not used")),
             _ => return Err(DecodeError("unknown wire type")),
         };

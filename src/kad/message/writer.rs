@@ -64,6 +64,15 @@ pub fn add_provider(multihash: &[u8], provider: &EncodedPeer) -> Bytes {
     framed(body)
 }
 
+/// The body of a `Record` submessage. `time_received` is RFC 3339; left out if empty.
+pub fn record(key: &[u8], value: &[u8], time_received: &str) -> Vec<u8> {
+    let mut body = Vec::with_capacity(key.len() + value.len() + time_received.len() + 16);
+    put_nonempty(&mut body, field::RECORD_KEY, key);
+    put_nonempty(&mut body, field::RECORD_VALUE, value);
+    put_nonempty(&mut body, field::RECORD_TIME_RECEIVED, time_received.as_bytes());
+    body
+}
+
 /// A framed PUT_VALUE, request and answer alike (VAL-4). `record` is a whole `Record` submessage body.
 pub fn put_value(key: &[u8], record: &[u8]) -> Bytes {
     let mut body = start(MessageType::PutValue, key.len() + record.len() + 16);
@@ -132,7 +141,8 @@ fn put_nonempty(body: &mut Vec<u8>, number: u32, bytes: &[u8]) {
     }
 }
 
-fn put_bytes(body: &mut Vec<u8>, number: u32, bytes: &[u8]) {
+/// Appends a field of bytes.
+pub(in crate::kad) fn put_bytes(body: &mut Vec<u8>, number: u32, bytes: &[u8]) {
     put_varint(body, u64::from(number << 3 | 2));
     put_varint(body, bytes.len() as u64);
     body.extend_from_slice(bytes);

@@ -24,7 +24,7 @@ fn encoded(peer: &PeerInfo) -> EncodedPeer {
 
 /// The table of peer 0 with peers 1 to `peers`, those that find room.
 fn table(peers: u64) -> Arc<TableView> {
-    let mut table = RoutingTable::new(peer_id(0), Settings { ip_diversity: false });
+    let mut table = RoutingTable::new(peer_id(0), Settings { ip_diversity: None });
     for seed in 1..=peers {
         let _ = table.admit(&peer(seed, 3), Duration::ZERO);
     }

@@ -28,6 +28,8 @@ fn srv_3_globally_routable_addresses_are_public() {
         "/ip6/2604:1380:45e3:6e00::1/tcp/4001",
         "/ip6/64:ff9b::101:101/tcp/4001",
         "/dns4/example.org/tcp/443/wss",
+        "/dns4/example.org/tcp/443/tls/ws",
+        "/ip4/1.1.1.1/tcp/4001/tls/sni/1-1-1-1.k51.libp2p.direct/ws",
         "/dnsaddr/bootstrap.libp2p.io/p2p/QmNnooDu7bfjPFoTZYxMNLWUQJyrVwtbZg5gBMjTezGAJN",
         "/dns/notlocalhost/tcp/1",
     ] {
@@ -49,6 +51,7 @@ fn srv_3_addresses_of_the_local_network_are_private() {
         "/ip6zone/eth0/ip6/fe80::1/tcp/4001",
         "/ip6/::ffff:10.0.0.1/tcp/4001",
         "/dns/printer.local/tcp/80",
+        "/ip4/10.1.2.3/tcp/4002/tls/ws",
         "/dns4/NAS.Home.Arpa./tcp/80",
     ] {
         assert_eq!(scopes(text), PRIVATE, "{text}");
@@ -106,7 +109,7 @@ fn no_scope_allows_what_nobody_can_dial() {
 
 #[test]
 fn rt_6_ip4_groups_by_16_bits_and_old_class_a_blocks_by_8() {
-    let group = |text| ip_group(&addr(text));
+    let group = |text| IpGroups::default().of(&addr(text));
     assert_eq!(group("/ip4/1.2.3.4/tcp/1"), group("/ip4/1.2.250.9/udp/7/quic-v1"));
     assert_ne!(group("/ip4/1.2.3.4/tcp/1"), group("/ip4/1.3.3.4/tcp/1"));
     assert_eq!(group("/ip4/17.2.3.4/tcp/1"), group("/ip4/17.200.3.4/tcp/1"));
@@ -116,7 +119,7 @@ fn rt_6_ip4_groups_by_16_bits_and_old_class_a_blocks_by_8() {
 
 #[test]
 fn rt_6_ip6_groups_by_32_bits_and_not_one_group_for_all() {
-    let group = |text| ip_group(&addr(text));
+    let group = |text| IpGroups::default().of(&addr(text));
     assert_eq!(group("/ip6/2604:1380:1::1/tcp/1"), group("/ip6/2604:1380:ffff::2/tcp/2"));
     assert_ne!(group("/ip6/2604:1380::1/tcp/1"), group("/ip6/2604:1381::1/tcp/1"));
 }
@@ -149,7 +152,7 @@ proptest! {
             );
             prop_assert!(!(public && private));
             prop_assert!(any || !(public || private));
-            let _ = ip_group(&addr);
+            let _ = IpGroups::default().of(&addr);
         }
     }
 }

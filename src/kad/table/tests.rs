@@ -1,9 +1,13 @@
 use super::*;
-use crate::kad::{message::MAX_ADDRESS_BYTES, seeded::Seeded};
+use crate::kad::{message::MAX_ADDRESS_BYTES, scope::AutonomousSystems, seeded::Seeded};
 use proptest::{collection::vec, prelude::*};
+use std::net::Ipv6Addr;
 
-const DIVERSE: Settings = Settings { ip_diversity: true };
-const FREE: Settings = Settings { ip_diversity: false };
+const FREE: Settings = Settings { ip_diversity: None };
+
+fn diverse() -> Settings {
+    Settings { ip_diversity: Some(IpGroups::default()) }
+}
 
 fn peer_id(seed: u64) -> PeerId {
     let mut random = Seeded::new(seed);
@@ -69,8 +73,10 @@ fn rt_4_peers_unheard_are_due_for_a_check_longest_silent_first() {
     for seed in 0..4 {
         table.admit(&peer(seed), after(seed)).unwrap();
     }
-    table.heard(&peer_id(0), after(10));
-    table.heard(&peer_id(1), NOW); // an older time than is known changes nothing
+    let answers = |table: &mut RoutingTable, seed, at| table.reached(&peer_id(seed), &peer(seed).addrs[0], at);
+    answers(&mut table, 0, after(10));
+    answers(&mut table, 1, NOW); // an older time than is known changes nothing
+    table.heard(&peer_id(2), after(400)); // that it asks us does not make it reachable
     let due = |now| -> Vec<PeerId> {
         table.due_for_check(now, Duration::from_secs(300)).into_iter().map(|peer| peer.id).collect()
     };
@@ -103,7 +109,7 @@ fn rt_6_at_most_two_of_an_ip_group_in_a_bucket_and_three_in_the_table() {
     let at = |seed, ip: &str| PeerInfo { id: peer_id(seed), addrs: vec![addr(&format!("/ip4/{ip}/tcp/4001"))] };
     let (first, second): (Vec<u64>, Vec<u64>) =
         (seeds_in_bucket(0).take(3).collect(), seeds_in_bucket(1).take(2).collect());
-    let mut table = RoutingTable::new(local(), DIVERSE);
+    let mut table = RoutingTable::new(local(), diverse());
     table.admit(&at(first[0], "1.2.3.4"), NOW).unwrap();
     table.admit(&at(first[1], "1.2.4.4"), NOW).unwrap();
     assert_eq!(table.admit(&at(first[2], "1.2.5.4"), NOW), Err(Refusal::IpGroupFull));
@@ -121,7 +127,7 @@ fn rt_6_at_most_two_of_an_ip_group_in_a_bucket_and_three_in_the_table() {
 fn rt_6_every_address_of_a_peer_counts() {
     let seeds: Vec<u64> = seeds_in_bucket(0).take(4).collect();
     let with = |seed, addrs: &[&str]| PeerInfo { id: peer_id(seed), addrs: addrs.iter().map(|a| addr(a)).collect() };
-    let mut table = RoutingTable::new(local(), DIVERSE);
+    let mut table = RoutingTable::new(local(), diverse());
     table.admit(&with(seeds[0], &["/ip4/1.1.0.1/tcp/1", "/ip6/2604:1380::1/tcp/1"]), NOW).unwrap();
     table.admit(&with(seeds[1], &["/ip4/1.2.0.1/tcp/1", "/ip6/2604:1380::2/tcp/1"]), NOW).unwrap();
     let third = with(seeds[2], &["/ip4/1.3.0.1/tcp/1", "/ip6/2604:1380::3/tcp/1"]);
@@ -136,6 +142,8 @@ fn rt_6_every_address_of_a_peer_counts() {
     assert_eq!(addrs(&table), third.addrs[..1]);
     table.set_addresses(&third.id, &third.addrs[1..]);
     assert_eq!(addrs(&table), third.addrs[..1], "a peer that answers keeps an address");
+    table.reached(&third.id, &third.addrs[1], NOW);
+    assert_eq!(addrs(&table), third.addrs[..1], "not even where it was reached");
 
     // Removing one makes room for its group.
     table.remove(&peer_id(seeds[0]));
@@ -147,7 +155,7 @@ fn rt_6_every_address_of_a_peer_counts() {
 fn rt_6_where_a_peer_speaks_from_counts_whatever_addresses_it_claims() {
     let seeds: Vec<u64> = seeds_in_bucket(0).take(6).collect();
     let claiming = |n: usize, text: &str| PeerInfo { id: peer_id(seeds[n]), addrs: vec![addr(text)] };
-    let mut table = RoutingTable::new(local(), DIVERSE);
+    let mut table = RoutingTable::new(local(), diverse());
     let one_host = [addr("/ip4/8.8.8.8/tcp/50000")];
     table.admit_seen_at(&claiming(0, "/ip4/1.1.0.1/tcp/1"), &one_host, NOW).unwrap();
     table.admit_seen_at(&claiming(1, "/dns4/a.example/tcp/1"), &one_host, NOW).unwrap();
@@ -163,6 +171,55 @@ fn rt_6_where_a_peer_speaks_from_counts_whatever_addresses_it_claims() {
     for n in 3..6 {
         table.admit_seen_at(&claiming(n, &format!("/ip4/2.{n}.0.1/tcp/1")), &proxy, NOW).unwrap();
     }
+}
+
+/// Two /32 of one AS, and one /32 that two others share.
+#[derive(Debug)]
+struct Systems;
+
+impl AutonomousSystems for Systems {
+    fn number(&self, ip: Ipv6Addr) -> Option<u32> {
+        match ip.segments() {
+            [0x2a00, 1 | 2, ..] => Some(64_496),
+            [0x2a00, 3, half, ..] => Some(64_497 + u32::from(half >> 15)),
+            _ => None,
+        }
+    }
+}
+
+#[test]
+fn rt_6_ip6_peers_count_by_autonomous_system_where_it_is_known() {
+    let seeds: Vec<u64> = seeds_in_bucket(0).take(9).collect();
+    let at = |n: usize, ip: &str| PeerInfo { id: peer_id(seeds[n]), addrs: vec![addr(&format!("/ip6/{ip}/tcp/1"))] };
+    let mut table = RoutingTable::new(local(), Settings { ip_diversity: Some(IpGroups::new(Arc::new(Systems))) });
+    let mut admits = |n, ip| table.admit(&at(n, ip), NOW).is_ok();
+    assert!(admits(0, "2a00:1::1") && admits(1, "2a00:2::1"));
+    assert!(!admits(2, "2a00:1::2"), "one provider with two allocations");
+    assert!(admits(2, "2a00:3::1") && admits(3, "2a00:3:8000::1"));
+    assert!(admits(4, "2a00:3::2") && admits(5, "2a00:3:8000::2"), "two providers in one allocation");
+    assert!(!admits(6, "2a00:3::3"));
+    assert!(admits(6, "2a00:4::1") && admits(7, "2a00:4::2"));
+    assert!(!admits(8, "2a00:4::3"), "by /32 where it is not known");
+}
+
+#[test]
+fn rt_4_the_address_that_answered_last_comes_first_whatever_a_peer_claims() {
+    let mut table = RoutingTable::new(local(), FREE);
+    let peer = peer(1);
+    table.admit(&peer, NOW).unwrap();
+    let addrs = |table: &RoutingTable| table.view().get(&peer.id).unwrap().peer.addrs.clone();
+    let (old, new, lie) = (peer.addrs[0].clone(), addr("/ip4/9.9.9.9/tcp/1"), addr("/ip4/9.9.9.9/tcp/2"));
+    table.set_addresses(&peer.id, &[lie.clone(), new.clone()]);
+    assert_eq!(addrs(&table), [old.clone(), lie.clone(), new.clone()]);
+    table.reached(&peer.id, &new, after(1));
+    assert_eq!(addrs(&table), [new.clone(), old, lie.clone()]);
+    table.set_addresses(&peer.id, &[lie.clone(), new.clone()]);
+    assert_eq!(addrs(&table), [new, lie], "what it no longer claims and was not reached at is gone");
+    // One that was dialled and that it never named.
+    table.reached(&peer.id, &addr("/dns4/a.example/tcp/1"), after(2));
+    assert_eq!(addrs(&table)[0], addr("/dns4/a.example/tcp/1"));
+    table.reached(&peer_id(2), &addr("/ip4/9.9.9.9/tcp/1"), after(2));
+    assert!(!table.contains(&peer_id(2)));
 }
 
 #[test]
@@ -181,7 +238,7 @@ fn addresses_are_refreshed_bounded_and_encoded_anew() {
 
     table.set_addresses(&peer.id, &many);
     let set = entry(&table);
-    assert_eq!(set.peer.addrs, many[..MAX_ADDRESSES]);
+    assert_eq!(set.peer.addrs, [&peer.addrs, &many[..MAX_ADDRESSES - 1]].concat());
     assert_eq!(set.encoded, EncodedPeer::new(&peer.id, &set.peer.addrs));
     assert!(set.encoded.as_bytes().len() <= MAX_ADDRESS_BYTES + 40);
     table.set_addresses(&peer.id, &[]);
@@ -223,6 +280,7 @@ enum Event {
     Offer(u64),
     Admit(u64),
     Heard(u64),
+    Reached(u64, u64),
     SetAddresses(u64, u64),
     Remove(u64),
     Pass(u8),
@@ -234,6 +292,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => seed.clone().prop_map(Event::Offer),
         6 => seed.clone().prop_map(Event::Admit),
         1 => seed.clone().prop_map(Event::Heard),
+        1 => (seed.clone(), seed.clone()).prop_map(|(peer, other)| Event::Reached(peer, other)),
         1 => (seed.clone(), seed.clone()).prop_map(|(peer, other)| Event::SetAddresses(peer, other)),
         1 => seed.prop_map(Event::Remove),
         1 => any::<u8>().prop_map(Event::Pass),
@@ -262,7 +321,9 @@ fn check_invariants(table: &RoutingTable, diverse: bool, now: Duration) -> Resul
             prop_assert_eq!(&entry.encoded, &EncodedPeer::new(&entry.peer.id, &entry.peer.addrs));
             prop_assert!(entry.admitted <= entry.heard && entry.heard <= now);
             prop_assert!(ids.insert(entry.peer.id));
-            for group in groups(&entry.peer.addrs) {
+            for group in
+                entry.peer.addrs.iter().filter_map(|addr| IpGroups::default().of(addr)).collect::<BTreeSet<_>>()
+            {
                 *in_bucket.entry(group).or_default() += 1;
                 *in_table.entry(group).or_default() += 1;
             }
@@ -282,7 +343,7 @@ proptest! {
 
     #[test]
     fn rt_1_to_6_hold_under_any_sequence_of_events(events in vec(event(), 0..300), diverse: bool) {
-        let mut table = RoutingTable::new(local(), Settings { ip_diversity: diverse });
+        let mut table = RoutingTable::new(local(), Settings { ip_diversity: diverse.then(IpGroups::default) });
         let mut now = NOW;
         let mut members = BTreeSet::new();
         for event in events {
@@ -303,6 +364,7 @@ proptest! {
                     }
                 }
                 Event::Heard(seed) => table.heard(&peer_id(seed), now),
+                Event::Reached(seed, other) => table.reached(&peer_id(seed), &crowded(other).addrs[0], now),
                 Event::SetAddresses(seed, other) => table.set_addresses(&peer_id(seed), &crowded(other).addrs),
                 Event::Remove(seed) => prop_assert_eq!(table.remove(&peer_id(seed)), members.remove(&seed)),
                 Event::Pass(seconds) => now += Duration::from_secs(seconds.into()),

@@ -100,11 +100,16 @@ fn sweep(slots: &mut HashMap<(PeerId, Dht), Arc<Slot>>, now: Duration, idle: Dur
         if place.stream.is_some() && now.saturating_sub(place.used) < idle {
             return true;
         }
-        if let Some(mut stream) = place.stream.take() {
-            tokio::spawn(async move {
-                let _ = timeout(CLOSE_TIMEOUT, stream.close()).await;
-            });
+        if let Some(stream) = place.stream.take() {
+            end(stream);
         }
         false
+    });
+}
+
+/// Ends a stream whose work is done.
+pub(super) fn end(mut stream: Stream) {
+    tokio::spawn(async move {
+        let _ = timeout(CLOSE_TIMEOUT, stream.close()).await;
     });
 }

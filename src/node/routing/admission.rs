@@ -19,6 +19,10 @@ use tracing::{debug, warn};
 /// RT-8: a candidate answers within this time, dial included.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// A candidate that dialled us and cannot be dialled back is left alone for so long: what it claims may be another's
+/// address, and to dial it must not become a tool against that other.
+const DIAL_BACK_PAUSE: Duration = Duration::from_secs(30);
+
 /// A peer that broke off is asked once more after this pause: it may be restarting.
 const RECHECK_PAUSE: Duration = Duration::from_secs(2);
 
@@ -56,6 +60,7 @@ impl Shared {
                 addrs.insert(0, dialled);
             }
             if table.contains(&peer) && !addrs.is_empty() {
+                // What comes over a connection that it made is a claim: the address where it answered stays in front.
                 table.set_addresses(&peer, &addrs);
             } else {
                 self.candidate(dht, PeerInfo { id: peer, addrs });
@@ -66,7 +71,8 @@ impl Shared {
     /// Probes a peer that might be a server of `dht`, if the table has use for it. Does not wait.
     pub(crate) fn candidate(self: &Arc<Self>, dht: Dht, peer: PeerInfo) {
         let table = self.routing.of(dht);
-        if table.offer(&peer, self.clock.monotonic()) != Offer::Probe || !table.begin_probe(peer.id) {
+        let now = self.clock.monotonic();
+        if table.offer(&peer, now) != Offer::Probe || table.is_paused(&peer.id, now) || !table.begin_probe(peer.id) {
             return;
         }
         let Ok(permit) = self.routing.probes.clone().try_acquire_owned() else {
@@ -76,8 +82,12 @@ impl Shared {
         };
         let shared = self.clone();
         self.spawn(async move {
-            shared.probe_and_admit(dht, &peer).await;
-            shared.routing.of(dht).end_probe(&peer.id);
+            let table = shared.routing.of(dht);
+            if let Err(RpcError::Dial(_) | RpcError::Timeout(_)) = shared.probe_and_admit(dht, &peer).await {
+                let now = shared.clock.monotonic();
+                table.pause(peer.id, now, now + DIAL_BACK_PAUSE);
+            }
+            table.end_probe(&peer.id);
             drop(permit);
         });
     }
@@ -93,60 +103,71 @@ impl Shared {
                     return false;
                 }
                 let permit = self.routing.probes.acquire().await;
-                let admitted = permit.is_ok() && self.probe_and_admit(dht, peer).await;
+                let admitted = permit.is_ok() && self.probe_and_admit(dht, peer).await.unwrap_or(false);
                 table.end_probe(&peer.id);
                 admitted
             }
         }
     }
 
-    async fn probe_and_admit(self: &Arc<Self>, dht: Dht, peer: &PeerInfo) -> bool {
+    /// Whether the peer is in the table now, or why it did not answer.
+    async fn probe_and_admit(&self, dht: Dht, peer: &PeerInfo) -> Result<bool, RpcError> {
         match self.probe(dht, peer).await {
-            Ok(()) => {
+            Ok(at) => {
                 self.counters.add(Counter::ProbesAnswered);
-                let admitted = self.admit(dht, peer);
+                let admitted = self.admit(dht, peer, at);
                 debug!(peer = %peer.id, dht = dht.name(), admitted, "probe answered");
-                admitted
+                Ok(admitted)
             }
             Err(error) => {
                 self.counters.add(Counter::ProbesFailed);
                 debug!(peer = %peer.id, dht = dht.name(), %error, "probe failed");
-                false
+                Err(error)
             }
         }
     }
 
-    /// Enters a peer that has answered. True if it is in the table now.
-    fn admit(&self, dht: Dht, peer: &PeerInfo) -> bool {
+    /// Enters a peer that has answered at `at`, with that address in front. True if it is in the table now.
+    fn admit(&self, dht: Dht, peer: &PeerInfo, at: Multiaddr) -> bool {
+        let claimed = peer.addrs.iter().filter(|addr| **addr != at).cloned();
+        let peer = PeerInfo { id: peer.id, addrs: [at.clone()].into_iter().chain(claimed).collect() };
         let seen_at = self.book.seen_at(&peer.id);
-        let fitting = fitting(self.config.profile.scope(dht), peer, &seen_at);
+        let fitting = fitting(self.config.profile.scope(dht), &peer, &seen_at);
         fitting.is_some_and(|peer| self.routing.of(dht).admit(&peer, &seen_at, self.clock.monotonic()))
     }
 
-    /// RT-8: FIND_NODE for the peer itself; it must know somebody, unless we are few ourselves.
-    async fn probe(self: &Arc<Self>, dht: Dht, peer: &PeerInfo) -> Result<(), RpcError> {
+    /// RT-8: FIND_NODE for the peer itself; it must know somebody, unless we are few ourselves. RT-4: over a connection
+    /// that we dialled. The address at which it answered.
+    async fn probe(&self, dht: Dht, peer: &PeerInfo) -> Result<Multiaddr, RpcError> {
         let target = peer.id.to_bytes();
-        let asked = timeout(PROBE_TIMEOUT, self.find_node_unnoticed(dht, peer, &target)).await;
-        let closer = asked.map_err(|_| RpcError::Timeout(PROBE_TIMEOUT))??;
+        let asked = timeout(PROBE_TIMEOUT, self.find_node_dialled(dht, peer, &target)).await;
+        let (closer, at) = asked.map_err(|_| RpcError::Timeout(PROBE_TIMEOUT))??;
         if closer.is_empty() && self.routing.of(dht).view().len() >= K {
             return Err(RpcError::BadAnswer("knows nobody".to_owned()));
         }
-        Ok(())
+        Ok(at)
     }
 
-    /// What an ordinary request says about the peer: an answer with `closer` peers is as good as a probe, a
-    /// failure of a peer in the table leads to a check.
+    /// What an ordinary request says about the peer: an answer with `closer` peers is as good as a probe if we have
+    /// dialled the peer, and leads to one if it has only dialled us; a failure of a peer in the table leads to a check.
     pub(crate) fn notice(self: &Arc<Self>, dht: Dht, peer: &PeerInfo, closer: Result<usize, &RpcError>) {
         let table = self.routing.of(dht);
         let now = self.clock.monotonic();
+        let scope = self.config.profile.scope(dht);
         match closer {
-            Ok(_) if table.contains(&peer.id) => table.heard(&peer.id, now),
-            Ok(closer) => {
-                let known_enough = closer > 0 || table.view().len() < K;
-                if known_enough && table.offer(peer, now) == Offer::Probe {
-                    self.admit(dht, peer);
+            Ok(closer) => match self.connections.dialled(&peer.id, scope) {
+                Some((at, _)) if table.contains(&peer.id) => table.reached(&peer.id, &at, now),
+                None if table.contains(&peer.id) => table.heard(&peer.id, now),
+                // Knows nobody, and we know enough.
+                _ if closer == 0 && table.view().len() >= K => {}
+                Some((at, _)) if table.offer(peer, now) == Offer::Probe => {
+                    self.admit(dht, peer, at);
                 }
-            }
+                None if fitting(scope, peer, &self.book.seen_at(&peer.id)).is_some() => {
+                    self.candidate(dht, peer.clone());
+                }
+                _ => {}
+            },
             // Says something about us.
             Err(RpcError::Busy(_) | RpcError::Stopped) => {}
             Err(RpcError::Protocol(_)) => self.remove(dht, &peer.id, "does not speak the protocol"),
@@ -181,8 +202,8 @@ impl Shared {
     /// lost answer (RT-5). True if it stays.
     pub(super) async fn check_twice(self: &Arc<Self>, dht: Dht, peer: &PeerInfo) -> bool {
         match self.probe(dht, peer).await {
-            Ok(()) => {
-                self.routing.of(dht).heard(&peer.id, self.clock.monotonic());
+            Ok(at) => {
+                self.routing.of(dht).reached(&peer.id, &at, self.clock.monotonic());
                 true
             }
             Err(_) => {
@@ -195,8 +216,8 @@ impl Shared {
     /// Probes a peer of the table: heard of, or removed. True if it stays.
     pub(super) async fn check(self: &Arc<Self>, dht: Dht, peer: &PeerInfo) -> bool {
         match self.probe(dht, peer).await {
-            Ok(()) => {
-                self.routing.of(dht).heard(&peer.id, self.clock.monotonic());
+            Ok(at) => {
+                self.routing.of(dht).reached(&peer.id, &at, self.clock.monotonic());
                 true
             }
             Err(RpcError::Busy(_) | RpcError::Stopped) => true,

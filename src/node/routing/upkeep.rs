@@ -11,7 +11,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::sleep;
 use tracing::{debug, info};
 
-/// RT-7: those unheard for so long are checked.
+/// RT-7: those that did not answer at an address of theirs for so long are checked.
 const UNHEARD: Duration = Duration::from_secs(5 * 60);
 
 /// Checks and dials of one refresh or bootstrap at a time: half of what probes may take, the rest is for
@@ -135,7 +135,11 @@ impl Shared {
             let (checked, removed) = self.check_silent(dht).await;
             if !self.routing.of(dht).view().is_empty() {
                 self.refill(dht).await;
-                self.look_up_oneself(dht).await;
+                if self.decision().serves(dht) {
+                    self.look_up_oneself(dht).await;
+                } else {
+                    self.stay_findable(dht).await;
+                }
             }
             let peers = self.routing.of(dht).view().len();
             outcome.push(format!("{}: {peers} peers, {checked} checked, {removed} removed", dht.name()));
@@ -143,7 +147,7 @@ impl Shared {
         outcome.join("; ")
     }
 
-    /// RT-4: checks those unheard of, removes those that do not answer. How many of each.
+    /// RT-4: checks those that were not reached lately, removes those that do not answer. How many of each.
     async fn check_silent(self: &Arc<Self>, dht: Dht) -> (usize, usize) {
         let silent = self.routing.of(dht).due_for_check(self.clock.monotonic(), UNHEARD);
         let checked = silent.len();
@@ -171,6 +175,29 @@ impl Shared {
     /// How many of the closest to us answered.
     async fn look_up_oneself(self: &Arc<Self>, dht: Dht) -> usize {
         self.closest(dht, &self.local.to_bytes(), None).await.peers.len()
+    }
+
+    /// CLI-1: a client is in nobody's table; it is found through the servers closest to it, as long as they are connected.
+    /// Connects to them, and keeps these connections until next time.
+    pub(crate) async fn stay_findable(self: &Arc<Self>, dht: Dht) {
+        let closest = self.closest(dht, &self.local.to_bytes(), None).await.peers;
+        let ids = closest.iter().map(|peer| peer.id);
+        let kept = match dht {
+            Dht::Wan => ids.collect(),
+            Dht::Lan => ids.chain(self.connections.kept()).collect(),
+        };
+        self.connections.keep(kept);
+        let connected = stream::iter(closest)
+            .map(|peer| async move {
+                let scope = self.config.profile.scope(dht);
+                let addrs = peer.addrs.into_iter().filter(|addr| scope.allows(addr)).collect();
+                self.dial(Some(peer.id), addrs).await.is_ok()
+            })
+            .buffer_unordered(AT_ONCE)
+            .filter(|connected| std::future::ready(*connected))
+            .count()
+            .await;
+        debug!(dht = dht.name(), connected, "connected to the closest servers");
     }
 
     /// The `routing-snapshot` job. An empty table never replaces a saved one: the peers may be back tomorrow.

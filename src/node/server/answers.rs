@@ -4,8 +4,8 @@ use super::{MAX_PROVIDERS, StreamError};
 use crate::{
     kad::{
         Dht, PeerInfo,
-        message::{EncodedPeer, Message},
-        rules::{self, Refusal, Request},
+        message::{self, EncodedPeer, Message},
+        rules::{self, Request},
     },
     node::{Shared, counters::Counter},
 };
@@ -47,11 +47,16 @@ impl Shared {
                 (Counter::AddProvider, None)
             }
             Request::GetValue { key } => {
+                let held = self.store.values.get(key);
+                let record = held.map(|held| message::record(key, &held.value, &held.received.to_string()));
                 let table = self.routing.of(dht).view();
-                (Counter::GetValue, Some(rules::answer_get_value(&table, key, &sender, None)))
+                (Counter::GetValue, Some(rules::answer_get_value(&table, key, &sender, record.as_deref())))
             }
-            // Values are not stored yet.
-            Request::PutValue { .. } => return Err(Refusal::UnknownNamespace.into()),
+            Request::PutValue { key, value } => {
+                self.store.values.put(key.to_vec(), value.to_vec()).await?;
+                let received = self.clock.wall().to_string();
+                (Counter::PutValue, Some(rules::answer_put_value(key, value, &received)))
+            }
         };
         self.counters.add(counter);
         Ok(answer)

@@ -1,9 +1,14 @@
-//! One connection's part: negotiates our two protocols in both directions.
+//! One connection's part: negotiates our protocols in both directions, the inbound ones as the node's mode allows
+//! (MODE-1). When that changes the connection is woken, and libp2p notices that the list is another one: identify
+//! pushes it to the peer at once.
 
-use super::{Acceptor, Inbound};
+use super::{Acceptor, Connections, Inbound, Protocol};
 use crate::{
-    kad::Dht,
-    node::counters::{Counter, Counters},
+    kad::{Dht, mode::Decision},
+    node::{
+        counters::{Counter, Counters},
+        nat::DIAL_BACK,
+    },
 };
 use libp2p::{
     PeerId, Stream, StreamProtocol,
@@ -16,12 +21,14 @@ use libp2p::{
 use std::{
     convert::Infallible,
     fmt,
-    future::{Ready, ready},
+    future::{Ready, pending, ready},
+    iter::Flatten,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio_util::sync::ReusableBoxFuture;
 
 /// Outbound streams that are being negotiated on one connection at a time. Fewer than the 256 that yamux lets be
 /// unacknowledged; pooled streams need two.
@@ -33,7 +40,7 @@ const NEGOTIATION_TIMEOUT: Duration = Duration::from_secs(10);
 /// A request for an outbound stream.
 #[derive(Debug)]
 pub(crate) struct Open {
-    pub(crate) dht: Dht,
+    pub(crate) protocol: StreamProtocol,
     pub(crate) reply: oneshot::Sender<Result<Stream, OpenError>>,
 }
 
@@ -55,6 +62,15 @@ pub(crate) struct Handler {
     requests: mpsc::Receiver<Open>,
     negotiating: usize,
     counters: Arc<Counters>,
+    connections: Connections,
+    listens: Listens,
+    /// Ready when the node's mode is another one; `None` when there is no node any more.
+    mode: ReusableBoxFuture<'static, Option<watch::Receiver<Decision>>>,
+}
+
+async fn changed(mut mode: watch::Receiver<Decision>) -> Option<watch::Receiver<Decision>> {
+    mode.changed().await.ok()?;
+    Some(mode)
 }
 
 impl fmt::Debug for Handler {
@@ -70,45 +86,64 @@ impl Handler {
         limits: (Arc<Semaphore>, Arc<Semaphore>),
         requests: mpsc::Receiver<Open>,
         counters: Arc<Counters>,
+        connections: Connections,
+        (mut mode, dial_back): (watch::Receiver<Decision>, bool),
     ) -> Self {
-        Self { peer, acceptor, limits, requests, negotiating: 0, counters }
+        let listens = Listens { decision: *mode.borrow_and_update(), dial_back };
+        let mode = ReusableBoxFuture::new(changed(mode));
+        Self { peer, acceptor, limits, requests, negotiating: 0, counters, connections, listens, mode }
     }
 
-    fn accept(&self, stream: Stream, dht: Dht) {
+    fn accept(&self, stream: Stream, protocol: Protocol) {
         let Ok(of_connection) = self.limits.0.clone().try_acquire_owned() else {
             return self.counters.add(Counter::StreamsOverConnectionLimit);
         };
         let Ok(of_process) = self.limits.1.clone().try_acquire_owned() else {
             return self.counters.add(Counter::StreamsOverProcessLimit);
         };
-        self.counters.add(Counter::StreamsServed);
-        (self.acceptor)(Inbound { peer: self.peer, dht, stream, permits: (of_connection, of_process) });
+        if matches!(protocol, Protocol::Dht(_)) {
+            self.counters.add(Counter::StreamsServed);
+        }
+        (self.acceptor)(Inbound { peer: self.peer, protocol, stream, permits: (of_connection, of_process) });
     }
 }
 
 impl ConnectionHandler for Handler {
     type FromBehaviour = Infallible;
     type ToBehaviour = Infallible;
-    type InboundProtocol = EitherDht;
+    type InboundProtocol = Listens;
     type OutboundProtocol = ReadyUpgrade<StreamProtocol>;
     type InboundOpenInfo = ();
     type OutboundOpenInfo = oneshot::Sender<Result<Stream, OpenError>>;
 
-    fn listen_protocol(&self) -> SubstreamProtocol<EitherDht, ()> {
-        SubstreamProtocol::new(EitherDht, ())
+    fn listen_protocol(&self) -> SubstreamProtocol<Listens, ()> {
+        SubstreamProtocol::new(self.listens, ())
+    }
+
+    fn connection_keep_alive(&self) -> bool {
+        self.connections.is_kept(&self.peer)
     }
 
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, Self::OutboundOpenInfo, Infallible>> {
+        while let Poll::Ready(changed_mode) = self.mode.poll(cx) {
+            match changed_mode {
+                Some(mut mode) => {
+                    self.listens.decision = *mode.borrow_and_update();
+                    self.mode.set(changed(mode));
+                }
+                None => self.mode.set(pending()),
+            }
+        }
         // At the limit nothing is polled: the end of a negotiation polls the handler again.
         while self.negotiating < MAX_NEGOTIATING {
             match self.requests.poll_recv(cx) {
                 Poll::Ready(Some(open)) if open.reply.is_closed() => {}
-                Poll::Ready(Some(Open { dht, reply })) => {
+                Poll::Ready(Some(Open { protocol, reply })) => {
                     self.negotiating += 1;
-                    let upgrade = ReadyUpgrade::new(dht.protocol());
+                    let upgrade = ReadyUpgrade::new(protocol);
                     let protocol = SubstreamProtocol::new(upgrade, reply).with_timeout(NEGOTIATION_TIMEOUT);
                     return Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest { protocol });
                 }
@@ -124,11 +159,13 @@ impl ConnectionHandler for Handler {
 
     fn on_connection_event(
         &mut self,
-        event: ConnectionEvent<'_, EitherDht, ReadyUpgrade<StreamProtocol>, (), Self::OutboundOpenInfo>,
+        event: ConnectionEvent<'_, Listens, ReadyUpgrade<StreamProtocol>, (), Self::OutboundOpenInfo>,
     ) {
         match event {
-            ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol: (stream, dht), .. }) => {
-                self.accept(stream, dht);
+            ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound {
+                protocol: (stream, protocol), ..
+            }) => {
+                self.accept(stream, protocol);
             }
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound { protocol, info }) => {
                 self.negotiating -= 1;
@@ -149,26 +186,31 @@ impl ConnectionHandler for Handler {
     }
 }
 
-/// Accepts both protocols and tells which one was chosen.
+/// The protocols that are advertised and accepted now.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct EitherDht;
+pub(crate) struct Listens {
+    decision: Decision,
+    /// Whether we ask others to dial us back.
+    dial_back: bool,
+}
 
-impl UpgradeInfo for EitherDht {
+impl UpgradeInfo for Listens {
     type Info = StreamProtocol;
-    type InfoIter = [StreamProtocol; 2];
+    type InfoIter = Flatten<std::array::IntoIter<Option<StreamProtocol>, 3>>;
 
     fn protocol_info(&self) -> Self::InfoIter {
-        Dht::ALL.map(Dht::protocol)
+        let [wan, lan] = Dht::ALL.map(|dht| self.decision.serves(dht).then(|| dht.protocol()));
+        [wan, lan, self.dial_back.then_some(DIAL_BACK)].into_iter().flatten()
     }
 }
 
-impl InboundUpgrade<Stream> for EitherDht {
-    type Output = (Stream, Dht);
+impl InboundUpgrade<Stream> for Listens {
+    type Output = (Stream, Protocol);
     type Error = Infallible;
     type Future = Ready<Result<Self::Output, Infallible>>;
 
     fn upgrade_inbound(self, stream: Stream, chosen: StreamProtocol) -> Self::Future {
-        let dht = if chosen == Dht::Lan.protocol() { Dht::Lan } else { Dht::Wan };
-        ready(Ok((stream, dht)))
+        let dht = Dht::ALL.into_iter().find(|dht| dht.protocol() == chosen);
+        ready(Ok((stream, dht.map_or(Protocol::DialBack, Protocol::Dht))))
     }
 }

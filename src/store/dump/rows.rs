@@ -3,7 +3,7 @@
 use super::{Filter, Row};
 use crate::{
     clock::UnixTime,
-    kad::{Dht, keyspace::Key},
+    kad::{Dht, keyspace::Key, values::key_text},
     store::{
         Store, StoreError,
         engine::{Found, Walk},
@@ -20,6 +20,9 @@ use std::{collections::HashSet, str::FromStr};
 
 /// Own CIDs read at once, so that the lock is not held for long.
 const PROVIDED_AT_ONCE: usize = 1024;
+
+/// Values read at once: at most 2.5 MB.
+const VALUES_AT_ONCE: usize = 256;
 
 /// A [`Filter`], read.
 #[derive(Debug)]
@@ -179,6 +182,38 @@ pub fn providers(store: &Store, matcher: &Matcher, output: &mut Output<'_>) -> R
     Ok(true)
 }
 
+/// Values, those closest to the node first.
+pub fn values(store: &Store, matcher: &Matcher, output: &mut Output<'_>) -> bool {
+    if matcher.multihash.is_some() {
+        return true;
+    }
+    let mut last: Option<Vec<u8>> = None;
+    loop {
+        let some = store.values.after(last.as_deref(), VALUES_AT_ONCE);
+        let Some((end, _)) = some.last() else { return true };
+        last = Some(end.key.to_vec());
+        for (held, is_live) in some {
+            // The peer whose name or key it is.
+            let is_peer = matcher.peer.is_none_or(|peer| held.key.ends_with(&peer.to_bytes()));
+            if !is_peer || !matcher.time(held.received.0) || !(matcher.expired || is_live) {
+                continue;
+            }
+            let expires = store.values.ends(&held);
+            let row = Row::Values {
+                key: key_text::show(&held.key),
+                bytes: held.value.len() as u64,
+                received: held.received.to_string(),
+                expires: expires.to_string(),
+                expires_in_s: i64::from(expires.0) - i64::from(store.records.shared.time.now().log),
+                record: multibase::encode(Base::Base64, &held.value),
+            };
+            if !output.put(row) {
+                return false;
+            }
+        }
+    }
+}
+
 /// Own CIDs in keyspace order.
 pub fn provided(store: &Store, matcher: &Matcher, output: &mut Output<'_>) -> bool {
     if matcher.peer.is_some() {
@@ -282,6 +317,7 @@ pub fn meta(store: &Store, matcher: &Matcher, output: &mut Output<'_>) -> bool {
         ("records", Some(stat.records.to_string())),
         ("keys", Some(stat.keys.to_string())),
         ("peers", Some(stat.peers.to_string())),
+        ("values", Some(stat.values.to_string())),
         ("provided", Some(stat.provided.to_string())),
         ("log_chunks", Some(stat.log_chunks.to_string())),
         ("oldest", time(stat.oldest)),

@@ -20,7 +20,7 @@ use bincode::{Decode, Encode};
 use std::{
     collections::BTreeMap,
     fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, BufReader, BufWriter, Write},
+    io::{self, BufReader, BufWriter, Read, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
@@ -199,7 +199,7 @@ pub fn read(dir: &Path, with_export: bool) -> Restored {
     if with_export {
         since = 0;
         for (generation, path) in files.exports.iter().rev() {
-            match read_export(path) {
+            match open(path).and_then(read_export) {
                 Ok((own, routing)) => {
                     (restored.own, restored.routing) = (own, routing);
                     since = *generation;
@@ -210,16 +210,17 @@ pub fn read(dir: &Path, with_export: bool) -> Restored {
         }
     }
     for path in files.journals.range(since..).map(|(_, path)| path) {
-        read_journal(path, &mut restored);
+        if let Err(error) = open(path).and_then(|file| read_journal(file, &mut restored.journal)) {
+            restored.notes.push(format!("{} ends with a frame that cannot be read: {error}", path.display()));
+        }
     }
     restored
 }
 
 /// Own CIDs and routing tables.
-type Export = (BTreeMap<Position, OwnRow>, BTreeMap<String, Vec<SavedPeer>>);
+pub(in crate::store) type Export = (BTreeMap<Position, OwnRow>, BTreeMap<String, Vec<SavedPeer>>);
 
-fn read_export(path: &Path) -> Result<Export, CodecError> {
-    let mut file = BufReader::new(File::open(path)?);
+pub(in crate::store) fn read_export(mut file: impl Read) -> Result<Export, CodecError> {
     let mut own = BTreeMap::new();
     let mut routing: BTreeMap<String, Vec<SavedPeer>> = BTreeMap::new();
     while let Some(item) = codec::read_frame(&mut file)? {
@@ -239,26 +240,24 @@ fn read_export(path: &Path) -> Result<Export, CodecError> {
 }
 
 /// Up to the first frame that cannot be read: that of a change which was never acknowledged, or damage.
-fn read_journal(path: &Path, restored: &mut Restored) {
-    let outcome = File::open(path).map_err(CodecError::from).and_then(|file| {
-        let mut file = BufReader::new(file);
-        while let Some(item) = codec::read_frame(&mut file)? {
-            match item {
-                Item::Own(rows) => {
-                    let rows = rows.into_iter().filter_map(|row| Some((row.read()?.1, Some(row))));
-                    restored.journal.extend(rows);
-                }
-                Item::Remove(multihashes) => {
-                    restored.journal.extend(multihashes.iter().map(|multihash| (position(multihash), None)));
-                }
-                Item::Routing { .. } | Item::End { .. } => {}
+pub(in crate::store) fn read_journal(
+    mut file: impl Read,
+    journal: &mut BTreeMap<Position, Option<OwnRow>>,
+) -> Result<(), CodecError> {
+    while let Some(item) = codec::read_frame(&mut file)? {
+        match item {
+            Item::Own(rows) => journal.extend(rows.into_iter().filter_map(|row| Some((row.read()?.1, Some(row))))),
+            Item::Remove(multihashes) => {
+                journal.extend(multihashes.iter().map(|multihash| (position(multihash), None)));
             }
+            Item::Routing { .. } | Item::End { .. } => {}
         }
-        Ok(())
-    });
-    if let Err(error) = outcome {
-        restored.notes.push(format!("{} ends with a frame that cannot be read: {error}", path.display()));
     }
+    Ok(())
+}
+
+fn open(path: &Path) -> Result<BufReader<File>, CodecError> {
+    Ok(BufReader::new(File::open(path)?))
 }
 
 fn write_export<'a>(

@@ -5,7 +5,7 @@ use super::{
     GcReport, Shared,
     entry::{self, Entry},
     log::{chunk_key, chunk_name, chunk_time},
-    time::{Move, Now},
+    time::{Ledger, Move, Now},
     writer,
 };
 use crate::store::{
@@ -25,9 +25,9 @@ pub fn collect(shared: &Shared) -> Result<GcReport, StoreError> {
         return Ok(report);
     }
     report.paused = shared.time.unconfirmed();
-    while let Some(moved) = shared.time.next_move().filter(|_| !shared.health.is_read_only()) {
+    while let Some(moved) = shared.time.next_move(Ledger::Records).filter(|_| !shared.health.is_read_only()) {
         redate(shared, moved)?;
-        shared.time.done(moved);
+        shared.time.done(Ledger::Records, moved);
     }
     if report.paused.is_some() {
         return Ok(report);

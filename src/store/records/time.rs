@@ -7,7 +7,7 @@
 use crate::clock::{Clock, UnixTime};
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicI64, Ordering},
     },
     time::Duration,
@@ -153,6 +153,21 @@ impl Now {
             _ => true,
         }
     }
+
+    /// Log time, or the wall clock where it has stepped forward and is not believed yet: what has ended by either is
+    /// not served.
+    pub fn latest(&self) -> u32 {
+        self.forward.map_or(self.log, |(_, wall)| wall.max(self.log))
+    }
+}
+
+/// Who dates what it holds anew when the base has moved.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ledger {
+    /// The log of provider records.
+    Records,
+    /// Values.
+    Values,
 }
 
 /// [`LogTime`] on a clock, for many threads.
@@ -164,7 +179,8 @@ pub struct Timekeeper {
     offset_ms: AtomicI64,
     /// A step or gap is pending, or moves are: ask the state.
     uneasy: AtomicBool,
-    moves: Mutex<Vec<Move>>,
+    /// For each [`Ledger`].
+    moves: [Mutex<Vec<Move>>; 2],
 }
 
 impl Timekeeper {
@@ -175,7 +191,7 @@ impl Timekeeper {
             offset_ms: AtomicI64::new(state.offset_ms),
             uneasy: AtomicBool::new(state.unconfirmed().is_some()),
             state: Mutex::new(state),
-            moves: Mutex::default(),
+            moves: Default::default(),
             clock,
         }
     }
@@ -199,11 +215,13 @@ impl Timekeeper {
         let was_stepped = state.step().is_some();
         if let Some(moved) = state.observe(wall, mono) {
             tracing::warn!(seconds = moved.by, "the wall clock has stepped for good: dates follow it");
-            let mut moves = self.moves.lock().unwrap_or_else(PoisonError::into_inner);
-            if moves.len() == MAX_MOVES {
-                moves.remove(0);
+            for moves in &self.moves {
+                let mut moves = moves.lock().unwrap_or_else(PoisonError::into_inner);
+                if moves.len() == MAX_MOVES {
+                    moves.remove(0);
+                }
+                moves.push(moved);
             }
-            moves.push(moved);
         } else if let (false, Some(step)) = (was_stepped, state.step()) {
             tracing::warn!(seconds = step.by, "the wall clock has stepped: nothing is deleted until that has lasted");
         }
@@ -222,14 +240,23 @@ impl Timekeeper {
         }
     }
 
-    /// The oldest move whose records are still to be dated anew; [`Timekeeper::done`] takes it off.
-    pub fn next_move(&self) -> Option<Move> {
-        self.moves.lock().unwrap_or_else(PoisonError::into_inner).first().copied()
+    /// The oldest move whose dates in `ledger` are still to be changed; [`Timekeeper::done`] takes it off.
+    pub fn next_move(&self, ledger: Ledger) -> Option<Move> {
+        self.moves_of(ledger).first().copied()
     }
 
-    /// The records of this move are dated anew.
-    pub fn done(&self, done: Move) {
-        self.moves.lock().unwrap_or_else(PoisonError::into_inner).retain(|m| *m != done);
+    /// `ledger` has its dates changed by this move.
+    pub fn done(&self, ledger: Ledger, done: Move) {
+        self.moves_of(ledger).retain(|m| *m != done);
+    }
+
+    fn moves_of(&self, ledger: Ledger) -> MutexGuard<'_, Vec<Move>> {
+        let [records, values] = &self.moves;
+        let moves = match ledger {
+            Ledger::Records => records,
+            Ledger::Values => values,
+        };
+        moves.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

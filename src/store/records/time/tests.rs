@@ -45,9 +45,9 @@ fn a_step_forward_is_followed_after_the_grace_and_not_before() {
     assert_eq!(keeper.now().log, T0 + 610 + 86_400);
     assert_eq!(keeper.unconfirmed(), None);
     let moved = Move { by: 86_400, from: T0 + 10, to: T0 + 610 };
-    assert_eq!(keeper.next_move(), Some(moved));
-    keeper.done(moved);
-    assert_eq!(keeper.next_move(), None);
+    assert_eq!(keeper.next_move(Ledger::Records), Some(moved));
+    keeper.done(Ledger::Records, moved);
+    assert_eq!(keeper.next_move(Ledger::Records), None);
 }
 
 #[test]
@@ -71,7 +71,7 @@ fn a_glitch_shorter_than_the_grace_leaves_no_trace() {
     clock.set_wall(UnixTime(T0 + 300));
     assert_eq!(keeper.now().log, T0 + 300);
     assert!(keeper.now().is_live(T0, TTL));
-    assert_eq!((keeper.unconfirmed(), keeper.next_move()), (None, None));
+    assert_eq!((keeper.unconfirmed(), keeper.next_move(Ledger::Records)), (None, None));
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn a_step_back_is_followed_after_the_grace_and_dates_the_future_anew() {
     assert_eq!(keeper.now().log, T0);
     clock.advance(GRACE);
     assert_eq!(keeper.now().log, T0 - 7200 + 600);
-    assert_eq!(keeper.next_move(), Some(Move { by: -7200, from: T0 - 7200 + 601, to: u32::MAX }));
+    assert_eq!(keeper.next_move(Ledger::Records), Some(Move { by: -7200, from: T0 - 7200 + 601, to: u32::MAX }));
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn a_second_step_begins_the_grace_anew() {
     assert_eq!(keeper.now().log, T0 + 1000);
     clock.advance(secs(100));
     assert_eq!(keeper.now().log, T0 + 1100 + 3600);
-    assert_eq!(keeper.next_move().unwrap().from, T0, "what came since the first step is dated anew");
+    assert_eq!(keeper.next_move(Ledger::Records).unwrap().from, T0, "what came since the first step is dated anew");
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn a_clock_behind_the_last_run_goes_on_from_there_until_believed() {
     assert!(keeper.unconfirmed().is_some());
     clock.advance(GRACE);
     assert_eq!(keeper.now().log, T0 + 600);
-    assert_eq!(keeper.next_move().unwrap().to, u32::MAX);
+    assert_eq!(keeper.next_move(Ledger::Records).unwrap().to, u32::MAX);
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn a_clock_that_starts_in_1970_and_is_then_set_loses_nothing() {
     assert_eq!(keeper.now().log, T0 + 20);
     clock.advance(GRACE);
     assert_eq!(keeper.now().log, T0 + 4200);
-    assert_eq!(keeper.next_move(), Some(Move { by: 3580, from: T0, to: T0 + 620 }));
+    assert_eq!(keeper.next_move(Ledger::Records), Some(Move { by: 3580, from: T0, to: T0 + 620 }));
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn a_long_time_between_runs_is_believed_for_reading_but_deletes_nothing_before_t
     assert!(keeper.unconfirmed().unwrap().contains("+86400 s"));
     clock.advance(GRACE);
     assert_eq!(keeper.unconfirmed(), None);
-    assert_eq!(keeper.next_move(), None);
+    assert_eq!(keeper.next_move(Ledger::Records), None);
 }
 
 proptest::proptest! {

@@ -1,0 +1,183 @@
+//! `dhtstore put`
+
+use super::{
+    Context,
+    ask::{Item, Server},
+    error::{CliError, Code, Result, ResultExt},
+    get,
+    output::{self, FormatArg},
+};
+use crate::{
+    clock::{Clock, SystemClock},
+    control::protocol::{Got, Placed, Request, ValueRow},
+    kad::values::{
+        self, MAX_VALUE,
+        ipns::{self, Entry},
+        key_text,
+    },
+    node::identity,
+};
+use multibase::Base;
+use serde::Serialize;
+use std::{
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// Arguments of `dhtstore put`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+The record is checked first, then put to the closest servers and into this node's own store. Servers forget it after
+48 h, or when its validity ends: put it again before.
+
+With --ipns this node's own identity signs: its name, /ipns/PEER, points at PATH from then on. The sequence number is one
+above the highest that is found.
+
+Examples:
+  dhtstore get --raw /ipns/k51… | dhtstore put /ipns/k51… -     keep somebody's name alive
+  dhtstore put --ipns /ipfs/bafy…                               point this node's own name at content")]
+pub struct Args {
+    /// /ipns/NAME (k51…, 12D3…, Qm…) or /pk/PEER
+    #[arg(requires = "file")]
+    key: Option<String>,
+    /// The record; `-` reads it from stdin
+    #[arg(value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Sign and put a record of this node's own name that points here
+    #[arg(long, value_name = "PATH", conflicts_with = "key", value_parser = path)]
+    ipns: Option<String>,
+    /// For how long the record is valid
+    #[arg(long, value_name = "TIME", default_value = "48h", requires = "ipns", value_parser = duration)]
+    lifetime: Duration,
+    /// For how long resolvers may keep it without asking again
+    #[arg(long, value_name = "TIME", default_value = "1h", requires = "ipns", value_parser = duration)]
+    ttl: Duration,
+    /// The sequence number; must be above that of the record before it [default: one above the highest found]
+    #[arg(long, value_name = "N", requires = "ipns")]
+    sequence: Option<u64>,
+    #[command(flatten)]
+    format: FormatArg,
+}
+
+/// What was done, for stdout.
+#[derive(Debug, Serialize)]
+struct Report {
+    key: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sequence: Option<u64>,
+    /// Servers that it was sent to.
+    sent: u64,
+    /// Of them, those that hold it.
+    confirmed: u64,
+    stored_here: bool,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(Duration::ZERO) => Err("must be above zero".into()),
+        Ok(duration) => Ok(duration),
+        Err(error) => Err(format!("{error}; write one like 48h or 90m")),
+    }
+}
+
+fn path(text: &str) -> Result<String, String> {
+    match text.starts_with("/ipfs/") || text.starts_with("/ipns/") {
+        true => Ok(text.to_owned()),
+        false => Err("a path begins with /ipfs/ or /ipns/".into()),
+    }
+}
+
+/// Runs the command.
+pub async fn execute(args: Args, context: &Context) -> Result<()> {
+    let mut server = None;
+    let (key, value) = match (&args.ipns, &args.key, &args.file) {
+        (Some(path), ..) => {
+            let server = server.insert(Server::connect(context).await?);
+            own(path, &args, server, context).await?
+        }
+        (None, Some(key), Some(file)) => {
+            let bytes = key_text::parse(key).map_err(|error| CliError::data(format_args!("{key}: {error}")))?;
+            (bytes, read(file)?)
+        }
+        _ => return Err(CliError::usage("name a key and a file (`dhtstore put /ipns/k51… record`), or --ipns PATH")),
+    };
+    let now = Duration::from_secs(u64::from(SystemClock::new().wall().0));
+    values::validate(&key, &value, now).map_err(CliError::data)?;
+    let request = Request::PutValue { key: key_text::show(&key), record: multibase::encode(Base::Base64, &value) };
+    let each = |item: Item<'_>| match item {
+        Item::Event(event) => get::tell(event.parse()?, context),
+        Item::Row(_) => Ok(()),
+    };
+    let mut server = match server {
+        Some(server) => server,
+        None => Server::connect(context).await?,
+    };
+    let placed: Placed = server.ask(&request, each).await?;
+    if let Some(reason) = &placed.not_stored_here {
+        context.notice(format_args!("not kept by this node itself: {reason}"));
+    }
+    let record = ipns::Record::decode(&value).ok().filter(|_| key.starts_with(ipns::PREFIX));
+    let report = Report {
+        key: key_text::show(&key),
+        sequence: record.map(|record| record.sequence),
+        sent: placed.sent,
+        confirmed: placed.confirmed,
+        stored_here: placed.not_stored_here.is_none(),
+    };
+    output::print_object(&report, args.format.resolve(context))?;
+    match (placed.sent, placed.confirmed) {
+        (0, _) => Err(CliError::other(
+            "no server is known, so it was put nowhere else: `dhtstore connect MULTIADDR`, or set bootstrap, and put it again",
+        )),
+        (sent, 0) => Err(CliError::other(format_args!(
+            "none of {sent} servers confirmed it; -v shows why. A server that holds a better one refuses: see `dhtstore get`"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// At most one byte more than a value may have: the validation says what is wrong then.
+fn read(file: &Path) -> Result<Vec<u8>> {
+    let mut value = Vec::new();
+    let limit = MAX_VALUE as u64 + 1;
+    let outcome = if file.as_os_str() == "-" {
+        std::io::stdin().lock().take(limit).read_to_end(&mut value)
+    } else {
+        File::open(file).and_then(|file| file.take(limit).read_to_end(&mut value))
+    };
+    outcome.context(file.display()).code(Code::Data)?;
+    Ok(value)
+}
+
+/// A record of this node's own name, above all that are found.
+async fn own(path: &str, args: &Args, server: &mut Server, context: &Context) -> Result<(Vec<u8>, Vec<u8>)> {
+    let dir = context.data_dir()?;
+    let keypair = identity::load(dir)?.ok_or_else(|| CliError::no_database(&[dir]))?;
+    let key = ipns::key(&keypair.public().to_peer_id());
+    let request = Request::GetValue { key: key_text::show(&key), quorum: None, local: false };
+    let mut highest = None;
+    let each = |item: Item<'_>| match item {
+        Item::Row(row) => {
+            highest = row.parse::<ValueRow>()?.sequence;
+            Ok(())
+        }
+        Item::Event(event) => get::tell(event.parse()?, context),
+    };
+    server.ask::<Got>(&request, each).await?;
+    let sequence = match (args.sequence, highest) {
+        (Some(sequence), Some(highest)) if sequence <= highest => {
+            return Err(CliError::data(format_args!(
+                "sequence number {sequence} is not above {highest}, which is found: resolvers would go on with that one"
+            )));
+        }
+        (Some(sequence), _) => sequence,
+        (None, highest) => highest.map_or(0, |highest| highest.saturating_add(1)),
+    };
+    let now = Duration::from_secs(u64::from(SystemClock::new().wall().0));
+    let validity = now.saturating_add(args.lifetime);
+    let entry = Entry { value: path.as_bytes(), sequence, validity, ttl: args.ttl };
+    let record = ipns::create(&keypair, &entry).map_err(CliError::data)?;
+    Ok((key, record))
+}

@@ -1,0 +1,113 @@
+//! What people write: lists of CIDs, addresses, key files, configurations, lines for the control socket.
+
+use super::file;
+use crate::{
+    cli::{Context, Global, cid_list::CidArgs, init},
+    config::{Config, file::Sources},
+    control::protocol,
+    kad::{
+        message::EncodedPeer,
+        scope::{self, AddressScope},
+    },
+    node::{identity::Identity, swarm_key::SwarmKey},
+    provide::cids::{self as cid_text, place},
+};
+use libp2p::{Multiaddr, PeerId};
+
+/// A list of CIDs, and each line as a CID and as a key.
+pub(super) fn cids(data: &[u8]) {
+    for line in String::from_utf8_lossy(data).lines() {
+        if let Ok(cid) = cid_text::parse(line) {
+            let text = cid.to_string();
+            assert_eq!(cid_text::parse(&text).as_ref(), Ok(&cid), "{text}");
+        }
+        if let Ok(key) = cid_text::parse_key(line) {
+            place(&key);
+        }
+    }
+    let file = file(data);
+    let context = Context::new(Global { quiet: 1, ..Global::default() });
+    let args = CidArgs { cids: Vec::new(), file: Some(file.path().into()), skip_bad: true };
+    let Ok(mut list) = args.read(&context) else { panic!("with --skip-bad every list is taken") };
+    let promised = list.len();
+    let Ok(chunks) = list.chunks() else { panic!("the list cannot be read again") };
+    let texts: Vec<String> = chunks.flat_map(|chunk| chunk.unwrap_or_default()).collect();
+    assert_eq!(texts.len() as u64, promised);
+    assert!(texts.iter().all(|text| cid_text::parse(text).is_ok()), "{texts:?}");
+}
+
+/// An address as bytes and as text.
+pub(super) fn addresses(data: &[u8]) {
+    let text = std::str::from_utf8(data).ok().and_then(|text| text.parse::<Multiaddr>().ok());
+    for addr in Multiaddr::try_from(data.to_vec()).ok().into_iter().chain(text) {
+        for scope in [AddressScope::Any, AddressScope::Public, AddressScope::Private] {
+            let allowed = scope.allows(&addr);
+            assert!(!allowed || scope::reach(&addr).is_some(), "{addr}");
+        }
+        scope::IpGroups::default().of(&addr);
+        Config::can_listen(&addr);
+        let named = addr.iter().find_map(|part| match part {
+            libp2p::multiaddr::Protocol::P2p(peer) => Some(peer),
+            _ => None,
+        });
+        let peer =
+            named.unwrap_or_else(|| PeerId::from_multihash(Default::default()).unwrap_or_else(|_| PeerId::random()));
+        if let Some(stripped) = scope::strip_peer(addr.clone(), &peer) {
+            assert!(!stripped.is_empty() && stripped.to_string().find("/p2p/").is_none(), "{addr}");
+            EncodedPeer::new(&peer, [&stripped]);
+        }
+    }
+}
+
+/// A swarm key; an identity in protobuf, base64 or JSON.
+pub(super) fn keys(data: &[u8]) {
+    if let Ok(key) = SwarmKey::parse(data) {
+        assert_eq!(SwarmKey::parse(key.to_file().as_bytes()), Ok(key));
+    }
+    let from_protobuf = Identity::from_protobuf(data.to_vec()).is_ok();
+    if let Ok(text) = std::str::from_utf8(data) {
+        let _ = Identity::from_base64(text);
+    }
+    // `import` takes what either of them takes.
+    assert!(!from_protobuf || Identity::import(file(data).path()).is_ok());
+    if data.contains(&b'{') {
+        let _ = Identity::import(file(data).path());
+    }
+}
+
+/// `dhtstore.toml`: what is taken is shown in a form that is taken again.
+pub(super) fn config(data: &[u8]) {
+    let file = file(data);
+    let sources = Sources { file: Some(file.path().into()), ..Sources::default() };
+    let Ok(loaded) = sources.load_detailed() else { return };
+    let Ok(shown) = toml::to_string(&loaded.config) else { panic!("cannot be shown: {:?}", loaded.config) };
+    let again = super::file(shown.as_bytes());
+    let sources = Sources { file: Some(again.path().into()), ..Sources::default() };
+    if let Err(error) = sources.load_detailed() {
+        panic!("{error}:\n{shown}");
+    }
+}
+
+/// The `config` of a Kubo repository: what is taken over is a configuration.
+pub(super) fn kubo(data: &[u8]) {
+    let dir = tempfile::tempdir().unwrap_or_else(|error| panic!("no temporary directory, set TMPDIR: {error}"));
+    if std::fs::write(dir.path().join("config"), data).is_err() {
+        return;
+    }
+    let Ok(taken) = init::kubo::read(dir.path(), None) else { return };
+    let file = file(taken.config.as_bytes());
+    let sources = Sources { file: Some(file.path().into()), ..Sources::default() };
+    if let Err(error) = sources.load_detailed() {
+        panic!("{error}:\n{}", taken.config);
+    }
+}
+
+/// A line of the control socket, from a client and from a server.
+pub(super) fn control(data: &[u8]) {
+    if let Ok(request) = serde_json::from_slice::<protocol::Request>(data) {
+        let Ok(line) = serde_json::to_vec(&request) else { panic!("{request:?} cannot be sent") };
+        assert!(serde_json::from_slice::<protocol::Request>(&line).is_ok());
+    }
+    let _ = serde_json::from_slice::<protocol::Reply>(data);
+    let _ = serde_json::from_slice::<protocol::Stat>(data);
+}

@@ -1,0 +1,438 @@
+//! Values of others (`/pk/`, `/ipns/`): all of them in memory, each with a row in the tree `values` of `records/`.
+//!
+//! There are few beside provider records, so that reads never touch the disk and rows are written one by one. Nothing
+//! enters that was not validated, and nothing is served past its ttl or its own end (VAL-5), collected or not. A worse
+//! value never takes the place of a better one: writers go one at a time.
+//!
+//! Names are free to make, so at its bounds the store keeps what is closest to the node in the keyspace, where look-ups
+//! come for it: a value of a key that is held is always taken, and what is farthest gives way; a newcomer that is itself
+//! the farthest is refused.
+
+mod table;
+#[cfg(test)]
+mod tests;
+
+pub use table::{Bounds, Held};
+
+use super::{
+    Settings, StoreError, codec,
+    engine::{each_row, guard},
+    records::{
+        Shared as RecordsShared,
+        time::{Ledger, Move},
+    },
+};
+use crate::{
+    clock::UnixTime,
+    kad::{
+        keyspace::Key,
+        values::{self, Invalid},
+    },
+};
+use bincode::{Decode, Encode};
+use std::{
+    cmp::Ordering,
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+use table::Table;
+use tokio::sync::Semaphore;
+
+/// A repeat of the same value within this time is not written again ...
+const REPEAT: Duration = Duration::from_secs(300);
+/// ... but never more than this part of the ttl: a crash takes back so much of it.
+const REPEAT_PART_OF_TTL: u32 = 10;
+/// Values collected between two looks at whether somebody else wants to write: some 1 ms.
+const SLICE: usize = 64;
+
+/// Why a value was not taken.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
+pub enum Refused {
+    /// VAL-1 to VAL-3.
+    #[error("invalid value: {0}")]
+    Invalid(#[from] Invalid),
+    /// A better one is held.
+    #[error("a better value is held")]
+    Worse,
+    /// `values.max` or `values.max_bytes`, and all that is held is closer to this node.
+    #[error("limit of values reached, and this one is farther from this node than all that are held")]
+    Full,
+    /// After an error of the disk, while it is nearly full, and when the store is closed.
+    #[error("the database does not take writes")]
+    ReadOnly,
+}
+
+/// What became of a value.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Put {
+    /// None was held under its key.
+    New,
+    /// It took the place of a worse one.
+    Better,
+    /// The same was held; it lives on.
+    Renewed,
+}
+
+/// What one garbage collection did.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct GcReport {
+    /// Values dropped.
+    pub expired: u64,
+    /// Why it did not go on, if so.
+    pub paused: Option<String>,
+}
+
+/// Whether a value may be held under a key at a time.
+type Validate = fn(&[u8], &[u8], Duration) -> Result<(), Invalid>;
+
+/// What a value is worth: the rules of [`crate::kad::values`].
+#[derive(Clone, Copy, Debug)]
+struct Judge {
+    validate: Validate,
+    compare: fn(&[u8], &[u8], &[u8]) -> Ordering,
+    ends: fn(&[u8], &[u8]) -> Option<Duration>,
+}
+
+const JUDGE: Judge = Judge { validate: values::validate, compare: values::compare, ends: values::ends };
+
+/// The store of values. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Values {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    /// Clock, health and reserve are those of the database.
+    records: Arc<RecordsShared>,
+    tree: sled::Tree,
+    table: RwLock<Table>,
+    /// One writer at a time, row before memory. Readers wait for neither.
+    writing: Mutex<()>,
+    judge: Judge,
+    bounds: Bounds,
+    ttl_s: u32,
+    repeat_s: u32,
+    /// Threads that check signatures and write rows.
+    threads: Semaphore,
+    counters: Counters,
+    notes: Vec<String>,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    new: AtomicU64,
+    better: AtomicU64,
+    renewed: AtomicU64,
+    invalid: AtomicU64,
+    worse: AtomicU64,
+    full: AtomicU64,
+    read_only: AtomicU64,
+    evicted: AtomicU64,
+    collected: AtomicU64,
+    damaged: AtomicU64,
+}
+
+/// A row of the tree; its key is the value's.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+struct ValueRow {
+    /// Unix seconds of the last PUT_VALUE.
+    received: u32,
+    value: Vec<u8>,
+}
+
+impl Values {
+    /// Reads all rows; those that are damaged are passed over, counted and told.
+    pub(super) fn open(records: Arc<RecordsShared>, settings: &Settings) -> Result<Self, StoreError> {
+        Self::open_with(records, settings, JUDGE)
+    }
+
+    fn open_with(records: Arc<RecordsShared>, settings: &Settings, judge: Judge) -> Result<Self, StoreError> {
+        let ttl_s = super::records::seconds(settings.values_ttl);
+        let tree = guard(|| records.log.db.open_tree("values"))?;
+        let counters = Counters::default();
+        let mut table = Table::new(ttl_s);
+        let mut damage = None;
+        let unread = each_row(&tree, |key, bytes| match codec::read_frame::<ValueRow>(&mut &*bytes) {
+            Ok(Some(ValueRow { received, value })) => {
+                let ends = ends(judge, key, &value);
+                let (key, value) = (key.into(), value.into());
+                let received_at = UnixTime(received);
+                table.insert(Held { key, value, received: received_at, ends, written: received, checked: false });
+            }
+            bad => {
+                counters.damaged.fetch_add(1, Relaxed);
+                damage = Some(bad.err().map_or_else(|| "an empty row".to_owned(), |error| error.to_string()));
+            }
+        });
+        let mut notes = Vec::new();
+        if let Some(error) = damage {
+            notes.push(format!("{} rows of values are damaged ({error})", counters.damaged.load(Relaxed)));
+        }
+        if let Some(error) = unread {
+            counters.damaged.fetch_add(1, Relaxed);
+            notes.push(format!("some values cannot be read from records/: {error}"));
+        }
+        let inner = Inner {
+            records,
+            tree,
+            table: RwLock::new(table),
+            writing: Mutex::default(),
+            judge,
+            bounds: Bounds { max: settings.max_values, max_bytes: settings.max_values_bytes },
+            ttl_s,
+            repeat_s: super::records::seconds(REPEAT).min(ttl_s / REPEAT_PART_OF_TTL),
+            threads: Semaphore::new(threads()),
+            counters,
+            notes,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The place of this node, from which distances count. Before it is told they count from zero.
+    pub fn set_near(&self, near: Key) {
+        self.inner.table_mut().set_near(near);
+    }
+
+    /// Validates a value and takes it if no better one is held; the same again renews its time. Off the async threads,
+    /// few at a time: others wait. On disk within half a second, or with the next flush.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub async fn put(&self, key: Vec<u8>, value: Vec<u8>) -> Result<Put, Refused> {
+        let inner = self.inner.clone();
+        let Ok(_thread) = self.inner.threads.acquire().await else { return Err(Refused::ReadOnly) };
+        // A panic there is one of sled, or of the runtime that ends.
+        tokio::task::spawn_blocking(move || inner.put(&key, &value)).await.unwrap_or(Err(Refused::ReadOnly))
+    }
+
+    /// [`Values::put`] for threads.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn put_blocking(&self, key: &[u8], value: &[u8]) -> Result<Put, Refused> {
+        self.inner.put(key, value)
+    }
+
+    /// The value of `key`, if one is held and still valid. Memory only. Of a value from before the last start the
+    /// signature is checked at the first reading.
+    pub fn get(&self, key: &[u8]) -> Option<Held> {
+        let now = self.inner.records.time.now();
+        let held = self.inner.table().get(key).cloned()?;
+        (held.is_live(&now, self.inner.ttl_s) && self.inner.check(&held, now.latest())).then_some(held)
+    }
+
+    /// Removes what has ended, at the cost of what goes. Deletes nothing while the wall clock is in doubt.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`]; what has ended is not served all the same.
+    pub async fn collect_garbage(&self) -> Result<GcReport, StoreError> {
+        let inner = self.inner.clone();
+        super::blocking(move || inner.collect()).await
+    }
+
+    /// How many, and the bytes of keys and values; ended ones that are not collected yet included.
+    pub fn size(&self) -> (usize, usize) {
+        let table = self.inner.table();
+        (table.len(), table.bytes())
+    }
+
+    /// Up to `limit` behind `key`, those closest to the node first, and whether each is still served.
+    pub fn after(&self, key: Option<&[u8]>, limit: usize) -> Vec<(Held, bool)> {
+        let now = self.inner.records.time.now();
+        let held = self.inner.table().after(key, limit);
+        held.into_iter()
+            .map(|held| (held.is_live(&now, self.inner.ttl_s), held))
+            .map(|(live, held)| (held, live))
+            .collect()
+    }
+
+    /// When `held` is served no longer.
+    pub fn ends(&self, held: &Held) -> UnixTime {
+        UnixTime(held.received.0.saturating_add(self.inner.ttl_s).min(held.ends))
+    }
+
+    /// Events since start, by name.
+    pub(super) fn counters(&self) -> BTreeMap<String, u64> {
+        let counters = &self.inner.counters;
+        let all = [
+            ("values_new", &counters.new),
+            ("values_better", &counters.better),
+            ("values_renewed", &counters.renewed),
+            ("values_collected", &counters.collected),
+            ("values_evicted", &counters.evicted),
+            ("values_damaged", &counters.damaged),
+            ("values_refused_invalid", &counters.invalid),
+            ("values_refused_worse", &counters.worse),
+            ("values_refused_full", &counters.full),
+            ("values_refused_read_only", &counters.read_only),
+        ];
+        all.into_iter().map(|(name, n)| (name.to_owned(), n.load(Relaxed))).collect()
+    }
+
+    /// What was found damaged.
+    pub(super) fn notes(&self) -> &[String] {
+        &self.inner.notes
+    }
+}
+
+impl Inner {
+    fn table(&self) -> RwLockReadGuard<'_, Table> {
+        self.table.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn table_mut(&self) -> RwLockWriteGuard<'_, Table> {
+        self.table.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn put(&self, key: &[u8], value: &[u8]) -> Result<Put, Refused> {
+        let outcome = self.try_put(key, value);
+        let counters = &self.counters;
+        let counter = match &outcome {
+            Ok(Put::New) => &counters.new,
+            Ok(Put::Better) => &counters.better,
+            Ok(Put::Renewed) => &counters.renewed,
+            Err(Refused::Invalid(_)) => &counters.invalid,
+            Err(Refused::Worse) => &counters.worse,
+            Err(Refused::Full) => &counters.full,
+            Err(Refused::ReadOnly) => &counters.read_only,
+        };
+        counter.fetch_add(1, Relaxed);
+        outcome
+    }
+
+    fn try_put(&self, key: &[u8], value: &[u8]) -> Result<Put, Refused> {
+        let now = self.records.time.now();
+        (self.judge.validate)(key, value, seconds(now.latest()))?;
+        let ends = ends(self.judge, key, value);
+        if ends <= now.latest() {
+            return Err(Invalid::Expired.into());
+        }
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.records.health.is_read_only() || self.records.reserve.is_short() {
+            return Err(Refused::ReadOnly);
+        }
+        let (known, evicted) = {
+            let table = self.table();
+            (table.get(key).cloned(), table.room_for(key, key.len() + value.len(), self.bounds))
+        };
+        let same = known.as_ref().is_some_and(|known| *known.value == *value);
+        let live = known.as_ref().filter(|known| known.is_live(&now, self.ttl_s) && self.check(known, now.latest()));
+        if let Some(known) = live
+            && !same
+            && (self.judge.compare)(key, value, &known.value) == Ordering::Less
+        {
+            return Err(Refused::Worse);
+        }
+        let evicted = evicted.ok_or(Refused::Full)?;
+        let mut held = Held {
+            key: key.into(),
+            value: value.into(),
+            received: UnixTime(now.log),
+            ends,
+            written: now.log,
+            checked: true,
+        };
+        match known.as_ref().filter(|known| same && now.log.abs_diff(known.written) < self.repeat_s) {
+            Some(known) => held.written = known.written,
+            None => self.write(&held).map_err(|error| self.failed("write a value", &error))?,
+        }
+        let put = match live {
+            Some(_) if same => Put::Renewed,
+            Some(_) => Put::Better,
+            None => Put::New,
+        };
+        self.table_mut().insert(held);
+        for key in evicted {
+            self.forget(&key).map_err(|error| self.failed("remove a value", &error))?;
+            self.counters.evicted.fetch_add(1, Relaxed);
+        }
+        Ok(put)
+    }
+
+    /// Whether a value is valid: asked once after a start. One that is not goes with the next collection.
+    fn check(&self, held: &Held, now_s: u32) -> bool {
+        if held.checked {
+            return true;
+        }
+        let valid = (self.judge.validate)(&held.key, &held.value, seconds(now_s)).is_ok();
+        let mut table = self.table_mut();
+        // Unless another took its place meanwhile.
+        if table.get(&held.key) == Some(held) {
+            let ends = if valid { held.ends } else { 0 };
+            table.insert(Held { checked: valid, ends, ..held.clone() });
+        }
+        valid
+    }
+
+    fn collect(&self) -> Result<GcReport, StoreError> {
+        let time = &self.records.time;
+        let mut report = GcReport { paused: time.unconfirmed(), ..GcReport::default() };
+        while let Some(moved) = time.next_move(Ledger::Values).filter(|_| !self.records.health.is_read_only()) {
+            self.redate(moved)?;
+            time.done(Ledger::Values, moved);
+        }
+        while report.paused.is_none() {
+            let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+            let ended = self.table().ended(&time.now(), SLICE);
+            for key in &ended {
+                self.forget(key)?;
+            }
+            report.expired += ended.len() as u64;
+            self.counters.collected.fetch_add(ended.len() as u64, Relaxed);
+            if ended.len() < SLICE {
+                break;
+            }
+        }
+        Ok(report)
+    }
+
+    /// The base of log time has moved: values dated `from..=to` were received about now.
+    fn redate(&self, moved: Move) -> Result<(), StoreError> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let keys = self.table().received_between(moved.from, moved.to);
+        for key in keys {
+            let now = self.records.time.now().log;
+            let Some(held) = self.table().get(&key).cloned() else { continue };
+            let held = Held { received: UnixTime(now), written: now, ..held };
+            self.write(&held)?;
+            self.table_mut().insert(held);
+        }
+        Ok(())
+    }
+
+    fn write(&self, held: &Held) -> Result<(), StoreError> {
+        let row = ValueRow { received: held.received.0, value: held.value.to_vec() };
+        let row = codec::frame(&row).map_err(|error| StoreError::Database(error.to_string()))?;
+        guard(|| self.tree.insert(&held.key, row)).map(|_| ())
+    }
+
+    /// From memory and disk. The caller is the only writer.
+    fn forget(&self, key: &[u8]) -> Result<(), StoreError> {
+        self.table_mut().remove(key);
+        guard(|| self.tree.remove(key)).map(|_| ())
+    }
+
+    fn failed(&self, doing: &'static str, error: &StoreError) -> Refused {
+        self.records.health.failed(doing, error, self.records.time.now().mono);
+        Refused::ReadOnly
+    }
+}
+
+fn ends(judge: Judge, key: &[u8], value: &[u8]) -> u32 {
+    let ends = (judge.ends)(key, value).map(|ends| u32::try_from(ends.as_secs()).unwrap_or(u32::MAX));
+    ends.unwrap_or(u32::MAX)
+}
+
+fn seconds(unix: u32) -> Duration {
+    Duration::from_secs(u64::from(unix))
+}
+
+/// Half of the processors: whoever sends signatures to check leaves the others to everybody else.
+fn threads() -> usize {
+    (std::thread::available_parallelism().map_or(1, usize::from) / 2).max(1)
+}

@@ -1,0 +1,103 @@
+//! A client that asks like everybody, all the time, and takes note of how long it waits.
+
+use crate::{
+    ours::multihash,
+    raw::{Over, Raw, RawStream},
+};
+use dhtstore::kad::message::{self, EncodedPeer, Message, MessageType};
+use libp2p::Multiaddr;
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
+use tokio::sync::{mpsc, oneshot};
+
+/// Longer than this an honest client must never wait, whatever others do: deployed clients give up then. On two cores that
+/// do nothing else a debug build takes a tenth of it at worst; what it took is printed.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Asked so often.
+const PAUSE: Duration = Duration::from_millis(5);
+/// The content that the honest client provides.
+const CONTENT: u64 = 7_000_000;
+
+/// Asks until it is told to stop.
+pub struct Honest {
+    stop: mpsc::Sender<oneshot::Sender<Served>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+/// What it got.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Served {
+    pub answers: u64,
+    pub worst: Duration,
+}
+
+impl fmt::Display for Served {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} answers, the slowest after {:?}", self.answers, self.worst)
+    }
+}
+
+impl Honest {
+    /// Announces content by a connection of its own and asks for it, and for peers, from then on.
+    pub async fn start(addr: &Multiaddr, seed: u64) -> Self {
+        let raw = Raw::connect(addr.clone(), Over::Noise).await;
+        let mut stream = raw.stream().await;
+        let entry = EncodedPeer::new(&raw.id, &["/ip4/127.0.0.1/tcp/4001".parse::<Multiaddr>().unwrap()]);
+        stream.send(&message::add_provider(&multihash(CONTENT + seed), &entry)).await;
+        let (stop, mut stopped) = mpsc::channel::<oneshot::Sender<Served>>(1);
+        let task = tokio::spawn(async move {
+            // All of it: the connection ends with it.
+            let raw = raw;
+            let mut served = Served::default();
+            let mut wanted: Option<(oneshot::Sender<Served>, u64)> = None;
+            loop {
+                let begun = Instant::now();
+                ask(&mut stream).await;
+                let providers = request(&mut stream, MessageType::GetProviders, &multihash(CONTENT + seed)).await;
+                let providers = Message::decode(&providers).unwrap();
+                assert!(providers.provider_peers().any(|peer| peer.id == raw.id.to_bytes()), "the record is gone");
+                served.worst = served.worst.max(begun.elapsed());
+                served.answers += 2;
+                match wanted.take() {
+                    Some((reply, until)) if served.answers >= until => {
+                        let _ = reply.send(served);
+                    }
+                    Some(waiting) => wanted = Some(waiting),
+                    // Some more answers prove that it goes on.
+                    None => wanted = stopped.try_recv().ok().map(|reply| (reply, served.answers + 10)),
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+        });
+        Self { stop, task }
+    }
+
+    /// What it got so far, and is still being served.
+    pub async fn served(&self) -> Served {
+        assert!(!self.task.is_finished(), "the honest client is not served");
+        let (reply, served) = oneshot::channel();
+        self.stop.send(reply).await.expect("the honest client is not served");
+        served.await.expect("the honest client is not served")
+    }
+}
+
+impl Drop for Honest {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// One FIND_NODE, answered in time.
+pub async fn ask(stream: &mut RawStream) {
+    request(stream, MessageType::FindNode, b"somewhere").await;
+}
+
+async fn request(stream: &mut RawStream, kind: MessageType, key: &[u8]) -> Vec<u8> {
+    stream.send(&message::request(kind, key)).await;
+    let answer = tokio::time::timeout(PATIENCE, stream.receive()).await.expect("an honest client waits too long");
+    let answer = answer.expect("an honest client's stream was ended");
+    assert_eq!(Message::decode(&answer).unwrap().kind, kind);
+    answer
+}

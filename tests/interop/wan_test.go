@@ -1,0 +1,148 @@
+package interop
+
+import (
+	"strings"
+	"testing"
+
+	dht "github.com/libp2p/go-libp2p-kad-dht"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
+	"github.com/multiformats/go-multihash"
+)
+
+// A server of the public DHT, with private and public-looking addresses. Its bootstrap list is empty.
+func newAmino(t *testing.T) (server *dhtstoreNode, ip4, ip6 string) {
+	t.Helper()
+	server = newDhtstore(t)
+	ip4, ip6 = server.addPublicAddresses(t)
+	server.start("--set", "profile=amino", "--set", "bootstrap=")
+	return server, ip4, ip6
+}
+
+// What the server says, asked over the DHT of this extension and reached at this address: the peers closest to a key
+// that is nobody's, and the providers of the multihash.
+func ask(t *testing.T, address string, extension protocol.ID, content multihash.Multihash) (closest, providers []*peer.AddrInfo) {
+	t.Helper()
+	g := newGoNodeOf(t, newGoHost(t), extension, address, dht.ModeClient)
+	closest, err := g.messenger.GetClosestPeers(g.context(), g.server.ID, peer.ID(multihashOf(t, "nobody")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	providers, _, err = g.messenger.GetProviders(g.context(), g.server.ID, content)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return closest, providers
+}
+
+// The addresses that are named for the peer.
+func addressesOf(infos []*peer.AddrInfo, id peer.ID) (addresses []multiaddr.Multiaddr) {
+	for _, info := range infos {
+		if info.ID == id {
+			addresses = append(addresses, info.Addrs...)
+		}
+	}
+	return addresses
+}
+
+func all(addresses []multiaddr.Multiaddr, holds func(multiaddr.Multiaddr) bool) bool {
+	for _, address := range addresses {
+		if !holds(address) {
+			return false
+		}
+	}
+	return len(addresses) > 0
+}
+
+// Kubo speaks both DHTs with one peer id, and tells identify all its addresses.
+func TestOnThePublicDhtKuboFindsWhatKuboPublishedAndNoPrivateAddressIsTold(t *testing.T) {
+	server, server4, server6 := newAmino(t)
+	publisher := newKuboJoining(t, server.address())
+	publisher4, publisher6 := publisher.addPublicAddresses(t)
+	// Without anybody who dials it back, Kubo would be a client of the public DHT.
+	publisher.run("config", "Routing.Type", "dhtserver")
+	publisher.start()
+	publisher.hasInTable("wan", server.id())
+	publisher.hasInLanTable(server.id())
+	server.eventually("the publisher is in our table", func() bool { return server.hasInTable(publisher.id()) })
+	content := "of the public network\n"
+	cid := publisher.add(content)
+	publisher.run("routing", "provide", cid)
+	server.eventually("the record is held with public addresses", func() bool {
+		held := strings.Join(server.holds(cid, publisher.id()), "\n")
+		return strings.Contains(held, "/ip4/"+publisher4+"/") && strings.Contains(held, "/ip6/"+publisher6+"/")
+	})
+
+	// SRV-3, PRV-7: each DHT is told its own addresses.
+	id, err := peer.Decode(publisher.id())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, dht := range []struct {
+		address   string
+		extension protocol.ID
+		belongs   func(multiaddr.Multiaddr) bool
+	}{
+		{"/ip4/" + server4 + "/tcp/4001/p2p/" + server.id(), "", manet.IsPublicAddr},
+		{"/ip6/" + server6 + "/tcp/4001/p2p/" + server.id(), "", manet.IsPublicAddr},
+		{server.address(), lan, manet.IsPrivateAddr},
+	} {
+		closest, providers := ask(t, dht.address, dht.extension, multihashOfCid(t, cid))
+		for what, infos := range map[string][]*peer.AddrInfo{"closest peer": closest, "provider": providers} {
+			if told := addressesOf(infos, id); !all(told, dht.belongs) {
+				t.Errorf("of the %s the DHT %q is told %v", what, dht.extension, told)
+			}
+		}
+	}
+
+	// Readers with one public address: only the public DHT tells of one that they can reach.
+	for _, version := range []struct{ name, server, publisher string }{
+		{"IPv4", "/ip4/" + server4, "/ip4/" + publisher4 + "/"}, {"IPv6", "/ip6/" + server6, "/ip6/" + publisher6 + "/"},
+	} {
+		reader := newKuboJoining(t, version.server+"/tcp/4001/p2p/"+server.id())
+		reader4, reader6 := reader.addPublicAddresses(t)
+		reader.removeAddress(t, reader.ip+"/24")
+		if version.name == "IPv4" {
+			reader.removeAddress(t, reader6+"/16")
+		} else {
+			reader.removeAddress(t, reader4+"/8")
+		}
+		reader.start()
+		reader.hasInTable("wan", server.id())
+		// The reader before this one has the content too, and says so.
+		if found := reader.finds(cid); !strings.Contains(found, publisher.id()) {
+			t.Fatalf("%s: Kubo found %q, wanted %s", version.name, found, publisher.id())
+		}
+		if found := reader.run("routing", "findpeer", publisher.id()); !strings.Contains(found, version.publisher) {
+			t.Fatalf("%s: findpeer: %s", version.name, found)
+		}
+		if got := reader.fetches(cid, publisher.id()); got != strings.TrimSpace(content) {
+			t.Fatalf("%s: fetched %q", version.name, got)
+		}
+	}
+}
+
+// What is behind an address of a private range is nobody's business on the public network (RT-3): a Kubo server without
+// public addresses enters our table of the LAN DHT and not that of the public one.
+func TestOnThePublicDhtAKuboWithPrivateAddressesEntersTheLanTableOnly(t *testing.T) {
+	server, _, _ := newAmino(t)
+	kubo := newKuboJoining(t, server.address())
+	kubo.run("config", "Routing.Type", "dhtserver")
+	kubo.start()
+	kubo.hasInLanTable(server.id())
+	var dhts []string
+	server.eventually("Kubo is in our table", func() bool {
+		dhts = nil
+		for _, r := range rowsOf(t, server.run("closest", "--local", "--format", "ndjson", kubo.id())) {
+			if r.Peer == kubo.id() {
+				dhts = append(dhts, r.Dht)
+			}
+		}
+		return dhts != nil
+	})
+	if len(dhts) != 1 || dhts[0] != "lan" {
+		t.Fatalf("in the tables of %v", dhts)
+	}
+}

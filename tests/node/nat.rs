@@ -1,0 +1,442 @@
+//! AutoNAT, client mode and relaying: MODE-1 and CLI-1.
+//!
+//! Loopback is one network of many addresses: 127.1.0.0/16, 127.2.0.0/16 and so on are independent groups of peers.
+
+use crate::{
+    ours::{Ours, addr, config, eventually},
+    raw::{End, Raw},
+    theirs::Over,
+};
+use dhtstore::{
+    clock::{Clock, SystemClock, UnixTime},
+    config::{Config, Profile},
+    kad::{
+        Dht, PeerInfo,
+        message::{self, Message, MessageType},
+        mode::{Mode, Setting, Why},
+    },
+};
+use futures::StreamExt;
+use libp2p::{
+    Multiaddr, PeerId, Swarm, SwarmBuilder, autonat,
+    connection_limits::{self, ConnectionLimits},
+    identify,
+    identity::Keypair,
+    multiaddr::Protocol,
+    noise, relay,
+    swarm::{NetworkBehaviour, SwarmEvent, behaviour::toggle::Toggle},
+    tcp, yamux,
+};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{sync::mpsc, time::timeout};
+
+const WAN: &str = "/ipfs/kad/1.0.0";
+const LAN: &str = "/ipfs/lan/kad/1.0.0";
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The public DHT's rules, on loopback and without bootstrappers.
+fn amino() -> Config {
+    Config { listen: config().listen, bootstrap: Vec::new(), ..Config::defaults(Profile::Amino) }
+}
+
+/// A clock that tests set ahead.
+#[derive(Debug)]
+struct Ahead(Arc<SystemClock>, AtomicU64);
+
+impl Clock for Ahead {
+    fn wall(&self) -> UnixTime {
+        self.0.wall()
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.0.monotonic() + Duration::from_secs(self.1.load(Ordering::Relaxed))
+    }
+}
+
+fn swarm<B: NetworkBehaviour>(behaviour: impl FnOnce(&Keypair) -> B) -> Swarm<B> {
+    SwarmBuilder::with_new_identity()
+        .with_tokio()
+        .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, yamux::Config::default)
+        .unwrap()
+        .with_behaviour(|key| behaviour(key))
+        .unwrap()
+        .with_swarm_config(|config| config.with_idle_connection_timeout(Duration::from_secs(60)))
+        .build()
+}
+
+async fn listening<B: NetworkBehaviour>(swarm: &mut Swarm<B>, at: Multiaddr) -> Multiaddr {
+    swarm.listen_on(at).unwrap();
+    loop {
+        if let SwarmEvent::NewListenAddr { address, .. } = swarm.select_next_some().await {
+            return address.with_p2p(*swarm.local_peer_id()).unwrap();
+        }
+    }
+}
+
+fn identify(key: &Keypair) -> identify::Behaviour {
+    identify::Behaviour::new(identify::Config::new("ipfs/0.1.0".to_owned(), key.public()))
+}
+
+/// libp2p's AutoNAT servers. A judge that must not dial tells everybody that they cannot be reached.
+#[derive(NetworkBehaviour)]
+struct Judging {
+    limits: connection_limits::Behaviour,
+    identify: identify::Behaviour,
+    v1: Toggle<autonat::v1::Behaviour>,
+    v2: Toggle<autonat::v2::server::Behaviour>,
+}
+
+struct Judge {
+    address: Multiaddr,
+    may_dial: mpsc::Sender<bool>,
+}
+
+fn limits(may_dial: bool) -> ConnectionLimits {
+    ConnectionLimits::default().with_max_pending_outgoing(Some(if may_dial { 100 } else { 0 }))
+}
+
+impl Judge {
+    async fn start(group: u8, v1: bool, v2: bool, may_dial: bool) -> Self {
+        let mut swarm = swarm(|key| {
+            let config = autonat::v1::Config { only_global_ips: false, ..autonat::v1::Config::default() };
+            Judging {
+                limits: connection_limits::Behaviour::new(limits(may_dial)),
+                identify: identify(key),
+                v1: v1.then(|| autonat::v1::Behaviour::new(key.public().to_peer_id(), config)).into(),
+                v2: v2.then(autonat::v2::server::Behaviour::default).into(),
+            }
+        });
+        let address = listening(&mut swarm, addr(&format!("/ip4/127.{group}.0.1/tcp/0"))).await;
+        let (may_dial, mut changes) = mpsc::channel(1);
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    change = changes.recv() => match change {
+                        Some(may_dial) => *swarm.behaviour_mut().limits.limits_mut() = limits(may_dial),
+                        None => return,
+                    },
+                    _ = swarm.select_next_some() => {}
+                }
+            }
+        });
+        Self { address, may_dial }
+    }
+
+    /// One that speaks v1 only, one that speaks v2 only, one that speaks both: independent of each other.
+    async fn three(may_dial: bool) -> [Self; 3] {
+        [
+            Self::start(11, true, false, may_dial).await,
+            Self::start(12, false, true, may_dial).await,
+            Self::start(13, true, true, may_dial).await,
+        ]
+    }
+}
+
+/// What a connected peer is told by identify, message by message.
+async fn listen_to(ours: &Ours) -> mpsc::Receiver<Vec<String>> {
+    let mut swarm = swarm(identify);
+    swarm.dial(ours.address(false)).unwrap();
+    let (told, heard) = mpsc::channel(64);
+    tokio::spawn(async move {
+        while !told.is_closed() {
+            if let SwarmEvent::Behaviour(identify::Event::Received { info, .. }) = swarm.select_next_some().await {
+                let _ = told.send(info.protocols.iter().map(ToString::to_string).collect()).await;
+            }
+        }
+    });
+    heard
+}
+
+async fn hears(told: &mut mpsc::Receiver<Vec<String>>, wan: bool) -> Vec<String> {
+    let next = async {
+        loop {
+            let protocols = told.recv().await.unwrap();
+            if protocols.iter().any(|protocol| protocol == WAN) == wan {
+                return protocols;
+            }
+        }
+    };
+    timeout(PATIENCE, next).await.unwrap()
+}
+
+async fn answers(raw: &Raw, protocol: &str) -> bool {
+    let asked = async {
+        let mut stream = raw.try_stream(protocol).await?;
+        stream.try_send(&message::request(MessageType::FindNode, b"target")).await;
+        stream.receive().await
+    };
+    matches!(timeout(Duration::from_secs(1), asked).await, Ok(Some(_)))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mode_1_who_is_proven_unreachable_becomes_a_client_and_who_is_reached_again_a_server() {
+    let clock = Arc::new(Ahead(SystemClock::new(), AtomicU64::new(0)));
+    let ours = Ours::start_as(amino(), Keypair::generate_ed25519(), clock.clone()).await;
+    let mut told = listen_to(&ours).await;
+    assert!(hears(&mut told, true).await.iter().any(|protocol| protocol == "/libp2p/autonat/2/dial-back"));
+    let raw = Raw::connect(ours.address(false), Over::Noise).await;
+    let mut open = raw.stream().await;
+    open.send(&message::request(MessageType::FindNode, b"target")).await;
+    open.receive().await.unwrap();
+    assert_eq!((ours.node.mode().mode, ours.node.mode().why), (Mode::Server, Why::Unknown));
+
+    let judges = Judge::three(false).await;
+    for judge in &judges[..2] {
+        ours.node.connect(judge.address.clone()).await.unwrap();
+    }
+    eventually("two could not", || ours.counter("autonat not reached by") == 2).await;
+    assert_eq!(ours.node.mode().mode, Mode::Server, "two are not enough");
+    assert!(answers(&raw, WAN).await);
+
+    ours.node.connect(judges[2].address.clone()).await.unwrap();
+    let protocols = hears(&mut told, false).await;
+    assert!(protocols.iter().any(|protocol| protocol == LAN), "LAN-1: the local network can dial it");
+    assert_eq!((ours.node.mode().mode, ours.node.mode().why), (Mode::Client, Why::Unreachable));
+    assert_eq!(open.end_within(PATIENCE).await, End::Ended);
+    assert!(!answers(&raw, WAN).await);
+    assert!(answers(&raw, LAN).await);
+    let server = Ours::start().await;
+    ours.node.connect(server.address(false)).await.unwrap();
+    let info = PeerInfo { id: server.node.peer_id(), addrs: server.node.listeners() };
+    ours.node.find_node(Dht::Wan, &info, b"target").await.unwrap();
+
+    for judge in &judges {
+        judge.may_dial.send(true).await.unwrap();
+    }
+    clock.1.store(11 * 60, Ordering::Relaxed);
+    // Somebody new comes, and so the node looks whom to ask.
+    let _new = listen_to(&ours).await;
+    hears(&mut told, true).await;
+    assert_eq!((ours.node.mode().mode, ours.node.mode().why), (Mode::Server, Why::Reachable));
+    assert!(answers(&raw, WAN).await);
+    assert_eq!((ours.counter("autonat reached by"), ours.counter("mode changes")), (3, 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mode_1_our_own_nodes_prove_each_other_reachable() {
+    let ours = Ours::start_with(amino()).await;
+    let mut servers = Vec::new();
+    for group in 21..24 {
+        let listen = vec![addr(&format!("/ip4/127.{group}.0.1/tcp/0"))];
+        let server = Ours::start_with(Config { listen, ..config() }).await;
+        ours.node.connect(server.address(false)).await.unwrap();
+        servers.push(server);
+    }
+    eventually("all three could dial", || ours.counter("autonat reached by") == 3).await;
+    eventually("and it is known", || ours.node.mode().why == Why::Reachable).await;
+    assert!(servers.iter().all(|server| server.counter("autonat dials for others") >= 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mode_1_who_refuses_to_dial_proves_nothing() {
+    let ours = Ours::start_with(amino()).await;
+    // On the public profile our server dials no loopback addresses for anybody: it says nothing then.
+    for group in 31..34 {
+        let listen = vec![addr(&format!("/ip4/127.{group}.0.1/tcp/0"))];
+        let server = Ours::start_with(Config { listen, ..amino() }).await;
+        ours.node.connect(server.address(false)).await.unwrap();
+        eventually("it was asked and refused", || server.counter("autonat dials for others refused") >= 1).await;
+    }
+    assert_eq!(ours.counter("autonat reached by") + ours.counter("autonat not reached by"), 0);
+    assert_eq!((ours.node.mode().mode, ours.node.mode().why), (Mode::Server, Why::Unknown));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mode_1_on_a_private_network_everybody_serves_and_who_is_set_to_client_does_not() {
+    let judges = Judge::three(false).await;
+    let ours = Ours::start().await;
+    let client = Ours::start_with(Config { mode: Setting::Client, ..config() }).await;
+    for judge in &judges {
+        ours.node.connect(judge.address.clone()).await.unwrap();
+    }
+    eventually("all are identified", || {
+        let peers = futures::executor::block_on(ours.node.peers());
+        peers.iter().filter(|peer| peer.agent.is_some()).count() == 3
+    })
+    .await;
+    assert_eq!((ours.node.mode().mode, ours.node.mode().why), (Mode::Server, Why::PrivateNetwork));
+    assert_eq!(ours.counter("autonat not reached by"), 0);
+    let raw = Raw::connect(client.address(false), Over::Noise).await;
+    assert!(!answers(&raw, WAN).await && !answers(&raw, LAN).await);
+}
+
+#[derive(NetworkBehaviour)]
+struct Asking {
+    limits: connection_limits::Behaviour,
+    identify: identify::Behaviour,
+    v1: autonat::v1::Behaviour,
+    v2: autonat::v2::client::Behaviour,
+}
+
+/// What libp2p's clients of v1 and v2 learn from `ours`: whether they can be reached.
+async fn learn(ours: &Ours, reachable: bool) -> (bool, bool) {
+    let mut swarm = swarm(|key| {
+        let config = autonat::v1::Config {
+            boot_delay: Duration::from_millis(500),
+            only_global_ips: false,
+            ..autonat::v1::Config::default()
+        };
+        let pending = if reachable { 100 } else { 0 };
+        Asking {
+            limits: connection_limits::Behaviour::new(
+                ConnectionLimits::default().with_max_pending_incoming(Some(pending)),
+            ),
+            identify: identify(key),
+            v1: autonat::v1::Behaviour::new(key.public().to_peer_id(), config),
+            v2: autonat::v2::client::Behaviour::default(),
+        }
+    });
+    listening(&mut swarm, addr("/ip4/127.0.0.1/tcp/0")).await;
+    swarm.dial(ours.address(false)).unwrap();
+    let (mut v1, mut v2) = (None, None);
+    let both = async {
+        loop {
+            match swarm.select_next_some().await {
+                SwarmEvent::Behaviour(AskingEvent::V1(autonat::v1::Event::OutboundProbe(event))) => match event {
+                    autonat::v1::OutboundProbeEvent::Response { .. } => v1 = Some(true),
+                    autonat::v1::OutboundProbeEvent::Error {
+                        error: autonat::v1::OutboundProbeError::Response(autonat::v1::ResponseError::DialError),
+                        ..
+                    } => v1 = Some(false),
+                    _ => {}
+                },
+                SwarmEvent::Behaviour(AskingEvent::V2(event)) => v2 = Some(event.result.is_ok()),
+                _ => {}
+            }
+            if let (Some(v1), Some(v2)) = (v1, v2) {
+                return (v1, v2);
+            }
+        }
+    };
+    timeout(PATIENCE, both).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mode_1_clients_of_autonat_v1_and_v2_learn_from_us_whether_they_can_be_reached() {
+    let ours = Ours::start().await;
+    let (reachable, unreachable) = tokio::join!(learn(&ours, true), learn(&ours, false));
+    assert_eq!((reachable, unreachable), ((true, true), (false, false)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mode_1_autonat_can_be_switched_off() {
+    let mut config = config();
+    config.autonat.enabled = false;
+    let protocols = hears(&mut listen_to(&Ours::start_with(config).await).await, true).await;
+    assert!(!protocols.iter().any(|protocol| protocol.contains("autonat")), "{protocols:?}");
+    let protocols = hears(&mut listen_to(&Ours::start().await).await, true).await;
+    for protocol in ["/libp2p/autonat/1.0.0", "/libp2p/autonat/2/dial-request"] {
+        assert!(protocols.iter().any(|offered| offered == protocol), "{protocol} of {protocols:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cli_1_a_client_stays_connected_to_the_closest_servers_and_is_found_through_them() {
+    // This server ends streams and connections that are idle for a second.
+    let mut quick = config();
+    quick.connections.idle = Duration::from_secs(1);
+    quick.streams.idle = Duration::from_secs(1);
+    let server = Ours::start_with(quick.clone()).await;
+    let keeping = Ours::start().await;
+    let full = |ours: &Ours| ours.address(false).with_p2p(ours.node.peer_id()).unwrap();
+    let client = Config { mode: Setting::Client, bootstrap: vec![full(&server), full(&keeping)], ..config() };
+    let client = Ours::start_with(client).await;
+    eventually("it has joined", || client.table_len() == 2).await;
+    assert_eq!(server.table_len(), 0, "RT-2: clients enter no table");
+    let connected = |to: &Ours| {
+        let peer = to.node.peer_id().to_string();
+        futures::executor::block_on(client.node.peers()).iter().any(|connected| connected.peer == peer)
+    };
+    client.node.refresh_routing().await;
+    eventually("the one that ends idle connections has done so", || !connected(&server)).await;
+    assert!(connected(&keeping));
+    client.node.refresh_routing().await;
+    assert!(connected(&server) && connected(&keeping));
+
+    let raw = Raw::connect(server.address(false), Over::Noise).await;
+    let mut stream = raw.stream().await;
+    eventually("identify is done", || {
+        futures::executor::block_on(server.node.peers()).iter().any(|peer| peer.agent.is_some())
+    })
+    .await;
+    let target = client.node.peer_id().to_bytes();
+    stream.send(&message::request(MessageType::FindNode, &target)).await;
+    let body = stream.receive().await.unwrap();
+    assert!(Message::decode(&body).unwrap().closer_peers().any(|peer| peer.id == target));
+}
+
+#[derive(NetworkBehaviour)]
+struct Relayed {
+    identify: identify::Behaviour,
+    relay: relay::client::Behaviour,
+}
+
+/// A peer that can be reached through a relay.
+fn relayed() -> Swarm<Relayed> {
+    SwarmBuilder::with_new_identity()
+        .with_tokio()
+        .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)
+        .unwrap()
+        .with_relay_client(noise::Config::new, yamux::Config::default)
+        .unwrap()
+        .with_behaviour(|key, relay| Relayed { identify: identify(key), relay })
+        .unwrap()
+        .build()
+}
+
+/// Whether `ours` takes a reservation of `swarm`.
+async fn reserves(swarm: &mut Swarm<Relayed>, ours: &Ours) -> bool {
+    let relay = ours.address(false).with_p2p(ours.node.peer_id()).unwrap();
+    swarm.listen_on(relay.with(Protocol::P2pCircuit)).unwrap();
+    let outcome = async {
+        loop {
+            match swarm.select_next_some().await {
+                SwarmEvent::Behaviour(RelayedEvent::Relay(relay::client::Event::ReservationReqAccepted { .. })) => {
+                    return true;
+                }
+                SwarmEvent::ListenerClosed { .. } => return false,
+                _ => {}
+            }
+        }
+    };
+    timeout(PATIENCE, outcome).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mode_1_a_relay_takes_as_many_reservations_as_set_and_none_when_off() {
+    assert!(!reserves(&mut relayed(), &Ours::start().await).await);
+
+    let mut config = config();
+    config.relay.enabled = true;
+    config.relay.max_reservations = 1;
+    let ours = Ours::start_with(config).await;
+    let mut first = relayed();
+    assert!(reserves(&mut first, &ours).await);
+    let reached: PeerId = *first.local_peer_id();
+    tokio::spawn(async move {
+        loop {
+            first.select_next_some().await;
+        }
+    });
+    let mut second = relayed();
+    assert!(!reserves(&mut second, &ours).await);
+    // It reaches the first all the same.
+    let relay = ours.address(false).with_p2p(ours.node.peer_id()).unwrap();
+    second.dial(relay.with(Protocol::P2pCircuit).with_p2p(reached).unwrap()).unwrap();
+    let connected = async {
+        loop {
+            if let SwarmEvent::ConnectionEstablished { peer_id, .. } = second.select_next_some().await
+                && peer_id == reached
+            {
+                return;
+            }
+        }
+    };
+    timeout(PATIENCE, connected).await.unwrap();
+}

@@ -1,0 +1,82 @@
+//! Values through the command line, and over a SIGKILL.
+
+use crate::harness::{TestNode, eventually, fails, text};
+use std::{io::Write, process::Stdio, time::Duration};
+
+const CONTENT: &str = "/ipfs/bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy";
+
+#[test]
+fn val_5_a_value_survives_kill_9_and_is_served_with_its_better_sequence_only() {
+    let mut keeper = TestNode::started();
+    let mut publisher = TestNode::new().joining(&keeper);
+    publisher.start();
+    let known = |node: &TestNode| node.ok(&["closest", "--local", "--format", "ids", CONTENT]).lines().count();
+    eventually("the keeper is known", Duration::from_secs(10), || known(&publisher) == 2);
+    let name = format!("/ipns/{}", publisher.peer_id());
+    fails(&publisher.cli(&["get", &name]), 1, &["no server holds"]);
+
+    for sequence in 0..2 {
+        let report = &publisher.rows(&["put", "--ipns", CONTENT])[0];
+        assert_eq!((&report["confirmed"], &report["stored_here"]), (&1.into(), &true.into()), "{report}");
+        assert_eq!(report["sequence"], sequence, "one above the highest found");
+    }
+    fails(&publisher.cli(&["put", "--ipns", CONTENT, "--sequence", "1"]), 65, &["not above 1"]);
+    // sled's half second.
+    std::thread::sleep(Duration::from_millis(1_000));
+    keeper.kill();
+    publisher.kill();
+    keeper.start();
+    let row = &keeper.rows(&["get", "--local", &name])[0];
+    assert_eq!((&row["value"], &row["sequence"]), (&CONTENT.into(), &1.into()), "{row}");
+    assert!(row["received"].is_string() && row["key"].as_str().unwrap().starts_with("/ipns/k51"), "{row}");
+    let stat = &keeper.rows(&["stat"])[0];
+    assert_eq!(stat["store"]["values"], 1);
+    let dumped = &keeper.rows(&["dump", "values"])[0];
+    assert_eq!((&dumped["key"], &dumped["record"]), (&row["key"], &row["record"]));
+
+    // As bytes to a third node, which knows the keeper only, and back.
+    let record = keeper.cli(&["get", "--raw", &name]).stdout;
+    let mut other = TestNode::new().joining(&keeper);
+    other.start();
+    eventually("the keeper is known", Duration::from_secs(10), || known(&other) >= 2);
+    let put = |bytes: &[u8]| {
+        let mut child = other.command(&["put", &name, "-"]);
+        let mut child = child.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(bytes).unwrap();
+        child.wait_with_output().unwrap()
+    };
+    let output = put(&record);
+    assert!(output.status.success(), "{}", text(&output));
+    // It points elsewhere, in all its copies, under the old signature.
+    let forged = replaced(&record, b"igh2akis", b"igh2akit");
+    assert_ne!(forged, record);
+    fails(&put(&forged), 65, &["signature"]);
+    fails(&put(b"hello"), 65, &["IPNS record"]);
+    let got = other.cli(&["-v", "get", &name]);
+    let said = String::from_utf8_lossy(&got.stderr).into_owned();
+    assert!(got.status.success() && said.contains("holds sequence 1: the best"), "{}", text(&got));
+    assert_eq!(keeper.stop(), Some(0));
+    assert_eq!(keeper.rows(&["dump", "values"]).len(), 1, "stopped as well as running");
+}
+
+/// `bytes` with every `from` replaced by `to`, which is as long.
+fn replaced(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    for at in 0..bytes.len() - from.len() {
+        if bytes[at..].starts_with(from) {
+            bytes[at..at + to.len()].copy_from_slice(to);
+        }
+    }
+    bytes
+}
+
+#[test]
+fn keys_that_are_none_are_refused_with_the_reason() {
+    let node = TestNode::new();
+    for (key, reason) in [("/ipns/docs.ipfs.tech", "DNS"), ("/ipfs/bafkqaaa", "/ipns/NAME"), ("nonsense", "peer id")] {
+        fails(&node.cli(&["get", key]), 65, &[reason]);
+        fails(&node.cli(&["put", key, "/dev/null"]), 65, &[reason]);
+    }
+    fails(&node.cli(&["put"]), 64, &["--ipns"]);
+    fails(&node.cli(&["put", "--ipns", "bafkqaaa"]), 64, &["/ipfs/"]);
+}
