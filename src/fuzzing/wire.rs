@@ -154,6 +154,7 @@ pub(super) fn lookup(data: &[u8]) {
         max_asked: usize::from(flags / 2),
         ..Settings::default()
     };
+    let (k, max_asked) = (settings.k, settings.max_asked);
     let goal = if flags & 2 == 2 { Goal::Closest } else { Goal::Search };
     let target = Key::for_value(&[*target]);
     let mut lookup =
@@ -165,7 +166,7 @@ pub(super) fn lookup(data: &[u8]) {
             Next::Ask(peer) => {
                 assert_ne!(peer.id, self::peer(LOCAL), "asks itself");
                 assert!(asked.insert(peer.id), "asks twice");
-                assert!(asked.len() <= settings.max_asked && lookup.asked() == asked.len());
+                assert!(asked.len() <= max_asked && lookup.asked() == asked.len());
                 assert!(peer.addrs.len() <= MAX_ADDRESSES);
                 true
             }
@@ -185,7 +186,7 @@ pub(super) fn lookup(data: &[u8]) {
             _ => drop(step(&mut lookup, now)),
         }
         let closest = lookup.closest();
-        assert!(closest.len() <= settings.k.max(1));
+        assert!(closest.len() <= k.max(1));
         assert!(closest.is_sorted_by_key(|peer| Key::for_peer(&peer.id).distance(&target)));
     }
     // Whoever is still silent fails: a handful of rounds per peer is enough.
