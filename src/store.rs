@@ -21,7 +21,7 @@ pub mod routing;
 pub mod values;
 
 use crate::clock::{Clock, UnixTime};
-use engine::{Health, guard};
+use engine::Health;
 use meta::{Floor, Meta, NodeDb, SCHEMA};
 use records::log::{Log, chunk_time};
 use recovery::{Contents, Opened, Place};

@@ -10,9 +10,7 @@ use dhtstore::{
     kad::Dht,
     store::{Settings, Store, data_dir::Lock},
 };
-use std::{
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 const RATE: usize = 1500;
 

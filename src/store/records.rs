@@ -333,7 +333,8 @@ impl Shared {
             return Err(Refused::ProviderFull);
         }
         let fresh = |time: u32| time <= now.log && now.log - time < self.repeat_s;
-        let log = || self.pending.append(&now, Entry { multihash: Hashed::new(multihash), peer: peer.id, removed: false });
+        let log =
+            || self.pending.append(&now, Entry { multihash: Hashed::new(multihash), peer: peer.id, removed: false });
         match self.index.add(&place, peer.id, fresh, log) {
             Ok(upsert) => {
                 if upsert == Upsert::New {
@@ -355,7 +356,9 @@ impl Shared {
         let log = || match self.health.is_read_only() {
             // It may come back with a restart; nothing can be done about it.
             true => now.log,
-            false => self.pending.append(&now, Entry { multihash: Hashed::new(multihash), peer: peer.id, removed: true }),
+            false => {
+                self.pending.append(&now, Entry { multihash: Hashed::new(multihash), peer: peer.id, removed: true })
+            }
         };
         let removed = self.index.remove(&place(multihash), peer.id, !self.replay.is_done(), log);
         if removed {

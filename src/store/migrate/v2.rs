@@ -36,11 +36,6 @@ pub fn run(log: &Log) -> Result<u64, StoreError> {
     Ok(written)
 }
 
-/// How many chunks are of version 1.
-pub fn count(log: &Log) -> Result<u64, StoreError> {
-    Ok(old_chunks(log).count() as u64)
-}
-
 fn old_chunks(log: &Log) -> impl Iterator<Item = (u64, sled::IVec)> {
     Walk::forwards(&log.chunks, 0, u64::MAX).filter_map(|found| match found {
         Found::Row(key, chunk) if chunk.first() == Some(&OLD) => Some((key, chunk)),

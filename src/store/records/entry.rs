@@ -1,12 +1,12 @@
 //! What a chunk of the log holds, and how a multihash finds its place.
 
+use crate::store::codec::{self, CodecError};
 use bincode::{
     BorrowDecode, Encode,
     de::{BorrowDecoder, read::BorrowReader},
     enc::{Encoder, write::Writer},
     error::{DecodeError, EncodeError},
 };
-use crate::store::codec::{self, CodecError};
 use sha2::{Digest, Sha256};
 
 /// Longest multihash that is stored, in bytes. PRV-1 allows 80 on the wire; a peer cannot make rows longer than this.

@@ -8,9 +8,7 @@ use super::{
     entry::{self, Entry},
     log::{chunk_key, chunk_name, chunk_time},
 };
-use crate::store::{
-    engine::{Found, Walk},
-};
+use crate::store::engine::{Found, Walk};
 use std::{
     sync::{
         Arc, Condvar, Mutex, PoisonError,
