@@ -10,6 +10,7 @@ mod validate;
 
 pub use crate::kad::mode::Setting as Mode;
 pub use validate::Warning;
+pub(crate) use validate::is_announceable;
 
 use crate::kad::{Dht, scope::AddressScope};
 use libp2p::{Multiaddr, multiaddr::Protocol};

@@ -56,7 +56,7 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
             peer: stat.peer,
             addresses: stat.addresses,
             running: true,
-            mode: Some(format!("{}: {}", stat.mode.name(), stat.mode_why)),
+            mode: stat.mode.map(|mode| format!("{}: {}", mode.name(), stat.mode_why.unwrap_or_default())),
         },
         None => from_files(config)?,
     };
@@ -88,8 +88,9 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
 struct Running {
     peer: String,
     addresses: Vec<String>,
-    mode: Mode,
-    mode_why: String,
+    /// A server of a version before these says nothing of them.
+    mode: Option<Mode>,
+    mode_why: Option<String>,
 }
 
 async fn ask_server(config: &Config) -> Option<Running> {

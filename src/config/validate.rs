@@ -249,7 +249,8 @@ fn public_ttl_warning(ttl: Duration) -> String {
     format!("{shown} with a public bootstrapper: {cost}; set profile = \"amino\" or records.ttl = \"48h\"")
 }
 
-fn is_announceable(addr: &Multiaddr) -> bool {
+/// Somebody else may be able to dial it.
+pub(crate) fn is_announceable(addr: &Multiaddr) -> bool {
     let unspecified = |p: Protocol<'_>| match p {
         Protocol::Ip4(ip) => ip.is_unspecified(),
         Protocol::Ip6(ip) => ip.is_unspecified(),

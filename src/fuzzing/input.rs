@@ -53,7 +53,9 @@ pub(super) fn addresses(data: &[u8]) {
         let peer =
             named.unwrap_or_else(|| PeerId::from_multihash(Default::default()).unwrap_or_else(|_| PeerId::random()));
         if let Some(stripped) = scope::strip_peer(addr.clone(), &peer) {
-            assert!(!stripped.is_empty() && stripped.to_string().find("/p2p/").is_none(), "{addr}");
+            let text = stripped.to_string();
+            assert!(!text.is_empty() && !text.contains("/p2p/"), "{addr}");
+            assert!(text.chars().all(|c| c.is_ascii_graphic()), "{text:?} would speak to terminals");
             EncodedPeer::new(&peer, [&stripped]);
         }
     }

@@ -22,7 +22,8 @@ impl AddressScope {
     /// Whether an address may be kept, dialled and handed out in this scope.
     ///
     /// Refused in every scope, since nobody can dial it: an unspecified or multicast IP, port 0, an address without
-    /// a host or transport, and an address through a relay (the node speaks no relay protocol, RT-3).
+    /// a host or transport, an address through a relay (the node speaks no relay protocol, RT-3), and one whose host
+    /// name has other characters than letters, digits, `-`, `_` and `.`.
     pub fn allows(self, addr: &Multiaddr) -> bool {
         let Some(reach) = reach(addr) else { return false };
         match self {
@@ -49,7 +50,7 @@ pub enum Reach {
 /// From where `addr` can be dialled; `None` if from nowhere at all (see [`AddressScope::allows`]).
 /// In substance what go's `manet.IsPublicAddr` and `IsPrivateAddr` decide.
 pub fn reach(addr: &Multiaddr) -> Option<Reach> {
-    if !relayless(addr.iter()) {
+    if !addr.iter().all(|part| is_plain(&part)) {
         return None;
     }
     let mut parts = addr.iter().filter(|part| !matches!(part, Protocol::Ip6zone(_)));
@@ -70,8 +71,19 @@ pub fn reach(addr: &Multiaddr) -> Option<Reach> {
     dialable.then_some(reach)
 }
 
-fn relayless<'a>(mut parts: impl Iterator<Item = Protocol<'a>>) -> bool {
-    !parts.any(|part| matches!(part, Protocol::P2pCircuit))
+/// No relay's circuit, no path of this host, and names that are names. In a binary address a name may be any text: with
+/// slashes in it it would be printed as another address, with control characters it would speak to terminals.
+fn is_plain(part: &Protocol<'_>) -> bool {
+    match part {
+        Protocol::P2pCircuit | Protocol::Unix(_) => false,
+        Protocol::Dns(name)
+        | Protocol::Dns4(name)
+        | Protocol::Dns6(name)
+        | Protocol::Dnsaddr(name)
+        | Protocol::Sni(name)
+        | Protocol::Ip6zone(name) => name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)),
+        _ => true,
+    }
 }
 
 /// From where an IP address can be dialled; `None` if from nowhere at all.
@@ -201,9 +213,9 @@ impl IpGroups {
     }
 }
 
-/// Without a trailing `/p2p/<peer>`; `None` if it names another peer or is a relay address.
+/// Without a trailing `/p2p/<peer>`; `None` if it names another peer, is a relay address, or has a name in it that is none.
 pub fn strip_peer(addr: Multiaddr, peer: &PeerId) -> Option<Multiaddr> {
-    if !relayless(addr.iter()) {
+    if !addr.iter().all(|part| is_plain(&part)) {
         return None;
     }
     let mut stripped = addr;

@@ -161,7 +161,7 @@ impl Session {
             }
             // MODE-1: what was asked before is answered.
             if !self.mode.borrow().serves(self.dht) {
-                return Ok(self.write_out().await?);
+                return self.write_out().await;
             }
             match self.arrival().await? {
                 Arrival::Bytes => {}

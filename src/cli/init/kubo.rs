@@ -2,7 +2,7 @@
 
 use crate::{
     cli::error::{CliError, Result},
-    config::{Config, Profile, defaults, is_websocket},
+    config::{Config, Profile, defaults, filter, is_announceable, is_websocket},
     node::{
         identity::Identity,
         swarm_key::{self, SwarmKey, SwarmKeyError},
@@ -187,9 +187,12 @@ impl Translation<'_> {
                 .map(|list| list.clone().unwrap_or_default());
         put("bootstrap", bootstrap);
         put("listen", self.listen(&listen));
-        put("announce", self.addresses("Addresses.Announce", &announce, |_| true));
-        put("append_announce", self.addresses("Addresses.AppendAnnounce", &append, |_| true));
-        put("no_announce", self.addresses("Addresses.NoAnnounce", &hidden, |_| true));
+        put("announce", self.addresses("Addresses.Announce", &announce, is_announceable));
+        put("append_announce", self.addresses("Addresses.AppendAnnounce", &append, is_announceable));
+        put(
+            "no_announce",
+            self.addresses("Addresses.NoAnnounce", &hidden, |rule| !matches!(filter::range(rule), Some(Err(_)))),
+        );
         format!(
             "# Taken over from the Kubo repository {}. All settings: `dhtstore config default`.\n\nprofile = \"{}\"\n{table}",
             repository.display(),

@@ -139,6 +139,27 @@ fn the_peer_is_stripped_only_when_it_is_the_peer_itself() {
     assert_eq!(strip_peer(Multiaddr::empty().with(Protocol::P2p(peer)), &peer), None);
 }
 
+#[test]
+fn a_name_that_is_none_is_refused_wherever_it_stands() {
+    let peer = PeerId::random();
+    let host = |name: &str| Multiaddr::empty().with(Protocol::Dns4(name.to_owned().into())).with(Protocol::Tcp(1));
+    let server = |name: &str| addr("/ip4/1.1.1.1/tcp/1/tls").with(Protocol::Sni(name.to_owned().into()));
+    for (name, taken) in [
+        ("a-b_c.example.", true),
+        ("xn--bcher-kva.example", true),
+        ("a/p2p/b", false),
+        ("a\n/ip4/1.2.3.4", false),
+        ("\u{1b}[2J", false),
+        ("b\u{fc}cher.example", false),
+    ] {
+        for addr in [host(name), server(name)] {
+            assert_eq!(strip_peer(addr.clone(), &peer).is_some(), taken, "{name:?}");
+            assert_eq!(AddressScope::Any.allows(&addr), taken, "{name:?}");
+        }
+    }
+    assert_eq!(strip_peer(Multiaddr::empty().with(Protocol::Unix("/run/x".into())), &peer), None);
+}
+
 proptest! {
     #[test]
     fn no_address_is_both_public_and_private_or_either_without_being_dialable(bytes: Vec<u8>, ip: u32, port: u16) {
