@@ -14,11 +14,13 @@ pub fn run(records: usize) -> Figures {
     let data = Data::new(records);
     let dir = tempfile::tempdir().unwrap();
     let open = || {
-        let mut options = Options::default();
-        options.write_buffer_size = 64 << 20;
-        options.filter_policy = Rc::new(Box::new(BloomPolicy::new(10)));
-        // No compression: digests do not compress.
-        options.compressor = 0;
+        let options = Options {
+            write_buffer_size: 64 << 20,
+            filter_policy: Rc::new(Box::new(BloomPolicy::new(10))),
+            // No compression: digests do not compress.
+            compressor: 0,
+            ..Options::default()
+        };
         DB::open(dir.path(), options).unwrap()
     };
     let n = records as f64;
