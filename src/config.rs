@@ -124,8 +124,11 @@ pub struct Records {
     /// How long a step of the wall clock must last before garbage collection believes it. At most 1 d.
     #[serde(with = "text::duration")]
     pub clock_grace: Duration,
-    /// Most records held; some 65 bytes of memory each. New ones are refused beyond, refreshes never.
+    /// Most records held; some 45 bytes of memory each. Near it those farthest from this node go, then new ones as far
+    /// as these are refused; refreshes never are.
     pub max: usize,
+    /// Most records of one provider: new ones of it are refused beyond.
+    pub max_per_provider: usize,
     /// Most providers of one key.
     pub max_providers_per_key: usize,
     /// Most peers in the address book.
@@ -349,6 +352,7 @@ impl Config {
             address_ttl: self.records.address_ttl,
             clock_grace: self.records.clock_grace,
             max_records: self.records.max,
+            max_records_per_provider: self.records.max_per_provider,
             max_providers_per_key: self.records.max_providers_per_key,
             max_peers: self.records.max_peers,
             max_provided: self.reprovide.max_cids,

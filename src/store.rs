@@ -12,6 +12,7 @@ mod engine;
 pub(crate) mod fuzzing;
 pub mod jobs;
 mod meta;
+mod migrate;
 pub mod provided;
 pub mod records;
 mod recovery;
@@ -20,7 +21,7 @@ pub mod routing;
 pub mod values;
 
 use crate::clock::{Clock, UnixTime};
-use engine::{Health, guard};
+use engine::Health;
 use meta::{Floor, Meta, NodeDb, SCHEMA};
 use records::log::{Log, chunk_time};
 use recovery::{Contents, Opened, Place};
@@ -44,8 +45,12 @@ pub struct Settings {
     pub address_ttl: Duration,
     /// How long a step of the wall clock must last before garbage collection believes it.
     pub clock_grace: Duration,
-    /// Records in the index: at 60 bytes each the default is 6 GB.
+    /// The position of this node in the keyspace: with [`Settings::max_records`] the farthest records go first.
+    pub position: [u8; 32],
+    /// Records in the index: at 40 bytes each the default is 4 GB.
     pub max_records: usize,
+    /// Records of one provider.
+    pub max_records_per_provider: usize,
     /// Providers of one key.
     pub max_providers_per_key: usize,
     /// Peers in the address book: at some 500 bytes each the default is 1 GB.
@@ -71,7 +76,9 @@ impl Default for Settings {
             ttl: Duration::from_secs(12 * 3600),
             address_ttl: Duration::from_secs(24 * 3600),
             clock_grace: Duration::from_secs(600),
+            position: [0; 32],
             max_records: 100_000_000,
+            max_records_per_provider: 25_000_000,
             max_providers_per_key: 10_000,
             max_peers: 2_000_000,
             max_provided: 10_000_000,
@@ -191,14 +198,15 @@ impl Store {
         let read_only = purpose == Purpose::Read;
         let meta = Some(node.meta.clone()).filter(|_| !read_only);
         let reserve = reserve::Reserve::new(dir, if read_only { 0 } else { settings.reserve });
-        let records = records::Records::open(log, &settings, time, meta, reserve)?;
-        let values = values::Values::open(records.shared.clone(), &settings)?;
-        notes.extend(values.notes().iter().cloned());
         let routing = routing::RoutingState::open(node.clone())?;
         let exports = dir.join("exports");
         let opening = provided::Opening { exports, limit: settings.max_provided, lossy, read_only };
         let (provided, restored) = provided::Provided::open(node.clone(), routing.clone(), clock, opening)?;
         notes.extend(restored);
+        migrate(&node, &log, &provided, read_only)?;
+        let records = records::Records::open(log, &settings, time, meta, reserve)?;
+        let values = values::Values::open(records.shared.clone(), &settings)?;
+        notes.extend(values.notes().iter().cloned());
         for note in &notes {
             tracing::warn!("{note}");
         }
@@ -325,13 +333,30 @@ fn open_node(dir: &Path, now: UnixTime) -> Result<(Arc<NodeDb>, bool, Vec<String
     let lossy = lossy || !notes.is_empty() || meta.schema().is_none();
     match meta.schema() {
         Some(found) if found > SCHEMA => return Err(StoreError::FromTheFuture { found, known: SCHEMA }),
-        Some(_) => {}
-        None => {
-            meta.set_schema()?;
-            guard(|| db.flush())?;
-        }
+        _ => {}
     }
     Ok((Arc::new(NodeDb { db, meta, health: Health::default() }), lossy, notes))
+}
+
+/// Takes the steps that the databases need, once what is ours is exported.
+fn migrate(node: &NodeDb, log: &Log, provided: &provided::Provided, read_only: bool) -> Result<(), StoreError> {
+    let found = node.meta.schema();
+    if found == Some(SCHEMA) {
+        return Ok(());
+    }
+    if let Some(found) = found.filter(|_| !read_only) {
+        tracing::info!(from = found, to = SCHEMA, "writing the databases anew, once own CIDs are exported");
+        provided.export()?;
+    }
+    // A version that was lost may have been the first.
+    for step in migrate::needed(found.unwrap_or(1)) {
+        let done = step.take(log)?;
+        if found.is_some() {
+            tracing::info!("{done}");
+        }
+    }
+    node.meta.set_schema(SCHEMA)?;
+    node.flush()
 }
 
 fn open_records(dir: &Path, now: UnixTime, floor: Option<Floor>, ttl: Duration) -> Result<Opened, StoreError> {

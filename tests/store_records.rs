@@ -15,6 +15,7 @@ use dhtstore::{
     },
 };
 use proptest::prelude::*;
+use sha2::{Digest, Sha256};
 use std::{collections::BTreeMap, time::Duration};
 use support::*;
 
@@ -233,6 +234,40 @@ async fn each_bound_refuses_what_is_new_and_takes_refreshes() {
     let too_long = node.store.records.add(&[0; 200], &peer(1), Dht::Wan).await;
     assert_eq!(too_long, Err(Refused::KeyTooLong));
     assert_eq!(node.store.stat().counters["refused_records_full"], 2);
+}
+
+#[tokio::test]
+async fn one_provider_has_no_more_than_its_share() {
+    let tmp = tempfile::tempdir().unwrap();
+    let settings = Settings { max_records_per_provider: 2, ..settings() };
+    let node = open(tmp.path(), settings, &clock());
+    node.add(1, &peer(1)).await.unwrap();
+    node.add(2, &peer(1)).await.unwrap();
+    assert_eq!(node.add(3, &peer(1)).await, Err(Refused::ProviderFull));
+    assert_eq!(node.add(3, &peer(2)).await, Ok(Added::New));
+    assert_eq!(node.add(2, &peer(1)).await, Ok(Added::Refreshed));
+    assert!(node.store.records.remove(&multihash(1), &peer(1).id).await);
+    assert_eq!(node.add(3, &peer(1)).await, Ok(Added::New));
+    assert_eq!(node.store.stat().counters["refused_provider_full"], 1);
+}
+
+#[tokio::test]
+async fn near_the_bound_of_records_the_farthest_from_the_node_go_first() {
+    let tmp = tempfile::tempdir().unwrap();
+    let position = [0x5a; 32];
+    let node = open(tmp.path(), Settings { max_records: 1000, position, ..settings() }, &clock());
+    for key in 0..1000 {
+        node.add(key, &peer(1)).await.unwrap();
+    }
+    assert_eq!(node.add(1000, &peer(1)).await, Err(Refused::RecordsFull));
+    node.store.records.collect_garbage().await.unwrap();
+    let distance = |key: u32| -> Vec<u8> { Sha256::digest(multihash(key)).iter().map(|byte| byte ^ 0x5a).collect() };
+    let (held, gone): (Vec<u32>, Vec<u32>) = (0..1000).partition(|key| !node.found(*key).is_empty());
+    assert!((750..=937).contains(&held.len()), "{}", held.len());
+    assert!(held.iter().map(|key| distance(*key)).max() < gone.iter().map(|key| distance(*key)).min());
+    assert_eq!(node.store.stat().counters["evicted"], gone.len() as u64);
+    assert_eq!(node.add(gone[0], &peer(1)).await, Err(Refused::RecordsFar));
+    assert_eq!(node.add(held[0], &peer(1)).await, Ok(Added::Refreshed));
 }
 
 #[tokio::test]

@@ -289,7 +289,7 @@ fn a_database_of_a_later_version_is_refused() {
     drop(db);
     let lock = Lock::acquire(tmp.path()).unwrap();
     let outcome = Store::open(&lock, Settings::default(), clock());
-    assert!(matches!(outcome, Err(StoreError::FromTheFuture { found: 99, known: 1 })));
+    assert!(matches!(outcome, Err(StoreError::FromTheFuture { found: 99, known: 2 })));
 }
 
 #[tokio::test]

@@ -140,10 +140,11 @@ async fn start(config: Config) -> Result<Running> {
     let clock: Arc<dyn Clock> = SystemClock::new();
     let started = clock.monotonic();
     let dir = config.data_dir.clone();
-    let (settings, store_clock) = (config.store_settings(), Arc::clone(&clock));
+    let (mut settings, store_clock) = (config.store_settings(), Arc::clone(&clock));
     let opened = tokio::task::spawn_blocking(move || -> Result<_> {
         let lock = Lock::acquire(&dir)?;
         let identity = identity::load_or_create(&dir)?;
+        settings.position = *crate::kad::keyspace::Key::for_peer(&identity.public().to_peer_id()).as_bytes();
         let store = Store::open(&lock, settings, store_clock)?;
         Ok((lock, identity, store))
     });

@@ -45,8 +45,11 @@ pub const AMINO_INTERVAL: Duration = hours(22);
 pub const ADDRESS_TTL: Duration = hours(24);
 /// `records.clock_grace`: NTP corrects a wrong clock within minutes of boot.
 pub const CLOCK_GRACE: Duration = minutes(10);
-/// `records.max`: some 65 bytes of memory each (measured), so about 1.3 GB when full.
+/// `records.max`: some 45 bytes of memory each (measured), so about 900 MB when full.
 pub const MAX_RECORDS: usize = 20_000_000;
+/// `records.max_per_provider`: the largest pinning services announce tens of millions of CIDs, of which one server of
+/// the public network gets a few hundredths; half of all records is more than an honest provider needs.
+pub const MAX_PER_PROVIDER: usize = 10_000_000;
 /// `records.max_providers_per_key`: a key may be popular, but an answer carries some 20 providers; beyond this
 /// more providers serve nobody and only help who wants to fill the index.
 pub const MAX_PROVIDERS_PER_KEY: usize = 10_000;
@@ -145,6 +148,7 @@ impl Config {
                 address_ttl: ADDRESS_TTL,
                 clock_grace: CLOCK_GRACE,
                 max: MAX_RECORDS,
+                max_per_provider: MAX_PER_PROVIDER,
                 max_providers_per_key: MAX_PROVIDERS_PER_KEY,
                 max_peers: MAX_PEERS,
             },

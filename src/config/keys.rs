@@ -14,7 +14,7 @@ pub(super) enum Kind {
 }
 
 /// Every setting. A test proves that it is complete.
-pub(super) const KEYS: [(&str, Kind); 53] = [
+pub(super) const KEYS: [(&str, Kind); 54] = [
     ("profile", Kind::Text),
     ("data_dir", Kind::Path),
     ("listen", Kind::List),
@@ -28,6 +28,7 @@ pub(super) const KEYS: [(&str, Kind); 53] = [
     ("records.address_ttl", Kind::Text),
     ("records.clock_grace", Kind::Text),
     ("records.max", Kind::Number),
+    ("records.max_per_provider", Kind::Number),
     ("records.max_providers_per_key", Kind::Number),
     ("records.max_peers", Kind::Number),
     ("values.ttl", Kind::Text),

@@ -189,6 +189,7 @@ impl Config {
         findings.bounded("relay.max_circuits", self.relay.max_circuits, 1..=65_536);
         findings.bounded("relay.connection_data_limit", self.relay.connection_data_limit, 1..=1 << 36);
         findings.bounded("records.max", records.max, 1..=1_000_000_000);
+        findings.bounded("records.max_per_provider", records.max_per_provider, 1..=1_000_000_000);
         findings.bounded("records.max_providers_per_key", records.max_providers_per_key, 1..=1_000_000);
         // The address book numbers peers with 32 bits.
         findings.bounded("records.max_peers", records.max_peers, 1..=100_000_000);

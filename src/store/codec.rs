@@ -8,6 +8,9 @@ use std::io::Read;
 
 /// Version of the values written today. A value with another first byte is not decoded.
 pub const VERSION: u8 = 1;
+/// Version of the chunks of the log written today. Those of version 1 are written anew when the store is opened
+/// (migrations/).
+pub const CHUNK_VERSION: u8 = 2;
 /// No value may claim more than this many bytes when decoded. Rows are split long before (a chunk of the log closes
 /// at 30 kB), and values must stay well below sled's segments of 512 KiB, so that none goes into a blob file.
 pub const LIMIT: usize = 1 << 16;
@@ -25,7 +28,7 @@ pub enum CodecError {
     /// There is not even a header.
     #[error("only {0} bytes")]
     Short(usize),
-    /// The version byte is not [`VERSION`].
+    /// The version byte is not the one that is read.
     #[error("version {0} is not known")]
     Version(u8),
     /// The bytes are not those that were written.
@@ -74,7 +77,7 @@ pub fn append<T: Encode>(bytes: &mut Vec<u8>, value: &T) -> Result<(), CodecErro
 /// # Errors
 /// Every byte string that [`encode`] could not have written; see [`CodecError`].
 pub fn decode<T: Decode<()>>(bytes: &[u8]) -> Result<T, CodecError> {
-    let body = versioned(bytes)?;
+    let body = versioned(bytes, VERSION)?;
     let (value, read) = bincode::decode_from_slice(body, CONFIG).map_err(|e| CodecError::Malformed(e.to_string()))?;
     nothing_after(body, read)?;
     Ok(value)
@@ -86,7 +89,7 @@ pub fn decode<T: Decode<()>>(bytes: &[u8]) -> Result<T, CodecError> {
 /// [`CodecError::Malformed`] if the count cannot be written.
 pub fn chunk(count: u32, body: &[u8]) -> Result<Vec<u8>, CodecError> {
     let mut bytes = Vec::with_capacity(body.len() + CHUNK_HEADER + 9);
-    bytes.extend_from_slice(&[VERSION, 0, 0, 0, 0]);
+    bytes.extend_from_slice(&[CHUNK_VERSION, 0, 0, 0, 0]);
     // What bincode puts before the items of a `Vec`.
     append(&mut bytes, &u64::from(count))?;
     bytes.extend_from_slice(body);
@@ -95,12 +98,12 @@ pub fn chunk(count: u32, body: &[u8]) -> Result<Vec<u8>, CodecError> {
     Ok(bytes)
 }
 
-/// The entries of a chunk, borrowed from it.
+/// The entries of a chunk of this version, borrowed from it.
 ///
 /// # Errors
 /// Every byte string that [`chunk`] could not have written; see [`CodecError`].
-pub fn decode_chunk<'a, T: BorrowDecode<'a, ()>>(bytes: &'a [u8]) -> Result<Vec<T>, CodecError> {
-    let body = versioned(bytes)?;
+pub fn decode_chunk<'a, T: BorrowDecode<'a, ()>>(bytes: &'a [u8], version: u8) -> Result<Vec<T>, CodecError> {
+    let body = versioned(bytes, version)?;
     let (crc, body) = body.split_first_chunk::<4>().ok_or(CodecError::Short(bytes.len()))?;
     if u32::from_le_bytes(*crc) != crc32fast::hash(body) {
         return Err(CodecError::Checksum);
@@ -156,9 +159,9 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk::<4>()?))
 }
 
-fn versioned(bytes: &[u8]) -> Result<&[u8], CodecError> {
+fn versioned(bytes: &[u8], wanted: u8) -> Result<&[u8], CodecError> {
     match bytes.split_first() {
-        Some((&VERSION, body)) => Ok(body),
+        Some((&version, body)) if version == wanted => Ok(body),
         Some((&version, _)) => Err(CodecError::Version(version)),
         None => Err(CodecError::Short(0)),
     }
@@ -174,7 +177,7 @@ fn nothing_after(body: &[u8], read: usize) -> Result<(), CodecError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::records::entry::Entry;
+    use crate::store::records::entry::{Entry, Hashed};
     use proptest::prelude::*;
 
     #[derive(Encode, Decode, PartialEq, Debug, Clone)]
@@ -196,10 +199,7 @@ mod tests {
     }
 
     fn entry((remove, multihash, peer): &(bool, Vec<u8>, u32)) -> Entry<'_> {
-        match remove {
-            true => Entry::Remove { multihash, peer: *peer },
-            false => Entry::Add { multihash, peer: *peer },
-        }
+        Entry { multihash: Hashed::new(multihash), peer: *peer, removed: *remove }
     }
 
     fn build(entries: &[(bool, Vec<u8>, u32)]) -> Vec<u8> {
@@ -219,7 +219,7 @@ mod tests {
         #[test]
         fn a_chunk_comes_back_as_it_was(entries in entries()) {
             let bytes = build(&entries);
-            let back: Vec<Entry<'_>> = decode_chunk(&bytes).unwrap();
+            let back: Vec<Entry<'_>> = decode_chunk(&bytes, CHUNK_VERSION).unwrap();
             prop_assert_eq!(back, entries.iter().map(entry).collect::<Vec<_>>());
         }
 
@@ -228,22 +228,22 @@ mod tests {
             let mut bytes = build(&entries);
             let at = at.index(bytes.len());
             bytes[at] ^= 1 << bit;
-            prop_assert!(decode_chunk::<Entry<'_>>(&bytes).is_err());
+            prop_assert!(decode_chunk::<Entry<'_>>(&bytes, CHUNK_VERSION).is_err());
         }
 
         #[test]
-        fn no_byte_string_panics(mut bytes in proptest::collection::vec(any::<u8>(), 0..400), versioned in any::<bool>()) {
+        fn no_byte_string_panics(mut bytes in proptest::collection::vec(any::<u8>(), 0..400), versioned in any::<bool>(), chunk in any::<bool>()) {
             if versioned && !bytes.is_empty() {
-                bytes[0] = VERSION;
+                bytes[0] = if chunk { CHUNK_VERSION } else { VERSION };
             }
             let _ = decode::<Row>(&bytes);
-            let _ = decode_chunk::<Entry<'_>>(&bytes);
+            let _ = decode_chunk::<Entry<'_>>(&bytes, CHUNK_VERSION);
             let _ = read_frame::<Row>(&mut bytes.as_slice());
             // Past the checksum, too.
             if bytes.len() > CHUNK_HEADER {
                 let crc = crc32fast::hash(&bytes[CHUNK_HEADER..]).to_le_bytes();
                 bytes[1..CHUNK_HEADER].copy_from_slice(&crc);
-                let _ = decode_chunk::<Entry<'_>>(&bytes);
+                let _ = decode_chunk::<Entry<'_>>(&bytes, CHUNK_VERSION);
             }
         }
 

@@ -1,7 +1,7 @@
 //! The decoders of what lies on the disk, for `crate::fuzzing`.
 
 use super::{
-    codec::{self, VERSION},
+    codec::{self, CHUNK_VERSION},
     jobs::JobRow,
     meta::Floor,
     provided::{
@@ -10,7 +10,7 @@ use super::{
     },
     records::{
         book::{Book, PeerRow},
-        entry::Entry,
+        entry,
     },
     routing::SavedRow,
 };
@@ -56,15 +56,15 @@ fn comes_back<T: Encode + Decode<()> + PartialEq + Debug>(value: &[u8]) {
 
 /// A chunk of the log, past its checksum.
 fn chunk(body: &[u8]) {
-    let _ = codec::decode_chunk::<Entry<'_>>(body);
-    let bytes = [&[VERSION], &crc32fast::hash(body).to_le_bytes()[..], body].concat();
-    let Ok(entries) = codec::decode_chunk::<Entry<'_>>(&bytes) else { return };
+    let _ = entry::decode(body);
+    let bytes = [&[CHUNK_VERSION], &crc32fast::hash(body).to_le_bytes()[..], body].concat();
+    let Ok(entries) = entry::decode(&bytes) else { return };
     let mut again = Vec::new();
     for entry in &entries {
         assert!(codec::append(&mut again, entry).is_ok());
     }
     let Ok(again) = codec::chunk(u32::try_from(entries.len()).unwrap_or(u32::MAX), &again) else { panic!("no chunk") };
-    match codec::decode_chunk::<Entry<'_>>(&again) {
+    match entry::decode(&again) {
         Ok(read) => assert_eq!(read, entries),
         Err(error) => panic!("{error}: {entries:?}"),
     }
@@ -121,7 +121,10 @@ pub(crate) fn exports(data: &[u8]) {
 /// What our own encoders write, as seeds: target, name, bytes.
 #[cfg(test)]
 pub(crate) fn seeds() -> Vec<(&'static str, &'static str, Vec<u8>)> {
-    use super::routing::{SavedPeer, rows as routing_rows};
+    use super::{
+        records::entry::{Entry, Hashed},
+        routing::{SavedPeer, rows as routing_rows},
+    };
     use crate::{
         clock::UnixTime,
         kad::PeerInfo,
@@ -144,8 +147,8 @@ pub(crate) fn seeds() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     };
     let owns = vec![own(1), own(2)];
     let mut entries = Vec::new();
-    codec::append(&mut entries, &Entry::Add { multihash: &multihash, peer: 7 }).unwrap();
-    codec::append(&mut entries, &Entry::Remove { multihash: &multihash, peer: 7 }).unwrap();
+    codec::append(&mut entries, &Entry { multihash: Hashed::new(&multihash), peer: 7, removed: false }).unwrap();
+    codec::append(&mut entries, &Entry { multihash: Hashed::new(&multihash), peer: 7, removed: true }).unwrap();
     let chunk = codec::chunk(2, &entries).unwrap();
 
     let mut shelf = Shelf::default();

@@ -7,7 +7,7 @@ use super::{
 use bincode::{Decode, Encode};
 
 /// The schema that this version writes (migrations/).
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 const SCHEMA_ROW: &str = "schema";
 const FLOOR_ROW: &str = "floor";
@@ -46,12 +46,12 @@ impl Meta {
         self.get(SCHEMA_ROW)
     }
 
-    /// Writes the schema version of this program.
+    /// Writes the schema version.
     ///
     /// # Errors
     /// [`StoreError::Database`].
-    pub fn set_schema(&self) -> Result<(), StoreError> {
-        self.put(SCHEMA_ROW, &SCHEMA)
+    pub fn set_schema(&self, schema: u32) -> Result<(), StoreError> {
+        self.put(SCHEMA_ROW, &schema)
     }
 
     /// The floor, if one was written and can be read.

@@ -207,6 +207,12 @@ impl Provided {
     pub(super) fn flush(&self, last: bool) -> Result<(), StoreError> {
         self.inner.flush(last)
     }
+
+    /// An export now, whether or not one is due.
+    pub(super) fn export(&self) -> Result<(), StoreError> {
+        let mut disk = self.inner.disk()?;
+        self.inner.export(&mut disk)
+    }
 }
 
 impl Inner {

@@ -23,7 +23,7 @@ use crate::{
 };
 use book::{Book, BookFull};
 use counters::Counters;
-use entry::{Entry, MAX_MULTIHASH, place};
+use entry::{Entry, Hashed, MAX_MULTIHASH, Place, place};
 use index::{Full, Index, Limits, Upsert};
 use libp2p::{Multiaddr, PeerId};
 use log::Log;
@@ -81,6 +81,12 @@ pub enum Refused {
     /// `records.max`.
     #[error("record limit reached")]
     RecordsFull,
+    /// `records.max` was reached, and records as far from this node as this one are not taken until there are fewer.
+    #[error("record limit reached, and this record is far from this node")]
+    RecordsFar,
+    /// `records.max_per_provider`.
+    #[error("record limit of this provider reached")]
+    ProviderFull,
     /// `records.max_providers_per_key`.
     #[error("provider limit of this key reached")]
     KeyFull,
@@ -121,6 +127,7 @@ pub(super) struct Shared {
     pub reserve: Reserve,
     pub counters: Counters,
     pub ttl_s: u32,
+    max_per_provider: u64,
     pending: Pending,
     repeat_s: u32,
     /// Where the floor is noted; not while a directory is only read.
@@ -153,7 +160,8 @@ impl Records {
         reserve: Reserve,
     ) -> Result<Self, StoreError> {
         let ttl_s = seconds(settings.ttl);
-        let limits = Limits { records: settings.max_records, per_key: settings.max_providers_per_key };
+        let origin: Place = std::array::from_fn(|i| settings.position[i]);
+        let limits = Limits { records: settings.max_records, per_key: settings.max_providers_per_key, origin };
         let mut secret = rand::rng();
         let read_only = floor.is_none();
         let shared = Arc::new(Shared {
@@ -166,6 +174,7 @@ impl Records {
             pending: Pending::default(),
             repeat_s: seconds(REPEAT).min(ttl_s / REPEAT_PART_OF_TTL),
             ttl_s,
+            max_per_provider: settings.max_records_per_provider as u64,
             floor_held: AtomicBool::new(false),
             rows: Mutex::default(),
             must_sweep: AtomicBool::new(false),
@@ -319,9 +328,14 @@ impl Shared {
             true => Refused::PeersFull,
             false => Refused::RecordsFull,
         })?;
+        let place = place(multihash);
+        if peer.records() >= self.max_per_provider && self.index.time(&place, peer.id).is_none() {
+            return Err(Refused::ProviderFull);
+        }
         let fresh = |time: u32| time <= now.log && now.log - time < self.repeat_s;
-        let log = || self.pending.append(&now, Entry::Add { multihash, peer: peer.id });
-        match self.index.add(&place(multihash), peer.id, fresh, log) {
+        let log =
+            || self.pending.append(&now, Entry { multihash: Hashed::new(multihash), peer: peer.id, removed: false });
+        match self.index.add(&place, peer.id, fresh, log) {
             Ok(upsert) => {
                 if upsert == Upsert::New {
                     peer.count(1);
@@ -329,6 +343,7 @@ impl Shared {
                 Ok(upsert)
             }
             Err(Full::Records) => Err(Refused::RecordsFull),
+            Err(Full::Far) => Err(Refused::RecordsFar),
             Err(Full::Key) => Err(Refused::KeyFull),
         }
     }
@@ -341,7 +356,9 @@ impl Shared {
         let log = || match self.health.is_read_only() {
             // It may come back with a restart; nothing can be done about it.
             true => now.log,
-            false => self.pending.append(&now, Entry::Remove { multihash, peer: peer.id }),
+            false => {
+                self.pending.append(&now, Entry { multihash: Hashed::new(multihash), peer: peer.id, removed: true })
+            }
         };
         let removed = self.index.remove(&place(multihash), peer.id, !self.replay.is_done(), log);
         if removed {

@@ -5,10 +5,10 @@ use crate::{
     clock::UnixTime,
     kad::{Dht, keyspace::Key, values::key_text},
     store::{
-        Store, StoreError, codec,
+        Store, StoreError,
         engine::{Found, Walk},
         records::{
-            entry::{Entry, place},
+            entry::{self, Entry},
             log::{chunk_name, chunk_time},
         },
     },
@@ -144,7 +144,7 @@ pub fn providers(store: &Store, matcher: &Matcher, output: &mut Output<'_>) -> R
         if !matcher.time(time) || !(matcher.expired || now.is_live(time, shared.ttl_s)) {
             continue;
         }
-        let entries: Vec<Entry<'_>> = match codec::decode_chunk(&chunk) {
+        let entries: Vec<Entry<'_>> = match entry::decode(&chunk) {
             Ok(entries) => entries,
             Err(error) => {
                 if !output.damaged(chunk_name(key), error.to_string()) {
@@ -154,9 +154,10 @@ pub fn providers(store: &Store, matcher: &Matcher, output: &mut Output<'_>) -> R
             }
         };
         for entry in entries {
-            let Entry::Add { multihash, peer } = entry else { continue };
-            let place = place(multihash);
-            if !matcher.key(multihash) || shared.index.time(&place, peer) != Some(time) {
+            let Entry { multihash, peer, removed: false } = entry else { continue };
+            let place = multihash.place();
+            let multihash = multihash.to_bytes();
+            if !matcher.key(&multihash) || shared.index.time(&place, peer) != Some(time) {
                 continue;
             }
             let Some(provider) = shared.book.get(peer).filter(|p| matcher.peer(&p.peer)) else { continue };
@@ -165,8 +166,8 @@ pub fn providers(store: &Store, matcher: &Matcher, output: &mut Output<'_>) -> R
             }
             let expires = i64::from(time) + i64::from(shared.ttl_s);
             let row = Row::Providers {
-                cid: raw_cid(multihash),
-                multihash: base58(multihash),
+                cid: raw_cid(&multihash),
+                multihash: base58(&multihash),
                 provider: provider.peer.to_string(),
                 addresses: text(&shared.book.live_addresses(&provider, &now)),
                 received: UnixTime(time).to_string(),

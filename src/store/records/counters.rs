@@ -19,16 +19,24 @@ pub struct Counters {
     pub removed: AtomicU64,
     /// Records that expired.
     pub collected: AtomicU64,
+    /// Records dropped because there were too many, the farthest first.
+    pub evicted: AtomicU64,
     /// Records dated anew after the wall clock stepped.
     pub redated: AtomicU64,
     /// Places on disk that could not be read.
     pub damaged: AtomicU64,
+    /// Entries of the log read at the start.
+    pub replayed: AtomicU64,
     /// Entries of the log whose peer is not in the address book.
     pub unknown_peers: AtomicU64,
     /// Records of the log for which there is no room.
     pub replay_refused: AtomicU64,
     /// See `Refused`.
     pub records_full: AtomicU64,
+    /// See `Refused`.
+    pub records_far: AtomicU64,
+    /// See `Refused`.
+    pub provider_full: AtomicU64,
     /// See `Refused`.
     pub key_full: AtomicU64,
     /// See `Refused`.
@@ -47,6 +55,8 @@ impl Counters {
             Ok(Upsert::Refreshed) => &self.refreshed,
             Ok(Upsert::Kept) => &self.repeated,
             Err(Refused::RecordsFull) => &self.records_full,
+            Err(Refused::RecordsFar) => &self.records_far,
+            Err(Refused::ProviderFull) => &self.provider_full,
             Err(Refused::KeyFull) => &self.key_full,
             Err(Refused::PeersFull) => &self.peers_full,
             Err(Refused::ReadOnly) => &self.read_only,
@@ -63,11 +73,15 @@ impl Counters {
             ("added_repeated", &self.repeated),
             ("removed", &self.removed),
             ("collected", &self.collected),
+            ("evicted", &self.evicted),
             ("redated", &self.redated),
             ("damaged", &self.damaged),
+            ("replayed_entries", &self.replayed),
             ("replay_unknown_peer", &self.unknown_peers),
             ("replay_refused", &self.replay_refused),
             ("refused_records_full", &self.records_full),
+            ("refused_records_far", &self.records_far),
+            ("refused_provider_full", &self.provider_full),
             ("refused_key_full", &self.key_full),
             ("refused_peers_full", &self.peers_full),
             ("refused_read_only", &self.read_only),

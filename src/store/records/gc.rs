@@ -3,13 +3,13 @@
 
 use super::{
     GcReport, Shared,
-    entry::{Entry, place},
+    entry::{self, Entry},
     log::{chunk_key, chunk_name, chunk_time},
     time::{Ledger, Move, Now},
     writer,
 };
 use crate::store::{
-    StoreError, codec,
+    StoreError,
     engine::{Found, Numbered, Walk, guard},
 };
 use std::{sync::atomic::Ordering, thread};
@@ -40,7 +40,12 @@ pub fn collect(shared: &Shared) -> Result<GcReport, StoreError> {
             report.expired += 1;
             drop_from_book(shared, id);
         };
-        shared.index.sweep(|time| !now.is_live(time, shared.ttl_s), drop_one);
+        shared.index.sweep(|_, time| !now.is_live(time, shared.ttl_s), drop_one);
+    }
+    let evicted = shared.index.make_room(|id| drop_from_book(shared, id));
+    if evicted > 0 {
+        shared.counters.evicted.fetch_add(evicted as u64, Ordering::Relaxed);
+        tracing::warn!(evicted, "near the limit of records: those farthest from this node were dropped");
     }
     shared.counters.collected.fetch_add(report.expired, Ordering::Relaxed);
     shared.index.shrink();
@@ -87,7 +92,7 @@ fn failed(shared: &Shared, error: &StoreError) {
 
 /// Drops the records of a chunk, unless newer. How many went.
 fn drop_chunk(shared: &Shared, key: u64, chunk: &[u8]) -> u64 {
-    let entries: Vec<Entry<'_>> = match codec::decode_chunk(chunk) {
+    let entries: Vec<Entry<'_>> = match entry::decode(chunk) {
         Ok(entries) => entries,
         Err(error) => {
             shared.damaged(format!("{} is damaged: {error}", chunk_name(key)));
@@ -96,10 +101,8 @@ fn drop_chunk(shared: &Shared, key: u64, chunk: &[u8]) -> u64 {
     };
     let mut dropped = 0;
     for entry in entries {
-        if let Entry::Add { multihash, peer } = entry
-            && shared.index.collect(&place(multihash), peer, chunk_time(key))
-        {
-            drop_from_book(shared, peer);
+        if !entry.removed && shared.index.collect(&entry.multihash.place(), entry.peer, chunk_time(key)) {
+            drop_from_book(shared, entry.peer);
             dropped += 1;
         }
     }
@@ -176,7 +179,7 @@ fn remove_old(shared: &Shared, keys: &mut Vec<u64>) -> Result<(), StoreError> {
 
 /// Writes the entries of a chunk anew that are still the newest of their record. How many.
 fn redate_chunk(shared: &Shared, key: u64, chunk: &[u8]) -> u64 {
-    let entries: Vec<Entry<'_>> = match codec::decode_chunk(chunk) {
+    let entries: Vec<Entry<'_>> = match entry::decode(chunk) {
         Ok(entries) => entries,
         Err(error) => {
             shared.damaged(format!("{} is damaged: {error}", chunk_name(key)));
@@ -187,19 +190,14 @@ fn redate_chunk(shared: &Shared, key: u64, chunk: &[u8]) -> u64 {
     for entry in entries {
         shared.pending.room_blocking();
         let now = shared.time.now();
-        match entry {
-            Entry::Add { multihash, peer } => {
-                let time = chunk_time(key);
-                if shared.index.redate(&place(multihash), peer, time, || shared.pending.append(&now, entry)) {
-                    records += 1;
-                }
-            }
+        let place = entry.multihash.place();
+        if entry.removed {
             // Still hides older chunks, unless the record came back.
-            Entry::Remove { multihash, peer } => {
-                if shared.index.time(&place(multihash), peer).is_none() {
-                    shared.pending.append(&now, entry);
-                }
+            if shared.index.time(&place, entry.peer).is_none() {
+                shared.pending.append(&now, entry);
             }
+        } else if shared.index.redate(&place, entry.peer, chunk_time(key), || shared.pending.append(&now, entry)) {
+            records += 1;
         }
     }
     records

@@ -1,8 +1,12 @@
 //! Which provider holds which key since when: sharded hash tables in memory.
 //!
-//! 24 bytes per record and one byte of hashbrown's, at a load between 7/16 and 7/8: 29 to 57 bytes. Keys are chosen by
-//! strangers, so what places them is a hash with a secret of this process; and since records of one key share one
-//! probe chain, a key with many providers moves into a map of its own.
+//! 20 bytes per record and one byte of hashbrown's. A table doubles when it is 7/8 full, so it takes 24 to 48 bytes per
+//! record; tables that were all of one size would double at the same time. They are of sizes spread evenly over an
+//! octave instead: at any time some have just doubled and others are about to, and the whole stays at 33 to 36 bytes per
+//! record, whatever their number.
+//!
+//! Keys are chosen by strangers, so what places them is a hash with a secret of this process; and since records of one
+//! key share one probe chain, a key with many providers moves into a map of its own.
 
 use super::entry::Place;
 use hashbrown::HashTable;
@@ -16,8 +20,11 @@ use std::{
     },
 };
 
-/// Tables. A thousand keep them small (a resize of one holds nobody up for long) and make collisions of threads rare.
-const SHARDS: usize = 1024;
+/// Tables. Many keep them small (of 100 million records each holds some 25,000, and doubles in a millisecond) and make
+/// collisions of threads rare.
+const SHARDS: usize = 4096;
+/// Classes of nearness to this node: shared bits of the position up to 31, each in eight parts.
+const CLASSES: usize = 32 * 8;
 /// Longest probe chain: a key with more providers moves to a map of its own.
 const CHAIN: usize = 64;
 
@@ -37,6 +44,8 @@ pub struct Limits {
     pub records: usize,
     /// Providers of one key.
     pub per_key: usize,
+    /// The place of this node: records near it are worth most, since who looks for them comes here first.
+    pub origin: Place,
 }
 
 /// Which bound a new record would exceed.
@@ -44,6 +53,8 @@ pub struct Limits {
 pub enum Full {
     /// [`Limits::records`].
     Records,
+    /// The index was full, and farther records than this were kept off ever since; see [`Index::make_room`].
+    Far,
     /// [`Limits::per_key`].
     Key,
 }
@@ -67,6 +78,10 @@ pub struct Index {
     limits: Limits,
     records: AtomicUsize,
     keys: AtomicUsize,
+    /// Records in each class of nearness.
+    classes: Box<[AtomicUsize]>,
+    /// New records of lower classes are refused.
+    cutoff: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -82,7 +97,9 @@ impl Index {
     /// An empty index placed by `secret`.
     pub fn new(limits: Limits, secret: (u64, u64)) -> Self {
         let shards = (0..SHARDS).map(|_| RwLock::default()).collect();
-        Self { shards, secret, limits, records: AtomicUsize::new(0), keys: AtomicUsize::new(0) }
+        let classes = (0..CLASSES).map(|_| AtomicUsize::new(0)).collect();
+        let (records, keys, cutoff) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
+        Self { shards, secret, limits, records, keys, classes, cutoff }
     }
 
     /// Records, expired ones that are not collected yet included.
@@ -219,14 +236,48 @@ impl Index {
         shard.table.iter_hash(hash).filter(|r| r.place == *place).for_each(|r| each(r.peer, r.time));
     }
 
-    /// Drops every record whose time is `outlived`, telling its peer: for when the log cannot name what to drop.
-    pub fn sweep(&self, outlived: impl Fn(u32) -> bool, mut dropped: impl FnMut(u32)) {
+    /// Keeps the index below its limit: from 31/32 of it on drops the farthest records, down to 15/16, telling the peer of
+    /// each, and refuses new ones as far as these until it is down to 7/8 by itself. How many went.
+    ///
+    /// They are dropped by class, so up to a sixteenth of all may go beyond that. The log keeps them: after a restart they
+    /// are there again, until the next call.
+    pub fn make_room(&self, dropped: impl FnMut(u32)) -> usize {
+        let limit = self.limits.records;
+        let before = self.len();
+        if before < limit - limit / 8 {
+            self.cutoff.store(0, Ordering::Relaxed);
+        }
+        if before < limit - limit / 32 {
+            return 0;
+        }
+        let mut left = before;
+        let mut cutoff = 0;
+        while left > limit - limit / 16 && cutoff < CLASSES - 1 {
+            left = left.saturating_sub(self.classes[cutoff].load(Ordering::Relaxed));
+            cutoff += 1;
+        }
+        self.cutoff.store(cutoff, Ordering::Relaxed);
+        self.sweep(|place, _| self.class(place) < cutoff, dropped);
+        before.saturating_sub(self.len())
+    }
+
+    /// The larger, the nearer to this node.
+    fn class(&self, place: &Place) -> usize {
+        let distance = place.iter().zip(&self.limits.origin).take(8).fold(0u64, |d, (a, b)| d << 8 | u64::from(a ^ b));
+        let shared = distance.leading_zeros().min(31);
+        // The three bits behind the first that differs.
+        let behind = (distance << shared << 1) >> 61;
+        shared as usize * 8 + 7 - behind as usize
+    }
+
+    /// Drops every record that `goes` by its place and time, telling its peer: for when the log cannot name what to drop.
+    pub fn sweep(&self, goes: impl Fn(&Place, u32) -> bool, mut dropped: impl FnMut(u32)) {
         for lock in &self.shards {
             let mut shard = lock.write().unwrap_or_else(PoisonError::into_inner);
             let old: Vec<(Place, u32)> =
-                shard.table.iter().filter(|r| outlived(r.time)).map(|r| (r.place, r.peer)).collect();
+                shard.table.iter().filter(|r| goes(&r.place, r.time)).map(|r| (r.place, r.peer)).collect();
             let big = shard.big.iter().flat_map(|(place, providers)| {
-                providers.iter().filter(|(_, time)| outlived(**time)).map(|(peer, _)| (*place, *peer))
+                providers.iter().filter(|(_, time)| goes(place, **time)).map(|(peer, _)| (*place, *peer))
             });
             let old: Vec<(Place, u32)> = old.into_iter().chain(big).collect();
             for (place, peer) in old {
@@ -263,9 +314,8 @@ impl Index {
         hasher.finish()
     }
 
-    /// By bits that hashbrown uses neither for the slot (low) nor for the tag (top 7).
     fn shard(&self, hash: u64) -> &RwLock<Shard> {
-        &self.shards[(hash >> 40) as usize % SHARDS]
+        &self.shards[shard_of(hash)]
     }
 
     fn write(&self, hash: u64) -> std::sync::RwLockWriteGuard<'_, Shard> {
@@ -278,6 +328,9 @@ impl Index {
         if self.is_full() {
             return Err(Full::Records);
         }
+        if self.class(place) < self.cutoff.load(Ordering::Relaxed) {
+            return Err(Full::Far);
+        }
         if others >= self.limits.per_key {
             return Err(Full::Key);
         }
@@ -287,6 +340,7 @@ impl Index {
     /// A record that is not there, of a key with `others`.
     fn insert(&self, shard: &mut Shard, hash: u64, record: Record, others: usize) {
         self.records.fetch_add(1, Ordering::Relaxed);
+        self.classes[self.class(&record.place)].fetch_add(1, Ordering::Relaxed);
         if others == 0 {
             self.keys.fetch_add(1, Ordering::Relaxed);
         }
@@ -327,11 +381,23 @@ impl Index {
             shard.count(hash, place) == 0
         };
         self.records.fetch_sub(1, Ordering::Relaxed);
+        self.classes[self.class(place)].fetch_sub(1, Ordering::Relaxed);
         if last {
             self.keys.fetch_sub(1, Ordering::Relaxed);
         }
         true
     }
+}
+
+/// The shard of a hash, by bits that hashbrown uses neither for the slot (low) nor for the tag (top 7).
+///
+/// The last shard gets twice as many records as the first: `u` is even over 0..1, and the share of the shard at `x` (0
+/// to 1) grows as 2^x where `x` is log2(1 + u), of which `u * (1.34 - 0.34 * u)` is near enough.
+fn shard_of(hash: u64) -> usize {
+    const BITS: u32 = 20;
+    let u = (hash >> 36) & ((1 << BITS) - 1);
+    let x = (u * (((134 << BITS) / 100) - ((34 * u) / 100))) >> BITS;
+    ((x * SHARDS as u64) >> BITS) as usize % SHARDS
 }
 
 impl Shard {

@@ -116,6 +116,11 @@ impl Log {
         Ok(())
     }
 
+    /// Writes a chunk that is there in another form.
+    pub fn replace(&self, key: u64, chunk: Vec<u8>) -> Result<(), StoreError> {
+        guard(|| self.chunks.0.insert(Numbered::<8>::key(key), chunk)).map(|_| ())
+    }
+
     /// Removes a chunk; `counted` if it is among [`Log::count`].
     pub fn remove(&self, key: u64, counted: bool) -> Result<(), StoreError> {
         guard(|| self.chunks.0.remove(Numbered::<8>::key(key)))?;

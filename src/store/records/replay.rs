@@ -5,13 +5,10 @@
 
 use super::{
     Shared,
-    entry::{Entry, place},
+    entry::{self, Entry},
     log::{chunk_key, chunk_name, chunk_time},
 };
-use crate::store::{
-    codec,
-    engine::{Found, Walk},
-};
+use crate::store::engine::{Found, Walk};
 use std::{
     sync::{
         Arc, Condvar, Mutex, PoisonError,
@@ -167,24 +164,24 @@ fn work(shared: &Shared, plan: Plan, next: &AtomicU64) {
 }
 
 fn read(shared: &Shared, key: u64, chunk: &[u8]) {
-    let entries: Vec<Entry<'_>> = match codec::decode_chunk(chunk) {
+    let entries: Vec<Entry<'_>> = match entry::decode(chunk) {
         Ok(entries) => entries,
         Err(error) => {
             shared.damaged(format!("{} is damaged: {error}", chunk_name(key)));
             return;
         }
     };
+    shared.counters.replayed.fetch_add(entries.len() as u64, Ordering::Relaxed);
     let time = chunk_time(key);
     // The last word first, here as well.
     for entry in entries.into_iter().rev() {
-        let (Entry::Add { multihash, peer: id } | Entry::Remove { multihash, peer: id }) = entry;
-        let is_add = matches!(entry, Entry::Add { .. });
-        let Some(peer) = shared.book.replayed(id, time, is_add) else {
+        let id = entry.peer;
+        let Some(peer) = shared.book.replayed(id, time, !entry.removed) else {
             shared.counters.unknown_peers.fetch_add(1, Ordering::Relaxed);
             continue;
         };
-        let place = place(multihash);
-        if is_add {
+        let place = entry.multihash.place();
+        if !entry.removed {
             match shared.index.replay_add(&place, id, time) {
                 Ok(true) => peer.count(1),
                 Ok(false) => {}

@@ -2,15 +2,15 @@ use super::*;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
-const LIMITS: Limits = Limits { records: 1_000_000, per_key: 10_000 };
+const LIMITS: Limits = Limits { records: 1_000_000, per_key: 10_000, origin: [0; 12] };
 
 fn index() -> Index {
     Index::new(LIMITS, (1, 2))
 }
 
 fn place(n: u8) -> Place {
-    let mut place = [0; 16];
-    place[15] = n;
+    let mut place = Place::default();
+    place[11] = n;
     place
 }
 
@@ -56,7 +56,7 @@ proptest! {
                 }
                 Op::Sweep(t) => {
                     let mut gone = 0;
-                    index.sweep(|time| time < t, |_| gone += 1);
+                    index.sweep(|_, time| time < t, |_| gone += 1);
                     let before = model.len();
                     model.retain(|_, time| *time >= t);
                     prop_assert_eq!(gone, before - model.len());
@@ -109,7 +109,7 @@ proptest! {
 
 #[test]
 fn bounds_refuse_new_records_and_take_refreshes() {
-    let index = Index::new(Limits { records: 3, per_key: 2 }, (1, 2));
+    let index = Index::new(Limits { records: 3, per_key: 2, origin: [0; 12] }, (1, 2));
     for peer in 0..2 {
         index.add(&place(0), peer, |_| false, || 1).unwrap();
     }
@@ -133,15 +133,56 @@ fn a_removal_during_replay_outlives_older_additions() {
 }
 
 #[test]
-fn a_record_costs_at_most_60_bytes() {
+fn a_record_costs_at_most_40_bytes_however_many_there_are() {
     let index = Index::new(LIMITS, (3, 4));
-    for n in 0..200_000u64 {
-        let mut place = [0; 16];
+    for n in 0..400_000u64 {
+        let mut place = Place::default();
         place[..8].copy_from_slice(&n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes());
         index.add(&place, 1, |_| false, || 1).unwrap();
-        if n > 50_000 && n % 10_000 == 0 {
-            let each = index.bytes() as f64 / n as f64;
-            assert!(each <= 60.0, "{each} bytes at {n} records");
+        // The empty tables themselves are 600 kB.
+        if n >= 100_000 && n % 10_000 == 0 {
+            let each = (index.bytes() - Index::new(LIMITS, (3, 4)).bytes()) as f64 / n as f64;
+            assert!(each <= 40.0, "{each} bytes at {n} records");
         }
     }
+}
+
+#[test]
+fn near_the_limit_the_farthest_go_and_newcomers_as_far_are_refused() {
+    let limits = Limits { records: 10_000, per_key: 10, origin: [0xa5; 12] };
+    let index = Index::new(limits, (5, 6));
+    let mut random = crate::kad::seeded::Seeded::new(1);
+    let mut place = || {
+        let mut place = Place::default();
+        place.iter_mut().for_each(|byte| *byte = random.next() as u8);
+        place
+    };
+    let distance = |place: &Place| -> Place { std::array::from_fn(|i| place[i] ^ 0xa5) };
+    while index.add(&place(), 1, |_| false, || 1) == Ok(Upsert::New) {}
+    assert!(index.is_full());
+    let mut dropped = 0;
+    let went = index.make_room(|_| dropped += 1);
+    assert_eq!((went, went), (dropped, limits.records - index.len()));
+    let left = index.len();
+    assert!((7_500..=9_375).contains(&left), "{left}");
+    // Two kinds of newcomers, and none of the first farther than one of the second.
+    let (mut taken, mut refused) = (Vec::new(), Vec::new());
+    for _ in 0..200 {
+        let place = place();
+        match index.add(&place, 2, |_| false, || 2) {
+            Ok(_) => taken.push(distance(&place)),
+            Err(full) => {
+                assert_eq!(full, Full::Far);
+                refused.push(distance(&place));
+            }
+        }
+    }
+    assert!(!taken.is_empty() && taken.iter().max() < refused.iter().min());
+    // A refresh is always taken; and below 7/8 newcomers are, too.
+    assert_eq!(index.make_room(|_| ()), 0);
+    index.sweep(|_, time| time == 1, |_| ());
+    assert_eq!(index.make_room(|_| ()), 0);
+    let far: Place = std::array::from_fn(|_| !0xa5);
+    assert_eq!(index.add(&far, 3, |_| false, || 3), Ok(Upsert::New));
+    assert_eq!(index.add(&far, 3, |_| false, || 4), Ok(Upsert::Refreshed));
 }

@@ -1,0 +1,82 @@
+//! A leveldb-like LSM, as Kubo keeps its records in: the same rows, with a bloom filter.
+
+use super::{
+    Figures,
+    data::{Data, miss},
+    measure::{bytes_below, measure, percentiles, rss},
+    rows::key,
+};
+use rusty_leveldb::{BloomPolicy, DB, LdbIterator, Options};
+use sha2::{Digest, Sha256};
+use std::{cell::RefCell, hint::black_box, rc::Rc};
+
+pub fn run(records: usize) -> Figures {
+    let data = Data::new(records);
+    let dir = tempfile::tempdir().unwrap();
+    let open = || {
+        let options = Options {
+            write_buffer_size: 64 << 20,
+            filter_policy: Rc::new(Box::new(BloomPolicy::new(10))),
+            // No compression: digests do not compress.
+            compressor: 0,
+            ..Options::default()
+        };
+        DB::open(dir.path(), options).unwrap()
+    };
+    let n = records as f64;
+    let before = rss();
+    let db = RefCell::new(open());
+    let write = |time: u32| {
+        measure(|| {
+            let mut db = db.borrow_mut();
+            for i in 0..records {
+                let (multihash, peer) = data.record(i);
+                db.put(&key(&multihash, peer), &time.to_be_bytes()).unwrap();
+            }
+            db.flush().unwrap();
+        })
+    };
+    let load = write(1);
+    let loaded = rss();
+    let one_copy = bytes_below(dir.path());
+    let refresh = write(2);
+    let find = |multihash: &[u8]| {
+        let prefix = Sha256::digest(multihash);
+        let mut rows = db.borrow_mut().new_iter().unwrap();
+        rows.seek(&prefix);
+        let mut found = 0;
+        while found < 20 && rows.current().is_some_and(|(key, _)| key.starts_with(&prefix)) {
+            found += 1;
+            rows.advance();
+        }
+        found
+    };
+    let (hit, missed) = (percentiles(data.hits(), find), percentiles(miss, find));
+    db.borrow_mut().close().unwrap();
+    drop(db);
+    let restart = measure(|| drop(black_box(open().get(b"key"))));
+    let mut db = open();
+    let gc = measure(|| {
+        let mut rows = db.new_iter().unwrap();
+        let mut expired = Vec::new();
+        while let Some((key, _)) = rows.next() {
+            expired.push(key);
+        }
+        expired.iter().for_each(|key| db.delete(key).unwrap());
+        db.flush().unwrap();
+    });
+    vec![
+        ("upserts", "1/s", n / load.wall),
+        ("CPU per upsert", "us", load.cpu * 1e6 / n),
+        ("refreshes", "1/s", n / refresh.wall),
+        ("CPU per refresh", "us", refresh.cpu * 1e6 / n),
+        ("hit p50", "us", hit.0),
+        ("hit p99", "us", hit.1),
+        ("miss p50", "us", missed.0),
+        ("miss p99", "us", missed.1),
+        ("GC", "us of CPU per record", gc.cpu * 1e6 / n),
+        ("disk, one copy", "B per record", one_copy / n),
+        ("restart", "s", restart.wall),
+        ("memory after load", "B per record", (loaded - before) / n),
+    ]
+}

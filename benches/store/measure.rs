@@ -1,0 +1,66 @@
+//! What the kernel says of this process.
+
+use std::{fs, hint::black_box, path::Path, time::Duration, time::Instant};
+
+const LOOKUPS: usize = 200_000;
+
+pub struct Took {
+    pub wall: f64,
+    pub cpu: f64,
+}
+
+pub fn measure(what: impl FnOnce()) -> Took {
+    let (start, cpu) = (Instant::now(), cpu_seconds());
+    what();
+    Took { wall: start.elapsed().as_secs_f64(), cpu: cpu_seconds() - cpu }
+}
+
+/// User and system time of the process; the kernel counts in hundredths of a second.
+pub fn cpu_seconds() -> f64 {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap();
+    let after_name = stat.rsplit(')').next().unwrap();
+    let fields: Vec<&str> = after_name.split_whitespace().collect();
+    (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
+}
+
+/// Resident memory in bytes.
+pub fn rss() -> f64 {
+    status("VmRSS:")
+}
+
+/// Largest resident memory since the start of the process, in bytes.
+pub fn peak_rss() -> f64 {
+    status("VmHWM:")
+}
+
+fn status(name: &str) -> f64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() * 1024.0
+}
+
+/// Bytes that this process has caused to be written to the disk.
+pub fn written() -> f64 {
+    let io = fs::read_to_string("/proc/self/io").unwrap();
+    let line = io.lines().find(|line| line.starts_with("write_bytes:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+pub fn bytes_below(dir: &Path) -> f64 {
+    let entries = fs::read_dir(dir).unwrap().flatten();
+    entries.map(|e| if e.path().is_dir() { bytes_below(&e.path()) } else { e.metadata().unwrap().len() as f64 }).sum()
+}
+
+/// p50 and p99 in microseconds of a look-up of each of these keys.
+pub fn percentiles(key: impl Fn(usize) -> [u8; 34], find: impl Fn(&[u8]) -> usize) -> (f64, f64) {
+    let keys: Vec<[u8; 34]> = (0..LOOKUPS).map(key).collect();
+    let took = keys.iter().map(|key| {
+        let start = Instant::now();
+        black_box(find(key));
+        start.elapsed()
+    });
+    let mut took: Vec<Duration> = took.collect();
+    took.sort();
+    let at = |part: usize| took[took.len() * part / 100].as_secs_f64() * 1e6;
+    (at(50), at(99))
+}

@@ -1,0 +1,183 @@
+//! The store of this crate.
+
+use super::{
+    Figures,
+    data::{Data, miss},
+    measure::{Took, bytes_below, measure, peak_rss, percentiles, rss},
+};
+use dhtstore::{
+    clock::{Clock, ManualClock, UnixTime},
+    kad::{Dht, PeerInfo},
+    store::{Settings, Store, data_dir::Lock},
+};
+use std::{
+    hint::black_box,
+    path::Path,
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+const T0: u32 = 1_700_000_000;
+/// Announcements per second of log time: a busy server, so that chunks are full.
+const PER_SECOND: usize = 50_000;
+/// Announcements per second while look-ups are measured.
+const BUSY: usize = 100_000;
+
+fn open(dir: &Path, clock: Arc<dyn Clock>) -> (Lock, Store) {
+    let lock = Lock::acquire(dir).unwrap();
+    let settings = Settings { clock_grace: Duration::ZERO, ..Settings::default() };
+    let store = Store::open(&lock, settings, clock).unwrap();
+    (lock, store)
+}
+
+pub fn run(records: usize, dir: &Path) -> Figures {
+    let data = &Data::new(records);
+    let peers = &data.peer_infos();
+    let clock = ManualClock::at(UnixTime(T0));
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let n = records as f64;
+    // What it costs to compute the data.
+    let blank = measure(|| (0..records.min(1_000_000)).for_each(|i| _ = black_box(data.record(i))));
+    let blank = Took { wall: blank.wall * n / n.min(1e6), cpu: blank.cpu * n / n.min(1e6) };
+    let before = rss();
+    let (lock, store) = open(dir, clock.clone());
+    let all = || {
+        let took = measure(|| {
+            announce(&store, data, peers, 0..records, &clock);
+            runtime.block_on(store.flush()).unwrap();
+        });
+        Took { wall: took.wall - blank.wall, cpu: took.cpu - blank.cpu }
+    };
+    let load = all();
+    let loaded = rss();
+    let one_copy = bytes_below(&dir.join("records"));
+    // The same again, past the five minutes within which a repeat is not written.
+    clock.advance(Duration::from_secs(3600));
+    let refresh = all();
+    let find = |key: &[u8]| store.records.providers_now(key, 20, 1).len();
+    let (hit, missed) = (percentiles(data.hits(), find), percentiles(miss, find));
+    let two_copies = bytes_below(&dir.join("records"));
+    // The first copy has expired, and is collected meanwhile.
+    clock.advance(Duration::from_secs(11 * 3600));
+    let stop = AtomicBool::new(false);
+    let (busy_hit, busy_miss, collected) = thread::scope(|scope| {
+        let collector = scope.spawn(|| {
+            let mut chunks = 0;
+            while !stop.load(Ordering::Relaxed) {
+                chunks += runtime.block_on(store.records.collect_garbage()).unwrap().chunks;
+                thread::sleep(Duration::from_millis(20));
+            }
+            chunks
+        });
+        scope.spawn(|| {
+            let begun = std::time::Instant::now();
+            for i in 0.. {
+                if stop.load(Ordering::Relaxed) {
+                    break;
+                }
+                let (multihash, peer) = data.record(i % records);
+                store.records.add_blocking(&multihash, &peers[peer], Dht::Wan).unwrap();
+                if i % (BUSY / 100) == 0 {
+                    clock.advance(Duration::from_millis(10 * 2));
+                    let due = Duration::from_secs_f64(i as f64 / BUSY as f64);
+                    thread::sleep(due.saturating_sub(begun.elapsed()));
+                }
+            }
+        });
+        let found = (percentiles(data.hits(), find), percentiles(miss, find));
+        stop.store(true, Ordering::Relaxed);
+        (found.0, found.1, collector.join().unwrap())
+    });
+    assert!(collected > 0, "no chunk was collected during the look-ups");
+    let index = store.records.index_bytes() as f64;
+    let distinct = store.stat().records as f64;
+    runtime.block_on(store.close()).unwrap();
+    let copies = store.stat().log_chunks;
+    drop((store, lock));
+    let restarted = restart_elsewhere(dir, clock.wall());
+    vec![
+        ("upserts", "1/s", n / load.wall),
+        ("CPU per upsert", "us", load.cpu * 1e6 / n),
+        ("refreshes", "1/s", n / refresh.wall),
+        ("CPU per refresh", "us", refresh.cpu * 1e6 / n),
+        ("hit p50", "us", hit.0),
+        ("hit p99", "us", hit.1),
+        ("miss p50", "us", missed.0),
+        ("miss p99", "us", missed.1),
+        ("hit p50 during 100k/s and GC", "us", busy_hit.0),
+        ("hit p99 during 100k/s and GC", "us", busy_hit.1),
+        ("miss p50 during 100k/s and GC", "us", busy_miss.0),
+        ("miss p99 during 100k/s and GC", "us", busy_miss.1),
+        ("GC", "us of CPU per record", restarted.gc),
+        ("disk, one copy", "B per record", one_copy / n),
+        ("disk, second copy", "B per record", (two_copies - one_copy) / n),
+        ("chunks at the restart", "", copies as f64),
+        ("open", "s", restarted.opened),
+        ("restart", "s", restarted.wall),
+        ("restart", "s of CPU", restarted.cpu),
+        ("restart, by log record", "s per million", restarted.wall * 1e6 / restarted.entries),
+        ("memory after load", "B per record", (loaded - before) / n),
+        ("memory after restart", "B per record", restarted.rss / distinct),
+        ("largest memory during replay", "B per record", restarted.peak / distinct),
+        ("index", "B per record", index / distinct),
+    ]
+}
+
+fn announce(store: &Store, data: &Data, peers: &[PeerInfo], which: std::ops::Range<usize>, clock: &ManualClock) {
+    for i in which {
+        if i % PER_SECOND == PER_SECOND - 1 {
+            clock.advance(Duration::from_secs(1));
+        }
+        let (multihash, peer) = data.record(i);
+        store.records.add_blocking(&multihash, &peers[peer], Dht::Wan).unwrap();
+    }
+}
+
+/// What a process of its own measured.
+struct Restarted {
+    opened: f64,
+    wall: f64,
+    cpu: f64,
+    entries: f64,
+    rss: f64,
+    peak: f64,
+    gc: f64,
+}
+
+fn restart_elsewhere(dir: &Path, now: UnixTime) -> Restarted {
+    let itself = std::env::current_exe().unwrap();
+    let output = Command::new(itself).arg("restart").arg(dir).env("NOW", now.0.to_string()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let figures: Vec<f64> = text.split_whitespace().map(|figure| figure.parse().unwrap()).collect();
+    let [opened, wall, cpu, entries, rss, peak, gc] = figures[..] else { panic!("{text}") };
+    Restarted { opened, wall, cpu, entries, rss, peak, gc }
+}
+
+/// The second process: opens the directory, waits for the replay, then collects everything.
+pub fn restart(dir: &Path) {
+    let clock = ManualClock::at(UnixTime(std::env::var("NOW").unwrap().parse().unwrap()));
+    let mut opened = 0.0;
+    let mut store = None;
+    let took = measure(|| {
+        let open_took = measure(|| store = Some(open(dir, clock.clone())));
+        opened = open_took.wall;
+        store.as_ref().unwrap().1.records.wait_replayed();
+    });
+    let (_lock, store) = store.unwrap();
+    let (rss, peak) = (rss(), peak_rss());
+    let records = store.stat().records as f64;
+    let entries = store.stat().counters.get("replayed_entries").copied().unwrap_or(0) as f64;
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    clock.advance(Duration::from_secs(13 * 3600));
+    let gc = measure(|| {
+        let report = runtime.block_on(store.records.collect_garbage()).unwrap();
+        assert_eq!((report.expired as f64, report.paused), (records, None));
+    });
+    println!("{opened} {} {} {entries} {rss} {peak} {}", took.wall, took.cpu, gc.cpu * 1e6 / records);
+}

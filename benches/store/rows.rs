@@ -1,0 +1,69 @@
+//! What the design did not choose: one sled row per record. Key = SHA-256(multihash) and number of the peer, value =
+//! time; to find what expired, all rows are read.
+
+use super::{
+    Figures,
+    data::{Data, miss},
+    measure::{bytes_below, measure, percentiles, rss},
+};
+use sha2::{Digest, Sha256};
+use std::hint::black_box;
+
+pub fn key(multihash: &[u8], peer: usize) -> [u8; 36] {
+    let mut key = [0; 36];
+    key[..32].copy_from_slice(&Sha256::digest(multihash));
+    key[32..].copy_from_slice(&(peer as u32).to_be_bytes());
+    key
+}
+
+pub fn run(records: usize) -> Figures {
+    let data = Data::new(records);
+    let dir = tempfile::tempdir().unwrap();
+    let open = || {
+        let config = sled::Config::new().path(dir.path()).cache_capacity(64 << 20).flush_every_ms(Some(500));
+        let db = config.open().unwrap();
+        (db.open_tree("records").unwrap(), db)
+    };
+    let n = records as f64;
+    let before = rss();
+    let (tree, db) = open();
+    let write = |time: u32| {
+        measure(|| {
+            for i in 0..records {
+                let (multihash, peer) = data.record(i);
+                tree.insert(key(&multihash, peer), &time.to_be_bytes()).unwrap();
+            }
+            db.flush().unwrap();
+        })
+    };
+    let load = write(1);
+    let loaded = rss();
+    let one_copy = bytes_below(dir.path());
+    let refresh = write(2);
+    let find = |multihash: &[u8]| tree.scan_prefix(Sha256::digest(multihash)).take(20).count();
+    let (hit, missed) = (percentiles(data.hits(), find), percentiles(miss, find));
+    drop((tree, db));
+    let restart = measure(|| drop(black_box(open().0.first().unwrap())));
+    let (tree, db) = open();
+    let gc = measure(|| {
+        let expired: Vec<sled::IVec> = tree.iter().keys().map(Result::unwrap).collect();
+        for key in expired {
+            tree.remove(key).unwrap();
+        }
+        db.flush().unwrap();
+    });
+    vec![
+        ("upserts", "1/s", n / load.wall),
+        ("CPU per upsert", "us", load.cpu * 1e6 / n),
+        ("refreshes", "1/s", n / refresh.wall),
+        ("CPU per refresh", "us", refresh.cpu * 1e6 / n),
+        ("hit p50", "us", hit.0),
+        ("hit p99", "us", hit.1),
+        ("miss p50", "us", missed.0),
+        ("miss p99", "us", missed.1),
+        ("GC", "us of CPU per record", gc.cpu * 1e6 / n),
+        ("disk, one copy", "B per record", one_copy / n),
+        ("restart", "s", restart.wall),
+        ("memory after load", "B per record", (loaded - before) / n),
+    ]
+}

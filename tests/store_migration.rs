@@ -1,0 +1,116 @@
+//! Data directories that earlier versions have written, brought to the schema of today.
+
+#![allow(clippy::unwrap_used, reason = "tests fail by panics")]
+
+use dhtstore::{
+    clock::{ManualClock, UnixTime},
+    store::{Settings, Store, data_dir::Lock},
+};
+use libp2p::PeerId;
+use multibase::Base;
+use std::{fs, path::Path};
+
+/// Shortly after schema-1 was written: 2026-11-22T22:45:00Z.
+const THEN: u32 = 1_795_387_500;
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().flatten() {
+        let target = to.join(entry.file_name());
+        match entry.path().is_dir() {
+            true => copy(&entry.path(), &target),
+            false => drop(fs::copy(entry.path(), target).unwrap()),
+        }
+    }
+}
+
+fn fixture(to: &Path) {
+    copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations/fixtures/schema-1"), to);
+}
+
+/// Multihash, provider and addresses of each record, as the version before dumped them.
+fn expected() -> Vec<(Vec<u8>, PeerId, Vec<String>)> {
+    let dump = include_str!("../migrations/fixtures/schema-1.ndjson");
+    let row = |line: &str| {
+        let row: serde_json::Value = serde_json::from_str(line).unwrap();
+        let text = |name: &str| row[name].as_str().unwrap().to_owned();
+        let addrs = row["addresses"].as_array().unwrap().iter().map(|a| a.as_str().unwrap().to_owned());
+        let multihash = Base::Base58Btc.decode(text("multihash")).unwrap();
+        (multihash, text("provider").parse().unwrap(), addrs.collect())
+    };
+    dump.lines().map(row).collect()
+}
+
+/// Opens the directory, compares, closes.
+async fn opens_with_all_of_it(dir: &Path) {
+    let lock = Lock::acquire(dir).unwrap();
+    let store = Store::open(&lock, Settings::default(), ManualClock::at(UnixTime(THEN))).unwrap();
+    assert!(store.records.wait_replayed());
+    let stat = store.stat();
+    assert_eq!((stat.schema, stat.records, stat.provided), (2, 46, 1), "{stat:?}");
+    assert_eq!((stat.notes, stat.counters["damaged"]), (Vec::new(), 0));
+    assert_eq!(expected().len(), 46);
+    for (multihash, provider, addrs) in expected() {
+        let found = store.records.providers_now(&multihash, 20, 0);
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].peer, provider);
+        assert_eq!(found[0].addrs.iter().map(ToString::to_string).collect::<Vec<_>>(), addrs);
+    }
+    store.close().await.unwrap();
+}
+
+/// First bytes of all chunks of the log.
+fn versions(dir: &Path) -> Vec<u8> {
+    let db = sled::open(dir.join("records")).unwrap();
+    db.open_tree("log").unwrap().iter().values().map(|chunk| chunk.unwrap()[0]).collect()
+}
+
+fn set_schema(dir: &Path, schema: u8) {
+    let db = sled::open(dir.join("node")).unwrap();
+    db.open_tree("meta").unwrap().insert("schema", &[1, schema]).unwrap();
+}
+
+#[tokio::test]
+async fn schema_1_says_the_same_in_schema_2() {
+    let tmp = tempfile::tempdir().unwrap();
+    fixture(tmp.path());
+    let exports = || fs::read_dir(tmp.path().join("exports")).unwrap().flatten().map(|e| e.file_name()).max();
+    let before = exports();
+    assert_eq!(versions(tmp.path()), [1]);
+    opens_with_all_of_it(tmp.path()).await;
+    assert_eq!(versions(tmp.path()), [2]);
+    assert_ne!(exports(), before, "no export was made before the step");
+    // Nothing is left to do.
+    opens_with_all_of_it(tmp.path()).await;
+}
+
+#[tokio::test]
+async fn a_step_that_was_cut_off_is_taken_again() {
+    let tmp = tempfile::tempdir().unwrap();
+    fixture(tmp.path());
+    opens_with_all_of_it(tmp.path()).await;
+    // All chunks are written, but the version is not raised; and one of the old chunks is back.
+    set_schema(tmp.path(), 1);
+    opens_with_all_of_it(tmp.path()).await;
+    let old = tempfile::tempdir().unwrap();
+    fixture(old.path());
+    let (key, chunk) = {
+        let db = sled::open(old.path().join("records")).unwrap();
+        db.open_tree("log").unwrap().first().unwrap().unwrap()
+    };
+    sled::open(tmp.path().join("records")).unwrap().open_tree("log").unwrap().insert(key, chunk).unwrap();
+    set_schema(tmp.path(), 1);
+    opens_with_all_of_it(tmp.path()).await;
+    assert_eq!(versions(tmp.path()), [2]);
+}
+
+#[tokio::test]
+async fn a_lost_schema_version_is_taken_for_the_first() {
+    let tmp = tempfile::tempdir().unwrap();
+    fixture(tmp.path());
+    fs::remove_dir_all(tmp.path().join("node")).unwrap();
+    let lock = Lock::acquire(tmp.path()).unwrap();
+    let store = Store::open(&lock, Settings::default(), ManualClock::at(UnixTime(THEN))).unwrap();
+    assert!(store.records.wait_replayed());
+    assert_eq!((store.stat().schema, store.stat().records, store.stat().provided), (2, 46, 1));
+}
