@@ -13,8 +13,9 @@ use std::{
 const WARM_ROUNDS: usize = 5;
 const ROUNDS: usize = 20;
 /// Growth allowed between the two looks: what is remembered of strangers, of whom there are some 60 a round, and the
-/// allocator's. Measured over 80 rounds: 5 MB up to the 20th, then 120 KB a round, 2 KB a stranger.
-const SLACK_KB: u64 = 12 * 1024;
+/// allocator's. Measured over 80 rounds: 5 MB up to the 20th, then 120 KB a round, 2 KB a stranger; up to 15 MB where the
+/// machine was overloaded and more of it was in hand at once. A kilobyte kept of each stream would be 30 MB.
+const SLACK_KB: u64 = 24 * 1024;
 /// Of each attack's many.
 const MANY: usize = 25;
 
@@ -102,7 +103,8 @@ fn command(dir: &Path) -> Command {
         command.env_remove(name);
     }
     command.env("DHTSTORE_CONFIG", "/dev/null").env_remove("RUST_LOG").arg("--data-dir").arg(dir.join("data"));
-    command.stdin(Stdio::null());
+    // What is looked at is what the process keeps, not how many arenas its threads happened to need.
+    command.env("MALLOC_ARENA_MAX", "2").stdin(Stdio::null());
     command
 }
 
