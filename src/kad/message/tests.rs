@@ -286,20 +286,21 @@ proptest! {
         prop_assert!(encoded(&closer).starts_with(&kept_closer));
         prop_assert!(encoded(&providers).starts_with(&kept_providers));
 
-        let record_kept = theirs.record.is_some();
-        prop_assert_eq!(record_kept, record.as_ref().is_some_and(|record| record.len() + 20 <= MAX_WRITE));
-        let record_size = if record_kept { record.map_or(0, |record| record.len() + 4) } else { 0 };
-        let size = |peers: &[Vec<u8>]| peers.iter().map(|peer| peer.len() + 3).sum::<usize>();
-        // Nothing is left out while there is room for one more of its kind.
-        let biggest = 600;
-        if kept_providers.len() < providers.len() {
-            let room = (MAX_WRITE - record_size).min(MIN_PROVIDER_BYTES);
-            prop_assert!(size(&kept_providers) + biggest + 20 >= room);
-            prop_assert!(framed.len() + biggest >= MAX_WRITE);
+        // Nothing is left out while there is room for it.
+        let field = |bytes: &[u8]| 1 + prost::length_delimiter_len(bytes.len()) + bytes.len();
+        let all = |peers: &[EncodedPeer]| peers.iter().map(|peer| field(peer.as_bytes())).sum::<usize>();
+        let (size, limit) = (unframed(&framed).len(), MAX_WRITE - prost::length_delimiter_len(MAX_WRITE));
+        let type_and_key = 2 + field(b"key");
+        prop_assert_eq!(
+            theirs.record.is_some(),
+            record.as_ref().is_some_and(|record| type_and_key + field(record) <= limit)
+        );
+        if let Some(provider) = providers.get(kept_providers.len()) {
+            prop_assert!(size + field(provider.as_bytes()) > limit);
         }
-        if kept_closer.len() < closer.len() {
-            let used = record_size + size(&kept_closer) + biggest + 20;
-            prop_assert!(used + size(&encoded(&providers)).min(MIN_PROVIDER_BYTES) >= MAX_WRITE);
+        if let Some(peer) = closer.get(kept_closer.len()) {
+            let before_providers = size - all(&providers[..kept_providers.len()]);
+            prop_assert!(before_providers + field(peer.as_bytes()) + all(&providers).min(MIN_PROVIDER_BYTES) > limit);
         }
     }
 }
