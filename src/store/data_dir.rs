@@ -5,7 +5,7 @@ use super::StoreError;
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -100,6 +100,19 @@ pub(super) fn bytes_below(dir: &Path) -> u64 {
         .map(|entry| match entry.metadata() {
             Ok(meta) if meta.is_dir() => bytes_below(&entry.path()),
             Ok(meta) => meta.len(),
+            Err(_) => 0,
+        })
+        .sum()
+}
+
+/// Bytes that the file system has given to all files below `dir`; 0 if there is none.
+pub(super) fn bytes_allocated(dir: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(dir) else { return 0 };
+    entries
+        .flatten()
+        .map(|entry| match entry.metadata() {
+            Ok(meta) if meta.is_dir() => bytes_allocated(&entry.path()),
+            Ok(meta) => meta.blocks().saturating_mul(512),
             Err(_) => 0,
         })
         .sum()

@@ -8,8 +8,8 @@ pub(super) mod shelf;
 
 use super::{
     StoreError,
-    engine::{each_row, guard},
-    meta::NodeDb,
+    engine::each_row,
+    meta::{NodeDb, tree},
     records::entry::position,
     routing::RoutingState,
 };
@@ -57,8 +57,7 @@ struct Inner {
     shelf: RwLock<Shelf>,
     /// One writer at a time, journal before memory before database.
     disk: Mutex<Disk>,
-    node: Arc<NodeDb>,
-    tree: sled::Tree,
+    node: NodeDb,
     routing: RoutingState,
     clock: Arc<dyn Clock>,
     limit: usize,
@@ -90,12 +89,12 @@ pub(super) struct Opening {
 impl Provided {
     /// Reads the own CIDs; restores from `exports/` what the database lost. Says what it found.
     pub(super) fn open(
-        node: Arc<NodeDb>,
+        node: NodeDb,
         routing: RoutingState,
         clock: Arc<dyn Clock>,
         opening: Opening,
     ) -> Result<(Self, Vec<String>), StoreError> {
-        let tree = guard(|| node.db.open_tree("provided"))?;
+        let tree = node.database.read(tree::PROVIDED, |tree| Ok(tree.clone()))?;
         let mut notes = Vec::new();
         let (rows, unread) = read_rows(&tree);
         notes.extend(unread);
@@ -131,15 +130,8 @@ impl Provided {
             routing_saves: routing.saves(),
             read_only: opening.read_only,
         };
-        let inner = Inner {
-            shelf: RwLock::new(shelf),
-            disk: Mutex::new(disk),
-            node,
-            tree,
-            routing,
-            clock,
-            limit: opening.limit,
-        };
+        let inner =
+            Inner { shelf: RwLock::new(shelf), disk: Mutex::new(disk), node, routing, clock, limit: opening.limit };
         let provided = Self { inner: Arc::new(inner) };
         if !opening.read_only {
             provided.inner.write_stale()?;
@@ -206,6 +198,15 @@ impl Provided {
     /// Announcements to disk; an export when one is due, or something changed and it is the `last` time.
     pub(super) fn flush(&self, last: bool) -> Result<(), StoreError> {
         self.inner.flush(last)
+    }
+
+    /// Writes what the database does not have, once it was opened anew; all of it where that holds `nothing` now.
+    pub(super) fn write_anew(&self, nothing: bool) -> Result<(), StoreError> {
+        let _disk = self.inner.disk()?;
+        if nothing {
+            self.inner.shelf.write().unwrap_or_else(PoisonError::into_inner).all_stale();
+        }
+        self.inner.write_stale()
     }
 
     /// An export now, whether or not one is due.
@@ -289,7 +290,7 @@ impl Inner {
         disk.changed = true;
         let outcome = self.write_stale().and_then(|()| self.export_if_due(disk));
         if let Err(error) = outcome {
-            self.node.health.failed("write own CIDs", &error, self.clock.monotonic());
+            self.node.database.health.failed("write own CIDs", &error, self.clock.monotonic());
         }
     }
 
@@ -317,10 +318,10 @@ impl Inner {
 
     fn write(&self, stale: &Stale, own: u64) -> Result<(), StoreError> {
         for (key, value) in &stale.rows {
-            match value {
-                Some(value) => guard(|| self.tree.insert(key, value.as_slice())).map(|_| ())?,
-                None => guard(|| self.tree.remove(key)).map(|_| ())?,
-            }
+            let _before = match value {
+                Some(value) => self.node.database.write(tree::PROVIDED, |tree| tree.insert(key, value.as_slice()))?,
+                None => self.node.database.write(tree::PROVIDED, |tree| tree.remove(key))?,
+            };
         }
         if !stale.rows.is_empty() {
             self.node.meta.set_own(own)?;

@@ -121,14 +121,15 @@ pub fn providers(store: &Store, matcher: &Matcher, output: &mut Output<'_>) -> R
     }
     let shared = &store.records.shared;
     store.records.wait_replayed();
-    if !shared.health.is_read_only() {
+    if !shared.health().is_read_only() {
         shared.drain()?;
     }
     // One record may stand in several chunks of one second.
     let mut told = (0, HashSet::new());
-    for found in Walk::forwards(&shared.log.chunks, 0, u64::MAX) {
+    for found in Walk::forwards(shared.log.chunks(), 0, u64::MAX) {
         let (key, chunk) = match found {
             Found::Row(key, chunk) => (key, chunk),
+            Found::Lost(_, _, error @ StoreError::Degraded(_)) => return Err(error),
             Found::Lost(from, to, error) => {
                 if !output.damaged(format!("{} to {}", chunk_name(from), chunk_name(to)), error.to_string()) {
                     return Ok(false);

@@ -391,6 +391,21 @@ impl Book {
         }
     }
 
+    /// These rows were written, but are not known to be on disk: once more.
+    pub fn write_again(&self, rows: &[Arc<Peer>]) {
+        for entry in rows {
+            // As new: flushed before any chunk that names it.
+            entry.stored.store(0, Ordering::Relaxed);
+            self.mark_dirty(entry);
+        }
+    }
+
+    /// There are no rows on disk any more, nor a reservation.
+    pub fn write_all_again(&self) {
+        self.write_again(&self.all());
+        self.reserved.store(0, Ordering::Relaxed);
+    }
+
     /// Whether rows wait to be written.
     pub fn has_dirty(&self) -> bool {
         !self.dirty.lock().unwrap_or_else(PoisonError::into_inner).is_empty()

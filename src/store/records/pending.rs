@@ -153,8 +153,7 @@ impl Pending {
         self.room.notify_waiters();
     }
 
-    /// These chunks could not be written, nor will others be. They stay in the queue, for a writer on a database that
-    /// was opened anew.
+    /// These chunks could not be written, nor will others be before [`Pending::resume`]. They stay in the queue.
     pub fn failed(&self, batch: Vec<Sealed>) {
         let mut state = self.lock();
         for chunk in batch.into_iter().rev() {
@@ -166,6 +165,19 @@ impl Pending {
         drop(state);
         self.progress.notify_all();
         self.room.notify_waiters();
+    }
+
+    /// The database was opened anew: what is in the queue is written.
+    pub fn resume(&self) {
+        let mut state = self.lock();
+        state.failed = false;
+        self.queued.store(state.sealed.len(), Ordering::Release);
+        self.work.notify_all();
+    }
+
+    /// Whether there is room for an entry that was not waited for.
+    pub fn has_room(&self) -> bool {
+        self.lock().sealed.len() < QUEUE
     }
 
     /// Closes the open chunk and waits until everything appended before this call is in the database (not fsynced).
@@ -180,7 +192,9 @@ impl Pending {
         let goal = state.closed;
         while state.written < goal {
             if state.failed {
-                return Err(StoreError::Database("takes no writes since an earlier error; see the log".into()));
+                return Err(StoreError::Database(
+                    "takes no writes since an error of the disk; see `dhtstore stat`".into(),
+                ));
             }
             state = self.progress.wait(state).unwrap_or_else(PoisonError::into_inner);
         }

@@ -8,17 +8,24 @@ use super::{
     entry::{self, Entry},
     log::{chunk_key, chunk_name, chunk_time},
 };
-use crate::store::engine::{Found, Walk};
+use crate::store::{
+    StoreError,
+    engine::{Found, Walk},
+};
 use std::{
     sync::{
         Arc, Condvar, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 /// Ranges per thread: small enough that threads end together and that progress is seen.
 const SLICES_PER_THREAD: u64 = 16;
+
+/// Between two looks at whether a database that is being opened anew is there again.
+const WAIT_FOR_DISK: Duration = Duration::from_millis(100);
 
 /// How far replay has come.
 #[derive(Debug, Default)]
@@ -64,7 +71,7 @@ impl Replay {
     pub fn wait(&self, is_closing: impl Fn() -> bool) -> bool {
         let mut guard = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
         while !self.is_done() && !is_closing() {
-            let timeout = std::time::Duration::from_millis(100);
+            let timeout = Duration::from_millis(100);
             guard = self.end.wait_timeout(guard, timeout).unwrap_or_else(PoisonError::into_inner).0;
         }
         self.is_done()
@@ -138,22 +145,14 @@ fn work(shared: &Shared, plan: Plan, next: &AtomicU64) {
         if n >= plan.slices || shared.is_closing() {
             return;
         }
-        let (from, to) = plan.slice(n);
-        for found in Walk::backwards(&shared.log.chunks, from, to) {
-            if shared.is_closing() {
-                return;
-            }
-            match found {
-                Found::Row(key, chunk) => {
-                    shared.log.counted();
-                    read(shared, key, &chunk);
-                }
-                Found::Lost(from, to, error) => {
-                    let place = format!("{} to {}", chunk_name(from), chunk_name(to));
-                    shared.health.failed("read the log", &error, shared.time.now().mono);
-                    shared.damaged(format!("{place} cannot be read: {error}"));
-                }
-            }
+        let (from, mut to) = plan.slice(n);
+        while let Some(rest) = read_range(shared, from, to) {
+            // The database is being opened anew.
+            to = rest;
+            thread::sleep(WAIT_FOR_DISK);
+        }
+        if shared.is_closing() {
+            return;
         }
         if shared.replay.read.fetch_add(1, Ordering::AcqRel) + 1 == plan.slices {
             shared.replay.finish();
@@ -161,6 +160,28 @@ fn work(shared: &Shared, plan: Plan, next: &AtomicU64) {
             tracing::info!(records = shared.index.len(), chunks = shared.log.count(), "the log is replayed");
         }
     }
+}
+
+/// Reads `from..=to`, newest first. What is left of it, if the database has no handle just now.
+fn read_range(shared: &Shared, from: u64, to: u64) -> Option<u64> {
+    for found in Walk::backwards(shared.log.chunks(), from, to) {
+        if shared.is_closing() {
+            return None;
+        }
+        match found {
+            Found::Row(key, chunk) => {
+                shared.log.counted();
+                read(shared, key, &chunk);
+            }
+            Found::Lost(_, rest, StoreError::Degraded(_)) => return Some(rest),
+            Found::Lost(from, to, error) => {
+                let place = format!("{} to {}", chunk_name(from), chunk_name(to));
+                shared.health().failed("read the log", &error, shared.time.now().mono);
+                shared.damaged(format!("{place} cannot be read: {error}"));
+            }
+        }
+    }
+    None
 }
 
 fn read(shared: &Shared, key: u64, chunk: &[u8]) {
