@@ -144,9 +144,20 @@ impl<const TREES: usize> Database<TREES> {
         if let Some(old) = self.open.swap(None) {
             self.drop_when_idle(old)?;
         }
+        self.forget_what_was_not_written();
         let db = open()?;
         self.open.store(Some(Arc::new(Open::new(db, &self.dir, self.names)?)));
         Ok(())
+    }
+
+    /// Of pages that it failed to write the kernel keeps the content and forgets that the disk has another: what is
+    /// read from here on is what the disk has.
+    fn forget_what_was_not_written(&self) {
+        if let Ok(file) = File::open(self.dir.join("db"))
+            && let Err(error) = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)
+        {
+            tracing::debug!(%error, "the kernel may not know what is on the disk");
+        }
     }
 
     fn drop_when_idle(&self, mut old: Arc<Open<TREES>>) -> Result<(), StoreError> {

@@ -35,7 +35,7 @@ use std::{
 /// Between two looks.
 const TICK: Duration = Duration::from_secs(1);
 /// The data directory is measured every so many looks.
-const MEASURE_EVERY: u64 = 10;
+const MEASURE_EVERY: u64 = 2;
 /// Looks between two tries to open a database anew: one at first, twice as many each time, at most so many.
 const MOST_TICKS: u64 = 60;
 /// Tries that find damage before it is believed, and recovered from as at a start (the database is set aside): half a

@@ -7,6 +7,7 @@
     reason = "tests fail by panics and wait by the clock"
 )]
 
+mod disk;
 mod dump;
 mod expiry;
 mod harness;
@@ -15,6 +16,8 @@ mod kad_peer;
 mod network;
 mod restart;
 mod service;
+#[path = "../support/small_disk.rs"]
+mod small_disk;
 mod starting;
 mod values;
 mod wrong_input;
