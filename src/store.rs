@@ -251,11 +251,12 @@ impl Store {
     pub async fn close(&self) -> Result<(), StoreError> {
         let store = self.clone();
         blocking(move || {
+            let records = store.records.close();
+            let provided = store.provided.flush(true);
+            // Until here it wakes flushes that sled left waiting.
             if let Some(supervisor) = &store.opened.supervisor {
                 supervisor.end();
             }
-            let records = store.records.close();
-            let provided = store.provided.flush(true);
             records.and(provided)
         })
         .await

@@ -25,6 +25,8 @@ use std::{
 
 /// Calls under way end within this, or the database is not opened anew this time.
 const CALLS_END: Duration = Duration::from_secs(10);
+/// Between two writes that wake a flush of a handle that is to end.
+const WAKE_EVERY: Duration = Duration::from_millis(500);
 /// The row that [`Database::wake`] writes, in the first tree.
 const WAKE: &str = "wake";
 /// How often that is looked at.
@@ -174,28 +176,58 @@ impl<const TREES: usize> Database<TREES> {
             thread::sleep(LOOK_EVERY);
             waited += LOOK_EVERY;
         };
-        // In a thread: it waits for sled's own threads, for ever if one of them has panicked.
-        let (done, ended) = mpsc::channel();
-        let drop_it = move || {
-            drop(old);
-            let _ = done.send(());
-        };
-        thread::Builder::new()
-            .name("sled-drop".into())
-            .spawn(drop_it)
-            .map_err(|e| StoreError::Database(format!("cannot start a thread: {e}")))?;
-        match ended.recv_timeout(CALLS_END) {
-            Ok(()) => Ok(()),
-            // It panicked, which the panic hook has told: the handle is gone all the same.
-            Err(mpsc::RecvTimeoutError::Disconnected) => Ok(()),
-            Err(mpsc::RecvTimeoutError::Timeout) => {
-                Err(StoreError::Database("sled does not let go of its file".into()))
-            }
-        }
+        let_go(old)
     }
 
     fn open(&self) -> Result<Arc<Open<TREES>>, StoreError> {
         self.open.load_full().ok_or_else(|| StoreError::Degraded(self.dir.clone()))
+    }
+}
+
+impl<const TREES: usize> Drop for Database<TREES> {
+    fn drop(&mut self) {
+        let Some(Ok(open)) = self.open.swap(None).map(Arc::try_unwrap) else { return };
+        if let Err(error) = let_go(open) {
+            tracing::error!(%error, "{} is left open", self.dir.display());
+        }
+    }
+}
+
+/// Ends a handle. sled flushes when it is dropped, and after an error of the disk waits for ever then, unless another
+/// write comes by. So it is flushed before, in a thread, and written to until that has ended: with or without an error,
+/// nothing waits afterwards.
+fn let_go<const TREES: usize>(open: Open<TREES>) -> Result<(), StoreError> {
+    let waker = open.trees[0].clone();
+    let (flushed, has_flushed) = mpsc::channel();
+    let (give_waker, take_waker) = mpsc::channel::<sled::Tree>();
+    let (done, is_done) = mpsc::channel();
+    let end = move || {
+        // It is known to have failed, or there is nothing more to do about it.
+        let _ = guard(|| open.db.flush());
+        let _ = flushed.send(());
+        let waker = take_waker.recv();
+        drop(open);
+        drop(waker);
+        let _ = done.send(());
+    };
+    thread::Builder::new()
+        .name("sled-drop".into())
+        .spawn(end)
+        .map_err(|e| StoreError::Database(format!("cannot start a thread: {e}")))?;
+    let stuck = || StoreError::Database("sled does not let go of its file".into());
+    let mut waited = Duration::ZERO;
+    while has_flushed.recv_timeout(WAKE_EVERY) == Err(mpsc::RecvTimeoutError::Timeout) {
+        waited += WAKE_EVERY;
+        if waited >= CALLS_END {
+            return Err(stuck());
+        }
+        let _ = guard(|| waker.insert(WAKE, &[]));
+    }
+    let _ = give_waker.send(waker);
+    match is_done.recv_timeout(CALLS_END) {
+        // It panicked, which the panic hook has told: the handle is gone all the same.
+        Ok(()) | Err(mpsc::RecvTimeoutError::Disconnected) => Ok(()),
+        Err(mpsc::RecvTimeoutError::Timeout) => Err(stuck()),
     }
 }
 

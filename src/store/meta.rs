@@ -95,6 +95,11 @@ impl Meta {
         self.put(SCHEMA_ROW, &schema)
     }
 
+    /// [`Database::wake`].
+    pub fn wake(&self, seen: u64) -> u64 {
+        self.database.wake(seen)
+    }
+
     /// The floor, if one was written and can be read.
     pub fn floor(&self) -> Option<Floor> {
         self.get(FLOOR_ROW)

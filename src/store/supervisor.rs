@@ -89,7 +89,7 @@ impl Supervisor {
         Ok(Self { stop, thread: Mutex::new(Some(thread)) })
     }
 
-    /// Ends it, after a last try where a database is degraded.
+    /// Ends it.
     pub fn end(&self) {
         *self.stop.stop.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.stop.told.notify_all();
@@ -129,6 +129,9 @@ fn run(parts: &Parts, stop: &Stop) {
             let waited = stop.told.wait_timeout_while(guard, TICK, |stop| !*stop);
             *waited.unwrap_or_else(PoisonError::into_inner).0
         };
+        if stopped {
+            return;
+        }
         parts.records.disk.look();
         if tick % MEASURE_EVERY == 0 {
             parts.records.disk.measure();
@@ -140,15 +143,9 @@ fn run(parts: &Parts, stop: &Stop) {
                 "nine tenths of records.max: soon the farthest are dropped"
             );
         }
-        if stopped {
-            (records.next, node.next) = (0, 0);
-        }
         // node/ first: it has the floor of the other.
         node.look(tick, parts, &parts.node.database, Parts::reopen_node);
         records.look(tick, parts, &parts.records.log.database, Parts::reopen_records);
-        if stopped {
-            return;
-        }
     }
 }
 

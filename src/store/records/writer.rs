@@ -13,6 +13,8 @@ use std::{
 const BATCH: usize = 64;
 /// How long the writer sleeps when nothing comes: an open chunk is written at most this late.
 const PATIENCE: Duration = Duration::from_millis(250);
+/// Turns between two looks at whether a flush was left waiting (`Database::wake`): two seconds at rest.
+const WAKE_EVERY: u64 = 8;
 /// Rows of peers that wait for no chunk (new addresses, or a repeat that is not logged) are written this often.
 const ROWS_EVERY: Duration = Duration::from_secs(1);
 /// The floor of the log is written this often: what it does not cover yet, recovery cannot miss.
@@ -23,7 +25,14 @@ pub fn run(shared: &Shared) {
     let mut last_key = None;
     let mut floor_at = shared.time.now().mono;
     let mut rows_at = floor_at;
+    let (mut turns, mut flushes) = (0u64, [0; 2]);
     loop {
+        turns += 1;
+        if turns % WAKE_EVERY == 0 {
+            // The supervisor does the same, but may itself be the one who waits.
+            flushes[0] = shared.log.database.wake(flushes[0]);
+            flushes[1] = shared.floor.as_ref().map_or(0, |meta| meta.wake(flushes[1]));
+        }
         shared.disk.look();
         let (mut batch, stop) = shared.pending.take(BATCH, PATIENCE, || shared.time.now());
         if !batch.is_empty() {
