@@ -12,6 +12,7 @@ pub mod dump;
 mod engine;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+mod health;
 pub mod jobs;
 mod meta;
 mod migrate;

@@ -14,9 +14,9 @@ mod writer;
 
 use super::{
     Settings, StoreError,
-    database::Health,
     disk::Disk,
     engine::{Found, Walk},
+    health::Health,
     meta::Meta,
 };
 use crate::{

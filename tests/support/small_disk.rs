@@ -45,7 +45,7 @@ pub fn run_inside(mut command: Command, test: &str, dir: &Path) {
 /// Says that a test cannot be run here; fails if it must.
 pub fn cannot(test: &str, why: &str) {
     assert!(std::env::var_os("DISK_TESTS").is_none(), "{test} cannot be run: {why}");
-    // Past what the test runner keeps to itself.
+    #[expect(clippy::explicit_write, reason = "past what the test runner keeps to itself")]
     writeln!(std::io::stderr(), "\nNOT TESTED: {test}: {why}").unwrap();
 }
 
