@@ -199,9 +199,9 @@ impl<const TREES: usize> Drop for Database<TREES> {
 /// nothing waits afterwards.
 fn let_go<const TREES: usize>(open: Open<TREES>) -> Result<(), StoreError> {
     let waker = open.trees[0].clone();
-    let (flushed, has_flushed) = mpsc::channel();
-    let (give_waker, take_waker) = mpsc::channel::<sled::Tree>();
-    let (done, is_done) = mpsc::channel();
+    let (flushed, has_flushed) = mpsc::sync_channel(1);
+    let (give_waker, take_waker) = mpsc::sync_channel::<sled::Tree>(1);
+    let (done, is_done) = mpsc::sync_channel(1);
     let end = move || {
         // It is known to have failed, or there is nothing more to do about it.
         let _ = guard(|| open.db.flush());
