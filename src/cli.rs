@@ -16,6 +16,7 @@ pub mod findprovs;
 pub mod get;
 pub mod id;
 pub mod init;
+pub mod load;
 pub mod logging;
 pub mod output;
 pub mod peers;
@@ -134,6 +135,8 @@ pub enum Command {
     Diagnose(diagnose::Args),
     /// Print what the node stores, running or stopped
     Dump(dump::Args),
+    /// Take in what `dump` wrote, running or stopped
+    Load(load::Args),
 }
 
 /// What a command knows of its surroundings. The configuration is loaded when first asked for.
@@ -222,6 +225,7 @@ impl Command {
             Command::Closest(args) => closest::execute(args, context).await,
             Command::Diagnose(args) => diagnose::execute(args, context).await,
             Command::Dump(args) => dump::execute(args, context).await,
+            Command::Load(args) => load::execute(args, context).await,
         }
     }
 }

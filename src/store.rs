@@ -11,6 +11,7 @@ mod engine;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 pub mod jobs;
+pub mod load;
 mod meta;
 mod migrate;
 pub mod provided;

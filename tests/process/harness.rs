@@ -187,9 +187,11 @@ impl TestNode {
         line.rsplit('/').next().unwrap().parse().unwrap()
     }
 
-    /// Rows of an NDJSON command.
+    /// Rows of an NDJSON command, without what a dump begins and ends with.
     pub fn rows(&self, args: &[&str]) -> Vec<serde_json::Value> {
-        self.ok(args).lines().map(|line| serde_json::from_str(line).expect(line)).collect()
+        let rows = self.ok(args);
+        let rows = rows.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect(line));
+        rows.filter(|row| row.get("dhtstore").is_none()).collect()
     }
 
     /// Provider ids that this node itself holds for a CID, with their addresses.

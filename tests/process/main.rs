@@ -10,6 +10,7 @@
 mod dump;
 mod expiry;
 mod harness;
+mod load;
 #[path = "../support/kad_peer.rs"]
 mod kad_peer;
 mod network;

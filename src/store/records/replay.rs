@@ -1,7 +1,7 @@
 //! Restart: the log is read into the index, newest first, on all cores, while the node serves already.
 //!
 //! The greatest time wins, so ranges of seconds can be read in any order; within one second, which belongs to one
-//! thread, the newest chunk is read first and wins. Removals stay as tombstones until the end.
+//! thread, the newest chunk is read first and wins. Removals stay as tombstones until they expire.
 
 use super::{
     Shared,
@@ -157,7 +157,6 @@ fn work(shared: &Shared, plan: Plan, next: &AtomicU64) {
         }
         if shared.replay.read.fetch_add(1, Ordering::AcqRel) + 1 == plan.slices {
             shared.replay.finish();
-            shared.index.forget_tombstones();
             tracing::info!(records = shared.index.len(), chunks = shared.log.count(), "the log is replayed");
         }
     }

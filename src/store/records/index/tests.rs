@@ -99,7 +99,7 @@ proptest! {
                 }
             }
         }
-        index.forget_tombstones();
+        index.forget_tombstones(|_| false);
         prop_assert_eq!(index.len(), model.len());
         for ((key, peer), time) in model {
             prop_assert_eq!(index.time(&place(key), peer), Some(time));
