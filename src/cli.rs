@@ -4,6 +4,7 @@
 //! Data goes to stdout through [`output`], everything else to stderr; failures are [`error::CliError`]s with an exit code.
 
 pub mod ask;
+pub mod check;
 pub mod cid_list;
 pub mod closest;
 pub mod config;
@@ -18,6 +19,7 @@ pub mod id;
 pub mod init;
 pub mod load;
 pub mod logging;
+pub mod migrate;
 pub mod output;
 pub mod peers;
 pub mod provide;
@@ -137,6 +139,10 @@ pub enum Command {
     Dump(dump::Args),
     /// Take in what `dump` wrote, running or stopped
     Load(load::Args),
+    /// Verify everything that the node stores, and change nothing
+    Check(check::Args),
+    /// Bring the database to the schema of this program, or tell what that takes
+    Migrate(migrate::Args),
 }
 
 /// What a command knows of its surroundings. The configuration is loaded when first asked for.
@@ -226,6 +232,8 @@ impl Command {
             Command::Diagnose(args) => diagnose::execute(args, context).await,
             Command::Dump(args) => dump::execute(args, context).await,
             Command::Load(args) => load::execute(args, context).await,
+            Command::Check(args) => check::execute(args, context).await,
+            Command::Migrate(args) => migrate::execute(args, context).await,
         }
     }
 }

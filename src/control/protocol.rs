@@ -115,6 +115,8 @@ pub enum Request {
         #[serde(default)]
         hash: bool,
     },
+    /// Rows: [`store::check::Finding`].
+    Check,
     /// Take in rows of a dump. Done: [`store::load::Report`].
     Load {
         /// Lines without header and end.

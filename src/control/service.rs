@@ -17,7 +17,7 @@ use crate::{
     node::{Node, query::Event},
     provide::{cids, reprovider::Reprovider},
     schedule::Schedule,
-    store::{Store, dump::Want, load::Loader},
+    store::{self, Store, dump::Want, load::Loader},
 };
 use cid::Cid;
 use serde_json::Value;
@@ -110,6 +110,14 @@ impl Handler for Service {
                     _ => Want::Lines { before, after },
                 };
                 done(&inspect::dump(parts, filter, want, replies).await?)
+            }
+            Request::Check => {
+                let store = parts.store.clone();
+                let found = tokio::task::spawn_blocking(move || store::check::running(&store)).await;
+                for finding in found.map_err(Failure::other)? {
+                    replies.row(&finding).await?;
+                }
+                Ok(Value::Null)
             }
             Request::Load { lines, first, provided, flush } => {
                 done(&inspect::load(parts, self.loader.clone(), (lines, first), provided, flush).await?)

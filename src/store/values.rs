@@ -139,10 +139,17 @@ struct Counters {
 
 /// A row of the tree; its key is the value's.
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
-struct ValueRow {
+pub(super) struct ValueRow {
     /// Unix seconds of the last PUT_VALUE.
     received: u32,
     value: Vec<u8>,
+}
+
+impl ValueRow {
+    /// The value.
+    pub(super) fn value(&self) -> &[u8] {
+        &self.value
+    }
 }
 
 impl Values {

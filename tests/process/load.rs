@@ -50,7 +50,8 @@ async fn a_dump_goes_into_a_running_and_into_a_stopped_node_and_stays() {
             node.start();
         }
         let loaded = outcome(&node, &["load", "--provided", "-"], &dump, "loaded");
-        assert!(loaded >= 22, "{loaded}");
+        // The records, and the own CID; what the peer's row says follows from the records.
+        assert!(loaded >= 21, "{loaded}");
         assert_eq!(hash(&node), expected, "running: {is_running}");
         assert_eq!(outcome(&node, &["load", "--provided", "-"], &dump, "loaded"), 0);
         if is_running {

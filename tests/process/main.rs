@@ -7,6 +7,7 @@
     reason = "tests fail by panics and wait by the clock"
 )]
 
+mod check;
 mod dump;
 mod expiry;
 mod harness;
