@@ -7,6 +7,7 @@ pub mod ask;
 pub mod check;
 pub mod cid_list;
 pub mod closest;
+pub mod compact;
 pub mod config;
 pub mod connect;
 pub mod diagnose;
@@ -141,6 +142,8 @@ pub enum Command {
     Load(load::Args),
     /// Verify everything that the node stores, and change nothing
     Check(check::Args),
+    /// Write the databases of a stopped node anew, to give space back
+    Compact(compact::Args),
     /// Bring the database to the schema of this program, or tell what that takes
     Migrate(migrate::Args),
 }
@@ -233,6 +236,7 @@ impl Command {
             Command::Dump(args) => dump::execute(args, context).await,
             Command::Load(args) => load::execute(args, context).await,
             Command::Check(args) => check::execute(args, context).await,
+            Command::Compact(args) => compact::execute(args, context).await,
             Command::Migrate(args) => migrate::execute(args, context).await,
         }
     }

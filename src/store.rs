@@ -6,6 +6,7 @@
 
 pub mod check;
 mod codec;
+pub mod compact;
 pub mod data_dir;
 pub mod dump;
 mod engine;

@@ -129,13 +129,14 @@ async fn damage_is_told_and_the_directory_stays_as_it_is() {
     fs::write(tmp.path().join("records/db"), vec![0xa5; 1 << 20]).unwrap();
     let before = files(tmp.path());
     let (mut rows, mut places) = (Vec::new(), Vec::new());
-    let summary = dump::stopped(from(tmp.path(), false, T0 + 3 * 3600), &Filter::default(), Want::NDJSON, &mut |told| {
-        if let Told::Damaged { place, .. } = &told {
-            places.push(place.clone());
-        }
-        collect(told, &mut rows)
-    })
-    .unwrap();
+    let summary =
+        dump::stopped(from(tmp.path(), false, T0 + 3 * 3600), &Filter::default(), Want::NDJSON, &mut |told| {
+            if let Told::Damaged { place, .. } = &told {
+                places.push(place.clone());
+            }
+            collect(told, &mut rows)
+        })
+        .unwrap();
     assert!(places.iter().any(|place| place == "copy of the database"), "nothing says so: {places:?}");
     assert_eq!(summary.damaged, places.len() as u64);
     assert_eq!(rows.iter().filter(|r| matches!(r, Row::Provided { .. })).count(), 700);

@@ -96,7 +96,10 @@ async fn a_loaded_copy_has_the_hash_of_its_source_also_after_a_restart() {
     let copy = empty_at(&dir, T0 + 3 * 3600);
     let report = load(&copy, lines(&source.store), true).await;
     assert_eq!((report.bad, report.bad_lines), (0, Vec::new()));
-    assert_eq!(report.tables["providers"].iter().collect::<Vec<_>>(), [(&"loaded".to_owned(), &expected.tables["providers"].rows)]);
+    assert_eq!(
+        report.tables["providers"].iter().collect::<Vec<_>>(),
+        [(&"loaded".to_owned(), &expected.tables["providers"].rows)]
+    );
     assert_eq!(hash(&copy.store), expected);
     copy.store.flush().await.unwrap();
     // The same again is no news, and changes nothing.
@@ -202,7 +205,8 @@ async fn limits_hold_and_refusals_are_told() {
         let node = limited(name, settings);
         let report = load(&node, lines(&source.store), false).await;
         let loaded = report.tables["providers"]["loaded"];
-        let refused: u64 = report.tables["providers"].iter().filter(|(o, _)| o.starts_with("refused")).map(|(_, n)| n).sum();
+        let refused: u64 =
+            report.tables["providers"].iter().filter(|(o, _)| o.starts_with("refused")).map(|(_, n)| n).sum();
         assert_eq!(loaded + refused, rows, "{report:?}");
         assert!(refused > 0 && (records == 0 || loaded == records), "{name}: {report:?}");
         assert_eq!(node.store.stat().records, loaded);

@@ -91,7 +91,9 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
         let (first, read) = (next.first, next.read);
         let outcome = target.load(context, next, args.provided).await;
         let loaded = outcome.map_err(|error| {
-            error.context(format_args!("line {first} and what follows it is not loaded (go on with --from-line {first})"))
+            error.context(format_args!(
+                "line {first} and what follows it is not loaded (go on with --from-line {first})"
+            ))
         })?;
         report.add(loaded);
         bar.inc(if bytes.is_some() { read } else { lines.rows.saturating_sub(bar.position()) });
@@ -119,9 +121,8 @@ fn tell(report: &Report, format: FormatArg, context: &Context) -> Result<()> {
     }
     let own = report.tables.get("provided").and_then(|outcomes| outcomes.get("left_out")).copied().unwrap_or(0);
     if own > 0 {
-        context.notice(format_args!(
-            "{own} own CIDs of the dump were left out: with --provided this node announces them"
-        ));
+        context
+            .notice(format_args!("{own} own CIDs of the dump were left out: with --provided this node announces them"));
     }
     Ok(())
 }
@@ -150,7 +151,8 @@ fn verdict(report: &Report, lines: &Lines, stopped: bool, from_line: u64) -> Res
     if report.bad > 0 {
         return Err(CliError::data(format_args!("{} bad lines were left out; the others are loaded", report.bad)));
     }
-    let refused: u64 = report.tables.values().flatten().filter(|(outcome, _)| outcome.starts_with("refused")).map(|(_, n)| n).sum();
+    let refused: u64 =
+        report.tables.values().flatten().filter(|(outcome, _)| outcome.starts_with("refused")).map(|(_, n)| n).sum();
     if refused > 0 {
         return Err(CliError::other(format_args!(
             "{refused} rows were refused, see above; if a limit did, raise it (`dhtstore config show records`) and load again"
@@ -306,13 +308,12 @@ impl Target {
         let Batch { first, lines, .. } = batch;
         match self {
             Target::Running => {
-                let lines = String::from_utf8(lines).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned());
+                let lines =
+                    String::from_utf8(lines).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned());
                 let request = Request::Load { lines, first, provided, flush: false };
                 Server::connect(context).await?.ask(&request, |_| Ok(())).await
             }
-            Target::Stopped { loader, .. } => {
-                Ok(tokio::task::block_in_place(|| loader.load(&lines, first, provided))?)
-            }
+            Target::Stopped { loader, .. } => Ok(tokio::task::block_in_place(|| loader.load(&lines, first, provided))?),
         }
     }
 

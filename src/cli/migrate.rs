@@ -50,7 +50,9 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
     let config = context.config()?;
     if let Some(mut server) = Server::connect_if_running(context).await? {
         if !args.status {
-            return Err(CliError::try_again("the server is running, and took all steps when it started; stop it first"));
+            return Err(CliError::try_again(
+                "the server is running, and took all steps when it started; stop it first",
+            ));
         }
         let stat: Stat = server.ask(&Request::Stat, |_| Ok(())).await?;
         let report = Report {

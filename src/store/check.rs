@@ -63,7 +63,12 @@ impl Findings {
     }
 
     fn push(&mut self, level: Level, place: &str, found: impl ToString, next: Option<&str>) {
-        self.0.push(Finding { level, place: place.to_owned(), found: found.to_string(), next: next.map(str::to_owned) });
+        self.0.push(Finding {
+            level,
+            place: place.to_owned(),
+            found: found.to_string(),
+            next: next.map(str::to_owned),
+        });
     }
 
     /// All of them.
@@ -73,9 +78,11 @@ impl Findings {
 }
 
 /// What a start makes of damage to provider records.
-const RECORDS_NEXT: &str = "start the node: it keeps what can be read and sets the rest aside; publishers announce again within a day";
+const RECORDS_NEXT: &str =
+    "start the node: it keeps what can be read and sets the rest aside; publishers announce again within a day";
 /// What a start makes of damage to what is ours.
-const OWN_NEXT: &str = "start the node: it restores own CIDs and routing tables from exports/; keep a copy of the directory first";
+const OWN_NEXT: &str =
+    "start the node: it restores own CIDs and routing tables from exports/; keep a copy of the directory first";
 
 /// Verifies a stopped node's directory. `ttl`: of records.
 ///
@@ -125,12 +132,15 @@ pub fn running(store: &Store) -> Vec<Finding> {
     for name in ["records_database_failures", "node_database_failures"] {
         match stat.counters.get(name).copied().unwrap_or(0) {
             0 => {}
-            n => findings.damaged(name, format_args!("{n} operations failed"), "see the log and the disk, then restart"),
+            n => {
+                findings.damaged(name, format_args!("{n} operations failed"), "see the log and the disk, then restart")
+            }
         }
     }
     exports(&store.opened.dir.join("exports"), &mut findings);
     rights(&store.opened.dir, &mut findings);
-    findings.ok("records/", format_args!("{} records of {} peers in {} chunks", stat.records, stat.peers, stat.log_chunks));
+    findings
+        .ok("records/", format_args!("{} records of {} peers in {} chunks", stat.records, stat.peers, stat.log_chunks));
     findings.ok("node/", format_args!("schema {}, {} own CIDs", stat.schema, stat.provided));
     findings.into_inner()
 }

@@ -10,8 +10,8 @@ pub(super) mod text;
 
 use super::{Purpose, Settings, Store, StoreError, data_dir, is_data_dir};
 use crate::clock::{ManualClock, UnixTime};
-use output::Output;
 pub use header::{End, Header, MAX_LINE, Mark, VERSION};
+use output::Output;
 pub use output::{Summary, TableSummary};
 use rows::Matcher;
 use serde::{Deserialize, Serialize};
@@ -257,7 +257,8 @@ fn dump(
     let is_hash = want == Want::Hash;
     let filter = Filter { expired: filter.expired && !is_hash, ..filter.clone() };
     let matcher = Matcher::new(&filter)?;
-    let mut more = each(Told::Begin { schema: store.opened.schema, time: UnixTime(store.records.shared.time.now().log) });
+    let mut more =
+        each(Told::Begin { schema: store.opened.schema, time: UnixTime(store.records.shared.time.now().log) });
     let mut output = Output::new(want, filter.limit, each);
     for note in store.opened.notes.iter().filter(|_| place.is_some()) {
         more = more && output.damaged(place.unwrap_or_default().to_owned(), note.clone());

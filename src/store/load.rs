@@ -188,7 +188,7 @@ impl Loader {
         // Only of a provider that is new, or has not been heard since, the addresses are of use.
         let known = shared.book.find(&peer).is_some_and(|known| known.announced() >= time);
         let addresses: Vec<Multiaddr> = if known { Vec::new() } else { rows::addresses(addresses)? };
-        let restored = shared.restore_peer(&peer, (time, [&addresses, &[]]), |at| !known && at < time, now);
+        let restored = shared.restore_peer(&peer, (time, [&addresses, &[]]), (|at| !known && at < time, false), now);
         let loaded = restored.and_then(|(peer, _)| shared.load(multihash, &peer, time, chunks));
         Ok(match loaded {
             Ok(Loaded::New | Loaded::Refreshed) => "loaded".into(),
@@ -204,7 +204,7 @@ impl Loader {
             Ok(time) => time,
             Err(bad) => return of_date(bad),
         };
-        match shared.restore_peer(peer, (announced, lists), |at| at <= announced, now) {
+        match shared.restore_peer(peer, (announced, lists), (|at| at <= announced, true), now) {
             Ok((_, true)) => "loaded".into(),
             Ok((_, false)) => "known".into(),
             Err(refused) => of_refusal(refused),

@@ -1,7 +1,7 @@
 //! Migration on request: what a start would do by itself (`migrate.rs`), told, tried on a copy, or done now.
 
-use super::{Settings, Store, StoreError, data_dir, migrate, recovery::Place};
 pub use super::meta::SCHEMA;
+use super::{Settings, Store, StoreError, data_dir, migrate, recovery::Place};
 use crate::clock::Clock;
 use std::{path::Path, sync::Arc};
 

@@ -360,14 +360,8 @@ impl Inner {
         }
         let received = received.unwrap_or(UnixTime(now.log));
         let evicted = evicted.ok_or(Refused::Full)?;
-        let mut held = Held {
-            key: key.into(),
-            value: value.into(),
-            received,
-            ends,
-            written: received.0,
-            checked: true,
-        };
+        let mut held =
+            Held { key: key.into(), value: value.into(), received, ends, written: received.0, checked: true };
         match known.as_ref().filter(|known| same && received.0.abs_diff(known.written) < self.repeat_s) {
             Some(known) => held.written = known.written,
             None => self.write(&held).map_err(|error| self.failed("write a value", &error))?,

@@ -1,16 +1,36 @@
-//! `dhtstore check` and `dhtstore migrate`.
+//! `dhtstore check`, `dhtstore migrate` and `dhtstore compact`.
 
-use crate::harness::{TestNode, cid, fails, fingerprint, text};
+use crate::harness::{TestNode, cid, fails, fingerprint, multihash, text};
+use dhtstore::clock::{Clock, SystemClock, UnixTime};
 use std::{fs, path::Path};
 
 /// A node with an own CID, stopped.
 fn stopped() -> TestNode {
     let mut node = TestNode::started();
     node.ok(&["provide", &cid("own")]);
+    let output = node.cli_with_input(&["load", "-"], &dump_of_now());
+    assert!(output.status.success(), "{}", text(&output));
     let running = node.rows(&["check", "--format", "ndjson"]);
     assert!(running.iter().all(|finding| finding["level"] != "damaged"), "{running:?}");
     assert_eq!(node.stop(), Some(0));
     node
+}
+
+/// Records received a minute ago.
+fn dump_of_now() -> String {
+    let time = SystemClock::new().wall();
+    let received = UnixTime(time.0 - 60);
+    let mut dump = format!(
+        r#"{{"dhtstore":"dump","version":1,"schema":2,"peer_id":null,"time":"{time}","tables":["providers"]}}"#
+    );
+    for n in 0..100 {
+        let cid = cid::Cid::new_v1(0x55, cid::multihash::Multihash::from_bytes(&multihash(&n.to_string())).unwrap());
+        let provider = "12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5";
+        dump += &format!(
+            "\n{{\"table\":\"providers\",\"cid\":\"{cid}\",\"provider\":\"{provider}\",\"addresses\":[],\"received\":\"{received}\"}}"
+        );
+    }
+    dump + "\n{\"dhtstore\":\"end\",\"rows\":100,\"tables\":{\"providers\":100},\"damaged\":0}\n"
 }
 
 fn damaged(node: &TestNode) -> Vec<String> {
@@ -66,6 +86,29 @@ fn no_database_is_66_and_creates_nothing() {
         fails(&node.cli(&[command]), 66, &[node.dir().to_str().unwrap()]);
     }
     assert!(!node.dir().exists());
+}
+
+#[test]
+fn compacting_keeps_all_and_a_kill_between_the_renames_is_made_good() {
+    let mut node = stopped();
+    let hash = |node: &TestNode| node.rows(&["dump", "--hash"]).pop().unwrap();
+    let before = hash(&node);
+    let rows = node.rows(&["compact", "--format", "ndjson"]);
+    assert_eq!(rows.iter().map(|row| row["database"].as_str().unwrap()).collect::<Vec<_>>(), ["records", "node"]);
+    assert_eq!(hash(&node), before);
+    assert_eq!(damaged(&node), Vec::<String>::new());
+    // As a kill leaves it: the old one is aside, the new one not yet in its place.
+    for name in ["records", "node"] {
+        copy(&node.dir().join(name), &node.dir().join(format!("{name}.compacted")));
+        fs::rename(node.dir().join(name), node.dir().join(format!("{name}.recovering"))).unwrap();
+        node.start();
+        assert_eq!(hash(&node), before, "{name}");
+        fails(&node.cli(&["compact"]), 75, &["running"]);
+        assert_eq!(node.stop(), Some(0));
+    }
+    node.ok(&["compact"]);
+    assert!(!node.dir().join("node.compacted").exists());
+    assert_eq!(hash(&node), before);
 }
 
 fn copy(from: &Path, to: &Path) {

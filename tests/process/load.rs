@@ -68,7 +68,10 @@ async fn a_dump_goes_into_a_running_and_into_a_stopped_node_and_stays() {
 async fn own_cids_are_taken_only_when_that_is_asked_for() {
     let (_source, dump, _) = dumped(2).await;
     let node = TestNode::new();
-    assert_eq!(outcome(&node, &["load", "-"], &dump, "left_out") as usize, 1 + dump.matches("\"table\":\"meta\"").count());
+    assert_eq!(
+        outcome(&node, &["load", "-"], &dump, "left_out") as usize,
+        1 + dump.matches("\"table\":\"meta\"").count()
+    );
     assert!(node.rows(&["provided", "--format", "ndjson"]).is_empty());
     assert_eq!(outcome(&node, &["load", "-", "--provided"], &dump, "loaded"), 1);
     assert_eq!(node.rows(&["provided", "--format", "ndjson"]).len(), 1);
@@ -92,7 +95,8 @@ async fn what_is_no_whole_dump_is_told_and_creates_nothing_where_it_is_none_at_a
     fails(&load(&short.join("\n")), 65, &["its end says"]);
     let mut bad = lines.clone();
     bad.insert(2, "nonsense");
-    let end = bad.pop().unwrap().replace(&format!("\"rows\":{}", lines.len() - 2), &format!("\"rows\":{}", lines.len() - 1));
+    let end =
+        bad.pop().unwrap().replace(&format!("\"rows\":{}", lines.len() - 2), &format!("\"rows\":{}", lines.len() - 1));
     bad.push(&end);
     fails(&load(&bad.join("\n")), 65, &["line 3", "1 bad lines"]);
     // The wrong file altogether.

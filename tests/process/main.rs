@@ -11,9 +11,9 @@ mod check;
 mod dump;
 mod expiry;
 mod harness;
-mod load;
 #[path = "../support/kad_peer.rs"]
 mod kad_peer;
+mod load;
 mod network;
 mod restart;
 mod service;

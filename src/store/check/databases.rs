@@ -59,7 +59,11 @@ impl Databases {
 fn open(copy: &Path, name: &str, next: &str, findings: &mut Findings) -> Option<sled::Db> {
     let dir = copy.join(name);
     if !dir.is_dir() {
-        findings.note(&format!("{name}/"), "is not there", "the next start makes an empty one, and restores what exports/ has");
+        findings.note(
+            &format!("{name}/"),
+            "is not there",
+            "the next start makes an empty one, and restores what exports/ has",
+        );
         return None;
     }
     let opened = thread::Builder::new().name("sled-open".into()).spawn(move || sled::Config::new().path(dir).open());

@@ -120,7 +120,12 @@ mod tests {
     fn a_version_from_the_future_is_refused_whatever_else_it_says() {
         let error = Mark::read(br#"{"dhtstore":"dump","version":2,"all":"new"}"#).unwrap_err();
         assert!(error.contains("version 2"), "{error}");
-        for bad in [&br#"{"dhtstore":"dump"}"#[..], br#"{"dhtstore":"dump","version":1}"#, br#"{"dhtstore":7}"#, br#"{"dhtstore":"#] {
+        for bad in [
+            &br#"{"dhtstore":"dump"}"#[..],
+            br#"{"dhtstore":"dump","version":1}"#,
+            br#"{"dhtstore":7}"#,
+            br#"{"dhtstore":"#,
+        ] {
             assert!(Mark::read(bad).is_err());
         }
     }

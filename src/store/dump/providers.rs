@@ -17,8 +17,8 @@ use crate::{
 use hashbrown::HashTable;
 use libp2p::Multiaddr;
 
-/// Providers whose text is kept at hand: some 5 MB. A busy server knows 200,000, of which few announce most.
-const PROVIDERS: usize = 1 << 14;
+/// Providers whose text is kept at hand: some 20 MB. Of the 200,000 that a busy server knows few announce most.
+const PROVIDERS: usize = 1 << 16;
 
 /// A provider as its rows show it.
 #[derive(Debug)]
@@ -144,10 +144,8 @@ impl Times {
         let received = UnixTime(time).to_string();
         let ends = i64::from(time) + i64::from(shared.ttl_s);
         let expires = UnixTime(u32::try_from(ends).unwrap_or(u32::MAX));
-        let json = format!(
-            r#","received":"{received}","expires":"{expires}","expires_in_s":{}}}"#,
-            ends - i64::from(now.log)
-        );
+        let json =
+            format!(r#","received":"{received}","expires":"{expires}","expires_in_s":{}}}"#, ends - i64::from(now.log));
         Self { received, json }
     }
 }

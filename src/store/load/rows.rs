@@ -2,11 +2,7 @@
 
 use crate::{
     clock::UnixTime,
-    kad::{
-        Dht, PeerInfo,
-        scope::AddressScope,
-        values::key_text,
-    },
+    kad::{Dht, PeerInfo, scope::AddressScope, values::key_text},
     store::{
         dump::{MAX_LINE, text::read_base32},
         provided::Own,
@@ -267,7 +263,10 @@ mod tests {
         assert!(wrong("{").contains("EOF"));
         assert!(wrong(r#"{"table":"records"}"#).contains("records"));
         assert!(wrong(r#"{"table":"providers","cid":"bafy"}"#).contains("provider"));
-        assert!(wrong(r#"{"table":"providers","cid":"bx","provider":"x","received":"2026-01-31T12:00:00Z"}"#).contains("cid"));
+        assert!(
+            wrong(r#"{"table":"providers","cid":"bx","provider":"x","received":"2026-01-31T12:00:00Z"}"#)
+                .contains("cid")
+        );
         assert!(wrong(r#"{"table":"routing","dht":"x","peer":"x","addresses":[],"heard":""}"#).contains("lan"));
     }
 }

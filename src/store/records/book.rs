@@ -252,7 +252,7 @@ impl Book {
 
     /// Takes what a dump says of a peer: addresses by the WAN and by the LAN DHT, true when it announced them. A new
     /// peer is entered if `may_enter` and there is room; of one that is known they are taken if `newer` says so of the
-    /// time of its newest announcement. Whether something changed.
+    /// time of its newest announcement. `dated`: a later time alone is reason to write the row. Whether it is written.
     ///
     /// # Errors
     /// [`BookFull`].
@@ -260,7 +260,7 @@ impl Book {
         &self,
         peer: &PeerId,
         (announced, [wan, lan]): (u32, [&[Multiaddr]; 2]),
-        newer: impl FnOnce(u32) -> bool,
+        (newer, dated): (impl FnOnce(u32) -> bool, bool),
         now: &Now,
         may_enter: bool,
     ) -> Result<(Arc<Peer>, bool), BookFull> {
@@ -284,7 +284,9 @@ impl Book {
         if is_new || newer(entry.announced()) {
             changed |= self.set_addresses(&entry, wan, Dht::Wan);
             changed |= self.set_addresses(&entry, lan, Dht::Lan);
-            changed |= entry.announced.fetch_max(announced, Ordering::Relaxed) < announced;
+            let later = entry.announced.fetch_max(announced, Ordering::Relaxed) < announced;
+            // Else a chunk tells replay the time: writing the row with each would cost more than the chunk.
+            changed |= later && dated;
         }
         if changed {
             self.mark_dirty(&entry);

@@ -75,14 +75,16 @@ impl Shared {
         &self,
         peer: &PeerId,
         (announced, lists): (u32, [&[Multiaddr]; 2]),
-        newer: impl FnOnce(u32) -> bool,
+        (newer, dated): (impl FnOnce(u32) -> bool, bool),
         now: &Now,
     ) -> Result<(Arc<Peer>, bool), Refused> {
         let may_enter = !self.index.is_full();
-        self.book.restore(peer, (announced, lists), newer, now, may_enter).map_err(|BookFull| match may_enter {
-            true => Refused::PeersFull,
-            false => Refused::RecordsFull,
-        })
+        self.book.restore(peer, (announced, lists), (newer, dated), now, may_enter).map_err(
+            |BookFull| match may_enter {
+                true => Refused::PeersFull,
+                false => Refused::RecordsFull,
+            },
+        )
     }
 
     /// Takes a record of `time`, unless what is known of it is not older.
@@ -98,13 +100,12 @@ impl Shared {
             return Err(Refused::ProviderFull);
         }
         let entry = Entry { multihash: Hashed::new(multihash), peer: peer.id, removed: false };
-        let loaded = self.index.load(&place, peer.id, time, || chunks.append(self, time, entry)).map_err(|full| {
-            match full {
+        let loaded =
+            self.index.load(&place, peer.id, time, || chunks.append(self, time, entry)).map_err(|full| match full {
                 Full::Records => Refused::RecordsFull,
                 Full::Far => Refused::RecordsFar,
                 Full::Key => Refused::KeyFull,
-            }
-        })?;
+            })?;
         match loaded {
             Loaded::New => {
                 peer.count(1);
@@ -125,7 +126,9 @@ impl Shared {
             return Err(StoreError::Database(self.reserve.advice()));
         }
         match self.health.is_read_only() {
-            true => Err(StoreError::Database("takes no writes since an earlier error; see the log, then restart".into())),
+            true => {
+                Err(StoreError::Database("takes no writes since an earlier error; see the log, then restart".into()))
+            }
             false => Ok(()),
         }
     }
