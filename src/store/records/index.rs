@@ -8,6 +8,8 @@
 //! Keys are chosen by strangers, so what places them is a hash with a secret of this process; and since records of one
 //! key share one probe chain, a key with many providers moves into a map of its own.
 
+pub mod batch;
+
 use super::entry::Place;
 use hashbrown::HashTable;
 use siphasher::sip::SipHasher13;
@@ -190,35 +192,6 @@ impl Index {
         found
     }
 
-    /// An Add from the log: counts unless something not older is known. True if the record is new to the index.
-    /// Within one second the caller replays the newest chunk first.
-    pub fn replay_add(&self, place: &Place, peer: u32, time: u32) -> Result<bool, Full> {
-        let hash = self.hash(place);
-        let mut shard = self.write(hash);
-        if shard.is_removed(place, peer, time) {
-            return Ok(false);
-        }
-        if let Some(known) = shard.find_mut(hash, place, peer) {
-            *known = time.max(*known);
-            return Ok(false);
-        }
-        let others = self.room(&shard, hash, place)?;
-        self.insert(&mut shard, hash, Record { place: *place, peer, time }, others);
-        Ok(true)
-    }
-
-    /// A Remove from the log. True if a record went.
-    pub fn replay_remove(&self, place: &Place, peer: u32, time: u32) -> bool {
-        let hash = self.hash(place);
-        let mut shard = self.write(hash);
-        if shard.find_mut(hash, place, peer).is_some_and(|known| *known >= time) {
-            return false;
-        }
-        let tombstone = shard.tombstones.entry((*place, peer)).or_insert(time);
-        *tombstone = time.max(*tombstone);
-        self.delete(&mut shard, hash, place, peer, |_| true)
-    }
-
     /// The removal of a record that is not there was written to the log anew, at `time`.
     pub fn redate_removal(&self, place: &Place, peer: u32, time: u32) {
         self.write(self.hash(place)).tombstones.insert((*place, peer), time);
@@ -233,13 +206,6 @@ impl Index {
                 shard.tombstones.shrink_to_fit();
             }
         }
-    }
-
-    /// Garbage collection of a chunk of `time`: drops the record unless it is newer. True if it went.
-    pub fn collect(&self, place: &Place, peer: u32, time: u32) -> bool {
-        let hash = self.hash(place);
-        let mut shard = self.write(hash);
-        self.delete(&mut shard, hash, place, peer, |known| known <= time)
     }
 
     /// Dates a record anew if its time is still `time`; `log` writes it and says at what time.
