@@ -128,6 +128,11 @@ impl<const TREES: usize> Database<TREES> {
         self.health.recovered(&self.dir);
     }
 
+    /// Bytes of its files; 0 if they cannot be told.
+    pub fn bytes(&self) -> u64 {
+        self.open().and_then(|open| guard(|| open.db.size_on_disk())).unwrap_or(0)
+    }
+
     /// For the supervisor, again and again: sled may leave a flush waiting after an error that it met elsewhere; any
     /// write wakes it. `seen` is what this returned before.
     pub fn wake(&self, seen: u64) -> u64 {

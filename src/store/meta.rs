@@ -10,6 +10,7 @@ pub const SCHEMA: u32 = 2;
 const SCHEMA_ROW: &str = "schema";
 const FLOOR_ROW: &str = "floor";
 const OWN_ROW: &str = "own";
+const RECORDS_ROW: &str = "records";
 
 /// What the log held when it was last flushed: an open that finds less has found damage.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Encode, Decode)]
@@ -71,7 +72,27 @@ impl NodeDb {
 /// # Errors
 /// [`StoreError::Database`].
 pub fn schema_of(db: &sled::Db) -> Result<Option<u32>, StoreError> {
-    let row = guard(|| db.open_tree(tree::NAMES[tree::META])?.get(SCHEMA_ROW))?;
+    row_of(db, SCHEMA_ROW)
+}
+
+/// The same of [`Meta::floor`].
+///
+/// # Errors
+/// [`StoreError::Database`].
+pub fn floor_of(db: &sled::Db) -> Result<Option<Floor>, StoreError> {
+    row_of(db, FLOOR_ROW)
+}
+
+/// The same of [`Meta::own`].
+///
+/// # Errors
+/// [`StoreError::Database`].
+pub fn own_of(db: &sled::Db) -> Result<Option<u64>, StoreError> {
+    row_of(db, OWN_ROW)
+}
+
+fn row_of<T: Decode<()>>(db: &sled::Db, row: &str) -> Result<Option<T>, StoreError> {
+    let row = guard(|| db.open_tree(tree::NAMES[tree::META])?.get(row))?;
     Ok(row.and_then(|row| codec::decode(&row).ok()))
 }
 
@@ -124,6 +145,19 @@ impl Meta {
     /// [`StoreError::Database`].
     pub fn set_own(&self, own: u64) -> Result<(), StoreError> {
         self.put(OWN_ROW, &own)
+    }
+
+    /// How many provider records there were at the last flush, about.
+    pub fn records(&self) -> Option<u64> {
+        self.get(RECORDS_ROW)
+    }
+
+    /// Notes how many provider records there are.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub fn set_records(&self, records: u64) -> Result<(), StoreError> {
+        self.put(RECORDS_ROW, &records)
     }
 
     fn get<T: Decode<()>>(&self, row: &str) -> Option<T> {

@@ -7,12 +7,14 @@
     reason = "tests fail by panics and wait by the clock"
 )]
 
+mod check;
 mod disk;
 mod dump;
 mod expiry;
 mod harness;
 #[path = "../support/kad_peer.rs"]
 mod kad_peer;
+mod load;
 mod network;
 mod restart;
 mod service;

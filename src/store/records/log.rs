@@ -177,6 +177,11 @@ impl Log {
     pub fn remove_peer(&self, id: u32) -> Result<(), StoreError> {
         self.database.write(tree::PEERS, |tree| tree.remove(Numbered::<4>::key(u64::from(id)))).map(|_| ())
     }
+
+    /// Bytes of the database's files; 0 if they cannot be told.
+    pub fn bytes(&self) -> u64 {
+        self.database.bytes()
+    }
 }
 
 /// Key of the newest chunk of a database that nobody uses yet.
