@@ -6,6 +6,7 @@
 
 mod codec;
 pub mod data_dir;
+mod database;
 pub mod dump;
 mod engine;
 #[cfg(any(test, fuzzing))]
@@ -21,6 +22,7 @@ pub mod routing;
 pub mod values;
 
 use crate::clock::{Clock, UnixTime};
+use database::Database;
 use engine::Health;
 use meta::{Floor, Meta, NodeDb, SCHEMA};
 use records::log::{Log, chunk_time};
@@ -321,7 +323,7 @@ pub fn is_data_dir(path: &Path) -> bool {
 fn open_node(dir: &Path, now: UnixTime) -> Result<(Arc<NodeDb>, bool, Vec<String>), StoreError> {
     // The schema is written with the first open; a kill during that leaves none, and no exports either.
     let promised = dir.join("exports").is_dir();
-    let contents = |db: &sled::Db| match Meta::open(db).map(|meta| meta.schema()) {
+    let contents = |db: &Database| match Meta::open(db).map(|meta| meta.schema()) {
         Ok(None) if promised => Contents::Nothing("it has no schema version".into()),
         Err(error) => Contents::Nothing(error.to_string()),
         _ => Contents::Complete,
@@ -362,7 +364,7 @@ fn migrate(node: &NodeDb, log: &Log, provided: &provided::Provided, read_only: b
 fn open_records(dir: &Path, now: UnixTime, floor: Option<Floor>, ttl: Duration) -> Result<Opened, StoreError> {
     // What may have expired may have been collected since the floor was written.
     let expected = floor.and_then(|f| f.newest).filter(|key| now.since(UnixTime(chunk_time(*key))) < ttl);
-    let contents = |db: &sled::Db| -> Contents {
+    let contents = |db: &Database| -> Contents {
         let Some(expected) = expected else { return Contents::Complete };
         let log = match Log::open(db.clone()) {
             Ok(log) => log,

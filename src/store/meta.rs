@@ -2,6 +2,7 @@
 
 use super::{
     StoreError, codec,
+    database::Database,
     engine::{Health, guard},
 };
 use bincode::{Decode, Encode};
@@ -37,7 +38,7 @@ impl Meta {
     ///
     /// # Errors
     /// [`StoreError::Database`].
-    pub fn open(db: &sled::Db) -> Result<Self, StoreError> {
+    pub fn open(db: &Database) -> Result<Self, StoreError> {
         Ok(Self { tree: guard(|| db.open_tree("meta"))? })
     }
 
@@ -94,7 +95,7 @@ impl Meta {
 #[derive(Debug)]
 pub struct NodeDb {
     /// The database.
-    pub db: sled::Db,
+    pub db: Database,
     /// Its tree `meta`.
     pub meta: Meta,
     /// How it is doing.

@@ -12,6 +12,7 @@
 use super::{
     StoreError,
     data_dir::{copy_dir, io_error, sync_dir},
+    database::Database,
     engine::{guard, panic_text},
 };
 use crate::clock::UnixTime;
@@ -37,7 +38,7 @@ pub enum Contents {
 #[derive(Debug)]
 pub struct Opened {
     /// The database.
-    pub db: sled::Db,
+    pub db: Database,
     /// Loud, in plain words.
     pub notes: Vec<String>,
     /// It does not hold what it should.
@@ -71,7 +72,7 @@ impl Place<'_> {
     /// # Errors
     /// [`StoreError::Io`] and [`StoreError::Database`] when the disk, rights or a lock stand in the way. Damage is
     /// not an error.
-    pub fn open(&self, contents: &dyn Fn(&sled::Db) -> Contents) -> Result<Opened, StoreError> {
+    pub fn open(&self, contents: &dyn Fn(&Database) -> Contents) -> Result<Opened, StoreError> {
         let dir = self.dir();
         let copy = self.copy_dir();
         // A crash between the two renames of `replace`: the copy was good.
@@ -93,7 +94,7 @@ impl Place<'_> {
         }
     }
 
-    fn open_fresh(&self, contents: &dyn Fn(&sled::Db) -> Contents) -> Result<Opened, StoreError> {
+    fn open_fresh(&self, contents: &dyn Fn(&Database) -> Contents) -> Result<Opened, StoreError> {
         let db = self.try_open(&self.dir()).map_err(Failure::into_error)?;
         let mut notes = Vec::new();
         if check(&db, contents) != Contents::Complete {
@@ -103,7 +104,7 @@ impl Place<'_> {
     }
 
     /// sled failed on the original.
-    fn recover(&self, why: &str, contents: &dyn Fn(&sled::Db) -> Contents) -> Result<Opened, StoreError> {
+    fn recover(&self, why: &str, contents: &dyn Fn(&Database) -> Contents) -> Result<Opened, StoreError> {
         tracing::error!(database = self.name, why, "the database is damaged; trying a copy of it");
         let found = self.try_copy(contents);
         match found {
@@ -132,9 +133,9 @@ impl Place<'_> {
     /// perhaps its snapshot was to blame.
     fn recover_opened(
         &self,
-        db: sled::Db,
+        db: Database,
         found: Contents,
-        contents: &dyn Fn(&sled::Db) -> Contents,
+        contents: &dyn Fn(&Database) -> Contents,
     ) -> Result<Opened, StoreError> {
         drop(db);
         let (Contents::Less(why) | Contents::Nothing(why)) = &found else {
@@ -160,7 +161,7 @@ impl Place<'_> {
     }
 
     /// Opens a copy without `snap.*`.
-    fn try_copy(&self, contents: &dyn Fn(&sled::Db) -> Contents) -> Result<(sled::Db, Contents), String> {
+    fn try_copy(&self, contents: &dyn Fn(&Database) -> Contents) -> Result<(Database, Contents), String> {
         let copy = self.copy_dir();
         copy_dir(&self.dir(), &copy, &|name| !name.starts_with("snap.")).map_err(|e| e.to_string())?;
         let db = self.try_open(&copy).map_err(|e| e.into_error().to_string())?;
@@ -219,7 +220,7 @@ impl Place<'_> {
     }
 
     /// sled's open, in a thread of its own.
-    fn try_open(&self, dir: &Path) -> Result<sled::Db, Failure> {
+    fn try_open(&self, dir: &Path) -> Result<Database, Failure> {
         let config = sled::Config::new().path(dir).cache_capacity(self.cache).flush_every_ms(Some(FLUSH_EVERY_MS));
         let opened = thread::Builder::new()
             .name("sled-open".into())
@@ -227,7 +228,7 @@ impl Place<'_> {
             .map_err(|e| Failure::Environment(StoreError::Database(format!("cannot start a thread: {e}"))))?
             .join();
         match opened {
-            Ok(Ok(db)) => Ok(db),
+            Ok(Ok(db)) => Database::new(db, dir).map_err(Failure::Environment),
             Ok(Err(error)) => Err(classify(dir, error)),
             Err(panic) => Err(Failure::Damage(format!("sled panicked: {}", panic_text(panic.as_ref())))),
         }
@@ -282,7 +283,7 @@ fn classify(dir: &Path, error: sled::Error) -> Failure {
 }
 
 /// What a database holds; one that cannot even tell holds nothing.
-fn check(db: &sled::Db, contents: &dyn Fn(&sled::Db) -> Contents) -> Contents {
+fn check(db: &Database, contents: &dyn Fn(&Database) -> Contents) -> Contents {
     guard(|| Ok(contents(db))).unwrap_or_else(|e| Contents::Nothing(e.to_string()))
 }
 

@@ -7,6 +7,7 @@
 use super::book::LOST_RESERVATION;
 use crate::store::{
     StoreError, codec,
+    database::Database,
     engine::{Numbered, Rows, guard},
 };
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,7 +21,7 @@ const NONE: u64 = u64::MAX;
 #[derive(Debug)]
 pub struct Log {
     /// The database.
-    pub db: sled::Db,
+    pub db: Database,
     /// Chunks.
     pub chunks: Numbered<8>,
     /// Address book.
@@ -51,7 +52,7 @@ impl Log {
     ///
     /// # Errors
     /// [`StoreError::Database`].
-    pub fn open(db: sled::Db) -> Result<Self, StoreError> {
+    pub fn open(db: Database) -> Result<Self, StoreError> {
         let tree = |name: &str| guard(|| db.open_tree(name));
         let log = Self {
             chunks: Numbered(tree("log")?),
@@ -146,6 +147,11 @@ impl Log {
         let row = codec::encode(&below).map_err(|e| StoreError::Database(e.to_string()))?;
         guard(|| self.meta.insert(RESERVED, row))?;
         Ok(())
+    }
+
+    /// Everything to the file, in order ([`Database::write_out`]).
+    pub fn write_out(&self) -> Result<(), StoreError> {
+        guard(|| self.db.write_out()).map(|_| ())
     }
 
     /// Everything to disk, fsynced.
