@@ -20,7 +20,8 @@
 //!
 //! Environment: `DISK_DIR` the directory; `DISK_SHADOW` one beside it, for names that may have to come back; `DISK_PLAN`
 //! `on=<kinds>;path=<part>|<part>;thread=<prefix>;nth=<n>;when=before|after|half;do=kill|power|error:<errno>:<calls>`
-//! (kinds: create, write, fsync, range, truncate, rename, unlink, read; 0 calls: without end); `DISK_ARMED` a file
+//! (kinds: create, write, fsync, range, truncate, rename, unlink, read, and thread: one that takes the name `path`, and then
+//! the end comes within 2 ms; 0 calls: without end); `DISK_ARMED` a file
 //! without which nothing counts; `DISK_COUNT` a file that gets the number of matching calls; `DISK_SEED`; and `DISK_CLOCK`
 //! seconds that the wall clock is ahead (or behind), which needs none of the others.
 
@@ -51,6 +52,7 @@ const FDS: usize = 65_536;
 unsafe extern "C" {
     fn dlsym(handle: *mut c_void, symbol: *const c_char) -> *mut c_void;
     fn kill(pid: c_int, signal: c_int) -> c_int;
+    fn usleep(microseconds: c_uint) -> c_int;
     fn getpid() -> c_int;
     fn access(path: *const c_char, mode: c_int) -> c_int;
     fn link(from: *const c_char, to: *const c_char) -> c_int;
@@ -292,7 +294,7 @@ impl Disk {
         let plan = &self.plan;
         let Some(name) = self.below(path) else { return Verdict::Pass };
         let any = |list: &[String]| list.iter().all(String::is_empty);
-        let matches = (any(&plan.kinds) && kind != "read" || plan.kinds.iter().any(|k| k == kind))
+        let matches = (any(&plan.kinds) && kind != "read" && kind != "thread" || plan.kinds.iter().any(|k| k == kind))
             && (any(&plan.paths) || plan.paths.iter().any(|part| name.contains(part)))
             && thread_name().starts_with(&plan.thread)
             && self.armed.as_ref().is_none_or(|file| unsafe { access(file.as_ptr(), 0) } == 0);
@@ -699,4 +701,22 @@ unsafe extern "C" fn clock_gettime(clock: c_int, time: *mut Timespec) -> c_int {
         unsafe { (*time).seconds += AHEAD.get_or_init(ahead) };
     }
     done
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn pthread_setname_np(thread: usize, name: *const c_char) -> c_int {
+    if let Some(mut disk) = disk() {
+        let text = unsafe { CStr::from_ptr(name) }.to_string_lossy();
+        let path = CString::new(format!("{}/{text}", disk.0.dir)).unwrap();
+        if let Verdict::Die(_) = disk.0.judge("thread", &path) {
+            let after = disk.0.random(2_000) as c_uint;
+            std::thread::spawn(move || {
+                unsafe { usleep(after) };
+                let disk = DISK.get().and_then(Option::as_ref).unwrap();
+                INSIDE.with(|inside| inside.set(true));
+                disk.lock().unwrap_or_else(PoisonError::into_inner).die()
+            });
+        }
+    }
+    unsafe { real!(c"pthread_setname_np", fn(usize, *const c_char) -> c_int)(thread, name) }
 }

@@ -11,7 +11,7 @@ pub enum Point {
     Random,
     /// Any call between the start and the first connection.
     Open,
-    /// A read of the log into the index.
+    /// While the log is read into the index.
     Replay,
     /// An fsync, or what sled does in its place.
     Flush,
@@ -58,12 +58,12 @@ impl Point {
         let (on, path, thread, most) = match self {
             Point::Random => ("", "", "", 1),
             Point::Open | Point::Migration => ("", "", "", opening.max(10)),
-            Point::Replay => ("read", "records/db", "replay", 4),
+            Point::Replay => ("thread", "replay-0", "", 1),
             Point::Flush => ("fsync,range", "records/db|node/db", "", 12),
             Point::Write => ("write", "records/db|node/db", "", 12),
             Point::Gc => ("write,fsync,range", "records/db", "", 4),
             Point::Journal => ("", "own-", "", 8),
-            Point::Export => ("", "exports/node", "", 8),
+            Point::Export => ("", "exports/node", "", 6),
             Point::Stop => ("", "", "", 24),
         };
         let when = ["before", "after", "half"][random.random_range(0..3)];
