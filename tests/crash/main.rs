@@ -60,7 +60,7 @@ fn what_was_promised_outlasts_kills_and_power_cuts() {
             let more = move || left.fetch_sub(1, Ordering::Relaxed) > 0;
             let random = StdRng::seed_from_u64(seed * LIVES + life);
             let name = format!("DHTSTORE_SEED={seed} DHTSTORE_LIFE={life}");
-            thread::Builder::new().name(name).spawn(move || life::run(&layer, random, &table, more)).unwrap()
+            thread::Builder::new().name(name).spawn(move || life::run(life, &layer, random, &table, more)).unwrap()
         })
         .collect();
     let migrated = match alone {

@@ -15,7 +15,7 @@ use crate::store::{
 use std::{sync::atomic::Ordering, thread};
 
 /// Chunks between two looks at the clock and at whether the store closes: some 45,000 records, 20 ms.
-const SLICE: usize = 64;
+const SLICE: usize = 256;
 
 /// One collection. Blocking; the caller is the only one.
 pub fn collect(shared: &Shared) -> Result<GcReport, StoreError> {

@@ -1,6 +1,6 @@
 //! The open chunk of the log, and the closed ones that wait for the writer.
 //!
-//! Whoever announces appends to the open chunk: a copy of some 40 bytes. The writer thread takes chunks of some 700
+//! Whoever announces appends to the open chunk: a copy of some 40 bytes. The writer thread takes chunks of some 160
 //! entries. Nobody waits for the disk, unless the writer is a whole queue behind.
 
 use super::{
@@ -18,9 +18,9 @@ use std::{
 };
 use tokio::sync::Notify;
 
-/// A chunk closes at this size, in bytes. At 30 kB the cost of a sled row is spread over some 700 records, and values
-/// stay well below the codec's limit and sled's segments.
-const CHUNK_BYTES: usize = 30_000;
+/// A chunk closes at this size, in bytes: the cost of a sled row is spread over some 160 records. A page of sled holds up to
+/// 17 rows, 19 after a merge, and at more than 128 KiB it is written to a file of its own, which sled never syncs (`store/database.rs`).
+const CHUNK_BYTES: usize = 6_500;
 /// ... at this many entries, so that a chunk of tiny multihashes decodes under the codec's limit as well (it counts
 /// 32 bytes of memory for each) ...
 const CHUNK_ENTRIES: u32 = 1024;
@@ -28,7 +28,7 @@ const CHUNK_ENTRIES: u32 = 1024;
 /// with 1 s, 254 B with 100 ms.
 pub const CHUNK_AGE: Duration = Duration::from_secs(1);
 /// Closed chunks that may wait: 2 MB, 45,000 records. Beyond, `add` waits.
-const QUEUE: usize = 64;
+const QUEUE: usize = 256;
 
 /// A closed chunk.
 #[derive(Debug)]

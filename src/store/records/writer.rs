@@ -14,7 +14,7 @@ use std::{
 
 /// Chunks written together: one flush covers the new peers of all of them, so that a flood of new peers costs one
 /// fsync per 45,000 records.
-const BATCH: usize = 64;
+const BATCH: usize = 256;
 /// How long the writer sleeps when nothing comes: an open chunk is written at most this late.
 const PATIENCE: Duration = Duration::from_millis(250);
 /// Rows of peers that wait for no chunk (new addresses, or a repeat that is not logged) are written this often.
