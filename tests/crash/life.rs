@@ -96,10 +96,10 @@ impl Life<'_> {
     /// Starts a process, looks what there is, and has it killed. False if it ended well before that.
     async fn round(&mut self, point: Point, plan: &Plan) -> Result<bool, String> {
         let outside = point == Point::Random && !plan.power;
-        let layer = Some((plan, point.from_start())).filter(|_| !outside);
+        let layer = Some((plan, point.counts_from_start())).filter(|_| !outside);
         let mut server = self.home.start(self.library, layer);
         if let Some(end) = server.ready(&self.home).await? {
-            if !(point.from_start() && end.killed()) {
+            if !(point.counts_from_start() && end.killed()) {
                 return Err(format!("it ended by itself: {}", end.status));
             }
             self.killed(point, plan.power, true, &end, &server);

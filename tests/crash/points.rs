@@ -49,7 +49,7 @@ impl Point {
     }
 
     /// Whether calls count from the start of the process.
-    pub fn from_start(self) -> bool {
+    pub fn counts_from_start(self) -> bool {
         matches!(self, Point::Open | Point::Replay | Point::Migration)
     }
 
