@@ -2,7 +2,7 @@
 
 use crate::{
     layer::Plan,
-    model::{Model, TTL},
+    model::{Model, Shown, TTL},
     points::{Point, Table},
     raw::{Over, Raw},
     server::{End, Home, Server, terminate},
@@ -84,7 +84,11 @@ pub fn run(
         }
         let mut server = life.home.start(life.library, None);
         let looked = match server.ready(&life.home).await {
-            Ok(None) => life.look(&server).await,
+            Ok(None) => {
+                let asked = Instant::now();
+                let shown = life.home.shown().await;
+                shown.and_then(|(shown, _)| life.compare(&shown, asked, server.ready_after))
+            }
             Ok(Some(end)) => Err(format!("it ended by itself: {}", end.status)),
             Err(why) => Err(why),
         };
@@ -108,7 +112,21 @@ impl Life<'_> {
         if point == Point::Open {
             self.opening = self.home.counted();
         }
-        self.look(&server).await?;
+        let asked = Instant::now();
+        let shown = match self.home.shown().await {
+            Ok((shown, _)) => shown,
+            // What counts from the start may come a little after it.
+            Err(why) if point.counts_from_start() => {
+                let end = tokio::time::timeout(ANSWER, server.end()).await.map_err(|_| why)?;
+                if !end.killed() {
+                    return Err(format!("it ended by itself: {}", end.status));
+                }
+                self.killed(point, plan.power, true, &end, &server);
+                return Ok(true);
+            }
+            Err(why) => return Err(why),
+        };
+        self.compare(&shown, asked, server.ready_after)?;
         let patience = point.patience(&mut self.random);
         let (pid, seeds) = (server.pid(), self.random.random::<[u64; 2]>());
         let (home, model, together) = (&self.home, &self.model, self.together);
@@ -164,11 +182,8 @@ impl Life<'_> {
     }
 
     /// Compares what a process holds with what was promised.
-    async fn look(&mut self, server: &Server) -> Result<(), String> {
-        let took = server.started.elapsed();
-        let asked = Instant::now();
-        let (shown, _) = self.home.shown().await?;
-        let checked = self.model.borrow_mut().check(&shown, asked);
+    fn compare(&mut self, shown: &Shown, asked: Instant, took: Duration) -> Result<(), String> {
+        let checked = self.model.borrow_mut().check(shown, asked);
         let (records, own) =
             checked.map_err(|why| format!("after {:?} (power): {why}; notes: {:?}", self.unseen, shown.notes))?;
         if !shown.notes.is_empty() && !self.unseen.iter().any(|(_, power)| *power) {

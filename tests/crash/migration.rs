@@ -51,7 +51,7 @@ pub fn run(library: &Path, mut random: StdRng, kills: i64, table: &Mutex<Table>)
             if server.ready(&home).await?.is_some() {
                 return Err("it ended by itself".to_owned());
             }
-            let took = server.started.elapsed();
+            let took = server.ready_after;
             let (records, notes) = check(&home).await?;
             if !notes.is_empty() && !powers.contains(&true) {
                 return Err(format!("notes after a kill: {notes:?}"));

@@ -33,7 +33,9 @@ pub struct Home {
 /// A process; killed when dropped.
 pub struct Server {
     child: Child,
-    pub started: Instant,
+    started: Instant,
+    /// From its start until it served.
+    pub ready_after: Duration,
     /// Most that a wait for 5 ms took longer.
     pub late: Duration,
 }
@@ -132,7 +134,7 @@ impl Home {
             plan.apply(&mut command, library, self.path(), from_start);
         }
         let child = command.spawn().unwrap();
-        Server { child, started: Instant::now(), late: Duration::ZERO }
+        Server { child, started: Instant::now(), ready_after: Duration::ZERO, late: Duration::ZERO }
     }
 
     fn is_ready(&self) -> bool {
@@ -188,6 +190,7 @@ impl Server {
                 return Err(format!("it did not start in {START:?}"));
             }
         }
+        self.ready_after = self.started.elapsed();
         Ok(None)
     }
 
