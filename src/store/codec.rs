@@ -11,8 +11,8 @@ pub const VERSION: u8 = 1;
 /// Version of the chunks of the log written today. Those of version 1 are written anew when the store is opened
 /// (migrations/).
 pub const CHUNK_VERSION: u8 = 2;
-/// No value may claim more than this many bytes when decoded. Rows are split long before; a chunk of the log closes so early
-/// that a page of them never goes into a blob file of sled (`store/records/pending.rs`).
+/// No value may claim more than this many bytes when decoded. Rows are split long before (a chunk of the log closes
+/// at 30 kB).
 pub const LIMIT: usize = 1 << 16;
 /// Version byte and CRC-32 before a chunk's entries.
 const CHUNK_HEADER: usize = 5;

@@ -4,8 +4,8 @@
 //! new size nor what is in the disk's cache is lasting then. Only its background thread calls fsync, twice a second. And it
 //! never syncs the directory, so that by the letter of POSIX the whole database may vanish. And a page of more than 128 KiB
 //! goes to a file of its own below `blobs/`, which is never synced: after a power cut sled stops reading its log at a torn
-//! one, and what stands behind it is lost. All this is made good here; the log of records keeps its pages smaller than that
-//! (`records/pending.rs`), since it relies on sled's own thread between two flushes.
+//! one, and what stands behind it is lost. All this is made good here, at each flush: what was written since the last one may
+//! be lost to a power cut, whatever sled's own thread has synced.
 
 use super::{
     StoreError,

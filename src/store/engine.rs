@@ -144,7 +144,7 @@ pub enum Found<V> {
     Lost(u64, u64, StoreError),
 }
 
-/// A walk over the rows of a range, one seek per row: rows are chunks of 6.5 kB, and whatever was written behind the
+/// A walk over the rows of a range, one seek per row: rows are chunks of 30 kB, and whatever was written behind the
 /// walker's back is simply found.
 #[derive(Debug)]
 pub struct Walk<'a, R> {

@@ -13,12 +13,15 @@ use std::{
 };
 
 /// Chunks written together: one flush covers the new peers of all of them, so that a flood of new peers costs one
-/// fsync per 45,000 records.
-const BATCH: usize = 256;
+/// fsync per 50,000 records.
+const BATCH: usize = 64;
 /// How long the writer sleeps when nothing comes: an open chunk is written at most this late.
 const PATIENCE: Duration = Duration::from_millis(250);
 /// Rows of peers that wait for no chunk (new addresses, or a repeat that is not logged) are written this often.
 const ROWS_EVERY: Duration = Duration::from_secs(1);
+/// Chunks that were written are flushed this often: sled's own thread syncs its log as often, but never large pages
+/// (`store/database.rs`).
+const FLUSH_EVERY: Duration = Duration::from_millis(500);
 /// The floor of the log is written this often: what it does not cover yet, recovery cannot miss.
 const FLOOR_EVERY: Duration = Duration::from_secs(60);
 
@@ -27,6 +30,8 @@ pub fn run(shared: &Shared) {
     let mut last_key = None;
     let mut floor_at = shared.time.now().mono;
     let mut rows_at = floor_at;
+    let mut flushed_at = floor_at;
+    let mut flushed = true;
     loop {
         shared.reserve.look();
         let (batch, stop) = shared.pending.take(BATCH, PATIENCE, || shared.time.now());
@@ -34,7 +39,10 @@ pub fn run(shared: &Shared) {
             let outcome = catch_unwind(AssertUnwindSafe(|| write(shared, &batch, &mut last_key)));
             let outcome = outcome.unwrap_or_else(|panic| Err(StoreError::Database(panic_text(panic.as_ref()))));
             match outcome {
-                Ok(()) => shared.pending.written(batch.len()),
+                Ok(()) => {
+                    flushed = false;
+                    shared.pending.written(batch.len());
+                }
                 Err(error) => {
                     shared.health.failed("write a chunk of the log", &error, shared.time.now().mono);
                     shared.health.close_for_writes();
@@ -49,6 +57,12 @@ pub fn run(shared: &Shared) {
             return;
         }
         let mono = shared.time.now().mono;
+        if mono.saturating_sub(flushed_at) >= FLUSH_EVERY && !flushed && !shared.health.is_read_only() {
+            (flushed_at, flushed) = (mono, true);
+            if let Err(error) = shared.log.flush() {
+                shared.health.failed("flush the log", &error, mono);
+            }
+        }
         if mono.saturating_sub(rows_at) >= ROWS_EVERY && shared.book.has_dirty() && !shared.health.is_read_only() {
             rows_at = mono;
             if let Err(error) = write_peers(shared) {
@@ -110,5 +124,8 @@ pub fn write_floor(shared: &Shared) -> Result<(), StoreError> {
         last_seen: shared.time.now().log,
     };
     shared.log.flush()?;
+    if shared.replay.is_done() {
+        meta.set_records(shared.index.len() as u64)?;
+    }
     meta.set_floor(&floor)
 }
