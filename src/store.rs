@@ -4,7 +4,9 @@
 //! others announced (soft state, refreshed by its publishers), `node/` what is ours. `exports/` holds own CIDs and
 //! routing tables once more, outside of sled.
 
+pub mod check;
 mod codec;
+pub mod compact;
 pub mod data_dir;
 mod database;
 pub mod dump;
@@ -12,8 +14,10 @@ mod engine;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 pub mod jobs;
+pub mod load;
 mod meta;
 mod migrate;
+pub mod migration;
 pub mod provided;
 pub mod records;
 mod recovery;
@@ -222,12 +226,14 @@ impl Store {
     /// The first of what failed; the rest is tried all the same.
     pub async fn close(&self) -> Result<(), StoreError> {
         let store = self.clone();
-        blocking(move || {
-            let records = store.records.close();
-            let provided = store.provided.flush(true);
-            records.and(provided)
-        })
-        .await
+        blocking(move || store.close_blocking()).await
+    }
+
+    /// [`Store::close`] for threads.
+    fn close_blocking(&self) -> Result<(), StoreError> {
+        let records = self.records.close();
+        let provided = self.provided.flush(true);
+        records.and(provided)
     }
 
     /// Everything accepted so far to disk, fsynced, with an export of own CIDs and routing tables when one is due.

@@ -125,6 +125,26 @@ pub(super) fn copy_dir(from: &Path, to: &Path, keep: &dyn Fn(&str) -> bool) -> R
     Ok(())
 }
 
+/// A copy of a stopped node's `node/`, `records/` and `exports/`, removed when dropped: below `beside`, or the system's
+/// temporary directory. Neither what recovery once set aside, nor identities. Never creates or writes anything in `dir`.
+///
+/// # Errors
+/// [`StoreError::Locked`] if a server has the directory; [`StoreError::Io`].
+pub(super) fn copy_for_reading(dir: &Path, beside: Option<&Path>) -> Result<tempfile::TempDir, StoreError> {
+    let parent = beside.map_or_else(std::env::temp_dir, Path::to_owned);
+    let copy = tempfile::Builder::new()
+        .prefix("dhtstore-copy-")
+        .tempdir_in(&parent)
+        .map_err(|e| io_error("create a copy in", &parent, e))?;
+    let _keeps_servers_out = share(dir)?;
+    for part in ["node", "records", "exports"].map(Path::new) {
+        if dir.join(part).is_dir() {
+            copy_dir(&dir.join(part), &copy.path().join(part), &|_| true)?;
+        }
+    }
+    Ok(copy)
+}
+
 /// Makes names created, renamed or removed in `dir` outlast a power cut.
 pub(super) fn sync_dir(dir: &Path) -> Result<(), StoreError> {
     File::open(dir).and_then(|f| f.sync_all()).map_err(|e| io_error("sync", dir, e))

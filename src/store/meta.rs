@@ -39,7 +39,7 @@ impl Meta {
     ///
     /// # Errors
     /// [`StoreError::Database`].
-    pub fn open(db: &Database) -> Result<Self, StoreError> {
+    pub fn open(db: &sled::Db) -> Result<Self, StoreError> {
         Ok(Self { tree: guard(|| db.open_tree("meta"))? })
     }
 

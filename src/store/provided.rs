@@ -160,6 +160,15 @@ impl Provided {
         super::blocking(move || inner.add(&cids)).await
     }
 
+    /// Own CIDs of a dump, with their times; of one that is there the later announcement counts. Returns once they are
+    /// flushed to disk: for each whether it was news. All or none. Blocking.
+    ///
+    /// # Errors
+    /// As [`Provided::add`].
+    pub(super) fn load(&self, own: &[Own]) -> Result<Vec<bool>, StoreError> {
+        self.inner.load(own)
+    }
+
     /// Returns once flushed: how many were there.
     ///
     /// # Errors
@@ -254,8 +263,48 @@ impl Inner {
                 return Err(StoreError::Full { what: "own CIDs", limit: self.limit });
             }
         }
+        self.put(&mut disk, put)?;
+        Ok(new)
+    }
+
+    fn load(&self, own: &[Own]) -> Result<Vec<bool>, StoreError> {
+        let mut disk = self.disk()?;
+        let mut put: BTreeMap<Position, OwnRow> = BTreeMap::new();
+        let mut new = 0;
+        let mut news = Vec::with_capacity(own.len());
+        {
+            let shelf = self.shelf();
+            for own in own {
+                let position = position(&own.cid.hash().to_bytes());
+                let known = put.get(&position).or_else(|| shelf.get(&position));
+                let announced = own.announced.map(|time| time.0);
+                let is_news = known.is_none_or(|known| known.announced < announced);
+                news.push(is_news);
+                if !is_news {
+                    continue;
+                }
+                new += usize::from(known.is_none());
+                let row = match known {
+                    Some(known) => OwnRow { announced, confirmed: own.confirmed, ..known.clone() },
+                    None => {
+                        let cid = own.cid.to_bytes().into_boxed_slice();
+                        OwnRow { cid, added: own.added.0, announced, confirmed: own.confirmed }
+                    }
+                };
+                put.insert(position, row);
+            }
+            if shelf.len() + new > self.limit && new > 0 {
+                return Err(StoreError::Full { what: "own CIDs", limit: self.limit });
+            }
+        }
+        self.put(&mut disk, put)?;
+        Ok(news)
+    }
+
+    /// Journal, memory, database.
+    fn put(&self, disk: &mut Disk, put: BTreeMap<Position, OwnRow>) -> Result<(), StoreError> {
         if put.is_empty() {
-            return Ok(0);
+            return Ok(());
         }
         let rows: Vec<OwnRow> = put.values().cloned().collect();
         disk.exports.append(&Change::Put(&rows))?;
@@ -265,8 +314,8 @@ impl Inner {
                 shelf.put(position, row);
             }
         }
-        self.changed(&mut disk);
-        Ok(new)
+        self.changed(disk);
+        Ok(())
     }
 
     fn remove(&self, multihashes: Vec<Vec<u8>>) -> Result<usize, StoreError> {

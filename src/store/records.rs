@@ -5,6 +5,7 @@ mod counters;
 pub(super) mod entry;
 mod gc;
 pub(super) mod index;
+pub(super) mod load;
 pub(super) mod log;
 mod pending;
 mod replay;

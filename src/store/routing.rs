@@ -111,6 +111,32 @@ impl RoutingState {
         self.inner.node.flush()
     }
 
+    /// Adds the peers of a dump to the saved table of `dht`; of one that is there what was heard later counts. Where there
+    /// is no room for all, those heard last stay. For each whether it was news. Blocking.
+    pub(super) fn merge(&self, dht: Dht, peers: Vec<SavedPeer>) -> Result<Vec<bool>, StoreError> {
+        let mut all = self.load(dht);
+        let mut at: std::collections::HashMap<PeerId, usize> =
+            all.iter().enumerate().map(|(n, saved)| (saved.peer.id, n)).collect();
+        let mut news = Vec::with_capacity(peers.len());
+        for peer in peers {
+            let known = *at.entry(peer.peer.id).or_insert(all.len());
+            let is_news = all.get(known).is_none_or(|known| known.heard < peer.heard);
+            news.push(is_news);
+            match all.get_mut(known) {
+                Some(known) if is_news => *known = peer,
+                Some(_) => {}
+                None => all.push(peer),
+            }
+        }
+        if all.len() > MAX_PEERS {
+            all.sort_by_key(|saved| std::cmp::Reverse(saved.heard));
+        }
+        if news.contains(&true) {
+            self.save_blocking(dht, all)?;
+        }
+        Ok(news)
+    }
+
     /// How many tables were saved since start: whether an export is out of date.
     pub(super) fn saves(&self) -> u64 {
         self.inner.saves.load(Ordering::Relaxed)

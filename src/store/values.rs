@@ -139,10 +139,17 @@ struct Counters {
 
 /// A row of the tree; its key is the value's.
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
-struct ValueRow {
+pub(super) struct ValueRow {
     /// Unix seconds of the last PUT_VALUE.
     received: u32,
     value: Vec<u8>,
+}
+
+impl ValueRow {
+    /// The value.
+    pub(super) fn value(&self) -> &[u8] {
+        &self.value
+    }
 }
 
 impl Values {
@@ -218,6 +225,19 @@ impl Values {
         self.inner.put(key, value)
     }
 
+    /// Takes a value of another time, from a dump: validated as any. False if the same is held with that time or a later
+    /// one, or another that is not worse.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub(super) fn load(&self, key: &[u8], value: &[u8], received: UnixTime) -> Result<bool, Refused> {
+        match self.inner.try_put(key, value, Some(received)) {
+            Ok(_) => Ok(true),
+            Err(Refused::Worse) => Ok(false),
+            Err(refused) => Err(refused),
+        }
+    }
+
     /// The value of `key`, if one is held and still valid. Memory only. Of a value from before the last start the
     /// signature is checked at the first reading.
     pub fn get(&self, key: &[u8]) -> Option<Held> {
@@ -249,6 +269,11 @@ impl Values {
             .map(|held| (held.is_live(&now, self.inner.ttl_s), held))
             .map(|(live, held)| (held, live))
             .collect()
+    }
+
+    /// How long a value is served after its last PUT_VALUE, in seconds.
+    pub(super) fn ttl_s(&self) -> u32 {
+        self.inner.ttl_s
     }
 
     /// When `held` is served no longer.
@@ -290,7 +315,7 @@ impl Inner {
     }
 
     fn put(&self, key: &[u8], value: &[u8]) -> Result<Put, Refused> {
-        let outcome = self.try_put(key, value);
+        let outcome = self.try_put(key, value, None);
         let counters = &self.counters;
         let counter = match &outcome {
             Ok(Put::New) => &counters.new,
@@ -305,7 +330,8 @@ impl Inner {
         outcome
     }
 
-    fn try_put(&self, key: &[u8], value: &[u8]) -> Result<Put, Refused> {
+    /// `received`: then it yields to all that is not worse, and to the same of that time or later.
+    fn try_put(&self, key: &[u8], value: &[u8], received: Option<UnixTime>) -> Result<Put, Refused> {
         let now = self.records.time.now();
         (self.judge.validate)(key, value, seconds(now.latest()))?;
         let ends = ends(self.judge, key, value);
@@ -322,22 +348,21 @@ impl Inner {
         };
         let same = known.as_ref().is_some_and(|known| *known.value == *value);
         let live = known.as_ref().filter(|known| known.is_live(&now, self.ttl_s) && self.check(known, now.latest()));
-        if let Some(known) = live
-            && !same
-            && (self.judge.compare)(key, value, &known.value) == Ordering::Less
-        {
-            return Err(Refused::Worse);
+        if let Some(known) = live {
+            let yields = match (same, received) {
+                (true, received) => received.is_some_and(|received| received <= known.received),
+                (false, None) => (self.judge.compare)(key, value, &known.value) == Ordering::Less,
+                (false, Some(_)) => (self.judge.compare)(key, value, &known.value) != Ordering::Greater,
+            };
+            if yields {
+                return Err(Refused::Worse);
+            }
         }
+        let received = received.unwrap_or(UnixTime(now.log));
         let evicted = evicted.ok_or(Refused::Full)?;
-        let mut held = Held {
-            key: key.into(),
-            value: value.into(),
-            received: UnixTime(now.log),
-            ends,
-            written: now.log,
-            checked: true,
-        };
-        match known.as_ref().filter(|known| same && now.log.abs_diff(known.written) < self.repeat_s) {
+        let mut held =
+            Held { key: key.into(), value: value.into(), received, ends, written: received.0, checked: true };
+        match known.as_ref().filter(|known| same && received.0.abs_diff(known.written) < self.repeat_s) {
             Some(known) => held.written = known.written,
             None => self.write(&held).map_err(|error| self.failed("write a value", &error))?,
         }

@@ -7,11 +7,13 @@
     reason = "tests fail by panics and wait by the clock"
 )]
 
+mod check;
 mod dump;
 mod expiry;
 mod harness;
 #[path = "../support/kad_peer.rs"]
 mod kad_peer;
+mod load;
 mod network;
 mod restart;
 mod service;

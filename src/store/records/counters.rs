@@ -15,6 +15,8 @@ pub struct Counters {
     pub refreshed: AtomicU64,
     /// Announcements within five minutes of the last, not written again.
     pub repeated: AtomicU64,
+    /// Records taken from a dump.
+    pub loaded: AtomicU64,
     /// Records removed on request.
     pub removed: AtomicU64,
     /// Records that expired.
@@ -71,6 +73,7 @@ impl Counters {
             ("added_new", &self.new),
             ("added_refreshed", &self.refreshed),
             ("added_repeated", &self.repeated),
+            ("loaded", &self.loaded),
             ("removed", &self.removed),
             ("collected", &self.collected),
             ("evicted", &self.evicted),

@@ -49,6 +49,7 @@ pub fn collect(shared: &Shared) -> Result<GcReport, StoreError> {
         tracing::warn!(evicted, "near the limit of records: those farthest from this node were dropped");
     }
     shared.counters.collected.fetch_add(report.expired, Ordering::Relaxed);
+    shared.index.forget_tombstones(|time| now.is_live(time, shared.ttl_s));
     shared.index.shrink();
     outcome?;
     shared.log.look_at_ends();
@@ -202,7 +203,8 @@ fn redate_chunk(shared: &Shared, key: u64, chunk: &[u8]) -> u64 {
         if entry.removed {
             // Still hides older chunks, unless the record came back.
             if shared.index.time(&place, entry.peer).is_none() {
-                shared.pending.append(&now, entry);
+                let time = shared.pending.append(&now, entry);
+                shared.index.redate_removal(&place, entry.peer, time);
             }
         } else if shared.index.redate(&place, entry.peer, chunk_time(key), || shared.pending.append(&now, entry)) {
             records += 1;

@@ -23,10 +23,10 @@ use tokio::sync::Notify;
 /// writes a file for each and its cache takes it for 30 bytes: pages of the log stay in memory. With chunks of 7 kB the
 /// cache keeps to its size, but sled moves pages about: 370 B written per announcement in place of 140, and 79 B of disk
 /// per record in place of 50 (`cargo bench --bench store`).
-const CHUNK_BYTES: usize = 30_000;
+pub const CHUNK_BYTES: usize = 30_000;
 /// ... at this many entries, so that a chunk of tiny multihashes decodes under the codec's limit as well (it counts
 /// 32 bytes of memory for each) ...
-const CHUNK_ENTRIES: u32 = 1024;
+pub const CHUNK_ENTRIES: u32 = 1024;
 /// ... or at this age: what a crash may lose, with sled's 500 ms. Measured at 1.5k records/s: 138 B written per record
 /// with 1 s, 254 B with 100 ms.
 pub const CHUNK_AGE: Duration = Duration::from_secs(1);
@@ -125,6 +125,18 @@ impl Pending {
             }
         }
         open.time
+    }
+
+    /// A chunk of another time, from a dump. Waits for room, as announcements do.
+    pub fn push(&self, chunk: Sealed) {
+        self.room_blocking();
+        let mut state = self.lock();
+        state.sealed.push_back(chunk);
+        state.closed += 1;
+        if !state.failed {
+            self.queued.store(state.sealed.len(), Ordering::Release);
+        }
+        self.work.notify_one();
     }
 
     /// For the writer: waits up to `patience`, then gives up to `most` closed chunks, the open one with them if it is

@@ -1,7 +1,7 @@
 //! Restart: the log is read into the index, newest first, on all cores, while the node serves already.
 //!
 //! The greatest time wins, so ranges of seconds can be read in any order; within one second, which belongs to one
-//! thread, the newest chunk is read first and wins. Removals stay as tombstones until the end.
+//! thread, the newest chunk is read first and wins. Removals stay as tombstones until they expire.
 
 use super::{
     Shared,
@@ -150,7 +150,6 @@ fn work(shared: &Shared) {
 fn finish_if_read(shared: &Shared, unclaimed: &Unclaimed) {
     if unclaimed.to.is_none() && unclaimed.reading == 0 {
         shared.replay.finish();
-        shared.index.forget_tombstones();
         tracing::info!(records = shared.index.len(), chunks = shared.log.count(), "the log is replayed");
     }
 }
