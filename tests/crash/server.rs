@@ -5,7 +5,7 @@ use dhtstore::control::{
     client::{Client, ClientError, Line},
     protocol::{Request, Stat},
 };
-use dhtstore::store::dump::{Filter, Row, Table};
+use dhtstore::store::dump::{Filter, Table};
 use serde_json::Value;
 use std::{
     fs::{self, File, OpenOptions},
@@ -141,7 +141,7 @@ impl Home {
         fs::read_to_string(self.path().join("said")).is_ok_and(|said| said.ends_with("ready\n"))
     }
 
-    async fn ask(&self, request: &Request, mut row: impl FnMut(Row)) -> Result<Value, String> {
+    async fn ask(&self, request: &Request, mut row: impl FnMut(Value)) -> Result<Value, String> {
         let told = |error: ClientError| error.to_string();
         let mut client = Client::connect(&self.data().join("control.sock")).await.map_err(told)?;
         client.send(request).await.map_err(told)?;
@@ -164,13 +164,17 @@ impl Home {
     pub async fn shown(&self) -> Result<(Shown, Stat), String> {
         let mut shown = Shown::default();
         let filter = Filter { tables: vec![Table::Providers, Table::Provided], ..Filter::default() };
-        let each = |row| match row {
-            Row::Providers { multihash, provider, .. } => drop(shown.records.insert(multihash, provider)),
-            Row::Provided { cid, .. } => drop(shown.own.insert(cid)),
-            Row::Damaged { place, error } => shown.damaged.push(format!("{place}: {error}")),
-            _ => {}
+        let each = |row: Value| {
+            let text = |name: &str| row[name].as_str().unwrap_or_default().to_owned();
+            match row["table"].as_str() {
+                Some("providers") => drop(shown.records.insert(text("multihash"), text("provider"))),
+                Some("provided") => drop(shown.own.insert(text("cid"))),
+                Some("damaged") => shown.damaged.push(row.to_string()),
+                // The header and the end.
+                _ => {}
+            }
         };
-        self.ask(&Request::Dump { filter, count: false }, each).await?;
+        self.ask(&Request::Dump { filter, count: false, hash: false }, each).await?;
         let stat = self.ask(&Request::Stat, |_| {}).await?;
         let stat: Stat = serde_json::from_value(stat).map_err(|error| error.to_string())?;
         shown.peer.clone_from(&stat.peer);
