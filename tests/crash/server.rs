@@ -148,7 +148,8 @@ impl Home {
         loop {
             match client.next().await.map_err(told)? {
                 Line::Row(json) => row(json.parse().map_err(told)?),
-                Line::Event(_) => {}
+                // A dump tells of damage so, among others.
+                Line::Event(json) => row(json.parse().map_err(told)?),
                 Line::Error(failure) => return Err(failure.message),
                 Line::Done(done) => return Ok(done),
             }
@@ -169,8 +170,7 @@ impl Home {
             match row["table"].as_str() {
                 Some("providers") => drop(shown.records.insert(text("multihash"), text("provider"))),
                 Some("provided") => drop(shown.own.insert(text("cid"))),
-                Some("damaged") => shown.damaged.push(row.to_string()),
-                // The header and the end.
+                _ if row.to_string().contains("damaged") => shown.damaged.push(row.to_string()),
                 _ => {}
             }
         };
