@@ -170,7 +170,7 @@ impl Home {
             match row["table"].as_str() {
                 Some("providers") => drop(shown.records.insert(text("multihash"), text("provider"))),
                 Some("provided") => drop(shown.own.insert(text("cid"))),
-                _ if row.to_string().contains("damaged") => shown.damaged.push(row.to_string()),
+                _ if row.get("place").is_some() => shown.damaged.push(row.to_string()),
                 _ => {}
             }
         };
