@@ -2,7 +2,7 @@
 //!
 //! The new database is written beside the old one under the name that recovery gives its copies, verified, flushed, and
 //! swapped by two renames: a kill before the first leaves a copy that the next open removes, a kill between them one that
-//! it puts in place ([`super::recovery`]).
+//! it puts in place (`store/recovery.rs`).
 
 use super::{
     NODE_CACHE, RECORDS_CACHE, Settings, Store, StoreError,
