@@ -12,6 +12,7 @@ mod database;
 mod disk;
 pub mod dump;
 mod engine;
+mod files;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod health;

@@ -9,6 +9,7 @@ use super::{
     data_dir::{Lock, bytes_below, io_error, sync_dir},
     dump::text::Sum,
     engine::guard,
+    files::Files,
 };
 use crate::clock::Clock;
 use std::{fs, io, path::Path, sync::Arc};
@@ -62,6 +63,7 @@ fn database(dir: &Path, name: &'static str, cache: u64) -> Result<Compacted, Sto
             guard(|| tree.insert(key, value)).map(drop)
         })?;
         guard(|| to.flush())?;
+        Files::open(&new)?.sync()?;
         let read = trees(&to, |_, _, _| Ok(()))?;
         if read != written {
             return Err(StoreError::Database(format!(

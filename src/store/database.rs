@@ -2,13 +2,13 @@
 //!
 //! sled 0.34 keeps the first IO error of a write and fails every write from then on, until the database is opened anew;
 //! an error of its background fsync it only prints. So whoever works with a tree asks here for each call, nobody keeps a
-//! handle, and a flush is sled's followed by an fsync of our own. After an error the database is *degraded*: nothing is
+//! handle, and a flush is sled's followed by a sync of our own (`store/files.rs`). After an error the database is *degraded*: nothing is
 //! accepted, memory is served, and the supervisor takes it from there.
 
 use super::{
     StoreError,
-    data_dir::io_error,
     engine::{Numbered, Rows, guard},
+    files::Files,
     health::Health,
 };
 use arc_swap::ArcSwapOption;
@@ -51,8 +51,7 @@ pub struct Database<const TREES: usize> {
 struct Open<const TREES: usize> {
     trees: [sled::Tree; TREES],
     db: sled::Db,
-    /// Its file once more: it tells of every error of writing since it was opened.
-    file: File,
+    files: Files,
 }
 
 impl<const TREES: usize> Open<TREES> {
@@ -60,14 +59,13 @@ impl<const TREES: usize> Open<TREES> {
         let trees = names.map(|name| guard(|| db.open_tree(name)));
         let mut failed = None;
         let trees = trees.map(|tree| tree.map_err(|error| failed = Some(error)).ok());
-        let path = dir.join("db");
-        let file = File::open(&path).map_err(|e| io_error("open", &path, e))?;
+        let files = Files::open(dir)?;
         if let Some(error) = failed {
             return Err(error);
         }
         // None is missing: an error would have been kept.
         let trees = trees.map(|tree| tree.unwrap_or_else(|| (*db).clone()));
-        Ok(Self { trees, db, file })
+        Ok(Self { trees, db, files })
     }
 }
 
@@ -110,12 +108,24 @@ impl<const TREES: usize> Database<TREES> {
     /// # Errors
     /// [`StoreError::Database`], [`StoreError::Io`], [`StoreError::Degraded`].
     pub fn flush(&self) -> Result<(), StoreError> {
+        self.flush_with(|open| open.files.sync())
+    }
+
+    /// Everything written before to the file, in order. After a power cut later rows are never there without earlier ones,
+    /// but the last of both may be missing. After a failure the database is degraded.
+    ///
+    /// # Errors
+    /// As [`Database::read`].
+    pub fn write_out(&self) -> Result<(), StoreError> {
+        self.flush_with(|_| Ok(()))
+    }
+
+    fn flush_with(&self, sync: impl FnOnce(&Open<TREES>) -> Result<(), StoreError>) -> Result<(), StoreError> {
         let open = self.open()?;
         self.begun.fetch_add(1, Ordering::AcqRel);
         let outcome = guard(|| open.db.flush());
         self.ended.fetch_add(1, Ordering::AcqRel);
-        let outcome = outcome.and_then(|_| open.file.sync_all().map_err(|e| io_error("sync", &self.dir, e)));
-        outcome.inspect_err(|error| self.fault(error))
+        outcome.and_then(|_| sync(&open)).inspect_err(|error| self.fault(error))
     }
 
     /// A write has failed: nothing is accepted until the database was opened anew.

@@ -103,22 +103,26 @@ impl Provided {
         let whole = !opening.lossy && notes.is_empty() && node.meta.own() == Some(shelf.len() as u64);
         let restored = exports::read(&opening.exports, !whole);
         notes.extend(if whole { Vec::new() } else { restored.notes });
-        let mut back = 0;
+        let damaged = opening.lossy || !notes.is_empty();
+        let (mut from_export, mut from_journal) = (0, 0);
         for (position, row) in restored.own {
-            // Removed since: the journal says so below.
-            if shelf.get(&position).is_none() {
-                back += u64::from(shelf.put(position, row));
+            let removed_since = matches!(restored.journal.get(&position), Some(None));
+            if !removed_since && shelf.get(&position).is_none() {
+                from_export += u64::from(shelf.put(position, row));
             }
         }
         for (position, last_word) in restored.journal {
             match last_word {
-                Some(row) if shelf.get(&position).is_none() => back += u64::from(shelf.put(position, row)),
-                None if shelf.take(&position).is_some() => back = back.saturating_sub(1),
-                _ => {}
+                Some(row) if shelf.get(&position).is_none() => from_journal += u64::from(shelf.put(position, row)),
+                Some(_) => {}
+                None => drop(shelf.take(&position)),
             }
         }
-        if back > 0 {
-            notes.push(format!("{back} own CIDs restored from exports/"));
+        match from_export + from_journal {
+            0 => {}
+            // A kill came after the journal and before the database: that is what the journal is for.
+            back if !damaged && from_export == 0 => tracing::info!(cids = back, "own CIDs taken over from the journal"),
+            back => notes.push(format!("{back} own CIDs restored from exports/")),
         }
         if !whole {
             notes.extend(restore_routing(&routing, restored.routing));

@@ -13,9 +13,9 @@ use std::{
 const CHUNKS: usize = 512;
 /// ... or so many rows of peers ...
 const PEERS: usize = 65_536;
-/// ... or when the first of them has waited for so long. sled flushes twice as often by itself, so that this costs
-/// little, but neither tells when it did nor fsyncs in earnest.
-const AGE: Duration = Duration::from_secs(1);
+/// ... or when the first of them has waited for so long. sled flushes as often by itself, so that this costs little, but
+/// neither tells when it did nor syncs large pages (`store/files.rs`).
+const AGE: Duration = Duration::from_millis(500);
 
 /// See the module.
 #[derive(Debug, Default)]

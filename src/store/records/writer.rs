@@ -1,4 +1,4 @@
-//! The thread that owns insertions into the log. Rows of new peers are flushed before the chunks that name them.
+//! The thread that owns insertions into the log. Rows of new peers are written out before the chunks that name them.
 
 use super::{Shared, pending::Sealed};
 use crate::store::{StoreError, codec, engine::panic_text, meta::Floor};
@@ -8,8 +8,8 @@ use std::{
     time::Duration,
 };
 
-/// Chunks written together: one flush covers the new peers of all of them, so that a flood of new peers costs one
-/// fsync per 50,000 records.
+/// Chunks written together: one flush of sled's covers the new peers of all of them, so that a flood of new peers
+/// costs one per 50,000 records.
 const BATCH: usize = 64;
 /// How long the writer sleeps when nothing comes: an open chunk is written at most this late.
 const PATIENCE: Duration = Duration::from_millis(250);
@@ -95,7 +95,7 @@ fn write(shared: &Shared, batch: &[Sealed], last_key: &mut Option<u64>, done: &m
     Ok(())
 }
 
-/// Rows of peers that are new or changed; flushed if one is new.
+/// Rows of peers that are new or changed; written out if one is new.
 pub fn write_peers(shared: &Shared) -> Result<(), StoreError> {
     let _only = shared.rows.lock().unwrap_or_else(PoisonError::into_inner);
     let (rows, new) = shared.book.take_dirty();
@@ -105,14 +105,13 @@ pub fn write_peers(shared: &Shared) -> Result<(), StoreError> {
             shared.log.reserve(below)?;
             shared.book.reserved(below);
         }
-        if new { shared.flush_log() } else { Ok(()) }
+        // Nobody waits for an fsync: the chunks stand behind the rows in the same file.
+        if new { shared.log.database.write_out() } else { Ok(()) }
     });
     match outcome {
         Ok(()) => {
             shared.book.written(&rows);
-            if !new {
-                shared.unflushed.peers(&rows, shared.time.now().mono);
-            }
+            shared.unflushed.peers(&rows, shared.time.now().mono);
         }
         Err(_) => rows.iter().for_each(|peer| shared.book.mark_dirty(peer)),
     }
