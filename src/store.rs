@@ -1,13 +1,14 @@
 //! The disk, and the index in memory in front of it. Only this module names sled and bincode.
 //!
 //! Two databases, so that damage to the large and churning one never touches the small one: `records/` holds what
-//! others announced (soft state, refreshed by its publishers), `node/` what is ours. `exports/` holds own CIDs and
-//! routing tables once more, outside of sled.
+//! others announced (soft state, refreshed by its publishers), `node/` what is ours. `exports/` holds own CIDs,
+//! routing tables and the log of provider records once more, outside of sled.
 
 mod codec;
 pub mod data_dir;
 pub mod dump;
 mod engine;
+mod exports;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 pub mod jobs;
@@ -191,6 +192,7 @@ impl Store {
         let (node, lossy, mut notes) = open_node(dir, now)?;
         let floor = node.meta.floor();
         let opened = open_records(dir, now, floor, settings.ttl)?;
+        let recovered = !opened.notes.is_empty();
         notes.extend(opened.notes);
         let log = Log::open(opened.db)?;
         let last_seen = floor.map(|f| f.last_seen).max(log.newest().map(chunk_time)).map(UnixTime);
@@ -198,13 +200,17 @@ impl Store {
         let read_only = purpose == Purpose::Read;
         let meta = Some(node.meta.clone()).filter(|_| !read_only);
         let reserve = reserve::Reserve::new(dir, if read_only { 0 } else { settings.reserve });
+        if opened.lossy && !read_only {
+            lower_floor(&node, &log, time.now().log)?;
+        }
         let routing = routing::RoutingState::open(node.clone())?;
         let exports = dir.join("exports");
+        let segments = records::export::Exports::open(exports.clone(), floor, recovered, time.now().log);
         let opening = provided::Opening { exports, limit: settings.max_provided, lossy, read_only };
         let (provided, restored) = provided::Provided::open(node.clone(), routing.clone(), clock, opening)?;
         notes.extend(restored);
         migrate(&node, &log, &provided, read_only)?;
-        let records = records::Records::open(log, &settings, time, meta, reserve)?;
+        let records = records::Records::open(log, &settings, time, meta, reserve, segments)?;
         let values = values::Values::open(records.shared.clone(), &settings)?;
         notes.extend(values.notes().iter().cloned());
         for note in &notes {
@@ -266,6 +272,8 @@ impl Store {
             newest: shared.log.newest().map(chunk_time),
             records_bytes_on_disk: data_dir::bytes_below(&self.opened.dir.join("records")),
             node_bytes_on_disk: data_dir::bytes_below(&self.opened.dir.join("node")),
+            exports_bytes_on_disk: data_dir::bytes_below(&self.opened.dir.join("exports")),
+            exported_to: shared.exports.exported_to(),
             replayed: shared.replay.progress(),
             gc_paused,
             notes: self.opened.notes.iter().cloned().chain(shared.notes()).collect(),
@@ -303,6 +311,12 @@ pub struct Stat {
     pub records_bytes_on_disk: u64,
     /// Sum of the sizes of all files below `node/`.
     pub node_bytes_on_disk: u64,
+    /// Sum of the sizes of all files below `exports/`.
+    #[serde(default)]
+    pub exports_bytes_on_disk: u64,
+    /// The newest record in `exports/`, Unix seconds.
+    #[serde(default)]
+    pub exported_to: Option<u32>,
     /// 0.0 to 1.0; 1.0 when the log is replayed.
     pub replayed: f64,
     /// Why GC waits, if it does.
@@ -336,6 +350,12 @@ fn open_node(dir: &Path, now: UnixTime) -> Result<(Arc<NodeDb>, bool, Vec<String
         _ => {}
     }
     Ok((Arc::new(NodeDb { db, meta, health: Health::default() }), lossy, notes))
+}
+
+/// What is lost is not to be missed again by the next open, which would set aside what came back meanwhile.
+fn lower_floor(node: &NodeDb, log: &Log, last_seen: u32) -> Result<(), StoreError> {
+    node.meta.set_floor(&Floor { chunks: None, oldest: log.oldest(), newest: log.newest(), last_seen })?;
+    node.flush()
 }
 
 /// Takes the steps that the databases need, once what is ours is exported.

@@ -3,11 +3,13 @@
 pub(super) mod book;
 mod counters;
 pub(super) mod entry;
+pub(super) mod export;
 mod gc;
 pub(super) mod index;
 pub(super) mod log;
 mod pending;
 mod replay;
+mod restore;
 pub(super) mod time;
 mod writer;
 
@@ -24,6 +26,7 @@ use crate::{
 use book::{Book, BookFull};
 use counters::Counters;
 use entry::{Entry, Hashed, MAX_MULTIHASH, Place, place};
+use export::Exports;
 use index::{Full, Index, Limits, Upsert};
 use libp2p::{Multiaddr, PeerId};
 use log::Log;
@@ -115,6 +118,23 @@ pub struct GcReport {
     pub paused: Option<String>,
 }
 
+/// What one export of the log did.
+#[derive(Clone, Debug, Default)]
+pub struct ExportReport {
+    /// Files written.
+    pub segments: u64,
+    /// Chunks in them.
+    pub chunks: u64,
+    /// Rows of peers in them.
+    pub peers: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Files that were older than the ttl, or out of date otherwise, and removed.
+    pub removed: u64,
+    /// Why it did not go on, if so.
+    pub paused: Option<String>,
+}
+
 /// What threads and callers share.
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -125,6 +145,7 @@ pub(super) struct Shared {
     pub replay: Replay,
     pub health: Health,
     pub reserve: Reserve,
+    pub exports: Exports,
     pub counters: Counters,
     pub ttl_s: u32,
     max_per_provider: u64,
@@ -158,6 +179,7 @@ impl Records {
         time: Timekeeper,
         floor: Option<Meta>,
         reserve: Reserve,
+        exports: Exports,
     ) -> Result<Self, StoreError> {
         let ttl_s = seconds(settings.ttl);
         let origin: Place = std::array::from_fn(|i| settings.position[i]);
@@ -170,6 +192,7 @@ impl Records {
             replay: Replay::default(),
             health: Health::default(),
             reserve,
+            exports,
             counters: Counters::default(),
             pending: Pending::default(),
             repeat_s: seconds(REPEAT).min(ttl_s / REPEAT_PART_OF_TTL),
@@ -274,6 +297,16 @@ impl Records {
             gc::collect(&shared)
         })
         .await
+    }
+
+    /// Copies what the log has taken since the last export to `exports/`, slowly, off the async threads, and removes there
+    /// what is older than the ttl. The report says why, if it has to wait: for the end of replay, for space on the disk.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] if a file cannot be written.
+    pub async fn export(&self) -> Result<ExportReport, StoreError> {
+        let shared = self.shared.clone();
+        super::blocking(move || export::run(&shared)).await
     }
 
     /// True once the log has been replayed.
@@ -404,6 +437,11 @@ impl Shared {
     fn damaged(&self, note: String) {
         self.must_sweep.store(true, Ordering::Release);
         self.counters.damaged.fetch_add(1, Ordering::Relaxed);
+        self.note(note);
+    }
+
+    /// For the operator, in plain words.
+    fn note(&self, note: String) {
         let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
         if notes.len() < MAX_NOTES {
             tracing::error!("{note}");
@@ -429,6 +467,11 @@ impl Shared {
 
     fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Acquire)
+    }
+
+    /// A directory that is only read.
+    fn reads_only(&self) -> bool {
+        self.floor.is_none()
     }
 
     fn hold_floor(&self, hold: bool) {

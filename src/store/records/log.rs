@@ -116,6 +116,14 @@ impl Log {
         Ok(())
     }
 
+    /// Writes a chunk that was lost, or is there and damaged.
+    pub fn restore(&self, key: u64, chunk: Vec<u8>) -> Result<(), StoreError> {
+        match guard(|| self.chunks.0.contains_key(Numbered::<8>::key(key)))? {
+            true => self.replace(key, chunk),
+            false => self.insert(key, chunk),
+        }
+    }
+
     /// Writes a chunk that is there in another form.
     pub fn replace(&self, key: u64, chunk: Vec<u8>) -> Result<(), StoreError> {
         guard(|| self.chunks.0.insert(Numbered::<8>::key(key), chunk)).map(|_| ())

@@ -7,6 +7,7 @@ use super::{
     Shared,
     entry::{self, Entry},
     log::{chunk_key, chunk_name, chunk_time},
+    restore,
 };
 use crate::store::engine::{Found, Walk};
 use std::{
@@ -29,6 +30,8 @@ pub struct Replay {
     slices: AtomicU64,
     /// First key that is replayed: chunks below were expired, and are not counted.
     first: AtomicU64,
+    /// Chunks that were read whole.
+    found: AtomicU64,
     ended: Mutex<()>,
     end: Condvar,
 }
@@ -53,6 +56,11 @@ impl Replay {
             return 1.0;
         }
         self.read.load(Ordering::Relaxed) as f64 / self.slices.load(Ordering::Relaxed).max(1) as f64
+    }
+
+    /// Chunks of the log that were read whole.
+    pub fn found(&self) -> u64 {
+        self.found.load(Ordering::Relaxed)
     }
 
     /// Whether a chunk is among those that were counted.
@@ -80,8 +88,17 @@ impl Replay {
 /// Starts reading what the log holds now. Chunks expired by now are passed over, unless `with_expired`.
 pub fn start(shared: &Arc<Shared>, with_expired: bool) -> Vec<JoinHandle<()>> {
     let Some(plan) = plan(shared, with_expired) else {
-        shared.replay.finish();
-        return Vec::new();
+        if shared.exports.promised().is_empty() {
+            end(shared);
+            return Vec::new();
+        }
+        let worker = shared.clone();
+        let spawned = thread::Builder::new().name("replay-0".into()).spawn(move || end(&worker));
+        if let Err(error) = &spawned {
+            tracing::warn!(%error, "no thread for what exports have of the log");
+            end(shared);
+        }
+        return spawned.into_iter().collect();
     };
     shared.replay.first.store(plan.first, Ordering::Relaxed);
     shared.replay.slices.store(plan.slices, Ordering::Relaxed);
@@ -156,11 +173,20 @@ fn work(shared: &Shared, plan: Plan, next: &AtomicU64) {
             }
         }
         if shared.replay.read.fetch_add(1, Ordering::AcqRel) + 1 == plan.slices {
-            shared.replay.finish();
-            shared.index.forget_tombstones();
-            tracing::info!(records = shared.index.len(), chunks = shared.log.count(), "the log is replayed");
+            end(shared);
         }
     }
+}
+
+/// All is read; what is not there is looked for in the exports.
+fn end(shared: &Shared) {
+    restore::complete(shared);
+    if shared.is_closing() {
+        return;
+    }
+    shared.replay.finish();
+    shared.index.forget_tombstones();
+    tracing::info!(records = shared.index.len(), chunks = shared.log.count(), "the log is replayed");
 }
 
 fn read(shared: &Shared, key: u64, chunk: &[u8]) {
@@ -171,10 +197,16 @@ fn read(shared: &Shared, key: u64, chunk: &[u8]) {
             return;
         }
     };
+    shared.exports.found(key);
+    shared.replay.found.fetch_add(1, Ordering::Relaxed);
     shared.counters.replayed.fetch_add(entries.len() as u64, Ordering::Relaxed);
-    let time = chunk_time(key);
+    enter(shared, chunk_time(key), &entries);
+}
+
+/// The entries of a chunk of `time` into the index.
+pub fn enter(shared: &Shared, time: u32, entries: &[Entry<'_>]) {
     // The last word first, here as well.
-    for entry in entries.into_iter().rev() {
+    for entry in entries.iter().rev() {
         let id = entry.peer;
         let Some(peer) = shared.book.replayed(id, time, !entry.removed) else {
             shared.counters.unknown_peers.fetch_add(1, Ordering::Relaxed);
