@@ -33,6 +33,8 @@ use support::*;
 
 /// Cases of an ordinary run.
 const QUICK: u64 = 100;
+/// Cases at a time: mostly they wait for sled's threads to end.
+const WORKERS: usize = 12;
 /// A case takes some 0.3 s; one that takes this long hangs.
 const PATIENCE: Duration = Duration::from_secs(90);
 /// Keys that are exported, and those that came afterwards.
@@ -40,7 +42,8 @@ const EXPORTED: u32 = 2000;
 const RECORDS: u32 = 2500;
 const OWN: u32 = 200;
 /// Advice that an error may give; one of these must be in it.
-const ADVICE: [&str; 6] = ["restore it from a backup", "copy the file again", "did you mean", "write", "install", "set"];
+const ADVICE: [&str; 6] =
+    ["restore it from a backup", "copy the file again", "did you mean", "TOML parse error at line", "write", "unknown"];
 
 /// What became of a damaged directory.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -199,6 +202,11 @@ fn check_again(node: &Node, before: usize, closed: bool, what: &str) -> usize {
     kept
 }
 
+/// In memory where that can be: nothing here is about power, and fsync is most of the time otherwise.
+fn place() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
 /// A case on a thread of its own: what it says, or panics with, within its time.
 fn case(n: u64, template: &Path, clock: &Arc<ManualClock>) -> Result<(Mutation, Report), String> {
     let mutation = Mutation::of_case(n, template);
@@ -207,7 +215,7 @@ fn case(n: u64, template: &Path, clock: &Arc<ManualClock>) -> Result<(Mutation, 
     let name = format!("case {n}: {mutation}");
     let body = mutation.clone();
     let thread = thread::Builder::new().name("case".into()).spawn(move || {
-        let tmp = tempfile::tempdir().unwrap();
+        let tmp = place();
         kill(&template, tmp.path());
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let report = runtime.block_on(run(&body, tmp.path(), &clock));
@@ -244,7 +252,7 @@ fn damage_to_any_file_costs_no_own_cid_and_no_exported_record() {
     let number = |name: &str| env::var(name).ok().map(|n| n.parse::<u64>().unwrap());
     let cases = number("DHTSTORE_DAMAGE").unwrap_or(QUICK);
     let only = number("DHTSTORE_DAMAGE_CASE");
-    let tmp = tempfile::tempdir().unwrap();
+    let tmp = place();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let clock = runtime.block_on(template(tmp.path()));
     // Panics of sled are expected, and caught; those of a case are told below.
@@ -254,7 +262,7 @@ fn damage_to_any_file_costs_no_own_cid_and_no_exported_record() {
     }
     let (next, table, failures) = (AtomicU64::new(0), Mutex::new(Table::new()), Mutex::new(Vec::new()));
     thread::scope(|scope| {
-        for _ in 0..2 {
+        for _ in 0..WORKERS {
             scope.spawn(|| {
                 loop {
                     let n = next.fetch_add(1, Ordering::Relaxed);
