@@ -203,6 +203,7 @@ impl Store {
         if opened.lossy && !read_only {
             lower_floor(&node, &log, time.now().log)?;
         }
+        notes.extend(new_position(&node, settings.position, read_only)?);
         let routing = routing::RoutingState::open(node.clone())?;
         let exports = dir.join("exports");
         let segments = records::export::Exports::open(exports.clone(), floor, recovered, time.now().log);
@@ -350,6 +351,18 @@ fn open_node(dir: &Path, now: UnixTime) -> Result<(Arc<NodeDb>, bool, Vec<String
         _ => {}
     }
     Ok((Arc::new(NodeDb { db, meta, health: Health::default() }), lossy, notes))
+}
+
+/// A lost `identity.key` is made anew without a word: the databases remember whose they are. Zeros: nobody asks.
+fn new_position(node: &NodeDb, position: [u8; 32], read_only: bool) -> Result<Option<String>, StoreError> {
+    let before = node.meta.position();
+    if read_only || position == [0; 32] || before == Some(position) {
+        return Ok(None);
+    }
+    node.meta.set_position(position)?;
+    Ok(before.map(|_| {
+        "the node has another peer id than before: if identity.key was lost, stop and restore it from a backup".into()
+    }))
 }
 
 /// What is lost is not to be missed again by the next open, which would set aside what came back meanwhile.

@@ -12,6 +12,7 @@ pub const SCHEMA: u32 = 2;
 const SCHEMA_ROW: &str = "schema";
 const FLOOR_ROW: &str = "floor";
 const OWN_ROW: &str = "own";
+const POSITION_ROW: &str = "position";
 
 /// What the log held when it was last flushed: an open that finds less has found damage.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Encode, Decode)]
@@ -78,6 +79,19 @@ impl Meta {
     /// [`StoreError::Database`].
     pub fn set_own(&self, own: u64) -> Result<(), StoreError> {
         self.put(OWN_ROW, &own)
+    }
+
+    /// The position of the node when it last ran, if known.
+    pub fn position(&self) -> Option<[u8; 32]> {
+        self.get(POSITION_ROW)
+    }
+
+    /// Notes the position of the node.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub fn set_position(&self, position: [u8; 32]) -> Result<(), StoreError> {
+        self.put(POSITION_ROW, &position)
     }
 
     fn get<T: Decode<()>>(&self, row: &str) -> Option<T> {

@@ -162,7 +162,8 @@ impl Place<'_> {
     /// Opens a copy without `snap.*`, and without `conf`, which sled makes again from our settings, always the same.
     fn try_copy(&self, contents: &dyn Fn(&sled::Db) -> Contents) -> Result<(sled::Db, Contents), String> {
         let copy = self.copy_dir();
-        copy_dir(&self.dir(), &copy, &|name| !name.starts_with("snap.") && name != "conf").map_err(|e| e.to_string())?;
+        copy_dir(&self.dir(), &copy, &|name| !name.starts_with("snap.") && name != "conf")
+            .map_err(|e| e.to_string())?;
         let db = self.try_open(&copy).map_err(|e| e.into_error().to_string())?;
         let found = check(&db, contents);
         Ok((db, found))

@@ -81,11 +81,9 @@ async fn add(node: &Node, keys: std::ops::Range<u32>) {
 async fn template(dir: &Path) -> Arc<ManualClock> {
     let clock = clock();
     for life in 0..3 {
-        let node = open(dir, Settings::default(), &clock);
-        node.wait_replayed();
+        let node = start(dir, &clock).unwrap();
         match life {
             0 => {
-                identity::load_or_create(dir).unwrap();
                 SwarmKey::generate().unwrap().create(&dir.join("swarm.key")).unwrap();
                 fs::write(dir.join("dhtstore.toml"), "profile = \"private\"\n\n[records]\nttl = \"12h\"\n").unwrap();
                 node.store.provided.add((0..OWN / 2).map(own_cid).collect()).await.unwrap();
@@ -178,6 +176,10 @@ async fn run(mutation: &Mutation, dir: &Path, clock: &Arc<ManualClock>) -> Repor
         }
     };
     let kept = check(&node, &what);
+    if mutation.class() == "identity.key" {
+        let notes = node.store.stat().notes;
+        assert!(notes.iter().any(|note| note.contains("another peer id")), "{what}: not a word: {notes:?}");
+    }
     let restored = node.store.stat().counters["restored_chunks"];
     let closed = use_and_close(node).await;
     let node = start(dir, clock).unwrap_or_else(|error| panic!("{what}: not the second time: {error}"));
@@ -235,7 +237,10 @@ fn case(n: u64, template: &Path, clock: &Arc<ManualClock>) -> Result<(Mutation, 
 type Table = BTreeMap<(&'static str, Kind, bool), (BTreeMap<Outcome, u64>, usize, usize)>;
 
 fn print(table: &Table) {
-    println!("| file | mutation | store | whole | restored | less | refused | records kept, least, of {} |", RECORDS - 1);
+    println!(
+        "| file | mutation | store | whole | restored | less | refused | records kept, least, of {} |",
+        RECORDS - 1
+    );
     println!("|---|---|---|---|---|---|---|---|");
     for ((class, kind, running), (outcomes, least, _)) in table {
         let of = |outcome| outcomes.get(&outcome).copied().unwrap_or(0);

@@ -24,8 +24,7 @@ pub enum Kind {
     Missing,
 }
 
-const KINDS: [Kind; 6] =
-    [Kind::Truncated, Kind::Zeroed, Kind::Flipped, Kind::Garbage, Kind::Grown, Kind::Missing];
+const KINDS: [Kind; 6] = [Kind::Truncated, Kind::Zeroed, Kind::Flipped, Kind::Garbage, Kind::Grown, Kind::Missing];
 /// The classes of files, and what a path of one begins with.
 const CLASSES: [(&str, &str); 12] = [
     ("records/db", "records/db"),
