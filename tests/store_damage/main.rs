@@ -1,8 +1,8 @@
 //! Every file of a data directory damaged in every way, at rest and beneath an open store: the node starts or says what to
 //! do, in bounded time; own CIDs and exported records are there.
 //!
-//! Plain `cargo test` runs 100 cases. `DHTSTORE_DAMAGE=2400 cargo test --test store_damage --release -- --nocapture` runs
-//! that many and prints what became of them; `DHTSTORE_DAMAGE_CASE=17` runs case 17 alone.
+//! Plain `cargo test` runs 100 cases. `DAMAGE_CASES=2400 cargo test --test store_damage --release -- --nocapture` runs
+//! that many and prints what became of them; `DAMAGE_CASE=17` runs case 17 alone. (Not `DHTSTORE_…`: those are settings.)
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 #![allow(dead_code, reason = "the support module serves several tests")]
 
@@ -255,8 +255,8 @@ fn print(table: &Table) {
 #[test]
 fn damage_to_any_file_costs_no_own_cid_and_no_exported_record() {
     let number = |name: &str| env::var(name).ok().map(|n| n.parse::<u64>().unwrap());
-    let cases = number("DHTSTORE_DAMAGE").unwrap_or(QUICK);
-    let only = number("DHTSTORE_DAMAGE_CASE");
+    let cases = number("DAMAGE_CASES").unwrap_or(QUICK);
+    let only = number("DAMAGE_CASE");
     let tmp = place();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let clock = runtime.block_on(template(tmp.path()));
