@@ -13,6 +13,7 @@ const SCHEMA_ROW: &str = "schema";
 const FLOOR_ROW: &str = "floor";
 const OWN_ROW: &str = "own";
 const POSITION_ROW: &str = "position";
+const RECORDS_ROW: &str = "records";
 
 /// What the log held when it was last flushed: an open that finds less has found damage.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Encode, Decode)]
@@ -92,6 +93,19 @@ impl Meta {
     /// [`StoreError::Database`].
     pub fn set_position(&self, position: [u8; 32]) -> Result<(), StoreError> {
         self.put(POSITION_ROW, &position)
+    }
+
+    /// How many provider records there were at the last flush, about.
+    pub fn records(&self) -> Option<u64> {
+        self.get(RECORDS_ROW)
+    }
+
+    /// Notes how many provider records there are.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub fn set_records(&self, records: u64) -> Result<(), StoreError> {
+        self.put(RECORDS_ROW, &records)
     }
 
     fn get<T: Decode<()>>(&self, row: &str) -> Option<T> {

@@ -48,6 +48,8 @@ use time::Timekeeper;
 const REPEAT: Duration = Duration::from_secs(300);
 /// ... but never more than this part of the ttl, so that a record that is announced steadily does not run out.
 const REPEAT_PART_OF_TTL: u32 = 10;
+/// An entry of the log takes at least so many bytes: flags and number of the peer, and a digest.
+const MIN_ENTRY_BYTES: u64 = 33;
 /// Most notes kept about damage; more of the same tell nobody anything.
 const MAX_NOTES: usize = 100;
 
@@ -209,6 +211,10 @@ impl Records {
             floor,
         });
         shared.load_book();
+        // Not more than the log can hold, whatever a damaged row says.
+        let most = shared.log.bytes() / MIN_ENTRY_BYTES;
+        let records = shared.floor.as_ref().and_then(Meta::records).unwrap_or(0).min(most);
+        shared.index.reserve(usize::try_from(records).unwrap_or(0));
         // Expired chunks are passed over only if it is sure that they are: else they may prove alive.
         let with_expired = read_only || shared.time.unconfirmed().is_some();
         let mut handles = replay::start(&shared, with_expired);

@@ -350,12 +350,21 @@ impl Book {
 
     /// A chunk of `time` names this number, says replay: if it is an announcement, the addresses were true then.
     /// False if the number is unknown.
-    pub fn replayed(&self, id: u32, time: u32, announced: bool) -> Option<Arc<Peer>> {
-        let entry = self.get(id)?;
-        if announced {
+    pub fn replayed(&self, id: u32, time: u32, announced: bool) -> bool {
+        let ids = self.ids(id).read().unwrap_or_else(PoisonError::into_inner);
+        let Some(entry) = ids.get(&id) else { return false };
+        // Newest first: nearly always known already, and reading is cheaper.
+        if announced && entry.announced.load(Ordering::Relaxed) < time {
             entry.announced.fetch_max(time, Ordering::Relaxed);
         }
-        Some(entry)
+        true
+    }
+
+    /// Records of a peer came or went.
+    pub fn count(&self, id: u32, by: i64) {
+        if let Some(entry) = self.ids(id).read().unwrap_or_else(PoisonError::into_inner).get(&id) {
+            entry.count(by);
+        }
     }
 
     /// The base of log time moved: what is dated in `from..=to` is of now.

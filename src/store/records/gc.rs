@@ -4,6 +4,7 @@
 use super::{
     GcReport, Shared,
     entry::{self, Entry},
+    index::batch::{BATCH, Named},
     log::{chunk_key, chunk_name, chunk_time},
     time::{Ledger, Move, Now},
     writer,
@@ -14,8 +15,8 @@ use crate::store::{
 };
 use std::{sync::atomic::Ordering, thread};
 
-/// Chunks between two looks at the clock and at whether the store closes: some 45,000 records, 20 ms.
-const SLICE: usize = 64;
+/// Chunks between two looks at the clock and at whether the store closes: up to [`BATCH`] records, 20 ms.
+const SLICE: usize = 128;
 
 /// One collection. Blocking; the caller is the only one.
 pub fn collect(shared: &Shared) -> Result<GcReport, StoreError> {
@@ -38,11 +39,11 @@ pub fn collect(shared: &Shared) -> Result<GcReport, StoreError> {
     if outcome.is_err() || shared.must_sweep.swap(false, Ordering::AcqRel) {
         let drop_one = |id| {
             report.expired += 1;
-            drop_from_book(shared, id);
+            shared.book.count(id, -1);
         };
         shared.index.sweep(|_, time| !now.is_live(time, shared.ttl_s), drop_one);
     }
-    let evicted = shared.index.make_room(|id| drop_from_book(shared, id));
+    let evicted = shared.index.make_room(|id| shared.book.count(id, -1));
     if evicted > 0 {
         shared.counters.evicted.fetch_add(evicted as u64, Ordering::Relaxed);
         tracing::warn!(evicted, "near the limit of records: those farthest from this node were dropped");
@@ -58,21 +59,20 @@ pub fn collect(shared: &Shared) -> Result<GcReport, StoreError> {
 /// Pops expired chunks from the front.
 fn pop(shared: &Shared, now: &Now, report: &mut GcReport) -> Result<(), StoreError> {
     let Some(newest_expired) = now.log.checked_sub(shared.ttl_s) else { return Ok(()) };
-    let mut slice = 0;
+    let (mut keys, mut batch) = (Vec::new(), Vec::new());
     for found in Walk::forwards(&shared.log.chunks, 0, chunk_key(newest_expired, u32::MAX)) {
         match found {
             Found::Row(key, chunk) => {
-                report.expired += drop_chunk(shared, key, &chunk);
-                report.chunks += 1;
-                shared.log.remove(key, shared.replay.counts(key)).inspect_err(|e| failed(shared, e))?;
+                read(shared, key, &chunk, &mut batch);
+                keys.push(key);
             }
             Found::Lost(from, to, error) => {
                 failed(shared, &error);
                 shared.damaged(format!("{} to {} cannot be read: {error}", chunk_name(from), chunk_name(to)));
             }
         }
-        slice += 1;
-        if slice % SLICE == 0 {
+        if batch.len() >= BATCH || keys.len() >= SLICE {
+            drop_slice(shared, &mut keys, &mut batch, report)?;
             if shared.is_closing() {
                 return Ok(());
             }
@@ -83,6 +83,25 @@ fn pop(shared: &Shared, now: &Now, report: &mut GcReport) -> Result<(), StoreErr
             thread::yield_now();
         }
     }
+    drop_slice(shared, &mut keys, &mut batch, report)
+}
+
+/// Drops the records of these chunks, unless newer; then the chunks.
+fn drop_slice(
+    shared: &Shared,
+    keys: &mut Vec<u64>,
+    batch: &mut Vec<Named>,
+    report: &mut GcReport,
+) -> Result<(), StoreError> {
+    let mut gone = Vec::with_capacity(batch.len());
+    shared.index.collect(batch, |record| gone.push(record.peer));
+    report.expired += gone.len() as u64;
+    gone.into_iter().for_each(|peer| shared.book.count(peer, -1));
+    batch.clear();
+    for key in keys.drain(..) {
+        report.chunks += 1;
+        shared.log.remove(key, shared.replay.counts(key)).inspect_err(|e| failed(shared, e))?;
+    }
     Ok(())
 }
 
@@ -90,28 +109,17 @@ fn failed(shared: &Shared, error: &StoreError) {
     shared.health.failed("collect garbage", error, shared.time.now().mono);
 }
 
-/// Drops the records of a chunk, unless newer. How many went.
-fn drop_chunk(shared: &Shared, key: u64, chunk: &[u8]) -> u64 {
-    let entries: Vec<Entry<'_>> = match entry::decode(chunk) {
-        Ok(entries) => entries,
-        Err(error) => {
-            shared.damaged(format!("{} is damaged: {error}", chunk_name(key)));
-            return 0;
-        }
-    };
-    let mut dropped = 0;
-    for entry in entries {
-        if !entry.removed && shared.index.collect(&entry.multihash.place(), entry.peer, chunk_time(key)) {
-            drop_from_book(shared, entry.peer);
-            dropped += 1;
-        }
-    }
-    dropped
-}
-
-fn drop_from_book(shared: &Shared, id: u32) {
-    if let Some(peer) = shared.book.get(id) {
-        peer.count(-1);
+/// Adds the records that a chunk names to `batch`.
+fn read(shared: &Shared, key: u64, chunk: &[u8], batch: &mut Vec<Named>) {
+    let time = chunk_time(key);
+    match entry::decode(chunk) {
+        Ok(entries) => batch.extend(entries.into_iter().map(|Entry { multihash, peer, removed }| Named {
+            place: multihash.place(),
+            peer,
+            time,
+            removed,
+        })),
+        Err(error) => shared.damaged(format!("{} is damaged: {error}", chunk_name(key))),
     }
 }
 

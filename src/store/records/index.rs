@@ -8,6 +8,8 @@
 //! Keys are chosen by strangers, so what places them is a hash with a secret of this process; and since records of one
 //! key share one probe chain, a key with many providers moves into a map of its own.
 
+pub mod batch;
+
 use super::entry::Place;
 use hashbrown::HashTable;
 use siphasher::sip::SipHasher13;
@@ -155,49 +157,6 @@ impl Index {
             }
         }
         found
-    }
-
-    /// An Add from the log: counts unless something not older is known. True if the record is new to the index.
-    /// Within one second the caller replays the newest chunk first.
-    pub fn replay_add(&self, place: &Place, peer: u32, time: u32) -> Result<bool, Full> {
-        let hash = self.hash(place);
-        let mut shard = self.write(hash);
-        if !shard.tombstones.is_empty() && shard.tombstones.get(&(*place, peer)).is_some_and(|t| *t >= time) {
-            return Ok(false);
-        }
-        if let Some(known) = shard.find_mut(hash, place, peer) {
-            *known = time.max(*known);
-            return Ok(false);
-        }
-        let others = self.room(&shard, hash, place)?;
-        self.insert(&mut shard, hash, Record { place: *place, peer, time }, others);
-        Ok(true)
-    }
-
-    /// A Remove from the log. True if a record went.
-    pub fn replay_remove(&self, place: &Place, peer: u32, time: u32) -> bool {
-        let hash = self.hash(place);
-        let mut shard = self.write(hash);
-        if shard.find_mut(hash, place, peer).is_some_and(|known| *known >= time) {
-            return false;
-        }
-        let tombstone = shard.tombstones.entry((*place, peer)).or_insert(time);
-        *tombstone = time.max(*tombstone);
-        self.delete(&mut shard, hash, place, peer, |_| true)
-    }
-
-    /// The log is replayed: nothing older comes any more.
-    pub fn forget_tombstones(&self) {
-        for shard in &self.shards {
-            shard.write().unwrap_or_else(PoisonError::into_inner).tombstones = HashMap::new();
-        }
-    }
-
-    /// Garbage collection of a chunk of `time`: drops the record unless it is newer. True if it went.
-    pub fn collect(&self, place: &Place, peer: u32, time: u32) -> bool {
-        let hash = self.hash(place);
-        let mut shard = self.write(hash);
-        self.delete(&mut shard, hash, place, peer, |known| known <= time)
     }
 
     /// Dates a record anew if its time is still `time`; `log` writes it and says at what time.

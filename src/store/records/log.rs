@@ -156,6 +156,11 @@ impl Log {
         Ok(())
     }
 
+    /// Bytes of the database's files; 0 if they cannot be told.
+    pub fn bytes(&self) -> u64 {
+        guard(|| self.db.size_on_disk()).unwrap_or(0)
+    }
+
     /// Everything to disk, fsynced.
     pub fn flush(&self) -> Result<(), StoreError> {
         guard(|| self.db.flush()).map(|_| ())

@@ -1,47 +1,59 @@
 //! Restart: the log is read into the index, newest first, on all cores, while the node serves already.
 //!
 //! The greatest time wins, so ranges of seconds can be read in any order; within one second, which belongs to one
-//! thread, the newest chunk is read first and wins. Removals stay as tombstones until the end.
+//! thread, the newest chunk is read first and wins. Removals stay as tombstones until they expire.
 
 use super::{
     Shared,
     entry::{self, Entry},
+    index::batch::{BATCH, Named, Replayed},
     log::{chunk_key, chunk_name, chunk_time},
     restore,
 };
-use crate::store::engine::{Found, Walk};
+use crate::store::{
+    StoreError,
+    engine::{Found, Walk},
+};
 use std::{
+    num::NonZero,
     sync::{
-        Arc, Condvar, Mutex, PoisonError,
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
 };
 
-/// Ranges per thread: small enough that threads end together and that progress is seen.
-const SLICES_PER_THREAD: u64 = 16;
+/// Seconds of the log that a thread takes at a time: a [`BATCH`] of a busy server's; few, so that threads end together
+/// and progress is seen.
+const CLAIM_S: u32 = 32;
 
 /// How far replay has come.
 #[derive(Debug, Default)]
 pub struct Replay {
     done: AtomicBool,
-    /// Ranges read, and in all.
-    read: AtomicU64,
-    slices: AtomicU64,
-    /// First key that is replayed: chunks below were expired, and are not counted.
+    /// Keys that are replayed: from the first (chunks below were expired, and are not counted) to the last.
     first: AtomicU64,
+    last: AtomicU64,
+    unclaimed: Mutex<Unclaimed>,
     /// Chunks that were read whole.
     found: AtomicU64,
     ended: Mutex<()>,
     end: Condvar,
 }
 
-/// What is to be read: keys `first..=last` in `slices` ranges of seconds.
-#[derive(Clone, Copy, Debug)]
-struct Plan {
-    first: u64,
-    last: u64,
-    slices: u64,
+/// What no thread has taken yet.
+#[derive(Debug, Default)]
+struct Unclaimed {
+    /// The highest key of it; `None` once all is taken.
+    to: Option<u64>,
+    /// Threads that read what they took.
+    reading: usize,
+}
+
+impl Unclaimed {
+    fn is_read(&self) -> bool {
+        self.to.is_none() && self.reading == 0
+    }
 }
 
 impl Replay {
@@ -50,12 +62,14 @@ impl Replay {
         self.done.load(Ordering::Acquire)
     }
 
-    /// 0.0 to 1.0.
+    /// 0.0 to 1.0, by the time that the log spans.
     pub fn progress(&self) -> f64 {
         if self.is_done() {
             return 1.0;
         }
-        self.read.load(Ordering::Relaxed) as f64 / self.slices.load(Ordering::Relaxed).max(1) as f64
+        let (first, last) = (self.first.load(Ordering::Relaxed), self.last.load(Ordering::Relaxed));
+        let to = self.lock().to.unwrap_or(first);
+        last.saturating_sub(to) as f64 / last.saturating_sub(first).max(1) as f64
     }
 
     /// Chunks of the log that were read whole.
@@ -83,35 +97,36 @@ impl Replay {
         let _guard = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
         self.end.notify_all();
     }
+
+    fn lock(&self) -> MutexGuard<'_, Unclaimed> {
+        self.unclaimed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Starts reading what the log holds now. Chunks expired by now are passed over, unless `with_expired`.
 pub fn start(shared: &Arc<Shared>, with_expired: bool) -> Vec<JoinHandle<()>> {
-    let Some(plan) = plan(shared, with_expired) else {
-        if shared.exports.promised().is_empty() {
-            end(shared);
-            return Vec::new();
-        }
-        let worker = shared.clone();
-        let spawned = thread::Builder::new().name("replay-0".into()).spawn(move || end(&worker));
-        if let Err(error) = &spawned {
-            tracing::warn!(%error, "no thread for what exports have of the log");
-            end(shared);
-        }
-        return spawned.into_iter().collect();
+    let (Some(mut first), Some(last)) = (shared.log.oldest(), shared.log.newest()) else {
+        return end_of_nothing(shared);
     };
-    shared.replay.first.store(plan.first, Ordering::Relaxed);
-    shared.replay.slices.store(plan.slices, Ordering::Relaxed);
-    let next = Arc::new(AtomicU64::new(0));
-    let threads = threads().min(plan.slices);
+    if !with_expired {
+        let live = shared.time.now().log.saturating_sub(shared.ttl_s - 1);
+        first = first.max(chunk_key(live, 0));
+    }
+    shared.replay.first.store(first, Ordering::Relaxed);
+    if first > last {
+        return end_of_nothing(shared);
+    }
+    shared.replay.last.store(last, Ordering::Relaxed);
+    shared.replay.lock().to = Some(last);
+    let threads = thread::available_parallelism().map_or(1, NonZero::get);
     (0..threads)
         .filter_map(|n| {
-            let (worker, next) = (shared.clone(), next.clone());
-            let spawned = thread::Builder::new().name(format!("replay-{n}")).spawn(move || work(&worker, plan, &next));
+            let worker = shared.clone();
+            let spawned = thread::Builder::new().name(format!("replay-{n}")).spawn(move || work(&worker));
             if let Err(error) = &spawned {
                 tracing::warn!(%error, "no thread for the replay of the log");
                 if n == 0 {
-                    work(shared, plan, &AtomicU64::new(0));
+                    work(shared);
                 }
             }
             spawned.ok()
@@ -119,43 +134,24 @@ pub fn start(shared: &Arc<Shared>, with_expired: bool) -> Vec<JoinHandle<()>> {
         .collect()
 }
 
-fn threads() -> u64 {
-    thread::available_parallelism().map_or(1, |n| n.get() as u64)
+/// There is nothing to read; perhaps there should be.
+fn end_of_nothing(shared: &Arc<Shared>) -> Vec<JoinHandle<()>> {
+    if shared.exports.promised().is_empty() {
+        end(shared);
+        return Vec::new();
+    }
+    let worker = shared.clone();
+    let spawned = thread::Builder::new().name("replay-0".into()).spawn(move || end(&worker));
+    if let Err(error) = &spawned {
+        tracing::warn!(%error, "no thread for what exports have of the log");
+        end(shared);
+    }
+    spawned.into_iter().collect()
 }
 
-fn plan(shared: &Shared, with_expired: bool) -> Option<Plan> {
-    let (mut first, last) = (shared.log.oldest()?, shared.log.newest()?);
-    if !with_expired {
-        let live = shared.time.now().log.saturating_sub(shared.ttl_s - 1);
-        first = first.max(chunk_key(live, 0));
-    }
-    if first > last {
-        shared.replay.first.store(first, Ordering::Relaxed);
-        return None;
-    }
-    let seconds = u64::from(chunk_time(last) - chunk_time(first)) + 1;
-    Some(Plan { first, last, slices: seconds.min(threads() * SLICES_PER_THREAD) })
-}
-
-impl Plan {
-    /// The keys of a range; range 0 is the newest.
-    fn slice(&self, n: u64) -> (u64, u64) {
-        let base = u64::from(chunk_time(self.first));
-        let seconds = u64::from(chunk_time(self.last)) - base + 1;
-        let at = |i: u64| (base + seconds * i / self.slices) << 32;
-        let i = self.slices - 1 - n;
-        let to = if n == 0 { self.last } else { at(i + 1) - 1 };
-        (at(i).max(self.first), to)
-    }
-}
-
-fn work(shared: &Shared, plan: Plan, next: &AtomicU64) {
-    loop {
-        let n = next.fetch_add(1, Ordering::Relaxed);
-        if n >= plan.slices || shared.is_closing() {
-            return;
-        }
-        let (from, to) = plan.slice(n);
+fn work(shared: &Shared) {
+    let mut batch = Vec::new();
+    while let Some((from, to)) = claim(shared) {
         for found in Walk::backwards(&shared.log.chunks, from, to) {
             if shared.is_closing() {
                 return;
@@ -163,22 +159,26 @@ fn work(shared: &Shared, plan: Plan, next: &AtomicU64) {
             match found {
                 Found::Row(key, chunk) => {
                     shared.log.counted();
-                    read(shared, key, &chunk);
+                    read(shared, key, &chunk, &mut batch);
+                    if batch.len() >= BATCH {
+                        enter(shared, &mut batch);
+                    }
                 }
-                Found::Lost(from, to, error) => {
-                    let place = format!("{} to {}", chunk_name(from), chunk_name(to));
-                    shared.health.failed("read the log", &error, shared.time.now().mono);
-                    shared.damaged(format!("{place} cannot be read: {error}"));
-                }
+                Found::Lost(from, to, error) => lost(shared, from, to, &error),
             }
         }
-        if shared.replay.read.fetch_add(1, Ordering::AcqRel) + 1 == plan.slices {
+        enter(shared, &mut batch);
+        let mut unclaimed = shared.replay.lock();
+        unclaimed.reading -= 1;
+        let is_read = unclaimed.is_read();
+        drop(unclaimed);
+        if is_read {
             end(shared);
         }
     }
 }
 
-/// All is read; what is not there is looked for in the exports.
+/// All is read, as one thread finds; what is not there is looked for in the exports.
 fn end(shared: &Shared) {
     restore::complete(shared);
     if shared.is_closing() {
@@ -189,7 +189,42 @@ fn end(shared: &Shared) {
     tracing::info!(records = shared.index.len(), chunks = shared.log.count(), "the log is replayed");
 }
 
-fn read(shared: &Shared, key: u64, chunk: &[u8]) {
+/// The next keys for this thread (first, last): whole seconds, from the newest that nobody has.
+fn claim(shared: &Shared) -> Option<(u64, u64)> {
+    let first = shared.replay.first.load(Ordering::Relaxed);
+    let mut unclaimed = shared.replay.lock();
+    for found in Walk::backwards(&shared.log.chunks, first, unclaimed.to?) {
+        if shared.is_closing() {
+            return None;
+        }
+        match found {
+            Found::Row(key, _) => {
+                let from = chunk_key(chunk_time(key).saturating_sub(CLAIM_S - 1), 0).max(first);
+                unclaimed.to = from.checked_sub(1).filter(|to| *to >= first);
+                unclaimed.reading += 1;
+                return Some((from, key));
+            }
+            Found::Lost(from, to, error) => lost(shared, from, to, &error),
+        }
+    }
+    // None of the rest is there, or can be read.
+    unclaimed.to = None;
+    let is_read = unclaimed.is_read();
+    drop(unclaimed);
+    if is_read {
+        end(shared);
+    }
+    None
+}
+
+fn lost(shared: &Shared, from: u64, to: u64, error: &StoreError) {
+    let place = format!("{} to {}", chunk_name(from), chunk_name(to));
+    shared.health.failed("read the log", error, shared.time.now().mono);
+    shared.damaged(format!("{place} cannot be read: {error}"));
+}
+
+/// Adds what a chunk names to `batch`, the last word first.
+fn read(shared: &Shared, key: u64, chunk: &[u8], batch: &mut Vec<Named>) {
     let entries: Vec<Entry<'_>> = match entry::decode(chunk) {
         Ok(entries) => entries,
         Err(error) => {
@@ -200,29 +235,30 @@ fn read(shared: &Shared, key: u64, chunk: &[u8]) {
     shared.exports.found(key);
     shared.replay.found.fetch_add(1, Ordering::Relaxed);
     shared.counters.replayed.fetch_add(entries.len() as u64, Ordering::Relaxed);
-    enter(shared, chunk_time(key), &entries);
+    name(shared, chunk_time(key), &entries, batch);
 }
 
-/// The entries of a chunk of `time` into the index.
-pub fn enter(shared: &Shared, time: u32, entries: &[Entry<'_>]) {
-    // The last word first, here as well.
-    for entry in entries.iter().rev() {
-        let id = entry.peer;
-        let Some(peer) = shared.book.replayed(id, time, !entry.removed) else {
-            shared.counters.unknown_peers.fetch_add(1, Ordering::Relaxed);
-            continue;
-        };
-        let place = entry.multihash.place();
-        if !entry.removed {
-            match shared.index.replay_add(&place, id, time) {
-                Ok(true) => peer.count(1),
-                Ok(false) => {}
-                Err(_) => {
-                    shared.counters.replay_refused.fetch_add(1, Ordering::Relaxed);
-                }
-            }
-        } else if shared.index.replay_remove(&place, id, time) {
-            peer.count(-1);
+/// Adds the entries of a chunk of `time` to `batch`, the last word first.
+pub fn name(shared: &Shared, time: u32, entries: &[Entry<'_>], batch: &mut Vec<Named>) {
+    for Entry { multihash, peer, removed } in entries.iter().rev() {
+        match shared.book.replayed(*peer, time, !removed) {
+            true => batch.push(Named { place: multihash.place(), peer: *peer, time, removed: *removed }),
+            false => _ = shared.counters.unknown_peers.fetch_add(1, Ordering::Relaxed),
         }
     }
+}
+
+/// Hands what was read to the index.
+pub fn enter(shared: &Shared, batch: &mut Vec<Named>) {
+    let mut counts = Vec::with_capacity(batch.len());
+    shared.index.replay(batch, |record, outcome| match outcome {
+        Replayed::Added => counts.push((record.peer, 1)),
+        Replayed::Removed => counts.push((record.peer, -1)),
+        Replayed::Known => {}
+        Replayed::Refused(_) => _ = shared.counters.replay_refused.fetch_add(1, Ordering::Relaxed),
+    });
+    for (peer, by) in counts {
+        shared.book.count(peer, by);
+    }
+    batch.clear();
 }

@@ -174,7 +174,7 @@ fn is_missing(shared: &Shared, key: u64) -> bool {
 /// Into the index, and then into the log.
 fn enter(shared: &Shared, batch: Vec<(u64, Vec<u8>)>, peers: &mut Peers, back: &mut Restored) {
     let mut rows = Vec::with_capacity(batch.len());
-    let mut named = Vec::new();
+    let (mut named, mut records) = (Vec::new(), Vec::new());
     // The last word first, as in replay.
     for (key, chunk) in batch.into_iter().rev() {
         let Ok(entries) = entry::decode(&chunk) else { continue };
@@ -190,7 +190,7 @@ fn enter(shared: &Shared, batch: Vec<(u64, Vec<u8>)>, peers: &mut Peers, back: &
         back.entries += here.len() as u64;
         back.chunks += 1;
         back.newest = back.newest.max(key);
-        replay::enter(shared, chunk_time(key), &here);
+        replay::name(shared, chunk_time(key), &here, &mut records);
         named.extend(here.iter().map(|entry| entry.peer));
         let chunk = match same {
             true => Ok(chunk.clone()),
@@ -200,6 +200,7 @@ fn enter(shared: &Shared, batch: Vec<(u64, Vec<u8>)>, peers: &mut Peers, back: &
             rows.push((key, chunk));
         }
     }
+    replay::enter(shared, &mut records);
     if shared.reads_only() || back.failed {
         return;
     }

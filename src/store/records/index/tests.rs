@@ -1,4 +1,7 @@
-use super::*;
+use super::{
+    batch::{Named, Replayed},
+    *,
+};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,6 +15,10 @@ fn place(n: u8) -> Place {
     let mut place = Place::default();
     place[11] = n;
     place
+}
+
+fn named(key: u8, peer: u32, time: u32, removed: bool) -> Named {
+    Named { place: place(key), peer, time, removed }
 }
 
 #[derive(Clone, Debug)]
@@ -49,7 +56,9 @@ proptest! {
                 }
                 Op::Collect(k, p, t) => {
                     let goes = model.get(&(k, p)).is_some_and(|known| *known <= t);
-                    prop_assert_eq!(index.collect(&place(k), p, t), goes);
+                    let mut went = false;
+                    index.collect(&[named(k, p, t, false)], |_| went = true);
+                    prop_assert_eq!(went, goes);
                     if goes {
                         model.remove(&(k, p));
                     }
@@ -91,14 +100,23 @@ proptest! {
             };
         }
         let index = index();
+        let mut len = 0i64;
         for second in order {
-            for (remove, key, peer, time) in log.iter().rev().filter(|e| e.3 == second) {
-                match remove {
-                    true => { index.replay_remove(&place(*key), *peer, *time); }
-                    false => { index.replay_add(&place(*key), *peer, *time).unwrap(); }
+            let of_second = log.iter().rev().filter(|e| e.3 == second);
+            let batch: Vec<Named> = of_second.map(|(remove, key, peer, time)| named(*key, *peer, *time, *remove)).collect();
+            let mut became = 0;
+            index.replay(&batch, |_, outcome| {
+                became += 1;
+                match outcome {
+                    Replayed::Added => len += 1,
+                    Replayed::Removed => len -= 1,
+                    Replayed::Known => {}
+                    Replayed::Refused(full) => panic!("{full:?}"),
                 }
-            }
+            });
+            prop_assert_eq!(became, batch.len());
         }
+        prop_assert_eq!(index.len() as i64, len);
         index.forget_tombstones();
         prop_assert_eq!(index.len(), model.len());
         for ((key, peer), time) in model {
@@ -125,10 +143,10 @@ fn bounds_refuse_new_records_and_take_refreshes() {
 fn a_removal_during_replay_outlives_older_additions() {
     let index = index();
     assert!(!index.remove(&place(0), 1, true, || 50));
-    assert_eq!(index.replay_add(&place(0), 1, 40), Ok(false));
+    index.replay(&[named(0, 1, 40, false)], |_, outcome| assert_eq!(outcome, Replayed::Known));
     assert_eq!(index.time(&place(0), 1), None);
     index.add(&place(0), 1, |_| false, || 50).unwrap();
-    assert_eq!(index.replay_add(&place(0), 1, 45), Ok(false));
+    index.replay(&[named(0, 1, 45, false)], |_, outcome| assert_eq!(outcome, Replayed::Known));
     assert_eq!(index.time(&place(0), 1), Some(50));
 }
 
@@ -185,4 +203,21 @@ fn near_the_limit_the_farthest_go_and_newcomers_as_far_are_refused() {
     let far: Place = std::array::from_fn(|_| !0xa5);
     assert_eq!(index.add(&far, 3, |_| false, || 3), Ok(Upsert::New));
     assert_eq!(index.add(&far, 3, |_| false, || 4), Ok(Upsert::Refreshed));
+}
+
+#[test]
+fn tables_that_were_reserved_do_not_grow_on_the_way() {
+    let grown = Index::new(LIMITS, (3, 4));
+    let reserved = Index::new(LIMITS, (3, 4));
+    reserved.reserve(200_000);
+    let before = reserved.bytes();
+    for n in 0..200_000u64 {
+        let mut place = Place::default();
+        place[..8].copy_from_slice(&n.to_be_bytes());
+        for index in [&grown, &reserved] {
+            index.add(&place, 1, |_| false, || 1).unwrap();
+        }
+    }
+    assert!(reserved.bytes() <= before + before / 8, "{before} bytes were reserved, {} it became", reserved.bytes());
+    assert!(reserved.bytes() <= grown.bytes() + grown.bytes() / 10);
 }
