@@ -136,7 +136,7 @@ impl Exports {
         self.export_bytes
     }
 
-    /// Writes an export of everything, then begins a new journal and removes what is not needed any more.
+    /// Writes an export of everything, then begins a new journal and removes what is not needed any more. Its generation.
     ///
     /// # Errors
     /// [`StoreError::Io`]; then the journal goes on.
@@ -145,7 +145,7 @@ impl Exports {
         now: UnixTime,
         own: impl Iterator<Item = &'a OwnRow>,
         routing: &[(Dht, Vec<SavedPeer>)],
-    ) -> Result<(), StoreError> {
+    ) -> Result<u64, StoreError> {
         let next = self.generation + 1;
         let mut file = Unfinished::create(&self.dir, "node.unfinished")?;
         write_export(&mut file, own, routing)?;
@@ -155,7 +155,7 @@ impl Exports {
         self.journal_bytes = 0;
         self.export_bytes = Some(bytes);
         self.remove_old();
-        Ok(())
+        Ok(next)
     }
 
     fn remove_old(&self) {
@@ -183,6 +183,11 @@ impl Exports {
         }
         self.journal.as_mut().ok_or_else(|| io::Error::other("no journal"))
     }
+}
+
+/// The generation of the newest export; 0 if there is none.
+pub fn newest(dir: &Path) -> u64 {
+    Files::list(dir).exports.keys().next_back().copied().unwrap_or(0)
 }
 
 /// Reads the journals since the newest export, and `with_export` the newest export that is whole (and the journals
