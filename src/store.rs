@@ -1,8 +1,8 @@
 //! The disk, and the index in memory in front of it. Only this module names sled and bincode.
 //!
 //! Two databases, so that damage to the large and churning one never touches the small one: `records/` holds what
-//! others announced (soft state, refreshed by its publishers), `node/` what is ours. `exports/` holds own CIDs and
-//! routing tables once more, outside of sled.
+//! others announced (soft state, refreshed by its publishers), `node/` what is ours. `exports/` holds own CIDs,
+//! routing tables and the log of provider records once more, outside of sled.
 
 pub mod check;
 mod codec;
@@ -12,6 +12,7 @@ mod database;
 mod disk;
 pub mod dump;
 mod engine;
+mod exports;
 mod files;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
@@ -212,6 +213,7 @@ impl Store {
         let (node, lossy, mut notes) = open_node(dir, now)?;
         let floor = node.meta.floor();
         let opened = records_place(dir, now).open(&records_contents(now, floor, settings.ttl))?;
+        let recovered = !opened.notes.is_empty();
         notes.extend(opened.notes);
         let log = Log::open(opened.db, dir.join(RECORDS))?;
         let last_seen = floor.map(|f| f.last_seen).max(log.newest().map(chunk_time)).map(UnixTime);
@@ -220,13 +222,18 @@ impl Store {
         let meta = Some(node.meta.clone()).filter(|_| !read_only);
         let bounds = if read_only { (0, 0) } else { (settings.reserve, settings.max_disk) };
         let disk = disk::Disk::new(dir, bounds.0, bounds.1);
+        if opened.lossy && !read_only {
+            lower_floor(&node, &log, time.now().log)?;
+        }
+        notes.extend(new_position(&node, settings.position, read_only)?);
         let routing = routing::RoutingState::open(node.clone())?;
         let exports = dir.join("exports");
+        let segments = records::export::Exports::open(exports.clone(), floor, recovered, time.now().log);
         let opening = provided::Opening { exports, limit: settings.max_provided, lossy, read_only };
         let (provided, restored) = provided::Provided::open(node.clone(), routing.clone(), clock.clone(), opening)?;
         notes.extend(restored);
         migrate(&node, &log, &provided, read_only)?;
-        let records = records::Records::open(log, &settings, time, meta, disk)?;
+        let records = records::Records::open(log, &settings, time, meta, disk, segments)?;
         let values = values::Values::open(records.shared.clone(), &settings)?;
         notes.extend(values.notes().iter().cloned());
         for note in &notes {
@@ -312,6 +319,8 @@ impl Store {
             node_bytes_on_disk: data_dir::bytes_below(&self.opened.dir.join("node")),
             bytes_on_disk: shared.disk.used(),
             disk_free: shared.disk.free(),
+            exports_bytes_on_disk: data_dir::bytes_below(&self.opened.dir.join("exports")),
+            exported_to: shared.exports.exported_to(),
             replayed: shared.replay.progress(),
             gc_paused,
             notes: self.opened.notes.iter().cloned().chain(shared.notes()).chain(node.note(NODE)).collect(),
@@ -355,6 +364,12 @@ pub struct Stat {
     /// Bytes free on its disk.
     #[serde(default)]
     pub disk_free: u64,
+    /// Sum of the sizes of all files below `exports/`.
+    #[serde(default)]
+    pub exports_bytes_on_disk: u64,
+    /// The newest record in `exports/`, Unix seconds.
+    #[serde(default)]
+    pub exported_to: Option<u32>,
     /// 0.0 to 1.0; 1.0 when the log is replayed.
     pub replayed: f64,
     /// Why GC waits, if it does.
@@ -394,6 +409,24 @@ fn open_node(dir: &Path, now: UnixTime) -> Result<(NodeDb, bool, Vec<String>), S
         Some(found) if found > SCHEMA => Err(StoreError::FromTheFuture { found, known: SCHEMA }),
         _ => Ok((node, lossy, notes)),
     }
+}
+
+/// A lost `identity.key` is made anew without a word: the databases remember whose they are. Zeros: nobody asks.
+fn new_position(node: &NodeDb, position: [u8; 32], read_only: bool) -> Result<Option<String>, StoreError> {
+    let before = node.meta.position();
+    if read_only || position == [0; 32] || before == Some(position) {
+        return Ok(None);
+    }
+    node.meta.set_position(position)?;
+    Ok(before.map(|_| {
+        "the node has another peer id than before: if identity.key was lost, stop and restore it from a backup".into()
+    }))
+}
+
+/// What is lost is not to be missed again by the next open, which would set aside what came back meanwhile.
+fn lower_floor(node: &NodeDb, log: &Log, last_seen: u32) -> Result<(), StoreError> {
+    node.meta.set_floor(&Floor { chunks: None, oldest: log.oldest(), newest: log.newest(), last_seen })?;
+    node.flush()
 }
 
 /// Takes the steps that the databases need, once what is ours is exported.

@@ -85,8 +85,14 @@ fn text(stat: &Stat) -> String {
     }
     line(
         "On disk",
-        format!("records {}, node {}", human_bytes(store.records_bytes_on_disk), human_bytes(store.node_bytes_on_disk)),
+        format!(
+            "records {}, node {}, exports {}",
+            human_bytes(store.records_bytes_on_disk),
+            human_bytes(store.node_bytes_on_disk),
+            human_bytes(store.exports_bytes_on_disk)
+        ),
     );
+    line("Exported", store.exported_to.map_or("never".into(), |to| format!("records to {}", UnixTime(to))));
     let own = &stat.reprovide;
     let mut announcing = format!("{}, {} due, {} announced since start", store.provided, own.due, own.announced);
     if own.sweeping {

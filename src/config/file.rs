@@ -318,7 +318,13 @@ fn read_bounded(path: &Path) -> Result<String, ConfigError> {
     let failed = |source| ConfigError::Read { path: path.into(), source };
     let mut text = String::new();
     let file = std::fs::File::open(path).map_err(failed)?;
-    file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text).map_err(failed)?;
+    file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text).map_err(|source| match source.kind() {
+        std::io::ErrorKind::InvalidData => {
+            let message = "not text in UTF-8, so damaged; restore it from a backup or write it anew".into();
+            ConfigError::Syntax { path: path.into(), message }
+        }
+        _ => failed(source),
+    })?;
     if text.len() as u64 > MAX_FILE_BYTES {
         let message = format!("larger than {MAX_FILE_BYTES} bytes, so hardly a configuration file");
         return Err(ConfigError::Syntax { path: path.into(), message });

@@ -14,7 +14,7 @@ pub(super) enum Kind {
 }
 
 /// Every setting. A test proves that it is complete.
-pub(super) const KEYS: [(&str, Kind); 56] = [
+pub(super) const KEYS: [(&str, Kind); 58] = [
     ("profile", Kind::Text),
     ("data_dir", Kind::Path),
     ("listen", Kind::List),
@@ -71,6 +71,8 @@ pub(super) const KEYS: [(&str, Kind); 56] = [
     ("jobs.routing-snapshot.interval", Kind::Text),
     ("jobs.flush-state.cron", Kind::Text),
     ("jobs.flush-state.interval", Kind::Text),
+    ("jobs.export.cron", Kind::Text),
+    ("jobs.export.interval", Kind::Text),
 ];
 
 /// Whether `prefix` is a table of settings; the empty one is the whole file.

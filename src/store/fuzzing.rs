@@ -11,6 +11,7 @@ use super::{
     records::{
         book::{Book, PeerRow},
         entry,
+        export::segment::Item,
     },
     routing::SavedRow,
 };
@@ -111,6 +112,12 @@ pub(crate) fn exports(data: &[u8]) {
         rest = more;
     }
     let _ = exports::read_export(&file[..]);
+    let mut segment = &file[..];
+    while let Ok(Some(item)) = codec::read_frame::<Item>(&mut segment) {
+        if let Item::Chunk { chunk, .. } = item {
+            let _ = entry::decode(&chunk);
+        }
+    }
     let mut journal = BTreeMap::new();
     let _ = exports::read_journal(&file[..], &mut journal);
     for row in journal.into_values().flatten() {

@@ -12,7 +12,7 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-/// Jobs that are remembered. There are five; a name that comes from elsewhere must not fill memory.
+/// Jobs that are remembered. There are six; a name that comes from elsewhere must not fill memory.
 const MAX_JOBS: usize = 64;
 /// Longest outcome kept, in bytes.
 const MAX_OUTCOME: usize = 4096;

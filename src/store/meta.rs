@@ -10,6 +10,8 @@ pub const SCHEMA: u32 = 2;
 const SCHEMA_ROW: &str = "schema";
 const FLOOR_ROW: &str = "floor";
 const OWN_ROW: &str = "own";
+const EXPORTED_ROW: &str = "exported";
+const POSITION_ROW: &str = "position";
 const RECORDS_ROW: &str = "records";
 
 /// What the log held when it was last flushed: an open that finds less has found damage.
@@ -145,6 +147,33 @@ impl Meta {
     /// [`StoreError::Database`].
     pub fn set_own(&self, own: u64) -> Result<(), StoreError> {
         self.put(OWN_ROW, &own)
+    }
+
+    /// The generation of the newest export of own CIDs: an open that finds an older one here has found a database that went
+    /// back to an earlier state.
+    pub fn exported(&self) -> Option<u64> {
+        self.get(EXPORTED_ROW)
+    }
+
+    /// Notes the generation of an export.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub fn set_exported(&self, generation: u64) -> Result<(), StoreError> {
+        self.put(EXPORTED_ROW, &generation)
+    }
+
+    /// The position of the node when it last ran, if known.
+    pub fn position(&self) -> Option<[u8; 32]> {
+        self.get(POSITION_ROW)
+    }
+
+    /// Notes the position of the node.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub fn set_position(&self, position: [u8; 32]) -> Result<(), StoreError> {
+        self.put(POSITION_ROW, &position)
     }
 
     /// How many provider records there were at the last flush, about.

@@ -100,7 +100,10 @@ impl Provided {
         notes.extend(unread);
         let mut shelf =
             Shelf::load(rows.into_iter(), |key, why| notes.push(format!("own CIDs of {key:02x?} are damaged: {why}")));
-        let whole = !opening.lossy && notes.is_empty() && node.meta.own() == Some(shelf.len() as u64);
+        // Damage can take sled back to an earlier state that is sound in itself.
+        let is_behind = node.meta.exported().unwrap_or(0) < exports::newest(&opening.exports);
+        let is_complete = node.meta.own() == Some(shelf.len() as u64);
+        let whole = !opening.lossy && notes.is_empty() && is_complete && !is_behind;
         let restored = exports::read(&opening.exports, !whole);
         notes.extend(if whole { Vec::new() } else { restored.notes });
         let damaged = opening.lossy || !notes.is_empty();
@@ -402,7 +405,10 @@ impl Inner {
         disk.routing_saves = self.routing.saves();
         let routing: Vec<_> = Dht::ALL.into_iter().map(|dht| (dht, self.routing.load(dht))).collect();
         let shelf = self.shelf();
-        disk.exports.export(self.clock.wall(), shelf.from(&[0; 32]).map(|(_, row)| row), &routing)?;
+        let own = shelf.from(&[0; 32]).map(|(_, row)| row);
+        let generation = disk.exports.export(self.clock.wall(), own, &routing)?;
+        drop(shelf);
+        self.node.meta.set_exported(generation)?;
         disk.changed = false;
         disk.exported = Some(self.clock.monotonic());
         Ok(())

@@ -3,12 +3,14 @@
 pub(super) mod book;
 mod counters;
 pub(super) mod entry;
+pub(super) mod export;
 mod gc;
 pub(super) mod index;
 pub(super) mod load;
 pub(super) mod log;
 mod pending;
 mod replay;
+mod restore;
 pub(super) mod time;
 mod unflushed;
 mod writer;
@@ -27,6 +29,7 @@ use crate::{
 use book::{Book, BookFull};
 use counters::Counters;
 use entry::{Entry, Hashed, MAX_MULTIHASH, Place, place};
+use export::Exports;
 use index::{Full, Index, Limits, Upsert};
 use libp2p::{Multiaddr, PeerId};
 use log::Log;
@@ -127,6 +130,23 @@ pub struct GcReport {
     pub paused: Option<String>,
 }
 
+/// What one export of the log did.
+#[derive(Clone, Debug, Default)]
+pub struct ExportReport {
+    /// Files written.
+    pub segments: u64,
+    /// Chunks in them.
+    pub chunks: u64,
+    /// Rows of peers in them.
+    pub peers: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Files that were older than the ttl, or out of date otherwise, and removed.
+    pub removed: u64,
+    /// Why it did not go on, if so.
+    pub paused: Option<String>,
+}
+
 /// What threads and callers share.
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -136,6 +156,7 @@ pub(super) struct Shared {
     pub log: Log,
     pub replay: Replay,
     pub disk: Disk,
+    pub exports: Exports,
     pub counters: Counters,
     pub ttl_s: u32,
     max_per_provider: u64,
@@ -171,6 +192,7 @@ impl Records {
         time: Timekeeper,
         floor: Option<Meta>,
         disk: Disk,
+        exports: Exports,
     ) -> Result<Self, StoreError> {
         let ttl_s = seconds(settings.ttl);
         let origin: Place = std::array::from_fn(|i| settings.position[i]);
@@ -182,6 +204,7 @@ impl Records {
             book: Book::new(settings.max_peers, seconds(settings.address_ttl)),
             replay: Replay::default(),
             disk,
+            exports,
             counters: Counters::default(),
             pending: Pending::default(),
             unflushed: Unflushed::default(),
@@ -292,6 +315,16 @@ impl Records {
             gc::collect(&shared)
         })
         .await
+    }
+
+    /// Copies what the log has taken since the last export to `exports/`, slowly, off the async threads, and removes there
+    /// what is older than the ttl. The report says why, if it has to wait: for the end of replay, for space on the disk.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] if a file cannot be written.
+    pub async fn export(&self) -> Result<ExportReport, StoreError> {
+        let shared = self.shared.clone();
+        super::blocking(move || export::run(&shared)).await
     }
 
     /// True once the log has been replayed.
@@ -429,6 +462,11 @@ impl Shared {
     pub fn damaged(&self, note: String) {
         self.must_sweep.store(true, Ordering::Release);
         self.counters.damaged.fetch_add(1, Ordering::Relaxed);
+        self.note(note);
+    }
+
+    /// For the operator, in plain words.
+    fn note(&self, note: String) {
         let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
         if notes.len() < MAX_NOTES {
             tracing::error!("{note}");
@@ -471,6 +509,11 @@ impl Shared {
 
     pub fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Acquire)
+    }
+
+    /// A directory that is only read.
+    fn reads_only(&self) -> bool {
+        self.floor.is_none()
     }
 
     fn hold_floor(&self, hold: bool) {

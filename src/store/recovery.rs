@@ -15,10 +15,14 @@ use super::{
     engine::{guard, panic_text},
 };
 use crate::clock::UnixTime;
-use std::{fs, io, path::Path, path::PathBuf, thread};
+use std::{fs, io, path::Path, path::PathBuf, thread, time::Duration};
 
 /// Damaged originals kept of each database: they are for a person to look at, and may be large.
 const KEEP_DAMAGED: usize = 2;
+/// How often a database that is still held is tried again, and how long after: threads of sled may keep one that was
+/// dropped for a moment, and nobody else has the data directory.
+const TRIES: u32 = 40;
+const TRY_AGAIN: Duration = Duration::from_millis(50);
 /// sled writes behind by at most this, in milliseconds; its default, named because records may be lost for so long.
 const FLUSH_EVERY_MS: u64 = 500;
 
@@ -184,10 +188,11 @@ impl Place<'_> {
         }
     }
 
-    /// Opens a copy without `snap.*`.
+    /// Opens a copy without `snap.*`, and without `conf`, which sled makes again from our settings, always the same.
     fn try_copy(&self, contents: &dyn Fn(&sled::Db) -> Contents) -> Result<(sled::Db, Contents), String> {
         let copy = self.copy_dir();
-        copy_dir(&self.dir(), &copy, &|name| !name.starts_with("snap.")).map_err(|e| e.to_string())?;
+        copy_dir(&self.dir(), &copy, &|name| !name.starts_with("snap.") && name != "conf")
+            .map_err(|e| e.to_string())?;
         let db = self.try_open(&copy).map_err(|e| e.into_error().to_string())?;
         let found = check(&db, contents);
         Ok((db, found))
@@ -243,8 +248,22 @@ impl Place<'_> {
         Ok(aside.file_name().unwrap_or_default().to_string_lossy().into_owned())
     }
 
-    /// sled's open, in a thread of its own.
+    /// Opens a directory that may be held for a moment still.
     fn try_open(&self, dir: &Path) -> Result<sled::Db, Failure> {
+        let mut tries = 1;
+        loop {
+            match self.try_open_once(dir) {
+                Err(Failure::Environment(StoreError::Locked(_))) if tries < TRIES => {
+                    tries += 1;
+                    thread::sleep(TRY_AGAIN);
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// sled's open, in a thread of its own.
+    fn try_open_once(&self, dir: &Path) -> Result<sled::Db, Failure> {
         let config = sled::Config::new().path(dir).cache_capacity(self.cache).flush_every_ms(Some(FLUSH_EVERY_MS));
         let opened = thread::Builder::new()
             .name("sled-open".into())
@@ -303,7 +322,7 @@ fn classify(dir: &Path, error: sled::Error) -> Failure {
             Failure::Environment(io_error("open", dir, e))
         }
         sled::Error::Io(e) => Failure::Disk(e),
-        sled::Error::Unsupported(what) => Failure::Environment(StoreError::Database(what)),
+        // `Unsupported` among them: a damaged `conf` reads like one of another version of sled.
         other => Failure::Damage(other.to_string()),
     }
 }

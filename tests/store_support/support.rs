@@ -30,6 +30,10 @@ pub fn open(dir: &Path, settings: Settings, clock: &Arc<ManualClock>) -> Node {
 }
 
 impl Node {
+    pub fn of(store: Store, clock: &Arc<ManualClock>, lock: Lock) -> Self {
+        Self { store, clock: clock.clone(), _lock: lock }
+    }
+
     pub async fn add(&self, key: u32, peer: &PeerInfo) -> Result<Added, Refused> {
         self.store.records.add(&multihash(key), peer, Dht::Wan).await
     }

@@ -12,6 +12,7 @@ use crate::{
         StoreError,
         codec::{self, CodecError},
         data_dir::{io_error, sync_dir},
+        exports::{Unfinished, create_dir, frame, open},
         records::entry::position,
         routing::{SavedPeer, SavedRow},
     },
@@ -19,9 +20,9 @@ use crate::{
 use bincode::{Decode, Encode};
 use std::{
     collections::BTreeMap,
-    fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, BufReader, BufWriter, Read, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Write},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
@@ -135,7 +136,7 @@ impl Exports {
         self.export_bytes
     }
 
-    /// Writes an export of everything, then begins a new journal and removes what is not needed any more.
+    /// Writes an export of everything, then begins a new journal and removes what is not needed any more. Its generation.
     ///
     /// # Errors
     /// [`StoreError::Io`]; then the journal goes on.
@@ -144,23 +145,17 @@ impl Exports {
         now: UnixTime,
         own: impl Iterator<Item = &'a OwnRow>,
         routing: &[(Dht, Vec<SavedPeer>)],
-    ) -> Result<(), StoreError> {
-        create_dir(&self.dir)?;
+    ) -> Result<u64, StoreError> {
         let next = self.generation + 1;
-        let path = self.dir.join(format!("node-{next:010}-{}.export", now.0));
-        let unfinished = self.dir.join("node.unfinished");
-        let bytes = write_export(&unfinished, own, routing).inspect_err(|_| {
-            // Best effort: it is overwritten next time.
-            let _ = fs::remove_file(&unfinished);
-        })?;
-        fs::rename(&unfinished, &path).map_err(|e| io_error("rename", &unfinished, e))?;
-        sync_dir(&self.dir)?;
+        let mut file = Unfinished::create(&self.dir, "node.unfinished")?;
+        write_export(&mut file, own, routing)?;
+        let (_, bytes) = file.finish(&format!("node-{next:010}-{}.export", now.0))?;
         self.generation = next;
         self.journal = None;
         self.journal_bytes = 0;
         self.export_bytes = Some(bytes);
         self.remove_old();
-        Ok(())
+        Ok(next)
     }
 
     fn remove_old(&self) {
@@ -188,6 +183,11 @@ impl Exports {
         }
         self.journal.as_mut().ok_or_else(|| io::Error::other("no journal"))
     }
+}
+
+/// The generation of the newest export; 0 if there is none.
+pub fn newest(dir: &Path) -> u64 {
+    Files::list(dir).exports.keys().next_back().copied().unwrap_or(0)
 }
 
 /// Reads the journals since the newest export, and `with_export` the newest export that is whole (and the journals
@@ -270,55 +270,28 @@ pub(in crate::store) fn verify(path: &Path) -> Option<Result<usize, CodecError>>
     }
 }
 
-fn open(path: &Path) -> Result<BufReader<File>, CodecError> {
-    Ok(BufReader::new(File::open(path)?))
-}
-
+/// The last frame is written; the file is not finished yet.
 fn write_export<'a>(
-    path: &Path,
+    file: &mut Unfinished,
     own: impl Iterator<Item = &'a OwnRow>,
     routing: &[(Dht, Vec<SavedPeer>)],
-) -> Result<u64, StoreError> {
-    let io = |e| io_error("write", path, e);
-    let file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(path).map_err(io)?;
-    let mut file = BufWriter::new(file);
-    let mut bytes = 0;
-    let mut put = |item: &Item| {
-        let frame = frame(item)?;
-        bytes += frame.len() as u64;
-        file.write_all(&frame).map_err(io)
-    };
+) -> Result<(), StoreError> {
     let mut count = 0;
     let mut rows = Vec::with_capacity(PER_FRAME);
     for row in own {
         rows.push(row.clone());
         count += 1;
         if rows.len() == PER_FRAME {
-            put(&Item::Own(std::mem::take(&mut rows)))?;
+            file.put(&Item::Own(std::mem::take(&mut rows)))?;
         }
     }
-    put(&Item::Own(rows))?;
+    file.put(&Item::Own(rows))?;
     for (dht, peers) in routing {
         for peers in crate::store::routing::rows(peers) {
-            put(&Item::Routing { dht: dht.name().to_owned(), peers })?;
+            file.put(&Item::Routing { dht: dht.name().to_owned(), peers })?;
         }
     }
-    put(&Item::End { own: count })?;
-    file.flush().map_err(io)?;
-    file.get_ref().sync_all().map_err(io)?;
-    Ok(bytes)
-}
-
-fn frame(item: &Item) -> Result<Vec<u8>, StoreError> {
-    codec::frame(item).map_err(|e| StoreError::Database(e.to_string()))
-}
-
-fn create_dir(dir: &Path) -> Result<(), StoreError> {
-    if dir.is_dir() {
-        return Ok(());
-    }
-    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|e| io_error("create", dir, e))?;
-    dir.parent().map_or(Ok(()), sync_dir)
+    file.put(&Item::End { own: count })
 }
 
 /// The files by generation.

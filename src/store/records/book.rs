@@ -129,6 +129,25 @@ impl Peer {
         lan.iter().filter(|a| !wan.contains(a)).count()
     }
 
+    /// A peer as its row has it.
+    fn of_row(id: u32, bytes: &[u8], now: u32) -> Result<Self, CodecError> {
+        let row: PeerRow = codec::decode(bytes)?;
+        let peer = PeerId::from_bytes(&row.peer).map_err(|e| CodecError::Malformed(e.to_string()))?;
+        let list = |list: Vec<Vec<u8>>| list.into_iter().filter_map(|a| Multiaddr::try_from(a).ok()).collect();
+        Ok(Self {
+            id,
+            peer,
+            addrs: Mutex::new([list(row.wan), list(row.lan)]),
+            came: Default::default(),
+            announced: AtomicU32::new(row.announced.min(now)),
+            records: AtomicI64::new(0),
+            named: AtomicU32::new(now),
+            stored: AtomicU32::new(row.announced.min(now)),
+            dirty: AtomicBool::new(false),
+            forgotten: AtomicBool::new(false),
+        })
+    }
+
     /// The row to be written.
     pub fn row(&self) -> PeerRow {
         let lists = self.addrs.lock().unwrap_or_else(PoisonError::into_inner);
@@ -169,21 +188,8 @@ impl Book {
     /// # Errors
     /// Bytes that are no such row.
     pub fn load(&self, id: u32, bytes: &[u8], now: u32) -> Result<(), CodecError> {
-        let row: PeerRow = codec::decode(bytes)?;
-        let peer = PeerId::from_bytes(&row.peer).map_err(|e| CodecError::Malformed(e.to_string()))?;
-        let list = |list: Vec<Vec<u8>>| list.into_iter().filter_map(|a| Multiaddr::try_from(a).ok()).collect();
-        let entry = Arc::new(Peer {
-            id,
-            peer,
-            addrs: Mutex::new([list(row.wan), list(row.lan)]),
-            came: Default::default(),
-            announced: AtomicU32::new(row.announced.min(now)),
-            records: AtomicI64::new(0),
-            named: AtomicU32::new(now),
-            stored: AtomicU32::new(row.announced.min(now)),
-            dirty: AtomicBool::new(false),
-            forgotten: AtomicBool::new(false),
-        });
+        let entry = Arc::new(Peer::of_row(id, bytes, now)?);
+        let peer = entry.peer;
         self.next_id.fetch_max(u64::from(id) + 1, Ordering::Relaxed);
         // Rows are read in the order of numbers: of two for one peer the newer one is the one to be found by peer id.
         let hash = self.hash(&peer);
@@ -196,6 +202,32 @@ impl Book {
         self.ids(id).write().unwrap_or_else(PoisonError::into_inner).insert(id, entry);
         self.len.fetch_add(1, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Enters a row that was lost, as an export has it, while others are entered: the number that the peer has here, `id`
+    /// if that can be.
+    ///
+    /// # Errors
+    /// Bytes that are no such row.
+    pub fn adopt(&self, id: u32, bytes: &[u8], now: u32) -> Result<u32, CodecError> {
+        let mut entry = Peer::of_row(id, bytes, now)?;
+        let hash = self.hash(&entry.peer);
+        let mut shard = self.peers(hash);
+        if let Some(known) = shard.find(hash, |known| known.peer == entry.peer) {
+            return Ok(known.id);
+        }
+        // Taken by nobody so far, or by a peer whose row is lost: by this one, unless the book was begun anew since.
+        let was_free = self.next_id.fetch_max(u64::from(id) + 1, Ordering::Relaxed) <= u64::from(id);
+        if !was_free && self.get(id).is_some() {
+            entry.id = u32::try_from(self.next_id.fetch_add(1, Ordering::Relaxed))
+                .map_err(|_| CodecError::Malformed("there are no more numbers for peers".into()))?;
+        }
+        let entry = Arc::new(entry);
+        self.ids(entry.id).write().unwrap_or_else(PoisonError::into_inner).insert(entry.id, entry.clone());
+        self.len.fetch_add(1, Ordering::Relaxed);
+        let id = entry.id;
+        shard.insert_unique(hash, entry, |e| self.hash(&e.peer));
+        Ok(id)
     }
 
     /// Numbers below `reserved` may have been given out.

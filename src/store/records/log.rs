@@ -135,6 +135,19 @@ impl Log {
         Ok(())
     }
 
+    /// A chunk.
+    pub fn get(&self, key: u64) -> Result<Option<sled::IVec>, StoreError> {
+        self.database.read(tree::LOG, |tree| tree.get(Numbered::<8>::key(key)))
+    }
+
+    /// Writes a chunk that was lost, or is there and damaged.
+    pub fn restore(&self, key: u64, chunk: sled::IVec) -> Result<(), StoreError> {
+        match self.database.read(tree::LOG, |tree| tree.contains_key(Numbered::<8>::key(key)))? {
+            true => self.replace(key, chunk),
+            false => self.insert(key, chunk),
+        }
+    }
+
     /// Writes a chunk that is there in another form.
     pub fn replace(&self, key: u64, chunk: sled::IVec) -> Result<(), StoreError> {
         self.database.write(tree::LOG, |tree| tree.insert(Numbered::<8>::key(key), chunk)).map(|_| ())

@@ -8,6 +8,7 @@ use super::{
     entry::{self, Entry},
     index::batch::{BATCH, Named, Replayed},
     log::{chunk_key, chunk_name, chunk_time},
+    restore,
 };
 use crate::store::{
     StoreError,
@@ -38,6 +39,8 @@ pub struct Replay {
     first: AtomicU64,
     last: AtomicU64,
     unclaimed: Mutex<Unclaimed>,
+    /// Chunks that were read whole.
+    found: AtomicU64,
     ended: Mutex<()>,
     end: Condvar,
 }
@@ -49,6 +52,12 @@ struct Unclaimed {
     to: Option<u64>,
     /// Threads that read what they took.
     reading: usize,
+}
+
+impl Unclaimed {
+    fn is_read(&self) -> bool {
+        self.to.is_none() && self.reading == 0
+    }
 }
 
 impl Replay {
@@ -65,6 +74,11 @@ impl Replay {
         let (first, last) = (self.first.load(Ordering::Relaxed), self.last.load(Ordering::Relaxed));
         let to = self.lock().to.unwrap_or(first);
         last.saturating_sub(to) as f64 / last.saturating_sub(first).max(1) as f64
+    }
+
+    /// Chunks of the log that were read whole.
+    pub fn found(&self) -> u64 {
+        self.found.load(Ordering::Relaxed)
     }
 
     /// Whether a chunk is among those that were counted.
@@ -96,8 +110,7 @@ impl Replay {
 /// Starts reading what the log holds now. Chunks expired by now are passed over, unless `with_expired`.
 pub fn start(shared: &Arc<Shared>, with_expired: bool) -> Vec<JoinHandle<()>> {
     let (Some(mut first), Some(last)) = (shared.log.oldest(), shared.log.newest()) else {
-        shared.replay.finish();
-        return Vec::new();
+        return end_of_nothing(shared);
     };
     if !with_expired {
         let live = shared.time.now().log.saturating_sub(shared.ttl_s - 1);
@@ -105,8 +118,7 @@ pub fn start(shared: &Arc<Shared>, with_expired: bool) -> Vec<JoinHandle<()>> {
     }
     shared.replay.first.store(first, Ordering::Relaxed);
     if first > last {
-        shared.replay.finish();
-        return Vec::new();
+        return end_of_nothing(shared);
     }
     shared.replay.last.store(last, Ordering::Relaxed);
     shared.replay.lock().to = Some(last);
@@ -126,6 +138,21 @@ pub fn start(shared: &Arc<Shared>, with_expired: bool) -> Vec<JoinHandle<()>> {
         .collect()
 }
 
+/// There is nothing to read; perhaps there should be.
+fn end_of_nothing(shared: &Arc<Shared>) -> Vec<JoinHandle<()>> {
+    if shared.exports.promised().is_empty() {
+        end(shared);
+        return Vec::new();
+    }
+    let worker = shared.clone();
+    let spawned = thread::Builder::new().name("replay-0".into()).spawn(move || end(&worker));
+    if let Err(error) = &spawned {
+        tracing::warn!(%error, "no thread for what exports have of the log");
+        end(shared);
+    }
+    spawned.into_iter().collect()
+}
+
 fn work(shared: &Shared) {
     let mut batch = Vec::new();
     while let Some((from, to)) = claim(shared) {
@@ -143,15 +170,22 @@ fn work(shared: &Shared) {
         enter(shared, &mut batch);
         let mut unclaimed = shared.replay.lock();
         unclaimed.reading -= 1;
-        finish_if_read(shared, &unclaimed);
+        let is_read = unclaimed.is_read();
+        drop(unclaimed);
+        if is_read {
+            end(shared);
+        }
     }
 }
 
-fn finish_if_read(shared: &Shared, unclaimed: &Unclaimed) {
-    if unclaimed.to.is_none() && unclaimed.reading == 0 {
-        shared.replay.finish();
-        tracing::info!(records = shared.index.len(), chunks = shared.log.count(), "the log is replayed");
+/// All is read, as one thread finds; what is not there is looked for in the exports.
+fn end(shared: &Shared) {
+    restore::complete(shared);
+    if shared.is_closing() {
+        return;
     }
+    shared.replay.finish();
+    tracing::info!(records = shared.index.len(), chunks = shared.log.count(), "the log is replayed");
 }
 
 /// The next keys for this thread (first, last): whole seconds, from the newest that nobody has.
@@ -183,7 +217,11 @@ fn claim(shared: &Shared) -> Option<(u64, u64)> {
     }
     // None of the rest is there, or can be read.
     unclaimed.to = None;
-    finish_if_read(shared, &unclaimed);
+    let is_read = unclaimed.is_read();
+    drop(unclaimed);
+    if is_read {
+        end(shared);
+    }
     None
 }
 
@@ -223,18 +261,24 @@ fn read(shared: &Shared, key: u64, chunk: &[u8], batch: &mut Vec<Named>) {
             return;
         }
     };
+    shared.exports.found(key);
+    shared.replay.found.fetch_add(1, Ordering::Relaxed);
     shared.counters.replayed.fetch_add(entries.len() as u64, Ordering::Relaxed);
-    let time = chunk_time(key);
-    for Entry { multihash, peer, removed } in entries.into_iter().rev() {
-        match shared.book.replayed(peer, time, !removed) {
-            true => batch.push(Named { place: multihash.place(), peer, time, removed }),
+    name(shared, chunk_time(key), &entries, batch);
+}
+
+/// Adds the entries of a chunk of `time` to `batch`, the last word first.
+pub fn name(shared: &Shared, time: u32, entries: &[Entry<'_>], batch: &mut Vec<Named>) {
+    for Entry { multihash, peer, removed } in entries.iter().rev() {
+        match shared.book.replayed(*peer, time, !removed) {
+            true => batch.push(Named { place: multihash.place(), peer: *peer, time, removed: *removed }),
             false => _ = shared.counters.unknown_peers.fetch_add(1, Ordering::Relaxed),
         }
     }
 }
 
 /// Hands what was read to the index.
-fn enter(shared: &Shared, batch: &mut Vec<Named>) {
+pub fn enter(shared: &Shared, batch: &mut Vec<Named>) {
     let mut counts = Vec::with_capacity(batch.len());
     shared.index.replay(batch, |record, outcome| match outcome {
         Replayed::Added => counts.push((record.peer, 1)),

@@ -168,6 +168,8 @@ pub enum Ledger {
     Records,
     /// Values.
     Values,
+    /// Exports of the log, which hold its dates.
+    Exports,
 }
 
 /// [`LogTime`] on a clock, for many threads.
@@ -180,7 +182,7 @@ pub struct Timekeeper {
     /// A step or gap is pending, or moves are: ask the state.
     uneasy: AtomicBool,
     /// For each [`Ledger`].
-    moves: [Mutex<Vec<Move>>; 2],
+    moves: [Mutex<Vec<Move>>; 3],
 }
 
 impl Timekeeper {
@@ -251,10 +253,11 @@ impl Timekeeper {
     }
 
     fn moves_of(&self, ledger: Ledger) -> MutexGuard<'_, Vec<Move>> {
-        let [records, values] = &self.moves;
+        let [records, values, exports] = &self.moves;
         let moves = match ledger {
             Ledger::Records => records,
             Ledger::Values => values,
+            Ledger::Exports => exports,
         };
         moves.lock().unwrap_or_else(PoisonError::into_inner)
     }

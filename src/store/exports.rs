@@ -1,0 +1,132 @@
+//! Files of `exports/`: frames with a length and a CRC-32 each (`codec`), written beside and renamed once they are whole
+//! and fsynced. So a file under its own name was whole once, and what is not is damage.
+
+use super::{
+    StoreError, codec,
+    data_dir::{io_error, sync_dir},
+};
+use bincode::Encode;
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{BufReader, BufWriter, Read, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+/// Bytes between two fsyncs of a file that is being written: the last of them does not hold up the disk for long.
+const SYNC_EVERY: u64 = 16 << 20;
+
+/// A file that is being written. Dropped before its end it is removed.
+#[derive(Debug)]
+pub struct Unfinished {
+    dir: PathBuf,
+    path: PathBuf,
+    file: BufWriter<File>,
+    bytes: u64,
+    unsynced: u64,
+    finished: bool,
+}
+
+impl Unfinished {
+    /// Begins a file in `dir`, which is made if it is not there; `name` is its name until it is finished.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn create(dir: &Path, name: &str) -> Result<Self, StoreError> {
+        create_dir(dir)?;
+        let path = dir.join(name);
+        let file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&path);
+        let file = BufWriter::new(file.map_err(|e| io_error("create", &path, e))?);
+        Ok(Self { dir: dir.to_owned(), path, file, bytes: 0, unsynced: 0, finished: false })
+    }
+
+    /// Appends a frame.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]; [`StoreError::Database`] if the item cannot be encoded.
+    pub fn put<T: Encode>(&mut self, item: &T) -> Result<(), StoreError> {
+        self.put_bytes(&frame(item)?)
+    }
+
+    /// Appends bytes as they are: what stands before the frames.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn put_bytes(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        self.file.write_all(bytes).map_err(|e| io_error("write", &self.path, e))?;
+        self.bytes += bytes.len() as u64;
+        self.unsynced += bytes.len() as u64;
+        if self.unsynced >= SYNC_EVERY {
+            self.unsynced = 0;
+            self.sync()?;
+        }
+        Ok(())
+    }
+
+    /// Brings it to disk and gives it its name, replacing what has it. Its path and its bytes.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn finish(mut self, name: &str) -> Result<(PathBuf, u64), StoreError> {
+        self.sync()?;
+        let path = self.dir.join(name);
+        fs::rename(&self.path, &path).map_err(|e| io_error("rename", &self.path, e))?;
+        self.finished = true;
+        sync_dir(&self.dir)?;
+        Ok((path, self.bytes))
+    }
+
+    fn sync(&mut self) -> Result<(), StoreError> {
+        self.file.flush().and_then(|()| self.file.get_ref().sync_all()).map_err(|e| io_error("write", &self.path, e))
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if !self.finished {
+            // Best effort: the next one overwrites it.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// A value as a frame.
+///
+/// # Errors
+/// [`StoreError::Database`] if it cannot be encoded.
+pub fn frame<T: Encode>(item: &T) -> Result<Vec<u8>, StoreError> {
+    codec::frame(item).map_err(|e| StoreError::Database(e.to_string()))
+}
+
+/// Opens a file for reading.
+///
+/// # Errors
+/// That of the file system.
+pub fn open(path: &Path) -> Result<BufReader<File>, codec::CodecError> {
+    Ok(BufReader::with_capacity(1 << 16, File::open(path)?))
+}
+
+/// Takes `wanted` off the front of a file.
+///
+/// # Errors
+/// [`codec::CodecError`] if something else stands there.
+pub fn expect(file: &mut impl Read, wanted: &[u8]) -> Result<(), codec::CodecError> {
+    let mut found = Vec::with_capacity(wanted.len());
+    file.by_ref().take(wanted.len() as u64).read_to_end(&mut found)?;
+    match found == wanted {
+        true => Ok(()),
+        false => Err(codec::CodecError::Malformed("it does not begin as such files do".into())),
+    }
+}
+
+/// Makes the directory (0700), for good.
+///
+/// # Errors
+/// [`StoreError::Io`].
+pub fn create_dir(dir: &Path) -> Result<(), StoreError> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|e| io_error("create", dir, e))?;
+    dir.parent().map_or(Ok(()), sync_dir)
+}

@@ -1,0 +1,301 @@
+//! Every file of a data directory damaged in every way, at rest and beneath an open store: the node starts or says what to
+//! do, in bounded time; own CIDs and exported records are there.
+//!
+//! Plain `cargo test` runs 100 cases. `DAMAGE_CASES=2400 cargo test --test store_damage --release -- --nocapture` runs
+//! that many and prints what became of them; `DAMAGE_CASE=17` runs case 17 alone. (Not `DHTSTORE_…`: those are settings.)
+#![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
+#![allow(dead_code, reason = "the support module serves several tests")]
+
+mod mutation;
+#[path = "../store_support/support.rs"]
+mod support;
+
+use dhtstore::{
+    clock::ManualClock,
+    config::file::Sources,
+    node::{identity, swarm_key::SwarmKey},
+    store::{Settings, Store, data_dir::Lock},
+};
+use mutation::{Kind, Mutation};
+use std::{
+    collections::BTreeMap,
+    env, fs,
+    path::Path,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
+    thread,
+    time::Duration,
+};
+use support::*;
+
+/// Cases of an ordinary run.
+const QUICK: u64 = 100;
+/// Cases at a time: mostly they wait for sled's threads to end.
+const WORKERS: usize = 12;
+/// A case takes some 0.3 s; one that takes this long hangs.
+const PATIENCE: Duration = Duration::from_secs(90);
+/// Keys that are exported, and those that came afterwards.
+const EXPORTED: u32 = 2000;
+const RECORDS: u32 = 2500;
+const OWN: u32 = 200;
+/// Advice that an error may give; one of these must be in it.
+const ADVICE: [&str; 6] =
+    ["restore it from a backup", "copy the file again", "did you mean", "TOML parse error at line", "write", "unknown"];
+
+/// What became of a damaged directory.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Outcome {
+    /// Every record is there, and nothing had to be brought back.
+    Whole,
+    /// Every record is there, some from exports.
+    Restored,
+    /// Some of those that were not exported yet are gone, and the notes say so.
+    Less,
+    /// It does not start, and the error says what to do.
+    Refused,
+}
+
+struct Report {
+    outcome: Outcome,
+    kept: usize,
+}
+
+fn own_cid(n: u32) -> cid::Cid {
+    cid::Cid::new_v1(0x70, cid::multihash::Multihash::from_bytes(&multihash(n)).unwrap())
+}
+
+async fn add(node: &Node, keys: std::ops::Range<u32>) {
+    for key in keys {
+        node.add(key, &peer((key % 10) as u8)).await.unwrap();
+        if key % 20 == 19 {
+            node.advance(1);
+        }
+    }
+    node.store.flush().await.unwrap();
+}
+
+/// The directory that all cases begin with, closed cleanly.
+async fn template(dir: &Path) -> Arc<ManualClock> {
+    let clock = clock();
+    for life in 0..3 {
+        let node = start(dir, &clock).unwrap();
+        match life {
+            0 => {
+                SwarmKey::generate().unwrap().create(&dir.join("swarm.key")).unwrap();
+                fs::write(dir.join("dhtstore.toml"), "profile = \"private\"\n\n[records]\nttl = \"12h\"\n").unwrap();
+                node.store.provided.add((0..OWN / 2).map(own_cid).collect()).await.unwrap();
+                add(&node, 0..EXPORTED / 2).await;
+                assert!(node.store.records.remove(&multihash(3), &peer(3).id).await);
+            }
+            1 => add(&node, EXPORTED / 2..EXPORTED).await,
+            _ => {
+                add(&node, EXPORTED..RECORDS).await;
+                node.store.provided.add((OWN / 2..OWN).map(own_cid).collect()).await.unwrap();
+                // What stands in a journal only.
+                let image = dir.join("image");
+                kill(&dir.join("exports"), &image);
+                node.close().await;
+                fs::remove_dir_all(dir.join("exports")).unwrap();
+                fs::rename(image, dir.join("exports")).unwrap();
+                return clock;
+            }
+        }
+        node.advance(300);
+        node.store.records.export().await.unwrap();
+        node.close().await;
+    }
+    clock
+}
+
+/// Starts as `run` does. The error is what the operator reads.
+fn start(dir: &Path, clock: &Arc<ManualClock>) -> Result<Node, String> {
+    let sources = Sources { file: Some(dir.join("dhtstore.toml")), data_dir: Some(dir.into()), set: Vec::new() };
+    if dir.join("dhtstore.toml").exists() {
+        sources.load().map_err(|e| e.to_string())?;
+    }
+    if dir.join("swarm.key").exists() {
+        SwarmKey::load(&dir.join("swarm.key")).map_err(|e| e.to_string())?;
+    }
+    let lock = Lock::acquire(dir).map_err(|e| e.to_string())?;
+    let keys = identity::load_or_create(dir).map_err(|e| e.to_string())?;
+    let position = *dhtstore::kad::keyspace::Key::for_peer(&keys.public().to_peer_id()).as_bytes();
+    let store = Store::open(&lock, Settings { position, ..Settings::default() }, clock.clone());
+    let node = Node::of(store.map_err(|e| e.to_string())?, clock, lock);
+    node.wait_replayed();
+    Ok(node)
+}
+
+fn kept(node: &Node) -> usize {
+    (0..RECORDS).filter(|key| node.found(*key) == [peer((key % 10) as u8).id]).count()
+}
+
+/// What must hold whatever single file was damaged.
+fn check(node: &Node, what: &str) -> usize {
+    let notes = node.store.stat().notes;
+    let own = (0..OWN).filter(|n| node.store.provided.contains(&multihash(*n))).count();
+    assert_eq!(own, OWN as usize, "{what}: own CIDs are gone: {notes:?}");
+    assert!(node.found(3).is_empty(), "{what}: a removed record is back");
+    let exported = (0..EXPORTED).filter(|key| !node.found(*key).is_empty()).count();
+    assert_eq!(exported, EXPORTED as usize - 1, "{what}: exported records are gone: {notes:?}");
+    let kept = kept(node);
+    assert!(kept == RECORDS as usize - 1 || !notes.is_empty(), "{what}: {kept} records and not a word");
+    kept
+}
+
+/// Adds, collects, exports, flushes, closes; any of it may fail, none may hang or panic.
+async fn use_and_close(node: Node) -> bool {
+    let added = node.add(RECORDS + 1, &peer(1)).await.is_ok();
+    node.advance(120);
+    let _ = node.store.records.collect_garbage().await;
+    let _ = node.store.provided.add(vec![own_cid(OWN + 1)]).await;
+    let _ = node.store.records.export().await;
+    let flushed = node.store.flush().await.is_ok();
+    node.store.close().await.is_ok() && added && flushed
+}
+
+async fn run(mutation: &Mutation, dir: &Path, clock: &Arc<ManualClock>) -> Report {
+    let what = mutation.to_string();
+    if mutation.running {
+        let node = start(dir, clock).unwrap();
+        mutation.apply(dir);
+        check(&node, &what);
+        use_and_close(node).await;
+    } else {
+        mutation.apply(dir);
+    }
+    let node = match start(dir, clock) {
+        Ok(node) => node,
+        Err(error) => {
+            assert!(ADVICE.iter().any(|advice| error.contains(advice)), "{what}: no advice: {error}");
+            let file = mutation.file.file_name().unwrap().to_string_lossy();
+            assert!(error.contains(&*file), "{what}: {file} is not named: {error}");
+            return Report { outcome: Outcome::Refused, kept: 0 };
+        }
+    };
+    let kept = check(&node, &what);
+    if mutation.class() == "identity.key" {
+        let notes = node.store.stat().notes;
+        assert!(notes.iter().any(|note| note.contains("another peer id")), "{what}: not a word: {notes:?}");
+    }
+    let restored = node.store.stat().counters["restored_chunks"];
+    let closed = use_and_close(node).await;
+    let node = start(dir, clock).unwrap_or_else(|error| panic!("{what}: not the second time: {error}"));
+    let again = check_again(&node, kept, closed, &what);
+    assert!(node.store.records.is_replayed());
+    use_and_close(node).await;
+    let outcome = match (again == RECORDS as usize - 1, restored) {
+        (true, 0) => Outcome::Whole,
+        (true, _) => Outcome::Restored,
+        (false, _) => Outcome::Less,
+    };
+    Report { outcome, kept: again }
+}
+
+fn check_again(node: &Node, before: usize, closed: bool, what: &str) -> usize {
+    let own = (0..OWN).filter(|n| node.store.provided.contains(&multihash(*n))).count();
+    assert_eq!(own, OWN as usize, "{what}: own CIDs are gone at the second start");
+    let kept = kept(node);
+    let notes = node.store.stat().notes;
+    assert!(kept >= before, "{what}: {before} records, then {kept}: {notes:?}");
+    assert!(!closed || node.found(RECORDS + 1) == [peer(1).id], "{what}: what was flushed is gone: {notes:?}");
+    kept
+}
+
+/// In memory where that can be: nothing here is about power, and fsync is most of the time otherwise.
+fn place() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
+/// A case on a thread of its own: what it says, or panics with, within its time.
+fn case(n: u64, template: &Path, clock: &Arc<ManualClock>) -> Result<(Mutation, Report), String> {
+    let mutation = Mutation::of_case(n, template);
+    let (template, clock) = (template.to_owned(), ManualClock::at(dhtstore::clock::Clock::wall(&**clock)));
+    let (tell, told) = mpsc::sync_channel(1);
+    let name = format!("case {n}: {mutation}");
+    let body = mutation.clone();
+    let thread = thread::Builder::new().name("case".into()).spawn(move || {
+        let tmp = place();
+        kill(&template, tmp.path());
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let report = runtime.block_on(run(&body, tmp.path(), &clock));
+        tell.send(report).unwrap();
+    });
+    match told.recv_timeout(PATIENCE) {
+        Ok(report) => Ok((mutation, report)),
+        Err(mpsc::RecvTimeoutError::Timeout) => Err(format!("{name}: hangs")),
+        Err(mpsc::RecvTimeoutError::Disconnected) => {
+            let panic = thread.unwrap().join().unwrap_err();
+            let text = panic.downcast_ref::<String>().cloned();
+            Err(format!("{name}: {}", text.unwrap_or_else(|| "panicked".into())))
+        }
+    }
+}
+
+type Table = BTreeMap<(&'static str, Kind, bool), (BTreeMap<Outcome, u64>, usize, usize)>;
+
+fn print(table: &Table) {
+    println!(
+        "| file | mutation | store | whole | restored | less | refused | records kept, least, of {} |",
+        RECORDS - 1
+    );
+    println!("|---|---|---|---|---|---|---|---|");
+    for ((class, kind, running), (outcomes, least, _)) in table {
+        let of = |outcome| outcomes.get(&outcome).copied().unwrap_or(0);
+        let [whole, restored, less, refused] =
+            [Outcome::Whole, Outcome::Restored, Outcome::Less, Outcome::Refused].map(of);
+        let store = if *running { "running" } else { "at rest" };
+        let least = if *least == usize::MAX { "-".to_owned() } else { least.to_string() };
+        println!("| {class} | {kind:?} | {store} | {whole} | {restored} | {less} | {refused} | {least} |");
+    }
+}
+
+#[test]
+fn damage_to_any_file_costs_no_own_cid_and_no_exported_record() {
+    let number = |name: &str| env::var(name).ok().map(|n| n.parse::<u64>().unwrap());
+    let cases = number("DAMAGE_CASES").unwrap_or(QUICK);
+    let only = number("DAMAGE_CASE");
+    let tmp = place();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let clock = runtime.block_on(template(tmp.path()));
+    // Panics of sled are expected, and caught; those of a case are told below.
+    let hook = std::panic::take_hook();
+    if only.is_none() {
+        std::panic::set_hook(Box::new(|_| {}));
+    }
+    let (next, table, failures) = (AtomicU64::new(0), Mutex::new(Table::new()), Mutex::new(Vec::new()));
+    thread::scope(|scope| {
+        for _ in 0..WORKERS {
+            scope.spawn(|| {
+                loop {
+                    let n = next.fetch_add(1, Ordering::Relaxed);
+                    if n >= cases {
+                        return;
+                    }
+                    if only.is_some_and(|only| only != n) {
+                        continue;
+                    }
+                    match case(n, tmp.path(), &clock) {
+                        Ok((mutation, report)) => {
+                            let mut table = table.lock().unwrap();
+                            let row = table.entry((mutation.class(), mutation.kind, mutation.running));
+                            let row = row.or_insert((BTreeMap::new(), usize::MAX, 0));
+                            *row.0.entry(report.outcome).or_default() += 1;
+                            if report.outcome != Outcome::Refused {
+                                row.1 = row.1.min(report.kept);
+                            }
+                        }
+                        Err(failure) => failures.lock().unwrap().push(failure),
+                    }
+                }
+            });
+        }
+    });
+    std::panic::set_hook(hook);
+    print(&table.into_inner().unwrap());
+    let failures = failures.into_inner().unwrap();
+    let shown: Vec<_> = failures.iter().take(20).cloned().collect();
+    assert!(failures.is_empty(), "{} of {cases} cases failed:\n{}", failures.len(), shown.join("\n"));
+}

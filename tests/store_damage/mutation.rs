@@ -1,0 +1,143 @@
+//! One thing done to one file, the same for the same number.
+
+use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
+use std::{
+    fmt, fs,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+};
+
+/// What is done.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Kind {
+    /// Cut at any length.
+    Truncated,
+    /// Zeros in place of up to 64 KiB.
+    Zeroed,
+    /// One to eight bits flipped.
+    Flipped,
+    /// Other bytes in place of up to 4 KiB.
+    Garbage,
+    /// Some bytes behind its end.
+    Grown,
+    /// Removed.
+    Missing,
+}
+
+const KINDS: [Kind; 6] = [Kind::Truncated, Kind::Zeroed, Kind::Flipped, Kind::Garbage, Kind::Grown, Kind::Missing];
+/// The classes of files, and what a path of one begins with.
+const CLASSES: [(&str, &str); 12] = [
+    ("records/db", "records/db"),
+    ("records/snap", "records/snap"),
+    ("records/ other", "records/"),
+    ("node/db", "node/db"),
+    ("node/snap", "node/snap"),
+    ("node/ other", "node/"),
+    ("export of records", "exports/records-"),
+    ("export of node", "exports/node-"),
+    ("journal", "exports/own-"),
+    ("identity.key", "identity.key"),
+    ("swarm.key", "swarm.key"),
+    ("dhtstore.toml", "dhtstore.toml"),
+];
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Mutation {
+    pub kind: Kind,
+    /// Relative to the data directory.
+    pub file: PathBuf,
+    /// Beneath an open store.
+    pub running: bool,
+    seed: u64,
+}
+
+/// All files, relative, in order.
+fn files(root: &Path, below: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(root.join(below)).unwrap().flatten() {
+        let path = below.join(entry.file_name());
+        match root.join(&path).is_dir() {
+            true => found.extend(files(root, &path)),
+            false => found.push(path),
+        }
+    }
+    found.sort();
+    found
+}
+
+fn class(file: &Path) -> &'static str {
+    let file = file.to_string_lossy();
+    CLASSES.iter().find(|(_, prefix)| file.starts_with(prefix)).map_or("other", |(class, _)| class)
+}
+
+impl Mutation {
+    /// That of a case. Databases are damaged twice as often as others.
+    pub fn of_case(n: u64, template: &Path) -> Self {
+        let mut random = StdRng::seed_from_u64(n);
+        let all = files(template, Path::new(""));
+        let wanted = match n % 16 {
+            12..14 => CLASSES[0].0,
+            14 => CLASSES[3].0,
+            15 => "other",
+            n => CLASSES[n as usize].0,
+        };
+        let of_class: Vec<_> = all.iter().filter(|file| class(file) == wanted).collect();
+        let file = of_class.choose(&mut random).copied().or_else(|| all.choose(&mut random)).unwrap().clone();
+        let kind = KINDS[(n / 16) as usize % KINDS.len()];
+        // What is read at the start only is damaged at rest.
+        let at_rest = !file.starts_with("records") && !file.starts_with("node") && !file.starts_with("exports");
+        Self { kind, file, running: !at_rest && random.random_bool(0.35), seed: n }
+    }
+
+    pub fn class(&self) -> &'static str {
+        class(&self.file)
+    }
+
+    /// Does it.
+    pub fn apply(&self, dir: &Path) {
+        let mut random = StdRng::seed_from_u64(self.seed ^ 0xdada);
+        let path = dir.join(&self.file);
+        if self.kind == Kind::Missing {
+            // sled may have replaced a snapshot by a newer one meanwhile.
+            let _ = fs::remove_file(path);
+            return;
+        }
+        let Ok(file) = fs::OpenOptions::new().read(true).write(true).open(&path) else { return };
+        let len = file.metadata().unwrap().len();
+        let at = random.random_range(0..len.max(1));
+        match self.kind {
+            Kind::Truncated => file.set_len(at).unwrap(),
+            Kind::Grown => {
+                let more: Vec<u8> = (0..random.random_range(1..5000)).map(|_| random.random()).collect();
+                file.write_all_at(&more, len).unwrap();
+            }
+            Kind::Zeroed => {
+                let bytes = (len - at.min(len)).min(1 << random.random_range(0..17));
+                file.write_all_at(&vec![0; bytes as usize], at).unwrap();
+            }
+            Kind::Garbage => {
+                let bytes = (len - at.min(len)).min(1 << random.random_range(0..13));
+                let other: Vec<u8> = (0..bytes).map(|_| random.random()).collect();
+                file.write_all_at(&other, at).unwrap();
+            }
+            Kind::Flipped => {
+                for _ in 0..random.random_range(1..9) {
+                    let at = random.random_range(0..len.max(1));
+                    let mut byte = [0];
+                    if file.read_at(&mut byte, at).unwrap() == 1 {
+                        file.write_all_at(&[byte[0] ^ 1 << random.random_range(0..8)], at).unwrap();
+                    }
+                }
+            }
+            Kind::Missing => {}
+        }
+    }
+}
+
+impl fmt::Display for Mutation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let store = if self.running { "beneath a running store" } else { "at rest" };
+        write!(f, "{:?} {} {store}", self.kind, self.file.display())
+    }
+}
