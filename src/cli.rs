@@ -4,8 +4,10 @@
 //! Data goes to stdout through [`output`], everything else to stderr; failures are [`error::CliError`]s with an exit code.
 
 pub mod ask;
+pub mod check;
 pub mod cid_list;
 pub mod closest;
+pub mod compact;
 pub mod config;
 pub mod connect;
 pub mod diagnose;
@@ -16,7 +18,9 @@ pub mod findprovs;
 pub mod get;
 pub mod id;
 pub mod init;
+pub mod load;
 pub mod logging;
+pub mod migrate;
 pub mod output;
 pub mod peers;
 pub mod provide;
@@ -134,6 +138,14 @@ pub enum Command {
     Diagnose(diagnose::Args),
     /// Print what the node stores, running or stopped
     Dump(dump::Args),
+    /// Take in what `dump` wrote, running or stopped
+    Load(load::Args),
+    /// Verify everything that the node stores, and change nothing
+    Check(check::Args),
+    /// Write the databases of a stopped node anew, to give space back
+    Compact(compact::Args),
+    /// Bring the database to the schema of this program, or tell what that takes
+    Migrate(migrate::Args),
 }
 
 /// What a command knows of its surroundings. The configuration is loaded when first asked for.
@@ -222,6 +234,10 @@ impl Command {
             Command::Closest(args) => closest::execute(args, context).await,
             Command::Diagnose(args) => diagnose::execute(args, context).await,
             Command::Dump(args) => dump::execute(args, context).await,
+            Command::Load(args) => load::execute(args, context).await,
+            Command::Check(args) => check::execute(args, context).await,
+            Command::Compact(args) => compact::execute(args, context).await,
+            Command::Migrate(args) => migrate::execute(args, context).await,
         }
     }
 }

@@ -85,6 +85,8 @@ pub struct Config {
     /// Server or client in the DHT (MODE-1): `auto` goes by whether others can dial this node; profile `private` and
     /// `announce` or `append_announce` make it a server then.
     pub mode: Mode,
+    /// The disk.
+    pub store: Store,
     /// Records of others.
     pub records: Records,
     /// Values of others.
@@ -109,6 +111,19 @@ pub struct Config {
     pub control: Control,
     /// Scheduled jobs.
     pub jobs: Jobs,
+}
+
+/// `[store]`: what the store may take of the disk.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Store {
+    /// Bytes kept free on the disk of the data directory: below, nothing is accepted from others. 0: none.
+    #[serde(with = "text::bytes")]
+    pub reserve: usize,
+    /// Bytes that the whole data directory may take, log, exports and all: beyond, new records are refused and
+    /// refreshes taken. 0: as many as there are; else at least 64 MiB.
+    #[serde(with = "text::bytes")]
+    pub max_disk: usize,
 }
 
 /// `[records]`: what others announced to us.
@@ -361,6 +376,8 @@ impl Config {
             values_ttl: self.values.ttl,
             max_values: self.values.max,
             max_values_bytes: self.values.max_bytes,
+            reserve: self.store.reserve as u64,
+            max_disk: self.store.max_disk as u64,
             ..crate::store::Settings::default()
         }
     }

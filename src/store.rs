@@ -4,27 +4,34 @@
 //! others announced (soft state, refreshed by its publishers), `node/` what is ours. `exports/` holds own CIDs,
 //! routing tables and the log of provider records once more, outside of sled.
 
+pub mod check;
 mod codec;
+pub mod compact;
 pub mod data_dir;
+mod database;
+mod disk;
 pub mod dump;
 mod engine;
 mod exports;
+mod files;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+mod health;
 pub mod jobs;
+pub mod load;
 mod meta;
 mod migrate;
+pub mod migration;
 pub mod provided;
 pub mod records;
 mod recovery;
-mod reserve;
 pub mod routing;
+mod supervisor;
 pub mod values;
 
 use crate::clock::{Clock, UnixTime};
-use engine::Health;
-use meta::{Floor, Meta, NodeDb, SCHEMA};
-use records::log::{Log, chunk_time};
+use meta::{Floor, NodeDb, SCHEMA, schema_of};
+use records::log::{Log, chunk_time, newest_chunk};
 use recovery::{Contents, Opened, Place};
 use std::{
     path::{Path, PathBuf},
@@ -32,6 +39,10 @@ use std::{
     time::Duration,
 };
 
+/// Directory of the database of what others announced.
+const RECORDS: &str = "records";
+/// Directory of the database of what is ours.
+const NODE: &str = "node";
 /// sled's page cache of `records/`, in bytes. The log is written and read in order: a cache does little for it.
 const RECORDS_CACHE: u64 = 64 << 20;
 /// sled's page cache of `node/`, in bytes.
@@ -66,6 +77,9 @@ pub struct Settings {
     pub max_values_bytes: usize,
     /// Bytes kept free on the disk: announcements are refused below. 0: none.
     pub reserve: u64,
+    /// Bytes of disk that the whole data directory may take: new records and values are refused beyond, refreshes
+    /// are not. 0: as many as there are.
+    pub max_disk: u64,
 }
 
 /// Own CIDs, their export (some 40 MB for a million) and garbage collection go on below it.
@@ -87,6 +101,7 @@ impl Default for Settings {
             max_values: 100_000,
             max_values_bytes: 64 << 20,
             reserve: RESERVE,
+            max_disk: 0,
         }
     }
 }
@@ -113,6 +128,9 @@ pub enum StoreError {
     /// sled refused, or holds what cannot be read.
     #[error("database: {0}")]
     Database(String),
+    /// It cannot be written since an error of the disk, and has no handle while it is opened anew.
+    #[error("{0} cannot be written at present; see to the disk, it is opened anew by itself")]
+    Degraded(PathBuf),
     /// The schema is of a later version.
     #[error(
         "the database was written by a newer dhtstore (schema {found}, this one knows {known}); install that version or a newer one"
@@ -165,6 +183,9 @@ struct OpenedStore {
     dir: PathBuf,
     notes: Vec<String>,
     schema: u32,
+    node: NodeDb,
+    /// Not while a directory is only read.
+    supervisor: Option<supervisor::Supervisor>,
 }
 
 /// What an open may do.
@@ -191,15 +212,16 @@ impl Store {
         let now = clock.wall();
         let (node, lossy, mut notes) = open_node(dir, now)?;
         let floor = node.meta.floor();
-        let opened = open_records(dir, now, floor, settings.ttl)?;
+        let opened = records_place(dir, now).open(&records_contents(now, floor, settings.ttl))?;
         let recovered = !opened.notes.is_empty();
         notes.extend(opened.notes);
-        let log = Log::open(opened.db)?;
+        let log = Log::open(opened.db, dir.join(RECORDS))?;
         let last_seen = floor.map(|f| f.last_seen).max(log.newest().map(chunk_time)).map(UnixTime);
         let time = records::time::Timekeeper::open(clock.clone(), last_seen, settings.clock_grace);
         let read_only = purpose == Purpose::Read;
         let meta = Some(node.meta.clone()).filter(|_| !read_only);
-        let reserve = reserve::Reserve::new(dir, if read_only { 0 } else { settings.reserve });
+        let bounds = if read_only { (0, 0) } else { (settings.reserve, settings.max_disk) };
+        let disk = disk::Disk::new(dir, bounds.0, bounds.1);
         if opened.lossy && !read_only {
             lower_floor(&node, &log, time.now().log)?;
         }
@@ -208,17 +230,31 @@ impl Store {
         let exports = dir.join("exports");
         let segments = records::export::Exports::open(exports.clone(), floor, recovered, time.now().log);
         let opening = provided::Opening { exports, limit: settings.max_provided, lossy, read_only };
-        let (provided, restored) = provided::Provided::open(node.clone(), routing.clone(), clock, opening)?;
+        let (provided, restored) = provided::Provided::open(node.clone(), routing.clone(), clock.clone(), opening)?;
         notes.extend(restored);
         migrate(&node, &log, &provided, read_only)?;
-        let records = records::Records::open(log, &settings, time, meta, reserve, segments)?;
+        let records = records::Records::open(log, &settings, time, meta, disk, segments)?;
         let values = values::Values::open(records.shared.clone(), &settings)?;
         notes.extend(values.notes().iter().cloned());
         for note in &notes {
             tracing::warn!("{note}");
         }
-        let opened = OpenedStore { dir: dir.to_owned(), notes, schema: node.meta.schema().unwrap_or(SCHEMA) };
-        Ok(Self { records, values, provided, routing, jobs: jobs::JobLog::open(node)?, opened: Arc::new(opened) })
+        let schema = node.meta.schema().unwrap_or(SCHEMA);
+        let jobs = jobs::JobLog::open(node.clone())?;
+        let parts = supervisor::Parts {
+            dir: dir.to_owned(),
+            ttl: settings.ttl,
+            clock,
+            records: records.shared.clone(),
+            values: values.clone(),
+            node: node.clone(),
+            provided: provided.clone(),
+            routing: routing.clone(),
+            jobs: jobs.clone(),
+        };
+        let supervisor = if read_only { None } else { Some(supervisor::Supervisor::start(parts)?) };
+        let opened = OpenedStore { dir: dir.to_owned(), notes, schema, node, supervisor };
+        Ok(Self { records, values, provided, routing, jobs, opened: Arc::new(opened) })
     }
 
     /// Everything to disk, fsynced. Nothing is accepted afterwards.
@@ -227,12 +263,18 @@ impl Store {
     /// The first of what failed; the rest is tried all the same.
     pub async fn close(&self) -> Result<(), StoreError> {
         let store = self.clone();
-        blocking(move || {
-            let records = store.records.close();
-            let provided = store.provided.flush(true);
-            records.and(provided)
-        })
-        .await
+        blocking(move || store.close_blocking()).await
+    }
+
+    /// [`Store::close`] for threads.
+    fn close_blocking(&self) -> Result<(), StoreError> {
+        let records = self.records.close();
+        let provided = self.provided.flush(true);
+        // Until here it wakes flushes that sled left waiting.
+        if let Some(supervisor) = &self.opened.supervisor {
+            supervisor.end();
+        }
+        records.and(provided)
     }
 
     /// Everything accepted so far to disk, fsynced, with an export of own CIDs and routing tables when one is due.
@@ -253,7 +295,9 @@ impl Store {
     pub fn stat(&self) -> Stat {
         let shared = &self.records.shared;
         let mut counters = shared.counters();
-        counters.insert("node_database_failures".to_owned(), self.jobs.node().health.failures());
+        let node = &self.opened.node.database.health;
+        counters.insert("node_database_failures".to_owned(), node.failures());
+        counters.insert("node_database_reopened".to_owned(), node.reopened());
         counters.extend(self.values.counters());
         let (values, values_bytes) = self.values.size();
         let gc_paused = match shared.replay.is_done() {
@@ -273,11 +317,13 @@ impl Store {
             newest: shared.log.newest().map(chunk_time),
             records_bytes_on_disk: data_dir::bytes_below(&self.opened.dir.join("records")),
             node_bytes_on_disk: data_dir::bytes_below(&self.opened.dir.join("node")),
+            bytes_on_disk: shared.disk.used(),
+            disk_free: shared.disk.free(),
             exports_bytes_on_disk: data_dir::bytes_below(&self.opened.dir.join("exports")),
             exported_to: shared.exports.exported_to(),
             replayed: shared.replay.progress(),
             gc_paused,
-            notes: self.opened.notes.iter().cloned().chain(shared.notes()).collect(),
+            notes: self.opened.notes.iter().cloned().chain(shared.notes()).chain(node.note(NODE)).collect(),
             counters,
         }
     }
@@ -312,6 +358,12 @@ pub struct Stat {
     pub records_bytes_on_disk: u64,
     /// Sum of the sizes of all files below `node/`.
     pub node_bytes_on_disk: u64,
+    /// Bytes of disk that the whole data directory takes, as of some seconds ago.
+    #[serde(default)]
+    pub bytes_on_disk: u64,
+    /// Bytes free on its disk.
+    #[serde(default)]
+    pub disk_free: u64,
     /// Sum of the sizes of all files below `exports/`.
     #[serde(default)]
     pub exports_bytes_on_disk: u64,
@@ -333,24 +385,30 @@ pub fn is_data_dir(path: &Path) -> bool {
     path.join("node").is_dir() || path.join("records").is_dir()
 }
 
-fn open_node(dir: &Path, now: UnixTime) -> Result<(Arc<NodeDb>, bool, Vec<String>), StoreError> {
+fn node_place(dir: &Path, now: UnixTime) -> Place<'_> {
+    Place { parent: dir, name: NODE, cache: NODE_CACHE, now }
+}
+
+/// What `node/` holds, compared with what it should.
+fn node_contents(dir: &Path) -> impl Fn(&sled::Db) -> Contents {
     // The schema is written with the first open; a kill during that leaves none, and no exports either.
     let promised = dir.join("exports").is_dir();
-    let contents = |db: &sled::Db| match Meta::open(db).map(|meta| meta.schema()) {
+    move |db| match schema_of(db) {
         Ok(None) if promised => Contents::Nothing("it has no schema version".into()),
         Err(error) => Contents::Nothing(error.to_string()),
         _ => Contents::Complete,
-    };
-    let place = Place { parent: dir, name: "node", cache: NODE_CACHE, now };
-    let Opened { db, notes, lossy } = place.open(&contents)?;
-    let meta = Meta::open(&db)?;
-    // A directory without node/ may have exports/ all the same.
-    let lossy = lossy || !notes.is_empty() || meta.schema().is_none();
-    match meta.schema() {
-        Some(found) if found > SCHEMA => return Err(StoreError::FromTheFuture { found, known: SCHEMA }),
-        _ => {}
     }
-    Ok((Arc::new(NodeDb { db, meta, health: Health::default() }), lossy, notes))
+}
+
+fn open_node(dir: &Path, now: UnixTime) -> Result<(NodeDb, bool, Vec<String>), StoreError> {
+    let Opened { db, notes, lossy } = node_place(dir, now).open(&node_contents(dir))?;
+    let node = NodeDb::new(db, dir.join(NODE))?;
+    // A directory without node/ may have exports/ all the same.
+    let lossy = lossy || !notes.is_empty() || node.meta.schema().is_none();
+    match node.meta.schema() {
+        Some(found) if found > SCHEMA => Err(StoreError::FromTheFuture { found, known: SCHEMA }),
+        _ => Ok((node, lossy, notes)),
+    }
 }
 
 /// A lost `identity.key` is made anew without a word: the databases remember whose they are. Zeros: nobody asks.
@@ -392,28 +450,26 @@ fn migrate(node: &NodeDb, log: &Log, provided: &provided::Provided, read_only: b
     node.flush()
 }
 
-fn open_records(dir: &Path, now: UnixTime, floor: Option<Floor>, ttl: Duration) -> Result<Opened, StoreError> {
+fn records_place(dir: &Path, now: UnixTime) -> Place<'_> {
+    Place { parent: dir, name: RECORDS, cache: RECORDS_CACHE, now }
+}
+
+/// What `records/` holds, compared with what it should.
+fn records_contents(now: UnixTime, floor: Option<Floor>, ttl: Duration) -> impl Fn(&sled::Db) -> Contents {
     // What may have expired may have been collected since the floor was written.
     let expected = floor.and_then(|f| f.newest).filter(|key| now.since(UnixTime(chunk_time(*key))) < ttl);
-    let contents = |db: &sled::Db| -> Contents {
+    move |db| {
         let Some(expected) = expected else { return Contents::Complete };
-        let log = match Log::open(db.clone()) {
-            Ok(log) => log,
-            Err(error) => return Contents::Nothing(error.to_string()),
-        };
-        match log.newest() {
-            Some(newest) if newest >= expected => Contents::Complete,
-            Some(newest) => Contents::Less(format!(
-                "the log ends at {}, and went to {} before",
-                UnixTime(chunk_time(newest)),
-                UnixTime(chunk_time(expected))
-            )),
-            None => {
-                Contents::Nothing(format!("the log is empty, and went to {} before", UnixTime(chunk_time(expected))))
+        let time = |key| UnixTime(chunk_time(key));
+        match newest_chunk(db) {
+            Ok(Some(newest)) if newest >= expected => Contents::Complete,
+            Ok(Some(newest)) => {
+                Contents::Less(format!("the log ends at {}, and went to {} before", time(newest), time(expected)))
             }
+            Ok(None) => Contents::Nothing(format!("the log is empty, and went to {} before", time(expected))),
+            Err(error) => Contents::Nothing(error.to_string()),
         }
-    };
-    Place { parent: dir, name: "records", cache: RECORDS_CACHE, now }.open(&contents)
+    }
 }
 
 /// Runs `call` on a thread that may wait for the disk.

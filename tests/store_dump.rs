@@ -11,7 +11,7 @@ use dhtstore::{
     store::{
         Settings, Store, StoreError,
         data_dir::Lock,
-        dump::{self, Filter, Row, Table},
+        dump::{self, Filter, Row, Stopped, Table, Told, Want},
         routing::SavedPeer,
     },
 };
@@ -43,20 +43,24 @@ async fn filled(dir: &Path) -> Node {
 
 fn running(store: &Store, filter: &Filter) -> Vec<Row> {
     let mut rows = Vec::new();
-    dump::running(store, filter, &mut |row| {
-        rows.push(row);
-        true
-    })
-    .unwrap();
+    dump::running(store, filter, Want::NDJSON, &mut |told| collect(told, &mut rows)).unwrap();
     rows
+}
+
+fn collect(told: Told<'_>, rows: &mut Vec<Row>) -> bool {
+    if let Told::Rows { json, .. } = told {
+        rows.extend(dump::read_rows(json));
+    }
+    true
+}
+
+fn from(dir: &Path, in_place: bool, now: u32) -> Stopped<'_> {
+    Stopped { dir, in_place, settings: Settings { ttl: TTL, ..Settings::default() }, now: UnixTime(now) }
 }
 
 fn stopped(dir: &Path, now: u32, filter: &Filter) -> Result<Vec<Row>, StoreError> {
     let mut rows = Vec::new();
-    dump::stopped(dir, false, Settings { ttl: TTL, ..Settings::default() }, UnixTime(now), filter, &mut |row| {
-        rows.push(row);
-        true
-    })?;
+    dump::stopped(from(dir, false, now), filter, Want::NDJSON, &mut |told| collect(told, &mut rows))?;
     Ok(rows)
 }
 
@@ -124,11 +128,17 @@ async fn damage_is_told_and_the_directory_stays_as_it_is() {
     filled(tmp.path()).await.close().await;
     fs::write(tmp.path().join("records/db"), vec![0xa5; 1 << 20]).unwrap();
     let before = files(tmp.path());
-    let rows = stopped(tmp.path(), T0 + 3 * 3600, &Filter::default()).unwrap();
-    assert!(
-        rows.iter().any(|r| matches!(r, Row::Damaged { place, .. } if place == "copy of the database")),
-        "no row says so"
-    );
+    let (mut rows, mut places) = (Vec::new(), Vec::new());
+    let summary =
+        dump::stopped(from(tmp.path(), false, T0 + 3 * 3600), &Filter::default(), Want::NDJSON, &mut |told| {
+            if let Told::Damaged { place, .. } = &told {
+                places.push(place.clone());
+            }
+            collect(told, &mut rows)
+        })
+        .unwrap();
+    assert!(places.iter().any(|place| place == "copy of the database"), "nothing says so: {places:?}");
+    assert_eq!(summary.damaged, places.len() as u64);
     assert_eq!(rows.iter().filter(|r| matches!(r, Row::Provided { .. })).count(), 700);
     assert_eq!(files(tmp.path()), before);
 }
@@ -165,14 +175,15 @@ async fn filters_and_the_limit_hold() {
         Filter { cid: Some("nonsense!".into()), ..Filter::default() },
         Filter { peer: Some("x".into()), ..Filter::default() },
     ] {
-        assert!(matches!(dump::running(&node.store, &filter, &mut |_| true), Err(StoreError::BadFilter { .. })));
+        let outcome = dump::running(&node.store, &filter, Want::Count, &mut |_| true);
+        assert!(matches!(outcome, Err(StoreError::BadFilter { .. })));
     }
     let mut rows = 0;
-    let stop = |_: Row| {
-        rows += 1;
+    let stop = |told: Told<'_>| {
+        rows += u64::from(matches!(told, Told::Rows { .. }));
         rows < 3
     };
-    dump::running(&node.store, &Filter::default(), &mut { stop }).unwrap();
+    dump::running(&node.store, &Filter::default(), Want::NDJSON, &mut { stop }).unwrap();
     assert_eq!(rows, 3, "the reader has gone");
 }
 
@@ -218,14 +229,7 @@ async fn a_directory_in_use_is_locked() {
     let tmp = tempfile::tempdir().unwrap();
     let _node = filled(tmp.path()).await;
     assert!(matches!(stopped(tmp.path(), T0, &Filter::default()), Err(StoreError::Locked(_))));
-    let in_place = dump::stopped(
-        tmp.path(),
-        true,
-        Settings { ttl: TTL, ..Settings::default() },
-        UnixTime(T0),
-        &Filter::default(),
-        &mut |_| true,
-    );
+    let in_place = dump::stopped(from(tmp.path(), true, T0), &Filter::default(), Want::Count, &mut |_| true);
     assert!(matches!(in_place, Err(StoreError::Locked(_))));
 }
 
@@ -236,18 +240,8 @@ async fn in_place_tells_the_same_and_the_node_starts_afterwards() {
     let now = T0 + 3 * 3600;
     let expected = stopped(tmp.path(), now, &Filter::default()).unwrap();
     let mut rows = Vec::new();
-    dump::stopped(
-        tmp.path(),
-        true,
-        Settings { ttl: TTL, ..Settings::default() },
-        UnixTime(now),
-        &Filter::default(),
-        &mut |row| {
-            rows.push(row);
-            true
-        },
-    )
-    .unwrap();
+    dump::stopped(from(tmp.path(), true, now), &Filter::default(), Want::NDJSON, &mut |told| collect(told, &mut rows))
+        .unwrap();
     assert!(rows == expected);
     let lock = Lock::acquire(tmp.path()).unwrap();
     let store = Store::open(&lock, Settings::default(), clock()).unwrap();

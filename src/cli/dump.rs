@@ -2,24 +2,24 @@
 
 use super::{
     Context,
-    ask::Server,
+    ask::{Item, Server},
     error::{CliError, Result},
     output::{Format, FormatArg, Rows, Schema},
 };
 use crate::{
     clock::{Clock, SystemClock, UnixTime},
-    control::{
-        protocol::{Counted, Request},
-        service::inspect::{Counter, table_name},
-    },
+    config::Config,
+    control::protocol::{DumpEvent, Request},
+    node::identity,
     provide::cids,
     store::{
         self, data_dir,
-        dump::{Filter, Row, Table},
+        dump::{self, End, Filter, Header, Row, Summary, Table, Told, Want},
     },
 };
 use clap::ValueEnum;
 use libp2p::PeerId;
+use serde::Serialize;
 
 /// Damaged rows that are reported one by one; the others are counted.
 const DAMAGED_SHOWN_MAX: u64 = 20;
@@ -29,12 +29,15 @@ const DAMAGED_SHOWN_MAX: u64 = 20;
 #[command(after_help = "\
 Times are RFC 3339 (2026-01-31T12:00:00Z), Unix seconds, or a duration ago (2h). CIDs are shown as CIDv1 raw, since a
 record keeps the multihash and not the codec. A stopped node's directory is left as it is: a copy is read.
+NDJSON begins with a header and ends with a line of counts: `dhtstore load` reads it (docs/dump.md).
 Exit 65: some rows were damaged; the others were printed.
 
 Examples:
   dhtstore dump providers | head
   dhtstore dump providers --cid bafy…
   dhtstore dump --count
+  dhtstore dump --hash                          is it the same as over there?
+  dhtstore dump > all.ndjson                    to be loaded elsewhere
   dhtstore dump provided --format ids > my-cids.txt")]
 pub struct Args {
     /// What to print; `all`, the default, is all of them
@@ -61,6 +64,10 @@ pub struct Args {
     /// Only how many rows there are, by table
     #[arg(long)]
     count: bool,
+    /// Only how many rows there are and a hash of them, by table: the same for the same content in whatever order
+    /// (docs/dump.md)
+    #[arg(long, conflicts_with_all = ["count", "expired"])]
+    hash: bool,
     /// Node stopped: open the database itself in place of a copy. Quicker, but recovery may write to it
     #[arg(long)]
     in_place: bool,
@@ -76,77 +83,175 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
     if args.in_place && server.is_some() {
         return Err(CliError::try_again("--in-place needs a stopped node, and the server is running; stop it first"));
     }
-    if args.count {
-        return count(server, filter, args.in_place, Rows::stdout(format, COUNTED), context).await;
+    let mut damaged = Damaged::default();
+    if args.count || args.hash {
+        let what = if args.hash { What::Hash } else { What::Count };
+        let each = |piece: Piece<'_>| {
+            damaged.look(&piece, context);
+            Ok(())
+        };
+        let summary = tell(context, server, filter, what, args.in_place, each).await?;
+        figures(&summary, format)?;
+        return damaged.outcome();
     }
     let first = filter.tables.first().map_or(Table::Providers.name(), |table| table.name());
     let mut rows = Rows::stdout(format, schema(first, format)).bulk();
-    let mut damaged = Damaged::default();
-    let mut each = |row: Row| {
-        if let Row::Damaged { place, error } = &row {
-            damaged.report(place, error, context);
-            return Ok(());
+    let is_ndjson = format == Format::Ndjson;
+    let each = |piece: Piece<'_>| {
+        damaged.look(&piece, context);
+        match piece {
+            Piece::Header(header) if is_ndjson => rows.push(&header),
+            Piece::Rows(lines) if is_ndjson => rows.push_ndjson(lines),
+            Piece::Rows(lines) => dump::read_rows(lines).try_for_each(|row| {
+                rows.switch(schema(row.table().name(), format))?;
+                rows.push(&row)
+            }),
+            Piece::Header(_) | Piece::Damaged { .. } => Ok(()),
         }
-        rows.switch(schema(table_name(&row), format))?;
-        rows.push(&row)
     };
-    match server {
-        Some(mut server) => {
-            context.notice("from the running server");
-            server.rows(&Request::Dump { filter, count: false }, each).await?;
-        }
-        None => stopped(context, filter, args.in_place, &mut each).await?,
+    let summary = tell(context, server, filter, What::Rows, args.in_place, each).await?;
+    if is_ndjson {
+        rows.push(&End::new(&summary))?;
     }
     rows.finish()?;
     damaged.outcome()
 }
 
-async fn count(
+/// One table of a count, or of a hash.
+#[derive(Debug, Serialize)]
+struct Counted<'a> {
+    table: &'a str,
+    rows: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hash: Option<&'a str>,
+}
+
+fn figures(summary: &Summary, format: Format) -> Result<()> {
+    let columns: &[&str] = if summary.hash.is_some() { &["table", "rows", "hash"] } else { &["table", "rows"] };
+    let mut rows = Rows::stdout(format, Schema { columns, id: if summary.hash.is_some() { "hash" } else { "table" } });
+    for (table, counted) in &summary.tables {
+        rows.push(&Counted { table, rows: counted.rows, hash: counted.hash.as_deref() })?;
+    }
+    if summary.hash.is_some() {
+        rows.push(&Counted { table: "all", rows: summary.rows, hash: summary.hash.as_deref() })?;
+    }
+    if summary.damaged > 0 {
+        rows.push(&Counted { table: "damaged", rows: summary.damaged, hash: None })?;
+    }
+    rows.finish().map(drop)
+}
+
+/// What is wanted of the rows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum What {
+    Rows,
+    Count,
+    Hash,
+}
+
+/// A part of a dump.
+#[derive(Debug)]
+pub(super) enum Piece<'a> {
+    Header(Header),
+    /// One or more lines of NDJSON; the last may lack its end.
+    Rows(&'a [u8]),
+    Damaged {
+        place: String,
+        error: String,
+    },
+}
+
+/// Hands the parts of a dump to `each`: from the running server, or from a stopped node's directory. Exit 66 without a
+/// database, 75 when a process has it and does not answer.
+pub(super) async fn tell(
+    context: &Context,
     server: Option<Server>,
     filter: Filter,
+    what: What,
     in_place: bool,
-    mut rows: Rows,
-    context: &Context,
-) -> Result<()> {
-    let mut damaged = Damaged::default();
-    match server {
-        Some(mut server) => {
-            context.notice("from the running server");
-            let each = |counted: Counted| {
-                if counted.table == "damaged" {
-                    damaged.0 = counted.rows;
-                }
-                rows.push(&counted)
-            };
-            server.rows(&Request::Dump { filter, count: true }, each).await?;
-        }
-        None => {
-            let mut counter = Counter::new(&filter);
-            let each = |row: Row| {
-                if let Row::Damaged { place, error } = &row {
-                    damaged.report(place, error, context);
-                }
-                counter.take(&row);
-                Ok(())
-            };
-            stopped(context, filter, in_place, each).await?;
-            for counted in counter.rows() {
-                rows.push(&counted)?;
-            }
-        }
-    }
-    rows.finish()?;
-    damaged.outcome()
+    mut each: impl FnMut(Piece<'_>) -> Result<()>,
+) -> Result<Summary> {
+    let Some(mut server) = server else { return stopped(context, filter, what, in_place, each) };
+    context.notice("from the running server");
+    let request = Request::Dump { filter, count: what == What::Count, hash: what == What::Hash };
+    let each = |item: Item<'_>| match item {
+        Item::Row(row) => each(Piece::Rows(row.text())),
+        Item::Event(event) => match event.parse()? {
+            DumpEvent::Header(header) => each(Piece::Header(header)),
+            DumpEvent::Damaged { place, error } => each(Piece::Damaged { place, error }),
+        },
+    };
+    server.ask(&request, each).await
 }
 
-/// Reads a stopped node's directory. Exit 66 without a database, 75 when a process has it and does not answer.
-pub(super) async fn stopped(
+/// The same for rows that are looked at one by one.
+pub(super) async fn rows(
+    context: &Context,
+    server: Option<Server>,
+    filter: Filter,
+    mut each: impl FnMut(Row) -> Result<()>,
+) -> Result<Damaged> {
+    let mut damaged = Damaged::default();
+    let each = |piece: Piece<'_>| {
+        damaged.look(&piece, context);
+        match piece {
+            Piece::Rows(lines) => dump::read_rows(lines).try_for_each(&mut each),
+            Piece::Header(_) | Piece::Damaged { .. } => Ok(()),
+        }
+    };
+    tell(context, server, filter, What::Rows, false, each).await?;
+    Ok(damaged)
+}
+
+fn stopped(
     context: &Context,
     filter: Filter,
+    what: What,
     in_place: bool,
-    mut each: impl FnMut(Row) -> Result<()>,
-) -> Result<()> {
+    mut each: impl FnMut(Piece<'_>) -> Result<()>,
+) -> Result<Summary> {
     let config = context.config()?;
+    let dir = &config.data_dir;
+    not_in_use(config)?;
+    context.notice(match in_place {
+        true => "no server is running: opening the database in place",
+        false => "no server is running: reading a copy of the database",
+    });
+    // Damage to the identity does not stand in the way of the records.
+    let peer = identity::load(dir).ok().flatten().map(|keypair| keypair.public().to_peer_id().to_string());
+    let now = SystemClock::new().wall();
+    let from = dump::Stopped { dir, in_place, settings: config.store_settings(), now };
+    let want = match what {
+        What::Rows => Want::NDJSON,
+        What::Count => Want::Count,
+        What::Hash => Want::Hash,
+    };
+    let mut failure = None;
+    // The iteration blocks, and the rows go to a writer that is not shared between threads.
+    let outcome = tokio::task::block_in_place(|| {
+        dump::stopped(from, &filter, want, &mut |told| {
+            let piece = match told {
+                Told::Begin { schema, time } => Piece::Header(Header::new(schema, peer.clone(), time, &filter)),
+                Told::Rows { json, .. } => Piece::Rows(json),
+                Told::Damaged { place, error } => Piece::Damaged { place, error },
+            };
+            match each(piece) {
+                Ok(()) => true,
+                Err(error) => {
+                    failure = Some(error);
+                    false
+                }
+            }
+        })
+    });
+    match failure {
+        Some(failure) => Err(failure),
+        None => Ok(outcome?),
+    }
+}
+
+/// Exit 66 without a database, 75 when a process has it and does not answer.
+pub(super) fn not_in_use(config: &Config) -> Result<()> {
     let dir = &config.data_dir;
     if !store::is_data_dir(dir) {
         return Err(CliError::no_database(&[dir]));
@@ -158,26 +263,7 @@ pub(super) async fn stopped(
             config.control_socket().display()
         )));
     }
-    context.notice(match in_place {
-        true => "no server is running: opening the database in place",
-        false => "no server is running: reading a copy of the database",
-    });
-    let now = SystemClock::new().wall();
-    let mut failure = None;
-    // The iteration blocks, and the rows go to a writer that is not shared between threads.
-    let outcome = tokio::task::block_in_place(|| {
-        store::dump::stopped(dir, in_place, config.store_settings(), now, &filter, &mut |row| match each(row) {
-            Ok(()) => true,
-            Err(error) => {
-                failure = Some(error);
-                false
-            }
-        })
-    });
-    match failure {
-        Some(failure) => Err(failure),
-        None => Ok(outcome?),
-    }
+    Ok(())
 }
 
 /// Rows that could not be read.
@@ -185,7 +271,8 @@ pub(super) async fn stopped(
 pub(super) struct Damaged(u64);
 
 impl Damaged {
-    pub(super) fn report(&mut self, place: &str, error: &str, context: &Context) {
+    fn look(&mut self, piece: &Piece<'_>, context: &Context) {
+        let Piece::Damaged { place, error } = piece else { return };
         self.0 += 1;
         if self.0 <= DAMAGED_SHOWN_MAX {
             context.notice(format_args!("damaged: {place}: {error}"));
@@ -246,8 +333,6 @@ fn moment(text: &str, now: UnixTime) -> Result<u32, String> {
         Err(_) => Err(format!("{text} is no time; write 2026-01-31T12:00:00Z, or a duration ago like 2h")),
     }
 }
-
-const COUNTED: Schema = Schema { columns: &["table", "rows"], id: "table" };
 
 /// Columns of a table by its name in NDJSON. CSV is for programs and has all of them; a terminal is only so wide.
 pub(super) fn schema(table: &str, format: Format) -> Schema {

@@ -156,7 +156,7 @@ impl From<StoreError> for CliError {
     fn from(error: StoreError) -> Self {
         let code = match &error {
             StoreError::NoDatabase(_) => Code::NoDatabase,
-            StoreError::Locked(_) => Code::TryAgain,
+            StoreError::Locked(_) | StoreError::Degraded(_) => Code::TryAgain,
             StoreError::Io { doing: "create", .. } => Code::CannotCreate,
             StoreError::Io { source, .. } => match source.kind() {
                 io::ErrorKind::PermissionDenied

@@ -110,7 +110,7 @@ async fn one(args: Args, cid: String, context: &Context) -> Result<()> {
                 limit: Some(args.limit as u64),
                 ..Filter::default()
             };
-            dump::stopped(context, filter, false, |row| match row {
+            dump::rows(context, None, filter, |row| match row {
                 Row::Providers { provider, addresses, .. } => rows.push(&Peer { peer: provider, addresses }),
                 _ => Ok(()),
             })

@@ -156,6 +156,19 @@ impl<W: Write> Rows<W> {
         Ok(())
     }
 
+    /// Prints lines that are NDJSON already, the last with or without its end.
+    pub fn push_ndjson(&mut self, lines: &[u8]) -> Result<()> {
+        self.out.write_all(lines)?;
+        if !lines.ends_with(b"\n") {
+            self.out.write_all(b"\n")?;
+        }
+        self.written += 1;
+        if self.written <= BULK_AFTER_ROWS {
+            self.out.flush()?;
+        }
+        Ok(())
+    }
+
     /// Rows pushed so far.
     pub fn written(&self) -> u64 {
         self.written

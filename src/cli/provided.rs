@@ -7,10 +7,7 @@ use super::{
     error::Result,
     output::{FormatArg, Rows},
 };
-use crate::{
-    control::protocol::Request,
-    store::dump::{Filter, Row, Table},
-};
+use crate::store::dump::{Filter, Table};
 
 /// Arguments of `dhtstore provided`.
 #[derive(clap::Args, Debug)]
@@ -31,21 +28,8 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
     let filter = Filter { tables: vec![Table::Provided], cid, limit: args.limit, ..Filter::default() };
     let format = args.format.resolve(context);
     let mut rows = Rows::stdout(format, dump::schema("provided", format)).bulk();
-    let mut damaged = dump::Damaged::default();
-    let mut each = |row: Row| match &row {
-        Row::Damaged { place, error } => {
-            damaged.report(place, error, context);
-            Ok(())
-        }
-        row => rows.push(row),
-    };
-    match Server::connect_if_running(context).await? {
-        Some(mut server) => {
-            context.notice("from the running server");
-            server.rows(&Request::Dump { filter, count: false }, each).await?;
-        }
-        None => dump::stopped(context, filter, false, &mut each).await?,
-    }
+    let server = Server::connect_if_running(context).await?;
+    let damaged = dump::rows(context, server, filter, |row| rows.push(&row)).await?;
     rows.finish()?;
     damaged.outcome()
 }

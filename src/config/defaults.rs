@@ -2,7 +2,7 @@
 
 use super::{
     Autonat, Config, Connections, Control, Job, Jobs, Mode, Profile, Provide, Records, Relay, Reprovide, ReprovideJob,
-    Routing, Streams, Values, Websocket,
+    Routing, Store, Streams, Values, Websocket,
 };
 use libp2p::Multiaddr;
 use std::{
@@ -32,6 +32,8 @@ pub const AMINO_BOOTSTRAP: [&str; 6] = [
     "/ip4/104.131.131.82/tcp/4001/p2p/QmaCpDMGvV2BGHeYERUEnRQAwe3N8SzbUtfsmvsqQLuvuJ",
 ];
 
+/// `store.reserve`: own CIDs, their export (some 40 MB for a million) and garbage collection go on below it.
+pub const RESERVE: usize = 64 << 20;
 /// `records.ttl` of the `private` profile: what the project was asked for.
 pub const PRIVATE_TTL: Duration = hours(12);
 /// `reprovide.interval` of the `private` profile: below the ttl by two hours, time enough for a slow round.
@@ -146,6 +148,7 @@ impl Config {
             swarm_key: None,
             bootstrap,
             mode: Mode::Auto,
+            store: Store { reserve: RESERVE, max_disk: 0 },
             records: Records {
                 ttl,
                 address_ttl: ADDRESS_TTL,

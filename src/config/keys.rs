@@ -14,7 +14,7 @@ pub(super) enum Kind {
 }
 
 /// Every setting. A test proves that it is complete.
-pub(super) const KEYS: [(&str, Kind); 56] = [
+pub(super) const KEYS: [(&str, Kind); 58] = [
     ("profile", Kind::Text),
     ("data_dir", Kind::Path),
     ("listen", Kind::List),
@@ -24,6 +24,8 @@ pub(super) const KEYS: [(&str, Kind); 56] = [
     ("swarm_key", Kind::Path),
     ("bootstrap", Kind::List),
     ("mode", Kind::Text),
+    ("store.reserve", Kind::Text),
+    ("store.max_disk", Kind::Text),
     ("records.ttl", Kind::Text),
     ("records.address_ttl", Kind::Text),
     ("records.clock_grace", Kind::Text),
@@ -85,6 +87,7 @@ pub(super) fn variable(key: &str) -> String {
 
 pub(super) fn suggestion(key: &str) -> String {
     let sections = [
+        "store",
         "records",
         "values",
         "reprovide",

@@ -188,6 +188,10 @@ impl Config {
         findings.bounded("relay.max_reservations", self.relay.max_reservations, 1..=65_536);
         findings.bounded("relay.max_circuits", self.relay.max_circuits, 1..=65_536);
         findings.bounded("relay.connection_data_limit", self.relay.connection_data_limit, 1..=1 << 36);
+        findings.bounded("store.reserve", self.store.reserve, 0..=1 << 46);
+        if self.store.max_disk > 0 {
+            findings.bounded("store.max_disk", self.store.max_disk, 64 << 20..=1 << 50);
+        }
         findings.bounded("records.max", records.max, 1..=1_000_000_000);
         findings.bounded("records.max_per_provider", records.max_per_provider, 1..=1_000_000_000);
         findings.bounded("records.max_providers_per_key", records.max_providers_per_key, 1..=1_000_000);

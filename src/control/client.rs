@@ -139,7 +139,12 @@ pub enum Line<'l> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Json<'l>(&'l [u8]);
 
-impl Json<'_> {
+impl<'l> Json<'l> {
+    /// Its text.
+    pub fn text(self) -> &'l [u8] {
+        self.0
+    }
+
     /// Parses it.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, ClientError> {
         serde_json::from_slice(self.0).map_err(|error| ClientError::Malformed(error.to_string()))

@@ -103,13 +103,30 @@ pub enum Request {
         /// The CID.
         cid: String,
     },
-    /// Rows: [`store::dump::Row`], or with `count` one row [`Counted`] per table.
+    /// Events: [`DumpEvent`], the header first. Rows: [`store::dump::Row`], unless only figures are wanted. Done:
+    /// [`store::dump::Summary`].
     Dump {
         /// Which rows.
         filter: store::dump::Filter,
         /// Only how many.
         #[serde(default)]
         count: bool,
+        /// Only how many, and their hash.
+        #[serde(default)]
+        hash: bool,
+    },
+    /// Rows: [`store::check::Finding`].
+    Check,
+    /// Take in rows of a dump. Done: [`store::load::Report`].
+    Load {
+        /// Lines without header and end.
+        lines: String,
+        /// The number of the first.
+        first: u64,
+        /// Own CIDs become own CIDs here.
+        provided: bool,
+        /// Done when all that was loaded is on disk.
+        flush: bool,
     },
 }
 
@@ -334,13 +351,19 @@ pub struct Verdict {
     pub next: Option<String>,
 }
 
-/// Rows of a table.
+/// What a dump tells beside rows.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Counted {
-    /// The table; `damaged` for rows that cannot be read.
-    pub table: String,
-    /// Rows that match.
-    pub rows: u64,
+#[serde(untagged)]
+pub enum DumpEvent {
+    /// It begins.
+    Header(store::dump::Header),
+    /// Something could not be read.
+    Damaged {
+        /// Where it is.
+        place: String,
+        /// Why it cannot be read.
+        error: String,
+    },
 }
 
 /// The figures of a running node.
@@ -406,7 +429,7 @@ mod tests {
             Request::Announce { which: Which::All },
             Request::Announce { which: Which::These { cids: vec!["a".into()] } },
             Request::Peers,
-            Request::Dump { filter: store::dump::Filter::default(), count: false },
+            Request::Dump { filter: store::dump::Filter::default(), count: false, hash: false },
         ];
         for request in requests {
             let text = line(&request);

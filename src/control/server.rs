@@ -23,8 +23,6 @@ use tokio::{
 pub const MAX_CLIENTS: usize = 32;
 /// Replies that wait for a client to read them: a slow reader holds up its own request, nothing else.
 const REPLIES: usize = 64;
-/// Rows of a dump that are handed on together while the client is behind.
-const BULK_BYTES: usize = 16 * 1024;
 /// A client that reads nothing for so long is dropped. Long, since `dump | less` is a client as well.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(600);
 /// A client without a request under way is dropped after so long.
@@ -103,28 +101,26 @@ impl Replies {
 
     /// For very many rows, from a thread that may block.
     pub fn bulk(&self) -> Bulk {
-        Bulk { replies: self.0.clone(), lines: Vec::new() }
+        Bulk(self.0.clone())
     }
 }
 
-/// Collects rows while the client is behind, and hands them on at once while it waits.
+/// Hands on many rows at once.
 #[derive(Debug)]
-pub struct Bulk {
-    replies: mpsc::Sender<Vec<u8>>,
-    lines: Vec<u8>,
-}
+pub struct Bulk(mpsc::Sender<Vec<u8>>);
 
 impl Bulk {
-    /// A row. Blocks while the client is behind. False: it is gone.
-    pub fn row<T: Serialize>(&mut self, row: &T) -> bool {
-        self.lines.append(&mut line(&Line::Row(row)));
-        let is_waited_for = self.replies.capacity() == self.replies.max_capacity();
-        if is_waited_for || self.lines.len() >= BULK_BYTES { self.flush() } else { true }
+    /// What stands before and after each row of [`Bulk::rows`].
+    pub const ROW: (&'static str, &'static str) = (r#"{"row":"#, "}\n");
+
+    /// Rows, each between [`Bulk::ROW`]. Blocks while the client is behind. False: it is gone.
+    pub fn rows(&self, lines: &[u8]) -> bool {
+        self.0.blocking_send(lines.to_vec()).is_ok()
     }
 
-    /// Hands on what is left.
-    pub fn flush(&mut self) -> bool {
-        self.lines.is_empty() || self.replies.blocking_send(std::mem::take(&mut self.lines)).is_ok()
+    /// An event; the same.
+    pub fn event<T: Serialize>(&self, event: &T) -> bool {
+        self.0.blocking_send(line(&Line::Event(event))).is_ok()
     }
 }
 

@@ -8,7 +8,7 @@ mod values;
 
 use super::{
     protocol::{Failure, Request},
-    server::{Handler, Replies, done},
+    server::{Bulk, Handler, Replies, done},
 };
 use crate::{
     clock::Clock,
@@ -17,11 +17,15 @@ use crate::{
     node::{Node, query::Event},
     provide::{cids, reprovider::Reprovider},
     schedule::Schedule,
-    store::Store,
+    store::{self, Store, dump::Want, load::Loader},
 };
 use cid::Cid;
 use serde_json::Value;
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{
+    pin::Pin,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 use tokio::sync::{Semaphore, mpsc};
 
 /// Dumps that run at the same time; each keeps a thread.
@@ -34,6 +38,7 @@ const EVENTS: usize = 256;
 pub struct Service {
     inner: Arc<Parts>,
     dumps: Arc<Semaphore>,
+    loader: Arc<Mutex<Loader>>,
 }
 
 /// What a [`Service`] is made of.
@@ -58,7 +63,8 @@ pub struct Parts {
 impl Service {
     /// Answers with these parts.
     pub fn new(parts: Parts) -> Self {
-        Self { inner: Arc::new(parts), dumps: Arc::new(Semaphore::new(DUMPS_MAX)) }
+        let loader = Arc::new(Mutex::new(Loader::new(parts.store.clone())));
+        Self { inner: Arc::new(parts), dumps: Arc::new(Semaphore::new(DUMPS_MAX)), loader }
     }
 }
 
@@ -93,11 +99,28 @@ impl Handler for Service {
             }
             Request::Stat => done(&inspect::stat(parts).await?),
             Request::Diagnose { cid } => done(&diagnose::diagnose(parts, &cid, replies).await?),
-            Request::Dump { filter, count } => {
+            Request::Dump { filter, count, hash } => {
                 let Ok(_place) = self.dumps.try_acquire() else {
                     return Err(Failure::busy(format_args!("{DUMPS_MAX} dumps are under way; try again")));
                 };
-                inspect::dump(parts, filter, count, replies).await
+                let (before, after) = Bulk::ROW;
+                let want = match (hash, count) {
+                    (true, _) => Want::Hash,
+                    (_, true) => Want::Count,
+                    _ => Want::Lines { before, after },
+                };
+                done(&inspect::dump(parts, filter, want, replies).await?)
+            }
+            Request::Check => {
+                let store = parts.store.clone();
+                let found = tokio::task::spawn_blocking(move || store::check::running(&store)).await;
+                for finding in found.map_err(Failure::other)? {
+                    replies.row(&finding).await?;
+                }
+                Ok(Value::Null)
+            }
+            Request::Load { lines, first, provided, flush } => {
+                done(&inspect::load(parts, self.loader.clone(), (lines, first), provided, flush).await?)
             }
         }
     }

@@ -77,7 +77,10 @@ impl StreamError {
             Self::Refused(Refusal::BadRecord) => Counter::BadRecord,
             Self::Value(values::Refused::Invalid(_)) => Counter::InvalidValue,
             Self::Value(values::Refused::Worse) => Counter::WorseValue,
-            Self::Store(_) | Self::Value(values::Refused::Full | values::Refused::ReadOnly) => Counter::StoreRefused,
+            Self::Store(_)
+            | Self::Value(values::Refused::Full | values::Refused::ReadOnly | values::Refused::DiskFull) => {
+                Counter::StoreRefused
+            }
             Self::Unfinished(_) => Counter::MessageTimeout,
             Self::Write(WriteError::Stalled(_)) => Counter::WriteStalled,
         }

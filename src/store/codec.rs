@@ -12,7 +12,7 @@ pub const VERSION: u8 = 1;
 /// (migrations/).
 pub const CHUNK_VERSION: u8 = 2;
 /// No value may claim more than this many bytes when decoded. Rows are split long before (a chunk of the log closes
-/// at 30 kB), and values must stay well below sled's segments of 512 KiB, so that none goes into a blob file.
+/// at 30 kB).
 pub const LIMIT: usize = 1 << 16;
 /// Version byte and CRC-32 before a chunk's entries.
 const CHUNK_HEADER: usize = 5;

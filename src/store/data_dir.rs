@@ -5,7 +5,7 @@ use super::StoreError;
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -105,6 +105,19 @@ pub(super) fn bytes_below(dir: &Path) -> u64 {
         .sum()
 }
 
+/// Bytes that the file system has given to all files below `dir`; 0 if there is none.
+pub(super) fn bytes_allocated(dir: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(dir) else { return 0 };
+    entries
+        .flatten()
+        .map(|entry| match entry.metadata() {
+            Ok(meta) if meta.is_dir() => bytes_allocated(&entry.path()),
+            Ok(meta) => meta.blocks().saturating_mul(512),
+            Err(_) => 0,
+        })
+        .sum()
+}
+
 /// Copies a directory of plain files and directories; `keep` says by name which. A reflink where the file system can.
 pub(super) fn copy_dir(from: &Path, to: &Path, keep: &dyn Fn(&str) -> bool) -> Result<(), StoreError> {
     DirBuilder::new().recursive(true).mode(0o700).create(to).map_err(|e| io_error("create", to, e))?;
@@ -123,6 +136,26 @@ pub(super) fn copy_dir(from: &Path, to: &Path, keep: &dyn Fn(&str) -> bool) -> R
         }
     }
     Ok(())
+}
+
+/// A copy of a stopped node's `node/`, `records/` and `exports/`, removed when dropped: below `beside`, or the system's
+/// temporary directory. Neither what recovery once set aside, nor identities. Never creates or writes anything in `dir`.
+///
+/// # Errors
+/// [`StoreError::Locked`] if a server has the directory; [`StoreError::Io`].
+pub(super) fn copy_for_reading(dir: &Path, beside: Option<&Path>) -> Result<tempfile::TempDir, StoreError> {
+    let parent = beside.map_or_else(std::env::temp_dir, Path::to_owned);
+    let copy = tempfile::Builder::new()
+        .prefix("dhtstore-copy-")
+        .tempdir_in(&parent)
+        .map_err(|e| io_error("create a copy in", &parent, e))?;
+    let _keeps_servers_out = share(dir)?;
+    for part in ["node", "records", "exports"].map(Path::new) {
+        if dir.join(part).is_dir() {
+            copy_dir(&dir.join(part), &copy.path().join(part), &|_| true)?;
+        }
+    }
+    Ok(copy)
 }
 
 /// Makes names created, renamed or removed in `dir` outlast a power cut.

@@ -2,12 +2,18 @@
 //!
 //! Both do the same: the copy is opened like a store, its log replayed, and dumped as a running one. So they agree.
 
+mod header;
+mod output;
+mod providers;
 mod rows;
+pub(super) mod text;
 
 use super::{Purpose, Settings, Store, StoreError, data_dir, is_data_dir};
 use crate::clock::{ManualClock, UnixTime};
-
-use rows::{Matcher, Output};
+pub use header::{End, Header, MAX_LINE, Mark, VERSION};
+use output::Output;
+pub use output::{Summary, TableSummary};
+use rows::Matcher;
 use serde::{Deserialize, Serialize};
 use std::{io::ErrorKind, path::Path};
 
@@ -66,6 +72,14 @@ pub struct Filter {
     pub limit: Option<u64>,
 }
 
+impl Filter {
+    /// The tables that are asked for.
+    pub fn tables(&self) -> impl Iterator<Item = Table> {
+        let tables: &[Table] = if self.tables.is_empty() { &Table::ALL } else { &self.tables };
+        tables.iter().copied()
+    }
+}
+
 /// One row, as NDJSON shows it. Fields are stable: only ever added. Times are RFC 3339 in UTC.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(tag = "table", rename_all = "lowercase")]
@@ -121,6 +135,9 @@ pub enum Row {
         peer: String,
         /// As far as they are not outlived.
         addresses: Vec<String>,
+        /// So many at the end of them came by the LAN DHT.
+        #[serde(default)]
+        lan: u64,
         /// Its newest announcement.
         announced: String,
         /// Its records.
@@ -144,7 +161,64 @@ pub enum Row {
         /// Its value.
         value: String,
     },
-    /// A row that could not be read; the others are printed all the same.
+}
+
+impl Row {
+    /// Its table.
+    pub const fn table(&self) -> Table {
+        match self {
+            Row::Providers { .. } => Table::Providers,
+            Row::Values { .. } => Table::Values,
+            Row::Provided { .. } => Table::Provided,
+            Row::Peers { .. } => Table::Peers,
+            Row::Routing { .. } => Table::Routing,
+            Row::Meta { .. } => Table::Meta,
+        }
+    }
+}
+
+/// What is wanted of the rows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Want {
+    /// Each as a JSON object between these.
+    Lines {
+        /// Before each row.
+        before: &'static str,
+        /// After each row.
+        after: &'static str,
+    },
+    /// How many there are.
+    Count,
+    /// How many there are, and a hash that does not depend on their order: the sum modulo 2^256 of the SHA-256 of each
+    /// row's words (docs/dump.md). Live ones, without `meta`.
+    Hash,
+}
+
+impl Want {
+    /// NDJSON.
+    pub const NDJSON: Self = Self::Lines { before: "", after: "\n" };
+}
+
+/// What a dump tells on its way.
+#[derive(Debug)]
+pub enum Told<'a> {
+    /// It begins: the schema of the database, and its time.
+    Begin {
+        /// See migrations/.
+        schema: u32,
+        /// Now.
+        time: UnixTime,
+    },
+    /// Rows of a table, as they were wanted.
+    Rows {
+        /// Of this table.
+        table: Table,
+        /// How many.
+        rows: u64,
+        /// Their text.
+        json: &'a [u8],
+    },
+    /// Something could not be read; the rest is told all the same.
     Damaged {
         /// Where it is.
         place: String,
@@ -153,37 +227,56 @@ pub enum Row {
     },
 }
 
-/// Hands each row to `each` until it returns false. Blocking; constant memory beside the index. Waits for the end of
-/// replay. Records announced while it runs may be missing or told as they were before.
+/// The rows of [`Want::NDJSON`], read. Text that is no row ends them.
+pub fn read_rows(json: &[u8]) -> impl Iterator<Item = Row> {
+    serde_json::Deserializer::from_slice(json).into_iter::<Row>().map_while(Result::ok)
+}
+
+/// Tells `each` what there is until it returns false, then what it was in all. Blocking; constant memory beside the index.
+/// Waits for the end of replay. Records announced while it runs may be missing or told as they were before.
 ///
 /// # Errors
 /// [`StoreError::BadFilter`]; [`StoreError::Database`] when the log takes no more writes and so cannot be read to its end.
-pub fn running(store: &Store, filter: &Filter, each: &mut dyn FnMut(Row) -> bool) -> Result<(), StoreError> {
-    let matcher = Matcher::new(filter)?;
-    let mut output = Output::new(filter.limit, each);
-    let tables: &[Table] = if filter.tables.is_empty() { &Table::ALL } else { &filter.tables };
-    for table in tables {
-        let more = match table {
-            Table::Providers => rows::providers(store, &matcher, &mut output)?,
+pub fn running(
+    store: &Store,
+    filter: &Filter,
+    want: Want,
+    each: &mut dyn FnMut(Told<'_>) -> bool,
+) -> Result<Summary, StoreError> {
+    dump(None, store, filter, want, each)
+}
+
+/// What was found damaged when a store was opened for this (at `place`) comes first.
+fn dump(
+    place: Option<&str>,
+    store: &Store,
+    filter: &Filter,
+    want: Want,
+    each: &mut dyn FnMut(Told<'_>) -> bool,
+) -> Result<Summary, StoreError> {
+    let is_hash = want == Want::Hash;
+    let filter = Filter { expired: filter.expired && !is_hash, ..filter.clone() };
+    let matcher = Matcher::new(&filter)?;
+    let mut more =
+        each(Told::Begin { schema: store.opened.schema, time: UnixTime(store.records.shared.time.now().log) });
+    let mut output = Output::new(want, filter.limit, each);
+    for note in store.opened.notes.iter().filter(|_| place.is_some()) {
+        more = more && output.damaged(place.unwrap_or_default().to_owned(), note.clone());
+    }
+    for table in filter.tables().filter(|table| !(is_hash && *table == Table::Meta)) {
+        if !more || !output.begin(table) {
+            break;
+        }
+        more = match table {
+            Table::Providers => providers::providers(store, &matcher, &mut output)?,
             Table::Values => rows::values(store, &matcher, &mut output),
             Table::Provided => rows::provided(store, &matcher, &mut output),
             Table::Peers => rows::peers(store, &matcher, &mut output),
             Table::Routing => rows::routing(store, &matcher, &mut output),
             Table::Meta => rows::meta(store, &matcher, &mut output),
         };
-        if !more {
-            break;
-        }
     }
-    Ok(())
-}
-
-/// A store that was opened for this: what was found damaged comes first.
-fn dump(place: &str, store: &Store, filter: &Filter, each: &mut dyn FnMut(Row) -> bool) -> Result<(), StoreError> {
-    match Output::new(None, each).notes(place, store) {
-        true => running(store, filter, each),
-        false => Ok(()),
-    }
+    Ok(output.finish())
 }
 
 /// The same of a stopped node's directory, which stays byte for byte as it is: opens a copy (below the
@@ -193,14 +286,13 @@ fn dump(place: &str, store: &Store, filter: &Filter, each: &mut dyn FnMut(Row) -
 /// [`StoreError::NoDatabase`] (none is ever created); [`StoreError::Locked`] while a server has the directory;
 /// [`StoreError::Io`] if it cannot be read or copied; [`StoreError::FromTheFuture`]; [`StoreError::BadFilter`].
 pub fn stopped(
-    dir: &Path,
-    in_place: bool,
-    settings: Settings,
-    now: UnixTime,
+    from: Stopped<'_>,
     filter: &Filter,
-    each: &mut dyn FnMut(Row) -> bool,
-) -> Result<(), StoreError> {
+    want: Want,
+    each: &mut dyn FnMut(Told<'_>) -> bool,
+) -> Result<Summary, StoreError> {
     Matcher::new(filter)?;
+    let Stopped { dir, in_place, settings, now } = from;
     if let Err(e) = std::fs::read_dir(dir)
         && e.kind() != ErrorKind::NotFound
     {
@@ -213,21 +305,22 @@ pub fn stopped(
     if in_place {
         let lock = data_dir::Lock::acquire(dir)?;
         let store = Store::open_for(Purpose::Read, lock.path(), settings, clock)?;
-        return dump("database", &store, filter, each);
+        return dump(Some("database"), &store, filter, want, each);
     }
-    let copy = tempfile::Builder::new()
-        .prefix("dhtstore-dump-")
-        .tempdir()
-        .map_err(|e| data_dir::io_error("create a copy in", &std::env::temp_dir(), e))?;
-    {
-        let _keeps_servers_out = data_dir::share(dir)?;
-        for part in ["node", "records", "exports"].map(Path::new) {
-            // Neither what recovery once set aside, nor identities.
-            if dir.join(part).is_dir() {
-                data_dir::copy_dir(&dir.join(part), &copy.path().join(part), &|_| true)?;
-            }
-        }
-    }
+    let copy = data_dir::copy_for_reading(dir, None)?;
     let store = Store::open_for(Purpose::Read, copy.path(), settings, clock)?;
-    dump("copy of the database", &store, filter, each)
+    dump(Some("copy of the database"), &store, filter, want, each)
+}
+
+/// A stopped node's directory.
+#[derive(Debug)]
+pub struct Stopped<'a> {
+    /// Where it is.
+    pub dir: &'a Path,
+    /// Open it there, not a copy.
+    pub in_place: bool,
+    /// As the node has them.
+    pub settings: Settings,
+    /// The time by which records are live.
+    pub now: UnixTime,
 }

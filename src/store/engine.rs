@@ -4,10 +4,7 @@
 //! seeks past the place, finds where the readable part begins again, and says which keys are lost.
 
 use super::StoreError;
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
-};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Does something with sled. A panic is an error like others.
 ///
@@ -27,42 +24,6 @@ pub fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
         (Some(text), _) => (*text).to_owned(),
         (_, Some(text)) => text.clone(),
         _ => "no message".to_owned(),
-    }
-}
-
-/// How a database is doing.
-#[derive(Debug, Default)]
-pub struct Health {
-    failures: AtomicU64,
-    /// Minute (of the monotonic clock) after the last logged failure.
-    quiet_until_min: AtomicU64,
-    read_only: AtomicBool,
-}
-
-impl Health {
-    /// Counts a failure and logs it, at most one line a minute.
-    pub fn failed(&self, doing: &'static str, error: &StoreError, mono: std::time::Duration) {
-        self.failures.fetch_add(1, Ordering::Relaxed);
-        let minute = mono.as_secs() / 60;
-        if self.quiet_until_min.load(Ordering::Relaxed) <= minute {
-            self.quiet_until_min.store(minute + 1, Ordering::Relaxed);
-            tracing::error!(%error, doing, failures = self.failures(), "the database failed");
-        }
-    }
-
-    /// Takes no writes any more: after an IO error every operation of sled fails until it is opened anew.
-    pub fn close_for_writes(&self) {
-        self.read_only.store(true, Ordering::Release);
-    }
-
-    /// Whether writes are refused.
-    pub fn is_read_only(&self) -> bool {
-        self.read_only.load(Ordering::Acquire)
-    }
-
-    /// Failures since start.
-    pub fn failures(&self) -> u64 {
-        self.failures.load(Ordering::Relaxed)
     }
 }
 
@@ -147,21 +108,21 @@ pub enum Found<V> {
 /// A walk over the rows of a range, one seek per row: rows are chunks of 30 kB, and whatever was written behind the
 /// walker's back is simply found.
 #[derive(Debug)]
-pub struct Walk<'a, R> {
-    rows: &'a R,
+pub struct Walk<R> {
+    rows: R,
     /// What is still to be walked; `None` at the end.
     rest: Option<(u64, u64)>,
     backwards: bool,
 }
 
-impl<'a, R: Rows> Walk<'a, R> {
+impl<R: Rows> Walk<R> {
     /// Over `from..=to`, lowest key first.
-    pub fn forwards(rows: &'a R, from: u64, to: u64) -> Self {
+    pub fn forwards(rows: R, from: u64, to: u64) -> Self {
         Self { rows, rest: (from <= to).then_some((from, to)), backwards: false }
     }
 
     /// Over `from..=to`, highest key first.
-    pub fn backwards(rows: &'a R, from: u64, to: u64) -> Self {
+    pub fn backwards(rows: R, from: u64, to: u64) -> Self {
         Self { rows, rest: (from <= to).then_some((from, to)), backwards: true }
     }
 
@@ -210,7 +171,7 @@ impl<'a, R: Rows> Walk<'a, R> {
     }
 }
 
-impl<R: Rows> Iterator for Walk<'_, R> {
+impl<R: Rows> Iterator for Walk<R> {
     type Item = Found<R::Value>;
 
     fn next(&mut self) -> Option<Found<R::Value>> {
@@ -257,7 +218,7 @@ mod tests {
         }
     }
 
-    impl Rows for Damaged {
+    impl Rows for &Damaged {
         type Value = u64;
         fn first(&self, from: u64, to: u64) -> Result<Option<(u64, u64)>, StoreError> {
             let row = self.rows.range(from..=to).next();

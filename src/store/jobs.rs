@@ -1,6 +1,10 @@
 //! When each scheduled job last ran and what it did: tree `jobs` of the `node/` database.
 
-use super::{StoreError, codec, engine::guard, meta::NodeDb};
+use super::{
+    StoreError, codec,
+    engine::each_row,
+    meta::{NodeDb, tree},
+};
 use crate::clock::UnixTime;
 use bincode::{Decode, Encode};
 use std::{
@@ -34,8 +38,7 @@ pub struct JobLog {
 
 #[derive(Debug)]
 struct Inner {
-    node: Arc<NodeDb>,
-    tree: sled::Tree,
+    node: NodeDb,
     runs: RwLock<HashMap<String, JobRun>>,
 }
 
@@ -48,20 +51,19 @@ pub(super) struct JobRow {
 }
 
 impl JobLog {
-    pub(super) fn open(node: Arc<NodeDb>) -> Result<Self, StoreError> {
-        let tree = guard(|| node.db.open_tree("jobs"))?;
+    pub(super) fn open(node: NodeDb) -> Result<Self, StoreError> {
         let mut runs = HashMap::new();
-        let mut rows = tree.iter();
+        let jobs = node.database.read(tree::JOBS, |tree| Ok(tree.clone()))?;
         // A job whose row is damaged counts as never run.
-        while let Ok(Some((name, row))) = guard(|| rows.next().transpose()) {
-            if let (Ok(name), Ok(row)) = (std::str::from_utf8(&name), codec::decode::<JobRow>(&row))
+        each_row(&jobs, |name, row| {
+            if let (Ok(name), Ok(row)) = (std::str::from_utf8(name), codec::decode::<JobRow>(row))
                 && runs.len() < MAX_JOBS
             {
                 let JobRow { started, took_ms, outcome, ok } = row;
                 runs.insert(name.to_owned(), JobRun { started: UnixTime(started), took_ms, outcome, ok });
             }
-        }
-        Ok(Self { inner: Arc::new(Inner { node, tree, runs: RwLock::new(runs) }) })
+        });
+        Ok(Self { inner: Arc::new(Inner { node, runs: RwLock::new(runs) }) })
     }
 
     /// Notes a run. Written at once, on disk with the next flush.
@@ -72,25 +74,30 @@ impl JobLog {
         let mut run = run.clone();
         let cut = (0..=MAX_OUTCOME.min(run.outcome.len())).rev().find(|i| run.outcome.is_char_boundary(*i));
         run.outcome.truncate(cut.unwrap_or(0));
-        let row = JobRow { started: run.started.0, took_ms: run.took_ms, outcome: run.outcome.clone(), ok: run.ok };
         {
             let mut runs = self.inner.runs.write().unwrap_or_else(PoisonError::into_inner);
             if runs.len() >= MAX_JOBS && !runs.contains_key(job) {
                 return Err(StoreError::Full { what: "jobs", limit: MAX_JOBS });
             }
-            runs.insert(job.to_owned(), run);
+            runs.insert(job.to_owned(), run.clone());
         }
+        self.write(job, run)
+    }
+
+    /// Writes all of them, for a database that was opened anew.
+    pub(super) fn write_anew(&self) -> Result<(), StoreError> {
+        let runs = self.inner.runs.read().unwrap_or_else(PoisonError::into_inner).clone();
+        runs.into_iter().try_for_each(|(job, run)| self.write(&job, run))
+    }
+
+    fn write(&self, job: &str, run: JobRun) -> Result<(), StoreError> {
+        let row = JobRow { started: run.started.0, took_ms: run.took_ms, outcome: run.outcome, ok: run.ok };
         let row = codec::encode(&row).map_err(|e| StoreError::Database(e.to_string()))?;
-        guard(|| self.inner.tree.insert(job, row)).map(|_| ())
+        self.inner.node.database.write(tree::JOBS, |tree| tree.insert(job, row)).map(|_| ())
     }
 
     /// The last run of a job, if it ever ran.
     pub fn last(&self, job: &str) -> Option<JobRun> {
         self.inner.runs.read().unwrap_or_else(PoisonError::into_inner).get(job).cloned()
-    }
-
-    /// The database that this and others write to.
-    pub(super) fn node(&self) -> &Arc<NodeDb> {
-        &self.inner.node
     }
 }

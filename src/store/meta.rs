@@ -1,10 +1,8 @@
 //! Tree `meta` of the `node/` database: the schema version, and the floor of the log in `records/`.
 
-use super::{
-    StoreError, codec,
-    engine::{Health, guard},
-};
+use super::{StoreError, codec, database::Database, engine::guard};
 use bincode::{Decode, Encode};
+use std::{path::PathBuf, sync::Arc};
 
 /// The schema that this version writes (migrations/).
 pub const SCHEMA: u32 = 2;
@@ -29,21 +27,84 @@ pub struct Floor {
     pub last_seen: u32,
 }
 
-/// See the module. Cheap to clone.
+/// The `node/` database as its parts share it.
 #[derive(Clone, Debug)]
-pub struct Meta {
-    tree: sled::Tree,
+pub struct NodeDb {
+    /// The database.
+    pub database: Arc<Database<4>>,
+    /// Its tree `meta`.
+    pub meta: Meta,
 }
 
-impl Meta {
-    /// Opens the tree.
+/// The trees of `node/` by their places.
+pub mod tree {
+    /// See [`super::Meta`].
+    pub const META: usize = 0;
+    /// Own CIDs.
+    pub const PROVIDED: usize = 1;
+    /// Saved routing tables.
+    pub const ROUTING: usize = 2;
+    /// Runs of jobs.
+    pub const JOBS: usize = 3;
+    /// All of them.
+    pub const NAMES: [&str; 4] = ["meta", "provided", "routing", "jobs"];
+}
+
+impl NodeDb {
+    /// The database `db`, which lies in `dir`.
     ///
     /// # Errors
     /// [`StoreError::Database`].
-    pub fn open(db: &sled::Db) -> Result<Self, StoreError> {
-        Ok(Self { tree: guard(|| db.open_tree("meta"))? })
+    pub fn new(db: sled::Db, dir: PathBuf) -> Result<Self, StoreError> {
+        let database = Arc::new(Database::new(db, dir, tree::NAMES)?);
+        Ok(Self { meta: Meta { database: database.clone() }, database })
     }
 
+    /// Everything to disk, fsynced.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub fn flush(&self) -> Result<(), StoreError> {
+        self.database.flush()
+    }
+}
+
+/// The schema version that a database which nobody uses yet has.
+///
+/// # Errors
+/// [`StoreError::Database`].
+pub fn schema_of(db: &sled::Db) -> Result<Option<u32>, StoreError> {
+    row_of(db, SCHEMA_ROW)
+}
+
+/// The same of [`Meta::floor`].
+///
+/// # Errors
+/// [`StoreError::Database`].
+pub fn floor_of(db: &sled::Db) -> Result<Option<Floor>, StoreError> {
+    row_of(db, FLOOR_ROW)
+}
+
+/// The same of [`Meta::own`].
+///
+/// # Errors
+/// [`StoreError::Database`].
+pub fn own_of(db: &sled::Db) -> Result<Option<u64>, StoreError> {
+    row_of(db, OWN_ROW)
+}
+
+fn row_of<T: Decode<()>>(db: &sled::Db, row: &str) -> Result<Option<T>, StoreError> {
+    let row = guard(|| db.open_tree(tree::NAMES[tree::META])?.get(row))?;
+    Ok(row.and_then(|row| codec::decode(&row).ok()))
+}
+
+/// See the module. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Meta {
+    database: Arc<Database<4>>,
+}
+
+impl Meta {
     /// The schema version, if one was written. A row that cannot be read counts as none.
     pub fn schema(&self) -> Option<u32> {
         self.get(SCHEMA_ROW)
@@ -55,6 +116,11 @@ impl Meta {
     /// [`StoreError::Database`].
     pub fn set_schema(&self, schema: u32) -> Result<(), StoreError> {
         self.put(SCHEMA_ROW, &schema)
+    }
+
+    /// [`Database::wake`].
+    pub fn wake(&self, seen: u64) -> u64 {
+        self.database.wake(seen)
     }
 
     /// The floor, if one was written and can be read.
@@ -124,32 +190,11 @@ impl Meta {
     }
 
     fn get<T: Decode<()>>(&self, row: &str) -> Option<T> {
-        codec::decode(&guard(|| self.tree.get(row)).ok()??).ok()
+        codec::decode(&self.database.read(tree::META, |tree| tree.get(row)).ok()??).ok()
     }
 
     fn put<T: Encode>(&self, row: &str, value: &T) -> Result<(), StoreError> {
         let bytes = codec::encode(value).map_err(|e| StoreError::Database(e.to_string()))?;
-        guard(|| self.tree.insert(row, bytes)).map(|_| ())
-    }
-}
-
-/// The `node/` database as its parts share it.
-#[derive(Debug)]
-pub struct NodeDb {
-    /// The database.
-    pub db: sled::Db,
-    /// Its tree `meta`.
-    pub meta: Meta,
-    /// How it is doing.
-    pub health: Health,
-}
-
-impl NodeDb {
-    /// Everything to disk, fsynced.
-    ///
-    /// # Errors
-    /// [`StoreError::Database`].
-    pub fn flush(&self) -> Result<(), StoreError> {
-        guard(|| self.db.flush()).map(|_| ())
+        self.database.write(tree::META, |tree| tree.insert(row, bytes)).map(|_| ())
     }
 }

@@ -34,7 +34,7 @@ impl Step {
     /// [`StoreError::Database`]: the next open takes it again.
     pub fn take(&self, log: &Log) -> Result<String, StoreError> {
         let rows = (self.run)(log)?;
-        log.flush()?;
+        log.database.flush()?;
         Ok(format!("the database is of schema {} now ({}): {rows} rows written anew", self.to, self.name))
     }
 }

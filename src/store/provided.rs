@@ -8,8 +8,8 @@ pub(super) mod shelf;
 
 use super::{
     StoreError,
-    engine::{each_row, guard},
-    meta::NodeDb,
+    engine::each_row,
+    meta::{NodeDb, tree},
     records::entry::position,
     routing::RoutingState,
 };
@@ -57,8 +57,7 @@ struct Inner {
     shelf: RwLock<Shelf>,
     /// One writer at a time, journal before memory before database.
     disk: Mutex<Disk>,
-    node: Arc<NodeDb>,
-    tree: sled::Tree,
+    node: NodeDb,
     routing: RoutingState,
     clock: Arc<dyn Clock>,
     limit: usize,
@@ -90,12 +89,12 @@ pub(super) struct Opening {
 impl Provided {
     /// Reads the own CIDs; restores from `exports/` what the database lost. Says what it found.
     pub(super) fn open(
-        node: Arc<NodeDb>,
+        node: NodeDb,
         routing: RoutingState,
         clock: Arc<dyn Clock>,
         opening: Opening,
     ) -> Result<(Self, Vec<String>), StoreError> {
-        let tree = guard(|| node.db.open_tree("provided"))?;
+        let tree = node.database.read(tree::PROVIDED, |tree| Ok(tree.clone()))?;
         let mut notes = Vec::new();
         let (rows, unread) = read_rows(&tree);
         notes.extend(unread);
@@ -107,22 +106,26 @@ impl Provided {
         let whole = !opening.lossy && notes.is_empty() && is_complete && !is_behind;
         let restored = exports::read(&opening.exports, !whole);
         notes.extend(if whole { Vec::new() } else { restored.notes });
-        let mut back = 0;
+        let damaged = opening.lossy || !notes.is_empty();
+        let (mut from_export, mut from_journal) = (0, 0);
         for (position, row) in restored.own {
-            // Removed since: the journal says so below.
-            if shelf.get(&position).is_none() {
-                back += u64::from(shelf.put(position, row));
+            let removed_since = matches!(restored.journal.get(&position), Some(None));
+            if !removed_since && shelf.get(&position).is_none() {
+                from_export += u64::from(shelf.put(position, row));
             }
         }
         for (position, last_word) in restored.journal {
             match last_word {
-                Some(row) if shelf.get(&position).is_none() => back += u64::from(shelf.put(position, row)),
-                None if shelf.take(&position).is_some() => back = back.saturating_sub(1),
-                _ => {}
+                Some(row) if shelf.get(&position).is_none() => from_journal += u64::from(shelf.put(position, row)),
+                Some(_) => {}
+                None => drop(shelf.take(&position)),
             }
         }
-        if back > 0 {
-            notes.push(format!("{back} own CIDs restored from exports/"));
+        match from_export + from_journal {
+            0 => {}
+            // A kill came after the journal and before the database: that is what the journal is for.
+            back if !damaged && from_export == 0 => tracing::info!(cids = back, "own CIDs taken over from the journal"),
+            back => notes.push(format!("{back} own CIDs restored from exports/")),
         }
         if !whole {
             notes.extend(restore_routing(&routing, restored.routing));
@@ -134,15 +137,8 @@ impl Provided {
             routing_saves: routing.saves(),
             read_only: opening.read_only,
         };
-        let inner = Inner {
-            shelf: RwLock::new(shelf),
-            disk: Mutex::new(disk),
-            node,
-            tree,
-            routing,
-            clock,
-            limit: opening.limit,
-        };
+        let inner =
+            Inner { shelf: RwLock::new(shelf), disk: Mutex::new(disk), node, routing, clock, limit: opening.limit };
         let provided = Self { inner: Arc::new(inner) };
         if !opening.read_only {
             provided.inner.write_stale()?;
@@ -157,6 +153,15 @@ impl Provided {
     pub async fn add(&self, cids: Vec<Cid>) -> Result<usize, StoreError> {
         let inner = self.inner.clone();
         super::blocking(move || inner.add(&cids)).await
+    }
+
+    /// Own CIDs of a dump, with their times; of one that is there the later announcement counts. Returns once they are
+    /// flushed to disk: for each whether it was news. All or none. Blocking.
+    ///
+    /// # Errors
+    /// As [`Provided::add`].
+    pub(super) fn load(&self, own: &[Own]) -> Result<Vec<bool>, StoreError> {
+        self.inner.load(own)
     }
 
     /// Returns once flushed: how many were there.
@@ -211,6 +216,15 @@ impl Provided {
         self.inner.flush(last)
     }
 
+    /// Writes what the database does not have, once it was opened anew; all of it where that holds `nothing` now.
+    pub(super) fn write_anew(&self, nothing: bool) -> Result<(), StoreError> {
+        let _disk = self.inner.disk()?;
+        if nothing {
+            self.inner.shelf.write().unwrap_or_else(PoisonError::into_inner).all_stale();
+        }
+        self.inner.write_stale()
+    }
+
     /// An export now, whether or not one is due.
     pub(super) fn export(&self) -> Result<(), StoreError> {
         let mut disk = self.inner.disk()?;
@@ -253,8 +267,48 @@ impl Inner {
                 return Err(StoreError::Full { what: "own CIDs", limit: self.limit });
             }
         }
+        self.put(&mut disk, put)?;
+        Ok(new)
+    }
+
+    fn load(&self, own: &[Own]) -> Result<Vec<bool>, StoreError> {
+        let mut disk = self.disk()?;
+        let mut put: BTreeMap<Position, OwnRow> = BTreeMap::new();
+        let mut new = 0;
+        let mut news = Vec::with_capacity(own.len());
+        {
+            let shelf = self.shelf();
+            for own in own {
+                let position = position(&own.cid.hash().to_bytes());
+                let known = put.get(&position).or_else(|| shelf.get(&position));
+                let announced = own.announced.map(|time| time.0);
+                let is_news = known.is_none_or(|known| known.announced < announced);
+                news.push(is_news);
+                if !is_news {
+                    continue;
+                }
+                new += usize::from(known.is_none());
+                let row = match known {
+                    Some(known) => OwnRow { announced, confirmed: own.confirmed, ..known.clone() },
+                    None => {
+                        let cid = own.cid.to_bytes().into_boxed_slice();
+                        OwnRow { cid, added: own.added.0, announced, confirmed: own.confirmed }
+                    }
+                };
+                put.insert(position, row);
+            }
+            if shelf.len() + new > self.limit && new > 0 {
+                return Err(StoreError::Full { what: "own CIDs", limit: self.limit });
+            }
+        }
+        self.put(&mut disk, put)?;
+        Ok(news)
+    }
+
+    /// Journal, memory, database.
+    fn put(&self, disk: &mut Disk, put: BTreeMap<Position, OwnRow>) -> Result<(), StoreError> {
         if put.is_empty() {
-            return Ok(0);
+            return Ok(());
         }
         let rows: Vec<OwnRow> = put.values().cloned().collect();
         disk.exports.append(&Change::Put(&rows))?;
@@ -264,8 +318,8 @@ impl Inner {
                 shelf.put(position, row);
             }
         }
-        self.changed(&mut disk);
-        Ok(new)
+        self.changed(disk);
+        Ok(())
     }
 
     fn remove(&self, multihashes: Vec<Vec<u8>>) -> Result<usize, StoreError> {
@@ -292,7 +346,7 @@ impl Inner {
         disk.changed = true;
         let outcome = self.write_stale().and_then(|()| self.export_if_due(disk));
         if let Err(error) = outcome {
-            self.node.health.failed("write own CIDs", &error, self.clock.monotonic());
+            self.node.database.health.failed("write own CIDs", &error, self.clock.monotonic());
         }
     }
 
@@ -320,10 +374,10 @@ impl Inner {
 
     fn write(&self, stale: &Stale, own: u64) -> Result<(), StoreError> {
         for (key, value) in &stale.rows {
-            match value {
-                Some(value) => guard(|| self.tree.insert(key, value.as_slice())).map(|_| ())?,
-                None => guard(|| self.tree.remove(key)).map(|_| ())?,
-            }
+            let _before = match value {
+                Some(value) => self.node.database.write(tree::PROVIDED, |tree| tree.insert(key, value.as_slice()))?,
+                None => self.node.database.write(tree::PROVIDED, |tree| tree.remove(key))?,
+            };
         }
         if !stale.rows.is_empty() {
             self.node.meta.set_own(own)?;

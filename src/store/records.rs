@@ -6,18 +6,21 @@ pub(super) mod entry;
 pub(super) mod export;
 mod gc;
 pub(super) mod index;
+pub(super) mod load;
 pub(super) mod log;
 mod pending;
 mod replay;
 mod restore;
 pub(super) mod time;
+mod unflushed;
 mod writer;
 
 use super::{
     Settings, StoreError,
-    engine::{Found, Health, Walk},
+    disk::Disk,
+    engine::{Found, Walk},
+    health::Health,
     meta::Meta,
-    reserve::Reserve,
 };
 use crate::{
     clock::UnixTime,
@@ -43,11 +46,15 @@ use std::{
     time::Duration,
 };
 use time::Timekeeper;
+use unflushed::Unflushed;
 
 /// A repeat of an announcement within this time is not written to the log again.
 const REPEAT: Duration = Duration::from_secs(300);
 /// ... but never more than this part of the ttl, so that a record that is announced steadily does not run out.
 const REPEAT_PART_OF_TTL: u32 = 10;
+/// ... while the data directory takes nine tenths of what it may, the repeats of a record cost it at most so many copies
+/// of it in the log.
+const CROWDED_PART_OF_TTL: u32 = 4;
 /// An entry of the log takes at least so many bytes: flags and number of the peer, and a digest.
 const MIN_ENTRY_BYTES: u64 = 33;
 /// Most notes kept about damage; more of the same tell nobody anything.
@@ -101,6 +108,9 @@ pub enum Refused {
     /// After an error of the disk, while it is nearly full, and when the store is closed.
     #[error("the database does not take writes")]
     ReadOnly,
+    /// `store.max_disk`: what is held is refreshed, and nothing new taken.
+    #[error("the data directory takes as much of the disk as it may")]
+    DiskFull,
     /// A multihash longer than [`MAX_MULTIHASH_LEN`]. The protocol's own bound (PRV-1) is lower.
     #[error("multihash longer than {MAX_MULTIHASH} bytes")]
     KeyTooLong,
@@ -145,13 +155,14 @@ pub(super) struct Shared {
     pub book: Book,
     pub log: Log,
     pub replay: Replay,
-    pub health: Health,
-    pub reserve: Reserve,
+    pub disk: Disk,
     pub exports: Exports,
     pub counters: Counters,
     pub ttl_s: u32,
     max_per_provider: u64,
-    pending: Pending,
+    max_records: usize,
+    pub pending: Pending,
+    unflushed: Unflushed,
     repeat_s: u32,
     /// Where the floor is noted; not while a directory is only read.
     floor: Option<Meta>,
@@ -180,7 +191,7 @@ impl Records {
         settings: &Settings,
         time: Timekeeper,
         floor: Option<Meta>,
-        reserve: Reserve,
+        disk: Disk,
         exports: Exports,
     ) -> Result<Self, StoreError> {
         let ttl_s = seconds(settings.ttl);
@@ -192,13 +203,14 @@ impl Records {
             index: Index::new(limits, (secret.random(), secret.random())),
             book: Book::new(settings.max_peers, seconds(settings.address_ttl)),
             replay: Replay::default(),
-            health: Health::default(),
-            reserve,
+            disk,
             exports,
             counters: Counters::default(),
             pending: Pending::default(),
+            unflushed: Unflushed::default(),
             repeat_s: seconds(REPEAT).min(ttl_s / REPEAT_PART_OF_TTL),
             ttl_s,
+            max_records: settings.max_records,
             max_per_provider: settings.max_records_per_provider as u64,
             floor_held: AtomicBool::new(false),
             rows: Mutex::default(),
@@ -219,7 +231,7 @@ impl Records {
         let with_expired = read_only || shared.time.unconfirmed().is_some();
         let mut handles = replay::start(&shared, with_expired);
         if read_only {
-            shared.health.close_for_writes();
+            shared.health().close_for_writes();
         } else {
             let writer = shared.clone();
             let spawned = thread::Builder::new().name("record-log".into()).spawn(move || writer::run(&writer));
@@ -337,12 +349,12 @@ impl Records {
 
     /// Nothing is accepted from now on; what was is flushed, and the threads end.
     pub(super) fn close(&self) -> Result<(), StoreError> {
-        let was_open = !self.shared.health.is_read_only();
-        self.shared.health.close_for_writes();
+        let was_open = !self.shared.health().is_closed();
+        self.shared.health().close_for_writes();
         let outcome = if was_open { self.shared.flush() } else { Ok(()) };
         self.threads.end();
         // What was under way when the door closed.
-        outcome.and_then(|()| if was_open { self.shared.log.flush() } else { Ok(()) })
+        outcome.and_then(|()| if was_open { self.shared.flush_log() } else { Ok(()) })
     }
 }
 
@@ -357,21 +369,28 @@ impl Shared {
         if multihash.len() > MAX_MULTIHASH {
             return Err(Refused::KeyTooLong);
         }
-        if self.health.is_read_only() || self.reserve.is_short() {
+        if self.health().is_read_only() || self.disk.is_short() {
             return Err(Refused::ReadOnly);
         }
         let now = self.time.now();
         // With no room for records a new peer would only fill the book.
-        let may_enter = !self.index.is_full();
+        let disk_full = self.disk.is_full();
+        let may_enter = !self.index.is_full() && !disk_full;
         let peer = self.book.announce(provider, via, &now, may_enter).map_err(|BookFull| match may_enter {
             true => Refused::PeersFull,
+            false if disk_full => Refused::DiskFull,
             false => Refused::RecordsFull,
         })?;
         let place = place(multihash);
+        if disk_full && self.index.time(&place, peer.id).is_none() {
+            return Err(Refused::DiskFull);
+        }
         if peer.records() >= self.max_per_provider && self.index.time(&place, peer.id).is_none() {
             return Err(Refused::ProviderFull);
         }
-        let fresh = |time: u32| time <= now.log && now.log - time < self.repeat_s;
+        let repeat_s =
+            if self.disk.is_near() { self.repeat_s.max(self.ttl_s / CROWDED_PART_OF_TTL) } else { self.repeat_s };
+        let fresh = |time: u32| time <= now.log && now.log - time < repeat_s;
         let log =
             || self.pending.append(&now, Entry { multihash: Hashed::new(multihash), peer: peer.id, removed: false });
         match self.index.add(&place, peer.id, fresh, log) {
@@ -392,7 +411,7 @@ impl Shared {
         let Some(peer) = self.book.name(provider, &now).filter(|_| multihash.len() <= MAX_MULTIHASH) else {
             return false;
         };
-        let log = || match self.health.is_read_only() {
+        let log = || match self.health().is_closed() || !self.pending.has_room() && self.health().is_degraded() {
             // It may come back with a restart; nothing can be done about it.
             true => now.log,
             false => {
@@ -408,9 +427,9 @@ impl Shared {
     }
 
     fn flush(&self) -> Result<(), StoreError> {
-        let outcome = self.pending.drain().and_then(|()| writer::write_peers(self)).and_then(|()| self.log.flush());
+        let outcome = self.pending.drain().and_then(|()| writer::write_peers(self)).and_then(|()| self.flush_log());
         if let Err(error) = &outcome {
-            self.health.failed("flush the log", error, self.time.now().mono);
+            self.health().failed("flush the log", error, self.time.now().mono);
         }
         outcome?;
         writer::write_floor(self)
@@ -418,7 +437,7 @@ impl Shared {
 
     fn load_book(&self) {
         let now = self.time.now().log;
-        for found in Walk::forwards(&self.log.peers, 0, u64::from(u32::MAX)) {
+        for found in Walk::forwards(self.log.peers(), 0, u64::from(u32::MAX)) {
             match found {
                 Found::Row(id, row) => {
                     if let Err(error) = self.book.load(id as u32, &row, now) {
@@ -426,7 +445,7 @@ impl Shared {
                     }
                 }
                 Found::Lost(from, to, error) => {
-                    self.health.failed("read the address book", &error, self.time.now().mono);
+                    self.health().failed("read the address book", &error, self.time.now().mono);
                     self.damaged(format!("peers {from} to {to} cannot be read: {error}"));
                 }
             }
@@ -440,7 +459,7 @@ impl Shared {
     }
 
     /// Something on disk could not be read, and is passed over.
-    fn damaged(&self, note: String) {
+    pub fn damaged(&self, note: String) {
         self.must_sweep.store(true, Ordering::Release);
         self.counters.damaged.fetch_add(1, Ordering::Relaxed);
         self.note(note);
@@ -458,8 +477,14 @@ impl Shared {
     /// What was found damaged, and what stands in the way of announcements.
     pub fn notes(&self) -> Vec<String> {
         let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if self.reserve.is_short() {
-            notes.push(self.reserve.advice());
+        notes.extend(self.health().note("records"));
+        notes.extend(self.disk.notes());
+        if self.is_crowded() {
+            notes.push(format!(
+                "{} records of records.max = {}: soon the farthest from this node are dropped; raise it, or lower records.ttl",
+                self.index.len(),
+                self.max_records
+            ));
         }
         notes
     }
@@ -467,11 +492,22 @@ impl Shared {
     /// Events since start, by name.
     pub fn counters(&self) -> BTreeMap<String, u64> {
         let mut counters = self.counters.by_name();
-        counters.insert("records_database_failures".to_owned(), self.health.failures());
+        counters.insert("records_database_failures".to_owned(), self.health().failures());
+        counters.insert("records_database_reopened".to_owned(), self.health().reopened());
         counters
     }
 
-    fn is_closing(&self) -> bool {
+    /// How the database is doing.
+    pub fn health(&self) -> &Health {
+        &self.log.database.health
+    }
+
+    /// Whether there are nine tenths of the records that may be.
+    pub fn is_crowded(&self) -> bool {
+        self.index.len() >= self.max_records - self.max_records / 10
+    }
+
+    pub fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Acquire)
     }
 

@@ -66,6 +66,8 @@ pub struct Place<'a> {
 enum Failure {
     /// The disk, rights, a lock: the database may be whole.
     Environment(StoreError),
+    /// It cannot be read here and now, or not any more.
+    Disk(io::Error),
     Damage(String),
 }
 
@@ -89,11 +91,34 @@ impl Place<'_> {
         remove_unfinished_snapshots(&dir)?;
         match self.try_open(&dir) {
             Err(Failure::Environment(e)) => Err(e),
-            Err(Failure::Damage(why)) => self.recover(&why, contents),
+            Err(failure @ (Failure::Damage(_) | Failure::Disk(_))) => {
+                self.recover(&failure.into_error().to_string(), contents)
+            }
             Ok(db) => match check(&db, contents) {
                 Contents::Complete => Ok(Opened { db, notes: Vec::new(), lossy: false }),
                 less => self.recover_opened(db, less, contents),
             },
+        }
+    }
+
+    /// Opens a database that was open a moment ago, before its disk failed, and changes nothing if it is not as it
+    /// should be: what cannot be read now may be readable soon. The inner error is damage, if there is no doubt.
+    ///
+    /// # Errors
+    /// As [`Place::open`], and all errors of the disk.
+    pub fn open_again(&self, contents: &dyn Fn(&sled::Db) -> Contents) -> Result<Result<sled::Db, String>, StoreError> {
+        let dir = self.dir();
+        // sled would create it.
+        fs::metadata(dir.join("db")).map_err(|e| io_error("open", &dir, e))?;
+        remove_unfinished_snapshots(&dir)?;
+        match self.try_open(&dir) {
+            Ok(db) => match check(&db, contents) {
+                Contents::Complete => Ok(Ok(db)),
+                Contents::Less(why) | Contents::Nothing(why) => Ok(Err(why)),
+            },
+            Err(Failure::Environment(error)) => Err(error),
+            Err(Failure::Disk(error)) => Err(io_error("open", &dir, error)),
+            Err(Failure::Damage(why)) => Ok(Err(why)),
         }
     }
 
@@ -265,6 +290,7 @@ impl Failure {
     fn into_error(self) -> StoreError {
         match self {
             Failure::Environment(error) => error,
+            Failure::Disk(error) => StoreError::Database(sled::Error::Io(error).to_string()),
             Failure::Damage(why) => StoreError::Database(why),
         }
     }
@@ -295,6 +321,7 @@ fn classify(dir: &Path, error: sled::Error) -> Failure {
         {
             Failure::Environment(io_error("open", dir, e))
         }
+        sled::Error::Io(e) => Failure::Disk(e),
         // `Unsupported` among them: a damaged `conf` reads like one of another version of sled.
         other => Failure::Damage(other.to_string()),
     }

@@ -1,6 +1,10 @@
 //! Routing tables as saved at the last snapshot: tree `routing` of the `node/` database, some peers to a row.
 
-use super::{StoreError, codec, engine::guard, meta::NodeDb};
+use super::{
+    StoreError, codec,
+    engine::guard,
+    meta::{NodeDb, tree},
+};
 use crate::{
     clock::UnixTime,
     kad::{Dht, PeerInfo},
@@ -36,8 +40,7 @@ pub struct RoutingState {
 
 #[derive(Debug)]
 struct Inner {
-    node: Arc<NodeDb>,
-    tree: sled::Tree,
+    node: NodeDb,
     tables: [RwLock<Arc<Vec<SavedPeer>>>; 2],
     /// One save at a time.
     saving: Mutex<()>,
@@ -53,21 +56,20 @@ pub(super) struct SavedRow {
 }
 
 impl RoutingState {
-    pub(super) fn open(node: Arc<NodeDb>) -> Result<Self, StoreError> {
-        let tree = guard(|| node.db.open_tree("routing"))?;
+    pub(super) fn open(node: NodeDb) -> Result<Self, StoreError> {
+        let tree = node.database.read(tree::ROUTING, |tree| Ok(tree.clone()))?;
         let state = Self {
             inner: Arc::new(Inner {
                 tables: Default::default(),
                 saving: Mutex::default(),
                 saves: AtomicU64::new(0),
                 node,
-                tree,
             }),
         };
         for dht in Dht::ALL {
             let mut peers = Vec::new();
             // A row that cannot be read is peers to be found anew.
-            let mut rows = state.inner.tree.scan_prefix(dht.name());
+            let mut rows = tree.scan_prefix(dht.name());
             while let Ok(Some((_, row))) = guard(|| rows.next().transpose()) {
                 let row: Vec<SavedRow> = codec::decode(&row).unwrap_or_default();
                 peers.extend(row.into_iter().filter_map(SavedRow::into_peer));
@@ -92,6 +94,11 @@ impl RoutingState {
         self.table(dht).read().unwrap_or_else(PoisonError::into_inner).to_vec()
     }
 
+    /// Writes both tables, for a database that was opened anew.
+    pub(super) fn write_anew(&self) -> Result<(), StoreError> {
+        Dht::ALL.into_iter().try_for_each(|dht| self.save_blocking(dht, self.load(dht)))
+    }
+
     pub(super) fn save_blocking(&self, dht: Dht, mut peers: Vec<SavedPeer>) -> Result<(), StoreError> {
         let _only = self.inner.saving.lock().unwrap_or_else(PoisonError::into_inner);
         peers.truncate(MAX_PEERS);
@@ -99,16 +106,42 @@ impl RoutingState {
         let written = rows.len();
         for (n, row) in rows.into_iter().enumerate() {
             let row = codec::encode(&row).map_err(|e| StoreError::Database(e.to_string()))?;
-            guard(|| self.inner.tree.insert(key(dht, n), row))?;
+            self.inner.node.database.write(tree::ROUTING, |tree| tree.insert(key(dht, n), row))?;
         }
         for n in written..MAX_PEERS.div_ceil(PER_ROW) {
-            if guard(|| self.inner.tree.remove(key(dht, n)))?.is_none() {
+            if self.inner.node.database.write(tree::ROUTING, |tree| tree.remove(key(dht, n)))?.is_none() {
                 break;
             }
         }
         *self.table(dht).write().unwrap_or_else(PoisonError::into_inner) = Arc::new(peers);
         self.inner.saves.fetch_add(1, Ordering::Relaxed);
         self.inner.node.flush()
+    }
+
+    /// Adds the peers of a dump to the saved table of `dht`; of one that is there what was heard later counts. Where there
+    /// is no room for all, those heard last stay. For each whether it was news. Blocking.
+    pub(super) fn merge(&self, dht: Dht, peers: Vec<SavedPeer>) -> Result<Vec<bool>, StoreError> {
+        let mut all = self.load(dht);
+        let mut at: std::collections::HashMap<PeerId, usize> =
+            all.iter().enumerate().map(|(n, saved)| (saved.peer.id, n)).collect();
+        let mut news = Vec::with_capacity(peers.len());
+        for peer in peers {
+            let known = *at.entry(peer.peer.id).or_insert(all.len());
+            let is_news = all.get(known).is_none_or(|known| known.heard < peer.heard);
+            news.push(is_news);
+            match all.get_mut(known) {
+                Some(known) if is_news => *known = peer,
+                Some(_) => {}
+                None => all.push(peer),
+            }
+        }
+        if all.len() > MAX_PEERS {
+            all.sort_by_key(|saved| std::cmp::Reverse(saved.heard));
+        }
+        if news.contains(&true) {
+            self.save_blocking(dht, all)?;
+        }
+        Ok(news)
     }
 
     /// How many tables were saved since start: whether an export is out of date.

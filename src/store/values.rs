@@ -16,9 +16,10 @@ pub use table::{Bounds, Held};
 
 use super::{
     Settings, StoreError, codec,
-    engine::{each_row, guard},
+    engine::each_row,
     records::{
         Shared as RecordsShared,
+        log::tree,
         time::{Ledger, Move},
     },
 };
@@ -64,6 +65,9 @@ pub enum Refused {
     /// After an error of the disk, while it is nearly full, and when the store is closed.
     #[error("the database does not take writes")]
     ReadOnly,
+    /// `store.max_disk`: what is held is renewed, and nothing new taken.
+    #[error("the data directory takes as much of the disk as it may")]
+    DiskFull,
 }
 
 /// What became of a value.
@@ -107,9 +111,8 @@ pub struct Values {
 
 #[derive(Debug)]
 struct Inner {
-    /// Clock, health and reserve are those of the database.
+    /// Clock, database and disk are those of the records.
     records: Arc<RecordsShared>,
-    tree: sled::Tree,
     table: RwLock<Table>,
     /// One writer at a time, row before memory. Readers wait for neither.
     writing: Mutex<()>,
@@ -132,6 +135,7 @@ struct Counters {
     worse: AtomicU64,
     full: AtomicU64,
     read_only: AtomicU64,
+    disk_full: AtomicU64,
     evicted: AtomicU64,
     collected: AtomicU64,
     damaged: AtomicU64,
@@ -139,10 +143,17 @@ struct Counters {
 
 /// A row of the tree; its key is the value's.
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
-struct ValueRow {
+pub(super) struct ValueRow {
     /// Unix seconds of the last PUT_VALUE.
     received: u32,
     value: Vec<u8>,
+}
+
+impl ValueRow {
+    /// The value.
+    pub(super) fn value(&self) -> &[u8] {
+        &self.value
+    }
 }
 
 impl Values {
@@ -153,7 +164,7 @@ impl Values {
 
     fn open_with(records: Arc<RecordsShared>, settings: &Settings, judge: Judge) -> Result<Self, StoreError> {
         let ttl_s = super::records::seconds(settings.values_ttl);
-        let tree = guard(|| records.log.db.open_tree("values"))?;
+        let tree = records.log.database.read(tree::VALUES, |tree| Ok(tree.clone()))?;
         let counters = Counters::default();
         let mut table = Table::new(ttl_s);
         let mut damage = None;
@@ -179,7 +190,6 @@ impl Values {
         }
         let inner = Inner {
             records,
-            tree,
             table: RwLock::new(table),
             writing: Mutex::default(),
             judge,
@@ -218,6 +228,19 @@ impl Values {
         self.inner.put(key, value)
     }
 
+    /// Takes a value of another time, from a dump: validated as any. False if the same is held with that time or a later
+    /// one, or another that is not worse.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub(super) fn load(&self, key: &[u8], value: &[u8], received: UnixTime) -> Result<bool, Refused> {
+        match self.inner.try_put(key, value, Some(received)) {
+            Ok(_) => Ok(true),
+            Err(Refused::Worse) => Ok(false),
+            Err(refused) => Err(refused),
+        }
+    }
+
     /// The value of `key`, if one is held and still valid. Memory only. Of a value from before the last start the
     /// signature is checked at the first reading.
     pub fn get(&self, key: &[u8]) -> Option<Held> {
@@ -251,6 +274,11 @@ impl Values {
             .collect()
     }
 
+    /// How long a value is served after its last PUT_VALUE, in seconds.
+    pub(super) fn ttl_s(&self) -> u32 {
+        self.inner.ttl_s
+    }
+
     /// When `held` is served no longer.
     pub fn ends(&self, held: &Held) -> UnixTime {
         UnixTime(held.received.0.saturating_add(self.inner.ttl_s).min(held.ends))
@@ -270,8 +298,14 @@ impl Values {
             ("values_refused_worse", &counters.worse),
             ("values_refused_full", &counters.full),
             ("values_refused_read_only", &counters.read_only),
+            ("values_refused_disk_full", &counters.disk_full),
         ];
         all.into_iter().map(|(name, n)| (name.to_owned(), n.load(Relaxed))).collect()
+    }
+
+    /// Makes the rows what memory is, once the database was opened anew.
+    pub(super) fn write_anew(&self) -> Result<(), StoreError> {
+        self.inner.write_anew()
     }
 
     /// What was found damaged.
@@ -290,7 +324,7 @@ impl Inner {
     }
 
     fn put(&self, key: &[u8], value: &[u8]) -> Result<Put, Refused> {
-        let outcome = self.try_put(key, value);
+        let outcome = self.try_put(key, value, None);
         let counters = &self.counters;
         let counter = match &outcome {
             Ok(Put::New) => &counters.new,
@@ -300,12 +334,14 @@ impl Inner {
             Err(Refused::Worse) => &counters.worse,
             Err(Refused::Full) => &counters.full,
             Err(Refused::ReadOnly) => &counters.read_only,
+            Err(Refused::DiskFull) => &counters.disk_full,
         };
         counter.fetch_add(1, Relaxed);
         outcome
     }
 
-    fn try_put(&self, key: &[u8], value: &[u8]) -> Result<Put, Refused> {
+    /// `received`: then it yields to all that is not worse, and to the same of that time or later.
+    fn try_put(&self, key: &[u8], value: &[u8], received: Option<UnixTime>) -> Result<Put, Refused> {
         let now = self.records.time.now();
         (self.judge.validate)(key, value, seconds(now.latest()))?;
         let ends = ends(self.judge, key, value);
@@ -313,7 +349,7 @@ impl Inner {
             return Err(Invalid::Expired.into());
         }
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.records.health.is_read_only() || self.records.reserve.is_short() {
+        if self.records.health().is_read_only() || self.records.disk.is_short() {
             return Err(Refused::ReadOnly);
         }
         let (known, evicted) = {
@@ -322,22 +358,24 @@ impl Inner {
         };
         let same = known.as_ref().is_some_and(|known| *known.value == *value);
         let live = known.as_ref().filter(|known| known.is_live(&now, self.ttl_s) && self.check(known, now.latest()));
-        if let Some(known) = live
-            && !same
-            && (self.judge.compare)(key, value, &known.value) == Ordering::Less
-        {
-            return Err(Refused::Worse);
+        if let Some(known) = live {
+            let yields = match (same, received) {
+                (true, received) => received.is_some_and(|received| received <= known.received),
+                (false, None) => (self.judge.compare)(key, value, &known.value) == Ordering::Less,
+                (false, Some(_)) => (self.judge.compare)(key, value, &known.value) != Ordering::Greater,
+            };
+            if yields {
+                return Err(Refused::Worse);
+            }
         }
+        let received = received.unwrap_or(UnixTime(now.log));
         let evicted = evicted.ok_or(Refused::Full)?;
-        let mut held = Held {
-            key: key.into(),
-            value: value.into(),
-            received: UnixTime(now.log),
-            ends,
-            written: now.log,
-            checked: true,
-        };
-        match known.as_ref().filter(|known| same && now.log.abs_diff(known.written) < self.repeat_s) {
+        if known.is_none() && self.records.disk.is_full() {
+            return Err(Refused::DiskFull);
+        }
+        let mut held =
+            Held { key: key.into(), value: value.into(), received, ends, written: received.0, checked: true };
+        match known.as_ref().filter(|known| same && received.0.abs_diff(known.written) < self.repeat_s) {
             Some(known) => held.written = known.written,
             None => self.write(&held).map_err(|error| self.failed("write a value", &error))?,
         }
@@ -372,7 +410,7 @@ impl Inner {
     fn collect(&self) -> Result<GcReport, StoreError> {
         let time = &self.records.time;
         let mut report = GcReport { paused: time.unconfirmed(), ..GcReport::default() };
-        while let Some(moved) = time.next_move(Ledger::Values).filter(|_| !self.records.health.is_read_only()) {
+        while let Some(moved) = time.next_move(Ledger::Values).filter(|_| !self.records.health().is_read_only()) {
             self.redate(moved)?;
             time.done(Ledger::Values, moved);
         }
@@ -406,21 +444,54 @@ impl Inner {
     }
 
     fn write(&self, held: &Held) -> Result<(), StoreError> {
-        let row = ValueRow { received: held.received.0, value: held.value.to_vec() };
-        let row = codec::frame(&row).map_err(|error| StoreError::Database(error.to_string()))?;
-        guard(|| self.tree.insert(&held.key, row)).map(|_| ())
+        let row = row(held)?;
+        self.records.log.database.write(tree::VALUES, |tree| tree.insert(&held.key, row)).map(|_| ())
     }
 
-    /// From memory and disk. The caller is the only writer.
+    /// From memory and disk, there perhaps not before it is opened anew. The caller is the only writer.
     fn forget(&self, key: &[u8]) -> Result<(), StoreError> {
         self.table_mut().remove(key);
-        guard(|| self.tree.remove(key)).map(|_| ())
+        match self.records.log.database.write(tree::VALUES, |tree| tree.remove(key)) {
+            Err(error) if !self.records.health().is_degraded() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes the rows what memory is.
+    fn write_anew(&self) -> Result<(), StoreError> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let rows = self.records.log.database.read(tree::VALUES, |tree| Ok(tree.clone()))?;
+        let mut gone = Vec::new();
+        each_row(&rows, |key, _| gone.extend(self.table().get(key).is_none().then(|| key.to_vec())));
+        drop(rows);
+        for key in gone {
+            self.records.log.database.write(tree::VALUES, |tree| tree.remove(&key))?;
+        }
+        let mut last: Option<Arc<[u8]>> = None;
+        loop {
+            let some = self.table().after(last.as_deref(), SLICE);
+            let Some(end) = some.last() else { return Ok(()) };
+            last = Some(end.key.clone());
+            for held in &some {
+                // The row may be older than what was last heard: as it would be had it been written then.
+                let row = row(&Held { received: UnixTime(held.written), ..held.clone() })?;
+                let known = self.records.log.database.read(tree::VALUES, |tree| tree.get(&held.key))?;
+                if known.as_deref() != Some(&row[..]) {
+                    self.records.log.database.write(tree::VALUES, |tree| tree.insert(&held.key, row))?;
+                }
+            }
+        }
     }
 
     fn failed(&self, doing: &'static str, error: &StoreError) -> Refused {
-        self.records.health.failed(doing, error, self.records.time.now().mono);
+        self.records.health().failed(doing, error, self.records.time.now().mono);
         Refused::ReadOnly
     }
+}
+
+fn row(held: &Held) -> Result<Vec<u8>, StoreError> {
+    let row = ValueRow { received: held.received.0, value: held.value.to_vec() };
+    codec::frame(&row).map_err(|error| StoreError::Database(error.to_string()))
 }
 
 fn ends(judge: Judge, key: &[u8], value: &[u8]) -> u32 {

@@ -7,14 +7,19 @@
     reason = "tests fail by panics and wait by the clock"
 )]
 
+mod check;
+mod disk;
 mod dump;
 mod expiry;
 mod harness;
 #[path = "../support/kad_peer.rs"]
 mod kad_peer;
+mod load;
 mod network;
 mod restart;
 mod service;
+#[path = "../support/small_disk.rs"]
+mod small_disk;
 mod starting;
 mod values;
 mod wrong_input;

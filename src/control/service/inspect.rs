@@ -2,7 +2,7 @@
 
 use super::{
     super::{
-        protocol::{Counted, Failure, Stat, TableStat},
+        protocol::{DumpEvent, Failure, Stat, TableStat},
         server::Replies,
     },
     Parts, own_addresses, texts,
@@ -11,11 +11,11 @@ use crate::{
     kad::Dht,
     store::{
         StoreError,
-        dump::{self, Filter, Row, Table},
+        dump::{self, Filter, Header, Summary, Told, Want},
+        load::{Loader, Report},
     },
 };
-use serde_json::Value;
-use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 pub(super) async fn stat(parts: &Parts) -> Result<Stat, Failure> {
     let store = parts.store.clone();
@@ -47,61 +47,41 @@ pub(super) async fn stat(parts: &Parts) -> Result<Stat, Failure> {
 }
 
 /// Streams rows from a thread that may block; it ends when the client is gone.
-pub(super) async fn dump(parts: &Parts, filter: Filter, count: bool, replies: Replies) -> Result<Value, Failure> {
-    let store = parts.store.clone();
+pub(super) async fn dump(parts: &Parts, filter: Filter, want: Want, replies: Replies) -> Result<Summary, Failure> {
+    let (store, peer) = (parts.store.clone(), parts.node.peer_id());
     tokio::task::spawn_blocking(move || {
-        let mut rows = replies.bulk();
-        if count {
-            let mut counter = Counter::new(&filter);
-            dump::running(&store, &filter, &mut |row| counter.take(&row))?;
-            let _ = counter.rows().all(|counted| rows.row(&counted));
-        } else {
-            dump::running(&store, &filter, &mut |row| rows.row(&row))?;
-        }
-        rows.flush();
-        Ok(())
+        let bulk = replies.bulk();
+        dump::running(&store, &filter, want, &mut |told| match told {
+            Told::Begin { schema, time } => {
+                bulk.event(&DumpEvent::Header(Header::new(schema, Some(peer.to_string()), time, &filter)))
+            }
+            Told::Rows { json, .. } => bulk.rows(json),
+            Told::Damaged { place, error } => bulk.event(&DumpEvent::Damaged { place, error }),
+        })
     })
     .await
     .map_err(Failure::other)?
     .map_err(|error| match error {
         error @ StoreError::BadFilter { .. } => Failure::data(error),
         error => Failure::other(error),
-    })?;
-    Ok(Value::Null)
+    })
 }
 
-/// Counts rows by table.
-#[derive(Clone, Debug)]
-pub struct Counter(BTreeMap<&'static str, u64>);
-
-impl Counter {
-    /// Every table that `filter` asks for, at zero.
-    pub fn new(filter: &Filter) -> Self {
-        let asked = |table: &Table| filter.tables.is_empty() || filter.tables.contains(table);
-        Self(Table::ALL.iter().filter(|table| asked(table)).map(|table| (table.name(), 0)).collect())
+/// Takes rows of a dump in, on a thread that may block; one batch at a time.
+pub(super) async fn load(
+    parts: &Parts,
+    loader: Arc<Mutex<Loader>>,
+    (lines, first): (String, u64),
+    provided: bool,
+    flush: bool,
+) -> Result<Report, Failure> {
+    let load = move || {
+        let mut loader = loader.lock().unwrap_or_else(PoisonError::into_inner);
+        loader.load(lines.as_bytes(), first, provided)
+    };
+    let report = tokio::task::spawn_blocking(load).await.map_err(Failure::other)?.map_err(Failure::other)?;
+    if flush {
+        parts.store.flush().await.map_err(Failure::other)?;
     }
-
-    /// Counts a row; always true, to go on.
-    pub fn take(&mut self, row: &Row) -> bool {
-        *self.0.entry(table_name(row)).or_default() += 1;
-        true
-    }
-
-    /// The counts.
-    pub fn rows(self) -> impl Iterator<Item = Counted> {
-        self.0.into_iter().map(|(table, rows)| Counted { table: table.into(), rows })
-    }
-}
-
-/// The table of a row, as NDJSON calls it.
-pub fn table_name(row: &Row) -> &'static str {
-    match row {
-        Row::Providers { .. } => "providers",
-        Row::Values { .. } => "values",
-        Row::Provided { .. } => "provided",
-        Row::Peers { .. } => "peers",
-        Row::Routing { .. } => "routing",
-        Row::Meta { .. } => "meta",
-        Row::Damaged { .. } => "damaged",
-    }
+    Ok(report)
 }

@@ -1,22 +1,15 @@
-//! The rows of each table.
+//! The rows of the small tables.
 
-use super::{Filter, Row};
+use super::{Filter, Output, Row, Want};
 use crate::{
     clock::UnixTime,
     kad::{Dht, keyspace::Key, values::key_text},
-    store::{
-        Store, StoreError,
-        engine::{Found, Walk},
-        records::{
-            entry::{self, Entry},
-            log::{chunk_name, chunk_time},
-        },
-    },
+    store::{Store, StoreError},
 };
 use cid::Cid;
 use libp2p::{Multiaddr, PeerId};
 use multibase::Base;
-use std::{collections::HashSet, str::FromStr};
+use std::str::FromStr;
 
 /// Own CIDs read at once, so that the lock is not held for long.
 const PROVIDED_AT_ONCE: usize = 1024;
@@ -33,7 +26,7 @@ pub struct Matcher {
     until: u32,
     /// Not all of time.
     times: bool,
-    expired: bool,
+    pub expired: bool,
 }
 
 impl Matcher {
@@ -58,15 +51,15 @@ impl Matcher {
         })
     }
 
-    fn time(&self, time: u32) -> bool {
+    pub fn time(&self, time: u32) -> bool {
         !self.times || (self.since..self.until).contains(&time)
     }
 
-    fn key(&self, multihash: &[u8]) -> bool {
+    pub fn key(&self, multihash: &[u8]) -> bool {
         self.multihash.as_ref().is_none_or(|wanted| wanted == multihash)
     }
 
-    fn peer(&self, peer: &PeerId) -> bool {
+    pub fn peer(&self, peer: &PeerId) -> bool {
         self.peer.is_none_or(|wanted| wanted == *peer)
     }
 }
@@ -79,107 +72,6 @@ fn multihash_of(text: &str) -> Result<Vec<u8>, String> {
     // What the dump prints as multihash. A CIDv0 is one, and was read above.
     let bytes = Base::Base58Btc.decode(text).map_err(|_| error.clone())?;
     cid::multihash::Multihash::<128>::from_bytes(&bytes).map(|_| bytes).map_err(|_| error)
-}
-
-/// Where rows go, and how many may.
-pub struct Output<'a> {
-    left: u64,
-    each: &'a mut dyn FnMut(Row) -> bool,
-}
-
-impl<'a> Output<'a> {
-    /// To `each`, at most `limit`.
-    pub fn new(limit: Option<u64>, each: &'a mut dyn FnMut(Row) -> bool) -> Self {
-        Self { left: limit.unwrap_or(u64::MAX), each }
-    }
-
-    /// False when no more are wanted.
-    fn put(&mut self, row: Row) -> bool {
-        if self.left == 0 {
-            return false;
-        }
-        self.left -= 1;
-        (self.each)(row) && self.left > 0
-    }
-
-    /// Damage that recovery or the walks before came by.
-    pub fn notes(&mut self, place: &str, store: &Store) -> bool {
-        let notes = store.opened.notes.clone();
-        notes.into_iter().all(|note| self.damaged(place.to_owned(), note))
-    }
-
-    fn damaged(&mut self, place: String, error: String) -> bool {
-        // Damage is told beyond the limit: it is no row.
-        (self.each)(Row::Damaged { place, error })
-    }
-}
-
-/// Provider records in log order. An entry counts if the index says that it is the newest of its record.
-pub fn providers(store: &Store, matcher: &Matcher, output: &mut Output<'_>) -> Result<bool, StoreError> {
-    if output.left == 0 {
-        return Ok(false);
-    }
-    let shared = &store.records.shared;
-    store.records.wait_replayed();
-    if !shared.health.is_read_only() {
-        shared.drain()?;
-    }
-    // One record may stand in several chunks of one second.
-    let mut told = (0, HashSet::new());
-    for found in Walk::forwards(&shared.log.chunks, 0, u64::MAX) {
-        let (key, chunk) = match found {
-            Found::Row(key, chunk) => (key, chunk),
-            Found::Lost(from, to, error) => {
-                if !output.damaged(format!("{} to {}", chunk_name(from), chunk_name(to)), error.to_string()) {
-                    return Ok(false);
-                }
-                continue;
-            }
-        };
-        let time = chunk_time(key);
-        if told.0 != time {
-            told = (time, HashSet::new());
-        }
-        let now = shared.time.now();
-        if !matcher.time(time) || !(matcher.expired || now.is_live(time, shared.ttl_s)) {
-            continue;
-        }
-        let entries: Vec<Entry<'_>> = match entry::decode(&chunk) {
-            Ok(entries) => entries,
-            Err(error) => {
-                if !output.damaged(chunk_name(key), error.to_string()) {
-                    return Ok(false);
-                }
-                continue;
-            }
-        };
-        for entry in entries {
-            let Entry { multihash, peer, removed: false } = entry else { continue };
-            let place = multihash.place();
-            let multihash = multihash.to_bytes();
-            if !matcher.key(&multihash) || shared.index.time(&place, peer) != Some(time) {
-                continue;
-            }
-            let Some(provider) = shared.book.get(peer).filter(|p| matcher.peer(&p.peer)) else { continue };
-            if !told.1.insert((place, peer)) {
-                continue;
-            }
-            let expires = i64::from(time) + i64::from(shared.ttl_s);
-            let row = Row::Providers {
-                cid: raw_cid(&multihash),
-                multihash: base58(&multihash),
-                provider: provider.peer.to_string(),
-                addresses: text(&shared.book.live_addresses(&provider, &now)),
-                received: UnixTime(time).to_string(),
-                expires: UnixTime(u32::try_from(expires).unwrap_or(u32::MAX)).to_string(),
-                expires_in_s: expires - i64::from(now.log),
-            };
-            if !output.put(row) {
-                return Ok(false);
-            }
-        }
-    }
-    Ok(true)
 }
 
 /// Values, those closest to the node first.
@@ -207,7 +99,7 @@ pub fn values(store: &Store, matcher: &Matcher, output: &mut Output<'_>) -> bool
                 expires_in_s: i64::from(expires.0) - i64::from(store.records.shared.time.now().log),
                 record: multibase::encode(Base::Base64, &held.value),
             };
-            if !output.put(row) {
+            if !output.put(&row) {
                 return false;
             }
         }
@@ -235,7 +127,7 @@ pub fn provided(store: &Store, matcher: &Matcher, output: &mut Output<'_>) -> bo
                 announced: own.announced.map(|time| time.to_string()),
                 confirmed: own.confirmed,
             };
-            if !output.put(row) {
+            if !output.put(&row) {
                 return false;
             }
         }
@@ -267,13 +159,19 @@ pub fn peers(store: &Store, matcher: &Matcher, output: &mut Output<'_>) -> bool 
         if !matcher.peer(&peer.peer) || !matcher.time(peer.announced()) {
             continue;
         }
+        let addresses = shared.book.live_addresses(&peer, &now);
+        // A peer without addresses is what the records say of it.
+        if output.want == Want::Hash && addresses.is_empty() {
+            continue;
+        }
         let row = Row::Peers {
             peer: peer.peer.to_string(),
-            addresses: text(&shared.book.live_addresses(&peer, &now)),
+            lan: peer.by_lan().min(addresses.len()) as u64,
+            addresses: text(&addresses),
             announced: UnixTime(peer.announced()).to_string(),
             records: peer.records(),
         };
-        if !output.put(row) {
+        if !output.put(&row) {
             return false;
         }
     }
@@ -296,7 +194,7 @@ pub fn routing(store: &Store, matcher: &Matcher, output: &mut Output<'_>) -> boo
                 addresses: text(&saved.peer.addrs),
                 heard: saved.heard.to_string(),
             };
-            if !output.put(row) {
+            if !output.put(&row) {
                 return false;
             }
         }
@@ -326,23 +224,17 @@ pub fn meta(store: &Store, matcher: &Matcher, output: &mut Output<'_>) -> bool {
     let figures = figures.into_iter().filter_map(|(name, value)| Some((name, value?)));
     let notes = stat.notes.into_iter().map(|note| ("note", note));
     for (name, value) in figures.chain(notes) {
-        if !output.put(Row::Meta { name: name.to_owned(), value }) {
+        if !output.put(&Row::Meta { name: name.to_owned(), value }) {
             return false;
         }
     }
     true
 }
 
-/// CIDv1 with codec raw, in base32.
-fn raw_cid(multihash: &[u8]) -> String {
-    // Version 1, codec 0x55. Written by hand because the multihash may be longer than the cid crate allows.
-    let mut bytes = vec![0x01, 0x55];
-    bytes.extend_from_slice(multihash);
-    multibase::encode(Base::Base32Lower, bytes)
-}
-
 fn base58(multihash: &[u8]) -> String {
-    Base::Base58Btc.encode(multihash)
+    let mut text = Vec::new();
+    super::text::push_base58(&mut text, multihash);
+    String::from_utf8(text).unwrap_or_default()
 }
 
 fn text(addrs: &[Multiaddr]) -> Vec<String> {

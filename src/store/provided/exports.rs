@@ -256,6 +256,20 @@ pub(in crate::store) fn read_journal(
     Ok(())
 }
 
+/// Reads every frame of an export or journal: own CIDs, or changes. `None`: it is neither.
+pub(in crate::store) fn verify(path: &Path) -> Option<Result<usize, CodecError>> {
+    match path.extension()?.to_str()? {
+        "export" if path.file_name()?.to_str()?.starts_with("node-") => {
+            Some(open(path).and_then(read_export).map(|(own, _)| own.len()))
+        }
+        "journal" if path.file_name()?.to_str()?.starts_with("own-") => {
+            let mut changes = BTreeMap::new();
+            Some(open(path).and_then(|file| read_journal(file, &mut changes)).map(|()| changes.len()))
+        }
+        _ => None,
+    }
+}
+
 /// The last frame is written; the file is not finished yet.
 fn write_export<'a>(
     file: &mut Unfinished,

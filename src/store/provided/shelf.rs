@@ -191,6 +191,11 @@ impl Shelf {
         Ok(Stale { rows, dirty: std::mem::take(&mut self.dirty), gone: std::mem::take(&mut self.gone) })
     }
 
+    /// Nothing of it is on disk any more.
+    pub fn all_stale(&mut self) {
+        self.dirty.extend(self.chunks.keys().copied());
+    }
+
     /// It could not be written.
     pub fn put_back(&mut self, stale: Stale) {
         self.dirty.extend(stale.dirty);

@@ -122,6 +122,13 @@ impl Peer {
         all
     }
 
+    /// How many of [`Peer::addresses`], at its end, came by the LAN DHT alone.
+    pub fn by_lan(&self) -> usize {
+        let lists = self.addrs.lock().unwrap_or_else(PoisonError::into_inner);
+        let [wan, lan] = &*lists;
+        lan.iter().filter(|a| !wan.contains(a)).count()
+    }
+
     /// A peer as its row has it.
     fn of_row(id: u32, bytes: &[u8], now: u32) -> Result<Self, CodecError> {
         let row: PeerRow = codec::decode(bytes)?;
@@ -163,6 +170,11 @@ impl Book {
             dirty: Mutex::default(),
             secret: (rand::random(), rand::random()),
         }
+    }
+
+    /// How long addresses are served after the newest announcement, in seconds.
+    pub fn address_ttl_s(&self) -> u32 {
+        self.address_ttl_s
     }
 
     /// Peers.
@@ -268,6 +280,50 @@ impl Book {
             self.mark_dirty(&entry);
         }
         Ok(entry)
+    }
+
+    /// Takes what a dump says of a peer: addresses by the WAN and by the LAN DHT, true when it announced them. A new
+    /// peer is entered if `may_enter` and there is room; of one that is known they are taken if `newer` says so of the
+    /// time of its newest announcement. `dated`: a later time alone is reason to write the row. Whether it is written.
+    ///
+    /// # Errors
+    /// [`BookFull`].
+    pub fn restore(
+        &self,
+        peer: &PeerId,
+        (announced, [wan, lan]): (u32, [&[Multiaddr]; 2]),
+        (newer, dated): (impl FnOnce(u32) -> bool, bool),
+        now: &Now,
+        may_enter: bool,
+    ) -> Result<(Arc<Peer>, bool), BookFull> {
+        let (entry, is_new) = {
+            let hash = self.hash(peer);
+            let mut shard = self.peers(hash);
+            match shard.find(hash, |known| known.peer == *peer) {
+                Some(entry) => {
+                    entry.named.store(now.log, Ordering::Relaxed);
+                    (entry.clone(), false)
+                }
+                None => {
+                    let entry = self.enter(peer, now, may_enter)?;
+                    entry.announced.store(announced, Ordering::Relaxed);
+                    shard.insert_unique(hash, entry.clone(), |e| self.hash(&e.peer));
+                    (entry, true)
+                }
+            }
+        };
+        let mut changed = is_new;
+        if is_new || newer(entry.announced()) {
+            changed |= self.set_addresses(&entry, wan, Dht::Wan);
+            changed |= self.set_addresses(&entry, lan, Dht::Lan);
+            let later = entry.announced.fetch_max(announced, Ordering::Relaxed) < announced;
+            // Else a chunk tells replay the time: writing the row with each would cost more than the chunk.
+            changed |= later && dated;
+        }
+        if changed {
+            self.mark_dirty(&entry);
+        }
+        Ok((entry, changed))
     }
 
     fn enter(&self, peer: &PeerId, now: &Now, may_enter: bool) -> Result<Arc<Peer>, BookFull> {
@@ -430,6 +486,21 @@ impl Book {
         for entry in rows {
             entry.stored.store(entry.announced().max(1), Ordering::Relaxed);
         }
+    }
+
+    /// These rows were written, but are not known to be on disk: once more.
+    pub fn write_again(&self, rows: &[Arc<Peer>]) {
+        for entry in rows {
+            // As new: flushed before any chunk that names it.
+            entry.stored.store(0, Ordering::Relaxed);
+            self.mark_dirty(entry);
+        }
+    }
+
+    /// There are no rows on disk any more, nor a reservation.
+    pub fn write_all_again(&self) {
+        self.write_again(&self.all());
+        self.reserved.store(0, Ordering::Relaxed);
     }
 
     /// Whether rows wait to be written.

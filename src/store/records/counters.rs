@@ -15,6 +15,8 @@ pub struct Counters {
     pub refreshed: AtomicU64,
     /// Announcements within five minutes of the last, not written again.
     pub repeated: AtomicU64,
+    /// Records taken from a dump.
+    pub loaded: AtomicU64,
     /// Records removed on request.
     pub removed: AtomicU64,
     /// Records that expired.
@@ -56,6 +58,8 @@ pub struct Counters {
     /// See `Refused`.
     pub read_only: AtomicU64,
     /// See `Refused`.
+    pub disk_full: AtomicU64,
+    /// See `Refused`.
     pub key_too_long: AtomicU64,
 }
 
@@ -72,6 +76,7 @@ impl Counters {
             Err(Refused::KeyFull) => &self.key_full,
             Err(Refused::PeersFull) => &self.peers_full,
             Err(Refused::ReadOnly) => &self.read_only,
+            Err(Refused::DiskFull) => &self.disk_full,
             Err(Refused::KeyTooLong) => &self.key_too_long,
         };
         counter.fetch_add(1, Ordering::Relaxed);
@@ -83,6 +88,7 @@ impl Counters {
             ("added_new", &self.new),
             ("added_refreshed", &self.refreshed),
             ("added_repeated", &self.repeated),
+            ("loaded", &self.loaded),
             ("removed", &self.removed),
             ("collected", &self.collected),
             ("evicted", &self.evicted),
@@ -103,6 +109,7 @@ impl Counters {
             ("refused_key_full", &self.key_full),
             ("refused_peers_full", &self.peers_full),
             ("refused_read_only", &self.read_only),
+            ("refused_disk_full", &self.disk_full),
             ("refused_key_too_long", &self.key_too_long),
         ];
         counters.into_iter().map(|(name, n)| (name.to_owned(), n.load(Ordering::Relaxed))).collect()

@@ -61,10 +61,22 @@ impl<'a> Hashed<'a> {
     }
 
     /// The bytes of the multihash.
+    #[cfg(test)]
     pub fn to_bytes(self) -> Vec<u8> {
         match self {
             Hashed::Sha256(digest) => [&SHA256[..], digest].concat(),
             Hashed::Other(bytes) => bytes.to_vec(),
+        }
+    }
+
+    /// Appends the bytes of the multihash.
+    pub fn push_to(self, out: &mut Vec<u8>) {
+        match self {
+            Hashed::Sha256(digest) => {
+                out.extend_from_slice(&SHA256);
+                out.extend_from_slice(digest);
+            }
+            Hashed::Other(bytes) => out.extend_from_slice(bytes),
         }
     }
 

@@ -136,11 +136,11 @@ fn waits(shared: &Shared) -> Option<String> {
     if !shared.replay.is_done() {
         return Some("the log is being replayed".into());
     }
-    if shared.health.is_read_only() {
+    if shared.health().is_read_only() {
         return Some("the database does not take writes".into());
     }
-    if shared.reserve.is_short() {
-        return Some(shared.reserve.advice());
+    if shared.disk.is_short() {
+        return shared.disk.notes().into_iter().next();
     }
     shared.time.next_move(Ledger::Records).map(|_| "the log is being dated anew".into())
 }
@@ -254,7 +254,7 @@ fn copy(
     let mut open: Option<Open> = None;
     let mut next = from;
     let mut walked = 0;
-    for found in Walk::forwards(&shared.log.chunks, from, to) {
+    for found in Walk::forwards(shared.log.chunks(), from, to) {
         match found {
             Found::Row(key, chunk) => {
                 // Damaged since it was replayed; what it held may be in memory, but not here.
@@ -269,8 +269,12 @@ fn copy(
                 segment.put(shared, key, &chunk, &entries)?;
                 next = key.saturating_add(1);
             }
+            Found::Lost(_, _, StoreError::Degraded(_)) => {
+                report.paused = Some("the database is being opened anew".into());
+                return Ok(());
+            }
             Found::Lost(lost_from, lost_to, error) => {
-                shared.health.failed("export the log", &error, shared.time.now().mono);
+                shared.health().failed("export the log", &error, shared.time.now().mono);
                 shared.damaged(format!("{} to {} cannot be read: {error}", chunk_name(lost_from), chunk_name(lost_to)));
                 // No segment stands for what was not read.
                 if let Some(segment) = open.take() {
@@ -286,7 +290,7 @@ fn copy(
         if walked % SLICE == 0 {
             thread::sleep(REST);
         }
-        if shared.is_closing() || shared.health.is_read_only() {
+        if shared.is_closing() || shared.health().is_read_only() {
             report.paused = Some("the store is closing".into());
             return Ok(());
         }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::store::{
     StoreError,
-    engine::{Found, Numbered, Walk, guard},
+    engine::{Found, Walk},
 };
 use std::{sync::atomic::Ordering, thread};
 
@@ -25,8 +25,13 @@ pub fn collect(shared: &Shared) -> Result<GcReport, StoreError> {
         report.paused = Some("the store is closing".into());
         return Ok(report);
     }
+    // What is expired is not served, and nothing new comes in: it can wait for the disk.
+    if let Some(note) = shared.health().note("records") {
+        report.paused = Some(note);
+        return Ok(report);
+    }
     report.paused = shared.time.unconfirmed();
-    while let Some(moved) = shared.time.next_move(Ledger::Records).filter(|_| !shared.health.is_read_only()) {
+    while let Some(moved) = shared.time.next_move(Ledger::Records).filter(|_| !shared.health().is_read_only()) {
         redate(shared, moved)?;
         shared.time.done(Ledger::Records, moved);
     }
@@ -49,6 +54,7 @@ pub fn collect(shared: &Shared) -> Result<GcReport, StoreError> {
         tracing::warn!(evicted, "near the limit of records: those farthest from this node were dropped");
     }
     shared.counters.collected.fetch_add(report.expired, Ordering::Relaxed);
+    shared.index.forget_tombstones(|time| now.is_live(time, shared.ttl_s));
     shared.index.shrink();
     outcome?;
     shared.log.look_at_ends();
@@ -60,12 +66,13 @@ pub fn collect(shared: &Shared) -> Result<GcReport, StoreError> {
 fn pop(shared: &Shared, now: &Now, report: &mut GcReport) -> Result<(), StoreError> {
     let Some(newest_expired) = now.log.checked_sub(shared.ttl_s) else { return Ok(()) };
     let (mut keys, mut batch) = (Vec::new(), Vec::new());
-    for found in Walk::forwards(&shared.log.chunks, 0, chunk_key(newest_expired, u32::MAX)) {
+    for found in Walk::forwards(shared.log.chunks(), 0, chunk_key(newest_expired, u32::MAX)) {
         match found {
             Found::Row(key, chunk) => {
                 read(shared, key, &chunk, &mut batch);
                 keys.push(key);
             }
+            Found::Lost(_, _, error @ StoreError::Degraded(_)) => return Err(error),
             Found::Lost(from, to, error) => {
                 failed(shared, &error);
                 shared.damaged(format!("{} to {} cannot be read: {error}", chunk_name(from), chunk_name(to)));
@@ -106,7 +113,7 @@ fn drop_slice(
 }
 
 fn failed(shared: &Shared, error: &StoreError) {
-    shared.health.failed("collect garbage", error, shared.time.now().mono);
+    shared.health().failed("collect garbage", error, shared.time.now().mono);
 }
 
 /// Adds the records that a chunk names to `batch`.
@@ -128,7 +135,7 @@ fn forget_peers(shared: &Shared, now: &Now) -> Result<(), StoreError> {
     // A chunk that is not written yet may name a peer as well, but none as old as the ttl.
     let oldest = shared.log.oldest().map_or(u32::MAX, chunk_time).min(now.log.saturating_sub(shared.ttl_s));
     for id in shared.book.forget(oldest, now) {
-        guard(|| shared.log.peers.0.remove(Numbered::<4>::key(u64::from(id)))).inspect_err(|e| failed(shared, e))?;
+        shared.log.remove_peer(id).inspect_err(|e| failed(shared, e))?;
     }
     Ok(())
 }
@@ -147,12 +154,13 @@ fn redate(shared: &Shared, moved: Move) -> Result<(), StoreError> {
     let (from, to) = (chunk_key(moved.from, 0), chunk_key(moved.to, u32::MAX).min(last));
     let mut written_anew = Vec::new();
     let mut records = 0;
-    for found in Walk::forwards(&shared.log.chunks, from, to) {
+    for found in Walk::forwards(shared.log.chunks(), from, to) {
         match found {
             Found::Row(key, chunk) => {
                 records += redate_chunk(shared, key, &chunk);
                 written_anew.push(key);
             }
+            Found::Lost(_, _, error @ StoreError::Degraded(_)) => return Err(error),
             Found::Lost(from, to, error) => {
                 failed(shared, &error);
                 shared.damaged(format!("{} to {} cannot be read: {error}", chunk_name(from), chunk_name(to)));
@@ -178,7 +186,7 @@ fn redate(shared: &Shared, moved: Move) -> Result<(), StoreError> {
 /// The new chunks to disk, then the old ones go.
 fn remove_old(shared: &Shared, keys: &mut Vec<u64>) -> Result<(), StoreError> {
     shared.pending.drain()?;
-    shared.log.flush()?;
+    shared.flush_log()?;
     for key in keys.drain(..) {
         shared.log.remove(key, shared.replay.counts(key))?;
     }
@@ -202,7 +210,8 @@ fn redate_chunk(shared: &Shared, key: u64, chunk: &[u8]) -> u64 {
         if entry.removed {
             // Still hides older chunks, unless the record came back.
             if shared.index.time(&place, entry.peer).is_none() {
-                shared.pending.append(&now, entry);
+                let time = shared.pending.append(&now, entry);
+                shared.index.redate_removal(&place, entry.peer, time);
             }
         } else if shared.index.redate(&place, entry.peer, chunk_time(key), || shared.pending.append(&now, entry)) {
             records += 1;

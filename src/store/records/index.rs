@@ -72,6 +72,19 @@ pub enum Upsert {
     Kept,
 }
 
+/// What became of a record from a dump.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Loaded {
+    /// Not there before.
+    New,
+    /// There; its time was raised.
+    Refreshed,
+    /// There, and not older.
+    Known,
+    /// It was removed at that time or later.
+    Removed,
+}
+
 /// The index.
 #[derive(Debug)]
 pub struct Index {
@@ -91,7 +104,7 @@ struct Shard {
     table: HashTable<Record>,
     /// Keys that have, or had, more than [`CHAIN`] providers: peer to time.
     big: HashMap<Place, HashMap<u32, u32>>,
-    /// During replay: removals, to outlive the older additions that are still to come.
+    /// Removals of the log, until they expire: they outlive older additions, of a log that is replayed or of a dump.
     tombstones: HashMap<(Place, u32), u32>,
 }
 
@@ -144,19 +157,55 @@ impl Index {
         Ok(Upsert::New)
     }
 
-    /// A removal. `log` writes it to the log if there is something to remove, or may be (`replaying`: then it also
-    /// leaves a tombstone). True if it was there.
+    /// A record of another time, from a dump: `log` writes it to the log. It yields to what is not older, also to a
+    /// removal.
+    pub fn load(&self, place: &Place, peer: u32, time: u32, log: impl FnOnce()) -> Result<Loaded, Full> {
+        let hash = self.hash(place);
+        let mut shard = self.write(hash);
+        if shard.is_removed(place, peer, time) {
+            return Ok(Loaded::Removed);
+        }
+        if let Some(known) = shard.find_mut(hash, place, peer) {
+            if *known >= time {
+                return Ok(Loaded::Known);
+            }
+            log();
+            *known = time;
+            return Ok(Loaded::Refreshed);
+        }
+        let others = self.room(&shard, hash, place)?;
+        log();
+        self.insert(&mut shard, hash, Record { place: *place, peer, time }, others);
+        Ok(Loaded::New)
+    }
+
+    /// A removal. `log` writes it to the log if there is something to remove, or may be (`replaying`). True if it was
+    /// there.
     pub fn remove(&self, place: &Place, peer: u32, replaying: bool, log: impl FnOnce() -> u32) -> bool {
         let hash = self.hash(place);
         let mut shard = self.write(hash);
         let found = self.delete(&mut shard, hash, place, peer, |_| true);
         if found || replaying {
             let time = log();
-            if replaying {
-                shard.tombstones.insert((*place, peer), time);
-            }
+            shard.tombstones.insert((*place, peer), time);
         }
         found
+    }
+
+    /// The removal of a record that is not there was written to the log anew, at `time`.
+    pub fn redate_removal(&self, place: &Place, peer: u32, time: u32) {
+        self.write(self.hash(place)).tombstones.insert((*place, peer), time);
+    }
+
+    /// Removals older than the ttl hide nothing any more.
+    pub fn forget_tombstones(&self, is_live: impl Fn(u32) -> bool) {
+        for lock in &self.shards {
+            let mut shard = lock.write().unwrap_or_else(PoisonError::into_inner);
+            if !shard.tombstones.is_empty() {
+                shard.tombstones.retain(|_, time| is_live(*time));
+                shard.tombstones.shrink_to_fit();
+            }
+        }
     }
 
     /// Dates a record anew if its time is still `time`; `log` writes it and says at what time.
@@ -370,6 +419,11 @@ impl Shard {
             return self.big.get_mut(place)?.get_mut(&peer);
         }
         self.table.find_mut(hash, |r| r.peer == peer && r.place == *place).map(|r| &mut r.time)
+    }
+
+    /// Whether a record of `time` was removed then or later.
+    fn is_removed(&self, place: &Place, peer: u32, time: u32) -> bool {
+        !self.tombstones.is_empty() && self.tombstones.get(&(*place, peer)).is_some_and(|removed| *removed >= time)
     }
 
     fn count(&self, hash: u64, place: &Place) -> usize {

@@ -23,10 +23,10 @@ use tokio::sync::Notify;
 /// writes a file for each and its cache takes it for 30 bytes: pages of the log stay in memory. With chunks of 7 kB the
 /// cache keeps to its size, but sled moves pages about: 370 B written per announcement in place of 140, and 79 B of disk
 /// per record in place of 50 (`cargo bench --bench store`).
-const CHUNK_BYTES: usize = 30_000;
+pub const CHUNK_BYTES: usize = 30_000;
 /// ... at this many entries, so that a chunk of tiny multihashes decodes under the codec's limit as well (it counts
 /// 32 bytes of memory for each) ...
-const CHUNK_ENTRIES: u32 = 1024;
+pub const CHUNK_ENTRIES: u32 = 1024;
 /// ... or at this age: what a crash may lose, with sled's 500 ms. Measured at 1.5k records/s: 138 B written per record
 /// with 1 s, 254 B with 100 ms.
 pub const CHUNK_AGE: Duration = Duration::from_secs(1);
@@ -127,6 +127,18 @@ impl Pending {
         open.time
     }
 
+    /// A chunk of another time, from a dump. Waits for room, as announcements do.
+    pub fn push(&self, chunk: Sealed) {
+        self.room_blocking();
+        let mut state = self.lock();
+        state.sealed.push_back(chunk);
+        state.closed += 1;
+        if !state.failed {
+            self.queued.store(state.sealed.len(), Ordering::Release);
+        }
+        self.work.notify_one();
+    }
+
     /// For the writer: waits up to `patience`, then gives up to `most` closed chunks, the open one with them if it is
     /// old, and whether to stop.
     pub fn take(&self, most: usize, patience: Duration, now: impl Fn() -> Now) -> (Vec<Sealed>, bool) {
@@ -156,8 +168,7 @@ impl Pending {
         self.room.notify_waiters();
     }
 
-    /// These chunks could not be written, nor will others be. They stay in the queue, for a writer on a database that
-    /// was opened anew.
+    /// These chunks could not be written, nor will others be before [`Pending::resume`]. They stay in the queue.
     pub fn failed(&self, batch: Vec<Sealed>) {
         let mut state = self.lock();
         for chunk in batch.into_iter().rev() {
@@ -169,6 +180,19 @@ impl Pending {
         drop(state);
         self.progress.notify_all();
         self.room.notify_waiters();
+    }
+
+    /// The database was opened anew: what is in the queue is written.
+    pub fn resume(&self) {
+        let mut state = self.lock();
+        state.failed = false;
+        self.queued.store(state.sealed.len(), Ordering::Release);
+        self.work.notify_all();
+    }
+
+    /// Whether there is room for an entry that was not waited for.
+    pub fn has_room(&self) -> bool {
+        self.lock().sealed.len() < QUEUE
     }
 
     /// Closes the open chunk and waits until everything appended before this call is in the database (not fsynced).
@@ -183,7 +207,9 @@ impl Pending {
         let goal = state.closed;
         while state.written < goal {
             if state.failed {
-                return Err(StoreError::Database("takes no writes since an earlier error; see the log".into()));
+                return Err(StoreError::Database(
+                    "takes no writes since an error of the disk; see `dhtstore stat`".into(),
+                ));
             }
             state = self.progress.wait(state).unwrap_or_else(PoisonError::into_inner);
         }

@@ -21,11 +21,15 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 /// Seconds of the log that a thread takes at a time: a [`BATCH`] of a busy server's; few, so that threads end together
 /// and progress is seen.
 const CLAIM_S: u32 = 32;
+
+/// Between two looks at whether a database that is being opened anew is there again.
+const WAIT_FOR_DISK: Duration = Duration::from_millis(100);
 
 /// How far replay has come.
 #[derive(Debug, Default)]
@@ -86,7 +90,7 @@ impl Replay {
     pub fn wait(&self, is_closing: impl Fn() -> bool) -> bool {
         let mut guard = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
         while !self.is_done() && !is_closing() {
-            let timeout = std::time::Duration::from_millis(100);
+            let timeout = Duration::from_millis(100);
             guard = self.end.wait_timeout(guard, timeout).unwrap_or_else(PoisonError::into_inner).0;
         }
         self.is_done()
@@ -152,20 +156,16 @@ fn end_of_nothing(shared: &Arc<Shared>) -> Vec<JoinHandle<()>> {
 fn work(shared: &Shared) {
     let mut batch = Vec::new();
     while let Some((from, to)) = claim(shared) {
-        for found in Walk::backwards(&shared.log.chunks, from, to) {
-            if shared.is_closing() {
-                return;
+        let mut rest = Some(to);
+        while let Some(to) = rest {
+            rest = read_range(shared, from, to, &mut batch);
+            if rest.is_some() {
+                // The database is being opened anew.
+                thread::sleep(WAIT_FOR_DISK);
             }
-            match found {
-                Found::Row(key, chunk) => {
-                    shared.log.counted();
-                    read(shared, key, &chunk, &mut batch);
-                    if batch.len() >= BATCH {
-                        enter(shared, &mut batch);
-                    }
-                }
-                Found::Lost(from, to, error) => lost(shared, from, to, &error),
-            }
+        }
+        if shared.is_closing() {
+            return;
         }
         enter(shared, &mut batch);
         let mut unclaimed = shared.replay.lock();
@@ -185,7 +185,6 @@ fn end(shared: &Shared) {
         return;
     }
     shared.replay.finish();
-    shared.index.forget_tombstones();
     tracing::info!(records = shared.index.len(), chunks = shared.log.count(), "the log is replayed");
 }
 
@@ -193,19 +192,28 @@ fn end(shared: &Shared) {
 fn claim(shared: &Shared) -> Option<(u64, u64)> {
     let first = shared.replay.first.load(Ordering::Relaxed);
     let mut unclaimed = shared.replay.lock();
-    for found in Walk::backwards(&shared.log.chunks, first, unclaimed.to?) {
-        if shared.is_closing() {
-            return None;
-        }
-        match found {
-            Found::Row(key, _) => {
-                let from = chunk_key(chunk_time(key).saturating_sub(CLAIM_S - 1), 0).max(first);
-                unclaimed.to = from.checked_sub(1).filter(|to| *to >= first);
-                unclaimed.reading += 1;
-                return Some((from, key));
+    'again: loop {
+        for found in Walk::backwards(shared.log.chunks(), first, unclaimed.to?) {
+            if shared.is_closing() {
+                return None;
             }
-            Found::Lost(from, to, error) => lost(shared, from, to, &error),
+            match found {
+                Found::Row(key, _) => {
+                    let from = chunk_key(chunk_time(key).saturating_sub(CLAIM_S - 1), 0).max(first);
+                    unclaimed.to = from.checked_sub(1).filter(|to| *to >= first);
+                    unclaimed.reading += 1;
+                    return Some((from, key));
+                }
+                Found::Lost(_, _, StoreError::Degraded(_)) => {
+                    drop(unclaimed);
+                    thread::sleep(WAIT_FOR_DISK);
+                    unclaimed = shared.replay.lock();
+                    continue 'again;
+                }
+                Found::Lost(from, to, error) => lost(shared, from, to, &error),
+            }
         }
+        break;
     }
     // None of the rest is there, or can be read.
     unclaimed.to = None;
@@ -217,9 +225,30 @@ fn claim(shared: &Shared) -> Option<(u64, u64)> {
     None
 }
 
+/// Reads `from..=to`, newest first. What is left of it, if the database has no handle just now.
+fn read_range(shared: &Shared, from: u64, to: u64, batch: &mut Vec<Named>) -> Option<u64> {
+    for found in Walk::backwards(shared.log.chunks(), from, to) {
+        if shared.is_closing() {
+            return None;
+        }
+        match found {
+            Found::Row(key, chunk) => {
+                shared.log.counted();
+                read(shared, key, &chunk, batch);
+                if batch.len() >= BATCH {
+                    enter(shared, batch);
+                }
+            }
+            Found::Lost(_, rest, StoreError::Degraded(_)) => return Some(rest),
+            Found::Lost(from, to, error) => lost(shared, from, to, &error),
+        }
+    }
+    None
+}
+
 fn lost(shared: &Shared, from: u64, to: u64, error: &StoreError) {
     let place = format!("{} to {}", chunk_name(from), chunk_name(to));
-    shared.health.failed("read the log", error, shared.time.now().mono);
+    shared.health().failed("read the log", error, shared.time.now().mono);
     shared.damaged(format!("{place} cannot be read: {error}"));
 }
 

@@ -13,10 +13,7 @@ use super::{
 };
 use crate::{
     clock::UnixTime,
-    store::{
-        StoreError, codec,
-        engine::{Numbered, guard, panic_text},
-    },
+    store::{StoreError, codec, engine::panic_text},
 };
 use std::{
     collections::HashMap,
@@ -165,8 +162,7 @@ fn restore(shared: &Shared, segment: &Segment, live: u64, back: &mut Restored) {
 
 /// Whether the log does not hold the chunk, or names by it a peer that is not known.
 fn is_missing(shared: &Shared, key: u64) -> bool {
-    let row = guard(|| shared.log.chunks.0.get(Numbered::<8>::key(key)));
-    let Ok(Some(chunk)) = row else { return true };
+    let Ok(Some(chunk)) = shared.log.get(key) else { return true };
     let Ok(entries) = entry::decode(&chunk) else { return true };
     entries.iter().any(|entry| shared.book.get(entry.peer).is_none())
 }
@@ -207,7 +203,7 @@ fn enter(shared: &Shared, batch: Vec<(u64, Vec<u8>)>, peers: &mut Peers, back: &
     named.sort_unstable();
     named.dedup();
     if let Err(error) = write(shared, &named, rows) {
-        shared.health.failed("restore chunks of the log", &error, shared.time.now().mono);
+        shared.health().failed("restore chunks of the log", &error, shared.time.now().mono);
         back.failed = true;
     }
 }
@@ -218,7 +214,7 @@ fn encode(entries: &[Entry<'_>]) -> Result<Vec<u8>, codec::CodecError> {
     codec::chunk(u32::try_from(entries.len()).unwrap_or(u32::MAX), &body)
 }
 
-/// The rows of peers, flushed, before the chunks that name them.
+/// The rows of peers, written out, before the chunks that name them.
 fn write(shared: &Shared, named: &[u32], rows: Vec<(u64, Vec<u8>)>) -> Result<(), StoreError> {
     if rows.is_empty() {
         return Ok(());
@@ -226,14 +222,13 @@ fn write(shared: &Shared, named: &[u32], rows: Vec<(u64, Vec<u8>)>) -> Result<()
     {
         let _only = shared.rows.lock().unwrap_or_else(PoisonError::into_inner);
         for peer in named.iter().filter_map(|id| shared.book.get(*id)) {
-            let row = codec::encode(&peer.row()).map_err(|e| StoreError::Database(e.to_string()))?;
-            guard(|| shared.log.peers.0.insert(Numbered::<4>::key(u64::from(peer.id)), row))?;
+            shared.log.put_peer(peer.id, &peer.row())?;
         }
         if let Some(below) = shared.book.reservation() {
             shared.log.reserve(below)?;
             shared.book.reserved(below);
         }
-        shared.log.flush()?;
+        shared.log.database.write_out()?;
     }
-    rows.into_iter().try_for_each(|(key, chunk)| shared.log.restore(key, chunk))
+    rows.into_iter().try_for_each(|(key, chunk)| shared.log.restore(key, chunk.into()))
 }

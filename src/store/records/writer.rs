@@ -1,97 +1,118 @@
-//! The thread that owns insertions into the log. Rows of new peers are flushed before the chunks that name them.
+//! The thread that owns insertions into the log. Rows of new peers are written out before the chunks that name them.
 
 use super::{Shared, pending::Sealed};
-use crate::store::{
-    StoreError, codec,
-    engine::{Numbered, guard, panic_text},
-    meta::Floor,
-};
+use crate::store::{StoreError, codec, engine::panic_text, meta::Floor};
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::PoisonError,
     time::Duration,
 };
 
-/// Chunks written together: one flush covers the new peers of all of them, so that a flood of new peers costs one
-/// fsync per 50,000 records.
+/// Chunks written together: one flush of sled's covers the new peers of all of them, so that a flood of new peers
+/// costs one per 50,000 records.
 const BATCH: usize = 64;
 /// How long the writer sleeps when nothing comes: an open chunk is written at most this late.
 const PATIENCE: Duration = Duration::from_millis(250);
+/// Turns between two looks at whether a flush was left waiting (`Database::wake`): two seconds at rest.
+const WAKE_EVERY: u64 = 8;
 /// Rows of peers that wait for no chunk (new addresses, or a repeat that is not logged) are written this often.
 const ROWS_EVERY: Duration = Duration::from_secs(1);
 /// The floor of the log is written this often: what it does not cover yet, recovery cannot miss.
 const FLOOR_EVERY: Duration = Duration::from_secs(60);
 
-/// The body of the thread: runs until told to stop.
+/// The body of the thread: runs until told to stop. While the database is degraded it only waits.
 pub fn run(shared: &Shared) {
     let mut last_key = None;
     let mut floor_at = shared.time.now().mono;
     let mut rows_at = floor_at;
+    let (mut turns, mut flushes) = (0u64, [0; 2]);
     loop {
-        shared.reserve.look();
-        let (batch, stop) = shared.pending.take(BATCH, PATIENCE, || shared.time.now());
+        turns += 1;
+        if turns % WAKE_EVERY == 0 {
+            // The supervisor does the same, but may itself be the one who waits.
+            flushes[0] = shared.log.database.wake(flushes[0]);
+            flushes[1] = shared.floor.as_ref().map_or(0, |meta| meta.wake(flushes[1]));
+        }
+        shared.disk.look();
+        let (mut batch, stop) = shared.pending.take(BATCH, PATIENCE, || shared.time.now());
         if !batch.is_empty() {
-            let outcome = catch_unwind(AssertUnwindSafe(|| write(shared, &batch, &mut last_key)));
-            let outcome = outcome.unwrap_or_else(|panic| Err(StoreError::Database(panic_text(panic.as_ref()))));
-            match outcome {
-                Ok(()) => shared.pending.written(batch.len()),
-                Err(error) => {
-                    shared.health.failed("write a chunk of the log", &error, shared.time.now().mono);
-                    shared.health.close_for_writes();
-                    tracing::error!("announcements are refused until the next start; see to the disk, then restart");
-                    shared.pending.failed(batch);
-                }
-            }
+            write_batch(shared, &mut batch, &mut last_key);
         }
         if stop {
             // Nobody may wait for what is never written.
             shared.pending.failed(Vec::new());
             return;
         }
+        if shared.health().is_degraded() {
+            continue;
+        }
         let mono = shared.time.now().mono;
-        if mono.saturating_sub(rows_at) >= ROWS_EVERY && shared.book.has_dirty() && !shared.health.is_read_only() {
+        if mono.saturating_sub(rows_at) >= ROWS_EVERY && shared.book.has_dirty() && !shared.health().is_read_only() {
             rows_at = mono;
             if let Err(error) = write_peers(shared) {
-                shared.health.failed("write the rows of peers", &error, mono);
+                shared.health().failed("write the rows of peers", &error, mono);
             }
+        }
+        if shared.unflushed.is_due(mono)
+            && let Err(error) = shared.flush_log()
+        {
+            shared.health().failed("flush the log", &error, mono);
         }
         if mono.saturating_sub(floor_at) >= FLOOR_EVERY {
             floor_at = mono;
             if let Err(error) = write_floor(shared) {
-                shared.health.failed("write the floor of the log", &error, mono);
+                shared.health().failed("write the floor of the log", &error, mono);
             }
         }
     }
 }
 
-fn write(shared: &Shared, batch: &[Sealed], last_key: &mut Option<u64>) -> Result<(), StoreError> {
+/// Writes chunks; what cannot be written stays in the queue until the database was opened anew.
+fn write_batch(shared: &Shared, batch: &mut Vec<Sealed>, last_key: &mut Option<u64>) {
+    let mut done = 0;
+    let outcome = catch_unwind(AssertUnwindSafe(|| write(shared, batch, last_key, &mut done)));
+    let outcome = outcome.unwrap_or_else(|panic| Err(StoreError::Database(panic_text(panic.as_ref()))));
+    shared.pending.written(done);
+    if let Err(error) = outcome {
+        shared.health().failed("write a chunk of the log", &error, shared.time.now().mono);
+        // Whatever it was.
+        shared.log.database.fault(&error);
+        shared.pending.failed(batch.split_off(done));
+    }
+}
+
+fn write(shared: &Shared, batch: &[Sealed], last_key: &mut Option<u64>, done: &mut usize) -> Result<(), StoreError> {
     write_peers(shared)?;
     for chunk in batch {
         let key = shared.log.next_key(chunk.time, *last_key)?;
         let value = codec::chunk(chunk.count, &chunk.body).map_err(|e| StoreError::Database(e.to_string()))?;
-        shared.log.insert(key, value)?;
+        let value = sled::IVec::from(value);
+        shared.log.insert(key, value.clone())?;
+        shared.unflushed.chunk(key, value, shared.time.now().mono);
         *last_key = Some(key);
+        *done += 1;
     }
     Ok(())
 }
 
-/// Rows of peers that are new or changed; flushed if one is new.
+/// Rows of peers that are new or changed; written out if one is new.
 pub fn write_peers(shared: &Shared) -> Result<(), StoreError> {
     let _only = shared.rows.lock().unwrap_or_else(PoisonError::into_inner);
     let (rows, new) = shared.book.take_dirty();
-    let outcome = rows.iter().try_for_each(|peer| {
-        let row = codec::encode(&peer.row()).map_err(|e| StoreError::Database(e.to_string()))?;
-        guard(|| shared.log.peers.0.insert(Numbered::<4>::key(u64::from(peer.id)), row)).map(|_| ())
-    });
+    let outcome = rows.iter().try_for_each(|peer| shared.log.put_peer(peer.id, &peer.row()));
     let outcome = outcome.and_then(|()| {
         if let Some(below) = shared.book.reservation() {
             shared.log.reserve(below)?;
             shared.book.reserved(below);
         }
-        if new { shared.log.flush() } else { Ok(()) }
+        // Nobody waits for an fsync: the chunks stand behind the rows in the same file.
+        if new { shared.log.database.write_out() } else { Ok(()) }
     });
     match outcome {
-        Ok(()) => shared.book.written(&rows),
+        Ok(()) => {
+            shared.book.written(&rows);
+            shared.unflushed.peers(&rows, shared.time.now().mono);
+        }
         Err(_) => rows.iter().for_each(|peer| shared.book.mark_dirty(peer)),
     }
     outcome
@@ -108,7 +129,7 @@ pub fn write_floor(shared: &Shared) -> Result<(), StoreError> {
         newest: shared.log.newest().filter(|_| !held),
         last_seen: shared.time.now().log,
     };
-    shared.log.flush()?;
+    shared.flush_log()?;
     if shared.replay.is_done() {
         meta.set_records(shared.index.len() as u64)?;
     }

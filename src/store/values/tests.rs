@@ -52,6 +52,11 @@ fn open(dir: &Path, settings: &Settings) -> Opened {
     open_at(dir, settings, ManualClock::at(UnixTime(T0)))
 }
 
+/// The rows on disk.
+fn rows(opened: &Opened) -> sled::Tree {
+    opened.store.records.shared.log.database.read(tree::VALUES, |tree| Ok(tree.clone())).unwrap()
+}
+
 impl Opened {
     fn put(&self, n: u32, value: &[u8]) -> Result<Put, Refused> {
         self.values.put_blocking(&key(n), value)
@@ -92,7 +97,7 @@ fn val_5_a_value_is_served_for_48_h_after_its_last_put_and_never_after_then_coll
     opened.advance(47 * HOUR);
     assert_eq!(opened.rank(2), None);
     assert_eq!(opened.collect().expired, 1);
-    assert!(opened.values.inner.tree.is_empty());
+    assert!(rows(&opened).is_empty());
     assert_eq!(opened.put(1, &forever(0)), Ok(Put::New), "what has ended is in nobody's way");
 }
 
@@ -143,7 +148,7 @@ fn of_puts_at_the_same_time_the_best_stays_in_memory_and_on_disk() {
             }
         });
         assert_eq!(opened.rank(round), Some(15 * 4 + 3));
-        let row = opened.values.inner.tree.get(key(round)).unwrap().unwrap();
+        let row = rows(&opened).get(key(round)).unwrap().unwrap();
         assert_eq!(codec::read_frame::<ValueRow>(&mut &*row).unwrap().unwrap().value, forever(63));
     }
 }
@@ -172,7 +177,7 @@ fn at_the_bound_what_is_closest_to_the_node_is_kept_and_what_is_held_is_always_r
         let held: Vec<u32> = all.iter().copied().filter(|n| opened.rank(*n).is_some()).collect();
         assert_eq!(held, all[..50], "the 50 closest");
         assert_eq!((opened.counter("values_refused_full"), opened.counter("values_evicted")), (refused, taken - 50));
-        assert_eq!(opened.values.inner.tree.len(), 50, "evicted from the disk as well");
+        assert_eq!(rows(&opened).len(), 50, "evicted from the disk as well");
         // The farthest that is held, and it grows: something else gives way only for bytes.
         assert_eq!(opened.put(all[49], &forever(1)), Ok(Put::Renewed));
         let grown = [&forever(2)[..], &[0; 40]].concat();
@@ -208,7 +213,7 @@ fn a_repeat_renews_the_time_at_once_and_the_row_every_five_minutes() {
     let dir = tempfile::tempdir().unwrap();
     let opened = open(dir.path(), &Settings::default());
     let on_disk = || {
-        let row = opened.values.inner.tree.get(key(1)).unwrap().unwrap();
+        let row = rows(&opened).get(key(1)).unwrap().unwrap();
         codec::read_frame::<ValueRow>(&mut &*row).unwrap().unwrap().received
     };
     opened.put(1, &forever(1)).unwrap();
@@ -227,7 +232,7 @@ fn damaged_rows_are_passed_over_and_counted_and_invalid_ones_never_served() {
     for n in 0..4 {
         opened.put(n, &forever(1)).unwrap();
     }
-    let tree = &opened.values.inner.tree;
+    let tree = &rows(&opened);
     let mut flipped = tree.get(key(0)).unwrap().unwrap().to_vec();
     *flipped.last_mut().unwrap() ^= 1;
     tree.insert(key(0), flipped).unwrap();
@@ -277,7 +282,7 @@ fn nothing_is_taken_once_the_database_takes_no_writes() {
     let dir = tempfile::tempdir().unwrap();
     let opened = open(dir.path(), &Settings::default());
     opened.put(1, &forever(1)).unwrap();
-    opened.store.records.shared.health.close_for_writes();
+    opened.store.records.shared.health().close_for_writes();
     assert_eq!(opened.put(2, &forever(1)), Err(Refused::ReadOnly));
     assert_eq!(opened.rank(1), Some(1));
     assert_eq!(opened.counter("values_refused_read_only"), 1);

@@ -1,7 +1,7 @@
 //! Many records of the log at once, shard by shard: a lock is taken once for all records of its shard, and what they
 //! need of its table is in the processor's caches. At millions of records one at a time waits for memory at each step.
 
-use super::{Full, HashMap, Index, Place, PoisonError, Record, SHARDS, Shard, shard_of};
+use super::{Full, Index, Place, PoisonError, Record, SHARDS, Shard, shard_of};
 
 /// Records that are best handed over together: some 16 for each shard, 3 MB with what is needed to sort them.
 pub const BATCH: usize = 1 << 16;
@@ -55,16 +55,9 @@ impl Index {
         });
     }
 
-    /// The log is replayed: nothing older comes any more.
-    pub fn forget_tombstones(&self) {
-        for shard in &self.shards {
-            shard.write().unwrap_or_else(PoisonError::into_inner).tombstones = HashMap::new();
-        }
-    }
-
     fn replay_add(&self, shard: &mut Shard, hash: u64, record: &Named) -> Replayed {
         let Named { place, peer, time, .. } = *record;
-        if !shard.tombstones.is_empty() && shard.tombstones.get(&(place, peer)).is_some_and(|t| *t >= time) {
+        if shard.is_removed(&place, peer, time) {
             return Replayed::Known;
         }
         if let Some(known) = shard.find_mut(hash, &place, peer) {

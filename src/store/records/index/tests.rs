@@ -117,7 +117,7 @@ proptest! {
             prop_assert_eq!(became, batch.len());
         }
         prop_assert_eq!(index.len() as i64, len);
-        index.forget_tombstones();
+        index.forget_tombstones(|_| false);
         prop_assert_eq!(index.len(), model.len());
         for ((key, peer), time) in model {
             prop_assert_eq!(index.time(&place(key), peer), Some(time));

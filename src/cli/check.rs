@@ -1,0 +1,95 @@
+//! `dhtstore check`
+
+use super::{
+    Context,
+    ask::Server,
+    dump,
+    error::{CliError, Result},
+    output::{FormatArg, Rows, Schema},
+};
+use crate::{
+    clock::{Clock, SystemClock},
+    control::protocol::Request,
+    node::{identity, swarm_key},
+    store::check::{self, Finding, Level},
+};
+
+/// Arguments of `dhtstore check`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Verifies a stopped node's directory, which stays as it is: every chunk of the log with its checksum, entries and peers,
+values with their signatures, own CIDs against their count and the journals, exports frame by frame, the floor of the log,
+identity, rights and configuration. A copy of the databases is read. Of a running server: what it has found since it
+started, and the files beside its databases.
+Exit 65: something is damaged; each finding says what to do about it.
+
+Examples:
+  dhtstore check
+  dhtstore check --format ndjson | grep -v '\"ok\"'")]
+pub struct Args {
+    #[command(flatten)]
+    format: FormatArg,
+}
+
+const FINDING: Schema = Schema { columns: &["level", "place", "found", "next"], id: "place" };
+
+/// Runs the command.
+pub async fn execute(args: Args, context: &Context) -> Result<()> {
+    let config = context.config()?;
+    let mut rows = Rows::stdout(args.format.resolve(context), FINDING);
+    let mut damaged = 0u64;
+    let mut tell = |finding: Finding| {
+        damaged += u64::from(finding.level == Level::Damaged);
+        rows.push(&finding)
+    };
+    match Server::connect_if_running(context).await? {
+        Some(mut server) => {
+            context.notice("of the running server; all of it can be verified while it is stopped");
+            server.rows(&Request::Check, &mut tell).await?;
+        }
+        None => {
+            dump::not_in_use(config)?;
+            let (ttl, now) = (config.records.ttl, SystemClock::new().wall());
+            let found = tokio::task::block_in_place(|| check::stopped(&config.data_dir, ttl, now))?;
+            found.into_iter().try_for_each(&mut tell)?;
+        }
+    }
+    secrets(&config.data_dir).into_iter().try_for_each(&mut tell)?;
+    rows.finish()?;
+    match damaged {
+        0 => Ok(()),
+        n => Err(CliError::data(format_args!("{n} findings of damage; each says what to do about it"))),
+    }
+}
+
+/// Identity and swarm key.
+fn secrets(dir: &std::path::Path) -> Vec<Finding> {
+    let finding = |level, place: &str, found: String, next: Option<&str>| Finding {
+        level,
+        place: place.into(),
+        found,
+        next: next.map(str::to_owned),
+    };
+    let mut findings = vec![match identity::load(dir) {
+        Ok(Some(keypair)) => finding(Level::Ok, "identity.key", keypair.public().to_peer_id().to_string(), None),
+        Ok(None) => {
+            let next = "the next start makes a new one; to keep the peer id, put the old file back";
+            finding(Level::Note, "identity.key", "is not there".into(), Some(next))
+        }
+        Err(error) => {
+            let next = "put the file back from a backup; without it the node has another peer id";
+            finding(Level::Damaged, "identity.key", error.to_string(), Some(next))
+        }
+    }];
+    let path = dir.join("swarm.key");
+    if path.exists() {
+        findings.push(match swarm_key::SwarmKey::load(&path) {
+            Ok(key) => finding(Level::Ok, "swarm.key", key.fingerprint().to_string(), None),
+            Err(error) => {
+                let next = "copy it from another node of the private network";
+                finding(Level::Damaged, "swarm.key", error.to_string(), Some(next))
+            }
+        });
+    }
+    findings
+}

@@ -1,0 +1,330 @@
+//! `dhtstore load`
+
+use super::{
+    Context,
+    ask::Server,
+    error::{CliError, Code, Result, ResultExt},
+    output::{self, FormatArg, Rows, Schema},
+};
+use crate::{
+    clock::SystemClock,
+    control::protocol::Request,
+    kad::keyspace::Key,
+    node::identity,
+    store::{
+        Store,
+        data_dir::Lock,
+        dump::{End, Header, MAX_LINE, Mark},
+        load::{Loader, Report},
+    },
+};
+use serde::Serialize;
+use std::{
+    fs::File,
+    io::{BufRead, BufReader, Read},
+    path::PathBuf,
+};
+
+/// Bytes of lines that are sent at once. With one line of the longest, and every character of them escaped, they stay
+/// below what the server takes.
+const BATCH_BYTES: usize = 384 << 10;
+/// Bad lines after which loading stops: it is the wrong file, or badly damaged.
+const BAD_LINES_MAX: u64 = 100;
+/// Bad lines that are shown; the others are counted.
+const BAD_LINES_SHOWN: usize = 20;
+
+/// Arguments of `dhtstore load`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Takes what `dhtstore dump` wrote as NDJSON, of any version of the program that knows version 1 of it (docs/dump.md): into
+the running server, or into a stopped node's directory. Records keep their times, and so their ends; what has expired is
+left out, and what lies more than a minute in the future. What is here already with the same time or a later one stays,
+and what was removed here later than it was received there stays removed: the same file may be loaded again, and a load
+that was cut off is simply repeated. All limits of the configuration hold.
+Own CIDs of the dump are announced from here only with --provided; those unprovided since the dump come back with it.
+Saved routing tables are added to those here; a running server soon saves its own in their place.
+Exit 65: the file is no dump, is of a later version, was cut off, or has bad lines (100 end it, unless --keep-going);
+1: rows were refused, by the limits or the disk. Whatever could be loaded was.
+
+Examples:
+  dhtstore load all.ndjson
+  ssh old-host dhtstore dump | dhtstore load -
+  dhtstore load --provided all.ndjson            take over the CIDs that the other node provides")]
+pub struct Args {
+    /// The dump; `-` is stdin
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Its own CIDs become own CIDs here
+    #[arg(long)]
+    provided: bool,
+    /// Go on after any number of bad lines
+    #[arg(long)]
+    keep_going: bool,
+    /// Begin with this line, as an earlier load said where it ended
+    #[arg(long, value_name = "N", default_value_t = 1, hide_default_value = true)]
+    from_line: u64,
+    #[command(flatten)]
+    format: FormatArg,
+}
+
+/// What became of some rows.
+#[derive(Debug, Serialize)]
+struct Outcome<'a> {
+    table: &'a str,
+    outcome: &'a str,
+    rows: u64,
+}
+
+const OUTCOME: Schema = Schema { columns: &["table", "outcome", "rows"], id: "outcome" };
+
+/// Runs the command.
+pub async fn execute(args: Args, context: &Context) -> Result<()> {
+    let (input, bytes) = open(&args.file)?;
+    let mut lines = Lines { input, number: 0, header: None, end: None, rows: 0 };
+    // Before anything is opened or created.
+    let mut batch = tokio::task::block_in_place(|| lines.batch(args.from_line))?;
+    let mut target = Target::open(context).await?;
+    let bar = output::progress(context, bytes, if bytes.is_some() { "loading (bytes)" } else { "loading (rows)" });
+    let mut report = Report::default();
+    let mut stopped = false;
+    while let Some(next) = batch.take() {
+        let (first, read) = (next.first, next.read);
+        let outcome = target.load(context, next, args.provided).await;
+        let loaded = outcome.map_err(|error| {
+            error.context(format_args!(
+                "line {first} and what follows it is not loaded (go on with --from-line {first})"
+            ))
+        })?;
+        report.add(loaded);
+        bar.inc(if bytes.is_some() { read } else { lines.rows.saturating_sub(bar.position()) });
+        stopped = report.bad > BAD_LINES_MAX && !args.keep_going;
+        if !stopped {
+            batch = tokio::task::block_in_place(|| lines.batch(args.from_line))?;
+        }
+    }
+    target.close(context).await?;
+    bar.finish_and_clear();
+    tell(&report, args.format, context)?;
+    verdict(&report, &lines, stopped, args.from_line)
+}
+
+fn tell(report: &Report, format: FormatArg, context: &Context) -> Result<()> {
+    let mut rows = Rows::stdout(format.resolve(context), OUTCOME);
+    for (table, outcomes) in &report.tables {
+        for (outcome, n) in outcomes {
+            rows.push(&Outcome { table, outcome, rows: *n })?;
+        }
+    }
+    rows.finish()?;
+    for (line, error) in report.bad_lines.iter().take(BAD_LINES_SHOWN) {
+        context.notice(format_args!("line {line}: {error}"));
+    }
+    let own = report.tables.get("provided").and_then(|outcomes| outcomes.get("left_out")).copied().unwrap_or(0);
+    if own > 0 {
+        context
+            .notice(format_args!("{own} own CIDs of the dump were left out: with --provided this node announces them"));
+    }
+    Ok(())
+}
+
+fn verdict(report: &Report, lines: &Lines, stopped: bool, from_line: u64) -> Result<()> {
+    if stopped {
+        return Err(CliError::data(format_args!(
+            "stopped at line {} after {} bad lines; what came before is loaded; look at the file, or load it with --keep-going",
+            lines.number, report.bad
+        )));
+    }
+    match &lines.end {
+        None => {
+            return Err(CliError::data(
+                "the dump has no end: it was cut off, and what there is of it is loaded; dump again, and load that",
+            ));
+        }
+        Some(end) if end.rows != lines.rows && from_line <= 1 => {
+            return Err(CliError::data(format_args!(
+                "the dump has {} rows, and its end says {}; what there is of it is loaded; dump again, and load that",
+                lines.rows, end.rows
+            )));
+        }
+        Some(_) => {}
+    }
+    if report.bad > 0 {
+        return Err(CliError::data(format_args!("{} bad lines were left out; the others are loaded", report.bad)));
+    }
+    let refused: u64 =
+        report.tables.values().flatten().filter(|(outcome, _)| outcome.starts_with("refused")).map(|(_, n)| n).sum();
+    if refused > 0 {
+        return Err(CliError::other(format_args!(
+            "{refused} rows were refused, see above; if a limit did, raise it (`dhtstore config show records`) and load again"
+        )));
+    }
+    Ok(())
+}
+
+/// The file, and its size if that is known.
+fn open(path: &PathBuf) -> Result<(Box<dyn BufRead + Send>, Option<u64>)> {
+    if path.as_os_str() == "-" {
+        return Ok((Box::new(BufReader::with_capacity(1 << 20, std::io::stdin())), None));
+    }
+    let file = File::open(path).context(path.display()).code(Code::Data)?;
+    let bytes = file.metadata().ok().filter(std::fs::Metadata::is_file).map(|found| found.len());
+    Ok((Box::new(BufReader::with_capacity(1 << 20, file)), bytes))
+}
+
+/// Lines that are loaded together.
+#[derive(Debug)]
+struct Batch {
+    first: u64,
+    lines: Vec<u8>,
+    /// Bytes of the file that they took.
+    read: u64,
+}
+
+/// Reads a dump, in batches.
+struct Lines {
+    input: Box<dyn BufRead + Send>,
+    /// Of the last line that was read.
+    number: u64,
+    header: Option<Header>,
+    end: Option<End>,
+    /// Lines between header and end.
+    rows: u64,
+}
+
+impl Lines {
+    /// The next lines from `from` on. `None` at the end, or where the file ends without one. Exit 65 if it is no dump.
+    fn batch(&mut self, from: u64) -> Result<Option<Batch>> {
+        if self.header.is_none() {
+            self.read_header()?;
+        }
+        let mut batch = Batch { first: self.number + 1, lines: Vec::with_capacity(BATCH_BYTES + 4096), read: 0 };
+        while batch.lines.len() < BATCH_BYTES && self.end.is_none() {
+            let start = batch.lines.len();
+            let read = self.line(&mut batch.lines)?;
+            if read == 0 {
+                break;
+            }
+            batch.read += read;
+            self.number += 1;
+            match Mark::read(&batch.lines[start..]) {
+                Ok(None) => self.rows += 1,
+                Ok(Some(Mark::End(end))) => {
+                    self.end = Some(end);
+                    batch.lines.truncate(start);
+                }
+                // The loader finds no row in it either.
+                Ok(Some(Mark::Header(_))) | Err(_) => self.rows += 1,
+            }
+            if self.number < from {
+                batch.lines.clear();
+                batch.first = self.number + 1;
+            }
+        }
+        Ok((batch.read > 0).then_some(batch))
+    }
+
+    fn read_header(&mut self) -> Result<()> {
+        let mut line = Vec::new();
+        self.line(&mut line)?;
+        self.number = 1;
+        match Mark::read(&line) {
+            Ok(Some(Mark::Header(header))) => {
+                self.header = Some(header);
+                Ok(())
+            }
+            Err(error) if line.starts_with(b"{\"dhtstore\":\"dump\"") => {
+                Err(CliError::data(format_args!("{error}; install the version that wrote it, or a newer one")))
+            }
+            _ => Err(CliError::data(
+                "this is no dump: its first line is not the header that `dhtstore dump --format ndjson` writes",
+            )),
+        }
+    }
+
+    /// Appends a line and its end, cut where it is too long (then it is a bad one). How many bytes were read.
+    fn line(&mut self, lines: &mut Vec<u8>) -> Result<u64> {
+        let start = lines.len();
+        let read = (&mut self.input).take(MAX_LINE as u64 + 2).read_until(b'\n', lines)?;
+        let mut all = read as u64;
+        if read > 0 && !lines.ends_with(b"\n") {
+            if read > MAX_LINE {
+                all += self.skip_line()?;
+            }
+            lines.push(b'\n');
+        }
+        // Whitespace in JSON; in the text of strings it has no place.
+        lines[start..].iter_mut().filter(|byte| **byte < b' ' && **byte != b'\n').for_each(|byte| *byte = b' ');
+        Ok(all)
+    }
+
+    fn skip_line(&mut self) -> Result<u64> {
+        let mut skipped = 0;
+        loop {
+            let buffer = self.input.fill_buf()?;
+            let end = buffer.iter().position(|byte| *byte == b'\n').map(|at| at + 1);
+            let n = end.unwrap_or(buffer.len());
+            let done = end.is_some() || n == 0;
+            self.input.consume(n);
+            skipped += n as u64;
+            if done {
+                return Ok(skipped);
+            }
+        }
+    }
+}
+
+/// Where rows go.
+enum Target {
+    /// The running server; a connection for each batch, since reading the next may take longer than it waits.
+    Running,
+    /// A stopped node's directory.
+    Stopped { loader: Box<Loader>, store: Store, _lock: Lock },
+}
+
+impl Target {
+    async fn open(context: &Context) -> Result<Self> {
+        if Server::connect_if_running(context).await?.is_some() {
+            context.notice("into the running server");
+            return Ok(Self::Running);
+        }
+        let config = context.config()?;
+        let mut settings = config.store_settings();
+        let dir = config.data_dir.clone();
+        context.notice(format_args!("no server is running: into {}", dir.display()));
+        let opened = tokio::task::spawn_blocking(move || -> Result<_> {
+            let lock = Lock::acquire(&dir)?;
+            if let Some(identity) = identity::load(&dir)? {
+                settings.position = *Key::for_peer(&identity.public().to_peer_id()).as_bytes();
+            }
+            let store = Store::open(&lock, settings, SystemClock::new())?;
+            store.records.wait_replayed();
+            Ok((lock, store))
+        });
+        let (lock, store) = opened.await.map_err(CliError::other)??;
+        Ok(Self::Stopped { loader: Box::new(Loader::new(store.clone())), store, _lock: lock })
+    }
+
+    async fn load(&mut self, context: &Context, batch: Batch, provided: bool) -> Result<Report> {
+        let Batch { first, lines, .. } = batch;
+        match self {
+            Target::Running => {
+                let lines =
+                    String::from_utf8(lines).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned());
+                let request = Request::Load { lines, first, provided, flush: false };
+                Server::connect(context).await?.ask(&request, |_| Ok(())).await
+            }
+            Target::Stopped { loader, .. } => Ok(tokio::task::block_in_place(|| loader.load(&lines, first, provided))?),
+        }
+    }
+
+    /// Everything to disk.
+    async fn close(self, context: &Context) -> Result<()> {
+        match self {
+            Target::Running => {
+                let request = Request::Load { lines: String::new(), first: 0, provided: false, flush: true };
+                Server::connect(context).await?.ask::<Report>(&request, |_| Ok(())).await.map(drop)
+            }
+            Target::Stopped { store, .. } => Ok(store.close().await?),
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! Verification of everything that a data directory holds. A stopped one is not changed by a byte: databases are read
+//! from a copy, without the recovery that an open would begin with.
+
+mod databases;
+
+use super::{Store, StoreError, data_dir, is_data_dir, provided::exports};
+use databases::{Databases, Peers};
+use serde::{Deserialize, Serialize};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// Findings of one kind that are told one by one; the others are counted.
+pub const TOLD_MAX: usize = 100;
+
+/// How bad a finding is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// As it should be.
+    Ok,
+    /// Worth knowing; nothing is lost.
+    Note,
+    /// Damage: exit 65.
+    Damaged,
+}
+
+/// One thing that was looked at.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Finding {
+    /// How bad.
+    pub level: Level,
+    /// What was looked at: a file, a tree, a row.
+    pub place: String,
+    /// What was found.
+    pub found: String,
+    /// What to do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// Collects findings.
+#[derive(Debug, Default)]
+pub struct Findings(Vec<Finding>);
+
+impl Findings {
+    /// As it should be.
+    pub fn ok(&mut self, place: &str, found: impl ToString) {
+        self.push(Level::Ok, place, found, None);
+    }
+
+    /// Worth knowing.
+    pub fn note(&mut self, place: &str, found: impl ToString, next: &str) {
+        self.push(Level::Note, place, found, Some(next));
+    }
+
+    /// Damage.
+    pub fn damaged(&mut self, place: &str, found: impl ToString, next: &str) {
+        self.push(Level::Damaged, place, found, Some(next));
+    }
+
+    fn push(&mut self, level: Level, place: &str, found: impl ToString, next: Option<&str>) {
+        self.0.push(Finding {
+            level,
+            place: place.to_owned(),
+            found: found.to_string(),
+            next: next.map(str::to_owned),
+        });
+    }
+
+    /// All of them.
+    pub fn into_inner(self) -> Vec<Finding> {
+        self.0
+    }
+}
+
+/// What a start makes of damage to provider records.
+const RECORDS_NEXT: &str =
+    "start the node: it keeps what can be read and sets the rest aside; publishers announce again within a day";
+/// What a start makes of damage to what is ours.
+const OWN_NEXT: &str =
+    "start the node: it restores own CIDs and routing tables from exports/; keep a copy of the directory first";
+
+/// Verifies a stopped node's directory. `ttl`: of records.
+///
+/// # Errors
+/// [`StoreError::NoDatabase`]; [`StoreError::Locked`] while a server has it; [`StoreError::Io`] if it cannot be read or
+/// copied; [`StoreError::FromTheFuture`]. Damage is a finding.
+pub fn stopped(dir: &Path, ttl: Duration, now: crate::clock::UnixTime) -> Result<Vec<Finding>, StoreError> {
+    if !is_data_dir(dir) {
+        return Err(StoreError::NoDatabase(dir.to_owned()));
+    }
+    let mut findings = Findings::default();
+    rights(dir, &mut findings);
+    exports(&dir.join("exports"), &mut findings);
+    set_aside(dir, &mut findings);
+    let copy = data_dir::copy_for_reading(dir, None)?;
+    let databases = Databases::open(copy.path(), &mut findings)?;
+    if let Some(node) = &databases.node {
+        databases::node(node, dir, &mut findings);
+    }
+    if let Some(records) = &databases.records {
+        let peers = Peers::read(records, &mut findings);
+        databases::log(records, &peers, &mut findings);
+        databases::values(records, now, &mut findings);
+        databases::floor(&databases, ttl, now, &mut findings);
+    }
+    Ok(findings.into_inner())
+}
+
+/// What a running store can say of itself.
+pub fn running(store: &Store) -> Vec<Finding> {
+    let mut findings = Findings::default();
+    store.records.wait_replayed();
+    let stat = store.stat();
+    for note in &stat.notes {
+        findings.damaged("store", note, "it was dealt with at the start, or is passed over; see the log");
+    }
+    for (name, what) in [
+        ("damaged", "places of records/ cannot be read"),
+        ("values_damaged", "rows of values cannot be read"),
+        ("replay_unknown_peer", "entries of the log name peers that are not in the address book"),
+    ] {
+        match stat.counters.get(name).copied().unwrap_or(0) {
+            0 => {}
+            n => findings.damaged("records/", format_args!("{n} {what}"), "they run out by themselves within the ttl"),
+        }
+    }
+    for name in ["records_database_failures", "node_database_failures"] {
+        match stat.counters.get(name).copied().unwrap_or(0) {
+            0 => {}
+            n => {
+                findings.damaged(name, format_args!("{n} operations failed"), "see the log and the disk, then restart")
+            }
+        }
+    }
+    exports(&store.opened.dir.join("exports"), &mut findings);
+    rights(&store.opened.dir, &mut findings);
+    findings
+        .ok("records/", format_args!("{} records of {} peers in {} chunks", stat.records, stat.peers, stat.log_chunks));
+    findings.ok("node/", format_args!("schema {}, {} own CIDs", stat.schema, stat.provided));
+    findings.into_inner()
+}
+
+/// Who may read what is secret.
+fn rights(dir: &Path, findings: &mut Findings) {
+    for (name, secret) in [("", true), ("identity.key", true), ("swarm.key", true)] {
+        let path = if name.is_empty() { dir.to_owned() } else { dir.join(name) };
+        let Ok(found) = fs::metadata(&path) else { continue };
+        let mode = found.permissions().mode() & 0o777;
+        if secret && mode & 0o077 != 0 {
+            let next = format!("chmod go-rwx {}", path.display());
+            findings.note(&path.display().to_string(), format_args!("mode {mode:o}: others may open it"), &next);
+        }
+    }
+}
+
+/// Every frame of every export and journal.
+fn exports(dir: &Path, findings: &mut Findings) {
+    let Ok(entries) = fs::read_dir(dir) else { return };
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    paths.sort();
+    for path in paths {
+        let place = format!("exports/{}", path.file_name().unwrap_or_default().to_string_lossy());
+        match exports::verify(&path) {
+            None => {}
+            Some(Ok(own)) => findings.ok(&place, format_args!("{own} own CIDs or changes")),
+            Some(Err(error)) if place.ends_with(".journal") => findings.note(
+                &place,
+                format_args!("ends with a frame that cannot be read: {error}"),
+                "a change that was cut off by a kill; nothing that was acknowledged",
+            ),
+            Some(Err(error)) => {
+                findings.damaged(&place, error, "the next export replaces it; own CIDs are in node/ and the journals");
+            }
+        }
+    }
+}
+
+/// What recovery has set aside.
+fn set_aside(dir: &Path, findings: &mut Findings) {
+    let Ok(entries) = fs::read_dir(dir) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.contains(".damaged-") {
+            let next = "look at it, or remove it to free the space";
+            findings.note(&name, "set aside by an earlier start, which went on without it", next);
+        }
+    }
+}

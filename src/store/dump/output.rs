@@ -1,0 +1,174 @@
+//! Where rows go: lines of JSON in large pieces, a count, or a hash.
+
+use super::{Row, Table, Told, Want, text::Sum};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Bytes of lines that are handed on together ...
+const PIECE_BYTES: usize = 32 * 1024;
+/// ... but the first rows one by one, so that `| head` and people see them at once.
+const AT_ONCE_ROWS: u64 = 256;
+
+/// What a dump told in all.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Summary {
+    /// By table, without those that were not asked for.
+    pub tables: BTreeMap<String, TableSummary>,
+    /// Rows of all tables.
+    pub rows: u64,
+    /// Places that could not be read.
+    pub damaged: u64,
+    /// Hash over all tables, if it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash: Option<String>,
+}
+
+/// What a dump told of a table.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct TableSummary {
+    /// Rows.
+    pub rows: u64,
+    /// Hash, if it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash: Option<String>,
+}
+
+/// Takes rows; see the module.
+pub struct Output<'a> {
+    pub want: Want,
+    left: u64,
+    each: &'a mut dyn FnMut(Told<'_>) -> bool,
+    table: Table,
+    piece: Vec<u8>,
+    piece_rows: u64,
+    scratch: Vec<u8>,
+    counts: [(u64, Sum); Table::ALL.len()],
+    asked: [bool; Table::ALL.len()],
+    rows: u64,
+    damaged: u64,
+}
+
+impl<'a> Output<'a> {
+    /// To `each`, at most `limit` rows.
+    pub fn new(want: Want, limit: Option<u64>, each: &'a mut dyn FnMut(Told<'_>) -> bool) -> Self {
+        Self {
+            want,
+            left: limit.unwrap_or(u64::MAX),
+            each,
+            table: Table::Providers,
+            piece: Vec::new(),
+            piece_rows: 0,
+            scratch: Vec::new(),
+            counts: Default::default(),
+            asked: Default::default(),
+            rows: 0,
+            damaged: 0,
+        }
+    }
+
+    /// What follows is of this table.
+    pub fn begin(&mut self, table: Table) -> bool {
+        let more = self.hand_on();
+        self.table = table;
+        self.asked[table as usize] = true;
+        more
+    }
+
+    /// Whether no more rows are wanted.
+    pub fn is_full(&self) -> bool {
+        self.left == 0
+    }
+
+    /// A row. False when no more are wanted.
+    pub fn put(&mut self, row: &Row) -> bool {
+        self.put_text(
+            // Our own types with text keys: serialising them into memory cannot fail.
+            |json| drop(serde_json::to_writer(json, row)),
+            |text| row.push_text(text),
+        )
+    }
+
+    /// A row of which `json` writes the JSON object, and `text` what is hashed. False when no more are wanted.
+    pub fn put_text(&mut self, json: impl FnOnce(&mut Vec<u8>), text: impl FnOnce(&mut Vec<u8>)) -> bool {
+        if self.left == 0 {
+            return false;
+        }
+        self.left -= 1;
+        self.rows += 1;
+        let (rows, sum) = &mut self.counts[self.table as usize];
+        *rows += 1;
+        match self.want {
+            Want::Lines { before, after } => {
+                self.piece.extend_from_slice(before.as_bytes());
+                json(&mut self.piece);
+                self.piece.extend_from_slice(after.as_bytes());
+                self.piece_rows += 1;
+                if self.rows <= AT_ONCE_ROWS || self.piece.len() >= PIECE_BYTES {
+                    return self.hand_on() && self.left > 0;
+                }
+            }
+            Want::Count => {}
+            Want::Hash => {
+                self.scratch.clear();
+                text(&mut self.scratch);
+                sum.add_row(&self.scratch);
+            }
+        }
+        self.left > 0
+    }
+
+    /// Damage. It is told beyond the limit: it is no row.
+    pub fn damaged(&mut self, place: String, error: String) -> bool {
+        self.damaged += 1;
+        self.hand_on() && (self.each)(Told::Damaged { place, error })
+    }
+
+    fn hand_on(&mut self) -> bool {
+        if self.piece_rows == 0 {
+            return true;
+        }
+        let told = Told::Rows { table: self.table, rows: std::mem::take(&mut self.piece_rows), json: &self.piece };
+        let more = (self.each)(told);
+        self.piece.clear();
+        more
+    }
+
+    /// The end.
+    pub fn finish(mut self) -> Summary {
+        self.hand_on();
+        let is_hash = self.want == Want::Hash;
+        let mut all = Sum::default();
+        let tables = Table::ALL.iter().filter(|table| self.asked[**table as usize]).map(|table| {
+            let (rows, sum) = &self.counts[*table as usize];
+            all.add(sum);
+            (table.name().to_owned(), TableSummary { rows: *rows, hash: is_hash.then(|| sum.to_hex()) })
+        });
+        let tables = tables.collect();
+        Summary { tables, rows: self.rows, damaged: self.damaged, hash: is_hash.then(|| all.to_hex()) }
+    }
+}
+
+impl Row {
+    /// What of a row is hashed: its words separated by spaces, without what follows from settings, from the time of the
+    /// dump or from other rows. Times as they are printed.
+    fn push_text(&self, out: &mut Vec<u8>) {
+        let words: Vec<&str> = match self {
+            Row::Providers { cid, provider, received, .. } => vec!["providers", cid, provider, received],
+            Row::Values { key, received, record, .. } => vec!["values", key, received, record],
+            Row::Provided { cid, added, announced, .. } => {
+                vec!["provided", cid, added, announced.as_deref().unwrap_or("-")]
+            }
+            Row::Peers { peer, addresses, announced, .. } => {
+                ["peers", peer, announced].into_iter().chain(addresses.iter().map(String::as_str)).collect()
+            }
+            Row::Routing { dht, peer, addresses, heard } => {
+                ["routing", dht, peer, heard].into_iter().chain(addresses.iter().map(String::as_str)).collect()
+            }
+            Row::Meta { name, value } => vec!["meta", name, value],
+        };
+        out.extend_from_slice(words.join(" ").as_bytes());
+        if let Row::Provided { confirmed, .. } = self {
+            out.extend_from_slice(format!(" {confirmed}").as_bytes());
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Migration on request: what a start would do by itself (`migrate.rs`), told, tried on a copy, or done now.
+
+pub use super::meta::SCHEMA;
+use super::{Settings, Store, StoreError, data_dir, migrate, recovery::Place};
+use crate::clock::Clock;
+use std::{path::Path, sync::Arc};
+
+/// Where a stopped directory stands.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Status {
+    /// The schema of the database; `None` if it says none.
+    pub found: Option<u32>,
+    /// Names of the steps that it needs.
+    pub steps: Vec<&'static str>,
+}
+
+/// What the databases held after the steps.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Migrated {
+    /// Provider records, expired ones that are not collected yet included.
+    pub records: u64,
+    /// Own CIDs.
+    pub own_cids: u64,
+    /// Damage.
+    pub notes: Vec<String>,
+}
+
+/// Reads the schema from a copy of `node/`: nothing of the directory is changed.
+///
+/// # Errors
+/// [`StoreError::FromTheFuture`]; [`StoreError::Locked`]; [`StoreError::Io`] and [`StoreError::Database`].
+pub fn status(dir: &Path) -> Result<Status, StoreError> {
+    let copy = tempfile::tempdir().map_err(|e| data_dir::io_error("create a copy in", &std::env::temp_dir(), e))?;
+    {
+        let _keeps_servers_out = data_dir::share(dir)?;
+        if dir.join("node").is_dir() {
+            data_dir::copy_dir(&dir.join("node"), &copy.path().join("node"), &|_| true)?;
+        }
+    }
+    let place = Place { parent: copy.path(), name: "node", cache: super::NODE_CACHE, now: crate::clock::UnixTime(0) };
+    let opened = place.open(&|_| super::recovery::Contents::Complete)?;
+    let found = super::meta::schema_of(&opened.db)?;
+    match found {
+        Some(found) if found > SCHEMA => Err(StoreError::FromTheFuture { found, known: SCHEMA }),
+        _ => Ok(Status { found, steps: migrate::needed(found.unwrap_or(1)).map(|step| step.name).collect() }),
+    }
+}
+
+/// Takes the steps on a copy below the system's temporary directory, replays it, and says what it holds. The directory
+/// stays byte for byte as it is.
+///
+/// # Errors
+/// As [`status`].
+pub fn dry_run(dir: &Path, settings: Settings, clock: Arc<dyn Clock>) -> Result<Migrated, StoreError> {
+    let copy = data_dir::copy_for_reading(dir, None)?;
+    take(copy.path(), settings, clock)
+}
+
+/// Takes the steps, as a start does: own CIDs are exported before.
+///
+/// # Errors
+/// As [`status`].
+pub fn take(dir: &Path, settings: Settings, clock: Arc<dyn Clock>) -> Result<Migrated, StoreError> {
+    let lock = data_dir::Lock::acquire(dir)?;
+    let store = Store::open(&lock, settings, clock)?;
+    store.records.wait_replayed();
+    let stat = store.stat();
+    let mut notes = stat.notes;
+    if stat.schema != SCHEMA {
+        notes.push(format!("schema {} where {SCHEMA} should be", stat.schema));
+    }
+    store.close_blocking()?;
+    Ok(Migrated { records: stat.records, own_cids: stat.provided, notes })
+}

@@ -1,0 +1,136 @@
+//! Records of another time, from a dump: they keep their dates, obey all bounds, and go to the log as chunks of their own
+//! seconds, so that replay and garbage collection treat them as if they had been announced here.
+
+use super::{
+    MAX_MULTIHASH, Refused, Shared,
+    book::{BookFull, Peer},
+    entry::{Entry, Hashed, place},
+    index::{Full, Loaded},
+    pending::{CHUNK_BYTES, CHUNK_ENTRIES, Sealed},
+    time::{Now, STEP_S},
+};
+use crate::store::{StoreError, codec};
+use libp2p::{Multiaddr, PeerId};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+};
+
+/// Why the date of a row keeps it out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BadDate {
+    /// Older than its ttl.
+    Expired,
+    /// Further ahead of the clock than it could be by a difference of clocks.
+    Future,
+}
+
+/// The date of a row of a dump: at most now. A minute ahead counts as now, since clocks differ.
+pub fn date(now: &Now, time: u32, ttl_s: u32) -> Result<u32, BadDate> {
+    if i64::from(time) > i64::from(now.log) + STEP_S {
+        return Err(BadDate::Future);
+    }
+    let time = time.min(now.log);
+    if now.is_live(time, ttl_s) { Ok(time) } else { Err(BadDate::Expired) }
+}
+
+/// Chunks under construction, by second. What is loaded counts once they are [`Chunks::push`]ed.
+#[derive(Debug, Default)]
+pub struct Chunks(BTreeMap<u32, (Vec<u8>, u32)>);
+
+impl Chunks {
+    fn append(&mut self, shared: &Shared, time: u32, entry: Entry<'_>) {
+        let (body, count) = self.0.entry(time).or_default();
+        let before = body.len();
+        match codec::append(body, &entry) {
+            Ok(()) => *count += 1,
+            Err(error) => {
+                // Cannot happen to these types.
+                body.truncate(before);
+                tracing::error!(%error, "an entry of the log cannot be encoded");
+            }
+        }
+        if *count >= CHUNK_ENTRIES || body.len() + MAX_MULTIHASH + 16 > CHUNK_BYTES {
+            let (body, count) = std::mem::take(self.0.entry(time).or_default());
+            shared.pending.push(Sealed { time, body, count });
+        }
+    }
+
+    /// To the writer, oldest first. Waits while it is behind.
+    pub fn push(self, shared: &Shared) {
+        for (time, (body, count)) in self.0.into_iter().filter(|(_, (_, count))| *count > 0) {
+            shared.pending.push(Sealed { time, body, count });
+        }
+    }
+}
+
+impl Shared {
+    /// Keeps garbage collection out while records are loaded: it could move dates of what is not in the log yet.
+    pub fn hold_garbage(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.gc.blocking_lock()
+    }
+
+    /// The peer of a row, and whether what the row says of it was news; see [`super::book::Book::restore`].
+    pub fn restore_peer(
+        &self,
+        peer: &PeerId,
+        (announced, lists): (u32, [&[Multiaddr]; 2]),
+        (newer, dated): (impl FnOnce(u32) -> bool, bool),
+        now: &Now,
+    ) -> Result<(Arc<Peer>, bool), Refused> {
+        let may_enter = !self.index.is_full();
+        self.book.restore(peer, (announced, lists), (newer, dated), now, may_enter).map_err(
+            |BookFull| match may_enter {
+                true => Refused::PeersFull,
+                false => Refused::RecordsFull,
+            },
+        )
+    }
+
+    /// Takes a record of `time`, unless what is known of it is not older.
+    pub fn load(&self, multihash: &[u8], peer: &Peer, time: u32, chunks: &mut Chunks) -> Result<Loaded, Refused> {
+        if multihash.len() > MAX_MULTIHASH {
+            return Err(Refused::KeyTooLong);
+        }
+        if self.health().is_read_only() || self.disk.is_short() {
+            return Err(Refused::ReadOnly);
+        }
+        let place = place(multihash);
+        if self.disk.is_full() && self.index.time(&place, peer.id).is_none() {
+            return Err(Refused::DiskFull);
+        }
+        if peer.records() >= self.max_per_provider && self.index.time(&place, peer.id).is_none() {
+            return Err(Refused::ProviderFull);
+        }
+        let entry = Entry { multihash: Hashed::new(multihash), peer: peer.id, removed: false };
+        let loaded =
+            self.index.load(&place, peer.id, time, || chunks.append(self, time, entry)).map_err(|full| match full {
+                Full::Records => Refused::RecordsFull,
+                Full::Far => Refused::RecordsFar,
+                Full::Key => Refused::KeyFull,
+            })?;
+        match loaded {
+            Loaded::New => {
+                peer.count(1);
+                self.counters.loaded.fetch_add(1, Ordering::Relaxed);
+            }
+            Loaded::Refreshed => drop(self.counters.loaded.fetch_add(1, Ordering::Relaxed)),
+            Loaded::Known | Loaded::Removed => {}
+        }
+        Ok(loaded)
+    }
+
+    /// Whether loading makes sense at all.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub fn may_load(&self) -> Result<(), StoreError> {
+        if self.disk.is_short() {
+            return Err(StoreError::Database(self.disk.notes().join("; ")));
+        }
+        match self.health().is_read_only() {
+            true => Err(StoreError::Database("takes no writes since an error of the disk; see `dhtstore stat`".into())),
+            false => Ok(()),
+        }
+    }
+}

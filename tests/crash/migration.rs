@@ -1,0 +1,102 @@
+//! The steps from schema 1 to the one of today, killed at any call.
+
+use crate::{
+    points::{Point, Table},
+    server::Home,
+};
+use rand::{Rng, rngs::StdRng};
+use std::{collections::HashMap, fs, path::Path, sync::Mutex, time::Duration};
+
+/// As the fixture was written, and a few minutes later: 2026-11-22T22:45:00Z.
+const TTL: Duration = Duration::from_secs(12 * 3600);
+const THEN: i64 = 1_795_387_500;
+/// Own CIDs of the fixture.
+const OWN: usize = 1;
+
+/// `kills` times: a fresh copy of the fixture, one or two processes killed while they migrate it, then one that must show
+/// everything.
+pub fn run(library: &Path, mut random: StdRng, kills: i64, table: &Mutex<Table>) -> Result<(), String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut opening = 0;
+    let mut done = 0;
+    while done < kills {
+        let home = Home::new(TTL).at(THEN);
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations/fixtures/schema-1");
+        copy(&fixture, &home.data());
+        let left = (kills - done).min(random.random_range(1..=2));
+        let again = if opening == 0 { 0 } else { left };
+        let one = async {
+            if opening == 0 {
+                let mut plan = Point::Migration.plan(&mut random, 0);
+                plan.nth = u64::MAX;
+                let mut server = home.start(library, Some((&plan, true)));
+                if server.ready(&home).await?.is_some() {
+                    return Err("it ended by itself".to_owned());
+                }
+                opening = home.counted();
+                return check(&home).await.map(drop);
+            }
+            let mut powers = Vec::new();
+            for _ in 0..again {
+                let plan = Point::Migration.plan(&mut random, opening);
+                let mut server = home.start(library, Some((&plan, true)));
+                let reached = server.ready(&home).await?.is_some_and(|end| end.killed());
+                powers.push(plan.power && reached);
+                let mut table = table.lock().unwrap();
+                let found = table.at(Point::Migration, plan.power && reached);
+                found.kills += 1;
+                found.reached += u64::from(reached);
+            }
+            let mut server = home.start(library, None);
+            if server.ready(&home).await?.is_some() {
+                return Err("it ended by itself".to_owned());
+            }
+            let took = server.ready_after;
+            let (records, notes) = check(&home).await?;
+            if !notes.is_empty() && !powers.contains(&true) {
+                return Err(format!("notes after a kill: {notes:?}"));
+            }
+            let mut table = table.lock().unwrap();
+            for power in powers {
+                let found = table.at(Point::Migration, power);
+                found.records += records;
+                found.own += OWN as u64;
+                found.notes += notes.len() as u64;
+                found.slowest = found.slowest.max(took);
+            }
+            Ok(())
+        };
+        runtime.block_on(one).map_err(|why| format!("Migration: {why}\n{}", home.log()))?;
+        done += again;
+    }
+    Ok(())
+}
+
+/// Everything of the fixture is there, in the schema of today: how many records, and what recovery noted.
+async fn check(home: &Home) -> Result<(u64, Vec<String>), String> {
+    let (shown, stat) = home.shown().await?;
+    let expected: HashMap<String, String> = include_str!("../../migrations/fixtures/schema-1.ndjson")
+        .lines()
+        .map(|line| {
+            let row: serde_json::Value = serde_json::from_str(line).unwrap();
+            let text = |name: &str| row[name].as_str().unwrap().to_owned();
+            (text("multihash"), text("provider"))
+        })
+        .collect();
+    let found = (shown.records == expected, shown.own.len(), stat.store.schema, shown.damaged.len());
+    match found {
+        (true, OWN, 2, 0) => Ok((expected.len() as u64, shown.notes)),
+        _ => Err(format!("records as they were, own CIDs, schema, damaged: {found:?}; {:?}", shown.notes)),
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().flatten() {
+        let target = to.join(entry.file_name());
+        match entry.path().is_dir() {
+            true => copy(&entry.path(), &target),
+            false => drop(fs::copy(entry.path(), target).unwrap()),
+        }
+    }
+}

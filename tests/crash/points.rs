@@ -1,0 +1,138 @@
+//! Where a process is killed, and the table of what came of it.
+
+use crate::layer::Plan;
+use rand::{Rng, rngs::StdRng};
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+/// A place in the life of a process.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Point {
+    /// At any time, from outside.
+    Random,
+    /// Any call between the start and the first connection.
+    Open,
+    /// While the log is read into the index.
+    Replay,
+    /// An fsync, or what sled does in its place.
+    Flush,
+    /// A write of either database.
+    Write,
+    /// What follows garbage collection, which runs at full seconds.
+    Gc,
+    /// The journal of own CIDs.
+    Journal,
+    /// An export.
+    Export,
+    /// After SIGTERM.
+    Stop,
+    /// The steps from schema 1.
+    Migration,
+}
+
+impl Point {
+    pub const ALL: [Point; 10] = [
+        Point::Random,
+        Point::Open,
+        Point::Replay,
+        Point::Flush,
+        Point::Write,
+        Point::Gc,
+        Point::Journal,
+        Point::Export,
+        Point::Stop,
+        Point::Migration,
+    ];
+
+    /// Those of a running process, in turn: directories begin at different ones.
+    pub fn nth(n: usize) -> Self {
+        Self::ALL[n % (Self::ALL.len() - 1)]
+    }
+
+    /// Whether calls count from the start of the process.
+    pub fn counts_from_start(self) -> bool {
+        matches!(self, Point::Open | Point::Replay | Point::Migration)
+    }
+
+    /// Draws when exactly. `opening` is how many calls the last start made.
+    pub fn plan(self, random: &mut StdRng, opening: u64) -> Plan {
+        let (on, path, thread, most) = match self {
+            Point::Random => ("", "", "", 1),
+            Point::Open | Point::Migration => ("", "", "", opening.max(10)),
+            Point::Replay => ("thread", "replay-0", "", 1),
+            Point::Flush => ("fsync,range", "records/db|node/db", "", 12),
+            Point::Write => ("write", "records/db|node/db", "", 12),
+            Point::Gc => ("write,fsync,range", "records/db", "", 4),
+            Point::Journal => ("", "own-", "", 8),
+            Point::Export => ("", "exports/node", "", 6),
+            Point::Stop => ("", "", "", 24),
+        };
+        let when = ["before", "after", "half"][random.random_range(0..3)];
+        let (nth, power) = (random.random_range(1..=most), random.random());
+        Plan { on, path, thread, nth, when, power, seed: random.random() }
+    }
+
+    /// How long after its start a process is let run before the point counts, or the kill comes.
+    pub fn patience(self, random: &mut StdRng) -> Duration {
+        let most = match self {
+            Point::Random | Point::Stop => 4_500,
+            // Something is promised only after 2 or 3 s.
+            Point::Flush | Point::Write | Point::Gc => 3_500,
+            Point::Journal => 2_000,
+            Point::Open | Point::Replay | Point::Export | Point::Migration => 0,
+        };
+        Duration::from_millis(random.random_range(0..=most))
+    }
+}
+
+/// What was found at one kind of kill.
+#[derive(Clone, Copy, Default)]
+pub struct Found {
+    pub kills: u64,
+    /// Of these where the call came; the others were killed by the clock.
+    pub reached: u64,
+    pub records: u64,
+    pub own: u64,
+    /// Notes of recovery: none after a mere kill.
+    pub notes: u64,
+    pub slowest: Duration,
+}
+
+/// By point, and whether the power went.
+#[derive(Default)]
+pub struct Table(BTreeMap<(Point, bool), Found>);
+
+impl Table {
+    pub fn at(&mut self, point: Point, power: bool) -> &mut Found {
+        self.0.entry((point, power)).or_default()
+    }
+
+    pub fn kills(&self) -> u64 {
+        self.0.values().map(|found| found.kills).sum()
+    }
+
+    pub fn reached(&self, point: Point) -> u64 {
+        self.0.iter().filter(|((at, _), _)| *at == point).map(|(_, found)| found.reached).sum()
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut line = |name: &str, found: &Found| {
+            let Found { kills, reached, records, own, notes, slowest } = found;
+            let slowest = slowest.as_secs_f64();
+            writeln!(f, "{name:<22}{kills:>6} {reached:>8} {slowest:>10.2} s {records:>10} {own:>9} {notes:>6}     0")
+        };
+        let mut all = Found::default();
+        for ((point, power), found) in &self.0 {
+            line(&format!("{point:?}{}", if *power { ", power" } else { "" }), found)?;
+            all.kills += found.kills;
+            all.reached += found.reached;
+            all.records += found.records;
+            all.own += found.own;
+            all.notes += found.notes;
+            all.slowest = all.slowest.max(found.slowest);
+        }
+        line("all", &all)?;
+        writeln!(f, "(point, kills, at the call, slowest start, records checked, own CIDs checked, notes, lost)")
+    }
+}

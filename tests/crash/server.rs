@@ -1,0 +1,239 @@
+//! `dhtstore run` below the layer, and what it says over its control socket.
+
+use crate::{layer::Plan, model::Shown};
+use dhtstore::control::{
+    client::{Client, ClientError, Line},
+    protocol::{Request, Stat},
+};
+use dhtstore::store::dump::{Filter, Table};
+use serde_json::Value;
+use std::{
+    fs::{self, File, OpenOptions},
+    net::TcpListener,
+    os::unix::process::ExitStatusExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    time::{Duration, Instant, SystemTime},
+};
+
+/// A start that takes longer has failed, whatever else the machine does.
+const START: Duration = Duration::from_secs(60);
+/// How often the end of a process is looked for.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// The directory of one process: `data/`, what the layer needs, and a log.
+pub struct Home {
+    dir: tempfile::TempDir,
+    port: u16,
+    ttl: Duration,
+    /// Seconds that its processes are ahead of the clock of this machine.
+    ahead: i64,
+}
+
+/// A process; killed when dropped.
+pub struct Server {
+    child: Child,
+    started: Instant,
+    /// From its start until it served.
+    pub ready_after: Duration,
+    /// Most that a wait for 5 ms took longer.
+    pub late: Duration,
+}
+
+/// How a process came to its end.
+pub struct End {
+    pub at: Instant,
+    pub status: ExitStatus,
+}
+
+impl End {
+    pub fn killed(&self) -> bool {
+        self.status.signal() == Some(9)
+    }
+}
+
+impl Home {
+    pub fn new(ttl: Duration) -> Self {
+        let dir = tempfile::Builder::new().prefix("dhtstore-crash-").tempdir().unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let home = Self { dir, port, ttl, ahead: 0 };
+        fs::write(home.path().join("config.toml"), home.config()).unwrap();
+        home
+    }
+
+    /// Its processes start at this time, Unix seconds.
+    pub fn at(mut self, then: i64) -> Self {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        self.ahead = then - i64::try_from(now.as_secs()).unwrap();
+        self
+    }
+
+    /// Everything that is done once in a while is done each second.
+    fn config(&self) -> String {
+        let jobs = ["gc", "routing-snapshot", "flush-state", "routing-refresh"];
+        let jobs: String =
+            jobs.iter().map(|job| format!("[jobs.{job}]\ncron = \"* * * * * *\"\ninterval = \"1s\"\n")).collect();
+        let ttl = self.ttl.as_secs();
+        format!("profile = \"private\"\n[records]\nttl = \"{ttl}s\"\n[reprovide]\ninterval = \"{}s\"\n{jobs}", ttl - 5)
+    }
+
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.path().join("data")
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// From now on calls count.
+    pub fn arm(&self) {
+        File::create(self.path().join("armed")).unwrap();
+    }
+
+    /// Calls that matched the plan so far.
+    pub fn counted(&self) -> u64 {
+        fs::read_to_string(self.path().join("count")).ok().and_then(|text| text.parse().ok()).unwrap_or(0)
+    }
+
+    /// The last lines of the log.
+    pub fn log(&self) -> String {
+        let log = fs::read_to_string(self.path().join("log")).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(25)..].join("\n")
+    }
+
+    /// Starts a process, below the layer if there is a plan.
+    pub fn start(&self, library: &Path, plan: Option<(&Plan, bool)>) -> Server {
+        for file in ["armed", "count", "said"] {
+            let _ = fs::remove_file(self.path().join(file));
+        }
+        let log = OpenOptions::new().create(true).append(true).open(self.path().join("log")).unwrap();
+        let binary = std::env::var_os("DHTSTORE_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_dhtstore").into());
+        let mut command = Command::new(binary);
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("DHTSTORE_") || name == "RUST_LOG" {
+                command.env_remove(name);
+            }
+        }
+        command
+            .env("DHTSTORE_CONFIG", self.path().join("config.toml"))
+            .arg("--data-dir")
+            .arg(self.data())
+            .args(["run", "--listen", &format!("/ip4/127.0.0.1/tcp/{}", self.port)])
+            .stdin(Stdio::null())
+            .stdout(File::create(self.path().join("said")).unwrap())
+            .stderr(log);
+        if self.ahead != 0 {
+            command.env("LD_PRELOAD", library).env("DISK_CLOCK", self.ahead.to_string());
+        }
+        if let Some((plan, from_start)) = plan {
+            plan.apply(&mut command, library, self.path(), from_start);
+        }
+        let child = command.spawn().unwrap();
+        Server { child, started: Instant::now(), ready_after: Duration::ZERO, late: Duration::ZERO }
+    }
+
+    fn is_ready(&self) -> bool {
+        fs::read_to_string(self.path().join("said")).is_ok_and(|said| said.ends_with("ready\n"))
+    }
+
+    async fn ask(&self, request: &Request, mut row: impl FnMut(Value)) -> Result<Value, String> {
+        let told = |error: ClientError| error.to_string();
+        let mut client = Client::connect(&self.data().join("control.sock")).await.map_err(told)?;
+        client.send(request).await.map_err(told)?;
+        loop {
+            match client.next().await.map_err(told)? {
+                Line::Row(json) => row(json.parse().map_err(told)?),
+                // A dump tells of damage so, among others.
+                Line::Event(json) => row(json.parse().map_err(told)?),
+                Line::Error(failure) => return Err(failure.message),
+                Line::Done(done) => return Ok(done),
+            }
+        }
+    }
+
+    /// `provide` or `unprovide`: whether it returned well.
+    pub async fn change(&self, request: Request) -> bool {
+        self.ask(&request, |_| {}).await.is_ok()
+    }
+
+    /// Everything that it holds.
+    pub async fn shown(&self) -> Result<(Shown, Stat), String> {
+        let mut shown = Shown::default();
+        let filter = Filter { tables: vec![Table::Providers, Table::Provided], ..Filter::default() };
+        let each = |row: Value| {
+            let text = |name: &str| row[name].as_str().unwrap_or_default().to_owned();
+            match row["table"].as_str() {
+                Some("providers") => drop(shown.records.insert(text("multihash"), text("provider"))),
+                Some("provided") => drop(shown.own.insert(text("cid"))),
+                _ if row.get("place").is_some() => shown.damaged.push(row.to_string()),
+                _ => {}
+            }
+        };
+        self.ask(&Request::Dump { filter, count: false, hash: false }, each).await?;
+        let stat = self.ask(&Request::Stat, |_| {}).await?;
+        let stat: Stat = serde_json::from_value(stat).map_err(|error| error.to_string())?;
+        shown.peer.clone_from(&stat.peer);
+        shown.notes.clone_from(&stat.store.notes);
+        Ok((shown, stat))
+    }
+}
+
+impl Server {
+    /// Waits until it serves, or has ended.
+    pub async fn ready(&mut self, home: &Home) -> Result<Option<End>, String> {
+        while !home.is_ready() {
+            if let Some(end) = self.ended().await {
+                return Ok(Some(end));
+            }
+            if self.started.elapsed() > START {
+                return Err(format!("it did not start in {START:?}"));
+            }
+        }
+        self.ready_after = self.started.elapsed();
+        Ok(None)
+    }
+
+    /// Waits a little; how it ended, if it has.
+    async fn ended(&mut self) -> Option<End> {
+        let before = Instant::now();
+        tokio::time::sleep(LOOK).await;
+        self.late = self.late.max(before.elapsed().saturating_sub(LOOK));
+        // What was under way before the sleep cannot have ended later than now.
+        let status = self.child.try_wait().unwrap()?;
+        Some(End { at: before, status })
+    }
+
+    /// Waits for its end.
+    pub async fn end(&mut self) -> End {
+        loop {
+            if let Some(end) = self.ended().await {
+                return end;
+            }
+        }
+    }
+
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+/// SIGTERM to a process that this test has not yet waited for.
+pub fn terminate(pid: u32) {
+    assert!(Command::new("kill").args(["-TERM", &pid.to_string()]).status().unwrap().success());
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
