@@ -1,7 +1,7 @@
 //! Every file of a data directory damaged in every way, at rest and beneath an open store: the node starts or says what to
 //! do, in bounded time; own CIDs and exported records are there.
 //!
-//! Plain `cargo test` runs 100 cases. `DAMAGE_CASES=2400 cargo test --test store_damage --release -- --nocapture` runs
+//! Plain `cargo test` runs 100 cases. `DAMAGE_CASES=2400 cargo test --test store_damage -- --nocapture` runs
 //! that many and prints what became of them; `DAMAGE_CASE=17` runs case 17 alone. (Not `DHTSTORE_…`: those are settings.)
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 #![allow(dead_code, reason = "the support module serves several tests")]
