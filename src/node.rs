@@ -35,7 +35,7 @@ mod websocket;
 use crate::{
     clock::Clock,
     config::Config,
-    kad::{Dht, PeerInfo, keyspace::Key, message::EncodedPeer, mode::Decision, scope::IpGroups},
+    kad::{Dht, PeerInfo, message::EncodedPeer, mode::Decision, scope::IpGroups},
     store::Store,
 };
 use addresses::Addresses;
@@ -286,7 +286,6 @@ impl Node {
         let listen = listen::usable(&config.listen, psk.is_some())?;
         let local = identity.public().to_peer_id();
         let (commands, obeyed) = mpsc::channel(MAX_COMMANDS);
-        store.values.set_near(Key::for_peer(&local));
         let shared = Arc::new_cyclic(|this| Shared {
             this: this.clone(),
             local,

@@ -57,7 +57,8 @@ pub struct Settings {
     pub address_ttl: Duration,
     /// How long a step of the wall clock must last before garbage collection believes it.
     pub clock_grace: Duration,
-    /// The position of this node in the keyspace: with [`Settings::max_records`] the farthest records go first.
+    /// The position of this node in the keyspace: at [`Settings::max_records`] and at [`Settings::max_values`] what is
+    /// farthest from it goes first.
     pub position: [u8; 32],
     /// Records in the index: at 40 bytes each the default is 4 GB.
     pub max_records: usize,

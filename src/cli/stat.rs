@@ -1,5 +1,7 @@
 //! `dhtstore stat`
 
+mod plan;
+
 use super::{
     Context,
     ask::Server,
@@ -11,6 +13,7 @@ use crate::{
     control::protocol::{Request, Stat},
     schedule::JobStatus,
 };
+use plan::Plan;
 use serde::Serialize;
 use std::{fmt::Write, time::Duration};
 
@@ -28,7 +31,15 @@ enum StatFormat {
 
 /// Arguments of `dhtstore stat`.
 #[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  dhtstore stat
+  dhtstore stat --format json | jq .store.records
+  dhtstore stat --plan 1500 48h      what the public DHT would take")]
 pub struct Args {
+    /// Ask no server: print the memory, disk and replay time that so many announcements a second and a ttl take
+    #[arg(long, num_args = 2, value_names = ["RATE", "TTL"])]
+    plan: Option<Vec<String>>,
     /// Output format [default: table on a terminal, json when piped]
     #[arg(long, value_enum, value_name = "FORMAT")]
     format: Option<StatFormat>,
@@ -39,6 +50,15 @@ const JOBS: output::Schema =
 
 /// Runs the command.
 pub async fn execute(args: Args, context: &Context) -> Result<()> {
+    if let Some([rate, ttl]) = args.plan.as_deref() {
+        let plan = Plan::parse(rate, ttl)?;
+        return match args.format {
+            Some(StatFormat::Table) => output::print(plan.text()),
+            None if context.stdout_is_terminal => output::print(plan.text()),
+            Some(StatFormat::Csv) => output::print_object(&plan, output::Format::Csv),
+            _ => output::print_object(&plan, output::Format::Ndjson),
+        };
+    }
     let stat: Stat = Server::connect(context).await?.ask(&Request::Stat, |_| Ok(())).await?;
     let piped = if context.stdout_is_terminal { StatFormat::Table } else { StatFormat::Json };
     match args.format.unwrap_or(piped) {

@@ -166,7 +166,7 @@ impl Values {
         let ttl_s = super::records::seconds(settings.values_ttl);
         let tree = records.log.database.read(tree::VALUES, |tree| Ok(tree.clone()))?;
         let counters = Counters::default();
-        let mut table = Table::new(ttl_s);
+        let mut table = Table::new(Key::from_bytes(settings.position), ttl_s);
         let mut damage = None;
         let unread = each_row(&tree, |key, bytes| match codec::read_frame::<ValueRow>(&mut &*bytes) {
             Ok(Some(ValueRow { received, value })) => {
@@ -201,11 +201,6 @@ impl Values {
             notes,
         };
         Ok(Self { inner: Arc::new(inner) })
-    }
-
-    /// The place of this node, from which distances count. Before it is told they count from zero.
-    pub fn set_near(&self, near: Key) {
-        self.inner.table_mut().set_near(near);
     }
 
     /// Validates a value and takes it if no better one is held; the same again renews its time. Off the async threads,

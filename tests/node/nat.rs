@@ -38,7 +38,7 @@ use tokio::{sync::mpsc, time::timeout};
 
 const WAN: &str = "/ipfs/kad/1.0.0";
 const LAN: &str = "/ipfs/lan/kad/1.0.0";
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The public DHT's rules, on loopback and without bootstrappers.
 fn amino() -> Config {

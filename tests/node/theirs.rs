@@ -341,7 +341,7 @@ pub async fn observe(addr: Multiaddr) -> (identify::Info, Duration) {
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), both).await.unwrap()
+    tokio::time::timeout(Duration::from_secs(30), both).await.unwrap()
 }
 
 #[derive(NetworkBehaviour)]

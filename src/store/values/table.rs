@@ -63,18 +63,9 @@ pub struct Table {
 }
 
 impl Table {
-    pub fn new(ttl_s: u32) -> Self {
-        let near = Key::from_bytes([0; 32]);
+    /// An empty table whose distances count from `near`.
+    pub fn new(near: Key, ttl_s: u32) -> Self {
         Self { near, ttl_s, rows: BTreeMap::new(), deadlines: BTreeSet::new(), bytes: 0 }
-    }
-
-    /// Distances count from here.
-    pub fn set_near(&mut self, near: Key) {
-        if near != self.near {
-            let rows = std::mem::take(&mut self.rows);
-            *self = Self { near, ..Self::new(self.ttl_s) };
-            rows.into_values().for_each(|held| self.insert(held));
-        }
     }
 
     pub fn len(&self) -> usize {

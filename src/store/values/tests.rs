@@ -157,12 +157,12 @@ fn of_puts_at_the_same_time_the_best_stays_in_memory_and_on_disk() {
 fn at_the_bound_what_is_closest_to_the_node_is_kept_and_what_is_held_is_always_renewed() {
     let dir = tempfile::tempdir().unwrap();
     let near = Key::for_value(b"this node");
+    let position = *near.as_bytes();
     for settings in [
-        Settings { max_values: 50, ..Settings::default() },
-        Settings { max_values_bytes: 50 * (10 + 5), ..Settings::default() },
+        Settings { max_values: 50, position, ..Settings::default() },
+        Settings { max_values_bytes: 50 * (10 + 5), position, ..Settings::default() },
     ] {
         let opened = open(&dir.path().join(settings.max_values.to_string()), &settings);
-        opened.values.set_near(near);
         let (mut taken, mut refused) = (0, 0);
         for n in 0..400 {
             match opened.put(n, &forever(1)) {
