@@ -40,8 +40,15 @@ impl Name {
 
     /// Valid for so many hours from now.
     fn record(&self, sequence: u64, hours: u64) -> Vec<u8> {
-        let now = Duration::from_secs(u64::from(SystemClock::new().wall().0));
-        let validity = now + Duration::from_secs(hours * HOUR);
+        self.valid_until(sequence, now() + Duration::from_secs(hours * HOUR))
+    }
+
+    /// One that ended an hour ago.
+    fn expired(&self, sequence: u64) -> Vec<u8> {
+        self.valid_until(sequence, now() - Duration::from_secs(HOUR))
+    }
+
+    fn valid_until(&self, sequence: u64, validity: Duration) -> Vec<u8> {
         let entry = Entry { value: b"/ipfs/bafkqaaa", sequence, validity, ttl: Duration::from_secs(HOUR) };
         ipns::create(&self.0, &entry).unwrap()
     }
@@ -56,6 +63,10 @@ impl Name {
         }
         record
     }
+}
+
+fn now() -> Duration {
+    Duration::from_secs(u64::from(SystemClock::new().wall().0))
 }
 
 fn put(key: &[u8], value: &[u8]) -> Vec<u8> {
@@ -127,7 +138,7 @@ async fn val_1_val_4_a_stored_value_is_echoed_and_a_refused_one_resets_its_strea
             put(&key, &name.record(4, 48)),
             put(&key, &forged),
             put(&other.key(), &record),
-            put(&key, &name.record(6, 0)),
+            put(&key, &name.expired(6)),
             put(b"/other/name", &record),
             put(&pk::key(&raw.id), b"no key"),
             wrong_key,
