@@ -19,7 +19,7 @@ pub fn run(seconds: usize) {
     let records = RATE * seconds;
     let data = Data::new(records);
     let peers = data.peer_infos();
-    let dir = tempfile::tempdir_in(".").unwrap();
+    let dir = tempfile::tempdir_in("target").unwrap();
     let lock = Lock::acquire(dir.path()).unwrap();
     let ttl = Duration::from_secs((seconds as u64 / 10).max(1));
     let settings = Settings { ttl, clock_grace: Duration::ZERO, ..Settings::default() };
