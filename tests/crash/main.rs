@@ -6,11 +6,14 @@
 //! `DHTSTORE_SEED=<seed> DHTSTORE_LIFE=<n>` runs that directory again, alone (threads and the network are not seeded, so
 //! what needs a race may need several runs).
 //!
-//! Reached with the unoptimized binary, on two busy cores: 999 kills with 473 power cuts in 503 s at 300 records a second
-//! (1.66 million times a record and 2.5 million times an own CID looked for; slowest start 0.8 s), before the writer flushed
-//! by itself; 80 and 80 since, half of the directories at 2,000 records a second. None lost, none back, no note of recovery.
-//! What was found on the way, and is mended: own CIDs lost to a power cut behind an export, records lost behind a torn file
-//! of `blobs/` (`src/store/files.rs`).
+//! Reached with the release binary on two busy cores: 999 kills with 514 power cuts in 454 s, half of the directories at
+//! 2,000 records a second; 5.6 million times a record and 2.8 million times an own CID looked for, slowest start 0.14 s.
+//! After the kills nothing was lost or back. After one of these power cuts, and one of 137 in another run, sled could not read
+//! its own file any more: `records/` was set aside, and the process said so. That sled may use the place of a page again
+//! before the one that replaces it is lasting cannot be mended from outside; it is counted, and must stay rare
+//! ([`SET_ASIDE`]). Own CIDs and identity survived it.
+//! What was found before, and is mended: own CIDs lost to a power cut behind an export, records lost behind a torn file of
+//! `blobs/` (`src/store/files.rs`).
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -42,6 +45,8 @@ use std::{
 const KILLS: i64 = 10;
 /// Directories that are killed side by side; most of the time a process waits.
 const LIVES: u64 = 4;
+/// More than one power cut in so many may not leave a `records/` that sled cannot read; two of 651 did.
+const SET_ASIDE: u64 = 100;
 /// One kill in so many is of a migration.
 const MIGRATIONS: i64 = 10;
 
@@ -85,6 +90,8 @@ fn what_was_promised_outlasts_kills_and_power_cuts() {
     let table = table.lock().unwrap();
     eprintln!("{table}");
     assert!(failures.is_empty(), "with DHTSTORE_SEED={seed}:\n{}", failures.join("\n"));
+    let (cuts, set_aside) = table.set_aside();
+    assert!(set_aside <= 1 + cuts / SET_ASIDE, "records/ was beyond repair after {set_aside} of {cuts} power cuts");
     if alone.is_none() {
         assert_eq!(table.kills(), kills as u64);
         assert!(kills < 100 || Point::ALL.iter().all(|point| table.reached(*point) > 0), "a point was never reached");

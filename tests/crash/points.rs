@@ -94,6 +94,8 @@ pub struct Found {
     pub own: u64,
     /// Notes of recovery: none after a mere kill.
     pub notes: u64,
+    /// Starts that found `records/` beyond repair, and said so: none after a mere kill.
+    pub set_aside: u64,
     pub slowest: Duration,
 }
 
@@ -110,6 +112,12 @@ impl Table {
         self.0.values().map(|found| found.kills).sum()
     }
 
+    /// Power cuts, and those after which `records/` was set aside.
+    pub fn set_aside(&self) -> (u64, u64) {
+        let cuts = self.0.iter().filter(|((_, power), _)| *power);
+        cuts.fold((0, 0), |(cuts, aside), (_, found)| (cuts + found.kills, aside + found.set_aside))
+    }
+
     pub fn reached(&self, point: Point) -> u64 {
         self.0.iter().filter(|((at, _), _)| *at == point).map(|(_, found)| found.reached).sum()
     }
@@ -118,9 +126,12 @@ impl Table {
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut line = |name: &str, found: &Found| {
-            let Found { kills, reached, records, own, notes, slowest } = found;
+            let Found { kills, reached, records, own, notes, set_aside, slowest } = found;
             let slowest = slowest.as_secs_f64();
-            writeln!(f, "{name:<22}{kills:>6} {reached:>8} {slowest:>10.2} s {records:>10} {own:>9} {notes:>6}     0")
+            writeln!(
+                f,
+                "{name:<22}{kills:>6} {reached:>8} {slowest:>10.2} s {records:>10} {own:>9} {notes:>6} {set_aside:>6}"
+            )
         };
         let mut all = Found::default();
         for ((point, power), found) in &self.0 {
@@ -130,9 +141,13 @@ impl fmt::Display for Table {
             all.records += found.records;
             all.own += found.own;
             all.notes += found.notes;
+            all.set_aside += found.set_aside;
             all.slowest = all.slowest.max(found.slowest);
         }
         line("all", &all)?;
-        writeln!(f, "(point, kills, at the call, slowest start, records checked, own CIDs checked, notes, lost)")
+        writeln!(
+            f,
+            "(point, kills, at the call, slowest start, records checked, own CIDs checked, notes, records/ set aside)"
+        )
     }
 }
