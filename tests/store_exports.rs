@@ -7,7 +7,7 @@ mod support;
 
 use dhtstore::{
     clock::{ManualClock, UnixTime},
-    store::{Settings, records::ExportReport},
+    store::{Settings, load::Loader, records::ExportReport},
 };
 use std::{fs, path::Path, path::PathBuf, sync::Arc, time::Duration};
 use support::*;
@@ -262,4 +262,45 @@ async fn an_export_waits_for_space_on_the_disk() {
     node.wait_replayed();
     let report = node.store.records.export().await.unwrap();
     assert!(report.paused.unwrap().contains("free some space"));
+}
+
+/// Loads one record from a dump: `key` of `peer(by)`, announced at `time`.
+async fn load(node: &Node, key: u32, by: u8, time: u32) {
+    let (cid, peer) =
+        (cid::Cid::new_v1(0x55, cid::multihash::Multihash::from_bytes(&multihash(key)).unwrap()), peer(by));
+    let line = format!(
+        r#"{{"table":"providers","cid":"{cid}","provider":"{}","addresses":["{}"],"received":"{}"}}"#,
+        peer.id,
+        peer.addrs[0],
+        UnixTime(time)
+    );
+    let store = node.store.clone();
+    let load = move || Loader::new(store).load(line.as_bytes(), 1, false).unwrap();
+    assert_eq!(tokio::task::spawn_blocking(load).await.unwrap().rows("loaded"), 1);
+    node.store.flush().await.unwrap();
+}
+
+/// Whether the export comes in the same run as the load, or after a restart.
+#[tokio::test]
+async fn what_is_loaded_behind_an_export_is_exported_as_well() {
+    for restart in [false, true] {
+        let tmp = tempfile::tempdir().unwrap();
+        let clock = clock();
+        let mut node = reopen(tmp.path(), &clock);
+        fill(&node, 0..500, 1).await;
+        export(&node).await;
+        load(&node, 1000, 2, T0 + 20).await;
+        if restart {
+            node.close().await;
+            node = reopen(tmp.path(), &clock);
+        }
+        assert_eq!(export(&node).await.chunks, 51, "restart: {restart}");
+        assert_eq!(segments(tmp.path()).len(), 1, "the old one is not needed any more");
+        assert_eq!(export(&node).await.chunks, 0, "restart: {restart}");
+        node.close().await;
+        fs::remove_dir_all(tmp.path().join("records")).unwrap();
+        let node = reopen(tmp.path(), &clock);
+        assert_eq!((have(&node, 0..500, 1), have(&node, 1000..1001, 2)), (500, 1), "restart: {restart}");
+        node.close().await;
+    }
 }

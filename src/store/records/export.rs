@@ -26,7 +26,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
     time::Duration,
@@ -53,6 +53,10 @@ pub struct Exports {
     recovered: bool,
     /// Held by the one run; keys between which the log was dated anew, which no old segment stands for.
     moved: Mutex<Vec<(u64, u64)>>,
+    /// First and last second of what was loaded since the last run: chunks that segments of these times lack.
+    loaded: Mutex<Option<(u32, u32)>>,
+    /// No run was since the store was opened.
+    is_first: AtomicBool,
     /// Newest key exported; 0 is none.
     to: AtomicU64,
 }
@@ -75,7 +79,16 @@ impl Exports {
         let to = promised.iter().map(|segment| segment.to).max().unwrap_or(0);
         let promised =
             promised.into_iter().map(|segment| Promised { segment, found: AtomicU64::new(0) }).collect::<Vec<_>>();
-        Self { dir, promised, floor, recovered, moved: Mutex::default(), to: AtomicU64::new(to) }
+        Self {
+            dir,
+            promised,
+            floor,
+            recovered,
+            moved: Mutex::default(),
+            loaded: Mutex::new(None),
+            is_first: AtomicBool::new(true),
+            to: AtomicU64::new(to),
+        }
     }
 
     /// Replay has found this chunk.
@@ -85,6 +98,20 @@ impl Exports {
         if let Some(promised) = promised.filter(|promised| key <= promised.segment.to) {
             promised.found.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Chunks of these seconds come into the log now, perhaps behind what is exported.
+    pub fn loaded(&self, first: u32, last: u32) {
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        let (from, to) = loaded.unwrap_or((first, last));
+        *loaded = Some((from.min(first), to.max(last)));
+    }
+
+    /// Segments that hold less than replay has found: what was loaded before the last stop is not in them.
+    fn outgrown(&self) -> impl Iterator<Item = (u64, u64)> {
+        let found = |promised: &Promised| promised.found.load(Ordering::Relaxed);
+        let outgrown = self.promised.iter().filter(move |promised| found(promised) > promised.segment.chunks);
+        outgrown.map(|promised| (promised.segment.from, promised.segment.to))
     }
 
     /// What there was when the store was opened.
@@ -118,6 +145,12 @@ pub fn run(shared: &Shared) -> Result<ExportReport, StoreError> {
         // The second before the first of these is where the log went on.
         moved.push((chunk_key(step.from.saturating_sub(1), 0), chunk_key(step.to, u32::MAX)));
         shared.time.done(Ledger::Exports, step);
+    }
+    let exports = &shared.exports;
+    let loaded = exports.loaded.lock().unwrap_or_else(PoisonError::into_inner).take();
+    moved.extend(loaded.map(|(first, last)| (chunk_key(first, 0), chunk_key(last, u32::MAX))));
+    if exports.is_first.swap(false, Ordering::Relaxed) {
+        moved.extend(exports.outgrown());
     }
     let mut report = ExportReport::default();
     let outcome = export(shared, &moved, &mut report);
@@ -291,7 +324,7 @@ fn copy(
             thread::sleep(REST);
         }
         if shared.is_closing() || shared.health().is_read_only() {
-            report.paused = Some("the store is closing".into());
+            report.paused = Some("the store is closing, or its disk has failed".into());
             return Ok(());
         }
     }

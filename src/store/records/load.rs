@@ -34,13 +34,18 @@ pub fn date(now: &Now, time: u32, ttl_s: u32) -> Result<u32, BadDate> {
     if now.is_live(time, ttl_s) { Ok(time) } else { Err(BadDate::Expired) }
 }
 
-/// Chunks under construction, by second. What is loaded counts once they are [`Chunks::push`]ed.
+/// Chunks of one batch of a dump. What is loaded counts once they are [`Chunks::push`]ed.
 #[derive(Debug, Default)]
-pub struct Chunks(BTreeMap<u32, (Vec<u8>, u32)>);
+pub struct Chunks {
+    /// Under construction, by second.
+    open: BTreeMap<u32, (Vec<u8>, u32)>,
+    full: Vec<Sealed>,
+}
 
 impl Chunks {
-    fn append(&mut self, shared: &Shared, time: u32, entry: Entry<'_>) {
-        let (body, count) = self.0.entry(time).or_default();
+    /// Called under a lock of the index: nobody may wait here.
+    fn append(&mut self, time: u32, entry: Entry<'_>) {
+        let (body, count) = self.open.entry(time).or_default();
         let before = body.len();
         match codec::append(body, &entry) {
             Ok(()) => *count += 1,
@@ -51,16 +56,19 @@ impl Chunks {
             }
         }
         if *count >= CHUNK_ENTRIES || body.len() + MAX_MULTIHASH + 16 > CHUNK_BYTES {
-            let (body, count) = std::mem::take(self.0.entry(time).or_default());
-            shared.pending.push(Sealed { time, body, count });
+            let (body, count) = std::mem::take(self.open.entry(time).or_default());
+            self.full.push(Sealed { time, body, count });
         }
     }
 
     /// To the writer, oldest first. Waits while it is behind.
-    pub fn push(self, shared: &Shared) {
-        for (time, (body, count)) in self.0.into_iter().filter(|(_, (_, count))| *count > 0) {
-            shared.pending.push(Sealed { time, body, count });
-        }
+    pub fn push(mut self, shared: &Shared) {
+        let open = self.open.into_iter().filter(|(_, (_, count))| *count > 0);
+        self.full.extend(open.map(|(time, (body, count))| Sealed { time, body, count }));
+        self.full.sort_by_key(|chunk| chunk.time);
+        let (Some(first), Some(last)) = (self.full.first(), self.full.last()) else { return };
+        shared.exports.loaded(first.time, last.time);
+        self.full.into_iter().for_each(|chunk| shared.pending.push(chunk));
     }
 }
 
@@ -104,7 +112,7 @@ impl Shared {
         }
         let entry = Entry { multihash: Hashed::new(multihash), peer: peer.id, removed: false };
         let loaded =
-            self.index.load(&place, peer.id, time, || chunks.append(self, time, entry)).map_err(|full| match full {
+            self.index.load(&place, peer.id, time, || chunks.append(time, entry)).map_err(|full| match full {
                 Full::Records => Refused::RecordsFull,
                 Full::Far => Refused::RecordsFar,
                 Full::Key => Refused::KeyFull,
