@@ -7,10 +7,16 @@ use std::{
     io,
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
 /// The file that is locked. It stays when the process ends; the kernel drops the lock, whatever ended it.
 const LOCK: &str = "lock";
+/// Commands that look whether a server runs share the lock for a moment: a server that starts then tries again for 2 s.
+/// Another server is never waited for.
+const TRIES: u32 = 41;
+const TRY_AGAIN: Duration = Duration::from_millis(50);
 
 /// An exclusive hold on a data directory, until dropped.
 #[derive(Debug)]
@@ -39,10 +45,17 @@ impl Lock {
             .mode(0o600)
             .open(&path)
             .map_err(|e| io_error("open", &path, e))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Self { path: dir.to_owned(), _file: file }),
-            Err(TryLockError::WouldBlock) => Err(StoreError::Locked(dir.to_owned())),
-            Err(TryLockError::Error(e)) => Err(io_error("lock", &path, e)),
+        let mut tries = 1;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Self { path: dir.to_owned(), _file: file }),
+                Err(TryLockError::WouldBlock) if tries < TRIES && only_readers(&file) => {
+                    tries += 1;
+                    thread::sleep(TRY_AGAIN);
+                }
+                Err(TryLockError::WouldBlock) => return Err(StoreError::Locked(dir.to_owned())),
+                Err(TryLockError::Error(e)) => return Err(io_error("lock", &path, e)),
+            }
         }
     }
 
@@ -50,6 +63,12 @@ impl Lock {
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// Whether those who hold the lock share it.
+fn only_readers(file: &File) -> bool {
+    // What is taken here is let go at once, so that another one that starts does not see a reader for longer.
+    file.try_lock_shared().and_then(|()| file.unlock().map_err(TryLockError::Error)).is_ok()
 }
 
 /// Whether a process holds the lock. Never creates or writes anything.
@@ -188,6 +207,19 @@ mod tests {
         assert!(!is_locked(tmp.path()));
         let _reader = share(tmp.path()).unwrap().unwrap();
         assert!(matches!(Lock::acquire(tmp.path()), Err(StoreError::Locked(_))));
+    }
+
+    #[test]
+    fn a_reader_of_a_moment_does_not_keep_a_server_from_starting() {
+        let tmp = tempfile::tempdir().unwrap();
+        drop(Lock::acquire(tmp.path()).unwrap());
+        let reader = share(tmp.path()).unwrap().unwrap();
+        let ends = thread::spawn(move || {
+            thread::sleep(TRY_AGAIN * 3);
+            drop(reader);
+        });
+        Lock::acquire(tmp.path()).unwrap();
+        ends.join().unwrap();
     }
 
     #[test]
