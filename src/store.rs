@@ -354,7 +354,7 @@ pub struct Stat {
     /// Bytes of their keys and values.
     #[serde(default)]
     pub values_bytes: u64,
-    /// Chunks of the log, as far as it is replayed.
+    /// Chunks of the log; expired ones that are not collected yet included.
     pub log_chunks: u64,
     /// Unix seconds.
     pub oldest: Option<u32>,

@@ -86,18 +86,18 @@ impl Log {
     /// [`StoreError::Database`].
     pub fn open(db: sled::Db, dir: PathBuf, segments: PathBuf) -> Result<Self, StoreError> {
         let database = Database::new(db, dir, tree::NAMES)?;
-        let (known, unwritten) = known_segments(&database, &segments)?;
+        let Found { known, rows, unwritten } = found(&database, &segments)?;
         let log = Self {
             segments: Mutex::new(Segments::open(segments.clone(), &known)),
             dir: segments,
             database,
-            count: AtomicU64::new(0),
+            count: AtomicU64::new(rows),
             oldest: AtomicU64::new(NONE),
             newest: AtomicU64::new(NONE),
             unwritten: unwritten.len() as u64,
         };
         for key in unwritten {
-            log.remove(key, false)?;
+            log.remove(key)?;
         }
         log.look_at_ends();
         Ok(log)
@@ -138,7 +138,7 @@ impl Log {
         Some(self.newest.load(Ordering::Relaxed)).filter(|key| *key != NONE)
     }
 
-    /// Chunks, as far as they are counted: those that replay passed over as expired are not.
+    /// Chunks, those that have expired and are not collected yet included.
     pub fn count(&self) -> u64 {
         self.count.load(Ordering::Relaxed)
     }
@@ -146,11 +146,6 @@ impl Log {
     /// Rows of chunks that were never on disk, removed when the log was opened.
     pub fn unwritten(&self) -> u64 {
         self.unwritten
-    }
-
-    /// Replay has come by a chunk.
-    pub fn counted(&self) {
-        self.count.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Writes a chunk of `time`, behind all others of that second. Its key.
@@ -236,16 +231,15 @@ impl Log {
         Ok(self.chunks().first(key, key)?.map(|(_, chunk)| chunk))
     }
 
-    /// Removes a chunk; `counted` if it is among [`Log::count`].
-    pub fn remove(&self, key: u64, counted: bool) -> Result<(), StoreError> {
+    /// Removes a chunk.
+    pub fn remove(&self, key: u64) -> Result<(), StoreError> {
         let removed = self.database.write(tree::LOG, |tree| tree.remove(Numbered::<8>::key(key)))?;
-        if let Some(Ok(Some(location))) = removed.map(|row| Location::of_row(&row)) {
+        let Some(row) = removed else { return Ok(()) };
+        if let Ok(Some(location)) = Location::of_row(&row) {
             self.segments().unpointed(location.segment);
         }
-        if counted {
-            let less = |n: u64| n.checked_sub(1);
-            let _ = self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
-        }
+        let less = |n: u64| n.checked_sub(1);
+        let _ = self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
         Ok(())
     }
 
@@ -289,9 +283,10 @@ impl Log {
 
     /// The database was opened anew: rows that had not come to the disk are gone. The next chunk begins another segment.
     pub fn reopened(&self) -> Result<(), StoreError> {
-        let (known, unwritten) = known_segments(&self.database, &self.dir)?;
+        let Found { known, rows, unwritten } = found(&self.database, &self.dir)?;
         self.segments().reopened(&known);
-        unwritten.into_iter().try_for_each(|key| self.remove(key, false))?;
+        self.count.store(rows, Ordering::Relaxed);
+        unwritten.into_iter().try_for_each(|key| self.remove(key))?;
         self.look_at_ends();
         Ok(())
     }
@@ -301,7 +296,8 @@ impl Log {
         let row = self.database.read(tree::META, |tree| tree.get(RESERVED));
         match row.ok().flatten().and_then(|row| codec::decode::<u64>(&row).ok()) {
             Some(reserved) => reserved,
-            None if self.oldest().is_some() => above + LOST_RESERVATION,
+            // Segments name them too, and are looked through only later.
+            None if self.oldest().is_some() || !self.unindexed(false).is_empty() => above + LOST_RESERVATION,
             None => 0,
         }
     }
@@ -334,8 +330,17 @@ impl Log {
     }
 }
 
-/// What sled knows of each segment, and the keys of rows whose chunks are not there because they never were.
-fn known_segments(database: &Database<5>, dir: &Path) -> Result<(segments::Rows, Vec<u64>), StoreError> {
+/// What sled knows when it is opened.
+struct Found {
+    /// ... of each segment.
+    known: segments::Rows,
+    /// Rows of chunks.
+    rows: u64,
+    /// Keys of those whose chunks are not there because they never were.
+    unwritten: Vec<u64>,
+}
+
+fn found(database: &Database<5>, dir: &Path) -> Result<Found, StoreError> {
     let mut known = segments::Rows::new();
     let (ends, rows) = [tree::SEGMENTS, tree::LOG].map(|tree| database.read(tree, |tree| Ok(tree.clone()))).into();
     let number = |key: &[u8]| Some(u32::from_be_bytes(key.try_into().ok()?));
@@ -345,8 +350,9 @@ fn known_segments(database: &Database<5>, dir: &Path) -> Result<(segments::Rows,
             known.insert(segment, (0, Some(end)));
         }
     });
-    let mut unwritten = Vec::new();
+    let (mut count, mut unwritten) = (0, Vec::new());
     let _ = each_row(&rows?, |key, row| {
+        count += 1;
         let (Ok(Some(location)), Ok(key)) = (Location::of_row(row), key.try_into()) else { return };
         let (key, known) = (u64::from_be_bytes(key), known.entry(location.segment).or_default());
         known.0 += 1;
@@ -354,7 +360,7 @@ fn known_segments(database: &Database<5>, dir: &Path) -> Result<(segments::Rows,
             unwritten.push(key);
         }
     });
-    Ok((known, unwritten))
+    Ok(Found { known, rows: count, unwritten })
 }
 
 /// The chunks of a log, for walks.

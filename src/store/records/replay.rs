@@ -35,7 +35,7 @@ const WAIT_FOR_DISK: Duration = Duration::from_millis(100);
 #[derive(Debug, Default)]
 pub struct Replay {
     done: AtomicBool,
-    /// Keys that are replayed: from the first (chunks below were expired, and are not counted) to the last.
+    /// Keys that are replayed: from the first (chunks below were expired) to the last.
     first: AtomicU64,
     last: AtomicU64,
     unclaimed: Mutex<Unclaimed>,
@@ -84,11 +84,6 @@ impl Replay {
     /// A chunk was found that sled did not know.
     pub fn salvaged(&self) {
         self.found.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Whether a chunk is among those that were counted.
-    pub fn counts(&self, key: u64) -> bool {
-        key >= self.first.load(Ordering::Relaxed)
     }
 
     /// Waits for the end. False if the store closed before it.
@@ -239,7 +234,6 @@ fn read_range(shared: &Shared, from: u64, to: u64, batch: &mut Vec<Named>) -> Op
         }
         match found {
             Found::Row(key, chunk) => {
-                shared.log.counted();
                 read(shared, key, &chunk, batch);
                 if batch.len() >= BATCH {
                     enter(shared, batch);

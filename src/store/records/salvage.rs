@@ -34,11 +34,12 @@ pub fn run(shared: &Shared) {
 }
 
 fn try_run(shared: &Shared) {
-    let counters = &shared.counters;
+    let (counters, now) = (&shared.counters, shared.time.now().log);
     let lost = shared.exports.is_recovered()
         || [&counters.damaged, &counters.unknown_peers].iter().any(|n| n.load(Ordering::Relaxed) > 0);
     let mut salvage = Salvage {
-        live: chunk_key(shared.time.now().log.saturating_sub(shared.ttl_s - 1), 0),
+        live: chunk_key(now.saturating_sub(shared.ttl_s - 1), 0),
+        now: chunk_key(now, u32::MAX),
         shared,
         peers: Peers::default(),
         written: HashSet::new(),
@@ -77,6 +78,8 @@ struct Salvage<'a> {
     shared: &'a Shared,
     /// Keys below have expired.
     live: u64,
+    /// Keys above are of a time that was taken back: the log was dated anew.
+    now: u64,
     peers: Peers,
     /// Peers whose rows are written.
     written: HashSet<u32>,
@@ -101,7 +104,9 @@ impl Salvage<'_> {
             match items.next() {
                 None => break,
                 Some(Ok(Item::Peer { id, row })) => drop(self.peers.rows.insert(id, row)),
-                Some(Ok(Item::Chunk { key, chunk })) if offset >= unindexed.from && key >= self.live => {
+                Some(Ok(Item::Chunk { key, chunk }))
+                    if offset >= unindexed.from && (self.live..=self.now).contains(&key) =>
+                {
                     let len = u32::try_from(items.offset() - offset).unwrap_or(u32::MAX);
                     let location = Location { segment: unindexed.segment, offset, len };
                     self.batch.push(Found { key, location, chunk });

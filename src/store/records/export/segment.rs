@@ -3,7 +3,13 @@
 //! `records-<from>-<to>-<chunks>.export` holds every chunk that the log held with a key in `from..=to` (hexadecimal) when
 //! it was written, as `frames` tells.
 
-use crate::store::{codec::CodecError, records::frames::Items};
+use crate::store::{
+    codec::CodecError,
+    records::{
+        entry,
+        frames::{Item, Items},
+    },
+};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -72,6 +78,26 @@ impl Segment {
         if let Err(error) = fs::remove_file(&self.path) {
             tracing::warn!(path = %self.path.display(), %error, "an old export cannot be removed");
         }
+    }
+
+    /// Reads all of it: every checksum, every entry, and whether it holds what its name says.
+    ///
+    /// # Errors
+    /// [`CodecError`]: the first damage.
+    pub fn verify(&self) -> Result<(), CodecError> {
+        let mut chunks = 0;
+        for item in self.read()? {
+            match item? {
+                Item::Chunk { key, chunk } => {
+                    entry::decode(&chunk)?;
+                    chunks += u64::from((self.from..=self.to).contains(&key));
+                }
+                Item::End { .. } if chunks == self.chunks => return Ok(()),
+                Item::End { .. } => break,
+                Item::Header { .. } | Item::Peer { .. } => {}
+            }
+        }
+        Err(CodecError::Malformed(format!("it ends with {chunks} of {} chunks", self.chunks)))
     }
 
     /// Reads it.
