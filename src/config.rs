@@ -257,7 +257,7 @@ pub struct Relay {
     /// How long a relayed connection may last.
     #[serde(with = "text::duration")]
     pub connection_duration_limit: Duration,
-    /// Bytes that it may carry in each direction.
+    /// Bytes that it may carry, both directions together: libp2p counts them in one, where go counts each.
     #[serde(with = "text::bytes")]
     pub connection_data_limit: usize,
 }

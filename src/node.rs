@@ -30,6 +30,8 @@ mod server;
 mod streams;
 mod swarm;
 pub mod swarm_key;
+#[cfg(test)]
+mod test_node;
 mod websocket;
 
 use crate::{

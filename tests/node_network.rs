@@ -17,6 +17,10 @@ mod nat;
 mod ours;
 #[path = "node/raw.rs"]
 mod raw;
+#[path = "node/refresh.rs"]
+mod refresh;
+#[path = "node/relay.rs"]
+mod relay;
 #[path = "node/streams.rs"]
 mod streams;
 #[path = "support/stub_peer.rs"]

@@ -99,14 +99,14 @@ pub const AUTONAT_DIALS_PER_PEER: usize = 12;
 
 /// `relay.max_reservations`, as go has it.
 pub const RELAY_RESERVATIONS: usize = 128;
-/// `relay.max_circuits`: go's 16 are for each peer, these are in all; with the limits below 16 carry at most 2 MiB each
-/// way at a time.
+/// `relay.max_circuits`: go's 16 are for each peer, these are in all; with the limits below 16 carry at most 2 MiB in
+/// their time.
 pub const RELAY_CIRCUITS: usize = 16;
 /// `relay.reservation_ttl`, as go has it.
 pub const RELAY_RESERVATION_TTL: Duration = hours(1);
 /// `relay.connection_duration_limit`, as go has it: long enough for a hole punch.
 pub const RELAY_DURATION: Duration = minutes(2);
-/// `relay.connection_data_limit`, as go has it.
+/// `relay.connection_data_limit`: go's number, which there is for each direction and here for both together.
 pub const RELAY_DATA: usize = 128 << 10;
 
 /// How often most jobs look: a job is late by at most this much.

@@ -22,7 +22,7 @@ impl AddressScope {
     /// Whether an address may be kept, dialled and handed out in this scope.
     ///
     /// Refused in every scope, since nobody can dial it: an unspecified or multicast IP, port 0, an address without
-    /// a host or transport, an address through a relay (the node speaks no relay protocol, RT-3), and one whose host
+    /// a host or transport, an address through a relay (the node dials none, RT-3), and one whose host
     /// name has other characters than letters, digits, `-`, `_` and `.`.
     pub fn allows(self, addr: &Multiaddr) -> bool {
         let Some(reach) = reach(addr) else { return false };

@@ -8,6 +8,8 @@
 pub(super) mod guard;
 mod observed;
 mod probe;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 pub(crate) use probe::{V1, V2};
@@ -281,44 +283,4 @@ impl Asker {
 /// Who is told the mode. The receiver is for the behaviour, which exists before the node does.
 pub(crate) fn mode(config: &Config) -> watch::Sender<Decision> {
     watch::Sender::new(first_decision(config))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use libp2p::{PeerId, swarm::ConnectionId};
-
-    fn witness(ip: &str) -> (IpGroup, Witness) {
-        let address: Multiaddr = format!("/ip4/{ip}/tcp/4001").parse().unwrap();
-        let (peer, connection) = (PeerId::random(), ConnectionId::new_unchecked(1));
-        (
-            scope::IpGroups::default().of(&address).unwrap(),
-            Witness { peer, connection, address, observed: None, v1: true, v2: false },
-        )
-    }
-
-    #[test]
-    fn mode_1_one_of_each_group_is_asked_and_not_again_soon() {
-        let mut asker = Asker::default();
-        let peers = || ["1.1.0.1", "1.1.0.2", "1.2.0.1", "1.3.0.1", "1.4.0.1"].map(witness).to_vec();
-        let first = asker.choose(peers(), Duration::ZERO);
-        assert_eq!(first.len(), AT_ONCE);
-        let second = asker.choose(peers(), Duration::from_secs(1));
-        assert_eq!(second.len(), 1, "the fourth group");
-        assert!(first.iter().all(|(group, _)| *group != second[0].0));
-        assert!(asker.choose(peers(), Duration::from_secs(2)).is_empty());
-        assert_eq!(asker.choose(peers(), ASK_AGAIN).len(), AT_ONCE);
-    }
-
-    #[test]
-    fn mode_1_private_and_announced_nodes_and_set_clients_ask_nobody() {
-        let mut config = Config::defaults(Profile::Amino);
-        assert!(asks(&config));
-        config.mode = Setting::Client;
-        assert!(!asks(&config));
-        config.mode = Setting::Auto;
-        config.append_announce = vec!["/ip4/8.8.8.8/tcp/4001".parse().unwrap()];
-        assert!(!asks(&config));
-        assert!(!asks(&Config::defaults(Profile::Private)));
-    }
 }

@@ -1,5 +1,7 @@
 //! Look-ups over the network: drives the pure [`crate::kad::lookup`].
 
+#[cfg(test)]
+mod tests;
 pub mod values;
 
 use super::{Node, ProvidersAnswer, RpcError, Shared, ValueAnswer};
@@ -133,6 +135,12 @@ async fn tell(events: &Events, event: impl FnOnce() -> Event) {
 }
 
 impl Shared {
+    /// A look-up that begins with `seeds`, by the rules of `dht` (LKP-2).
+    fn lookup_from(&self, dht: Dht, target: Key, seeds: Vec<PeerInfo>, goal: Goal) -> Lookup {
+        let settings = Settings { ip_diversity: self.ip_diversity(dht), ..Settings::default() };
+        Lookup::new(target, self.local, seeds, goal, settings)
+    }
+
     /// Runs a look-up to its end. `each` sees every answer, says whether to go on, and what is to be told.
     async fn drive(
         self: &Arc<Self>,
@@ -146,8 +154,7 @@ impl Shared {
         let view = self.routing.of(dht).view();
         let seeds = view.closest(&target, SEEDS).into_iter().map(|entry| entry.peer.clone()).collect();
         drop(view);
-        let settings = Settings { ip_diversity: self.ip_diversity(dht), ..Settings::default() };
-        let mut lookup = Lookup::new(target, self.local, seeds, goal, settings);
+        let mut lookup = self.lookup_from(dht, target, seeds, goal);
         let mut in_flight = FuturesUnordered::new();
         loop {
             let now = self.clock.monotonic();

@@ -4,6 +4,8 @@
 //! snapshot. Hearsay is never a candidate.
 
 mod admission;
+#[cfg(test)]
+mod tests;
 mod upkeep;
 
 pub(crate) use upkeep::Upkeep;

@@ -4,6 +4,7 @@ use super::{
     codec::{self, CHUNK_VERSION},
     jobs::JobRow,
     meta::Floor,
+    migrate::v2,
     provided::{
         exports,
         shelf::{OwnRow, Shelf},
@@ -15,6 +16,7 @@ use super::{
         log::segments::Location,
     },
     routing::SavedRow,
+    values::ValueRow,
 };
 use bincode::{Decode, Encode};
 use std::{collections::BTreeMap, fmt::Debug};
@@ -48,6 +50,8 @@ pub(crate) fn rows(data: &[u8]) {
                 assert_eq!(Location::of_row(&bytes).ok().flatten(), Some(location));
             }
         }
+        8 => values_row(value),
+        9 => v2::says_the_same(value),
         _ => shelf(value),
     }
 }
@@ -61,6 +65,16 @@ fn comes_back<T: Encode + Decode<()> + PartialEq + Debug>(value: &[u8]) {
         Ok(again) => assert_eq!(again, row),
         Err(error) => panic!("{error}: {row:?}"),
     }
+}
+
+/// A row of the tree `values`: as it is, and past the checksum of its frame.
+fn values_row(payload: &[u8]) {
+    let _ = codec::read_frame::<ValueRow>(&mut &*payload);
+    comes_back::<ValueRow>(payload);
+    let Ok(length) = u32::try_from(payload.len()) else { return };
+    let frame = [&length.to_le_bytes()[..], &crc32fast::hash(payload).to_le_bytes(), payload].concat();
+    let (bare, framed) = (codec::decode::<ValueRow>(payload).ok(), codec::read_frame::<ValueRow>(&mut &frame[..]).ok());
+    assert_eq!(framed.flatten(), bare.filter(|_| payload.len() <= codec::LIMIT));
 }
 
 /// A chunk of the log, past its checksum.
@@ -161,6 +175,7 @@ pub(crate) fn seeds() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         OwnRow { cid: multihash.into(), added: 1, announced: (n > 1).then_some(2), confirmed: 3 }
     };
     let owns = vec![own(1), own(2)];
+    let value = ValueRow::seed(1_700_000_000, b"a record of some name");
     let mut entries = Vec::new();
     codec::append(&mut entries, &Entry { multihash: Hashed::new(&multihash), peer: 7, removed: false }).unwrap();
     codec::append(&mut entries, &Entry { multihash: Hashed::new(&multihash), peer: 7, removed: true }).unwrap();
@@ -179,7 +194,7 @@ pub(crate) fn seeds() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     let dir = tempfile::tempdir().unwrap();
     let mut files = Exports::open(dir.path().into());
     files.append(&Change::Put(&owns)).unwrap();
-    files.append(&Change::Take(&[multihash])).unwrap();
+    files.append(&Change::Take(std::slice::from_ref(&multihash))).unwrap();
     let journal = only_file(dir.path());
     files.export(UnixTime(5), owns.iter(), &[(crate::kad::Dht::Wan, vec![saved])]).unwrap();
     let export = only_file(dir.path());
@@ -205,6 +220,9 @@ pub(crate) fn seeds() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         ("rows", "number", row(5, &codec::encode(&u64::MAX).unwrap())),
         ("rows", "own", row(6, &codec::encode(&owns).unwrap())),
         ("rows", "shelf", row(7, &on_disk)),
+        ("rows", "value", row(8, &codec::encode(&value).unwrap())),
+        ("rows", "value-frame", row(8, &codec::frame(&value).unwrap())),
+        ("rows", "chunk-1-body", row(9, &v2::seed(&multihash))),
         ("exports", "journal", row(0, &journal)),
         ("exports", "journal-bare", bare(&journal)),
         ("exports", "export", row(0, &export)),

@@ -4,7 +4,7 @@
 //! its beginning by the next open: it leaves what it has already done as it is. The schema version is raised, and
 //! flushed, once the step has ended.
 
-mod v2;
+pub(in crate::store) mod v2;
 mod v3;
 
 use super::{StoreError, records::log::Log};

@@ -150,6 +150,12 @@ pub(super) struct ValueRow {
 }
 
 impl ValueRow {
+    /// A seed for `crate::store::fuzzing`.
+    #[cfg(test)]
+    pub(super) fn seed(received: u32, value: &[u8]) -> Self {
+        Self { received, value: value.to_vec() }
+    }
+
     /// The value.
     pub(super) fn value(&self) -> &[u8] {
         &self.value

@@ -1,9 +1,6 @@
 //! Connections that lie, that stay half open, and that come and go.
 
-use crate::{
-    Victim,
-    raw::{Over, Raw},
-};
+use crate::{Victim, raw::Over};
 use futures::future::join_all;
 use libp2p::{Multiaddr, multiaddr::Protocol};
 use std::{net::SocketAddr, time::Duration};
@@ -78,6 +75,7 @@ pub async fn half_a_handshake(victim: Victim) {
         [select("/tls/1.0.0"), vec![0x16, 3, 1, 0x40, 0, 1, 0, 0x3f, 0xfc, 3, 3]].concat(),
     ];
     let sockets = join_all((0..victim.many.min(400)).map(async |n| {
+        victim.count(1);
         let mut socket = TcpStream::connect(target).await.ok()?;
         // Ends when the other side has closed it.
         socket.write_all(&beginnings[n % beginnings.len()]).await.ok()?;
@@ -100,8 +98,7 @@ pub async fn half_a_handshake(victim: Victim) {
 pub async fn connections_opened_and_abandoned(victim: Victim) {
     for over in Over::ALL {
         for _ in 0..victim.many.div_ceil(50) {
-            let target = if over == Over::Quic { &victim.quic } else { &victim.tcp };
-            let opened = join_all((0..5).map(|_| Raw::try_connect(target.clone(), over))).await;
+            let opened = join_all((0..5).map(|_| victim.try_connect(over))).await;
             assert!(opened.iter().any(Option::is_some), "{over:?}");
         }
     }
@@ -116,6 +113,7 @@ pub async fn datagrams_of_rubbish(victim: Victim) {
             let version = [[0, 0, 0, 1], [0xff, 0, 0, 29], [0x6b, 0x33, 0x43, 0xcf], [0, 0, 0, 0]][usize::from(n % 4)];
             let initial = [&[0xc0 | n][..], &version, &[8], &[n; 8], &[8], &[port as u8; 8], &[0; 1179]].concat();
             let length = [1200, 20, 7, 1][usize::from(n / 5) % 4];
+            victim.count(1);
             let _ = socket.send_to(&initial[..length.min(initial.len())], target).await;
         }
     }

@@ -15,15 +15,21 @@ const SOON: Duration = Duration::from_secs(20);
 
 /// Each of `cases` on a stream of its own, over TCP and QUIC: all of them end without an answer.
 async fn all_refused(victim: &Victim, cases: &[Vec<u8>]) {
+    all_refused_of(victim, |_| cases.to_vec()).await;
+}
+
+/// The same, where a case says whose connection it comes by.
+async fn all_refused_of(victim: &Victim, cases: impl Fn(&Raw) -> Vec<Vec<u8>>) {
     for over in [Over::Noise, Over::Quic] {
         let raw = victim.connect(over).await;
+        let cases = cases(&raw);
         let ends = join_all(cases.iter().map(async |case| {
             let mut stream = raw.stream().await;
             stream.try_send(case).await;
             stream.end_within(SOON).await
         }));
         for (case, end) in cases.iter().zip(ends.await) {
-            assert_eq!(end, End::Ended, "{over:?} {:02x?}", &case[..case.len().min(20)]);
+            assert_eq!(end, over.refused(), "{over:?} {:02x?}", &case[..case.len().min(20)]);
         }
     }
 }
@@ -82,7 +88,7 @@ pub async fn never_ending_length(victim: Victim) {
         let mut sent = 0;
         while sent < 1000 && stream.try_send(&[0xff]).await {
             sent += 1;
-            if sent > 9 && stream.end_within(Duration::from_millis(50)).await == End::Ended {
+            if sent > 9 && stream.end_within(Duration::from_millis(50)).await != End::Open {
                 break;
             }
         }
@@ -101,7 +107,7 @@ pub async fn half_a_message_held_open(victim: Victim) {
             stream.end_within(victim.patience).await
         }));
         let ends = ends.await;
-        assert!(victim.patience < SOON || ends.iter().all(|end| *end == End::Ended), "{over:?}");
+        assert!(victim.patience < SOON || ends.iter().all(|end| *end == over.refused()), "{over:?}");
     };
     tokio::join!(over(Over::Noise), over(Over::Quic));
 }
@@ -126,7 +132,7 @@ pub async fn ten_thousand_providers(victim: Victim) {
         for refused in [broken, [&start[..], strangers].concat()] {
             let mut stream = raw.stream().await;
             stream.try_send(&framed(&refused)).await;
-            assert_eq!(stream.end_within(SOON).await, End::Ended, "{over:?}");
+            assert_eq!(stream.end_within(SOON).await, over.refused(), "{over:?}");
         }
     }
 }
@@ -176,34 +182,34 @@ pub async fn three_hundred_addresses(victim: Victim) {
     }
 }
 
-/// Well-formed ones are answered, all others refused.
+/// Well-formed ones are taken and answered, all others refused, whether announced, as one's own, or asked for.
 pub async fn keys_of_every_length(victim: Victim) {
     // A multihash of the identity code that takes `length` bytes in all.
     let identity = |length: usize| [&framed(&vec![7; length - 2])[..]].concat();
     let of = |length: usize| [&[0x00][..], &identity(length)].concat();
-    let ask = |key: &[u8]| message::request(MessageType::GetProviders, key).to_vec();
-    let refused = [&[][..], &[0x12], &[7; 80], &[7; 81], &of(81), &[7; 1000], &of(1000)[..]].map(ask);
-    all_refused(&victim, &refused).await;
+    let bad = [&[][..], &[0x12], &[7; 80], &[7; 81], &of(81), &[7; 1000], &of(1000)[..]].map(<[u8]>::to_vec);
+    all_refused_of(&victim, |raw| bad.iter().flat_map(|key| asked_and_announced(raw, key)).collect()).await;
     for over in [Over::Noise, Over::Quic] {
         let raw = victim.connect(over).await;
         let mut stream = raw.stream().await;
         for key in [of(2), of(80)] {
-            stream.send(&ask(&key)).await;
-            assert!(stream.receive().await.is_some(), "{over:?}: {} bytes", key.len());
+            for request in asked_and_announced(&raw, &key).into_iter().rev() {
+                stream.send(&request).await;
+            }
+            let answer = stream.receive().await.unwrap();
+            let mut providers = message::Message::decode(&answer).unwrap().provider_peers();
+            assert!(providers.any(|peer| peer.id == raw.id.to_bytes()), "{over:?}: {} bytes", key.len());
         }
     }
+}
+
+/// GET_PROVIDERS of a key, and ADD_PROVIDER of it by the one who is connected.
+fn asked_and_announced(raw: &Raw, key: &[u8]) -> [Vec<u8>; 2] {
+    [message::request(MessageType::GetProviders, key).to_vec(), message::add_provider(key, &entry(raw, 1)).to_vec()]
 }
 
 /// CIDv1 of two codecs: not a multihash, though it ends in one.
 pub async fn the_bytes_of_a_cid(victim: Victim) {
     let cids = [[&[0x01, 0x55], &multihash(1)[..]].concat(), [&[0x01, 0x70], &multihash(2)[..]].concat()];
-    let addr: Multiaddr = "/ip4/127.0.0.1/tcp/4001".parse().unwrap();
-    let peer = EncodedPeer::new(&PeerId::random(), [&addr]);
-    let requests: Vec<Vec<u8>> = cids
-        .iter()
-        .flat_map(|cid| {
-            [message::request(MessageType::GetProviders, cid).to_vec(), message::add_provider(cid, &peer).to_vec()]
-        })
-        .collect();
-    all_refused(&victim, &requests).await;
+    all_refused_of(&victim, |raw| cids.iter().flat_map(|cid| asked_and_announced(raw, cid)).collect()).await;
 }

@@ -18,12 +18,11 @@ use dhtstore::{
 };
 use futures::StreamExt;
 use libp2p::{
-    Multiaddr, PeerId, Swarm, SwarmBuilder, autonat,
+    Multiaddr, Swarm, SwarmBuilder, autonat,
     connection_limits::{self, ConnectionLimits},
     identify,
     identity::Keypair,
-    multiaddr::Protocol,
-    noise, relay,
+    noise,
     swarm::{NetworkBehaviour, SwarmEvent, behaviour::toggle::Toggle},
     tcp, yamux,
 };
@@ -79,7 +78,7 @@ async fn listening<B: NetworkBehaviour>(swarm: &mut Swarm<B>, at: Multiaddr) -> 
     }
 }
 
-fn identify(key: &Keypair) -> identify::Behaviour {
+pub fn identify(key: &Keypair) -> identify::Behaviour {
     identify::Behaviour::new(identify::Config::new("ipfs/0.1.0".to_owned(), key.public()))
 }
 
@@ -198,7 +197,7 @@ async fn mode_1_who_is_proven_unreachable_becomes_a_client_and_who_is_reached_ag
     let protocols = hears(&mut told, false).await;
     assert!(protocols.iter().any(|protocol| protocol == LAN), "LAN-1: the local network can dial it");
     assert_eq!((ours.node.mode().mode, ours.node.mode().why), (Mode::Client, Why::Unreachable));
-    assert_eq!(open.end_within(PATIENCE).await, End::Ended);
+    assert_eq!(open.end_within(PATIENCE).await, End::Closed);
     assert!(!answers(&raw, WAN).await);
     assert!(answers(&raw, LAN).await);
     let server = Ours::start().await;
@@ -338,15 +337,22 @@ async fn mode_1_autonat_can_be_switched_off() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn cli_1_a_client_stays_connected_to_the_closest_servers_and_is_found_through_them() {
-    // This server ends streams and connections that are idle for a second.
-    let mut quick = config();
-    quick.connections.idle = Duration::from_secs(1);
-    quick.streams.idle = Duration::from_secs(1);
-    let server = Ours::start_with(quick.clone()).await;
-    let keeping = Ours::start().await;
+    // Servers that end streams that are idle for a second; one of them connections as well.
+    let second = Duration::from_secs(1);
+    let idle = |streams, connections| {
+        let mut config = config();
+        (config.streams.idle, config.connections.idle) = (streams, connections);
+        config
+    };
+    let server = Ours::start_with(idle(second, second)).await;
+    let patient =
+        [Ours::start_with(idle(second, 1000 * second)).await, Ours::start_with(idle(second, 1000 * second)).await];
+    let [keeping, late] = &patient;
     let full = |ours: &Ours| ours.address(false).with_p2p(ours.node.peer_id()).unwrap();
-    let client = Config { mode: Setting::Client, bootstrap: vec![full(&server), full(&keeping)], ..config() };
-    let client = Ours::start_with(client).await;
+    let client =
+        Config { mode: Setting::Client, bootstrap: vec![full(&server), full(keeping)], ..idle(second, second) };
+    let clock = Arc::new(Ahead(SystemClock::new(), AtomicU64::new(0)));
+    let client = Ours::start_as(client, Keypair::generate_ed25519(), clock.clone()).await;
     eventually("it has joined", || client.table_len() == 2).await;
     assert_eq!(server.table_len(), 0, "RT-2: clients enter no table");
     let connected = |to: &Ours| {
@@ -355,9 +361,22 @@ async fn cli_1_a_client_stays_connected_to_the_closest_servers_and_is_found_thro
     };
     client.node.refresh_routing().await;
     eventually("the one that ends idle connections has done so", || !connected(&server)).await;
-    assert!(connected(&keeping));
+    // Nor would the client leave one open without a reason, once its streams are no longer pooled.
+    client.node.connect(full(late)).await.unwrap();
+    eventually("it asks the other as well", || client.table_len() == 3).await;
+    eventually("the connection that is not kept has ended", || {
+        clock.1.fetch_add(1, Ordering::Relaxed);
+        !connected(late)
+    })
+    .await;
+    // Idle streams are looked for every 5 s.
+    for _ in 0..8 {
+        clock.1.fetch_add(60, Ordering::Relaxed);
+        tokio::time::sleep(second).await;
+        assert!(connected(keeping), "one of the closest is not kept");
+    }
     client.node.refresh_routing().await;
-    assert!(connected(&server) && connected(&keeping));
+    assert!(connected(&server) && connected(keeping));
 
     let raw = Raw::connect(server.address(false), Over::Noise).await;
     let mut stream = raw.stream().await;
@@ -369,74 +388,4 @@ async fn cli_1_a_client_stays_connected_to_the_closest_servers_and_is_found_thro
     stream.send(&message::request(MessageType::FindNode, &target)).await;
     let body = stream.receive().await.unwrap();
     assert!(Message::decode(&body).unwrap().closer_peers().any(|peer| peer.id == target));
-}
-
-#[derive(NetworkBehaviour)]
-struct Relayed {
-    identify: identify::Behaviour,
-    relay: relay::client::Behaviour,
-}
-
-/// A peer that can be reached through a relay.
-fn relayed() -> Swarm<Relayed> {
-    SwarmBuilder::with_new_identity()
-        .with_tokio()
-        .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)
-        .unwrap()
-        .with_relay_client(noise::Config::new, yamux::Config::default)
-        .unwrap()
-        .with_behaviour(|key, relay| Relayed { identify: identify(key), relay })
-        .unwrap()
-        .build()
-}
-
-/// Whether `ours` takes a reservation of `swarm`.
-async fn reserves(swarm: &mut Swarm<Relayed>, ours: &Ours) -> bool {
-    let relay = ours.address(false).with_p2p(ours.node.peer_id()).unwrap();
-    swarm.listen_on(relay.with(Protocol::P2pCircuit)).unwrap();
-    let outcome = async {
-        loop {
-            match swarm.select_next_some().await {
-                SwarmEvent::Behaviour(RelayedEvent::Relay(relay::client::Event::ReservationReqAccepted { .. })) => {
-                    return true;
-                }
-                SwarmEvent::ListenerClosed { .. } => return false,
-                _ => {}
-            }
-        }
-    };
-    timeout(PATIENCE, outcome).await.unwrap()
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn mode_1_a_relay_takes_as_many_reservations_as_set_and_none_when_off() {
-    assert!(!reserves(&mut relayed(), &Ours::start().await).await);
-
-    let mut config = config();
-    config.relay.enabled = true;
-    config.relay.max_reservations = 1;
-    let ours = Ours::start_with(config).await;
-    let mut first = relayed();
-    assert!(reserves(&mut first, &ours).await);
-    let reached: PeerId = *first.local_peer_id();
-    tokio::spawn(async move {
-        loop {
-            first.select_next_some().await;
-        }
-    });
-    let mut second = relayed();
-    assert!(!reserves(&mut second, &ours).await);
-    // It reaches the first all the same.
-    let relay = ours.address(false).with_p2p(ours.node.peer_id()).unwrap();
-    second.dial(relay.with(Protocol::P2pCircuit).with_p2p(reached).unwrap()).unwrap();
-    let connected = async {
-        loop {
-            if let SwarmEvent::ConnectionEstablished { peer_id, .. } = second.select_next_some().await
-                && peer_id == reached
-            {
-                return;
-            }
-        }
-    };
-    timeout(PATIENCE, connected).await.unwrap();
 }

@@ -12,7 +12,16 @@ use libp2p::{
     identity::Keypair,
     noise, quic, tcp, tls, yamux,
 };
-use std::{future::poll_fn, pin::Pin, task::Poll, time::Duration};
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::Poll,
+    time::Duration,
+};
 use tokio::sync::{mpsc, oneshot};
 
 /// What a connection is made of.
@@ -25,19 +34,29 @@ pub enum Over {
 
 impl Over {
     pub const ALL: [Over; 3] = [Over::Noise, Over::Tls, Over::Quic];
+
+    /// How a stream ends that the other side drops, as it does with what it refuses.
+    pub fn refused(self) -> End {
+        if self == Over::Quic { End::Closed } else { End::Reset }
+    }
 }
 
 /// A connection that nobody but the test uses.
 pub struct Raw {
     pub id: PeerId,
+    /// Streams opened by those who count here.
+    pub opened: Arc<AtomicU64>,
+    over: Over,
     open: mpsc::Sender<oneshot::Sender<SubstreamBox>>,
 }
 
 /// How a stream ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum End {
-    /// Reset, or closed without an answer.
-    Ended,
+    /// Closed without an answer. Over QUIC also what the other side has dropped: its library closes such a stream.
+    Closed,
+    /// Reset.
+    Reset,
     /// Still open when the time was over.
     Open,
 }
@@ -73,7 +92,7 @@ impl Raw {
             drive(muxer, requests).await;
             drop(transport);
         });
-        Some(Self { id, open })
+        Some(Self { id, opened: Arc::default(), over, open })
     }
 
     pub async fn connect(addr: Multiaddr, over: Over) -> Self {
@@ -87,7 +106,7 @@ impl Raw {
 
     /// A stream of any protocol; `None` if the other side drops it.
     pub async fn try_stream(&self, protocol: &str) -> Option<RawStream> {
-        let RawStream { mut stream } = self.try_bare().await?;
+        let RawStream { mut stream, over } = self.try_bare().await?;
         for line in ["/multistream/1.0.0", protocol] {
             let line = [line.as_bytes(), b"\n"].concat();
             stream.write_all(&[&[line.len() as u8], &line[..]].concat()).await.ok()?;
@@ -98,14 +117,15 @@ impl Raw {
                 return None;
             }
         }
-        Some(RawStream { stream })
+        Some(RawStream { stream, over })
     }
 
     /// A stream on which nothing is negotiated yet.
     pub async fn try_bare(&self) -> Option<RawStream> {
         let (reply, opened) = oneshot::channel();
         self.open.send(reply).await.ok()?;
-        Some(RawStream { stream: opened.await.ok()? })
+        self.opened.fetch_add(1, Ordering::Relaxed);
+        Some(RawStream { stream: opened.await.ok()?, over: self.over })
     }
 }
 
@@ -156,6 +176,7 @@ async fn drive(mut muxer: StreamMuxerBox, mut requests: mpsc::Receiver<oneshot::
 /// A stream of bytes.
 pub struct RawStream {
     stream: SubstreamBox,
+    over: Over,
 }
 
 impl RawStream {
@@ -190,7 +211,16 @@ impl RawStream {
     pub async fn end_within(&mut self, time: Duration) -> End {
         let mut byte = [0];
         match tokio::time::timeout(time, self.stream.read(&mut byte)).await {
-            Ok(Ok(0) | Err(_)) => End::Ended,
+            Ok(Err(_)) => End::Reset,
+            Ok(Ok(0)) if self.over == Over::Quic => End::Closed,
+            // yamux reads both as an end. What was closed may still be written to, what was reset may not.
+            Ok(Ok(0)) => {
+                if self.try_send(&[0]).await {
+                    End::Closed
+                } else {
+                    End::Reset
+                }
+            }
             Ok(Ok(_)) => panic!("an answer where there must be none"),
             Err(_) => End::Open,
         }

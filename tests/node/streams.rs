@@ -91,7 +91,7 @@ async fn a_stream_over_the_limit_is_dropped_and_counted_and_room_comes_back() {
     }
     let mut ninth = raw.stream().await;
     ninth.try_send(&find_node(b"target")).await;
-    assert_eq!(ninth.end_within(SOON).await, End::Ended);
+    assert_eq!(ninth.end_within(SOON).await, End::Reset);
     assert_eq!(ours.counter("streams dropped, connection limit"), 1);
     streams.clear();
     eventually("there is room again", || ours.counter("streams dropped, connection limit") == 1).await;
@@ -130,7 +130,7 @@ async fn msg_1_prv_3_nonsense_ends_its_own_stream_without_an_answer_and_no_other
             let before = ours.counter(counter);
             let mut bad = raw.stream().await;
             bad.send(bytes).await;
-            assert_eq!(bad.end_within(SOON).await, End::Ended, "{over:?} {counter}");
+            assert_eq!(bad.end_within(SOON).await, over.refused(), "{over:?} {counter}");
             eventually(counter, || ours.counter(counter) > before).await;
             good.send(&find_node(b"target")).await;
             assert!(good.receive().await.is_some(), "{over:?} {counter}");
@@ -154,7 +154,7 @@ async fn a_message_not_finished_in_time_and_an_idle_stream_end() {
     let mut half = raw.stream().await;
     half.send(&request[..request.len() / 2]).await;
     assert_eq!(half.end_within(Duration::from_millis(100)).await, End::Open);
-    assert_eq!(half.end_within(SOON).await, End::Ended);
+    assert_eq!(half.end_within(SOON).await, End::Reset);
     assert_eq!(ours.counter("refused, message not finished in time"), 1);
 
     // A byte now and then does not help.
@@ -170,6 +170,6 @@ async fn a_message_not_finished_in_time_and_an_idle_stream_end() {
     assert!(sent < 32);
     assert_eq!(ours.counter("refused, message not finished in time"), 2);
 
-    assert_eq!(idle.end_within(SOON).await, End::Ended);
+    assert_eq!(idle.end_within(SOON).await, End::Closed);
     assert!(ours.counter("streams ended, idle") >= 1);
 }

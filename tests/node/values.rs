@@ -3,7 +3,7 @@
 use crate::{
     clauses::{ask, closer},
     ours::{Ahead, Ours, addr, config, eventually},
-    raw::{End, Raw},
+    raw::Raw,
     theirs::{Over, Theirs},
 };
 use dhtstore::{
@@ -145,7 +145,7 @@ async fn val_1_val_4_a_stored_value_is_echoed_and_a_refused_one_resets_its_strea
         ] {
             let mut stream = raw.stream().await;
             stream.send(&refused).await;
-            assert_eq!(stream.end_within(SOON).await, End::Ended, "{over:?}");
+            assert_eq!(stream.end_within(SOON).await, over.refused(), "{over:?}");
         }
         assert_eq!(held(&ours, &key).unwrap(), record);
     }
@@ -267,6 +267,27 @@ async fn val_6_a_look_up_ends_when_the_quorum_holds_the_same_best() {
     let found = found.unwrap();
     assert_eq!((found.answered, found.held_by, found.stale.len()), (14, 14, 0), "fewer than the quorum: all are asked");
     assert!(find(&ours.node, &Name::new().key(), QUORUM).await.0.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn val_6_sixteen_of_twenty_that_hold_the_best_are_enough_and_fifteen_are_not() {
+    let (nodes, infos) = nodes(20).await;
+    let ours = knowing(&infos).await;
+    let name = Name::new();
+    let record = name.record(1, 48);
+    for node in &nodes[..15] {
+        holds(node, &name.key(), &record).await;
+    }
+    let (found, _) = find(&ours.node, &name.key(), QUORUM).await;
+    let found = found.unwrap();
+    assert_eq!((found.held_by, found.answered), (15, 20), "all are asked");
+    for node in &nodes[15..] {
+        holds(node, &name.key(), &record).await;
+    }
+    let (found, _) = find(&ours.node, &name.key(), QUORUM).await;
+    let found = found.unwrap();
+    // The look-up in the other DHT ends with its next answer.
+    assert!((16..=18).contains(&found.held_by) && found.answered == found.held_by, "{found:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

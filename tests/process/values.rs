@@ -59,6 +59,38 @@ fn val_5_a_value_survives_kill_9_and_is_served_with_its_better_sequence_only() {
     assert_eq!(keeper.rows(&["dump", "values"]).len(), 1, "stopped as well as running");
 }
 
+#[test]
+fn val_6_get_corrects_the_server_that_holds_an_older_sequence() {
+    let (old, mut new) = (TestNode::started(), TestNode::started());
+    let name = format!("/ipns/{}", new.peer_id());
+    let sequence = |node: &TestNode| node.rows(&["get", "--local", &name])[0]["sequence"].clone();
+    for expected in 0..2 {
+        // It is alone: kept by itself, and said to be nowhere else.
+        fails(&new.cli(&["put", "--ipns", CONTENT]), 1, &["no server is known"]);
+        assert_eq!(sequence(&new), expected);
+        if expected == 0 {
+            let record = new.cli(&["get", "--local", "--raw", &name]).stdout;
+            let path = old.dir().join("record");
+            std::fs::write(&path, record).unwrap();
+            fails(&old.cli(&["put", &name, path.to_str().unwrap()]), 1, &["no server is known"]);
+        }
+    }
+    assert_eq!((sequence(&old), sequence(&new)), (0.into(), 1.into()));
+
+    let mut reader = TestNode::new().joining(&old);
+    reader.start();
+    reader.ok(&["connect", &new.address()]);
+    let known = || reader.ok(&["closest", "--local", "--format", "ids", CONTENT]);
+    eventually("the reader knows both", Duration::from_secs(10), || {
+        [&old, &new].iter().all(|node| known().matches(&node.peer_id().to_string()).count() == 2)
+    });
+    assert_eq!(sequence(&old), 0, "knowing each other corrects nobody");
+    let got = &reader.rows(&["get", &name])[0];
+    assert_eq!(got["sequence"], 1, "{got}");
+    assert_eq!((sequence(&old), sequence(&new)), (1.into(), 1.into()));
+    assert_eq!(new.stop(), Some(0));
+}
+
 /// `bytes` with every `from` replaced by `to`, which is as long.
 fn replaced(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
     let mut bytes = bytes.to_vec();

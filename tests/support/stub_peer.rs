@@ -1,8 +1,11 @@
 //! A peer that advertises the DHT and does with its streams whatever the test wants: nothing at all, say.
 #![allow(dead_code, missing_docs, clippy::unwrap_used, reason = "each user needs a part of it")]
 
-use dhtstore::kad::{Dht, PeerInfo};
-use futures::StreamExt;
+use dhtstore::kad::{
+    Dht, PeerInfo,
+    message::{self, EncodedPeer, Message, MessageType},
+};
+use futures::{AsyncReadExt, AsyncWriteExt, StreamExt};
 use libp2p::{
     Multiaddr, PeerId, Stream, StreamProtocol, SwarmBuilder,
     core::upgrade::{DeniedUpgrade, InboundUpgrade, UpgradeInfo},
@@ -22,6 +25,7 @@ use std::{
     future::{Ready, ready},
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 /// Takes each inbound stream of `/ipfs/kad/1.0.0`, with the peer that opened it.
@@ -57,6 +61,37 @@ pub async fn start(keypair: Keypair, serve: Serve) -> PeerInfo {
 pub fn mute() -> Serve {
     let held = std::sync::Mutex::new(Vec::new());
     Arc::new(move |_, stream| held.lock().unwrap().push(stream))
+}
+
+/// Answers each FIND_NODE, so long `after` it came, with the peers that `closer` names for its target.
+pub fn answering(after: Duration, closer: impl Fn(&[u8]) -> Vec<PeerInfo> + Send + Sync + 'static) -> Serve {
+    let closer = Arc::new(closer);
+    Arc::new(move |_, mut stream| {
+        let closer = closer.clone();
+        tokio::spawn(async move {
+            while let Some(target) = read_target(&mut stream).await {
+                tokio::time::sleep(after).await;
+                let named: Vec<_> = closer(&target).iter().map(|p| EncodedPeer::new(&p.id, &p.addrs)).collect();
+                let answer = message::answer(MessageType::FindNode, b"", None, [], &named);
+                if stream.write_all(&answer).await.is_err() || stream.flush().await.is_err() {
+                    return;
+                }
+            }
+        });
+    })
+}
+
+/// The key of the next request; `None` at the end of the stream.
+async fn read_target(stream: &mut Stream) -> Option<Vec<u8>> {
+    let (mut length, mut shift, mut byte) = (0, 0, [0x80]);
+    while byte[0] & 0x80 != 0 {
+        stream.read_exact(&mut byte).await.ok()?;
+        length |= usize::from(byte[0] & 0x7f) << shift;
+        shift += 7;
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).await.ok()?;
+    Some(Message::decode(&body).ok()?.key.to_vec())
 }
 
 /// Ends its streams at once.

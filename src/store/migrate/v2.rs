@@ -12,6 +12,9 @@ use bincode::{BorrowDecode, Encode};
 
 /// Version byte of the chunks that are to go.
 const OLD: u8 = 1;
+/// Entries that version 1 wrote into a chunk at most.
+#[cfg(any(test, fuzzing))]
+const OLD_ENTRIES: usize = 1024;
 /// Chunks between two lines about the progress: some 70 million records.
 const REPORT_EVERY: u64 = 100_000;
 
@@ -20,6 +23,16 @@ const REPORT_EVERY: u64 = 100_000;
 enum OldEntry<'a> {
     Add { multihash: &'a [u8], peer: u32 },
     Remove { multihash: &'a [u8], peer: u32 },
+}
+
+impl<'a> OldEntry<'a> {
+    /// Whether it is a removal, of which multihash, by which peer.
+    fn parts(self) -> (bool, &'a [u8], u32) {
+        match self {
+            Self::Add { multihash, peer } => (false, multihash, peer),
+            Self::Remove { multihash, peer } => (true, multihash, peer),
+        }
+    }
 }
 
 /// Takes the step. A chunk that cannot be read is left: replay tells of it.
@@ -48,11 +61,42 @@ fn convert(chunk: &[u8]) -> Option<Vec<u8>> {
     let entries: Vec<OldEntry<'_>> = codec::decode_chunk(chunk, OLD).ok()?;
     let mut body = Vec::with_capacity(chunk.len());
     for entry in &entries {
-        let (OldEntry::Add { multihash, peer } | OldEntry::Remove { multihash, peer }) = *entry;
-        let removed = matches!(entry, OldEntry::Remove { .. });
+        let (removed, multihash, peer) = entry.parts();
         codec::append(&mut body, &Entry { multihash: Hashed::new(multihash), peer, removed }).ok()?;
     }
     codec::chunk(u32::try_from(entries.len()).ok()?, &body).ok()
+}
+
+/// For `crate::store::fuzzing`: a chunk of version 1 with this body, past its checksum, says the same once written anew.
+#[cfg(any(test, fuzzing))]
+pub(in crate::store) fn says_the_same(body: &[u8]) {
+    let chunk = [&[OLD][..], &crc32fast::hash(body).to_le_bytes(), body].concat();
+    let Ok(old) = codec::decode_chunk::<OldEntry<'_>>(&chunk, OLD) else { return };
+    // More of them were never written, and need not be readable in the new form, which takes more memory each.
+    if old.len() > OLD_ENTRIES {
+        return;
+    }
+    // Only an entry whose multihash is longer than any that is stored has no new form.
+    let Some(new) = convert(&chunk) else {
+        let longest = old.iter().map(|entry| entry.parts().1.len()).max();
+        return assert!(longest.is_some_and(|longest| longest > usize::from(u8::MAX)), "not written anew: {old:?}");
+    };
+    let Ok(new) = crate::store::records::entry::decode(&new) else { panic!("no chunk: {old:?}") };
+    assert_eq!(new.len(), old.len());
+    for (new, old) in new.iter().zip(&old) {
+        let (removed, multihash, peer) = old.parts();
+        assert_eq!((new.removed, new.multihash, new.peer), (removed, Hashed::new(multihash), peer));
+    }
+}
+
+/// A seed for it: what version 1 wrote for one entry of each kind, past the checksum.
+#[cfg(test)]
+pub(in crate::store) fn seed(multihash: &[u8]) -> Vec<u8> {
+    let mut body = Vec::new();
+    let entries =
+        vec![OldEntry::Add { multihash, peer: 7 }, OldEntry::Remove { multihash: &multihash[..3], peer: 300 }];
+    codec::append(&mut body, &entries).unwrap();
+    body
 }
 
 #[cfg(test)]
