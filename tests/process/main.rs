@@ -7,6 +7,7 @@
     reason = "tests fail by panics and wait by the clock"
 )]
 
+mod backup;
 mod check;
 mod disk;
 mod dump;

@@ -47,7 +47,7 @@ pub fn tell(contents: &Contents, dir: &Path, before: &Loaded, context: &Context)
         (Some(_), other) => {
             let other = other.as_ref().map_or("the defaults".into(), |file| file.display().to_string());
             context.notice(format_args!(
-                "warning: the configuration of the backup is {}, but it is not read: in effect are {other}; compare them",
+                "warning: the configuration of the backup is {}, which is not the one that is read ({other}); compare them, or name it with --config",
                 path.display()
             ));
         }
