@@ -81,10 +81,12 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
     let loaded = context.sources().load_detailed()?;
     let mut server = Server::connect_if_running(context).await?;
     match &mut server {
-        // What was learnt since the last snapshot should not be missing. A server of an older version cannot.
-        Some(server) => {
-            if let Err(error) = server.ask::<Option<String>>(&Request::SaveRouting, |_| Ok(())).await {
+        // What was learnt since the last snapshot should not be missing.
+        Some(running) => {
+            if let Err(error) = running.ask::<Option<String>>(&Request::SaveRouting, |_| Ok(())).await {
                 context.notice(format_args!("the routing tables are those of the last snapshot: {error}"));
+                // A server of an older version does not know the request, and has hung up.
+                server = Some(Server::connect(context).await?);
             }
         }
         None => dump::not_in_use(context.config()?)?,

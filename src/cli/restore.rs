@@ -22,6 +22,7 @@ use serde::Serialize;
 use std::{
     fs::File,
     io::{self, Write},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -186,6 +187,13 @@ fn tell(contents: &Contents, dir: &Path, report: &Report, format: FormatArg, con
          connections and records. Stop it, and see to it that it is not started again",
         restored.peer_id
     ));
+    let (here, me) = (dir.metadata().map(|meta| meta.uid()), rustix::process::geteuid().as_raw());
+    if let Some(owner) = here.ok().filter(|owner| *owner != me) {
+        context.notice(format_args!(
+            "warning: {0} belongs to user {owner}, and what was restored to user {me}: chown -R --reference={0} {0}",
+            dir.display()
+        ));
+    }
     if restored.own_cids > 0 {
         context.notice(
             "own CIDs are announced when they are due; if this machine has other addresses than the old one, `dhtstore \
