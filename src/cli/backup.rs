@@ -22,6 +22,11 @@ use std::{
     fs::{self, File},
     io::{self, BufWriter, Read, Write},
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 use tempfile::NamedTempFile;
 use tokio::{
@@ -31,6 +36,13 @@ use tokio::{
 
 /// Bytes that are collected before a write.
 const BUFFER_BYTES: usize = 256 << 10;
+
+/// After a signal, until the process ends wherever it is.
+const END_WITHIN: Duration = Duration::from_secs(2);
+const ENDED: &str = "ended by a signal; no backup was made";
+
+/// The small files, in the order in which they are written.
+type Files = Vec<(FileName, Vec<u8>)>;
 
 /// Arguments of `dhtstore backup`.
 #[derive(clap::Args, Debug)]
@@ -101,7 +113,7 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
         files: files.iter().map(|(file, _)| *file).collect(),
         records: args.records,
     };
-    let mut source = Source { context, server, header, files };
+    let mut source = Source { context, server, header, files, ended: Arc::default() };
     if is_stdout {
         let out = BufWriter::with_capacity(BUFFER_BYTES, io::stdout());
         let written = source.write(out, CliError::from).await?;
@@ -127,8 +139,8 @@ fn refuse_existing(path: &Path, force: bool) -> Result<()> {
     }
 }
 
-/// Peer id, and the small files in the order in which they are written.
-fn gather(loaded: &Loaded) -> Result<(String, Vec<(FileName, Vec<u8>)>)> {
+/// Peer id, and the small files.
+fn gather(loaded: &Loaded) -> Result<(String, Files)> {
     let config = &loaded.config;
     let path = identity::path(&config.data_dir);
     if !path.exists() {
@@ -169,7 +181,7 @@ async fn to_file(source: &mut Source<'_>, args: &Args) -> Result<Written> {
     }
     // 0600 from the start.
     let beside = tempfile::Builder::new().prefix(".dhtstore-backup-").tempfile_in(dir).map_err(failed)?;
-    let guard = remove_when_ended(&beside);
+    let guard = remove_when_ended(&beside, Arc::clone(&source.ended));
     let written = source.write(BufWriter::with_capacity(BUFFER_BYTES, beside.as_file()), failed).await;
     guard.abort();
     let written = written?;
@@ -183,8 +195,9 @@ async fn to_file(source: &mut Source<'_>, args: &Args) -> Result<Written> {
     Ok(written)
 }
 
-/// A private key should not be left about when somebody has had enough of waiting.
-fn remove_when_ended(beside: &NamedTempFile) -> JoinHandle<()> {
+/// A private key should not be left about when somebody has had enough of waiting: at a signal the file is removed, and
+/// `ended` set; who does not see that in time (a large copy is under way) is ended.
+fn remove_when_ended(beside: &NamedTempFile, ended: Arc<AtomicBool>) -> JoinHandle<()> {
     let path = beside.path().to_owned();
     let signals = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(signal);
     tokio::spawn(async move {
@@ -195,7 +208,9 @@ fn remove_when_ended(beside: &NamedTempFile) -> JoinHandle<()> {
             _ = hangup.recv() => {}
         }
         let _ = fs::remove_file(&path);
-        let _ = writeln!(io::stderr(), "error: ended by a signal; no backup was made");
+        ended.store(true, Ordering::Relaxed);
+        tokio::time::sleep(END_WITHIN).await;
+        let _ = writeln!(io::stderr(), "error: {ENDED}");
         std::process::exit(Code::Other as i32);
     })
 }
@@ -205,7 +220,9 @@ struct Source<'c> {
     context: &'c Context,
     server: Option<Server>,
     header: Header,
-    files: Vec<(FileName, Vec<u8>)>,
+    files: Files,
+    /// A signal came.
+    ended: Arc<AtomicBool>,
 }
 
 impl Source<'_> {
@@ -219,6 +236,9 @@ impl Source<'_> {
         let mut damaged = Damaged::default();
         let mut writer = Writer::begin(out, &self.header, &self.files).map_err(&failed)?;
         let each = |piece: Piece<'_>| {
+            if self.ended.load(Ordering::Relaxed) {
+                return Err(CliError::other(ENDED));
+            }
             damaged.look(&piece, self.context);
             match piece {
                 Piece::Header(dump) if dump.peer_id.as_ref().is_some_and(|peer| *peer != self.header.peer_id) => {

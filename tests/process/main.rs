@@ -18,6 +18,7 @@ mod kad_peer;
 mod load;
 mod network;
 mod restart;
+mod restore;
 mod service;
 #[path = "../support/small_disk.rs"]
 mod small_disk;
