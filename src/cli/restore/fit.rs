@@ -81,7 +81,7 @@ fn misfits(config: &Config, swarm_key: Option<&SwarmKey>, dir: &Path, ours: &[Ip
     let mut found = Vec::new();
     if let Some(path) = &config.swarm_key {
         let restored = match swarm_key {
-            Some(_) => format!("; that of the backup is {}", dir.join(SWARM_KEY).display()),
+            Some(_) => format!("; that of the backup is {}: name that one, or unset it", dir.join(SWARM_KEY).display()),
             None => String::new(),
         };
         match (SwarmKey::load(path), swarm_key) {
