@@ -1,7 +1,7 @@
 //! The disk, and the index in memory in front of it. Only this module names sled and bincode.
 //!
 //! Two databases, so that damage to the large and churning one never touches the small one: `records/` holds what
-//! others announced (soft state, refreshed by its publishers), `node/` what is ours. `exports/` holds own CIDs,
+//! others announced (soft state, refreshed by its publishers) with the bodies of its log in `log/`, `node/` what is ours. `exports/` holds own CIDs,
 //! routing tables and the log of provider records once more, outside of sled.
 
 pub mod check;
@@ -41,9 +41,11 @@ use std::{
 
 /// Directory of the database of what others announced.
 const RECORDS: &str = "records";
+/// Directory of the bodies of the log, whose rows are in [`RECORDS`].
+const LOG: &str = "log";
 /// Directory of the database of what is ours.
 const NODE: &str = "node";
-/// sled's page cache of `records/`, in bytes. The log is written and read in order: a cache does little for it.
+/// sled's page cache of `records/`, in bytes: rows of peers and values, and a row of some 20 bytes for each chunk.
 const RECORDS_CACHE: u64 = 64 << 20;
 /// sled's page cache of `node/`, in bytes.
 const NODE_CACHE: u64 = 16 << 20;
@@ -231,7 +233,7 @@ impl Store {
         let opened = records_place(dir, now).open(&records_contents(now, floor, settings.ttl))?;
         let recovered = !opened.notes.is_empty();
         notes.extend(opened.notes);
-        let log = Log::open(opened.db, dir.join(RECORDS))?;
+        let log = Log::open(opened.db, dir.join(RECORDS), dir.join(LOG))?;
         let last_seen = floor.map(|f| f.last_seen).max(log.newest().map(chunk_time)).map(UnixTime);
         let time = records::time::Timekeeper::open(clock.clone(), last_seen, settings.clock_grace);
         let read_only = purpose == Purpose::Read;
@@ -331,7 +333,10 @@ impl Store {
             log_chunks: shared.log.count(),
             oldest: shared.log.oldest().map(chunk_time),
             newest: shared.log.newest().map(chunk_time),
-            records_bytes_on_disk: data_dir::bytes_below(&self.opened.dir.join("records")),
+            records_bytes_on_disk: [RECORDS, LOG]
+                .iter()
+                .map(|part| data_dir::bytes_below(&self.opened.dir.join(part)))
+                .sum(),
             node_bytes_on_disk: data_dir::bytes_below(&self.opened.dir.join("node")),
             bytes_on_disk: shared.disk.used(),
             disk_free: shared.disk.free(),
@@ -364,13 +369,13 @@ pub struct Stat {
     /// Bytes of their keys and values.
     #[serde(default)]
     pub values_bytes: u64,
-    /// Chunks of the log, as far as it is replayed.
+    /// Chunks of the log; expired ones that are not collected yet included.
     pub log_chunks: u64,
     /// Unix seconds.
     pub oldest: Option<u32>,
     /// Unix seconds.
     pub newest: Option<u32>,
-    /// Sum of the sizes of all files below `records/`.
+    /// Sum of the sizes of all files below `records/` and `log/`.
     pub records_bytes_on_disk: u64,
     /// Sum of the sizes of all files below `node/`.
     pub node_bytes_on_disk: u64,

@@ -41,6 +41,13 @@ fn have(node: &Node, keys: std::ops::Range<u32>, by: u8) -> usize {
     keys.filter(|key| node.found(*key) == [peer(by).id]).count()
 }
 
+/// Rows and bodies: what remains is in the exports.
+fn lose_the_log(dir: &Path) {
+    for part in ["records", "log"] {
+        fs::remove_dir_all(dir.join(part)).unwrap();
+    }
+}
+
 fn segments(dir: &Path) -> Vec<PathBuf> {
     let paths = fs::read_dir(dir.join("exports")).unwrap().flatten().map(|e| e.path());
     let is_segment = |p: &PathBuf| p.file_name().unwrap().to_string_lossy().starts_with("records-");
@@ -95,7 +102,7 @@ async fn what_was_exported_comes_back_and_what_was_removed_does_not() {
     node.advance(600);
     fill(&node, 400..450, 3).await;
     node.close().await;
-    fs::remove_dir_all(tmp.path().join("records")).unwrap();
+    lose_the_log(tmp.path());
 
     let node = reopen(tmp.path(), &clock);
     assert_eq!((have(&node, 0..300, 1), have(&node, 300..400, 2), have(&node, 400..450, 3)), (299, 100, 0));
@@ -130,7 +137,7 @@ async fn a_kill_during_a_restore_is_made_up_for() {
         export(&node).await;
     }
     node.close().await;
-    fs::remove_dir_all(tmp.path().join("records")).unwrap();
+    lose_the_log(tmp.path());
     let mut image = tmp.path().to_owned();
     let images = tempfile::tempdir().unwrap();
     for n in 0..4 {
@@ -167,7 +174,7 @@ async fn rows_missing_in_the_middle_of_the_log_and_of_the_address_book_come_back
     }
     let node = reopen(tmp.path(), &clock);
     assert_eq!((have(&node, 0..300, 1), have(&node, 300..600, 2)), (300, 300));
-    assert_eq!(counter(&node, "restored_chunks"), 41, "ten, the damaged one, and those of the peer");
+    assert_eq!(counter(&node, "salvaged_chunks"), 41, "ten, the damaged one, and those of the peer");
     node.close().await;
     let node = reopen(tmp.path(), &clock);
     assert_eq!((have(&node, 0..300, 1), have(&node, 300..600, 2)), (300, 300));
@@ -182,7 +189,7 @@ async fn a_damaged_export_gives_what_can_be_read_and_is_written_anew() {
     fill(&node, 0..300, 1).await;
     export(&node).await;
     node.close().await;
-    fs::remove_dir_all(tmp.path().join("records")).unwrap();
+    lose_the_log(tmp.path());
     let segment = segments(tmp.path()).remove(0);
     let mut bytes = fs::read(&segment).unwrap();
     let middle = bytes.len() / 2;
@@ -212,7 +219,7 @@ async fn exports_of_a_log_that_was_begun_anew_meanwhile_fit_it_all_the_same() {
     node.close().await;
     let (exports, away) = (tmp.path().join("exports"), tmp.path().join("away"));
     fs::rename(&exports, &away).unwrap();
-    fs::remove_dir_all(tmp.path().join("records")).unwrap();
+    lose_the_log(tmp.path());
     // The same numbers, other peers; and one of the old ones under another number.
     let node = reopen(tmp.path(), &clock);
     fill(&node, 200..300, 3).await;
@@ -248,7 +255,7 @@ async fn after_a_step_of_the_clock_exports_hold_the_dates_of_the_log() {
     assert_eq!((report.segments, report.removed), (1, 1));
     assert!(node.store.stat().exported_to < Some(T0 + 3600));
     node.close().await;
-    fs::remove_dir_all(tmp.path().join("records")).unwrap();
+    lose_the_log(tmp.path());
     let node = reopen(tmp.path(), &clock);
     assert_eq!(have(&node, 0..100, 1), 100);
     node.advance(TTL.as_secs());
@@ -298,7 +305,7 @@ async fn what_is_loaded_behind_an_export_is_exported_as_well() {
         assert_eq!(segments(tmp.path()).len(), 1, "the old one is not needed any more");
         assert_eq!(export(&node).await.chunks, 0, "restart: {restart}");
         node.close().await;
-        fs::remove_dir_all(tmp.path().join("records")).unwrap();
+        lose_the_log(tmp.path());
         let node = reopen(tmp.path(), &clock);
         assert_eq!((have(&node, 0..500, 1), have(&node, 1000..1001, 2)), (500, 1), "restart: {restart}");
         node.close().await;

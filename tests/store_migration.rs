@@ -4,14 +4,36 @@
 
 use dhtstore::{
     clock::{ManualClock, UnixTime},
-    store::{Settings, Store, data_dir::Lock},
+    store::{Settings, Store, data_dir::Lock, migration::SCHEMA},
 };
 use libp2p::PeerId;
 use multibase::Base;
 use std::{fs, path::Path};
 
-/// Shortly after schema-1 was written: 2026-11-22T22:45:00Z.
-const THEN: u32 = 1_795_387_500;
+/// A directory as a version left it.
+struct Fixture {
+    schema: u32,
+    /// Shortly after it was written, Unix seconds.
+    then: u32,
+    /// What that version's `dump providers` said of it.
+    dump: &'static str,
+    records: usize,
+}
+
+const FIXTURES: [Fixture; 2] = [
+    Fixture {
+        schema: 1,
+        then: 1_795_387_500,
+        dump: include_str!("../migrations/fixtures/schema-1.ndjson"),
+        records: 46,
+    },
+    Fixture {
+        schema: 2,
+        then: 1_795_515_000,
+        dump: include_str!("../migrations/fixtures/schema-2.ndjson"),
+        records: 60,
+    },
+];
 
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
@@ -24,13 +46,16 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-fn fixture(to: &Path) {
-    copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations/fixtures/schema-1"), to);
+impl Fixture {
+    /// Its files, in `to`.
+    fn write(&self, to: &Path) {
+        let name = format!("migrations/fixtures/schema-{}", self.schema);
+        copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join(name), to);
+    }
 }
 
 /// Multihash, provider and addresses of each record, as the version before dumped them.
-fn expected() -> Vec<(Vec<u8>, PeerId, Vec<String>)> {
-    let dump = include_str!("../migrations/fixtures/schema-1.ndjson");
+fn expected(dump: &str) -> Vec<(Vec<u8>, PeerId, Vec<String>)> {
     let row = |line: &str| {
         let row: serde_json::Value = serde_json::from_str(line).unwrap();
         let text = |name: &str| row[name].as_str().unwrap().to_owned();
@@ -42,15 +67,16 @@ fn expected() -> Vec<(Vec<u8>, PeerId, Vec<String>)> {
 }
 
 /// Opens the directory, compares, closes.
-async fn opens_with_all_of_it(dir: &Path) {
+async fn opens_with_all_of_it(dir: &Path, fixture: &Fixture) {
     let lock = Lock::acquire(dir).unwrap();
-    let store = Store::open(&lock, Settings::default(), ManualClock::at(UnixTime(THEN))).unwrap();
+    let store = Store::open(&lock, Settings::default(), ManualClock::at(UnixTime(fixture.then))).unwrap();
     assert!(store.records.wait_replayed());
     let stat = store.stat();
-    assert_eq!((stat.schema, stat.records, stat.provided), (2, 46, 1), "{stat:?}");
+    assert_eq!((stat.schema, stat.records, stat.provided), (SCHEMA, fixture.records as u64, 1), "{stat:?}");
     assert_eq!((stat.notes, stat.counters["damaged"]), (Vec::new(), 0));
-    assert_eq!(expected().len(), 46);
-    for (multihash, provider, addrs) in expected() {
+    let expected = expected(fixture.dump);
+    assert_eq!(expected.len(), fixture.records);
+    for (multihash, provider, addrs) in expected {
         let found = store.records.providers_now(&multihash, 20, 0);
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].peer, provider);
@@ -59,7 +85,10 @@ async fn opens_with_all_of_it(dir: &Path) {
     store.close().await.unwrap();
 }
 
-/// First bytes of all chunks of the log.
+/// First byte of a row that says where its chunk lies.
+const LOCATION: u8 = 3;
+
+/// First bytes of all rows of the log.
 fn versions(dir: &Path) -> Vec<u8> {
     let db = sled::open(dir.join("records")).unwrap();
     db.open_tree("log").unwrap().iter().values().map(|chunk| chunk.unwrap()[0]).collect()
@@ -71,46 +100,53 @@ fn set_schema(dir: &Path, schema: u8) {
 }
 
 #[tokio::test]
-async fn schema_1_says_the_same_in_schema_2() {
-    let tmp = tempfile::tempdir().unwrap();
-    fixture(tmp.path());
-    let exports = || fs::read_dir(tmp.path().join("exports")).unwrap().flatten().map(|e| e.file_name()).max();
-    let before = exports();
-    assert_eq!(versions(tmp.path()), [1]);
-    opens_with_all_of_it(tmp.path()).await;
-    assert_eq!(versions(tmp.path()), [2]);
-    assert_ne!(exports(), before, "no export was made before the step");
-    // Nothing is left to do.
-    opens_with_all_of_it(tmp.path()).await;
+async fn every_schema_says_the_same_in_that_of_today() {
+    for fixture in &FIXTURES {
+        let tmp = tempfile::tempdir().unwrap();
+        fixture.write(tmp.path());
+        let exports = || fs::read_dir(tmp.path().join("exports")).unwrap().flatten().map(|e| e.file_name()).max();
+        let before = exports();
+        assert_eq!(versions(tmp.path()), [fixture.schema as u8]);
+        opens_with_all_of_it(tmp.path(), fixture).await;
+        assert_eq!(versions(tmp.path()), [LOCATION]);
+        assert_ne!(exports(), before, "no export was made before the step");
+        // Nothing is left to do.
+        opens_with_all_of_it(tmp.path(), fixture).await;
+    }
 }
 
 #[tokio::test]
 async fn a_step_that_was_cut_off_is_taken_again() {
-    let tmp = tempfile::tempdir().unwrap();
-    fixture(tmp.path());
-    opens_with_all_of_it(tmp.path()).await;
-    // All chunks are written, but the version is not raised; and one of the old chunks is back.
-    set_schema(tmp.path(), 1);
-    opens_with_all_of_it(tmp.path()).await;
-    let old = tempfile::tempdir().unwrap();
-    fixture(old.path());
-    let (key, chunk) = {
-        let db = sled::open(old.path().join("records")).unwrap();
-        db.open_tree("log").unwrap().first().unwrap().unwrap()
-    };
-    sled::open(tmp.path().join("records")).unwrap().open_tree("log").unwrap().insert(key, chunk).unwrap();
-    set_schema(tmp.path(), 1);
-    opens_with_all_of_it(tmp.path()).await;
-    assert_eq!(versions(tmp.path()), [2]);
+    for fixture in &FIXTURES {
+        let tmp = tempfile::tempdir().unwrap();
+        fixture.write(tmp.path());
+        opens_with_all_of_it(tmp.path(), fixture).await;
+        // All chunks are written, but the version is not raised; and one of the old chunks is back.
+        set_schema(tmp.path(), fixture.schema as u8);
+        opens_with_all_of_it(tmp.path(), fixture).await;
+        let old = tempfile::tempdir().unwrap();
+        fixture.write(old.path());
+        let (key, chunk) = {
+            let db = sled::open(old.path().join("records")).unwrap();
+            db.open_tree("log").unwrap().first().unwrap().unwrap()
+        };
+        sled::open(tmp.path().join("records")).unwrap().open_tree("log").unwrap().insert(key, chunk).unwrap();
+        set_schema(tmp.path(), fixture.schema as u8);
+        opens_with_all_of_it(tmp.path(), fixture).await;
+        assert_eq!(versions(tmp.path()), [LOCATION]);
+    }
 }
 
 #[tokio::test]
 async fn a_lost_schema_version_is_taken_for_the_first() {
-    let tmp = tempfile::tempdir().unwrap();
-    fixture(tmp.path());
-    fs::remove_dir_all(tmp.path().join("node")).unwrap();
-    let lock = Lock::acquire(tmp.path()).unwrap();
-    let store = Store::open(&lock, Settings::default(), ManualClock::at(UnixTime(THEN))).unwrap();
-    assert!(store.records.wait_replayed());
-    assert_eq!((store.stat().schema, store.stat().records, store.stat().provided), (2, 46, 1));
+    for fixture in &FIXTURES {
+        let tmp = tempfile::tempdir().unwrap();
+        fixture.write(tmp.path());
+        fs::remove_dir_all(tmp.path().join("node")).unwrap();
+        let lock = Lock::acquire(tmp.path()).unwrap();
+        let store = Store::open(&lock, Settings::default(), ManualClock::at(UnixTime(fixture.then))).unwrap();
+        assert!(store.records.wait_replayed());
+        let stat = store.stat();
+        assert_eq!((stat.schema, stat.records, stat.provided), (SCHEMA, fixture.records as u64, 1));
+    }
 }

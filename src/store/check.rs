@@ -3,7 +3,7 @@
 
 mod databases;
 
-use super::{Store, StoreError, data_dir, is_data_dir, provided::exports};
+use super::{Store, StoreError, data_dir, is_data_dir, provided::exports, records::export::segment::Segment};
 use databases::{Databases, Peers};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -163,6 +163,13 @@ fn exports(dir: &Path, findings: &mut Findings) {
     let Ok(entries) = fs::read_dir(dir) else { return };
     let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     paths.sort();
+    for segment in Segment::list(dir) {
+        let place = format!("exports/{}", segment.path.file_name().unwrap_or_default().to_string_lossy());
+        match segment.verify() {
+            Ok(()) => findings.ok(&place, format_args!("{} chunks of the log", segment.chunks)),
+            Err(error) => findings.damaged(&place, error, "the next start sets it aside, and it is exported anew"),
+        }
+    }
     for path in paths {
         let place = format!("exports/{}", path.file_name().unwrap_or_default().to_string_lossy());
         match exports::verify(&path) {

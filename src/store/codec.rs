@@ -11,6 +11,8 @@ pub const VERSION: u8 = 1;
 /// Version of the chunks of the log written today. Those of version 1 are written anew when the store is opened
 /// (migrations/).
 pub const CHUNK_VERSION: u8 = 2;
+/// Version of the rows that say where a chunk lies; where schema 2 had the chunk itself stands one of the above.
+pub const LOCATION_VERSION: u8 = 3;
 /// No value may claim more than this many bytes when decoded. Rows are split long before (a chunk of the log closes
 /// at 30 kB).
 pub const LIMIT: usize = 1 << 16;
@@ -53,7 +55,15 @@ pub enum CodecError {
 /// # Errors
 /// [`CodecError::Malformed`] if bincode refuses the value, or if it is longer than could be read back.
 pub fn encode<T: Encode>(value: &T) -> Result<Vec<u8>, CodecError> {
-    let mut bytes = vec![VERSION];
+    encode_as(VERSION, value)
+}
+
+/// [`encode`] with another version byte.
+///
+/// # Errors
+/// As [`encode`].
+pub fn encode_as<T: Encode>(version: u8, value: &T) -> Result<Vec<u8>, CodecError> {
+    let mut bytes = vec![version];
     append(&mut bytes, value)?;
     if bytes.len() > LIMIT {
         return Err(CodecError::Malformed(format!("{} bytes, more than the limit of {LIMIT}", bytes.len())));
@@ -77,7 +87,15 @@ pub fn append<T: Encode>(bytes: &mut Vec<u8>, value: &T) -> Result<(), CodecErro
 /// # Errors
 /// Every byte string that [`encode`] could not have written; see [`CodecError`].
 pub fn decode<T: Decode<()>>(bytes: &[u8]) -> Result<T, CodecError> {
-    let body = versioned(bytes, VERSION)?;
+    decode_as(VERSION, bytes)
+}
+
+/// What [`encode_as`] wrote.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_as<T: Decode<()>>(version: u8, bytes: &[u8]) -> Result<T, CodecError> {
+    let body = versioned(bytes, version)?;
     let (value, read) = bincode::decode_from_slice(body, CONFIG).map_err(|e| CodecError::Malformed(e.to_string()))?;
     nothing_after(body, read)?;
     Ok(value)

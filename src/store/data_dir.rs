@@ -1,5 +1,5 @@
 //! The data directory: what is where in it, and the lock that one process holds.
-//! `identity.key`, `swarm.key`, `lock`, `control.sock`, `records/`, `node/`, `exports/`.
+//! `identity.key`, `swarm.key`, `lock`, `control.sock`, `records/`, `log/`, `node/`, `exports/`.
 
 pub mod staging;
 
@@ -149,17 +149,27 @@ pub(super) fn bytes_allocated(dir: &Path) -> u64 {
         .sum()
 }
 
-/// Copies a directory of plain files and directories; `keep` says by name which. A reflink where the file system can.
+/// Whether a file of this name is never written to by a later run: segments of the log, exports of records.
+fn is_final(name: &str) -> bool {
+    name.ends_with(".segment") || name.starts_with("records-") && name.ends_with(".export")
+}
+
+/// Copies a directory of plain files and directories; `keep` says by name which. A reflink where the file system can, and
+/// a link of what is never written again.
 pub(super) fn copy_dir(from: &Path, to: &Path, keep: &dyn Fn(&str) -> bool) -> Result<(), StoreError> {
     DirBuilder::new().recursive(true).mode(0o700).create(to).map_err(|e| io_error("create", to, e))?;
     let entries = fs::read_dir(from).map_err(|e| io_error("read", from, e))?;
     for entry in entries {
         let entry = entry.map_err(|e| io_error("read", from, e))?;
         let kind = entry.file_type().map_err(|e| io_error("read", &entry.path(), e))?;
-        if !keep(&entry.file_name().to_string_lossy()) {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if !keep(&name) {
             continue;
         }
         let target = to.join(entry.file_name());
+        if kind.is_file() && is_final(&name) && fs::hard_link(entry.path(), &target).is_ok() {
+            continue;
+        }
         if kind.is_dir() {
             copy_dir(&entry.path(), &target, keep)?;
         } else if kind.is_file() {
@@ -169,7 +179,7 @@ pub(super) fn copy_dir(from: &Path, to: &Path, keep: &dyn Fn(&str) -> bool) -> R
     Ok(())
 }
 
-/// A copy of a stopped node's `node/`, `records/` and `exports/`, removed when dropped: below `beside`, or the system's
+/// A copy of a stopped node's `node/`, `records/`, `log/` and `exports/`, removed when dropped: below `beside`, or the system's
 /// temporary directory. Neither what recovery once set aside, nor identities. Never creates or writes anything in `dir`.
 ///
 /// # Errors
@@ -181,7 +191,7 @@ pub(super) fn copy_for_reading(dir: &Path, beside: Option<&Path>) -> Result<temp
         .tempdir_in(&parent)
         .map_err(|e| io_error("create a copy in", &parent, e))?;
     let _keeps_servers_out = share(dir)?;
-    for part in ["node", "records", "exports"].map(Path::new) {
+    for part in ["node", "records", "log", "exports"].map(Path::new) {
         if dir.join(part).is_dir() {
             copy_dir(&dir.join(part), &copy.path().join(part), &|_| true)?;
         }

@@ -4,7 +4,8 @@
 //! new size nor what is in the disk's cache is lasting then. Only its background thread calls fsync, twice a second. It
 //! never syncs the directory, so that by the letter of POSIX the whole database may vanish. And a page of more than 128 KiB
 //! goes to a file of its own below `blobs/`, which is never synced: after a power cut sled stops reading its log at a torn
-//! one, and what stands behind it is lost. All this is made good here.
+//! one, and what stands behind it is lost. All this is made good here. (Rows are small; a leaf of many large values of others
+//! may still come to that.)
 
 use super::{
     StoreError,

@@ -11,7 +11,8 @@ use super::{
     records::{
         book::{Book, PeerRow},
         entry,
-        export::segment::Item,
+        frames::Item,
+        log::segments::Location,
     },
     routing::SavedRow,
 };
@@ -40,6 +41,13 @@ pub(crate) fn rows(data: &[u8]) {
         4 => comes_back::<Floor>(value),
         5 => comes_back::<u64>(value),
         6 => comes_back::<Vec<OwnRow>>(value),
+        7 => {
+            let row = [&[codec::LOCATION_VERSION], value].concat();
+            if let Ok(Some(location)) = Location::of_row(&row) {
+                let Ok(bytes) = location.to_row() else { panic!("a place cannot be written again") };
+                assert_eq!(Location::of_row(&bytes).ok().flatten(), Some(location));
+            }
+        }
         _ => shelf(value),
     }
 }

@@ -5,7 +5,7 @@ use bincode::{Decode, Encode};
 use std::{path::PathBuf, sync::Arc};
 
 /// The schema that this version writes (migrations/).
-pub const SCHEMA: u32 = 2;
+pub const SCHEMA: u32 = 3;
 
 const SCHEMA_ROW: &str = "schema";
 const FLOOR_ROW: &str = "floor";

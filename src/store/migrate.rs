@@ -5,6 +5,7 @@
 //! flushed, once the step has ended.
 
 mod v2;
+mod v3;
 
 use super::{StoreError, records::log::Log};
 
@@ -20,7 +21,8 @@ pub struct Step {
 }
 
 /// All steps, in order; that to version 1 is the first open.
-pub const STEPS: [Step; 1] = [Step { to: 2, name: "0002-compact-chunks", run: v2::run }];
+pub const STEPS: [Step; 2] =
+    [Step { to: 2, name: "0002-compact-chunks", run: v2::run }, Step { to: 3, name: "0003-segments", run: v3::run }];
 
 /// The steps that a database of version `from` needs.
 pub fn needed(from: u32) -> impl Iterator<Item = &'static Step> {
@@ -34,7 +36,7 @@ impl Step {
     /// [`StoreError::Database`]: the next open takes it again.
     pub fn take(&self, log: &Log) -> Result<String, StoreError> {
         let rows = (self.run)(log)?;
-        log.database.flush()?;
+        log.flush()?;
         Ok(format!("the database is of schema {} now ({}): {rows} rows written anew", self.to, self.name))
     }
 }

@@ -4,6 +4,7 @@ pub(super) mod book;
 mod counters;
 pub(super) mod entry;
 pub(super) mod export;
+pub(super) mod frames;
 mod gc;
 pub(super) mod index;
 pub(super) mod load;
@@ -11,6 +12,7 @@ pub(super) mod log;
 mod pending;
 mod replay;
 mod restore;
+mod salvage;
 pub(super) mod time;
 mod unflushed;
 mod writer;
@@ -492,6 +494,7 @@ impl Shared {
     /// Events since start, by name.
     pub fn counters(&self) -> BTreeMap<String, u64> {
         let mut counters = self.counters.by_name();
+        counters.insert("unwritten_chunks".to_owned(), self.log.unwritten());
         counters.insert("records_database_failures".to_owned(), self.health().failures());
         counters.insert("records_database_reopened".to_owned(), self.health().reopened());
         counters

@@ -184,12 +184,9 @@ impl Life<'_> {
     /// Compares what a process holds with what was promised.
     fn compare(&mut self, shown: &Shown, asked: Instant, took: Duration) -> Result<(), String> {
         // sled may use the place of a page again before the one that replaces it is lasting: after a power cut it may not
-        // be able to read its own file. That is told and counted, and everything but `records/` must be there all the same.
+        // be able to read its own file. That is told and counted, and every record must be there all the same.
         let power = self.unseen.iter().any(|(_, power)| *power);
         let set_aside = power && shown.notes.iter().any(|note| note.starts_with("records/ is damaged beyond repair"));
-        if set_aside {
-            self.model.borrow_mut().records_set_aside();
-        }
         let checked = self.model.borrow_mut().check(shown, asked);
         let (records, own) =
             checked.map_err(|why| format!("after {:?} (power): {why}; notes: {:?}", self.unseen, shown.notes))?;

@@ -1,4 +1,4 @@
-//! The steps from schema 1 to the one of today, killed at any call.
+//! The steps from earlier schemas to the one of today, killed at any call.
 
 use crate::{
     points::{Point, Table},
@@ -7,11 +7,24 @@ use crate::{
 use rand::{Rng, rngs::StdRng};
 use std::{collections::HashMap, fs, path::Path, sync::Mutex, time::Duration};
 
-/// As the fixture was written, and a few minutes later: 2026-11-22T22:45:00Z.
+/// As the fixtures were written.
 const TTL: Duration = Duration::from_secs(12 * 3600);
-const THEN: i64 = 1_795_387_500;
-/// Own CIDs of the fixture.
+/// Own CIDs of each fixture.
 const OWN: usize = 1;
+
+/// A directory as an earlier version left it.
+#[derive(Clone, Copy)]
+struct Fixture {
+    name: &'static str,
+    /// A few minutes later, Unix seconds.
+    then: i64,
+    dump: &'static str,
+}
+
+const FIXTURES: [Fixture; 2] = [
+    Fixture { name: "schema-1", then: 1_795_387_500, dump: include_str!("../../migrations/fixtures/schema-1.ndjson") },
+    Fixture { name: "schema-2", then: 1_795_515_000, dump: include_str!("../../migrations/fixtures/schema-2.ndjson") },
+];
 
 /// `kills` times: a fresh copy of the fixture, one or two processes killed while they migrate it, then one that must show
 /// everything.
@@ -20,9 +33,10 @@ pub fn run(library: &Path, mut random: StdRng, kills: i64, table: &Mutex<Table>)
     let mut opening = 0;
     let mut done = 0;
     while done < kills {
-        let home = Home::new(TTL).at(THEN);
-        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations/fixtures/schema-1");
-        copy(&fixture, &home.data());
+        let fixture = FIXTURES[random.random_range(0..FIXTURES.len())];
+        let home = Home::new(TTL).at(fixture.then);
+        let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations/fixtures").join(fixture.name);
+        copy(&files, &home.data());
         let left = (kills - done).min(random.random_range(1..=2));
         let again = if opening == 0 { 0 } else { left };
         let one = async {
@@ -34,7 +48,7 @@ pub fn run(library: &Path, mut random: StdRng, kills: i64, table: &Mutex<Table>)
                     return Err("it ended by itself".to_owned());
                 }
                 opening = home.counted();
-                return check(&home).await.map(drop);
+                return check(&home, fixture).await.map(drop);
             }
             let mut powers = Vec::new();
             for _ in 0..again {
@@ -52,7 +66,7 @@ pub fn run(library: &Path, mut random: StdRng, kills: i64, table: &Mutex<Table>)
                 return Err("it ended by itself".to_owned());
             }
             let took = server.ready_after;
-            let (records, notes) = check(&home).await?;
+            let (records, notes) = check(&home, fixture).await?;
             if !notes.is_empty() && !powers.contains(&true) {
                 return Err(format!("notes after a kill: {notes:?}"));
             }
@@ -73,9 +87,10 @@ pub fn run(library: &Path, mut random: StdRng, kills: i64, table: &Mutex<Table>)
 }
 
 /// Everything of the fixture is there, in the schema of today: how many records, and what recovery noted.
-async fn check(home: &Home) -> Result<(u64, Vec<String>), String> {
+async fn check(home: &Home, fixture: Fixture) -> Result<(u64, Vec<String>), String> {
     let (shown, stat) = home.shown().await?;
-    let expected: HashMap<String, String> = include_str!("../../migrations/fixtures/schema-1.ndjson")
+    let expected: HashMap<String, String> = fixture
+        .dump
         .lines()
         .map(|line| {
             let row: serde_json::Value = serde_json::from_str(line).unwrap();
@@ -85,7 +100,7 @@ async fn check(home: &Home) -> Result<(u64, Vec<String>), String> {
         .collect();
     let found = (shown.records == expected, shown.own.len(), stat.store.schema, shown.damaged.len());
     match found {
-        (true, OWN, 2, 0) => Ok((expected.len() as u64, shown.notes)),
+        (true, OWN, 3, 0) => Ok((expected.len() as u64, shown.notes)),
         _ => Err(format!("records as they were, own CIDs, schema, damaged: {found:?}; {:?}", shown.notes)),
     }
 }

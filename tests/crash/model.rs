@@ -115,11 +115,6 @@ impl Model {
         }
     }
 
-    /// `records/` was set aside, and the process said so: nothing of it is promised any more.
-    pub fn records_set_aside(&mut self) {
-        self.records.values_mut().for_each(|record| record.promised = false);
-    }
-
     /// Compares; how many records and own CIDs were promised and are there. What was not promised and is not there has
     /// gone for good, and what is there stays.
     pub fn check(&mut self, shown: &Shown, asked: Instant) -> Result<(u64, u64), String> {

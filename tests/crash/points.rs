@@ -15,7 +15,7 @@ pub enum Point {
     Replay,
     /// An fsync, or what sled does in its place.
     Flush,
-    /// A write of either database.
+    /// A write of either database, or of the log.
     Write,
     /// What follows garbage collection, which runs at full seconds.
     Gc,
@@ -25,7 +25,7 @@ pub enum Point {
     Export,
     /// After SIGTERM.
     Stop,
-    /// The steps from schema 1.
+    /// The steps from earlier schemas.
     Migration,
 }
 
@@ -59,9 +59,9 @@ impl Point {
             Point::Random => ("", "", "", 1),
             Point::Open | Point::Migration => ("", "", "", opening.max(10)),
             Point::Replay => ("thread", "replay-0", "", 1),
-            Point::Flush => ("fsync,range", "records/db|node/db", "", 12),
-            Point::Write => ("write", "records/db|node/db", "", 12),
-            Point::Gc => ("write,fsync,range", "records/db", "", 4),
+            Point::Flush => ("fsync,range", "records/db|node/db|log/", "", 12),
+            Point::Write => ("write", "records/db|node/db|log/", "", 12),
+            Point::Gc => ("write,fsync,range,unlink", "records/db|log/", "", 4),
             Point::Journal => ("", "own-", "", 8),
             Point::Export => ("", "exports/node", "", 6),
             Point::Stop => ("", "", "", 24),

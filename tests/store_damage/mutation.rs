@@ -26,7 +26,7 @@ pub enum Kind {
 
 const KINDS: [Kind; 6] = [Kind::Truncated, Kind::Zeroed, Kind::Flipped, Kind::Garbage, Kind::Grown, Kind::Missing];
 /// The classes of files, and what a path of one begins with.
-const CLASSES: [(&str, &str); 12] = [
+const CLASSES: [(&str, &str); 13] = [
     ("records/db", "records/db"),
     ("records/snap", "records/snap"),
     ("records/ other", "records/"),
@@ -39,6 +39,7 @@ const CLASSES: [(&str, &str); 12] = [
     ("identity.key", "identity.key"),
     ("swarm.key", "swarm.key"),
     ("dhtstore.toml", "dhtstore.toml"),
+    ("log", "log/"),
 ];
 
 /// See the module.
@@ -77,7 +78,8 @@ impl Mutation {
         let mut random = StdRng::seed_from_u64(n);
         let all = files(template, Path::new(""));
         let wanted = match n % 16 {
-            12..14 => CLASSES[0].0,
+            12 => CLASSES[12].0,
+            13 => CLASSES[0].0,
             14 => CLASSES[3].0,
             15 => "other",
             n => CLASSES[n as usize].0,
@@ -86,7 +88,10 @@ impl Mutation {
         let file = of_class.choose(&mut random).copied().or_else(|| all.choose(&mut random)).unwrap().clone();
         let kind = KINDS[(n / 16) as usize % KINDS.len()];
         // What is read at the start only is damaged at rest.
-        let at_rest = !file.starts_with("records") && !file.starts_with("node") && !file.starts_with("exports");
+        let at_rest = !file.starts_with("records")
+            && !file.starts_with("node")
+            && !file.starts_with("exports")
+            && !file.starts_with("log");
         Self { kind, file, running: !at_rest && random.random_bool(0.35), seed: n }
     }
 

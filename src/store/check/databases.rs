@@ -44,7 +44,7 @@ impl Databases {
             }
         }
         let records = open(copy, "records", RECORDS_NEXT, findings);
-        let records = records.and_then(|db| match Log::open(db, copy.join("records")) {
+        let records = records.and_then(|db| match Log::open(db, copy.join("records"), copy.join("log")) {
             Ok(log) => Some(log),
             Err(error) => {
                 findings.damaged("records/", error, RECORDS_NEXT);

@@ -27,7 +27,7 @@ pub fn run(log: &Log) -> Result<u64, StoreError> {
     let mut written = 0;
     for (key, chunk) in old_chunks(log) {
         let Some(chunk) = convert(&chunk) else { continue };
-        log.replace(key, chunk.into())?;
+        log.move_out(&[(key, chunk)])?;
         written += 1;
         if written % REPORT_EVERY == 0 {
             tracing::info!(chunks = written, "writing the log anew");
@@ -37,7 +37,7 @@ pub fn run(log: &Log) -> Result<u64, StoreError> {
 }
 
 fn old_chunks(log: &Log) -> impl Iterator<Item = (u64, sled::IVec)> {
-    Walk::forwards(log.chunks(), 0, u64::MAX).filter_map(|found| match found {
+    Walk::forwards(log.keys(), 0, u64::MAX).filter_map(|found| match found {
         Found::Row(key, chunk) if chunk.first() == Some(&OLD) => Some((key, chunk)),
         _ => None,
     })

@@ -33,6 +33,8 @@ pub struct Counters {
     pub unknown_peers: AtomicU64,
     /// Records of the log for which there is no room.
     pub replay_refused: AtomicU64,
+    /// Chunks of segments of which sled did not know.
+    pub salvaged_chunks: AtomicU64,
     /// Chunks that the log lacked and exports had.
     pub restored_chunks: AtomicU64,
     /// Their entries.
@@ -97,6 +99,7 @@ impl Counters {
             ("replayed_entries", &self.replayed),
             ("replay_unknown_peer", &self.unknown_peers),
             ("replay_refused", &self.replay_refused),
+            ("salvaged_chunks", &self.salvaged_chunks),
             ("restored_chunks", &self.restored_chunks),
             ("restored_entries", &self.restored_entries),
             ("lost_chunks", &self.lost_chunks),

@@ -8,6 +8,7 @@
 
 pub mod segment;
 
+use super::frames::{self, Item};
 use super::{
     ExportReport, Shared,
     entry::{self, Entry},
@@ -20,7 +21,7 @@ use crate::store::{
     exports::Unfinished,
     meta::Floor,
 };
-use segment::{Item, MAGIC, Segment};
+use segment::Segment;
 use std::{
     collections::HashSet,
     path::{Path, PathBuf},
@@ -242,8 +243,7 @@ struct Open {
 impl Open {
     fn begin(dir: &Path, from: u64) -> Result<Self, StoreError> {
         let mut file = Unfinished::create(dir, "records.unfinished")?;
-        file.put_bytes(MAGIC)?;
-        file.put(&Item::Header { chunk_version: codec::CHUNK_VERSION, from })?;
+        file.put_bytes(&frames::begin(from)?)?;
         Ok(Self { file, from, to: from, chunks: 0, peers: HashSet::new() })
     }
 

@@ -76,6 +76,11 @@ fn pop(shared: &Shared, now: &Now, report: &mut GcReport) -> Result<(), StoreErr
             Found::Lost(from, to, error) => {
                 failed(shared, &error);
                 shared.damaged(format!("{} to {} cannot be read: {error}", chunk_name(from), chunk_name(to)));
+                // What their bodies named goes by its time; the rows go with the others.
+                keys.extend(Walk::forwards(shared.log.keys(), from, to).filter_map(|found| match found {
+                    Found::Row(key, _) => Some(key),
+                    Found::Lost(..) => None,
+                }));
             }
         }
         if batch.len() >= BATCH || keys.len() >= SLICE {
@@ -107,7 +112,7 @@ fn drop_slice(
     batch.clear();
     for key in keys.drain(..) {
         report.chunks += 1;
-        shared.log.remove(key, shared.replay.counts(key)).inspect_err(|e| failed(shared, e))?;
+        shared.log.remove(key).inspect_err(|e| failed(shared, e))?;
     }
     Ok(())
 }
@@ -188,7 +193,7 @@ fn remove_old(shared: &Shared, keys: &mut Vec<u64>) -> Result<(), StoreError> {
     shared.pending.drain()?;
     shared.flush_log()?;
     for key in keys.drain(..) {
-        shared.log.remove(key, shared.replay.counts(key))?;
+        shared.log.remove(key)?;
     }
     Ok(())
 }

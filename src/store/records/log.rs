@@ -1,18 +1,28 @@
-//! The `records/` database: tree `log`, chunks by (seconds, sequence); tree `peers`, the address book by number; tree
-//! `meta`, the reservation of numbers.
+//! The log of provider records: chunks by (seconds, sequence). sled has a row for each in the tree `log` of `records/`
+//! that says where its body lies (`log/segments.rs`); beside it the trees `peers`, the address book by number, `segments`,
+//! how far sled knows each segment, and `meta`, the reservation of numbers.
 //!
 //! Rows are inserted and removed one by one: sled's `apply_batch` and `transaction` take a lock of the whole process,
 //! and look-ups stalled for 3 to 84 ms behind it.
 
-use super::book::{LOST_RESERVATION, PeerRow};
+pub mod segments;
+
+use super::{
+    book::{LOST_RESERVATION, PeerRow},
+    entry,
+};
 use crate::store::{
     StoreError, codec,
     database::{Database, NumberedIn},
-    engine::{Numbered, Rows, guard},
+    engine::{Numbered, Rows, each_row, guard},
 };
+use segments::{Location, Segments, Unindexed};
 use std::{
-    path::PathBuf,
-    sync::atomic::{AtomicU64, Ordering},
+    path::{Path, PathBuf},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 /// The trees of `records/` by their places.
@@ -25,23 +35,32 @@ pub mod tree {
     pub const PEERS: usize = 2;
     /// See `store::values`.
     pub const VALUES: usize = 3;
+    /// Segments.
+    pub const SEGMENTS: usize = 4;
     /// All of them.
-    pub const NAMES: [&str; 4] = ["meta", "log", "peers", "values"];
+    pub const NAMES: [&str; 5] = ["meta", "log", "peers", "values", "segments"];
 }
 
 /// Row of `meta`: numbers of peers below are given out or reserved.
 const RESERVED: &str = "peers-reserved";
 /// No chunk.
 const NONE: u64 = u64::MAX;
+/// A chunk that cannot be read is looked up again so often: GC may have removed it between row and body.
+const READ_TRIES: u32 = 3;
 
-/// The database, and what is known of the log without asking it.
+/// The database and the segments, and what is known of the log without asking them.
 #[derive(Debug)]
 pub struct Log {
     /// The database.
-    pub database: Database<4>,
+    pub database: Database<5>,
+    dir: PathBuf,
+    /// Held while a body is appended and its row inserted.
+    segments: Mutex<Segments>,
     count: AtomicU64,
     oldest: AtomicU64,
     newest: AtomicU64,
+    /// Rows of chunks that a crash kept from the disk, found when the log was opened.
+    unwritten: u64,
 }
 
 /// The key of a chunk, as a number.
@@ -60,37 +79,51 @@ pub fn chunk_name(key: u64) -> String {
 }
 
 impl Log {
-    /// Opens the trees of `db`, which lies in `dir`.
+    /// Opens the trees of `db`, which lies in `dir`; segments are in `segments`. Rows whose chunks never came to the disk,
+    /// because the power failed, are removed.
     ///
     /// # Errors
     /// [`StoreError::Database`].
-    pub fn open(db: sled::Db, dir: PathBuf) -> Result<Self, StoreError> {
+    pub fn open(db: sled::Db, dir: PathBuf, segments: PathBuf) -> Result<Self, StoreError> {
+        let database = Database::new(db, dir, tree::NAMES)?;
+        let Found { known, rows, unwritten } = found(&database, &segments)?;
         let log = Self {
-            database: Database::new(db, dir, tree::NAMES)?,
-            count: AtomicU64::new(0),
+            segments: Mutex::new(Segments::open(segments.clone(), &known)),
+            dir: segments,
+            database,
+            count: AtomicU64::new(rows),
             oldest: AtomicU64::new(NONE),
             newest: AtomicU64::new(NONE),
+            unwritten: unwritten.len() as u64,
         };
+        for key in unwritten {
+            log.remove(key)?;
+        }
         log.look_at_ends();
         Ok(log)
     }
 
-    /// Chunks, for walks.
-    pub fn chunks(&self) -> NumberedIn<'_, 8, 4> {
+    /// Chunks with their bodies, for walks.
+    pub fn chunks(&self) -> Chunks<'_> {
+        Chunks(self)
+    }
+
+    /// Chunks without their bodies, for walks.
+    pub fn keys(&self) -> NumberedIn<'_, 8, 5> {
         NumberedIn { database: &self.database, tree: tree::LOG }
     }
 
     /// The address book, for walks.
-    pub fn peers(&self) -> NumberedIn<'_, 4, 4> {
+    pub fn peers(&self) -> NumberedIn<'_, 4, 5> {
         NumberedIn { database: &self.database, tree: tree::PEERS }
     }
 
     /// Reads again which chunk is the oldest and which the newest. What cannot be read stays as it was.
     pub fn look_at_ends(&self) {
-        if let Ok(oldest) = self.chunks().first(0, u64::MAX) {
+        if let Ok(oldest) = self.keys().first(0, u64::MAX) {
             self.oldest.store(oldest.map_or(NONE, |(key, _)| key), Ordering::Relaxed);
         }
-        if let Ok(newest) = self.chunks().last(0, u64::MAX) {
+        if let Ok(newest) = self.keys().last(0, u64::MAX) {
             self.newest.store(newest.map_or(NONE, |(key, _)| key), Ordering::Relaxed);
         }
     }
@@ -105,61 +138,156 @@ impl Log {
         Some(self.newest.load(Ordering::Relaxed)).filter(|key| *key != NONE)
     }
 
-    /// Chunks, as far as they are counted: those that replay passed over as expired are not.
+    /// Chunks, those that have expired and are not collected yet included.
     pub fn count(&self) -> u64 {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Replay has come by a chunk.
-    pub fn counted(&self) {
-        self.count.fetch_add(1, Ordering::Relaxed);
+    /// Rows of chunks that were never on disk, removed when the log was opened.
+    pub fn unwritten(&self) -> u64 {
+        self.unwritten
     }
 
-    /// The key of the next chunk of this second, after `last` (the one written before).
-    pub fn next_key(&self, time: u32, last: Option<u64>) -> Result<u64, StoreError> {
-        let last = match last {
-            Some(last) if chunk_time(last) == time => Some(last),
-            // Another run, or the time before the clock was set back, may have left chunks of this second.
-            _ => self.chunks().last(chunk_key(time, 0), chunk_key(time, u32::MAX))?.map(|(key, _)| key),
+    /// Writes a chunk of `time`, behind all others of that second. Its key.
+    pub fn append(&self, time: u32, chunk: &[u8]) -> Result<u64, StoreError> {
+        let mut segments = self.segments();
+        let last = match self.newest() {
+            Some(newest) if chunk_time(newest) == time => Some(newest),
+            Some(newest) if chunk_time(newest) > time => self.last_of(time)?,
+            _ => None,
         };
-        Ok(last.map_or(chunk_key(time, 0), |key| key + 1))
+        let key = last.map_or(chunk_key(time, 0), |key| key + 1);
+        self.write(&mut segments, key, chunk)?;
+        Ok(key)
     }
 
-    /// Writes a chunk.
-    pub fn insert(&self, key: u64, chunk: sled::IVec) -> Result<(), StoreError> {
-        self.replace(key, chunk)?;
-        self.count.fetch_add(1, Ordering::Relaxed);
+    /// The last chunk of a second.
+    fn last_of(&self, time: u32) -> Result<Option<u64>, StoreError> {
+        let last = self.keys().last(chunk_key(time, 0), chunk_key(time, u32::MAX))?;
+        Ok(last.map(|(key, _)| key))
+    }
+
+    /// Writes a chunk under a key that may have one: that was lost, is damaged, or may not be on disk.
+    pub fn put(&self, key: u64, chunk: &[u8]) -> Result<(), StoreError> {
+        self.write(&mut self.segments(), key, chunk)
+    }
+
+    fn write(&self, segments: &mut Segments, key: u64, chunk: &[u8]) -> Result<(), StoreError> {
+        let location = self.store(segments, key, chunk)?;
+        self.point_to(segments, key, location)?;
+        segments.indexed();
+        Ok(())
+    }
+
+    /// Appends a body.
+    fn store(&self, segments: &mut Segments, key: u64, chunk: &[u8]) -> Result<Location, StoreError> {
+        let entries = entry::decode(chunk).map_err(|e| StoreError::Database(e.to_string()))?;
+        let peers = entries.iter().map(|entry| entry.peer);
+        let row = |id: u32| {
+            let row = self.database.read(tree::PEERS, |tree| tree.get(Numbered::<4>::key(id.into())));
+            row.ok().flatten().map(|row| row.to_vec())
+        };
+        segments.append(key, chunk, peers, row).inspect_err(|error| self.database.fault(error))
+    }
+
+    fn point_to(&self, segments: &mut Segments, key: u64, location: Location) -> Result<(), StoreError> {
+        let row = location.to_row()?;
+        let before = self.database.write(tree::LOG, |tree| tree.insert(Numbered::<8>::key(key), row))?;
+        segments.pointed(location.segment);
+        match before {
+            Some(before) => {
+                if let Ok(Some(before)) = Location::of_row(&before) {
+                    segments.unpointed(before.segment);
+                }
+            }
+            None => drop(self.count.fetch_add(1, Ordering::Relaxed)),
+        }
         self.oldest.fetch_min(key, Ordering::Relaxed);
         let newer = |newest| (newest == NONE || newest < key).then_some(key);
         let _ = self.newest.fetch_update(Ordering::Relaxed, Ordering::Relaxed, newer);
         Ok(())
     }
 
+    /// Moves bodies out of their rows, where schema 2 had them: first all bodies, synced, then the rows.
+    pub fn move_out(&self, chunks: &[(u64, Vec<u8>)]) -> Result<(), StoreError> {
+        let mut segments = self.segments();
+        let stored = chunks.iter().map(|(key, chunk)| self.store(&mut segments, *key, chunk).map(|at| (*key, at)));
+        let stored: Vec<_> = stored.collect::<Result<_, _>>()?;
+        segments.to_sync().sync(&self.dir)?;
+        for (key, location) in stored {
+            self.point_to(&mut segments, key, location)?;
+        }
+        segments.indexed();
+        Ok(())
+    }
+
+    /// The row of a chunk that is in a segment already.
+    pub fn found(&self, key: u64, location: Location) -> Result<(), StoreError> {
+        self.point_to(&mut self.segments(), key, location)
+    }
+
     /// A chunk.
-    pub fn get(&self, key: u64) -> Result<Option<sled::IVec>, StoreError> {
-        self.database.read(tree::LOG, |tree| tree.get(Numbered::<8>::key(key)))
+    pub fn get(&self, key: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.chunks().first(key, key)?.map(|(_, chunk)| chunk))
     }
 
-    /// Writes a chunk that was lost, or is there and damaged.
-    pub fn restore(&self, key: u64, chunk: sled::IVec) -> Result<(), StoreError> {
-        match self.database.read(tree::LOG, |tree| tree.contains_key(Numbered::<8>::key(key)))? {
-            true => self.replace(key, chunk),
-            false => self.insert(key, chunk),
+    /// Removes a chunk.
+    pub fn remove(&self, key: u64) -> Result<(), StoreError> {
+        let removed = self.database.write(tree::LOG, |tree| tree.remove(Numbered::<8>::key(key)))?;
+        let Some(row) = removed else { return Ok(()) };
+        if let Ok(Some(location)) = Location::of_row(&row) {
+            self.segments().unpointed(location.segment);
         }
+        let less = |n: u64| n.checked_sub(1);
+        let _ = self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        Ok(())
     }
 
-    /// Writes a chunk that is there in another form.
-    pub fn replace(&self, key: u64, chunk: sled::IVec) -> Result<(), StoreError> {
-        self.database.write(tree::LOG, |tree| tree.insert(Numbered::<8>::key(key), chunk)).map(|_| ())
-    }
-
-    /// Removes a chunk; `counted` if it is among [`Log::count`].
-    pub fn remove(&self, key: u64, counted: bool) -> Result<(), StoreError> {
-        self.database.write(tree::LOG, |tree| tree.remove(Numbered::<8>::key(key)))?;
-        if counted {
-            let less = |n: u64| n.checked_sub(1);
-            let _ = self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+    /// Everything written before to disk, fsynced: bodies first, then the rows that point to them; then segments that no
+    /// row points to are removed. After a failure the database is degraded.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`], [`StoreError::Io`], [`StoreError::Degraded`].
+    pub fn flush(&self) -> Result<(), StoreError> {
+        let to_sync = self.segments().to_sync();
+        let outcome = to_sync.sync(&self.dir).inspect_err(|error| self.database.fault(error));
+        let outcome = outcome.and_then(|()| {
+            let row = |end: u64| codec::encode(&end).map_err(|e| StoreError::Database(e.to_string()));
+            for (segment, end) in &to_sync.ends {
+                let (key, row) = (Numbered::<4>::key(u64::from(*segment)), row(*end)?);
+                self.database.write(tree::SEGMENTS, |tree| tree.insert(key, row))?;
+            }
+            self.database.flush()
+        });
+        if let Err(error) = outcome {
+            self.segments().give_up();
+            return Err(error);
         }
+        let removed = self.segments().synced(&to_sync);
+        for segment in removed {
+            let key = Numbered::<4>::key(u64::from(segment));
+            self.database.write(tree::SEGMENTS, |tree| tree.remove(key))?;
+        }
+        Ok(())
+    }
+
+    /// Segments with chunks that sled does not know; all of them, if it may have `lost` rows that it had.
+    pub fn unindexed(&self, lost: bool) -> Vec<Unindexed> {
+        self.segments().unindexed(lost)
+    }
+
+    /// What sled did not know of a segment has been salvaged.
+    pub fn salvaged(&self, segment: u32) {
+        self.segments().salvaged(segment);
+    }
+
+    /// The database was opened anew: rows that had not come to the disk are gone. The next chunk begins another segment.
+    pub fn reopened(&self) -> Result<(), StoreError> {
+        let Found { known, rows, unwritten } = found(&self.database, &self.dir)?;
+        self.segments().reopened(&known);
+        self.count.store(rows, Ordering::Relaxed);
+        unwritten.into_iter().try_for_each(|key| self.remove(key))?;
+        self.look_at_ends();
         Ok(())
     }
 
@@ -168,7 +296,8 @@ impl Log {
         let row = self.database.read(tree::META, |tree| tree.get(RESERVED));
         match row.ok().flatten().and_then(|row| codec::decode::<u64>(&row).ok()) {
             Some(reserved) => reserved,
-            None if self.oldest().is_some() => above + LOST_RESERVATION,
+            // Segments name them too, and are looked through only later.
+            None if self.oldest().is_some() || !self.unindexed(false).is_empty() => above + LOST_RESERVATION,
             None => 0,
         }
     }
@@ -191,9 +320,84 @@ impl Log {
         self.database.write(tree::PEERS, |tree| tree.remove(Numbered::<4>::key(u64::from(id)))).map(|_| ())
     }
 
-    /// Bytes of the database's files; 0 if they cannot be told.
+    /// Bytes of segments and of the database's files; 0 if they cannot be told.
     pub fn bytes(&self) -> u64 {
-        self.database.bytes()
+        self.database.bytes() + self.segments().bytes()
+    }
+
+    fn segments(&self) -> MutexGuard<'_, Segments> {
+        self.segments.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What sled knows when it is opened.
+struct Found {
+    /// ... of each segment.
+    known: segments::Rows,
+    /// Rows of chunks.
+    rows: u64,
+    /// Keys of those whose chunks are not there because they never were.
+    unwritten: Vec<u64>,
+}
+
+fn found(database: &Database<5>, dir: &Path) -> Result<Found, StoreError> {
+    let mut known = segments::Rows::new();
+    let (ends, rows) = [tree::SEGMENTS, tree::LOG].map(|tree| database.read(tree, |tree| Ok(tree.clone()))).into();
+    let number = |key: &[u8]| Some(u32::from_be_bytes(key.try_into().ok()?));
+    // What cannot be read is told by replay.
+    let _ = each_row(&ends?, |key, row| {
+        if let (Some(segment), Ok(end)) = (number(key), codec::decode::<u64>(row)) {
+            known.insert(segment, (0, Some(end)));
+        }
+    });
+    let (mut count, mut unwritten) = (0, Vec::new());
+    let _ = each_row(&rows?, |key, row| {
+        count += 1;
+        let (Ok(Some(location)), Ok(key)) = (Location::of_row(row), key.try_into()) else { return };
+        let (key, known) = (u64::from_be_bytes(key), known.entry(location.segment).or_default());
+        known.0 += 1;
+        if segments::may_be_unwritten(location, known.1) && segments::read(dir, key, location).is_err() {
+            unwritten.push(key);
+        }
+    });
+    Ok(Found { known, rows: count, unwritten })
+}
+
+/// The chunks of a log, for walks.
+#[derive(Debug)]
+pub struct Chunks<'a>(&'a Log);
+
+impl Chunks<'_> {
+    /// The body of the chunk that `row` finds.
+    fn with_body(
+        &self,
+        row: impl Fn() -> Result<Option<(u64, sled::IVec)>, StoreError>,
+    ) -> Result<Option<(u64, Vec<u8>)>, StoreError> {
+        let mut tries = 1;
+        loop {
+            let Some((key, found)) = row()? else { return Ok(None) };
+            let Some(location) = Location::of_row(&found)? else { return Ok(Some((key, found.to_vec()))) };
+            match segments::read(&self.0.dir, key, location) {
+                Ok(chunk) => return Ok(Some((key, chunk))),
+                // Unless it is another one by now.
+                Err(error) if tries >= READ_TRIES || row()?.is_some_and(|again| again == (key, found)) => {
+                    return Err(error);
+                }
+                Err(_) => tries += 1,
+            }
+        }
+    }
+}
+
+impl Rows for Chunks<'_> {
+    type Value = Vec<u8>;
+
+    fn first(&self, from: u64, to: u64) -> Result<Option<(u64, Vec<u8>)>, StoreError> {
+        self.with_body(|| self.0.keys().first(from, to))
+    }
+
+    fn last(&self, from: u64, to: u64) -> Result<Option<(u64, Vec<u8>)>, StoreError> {
+        self.with_body(|| self.0.keys().last(from, to))
     }
 }
 

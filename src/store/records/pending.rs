@@ -18,11 +18,8 @@ use std::{
 };
 use tokio::sync::Notify;
 
-/// A chunk closes at this size, in bytes. At 30 kB the cost of a sled row is spread over some 850 records, and values
-/// stay well below the codec's limit and sled's segments. Leaves of nine of them are above the 128 KiB from which on sled
-/// writes a file for each and its cache takes it for 30 bytes: pages of the log stay in memory. With chunks of 7 kB the
-/// cache is nearer to its size, but the log takes 79 B of disk per record in place of 51 (5 million records,
-/// `cargo bench --bench store`).
+/// A chunk closes at this size, in bytes: the cost of its row in sled is spread over some 850 records, and it stays well
+/// below the codec's limit. Replay, GC and dumps hold one at a time.
 pub const CHUNK_BYTES: usize = 30_000;
 /// ... at this many entries, so that a chunk of tiny multihashes decodes under the codec's limit as well (it counts
 /// 32 bytes of memory for each) ...

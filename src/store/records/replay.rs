@@ -8,7 +8,7 @@ use super::{
     entry::{self, Entry},
     index::batch::{BATCH, Named, Replayed},
     log::{chunk_key, chunk_name, chunk_time},
-    restore,
+    restore, salvage,
 };
 use crate::store::{
     StoreError,
@@ -35,7 +35,7 @@ const WAIT_FOR_DISK: Duration = Duration::from_millis(100);
 #[derive(Debug, Default)]
 pub struct Replay {
     done: AtomicBool,
-    /// Keys that are replayed: from the first (chunks below were expired, and are not counted) to the last.
+    /// Keys that are replayed: from the first (chunks below were expired) to the last.
     first: AtomicU64,
     last: AtomicU64,
     unclaimed: Mutex<Unclaimed>,
@@ -81,9 +81,9 @@ impl Replay {
         self.found.load(Ordering::Relaxed)
     }
 
-    /// Whether a chunk is among those that were counted.
-    pub fn counts(&self, key: u64) -> bool {
-        key >= self.first.load(Ordering::Relaxed)
+    /// A chunk was found that sled did not know.
+    pub fn salvaged(&self) {
+        self.found.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Waits for the end. False if the store closed before it.
@@ -140,7 +140,7 @@ pub fn start(shared: &Arc<Shared>, with_expired: bool) -> Vec<JoinHandle<()>> {
 
 /// There is nothing to read; perhaps there should be.
 fn end_of_nothing(shared: &Arc<Shared>) -> Vec<JoinHandle<()>> {
-    if shared.exports.promised().is_empty() {
+    if shared.exports.promised().is_empty() && shared.log.unindexed(false).is_empty() {
         end(shared);
         return Vec::new();
     }
@@ -178,8 +178,9 @@ fn work(shared: &Shared) {
     }
 }
 
-/// All is read, as one thread finds; what is not there is looked for in the exports.
+/// All is read, as one thread finds; what is not there is looked for in segments, and then in exports.
 fn end(shared: &Shared) {
+    salvage::run(shared);
     restore::complete(shared);
     if shared.is_closing() {
         return;
@@ -193,7 +194,7 @@ fn claim(shared: &Shared) -> Option<(u64, u64)> {
     let first = shared.replay.first.load(Ordering::Relaxed);
     let mut unclaimed = shared.replay.lock();
     'again: loop {
-        for found in Walk::backwards(shared.log.chunks(), first, unclaimed.to?) {
+        for found in Walk::backwards(shared.log.keys(), first, unclaimed.to?) {
             if shared.is_closing() {
                 return None;
             }
@@ -233,7 +234,6 @@ fn read_range(shared: &Shared, from: u64, to: u64, batch: &mut Vec<Named>) -> Op
         }
         match found {
             Found::Row(key, chunk) => {
-                shared.log.counted();
                 read(shared, key, &chunk, batch);
                 if batch.len() >= BATCH {
                     enter(shared, batch);

@@ -7,7 +7,8 @@
 use super::{
     Shared,
     entry::{self, Entry},
-    export::segment::{Item, Segment},
+    export::segment::Segment,
+    frames::Item,
     log::{chunk_key, chunk_time},
     replay,
 };
@@ -105,14 +106,14 @@ struct Restored {
 
 /// Rows of peers by the numbers that they have in a segment, and those that they have here.
 #[derive(Debug, Default)]
-struct Peers {
-    rows: HashMap<u32, Vec<u8>>,
+pub struct Peers {
+    pub rows: HashMap<u32, Vec<u8>>,
     numbers: HashMap<u32, Option<u32>>,
 }
 
 impl Peers {
     /// The number here of a peer of the segment: a row that is not here is entered.
-    fn number(&mut self, shared: &Shared, id: u32) -> Option<u32> {
+    pub fn number(&mut self, shared: &Shared, id: u32) -> Option<u32> {
         let Self { rows, numbers } = self;
         *numbers.entry(id).or_insert_with(|| match rows.get(&id) {
             Some(row) => shared.book.adopt(id, row, shared.time.now().log).ok(),
@@ -120,10 +121,22 @@ impl Peers {
             None => shared.book.get(id).map(|peer| peer.id),
         })
     }
+
+    /// Entries with the numbers that their peers have here, and whether these are the same.
+    pub fn translate<'a>(&mut self, shared: &Shared, entries: Vec<Entry<'a>>) -> (Vec<Entry<'a>>, bool) {
+        let mut same = true;
+        let translate = |entry: Entry<'a>| {
+            let peer = self.number(shared, entry.peer);
+            same &= peer == Some(entry.peer);
+            Some(Entry { peer: peer?, ..entry })
+        };
+        let here = entries.into_iter().filter_map(translate).collect();
+        (here, same)
+    }
 }
 
 fn restore(shared: &Shared, segment: &Segment, live: u64, back: &mut Restored) {
-    let mut damage = None;
+    let (mut damage, mut whole) = (None, false);
     let mut peers = Peers::default();
     let mut batch = Vec::new();
     match segment.read() {
@@ -138,7 +151,8 @@ fn restore(shared: &Shared, segment: &Segment, live: u64, back: &mut Restored) {
                             batch.push((key, chunk));
                         }
                     }
-                    Ok(Item::Header { .. } | Item::End { .. }) => {}
+                    Ok(Item::End { .. }) => whole = true,
+                    Ok(Item::Header { .. }) => {}
                     Err(error) => damage = damage.or(Some(error)),
                 }
                 if batch.len() >= BATCH {
@@ -151,6 +165,9 @@ fn restore(shared: &Shared, segment: &Segment, live: u64, back: &mut Restored) {
         }
     }
     enter(shared, batch, &mut peers, back);
+    if !whole {
+        damage = damage.or_else(|| Some(codec::CodecError::Malformed("its end is missing".into())));
+    }
     if let Some(error) = damage {
         let name = segment.path.display();
         shared.note(format!("{name} is damaged: {error}; what could be read of it was, and it will be written anew"));
@@ -161,7 +178,7 @@ fn restore(shared: &Shared, segment: &Segment, live: u64, back: &mut Restored) {
 }
 
 /// Whether the log does not hold the chunk, or names by it a peer that is not known.
-fn is_missing(shared: &Shared, key: u64) -> bool {
+pub fn is_missing(shared: &Shared, key: u64) -> bool {
     let Ok(Some(chunk)) = shared.log.get(key) else { return true };
     let Ok(entries) = entry::decode(&chunk) else { return true };
     entries.iter().any(|entry| shared.book.get(entry.peer).is_none())
@@ -174,15 +191,7 @@ fn enter(shared: &Shared, batch: Vec<(u64, Vec<u8>)>, peers: &mut Peers, back: &
     // The last word first, as in replay.
     for (key, chunk) in batch.into_iter().rev() {
         let Ok(entries) = entry::decode(&chunk) else { continue };
-        let mut same = true;
-        let here: Vec<Entry<'_>> = entries
-            .into_iter()
-            .filter_map(|entry| {
-                let peer = peers.number(shared, entry.peer);
-                same &= peer == Some(entry.peer);
-                Some(Entry { peer: peer?, ..entry })
-            })
-            .collect();
+        let (here, same) = peers.translate(shared, entries);
         back.entries += here.len() as u64;
         back.chunks += 1;
         back.newest = back.newest.max(key);
@@ -208,7 +217,7 @@ fn enter(shared: &Shared, batch: Vec<(u64, Vec<u8>)>, peers: &mut Peers, back: &
     }
 }
 
-fn encode(entries: &[Entry<'_>]) -> Result<Vec<u8>, codec::CodecError> {
+pub fn encode(entries: &[Entry<'_>]) -> Result<Vec<u8>, codec::CodecError> {
     let mut body = Vec::new();
     entries.iter().try_for_each(|entry| codec::append(&mut body, entry))?;
     codec::chunk(u32::try_from(entries.len()).unwrap_or(u32::MAX), &body)
@@ -219,16 +228,19 @@ fn write(shared: &Shared, named: &[u32], rows: Vec<(u64, Vec<u8>)>) -> Result<()
     if rows.is_empty() {
         return Ok(());
     }
-    {
-        let _only = shared.rows.lock().unwrap_or_else(PoisonError::into_inner);
-        for peer in named.iter().filter_map(|id| shared.book.get(*id)) {
-            shared.log.put_peer(peer.id, &peer.row())?;
-        }
-        if let Some(below) = shared.book.reservation() {
-            shared.log.reserve(below)?;
-            shared.book.reserved(below);
-        }
-        shared.log.database.write_out()?;
+    write_peers(shared, named)?;
+    rows.iter().try_for_each(|(key, chunk)| shared.log.put(*key, chunk))
+}
+
+/// The rows of peers, written out.
+pub fn write_peers(shared: &Shared, named: &[u32]) -> Result<(), StoreError> {
+    let _only = shared.rows.lock().unwrap_or_else(PoisonError::into_inner);
+    for peer in named.iter().filter_map(|id| shared.book.get(*id)) {
+        shared.log.put_peer(peer.id, &peer.row())?;
     }
-    rows.into_iter().try_for_each(|(key, chunk)| shared.log.restore(key, chunk.into()))
+    if let Some(below) = shared.book.reservation() {
+        shared.log.reserve(below)?;
+        shared.book.reserved(below);
+    }
+    shared.log.database.write_out()
 }

@@ -1,8 +1,9 @@
 //! What was written since the last flush that returned: if the disk fails before the next one, it is written once more
 //! to the database that is opened anew. Bounded, since the writer flushes, and nothing is accepted meanwhile.
 
-use super::{Shared, book::Peer};
+use super::{Shared, book::Peer, salvage};
 use crate::store::StoreError;
+use bytes::Bytes;
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -14,7 +15,7 @@ const CHUNKS: usize = 512;
 /// ... or so many rows of peers ...
 const PEERS: usize = 65_536;
 /// ... or when the first of them has waited for so long. sled flushes as often by itself, so that this costs little, but
-/// neither tells when it did nor syncs large pages (`store/files.rs`).
+/// neither tells when it did nor syncs the bodies of chunks.
 const AGE: Duration = Duration::from_millis(500);
 
 /// See the module.
@@ -27,17 +28,17 @@ pub struct Unflushed {
 
 #[derive(Debug, Default)]
 struct Written {
-    chunks: VecDeque<(u64, sled::IVec)>,
+    chunks: VecDeque<(u64, Bytes)>,
     peers: VecDeque<Arc<Peer>>,
     since: Option<Duration>,
 }
 
 impl Unflushed {
     /// A chunk was written.
-    pub fn chunk(&self, key: u64, chunk: sled::IVec, mono: Duration) {
+    pub fn chunk(&self, key: u64, chunk: Vec<u8>, mono: Duration) {
         let mut written = self.written();
         written.since.get_or_insert(mono);
-        written.chunks.push_back((key, chunk));
+        written.chunks.push_back((key, chunk.into()));
     }
 
     /// Rows of peers were written.
@@ -71,7 +72,7 @@ impl Shared {
             (written.chunks.len(), written.peers.len())
         };
         let mono = self.time.now().mono;
-        self.log.database.flush()?;
+        self.log.flush()?;
         let mut written = self.unflushed.written();
         written.chunks.drain(..chunks);
         written.peers.drain(..peers);
@@ -87,12 +88,13 @@ impl Shared {
             let peers: Vec<_> = written.peers.iter().cloned().collect();
             (written.chunks.clone(), peers)
         };
+        self.log.reopened()?;
         match nothing {
             true => self.book.write_all_again(),
             false => self.book.write_again(&peers),
         }
         let outcome = super::writer::write_peers(self)
-            .and_then(|()| chunks.iter().try_for_each(|(key, chunk)| self.log.replace(*key, chunk.clone())))
+            .and_then(|()| chunks.iter().try_for_each(|(key, chunk)| self.log.put(*key, chunk)))
             .and_then(|()| self.flush_log());
         if outcome.is_err() {
             // A flush on the way has taken them for written.
@@ -101,6 +103,10 @@ impl Shared {
             peers.into_iter().rev().for_each(|peer| written.peers.push_front(peer));
         }
         self.log.look_at_ends();
-        outcome
+        outcome?;
+        if nothing {
+            salvage::run(self);
+        }
+        Ok(())
     }
 }

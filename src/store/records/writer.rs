@@ -1,4 +1,4 @@
-//! The thread that owns insertions into the log. Rows of new peers are written out before the chunks that name them.
+//! The thread that writes the log. Rows of new peers are written out before the chunks that name them.
 
 use super::{Shared, pending::Sealed};
 use crate::store::{StoreError, codec, engine::panic_text, meta::Floor};
@@ -22,7 +22,6 @@ const FLOOR_EVERY: Duration = Duration::from_secs(60);
 
 /// The body of the thread: runs until told to stop. While the database is degraded it only waits.
 pub fn run(shared: &Shared) {
-    let mut last_key = None;
     let mut floor_at = shared.time.now().mono;
     let mut rows_at = floor_at;
     let (mut turns, mut flushes) = (0u64, [0; 2]);
@@ -36,7 +35,7 @@ pub fn run(shared: &Shared) {
         shared.disk.look();
         let (mut batch, stop) = shared.pending.take(BATCH, PATIENCE, || shared.time.now());
         if !batch.is_empty() {
-            write_batch(shared, &mut batch, &mut last_key);
+            write_batch(shared, &mut batch);
         }
         if stop {
             // Nobody may wait for what is never written.
@@ -68,9 +67,9 @@ pub fn run(shared: &Shared) {
 }
 
 /// Writes chunks; what cannot be written stays in the queue until the database was opened anew.
-fn write_batch(shared: &Shared, batch: &mut Vec<Sealed>, last_key: &mut Option<u64>) {
+fn write_batch(shared: &Shared, batch: &mut Vec<Sealed>) {
     let mut done = 0;
-    let outcome = catch_unwind(AssertUnwindSafe(|| write(shared, batch, last_key, &mut done)));
+    let outcome = catch_unwind(AssertUnwindSafe(|| write(shared, batch, &mut done)));
     let outcome = outcome.unwrap_or_else(|panic| Err(StoreError::Database(panic_text(panic.as_ref()))));
     shared.pending.written(done);
     if let Err(error) = outcome {
@@ -81,15 +80,12 @@ fn write_batch(shared: &Shared, batch: &mut Vec<Sealed>, last_key: &mut Option<u
     }
 }
 
-fn write(shared: &Shared, batch: &[Sealed], last_key: &mut Option<u64>, done: &mut usize) -> Result<(), StoreError> {
+fn write(shared: &Shared, batch: &[Sealed], done: &mut usize) -> Result<(), StoreError> {
     write_peers(shared)?;
     for chunk in batch {
-        let key = shared.log.next_key(chunk.time, *last_key)?;
         let value = codec::chunk(chunk.count, &chunk.body).map_err(|e| StoreError::Database(e.to_string()))?;
-        let value = sled::IVec::from(value);
-        shared.log.insert(key, value.clone())?;
+        let key = shared.log.append(chunk.time, &value)?;
         shared.unflushed.chunk(key, value, shared.time.now().mono);
-        *last_key = Some(key);
         *done += 1;
     }
     Ok(())

@@ -1,61 +1,24 @@
-//! A segment: the chunks of the log between two keys, as they are, and the rows of the peers that they name.
+//! A segment of `exports/`, by its name.
 //!
 //! `records-<from>-<to>-<chunks>.export` holds every chunk that the log held with a key in `from..=to` (hexadecimal) when
-//! it was written. Behind a line that says what it is come frames: a header, then each chunk behind the rows of those of
-//! its peers that no earlier chunk named, then the counts. So it needs no other file to be understood.
+//! it was written, as `frames` tells.
 
 use crate::store::{
-    codec::{self, CodecError},
-    exports,
+    codec::CodecError,
+    records::{
+        entry,
+        frames::{Item, Items},
+    },
 };
-use bincode::{Decode, Encode};
 use std::{
-    fs::{self, File},
-    io::BufReader,
+    fs,
     path::{Path, PathBuf},
 };
 
-/// What a segment begins with.
-pub const MAGIC: &[u8] = b"dhtstore records 1\n";
 const PREFIX: &str = "records-";
 const SUFFIX: &str = ".export";
 /// What follows the name of one that could not be read whole.
 const DAMAGED: &str = ".damaged";
-
-/// A frame of a segment.
-#[derive(Debug, PartialEq, Eq, Encode, Decode)]
-pub enum Item {
-    /// The first.
-    Header {
-        /// Version of the chunks.
-        chunk_version: u8,
-        /// First key that the segment stands for.
-        from: u64,
-    },
-    /// A row of the address book, as it is there.
-    Peer {
-        /// Its number.
-        id: u32,
-        /// Its value.
-        row: Vec<u8>,
-    },
-    /// A chunk.
-    Chunk {
-        /// Its key.
-        key: u64,
-        /// Its value.
-        chunk: Vec<u8>,
-    },
-    /// The last.
-    End {
-        /// Last key that the segment stands for.
-        to: u64,
-        /// Chunks in it.
-        chunks: u64,
-        /// Rows of peers in it.
-        peers: u64,
-    },
-}
 
 /// A segment by its name.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -117,49 +80,35 @@ impl Segment {
         }
     }
 
+    /// Reads all of it: every checksum, every entry, and whether it holds what its name says.
+    ///
+    /// # Errors
+    /// [`CodecError`]: the first damage.
+    pub fn verify(&self) -> Result<(), CodecError> {
+        let mut chunks = 0;
+        for item in self.read()? {
+            match item? {
+                Item::Chunk { key, chunk } => {
+                    entry::decode(&chunk)?;
+                    chunks += u64::from((self.from..=self.to).contains(&key));
+                }
+                Item::End { .. } if chunks == self.chunks => return Ok(()),
+                Item::End { .. } => break,
+                Item::Header { .. } | Item::Peer { .. } => {}
+            }
+        }
+        Err(CodecError::Malformed(format!("it ends with {chunks} of {} chunks", self.chunks)))
+    }
+
     /// Reads it.
     ///
     /// # Errors
     /// [`CodecError`]: it is none, or one of another version.
     pub fn read(&self) -> Result<Items, CodecError> {
-        let mut file = exports::open(&self.path)?;
-        exports::expect(&mut file, MAGIC)?;
-        match codec::read_frame(&mut file)? {
-            Some(Item::Header { chunk_version: codec::CHUNK_VERSION, from }) if from == self.from => {}
-            Some(Item::Header { chunk_version, .. }) if chunk_version != codec::CHUNK_VERSION => {
-                return Err(CodecError::Version(chunk_version));
-            }
-            _ => return Err(CodecError::Malformed("its header is not the one of its name".into())),
+        let items = Items::open(&self.path)?;
+        match items.from() == self.from {
+            true => Ok(items),
+            false => Err(CodecError::Malformed("its header is not the one of its name".into())),
         }
-        Ok(Items { file, ended: false })
-    }
-}
-
-/// The frames behind the header, up to the end or to where no frame can be told from the next. A damaged one is passed
-/// over; the last item is an error if the end is missing.
-#[derive(Debug)]
-pub struct Items {
-    file: BufReader<File>,
-    ended: bool,
-}
-
-impl Iterator for Items {
-    type Item = Result<Item, CodecError>;
-
-    fn next(&mut self) -> Option<Result<Item, CodecError>> {
-        if self.ended {
-            return None;
-        }
-        let item = codec::read_frame(&mut self.file);
-        self.ended = match &item {
-            Ok(Some(Item::End { .. }) | None) => true,
-            Ok(Some(_)) => false,
-            // The next frame begins where this one ends.
-            Err(CodecError::Checksum | CodecError::Malformed(_) | CodecError::Version(_) | CodecError::LeftOver(_)) => {
-                false
-            }
-            Err(CodecError::Short(_) | CodecError::FrameTooLong(_) | CodecError::Io(_)) => true,
-        };
-        Some(item.and_then(|item| item.ok_or_else(|| CodecError::Malformed("its end is missing".into()))))
     }
 }
