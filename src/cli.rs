@@ -4,6 +4,7 @@
 //! Data goes to stdout through [`output`], everything else to stderr; failures are [`error::CliError`]s with an exit code.
 
 pub mod ask;
+pub mod backup;
 pub mod check;
 pub mod cid_list;
 pub mod closest;
@@ -27,6 +28,7 @@ pub mod provide;
 pub mod provided;
 pub mod put;
 pub mod reprovide;
+pub mod restore;
 pub mod run;
 pub mod stat;
 pub mod unprovide;
@@ -140,6 +142,10 @@ pub enum Command {
     Dump(dump::Args),
     /// Take in what `dump` wrote, running or stopped
     Load(load::Args),
+    /// Write all that makes this node what it is into one file, running or stopped
+    Backup(backup::Args),
+    /// Make a data directory of a backup, on another machine or after a loss
+    Restore(restore::Args),
     /// Verify everything that the node stores, and change nothing
     Check(check::Args),
     /// Write the databases of a stopped node anew, to give space back
@@ -235,6 +241,8 @@ impl Command {
             Command::Diagnose(args) => diagnose::execute(args, context).await,
             Command::Dump(args) => dump::execute(args, context).await,
             Command::Load(args) => load::execute(args, context).await,
+            Command::Backup(args) => backup::execute(args, context).await,
+            Command::Restore(args) => restore::execute(args, context).await,
             Command::Check(args) => check::execute(args, context).await,
             Command::Compact(args) => compact::execute(args, context).await,
             Command::Migrate(args) => migrate::execute(args, context).await,

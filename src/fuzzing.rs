@@ -12,7 +12,7 @@ use std::io::Write;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target; `fuzz/fuzz_targets/NAME.rs` calls the one of its name.
-pub const TARGETS: [Target; 13] = [
+pub const TARGETS: [Target; 14] = [
     ("message", wire::message),
     ("frame", wire::frame),
     ("request", wire::request),
@@ -26,6 +26,7 @@ pub const TARGETS: [Target; 13] = [
     ("config", input::config),
     ("kubo", input::kubo),
     ("control", input::control),
+    ("backup", crate::backup::fuzzing::backup),
 ];
 
 /// Runs the target `name`.

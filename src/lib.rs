@@ -1,5 +1,6 @@
 //! A persistent provider-record server for the IPFS Kademlia DHT.
 
+pub mod backup;
 pub mod cli;
 pub mod clock;
 pub mod config;

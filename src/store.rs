@@ -118,6 +118,21 @@ pub enum StoreError {
     /// Another process has the directory.
     #[error("the data directory {0} is in use by another process")]
     Locked(PathBuf),
+    /// A restore into the directory was cut off.
+    #[error(
+        "a restore into {0} was cut off: run `dhtstore restore` again with the same file; to do without it, move that directory away"
+    )]
+    Unfinished(PathBuf),
+    /// Where something is to be restored there is something already.
+    #[error(
+        "{dir} is not empty (there is {found}), and a restore overwrites nothing: move it away first, or name another one with --data-dir"
+    )]
+    NotEmpty {
+        /// The directory.
+        dir: PathBuf,
+        /// What is in it.
+        found: String,
+    },
     /// The file system refused.
     #[error("cannot {doing} {path}: {source}")]
     Io {

@@ -271,7 +271,8 @@ pub(super) fn not_in_use(config: &Config) -> Result<()> {
 pub(super) struct Damaged(u64);
 
 impl Damaged {
-    fn look(&mut self, piece: &Piece<'_>, context: &Context) {
+    /// Counts and tells it, if the piece is damage.
+    pub(super) fn look(&mut self, piece: &Piece<'_>, context: &Context) {
         let Piece::Damaged { place, error } = piece else { return };
         self.0 += 1;
         if self.0 <= DAMAGED_SHOWN_MAX {

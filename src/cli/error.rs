@@ -165,7 +165,9 @@ impl From<StoreError> for CliError {
                 | io::ErrorKind::AlreadyExists => Code::CannotCreate,
                 _ => Code::Other,
             },
-            StoreError::BadFilter { .. } => Code::Data,
+            StoreError::NotEmpty { .. } => Code::CannotCreate,
+            // Half of a database; starting again does not help.
+            StoreError::BadFilter { .. } | StoreError::Unfinished(_) => Code::Data,
             // Another version must be installed; starting again does not help.
             StoreError::FromTheFuture { .. } => Code::Config,
             // A full disk ends here as well, so this is not "bad data": a restart may help.

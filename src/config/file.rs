@@ -25,7 +25,7 @@ use std::{
 /// Variables that are not settings of [`Config`].
 const ENV_OTHER: [&str; 1] = ["DHTSTORE_CONFIG"];
 /// A configuration file beyond this size is some other file.
-const MAX_FILE_BYTES: u64 = 1 << 20;
+pub(crate) const MAX_FILE_BYTES: u64 = 1 << 20;
 /// The name of the configuration file.
 pub const FILE_NAME: &str = "dhtstore.toml";
 
@@ -95,32 +95,65 @@ impl Sources {
 
     /// The same with origins and warnings.
     pub fn load_detailed(&self) -> Result<Loaded, ConfigError> {
-        let environment = std::env::vars_os().filter_map(|(name, value)| {
-            let name = name.into_string().ok().filter(|name| name.starts_with(ENV_PREFIX))?;
-            Some((name, value.to_string_lossy().into_owned()))
-        });
-        self.load_with(environment.collect())
+        self.load_with(environment())
+    }
+
+    /// The same as though the file `path` were the one to be read, and held `text`.
+    pub fn load_as(&self, path: &Path, text: &str) -> Result<Loaded, ConfigError> {
+        self.read(environment(), Some((path.to_owned(), text.to_owned())))
     }
 
     /// The same with an environment of one's choice.
     fn load_with(&self, environment: BTreeMap<String, String>) -> Result<Loaded, ConfigError> {
+        let file = self.find_file().map(|path| read_bounded(&path).map(|text| (path, text))).transpose()?;
+        self.read(environment, file)
+    }
+
+    /// `file`: path and text.
+    fn read(
+        &self,
+        environment: BTreeMap<String, String>,
+        file: Option<(PathBuf, String)>,
+    ) -> Result<Loaded, ConfigError> {
         let mut settings = Settings::default();
-        let file = self.find_file();
-        if let Some(path) = &file {
-            settings.read_file(path)?;
+        if let Some((path, text)) = &file {
+            settings.read_file(path, text)?;
         }
+        let file = file.map(|(path, _)| path);
         settings.read_environment(environment);
         settings.read_flags(self);
         settings.finish(file)
+    }
+
+    /// Whether a configuration file in the directory `dir`, if there were one, would be the one that is read.
+    pub fn finds_in(&self, dir: &Path) -> bool {
+        let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        match &self.file {
+            Some(file) => absolute(file) == absolute(dir).join(FILE_NAME),
+            None => absolute(&self.search_dir()) == absolute(dir),
+        }
     }
 
     fn find_file(&self) -> Option<PathBuf> {
         if self.file.is_some() {
             return self.file.clone();
         }
-        let data_dir = self.data_dir.clone().unwrap_or_else(defaults::data_dir);
-        [Some(data_dir.join(FILE_NAME)), defaults::config_file()].into_iter().flatten().find(|path| path.exists())
+        let in_data_dir = self.search_dir().join(FILE_NAME);
+        [Some(in_data_dir), defaults::config_file()].into_iter().flatten().find(|path| path.exists())
     }
+
+    fn search_dir(&self) -> PathBuf {
+        self.data_dir.clone().unwrap_or_else(defaults::data_dir)
+    }
+}
+
+/// Variables of this process that are ours.
+fn environment() -> BTreeMap<String, String> {
+    let ours = std::env::vars_os().filter_map(|(name, value)| {
+        let name = name.into_string().ok().filter(|name| name.starts_with(ENV_PREFIX))?;
+        Some((name, value.to_string_lossy().into_owned()))
+    });
+    ours.collect()
 }
 
 /// Settings as they are gathered, the later over the earlier.
@@ -131,8 +164,7 @@ struct Settings {
 }
 
 impl Settings {
-    fn read_file(&mut self, path: &Path) -> Result<(), ConfigError> {
-        let text = read_bounded(path)?;
+    fn read_file(&mut self, path: &Path, text: &str) -> Result<(), ConfigError> {
         let table: toml::Table = text.parse().map_err(|e: toml::de::Error| ConfigError::Syntax {
             path: path.into(),
             message: e.to_string().trim_end().into(),

@@ -115,6 +115,8 @@ pub enum Request {
         #[serde(default)]
         hash: bool,
     },
+    /// Save the routing tables, before they are backed up. Done: what was saved, or null if there was no reason to.
+    SaveRouting,
     /// Rows: [`store::check::Finding`].
     Check,
     /// Take in rows of a dump. Done: [`store::load::Report`].

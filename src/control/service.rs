@@ -16,7 +16,7 @@ use crate::{
     kad::{Dht, PeerInfo},
     node::{Node, query::Event},
     provide::{cids, reprovider::Reprovider},
-    schedule::Schedule,
+    schedule::{Schedule, jobs},
     store::{self, Store, dump::Want, load::Loader},
 };
 use cid::Cid;
@@ -110,6 +110,14 @@ impl Handler for Service {
                     _ => Want::Lines { before, after },
                 };
                 done(&inspect::dump(parts, filter, want, replies).await?)
+            }
+            Request::SaveRouting => {
+                let uptime = parts.clock.monotonic().saturating_sub(parts.started);
+                done(
+                    &jobs::save_routing(parts.node.clone(), parts.store.clone(), uptime)
+                        .await
+                        .map_err(Failure::other)?,
+                )
             }
             Request::Check => {
                 let store = parts.store.clone();

@@ -44,6 +44,7 @@ fn made() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         ),
     ];
     let mut seeds = crate::store::fuzzing::seeds();
+    seeds.extend(crate::backup::fuzzing::seeds());
     for (name, frame) in &frames {
         // None of them has 128 bytes or more but by a prefix of two bytes.
         let prefix = if frame.len() > 128 { 2 } else { 1 };

@@ -14,7 +14,7 @@ use std::{
 pub const FILE_NAME: &str = "identity.key";
 
 /// An RSA key of 8,192 bits takes 4.7 KB, in base64 inside JSON 7 KB; what is larger is some other file.
-const MAX_FILE_BYTES: u64 = 64 * 1024;
+pub(crate) const MAX_FILE_BYTES: u64 = 64 * 1024;
 
 /// Why there is no identity.
 #[derive(Debug, thiserror::Error)]
@@ -121,6 +121,11 @@ impl Identity {
             tracing::warn!(path = %path.display(), "others may read the identity: chmod 600 it, and think about a new one");
         }
         Self::from_protobuf(bytes).map_err(|reason| IdentityError::Damaged { path: path.into(), reason })
+    }
+
+    /// What [`Identity::create`] writes: a secret.
+    pub fn protobuf(&self) -> &[u8] {
+        &self.protobuf
     }
 
     /// Writes the identity (0600), creating the directory (0700). All of it or nothing, synced; never over another file.

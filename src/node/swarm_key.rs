@@ -16,7 +16,7 @@ pub const FILE_NAME: &str = "swarm.key";
 const VERSION: &str = "/key/swarm/psk/1.0.0/";
 const KEY_BYTES: usize = 32;
 /// A key file has at most some 100 bytes; what is larger is some other file.
-const MAX_FILE_BYTES: u64 = 4 * 1024;
+pub(crate) const MAX_FILE_BYTES: u64 = 4 * 1024;
 
 /// Why there is no swarm key.
 #[derive(Debug, thiserror::Error)]

@@ -103,8 +103,8 @@ async fn export_records(store: Store) -> Outcome {
     Ok(Some(format!("{chunks} chunks and {peers} peers exported, {bytes} bytes; {removed} old files removed")))
 }
 
-/// Not while a table is empty or, soon after a start, still far from what was saved: a kill would lose the rest.
-async fn save_routing(node: Node, store: Store, uptime: Duration) -> Outcome {
+/// Says what it saved. Not while a table is empty or, soon after a start, still far from what was saved: a kill would lose the rest.
+pub async fn save_routing(node: Node, store: Store, uptime: Duration) -> Outcome {
     if Dht::ALL.into_iter().all(|dht| node.table(dht).is_empty()) {
         return Ok(None);
     }

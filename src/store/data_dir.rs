@@ -1,6 +1,8 @@
 //! The data directory: what is where in it, and the lock that one process holds.
 //! `identity.key`, `swarm.key`, `lock`, `control.sock`, `records/`, `log/`, `node/`, `exports/`.
 
+pub mod staging;
+
 use super::StoreError;
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
@@ -30,9 +32,16 @@ impl Lock {
     /// Creates the directory (0700, like its missing parents) and takes the lock.
     ///
     /// # Errors
-    /// [`StoreError::Locked`] if another process has it; [`StoreError::Io`] if the directory or the lock file cannot
-    /// be created or written.
+    /// [`StoreError::Locked`] if another process has it; [`StoreError::Unfinished`] if a restore into it was cut off;
+    /// [`StoreError::Io`] if the directory or the lock file cannot be created or written.
     pub fn acquire(dir: &Path) -> Result<Self, StoreError> {
+        let lock = Self::acquire_unfinished(dir)?;
+        staging::refuse_unfinished(dir)?;
+        Ok(lock)
+    }
+
+    /// The same, also where a restore was cut off.
+    fn acquire_unfinished(dir: &Path) -> Result<Self, StoreError> {
         if !dir.is_dir() {
             DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|e| io_error("create", dir, e))?;
         }
@@ -80,7 +89,8 @@ pub fn is_locked(dir: &Path) -> bool {
 /// creates or writes anything.
 ///
 /// # Errors
-/// [`StoreError::Locked`] if a server has the directory; [`StoreError::Io`] if the lock file cannot be opened.
+/// [`StoreError::Locked`] if a server has the directory; [`StoreError::Unfinished`] if a restore into it was cut off;
+/// [`StoreError::Io`] if the lock file cannot be opened.
 pub(super) fn share(dir: &Path) -> Result<Option<File>, StoreError> {
     let path = dir.join(LOCK);
     let file = match File::open(&path) {
@@ -89,10 +99,12 @@ pub(super) fn share(dir: &Path) -> Result<Option<File>, StoreError> {
         Err(e) => return Err(io_error("open", &path, e)),
     };
     match file.try_lock_shared() {
-        Ok(()) => Ok(Some(file)),
-        Err(TryLockError::WouldBlock) => Err(StoreError::Locked(dir.to_owned())),
-        Err(TryLockError::Error(e)) => Err(io_error("lock", &path, e)),
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(StoreError::Locked(dir.to_owned())),
+        Err(TryLockError::Error(e)) => return Err(io_error("lock", &path, e)),
     }
+    staging::refuse_unfinished(dir)?;
+    Ok(Some(file))
 }
 
 /// An IO error with what to do about it, where that is known.

@@ -7,6 +7,7 @@
     reason = "tests fail by panics and wait by the clock"
 )]
 
+mod backup;
 mod check;
 mod disk;
 mod dump;
@@ -17,6 +18,7 @@ mod kad_peer;
 mod load;
 mod network;
 mod restart;
+mod restore;
 mod service;
 #[path = "../support/small_disk.rs"]
 mod small_disk;

@@ -1,0 +1,142 @@
+//! From a verified backup to a data directory.
+
+use super::{
+    super::{
+        Context,
+        error::{CliError, Code, Result, ResultExt},
+        output,
+    },
+    contents::{self, Contents},
+};
+use crate::{
+    clock::SystemClock,
+    config::{Config, file::FILE_NAME as CONFIG},
+    kad::keyspace::Key,
+    node::{
+        identity::{FILE_NAME as IDENTITY, write_private_file},
+        swarm_key::FILE_NAME as SWARM_KEY,
+    },
+    store::{
+        Settings, Store, StoreError,
+        data_dir::{Lock, staging::Staging},
+        load::{Loader, Report},
+        records::Refused,
+    },
+};
+use serde::{Deserialize, Serialize};
+use std::{fs::File, path::Path};
+
+/// Bytes of lines that are loaded at once.
+const BATCH_BYTES: usize = 384 << 10;
+
+/// Left with what is built, in case the last step is cut off.
+#[derive(Serialize, Deserialize)]
+struct Note {
+    sha256: String,
+    report: Report,
+}
+
+/// All of it, or nothing.
+pub async fn build(dir: &Path, file: &File, contents: &Contents, config: &Config, context: &Context) -> Result<Report> {
+    let staging = Staging::begin(dir)?;
+    let built = fill(staging.path(), file, contents, config, context).await.and_then(|report| {
+        let note = Note { sha256: contents.sha256.clone(), report };
+        // Our own types with text keys: serialising them cannot fail.
+        staging.complete(&serde_json::to_vec(&note).unwrap_or_default())?;
+        Ok(note.report)
+    });
+    match built {
+        Ok(report) => {
+            staging.finish()?;
+            Ok(report)
+        }
+        Err(error) => {
+            // What cannot be removed now is at the next restore.
+            let _ = staging.abandon();
+            Err(error.context("nothing was restored"))
+        }
+    }
+}
+
+/// Finishes what was cut off when it was complete.
+pub fn resume(dir: &Path, note: &[u8], contents: &Contents) -> Result<Report> {
+    match serde_json::from_slice::<Note>(note) {
+        Ok(note) if note.sha256 == contents.sha256 => {
+            Staging::resume(dir)?.finish()?;
+            Ok(note.report)
+        }
+        _ => Err(CliError::cannot_create(format_args!(
+            "the restore of another backup into {} was cut off: run it again with that one, or move the directory away",
+            dir.display()
+        ))),
+    }
+}
+
+async fn fill(to: &Path, file: &File, contents: &Contents, config: &Config, context: &Context) -> Result<Report> {
+    contents.identity.create(&to.join(IDENTITY))?;
+    if let Some(key) = &contents.swarm_key {
+        key.create(&to.join(SWARM_KEY))?;
+    }
+    if let Some(text) = &contents.config {
+        write_private_file(&to.join(CONFIG), text.as_bytes()).context(CONFIG).code(Code::CannotCreate)?;
+    }
+    let position = *Key::for_peer(&contents.identity.keypair.public().to_peer_id()).as_bytes();
+    let settings = Settings { position, ..config.store_settings() };
+    let (path, clock) = (to.to_owned(), SystemClock::new());
+    let opened = tokio::task::spawn_blocking(move || {
+        let lock = Lock::acquire(&path)?;
+        let store = Store::open(&lock, settings, clock)?;
+        store.records.wait_replayed();
+        Ok((lock, store))
+    });
+    let (_lock, store) = opened.await.map_err(CliError::other)?.map_err(failed)?;
+    let loaded = tokio::task::block_in_place(|| load(&store, file, contents, context));
+    let closed = store.close().await.map_err(failed);
+    loaded.and_then(|report| closed.map(|()| report))
+}
+
+fn load(store: &Store, file: &File, contents: &Contents, context: &Context) -> Result<Report> {
+    let mut loader = Loader::new(store.clone());
+    let mut report = Report::default();
+    let mut batch = Vec::with_capacity(BATCH_BYTES * 2);
+    let mut rows = 0;
+    let mut take = |batch: &mut Vec<u8>, rows: u64| {
+        let first = rows - batch.iter().filter(|byte| **byte == b'\n').count() as u64 + 1;
+        let loaded = loader.load(batch, first, true).map_err(failed)?;
+        batch.clear();
+        for disk in [Refused::ReadOnly, Refused::DiskFull] {
+            if loaded.rows(&format!("refused: {disk}")) > 0 {
+                return Err(CliError::cannot_create(format_args!("{disk}; see to the disk, and restore again")));
+            }
+        }
+        if let Some((row, error)) = loaded.bad_lines.first() {
+            return Err(CliError::data(format_args!("row {row} of the backup cannot be read: {error}")));
+        }
+        report.add(loaded);
+        Ok(())
+    };
+    let bar = output::progress(context, file.metadata().ok().map(|meta| meta.len()), "restoring (bytes)");
+    let again = contents::read(file, &bar, |line| {
+        batch.extend_from_slice(line);
+        rows += 1;
+        if batch.len() >= BATCH_BYTES { take(&mut batch, rows) } else { Ok(()) }
+    })?;
+    take(&mut batch, rows)?;
+    if again.sha256 != contents.sha256 {
+        return Err(CliError::data("the backup was changed while it was read; restore again"));
+    }
+    Ok(report)
+}
+
+/// What fails here is the making of a data directory, most often for want of space.
+fn failed(error: StoreError) -> CliError {
+    match &error {
+        StoreError::Full { .. } => CliError::config(format_args!(
+            "{error}; raise reprovide.max_cids, with --set for this once or in the configuration, and restore again"
+        )),
+        StoreError::Database(_) | StoreError::Io { .. } | StoreError::Degraded(_) => {
+            CliError::cannot_create(format_args!("{error}; is there space for the databases and store.reserve?"))
+        }
+        _ => error.into(),
+    }
+}
