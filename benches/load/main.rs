@@ -89,7 +89,11 @@ fn show(outcome: &Outcome) {
     );
     if outcome.cpu.is_some() {
         let written = outcome.written.unwrap_or_default();
-        println!("server: {:.2} us of CPU and {:.0} bytes written a request", outcome.cpu_us(), written / outcome.requests as f64);
+        println!(
+            "server: {:.2} us of CPU and {:.0} bytes written a request",
+            outcome.cpu_us(),
+            written / outcome.requests as f64
+        );
     }
     println!("generator: {:.2} us of CPU a request", outcome.own_cpu_us());
 }

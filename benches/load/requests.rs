@@ -84,10 +84,21 @@ pub struct Requests {
 }
 
 enum What {
-    Ask { op: Op, keys: u64 },
+    Ask {
+        op: Op,
+        keys: u64,
+    },
     /// Numbers from here on.
-    Announce { next: u64 },
-    Fill { next: u64, keys: u64, providers: u64, connection: (u64, u64), step: u64 },
+    Announce {
+        next: u64,
+    },
+    Fill {
+        next: u64,
+        keys: u64,
+        providers: u64,
+        connection: (u64, u64),
+        step: u64,
+    },
 }
 
 impl Requests {

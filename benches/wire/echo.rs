@@ -66,9 +66,12 @@ async fn echo(mut stream: Stream, prepared: &[u8]) -> std::io::Result<()> {
     }
 }
 
-/// For neighbours: whoever asks is told of nobody.
-pub fn nobody() -> Serve {
-    Arc::new(|mut stream: Stream| {
+/// For neighbours: whoever asks is told of this peer. Who knows nobody does not enter our routing table.
+pub fn naming(peer: PeerId) -> Serve {
+    let addr: Multiaddr = "/ip4/127.0.0.1/tcp/9".parse().unwrap();
+    let peer = EncodedPeer::new(&peer, [&addr]);
+    Arc::new(move |mut stream: Stream| {
+        let peer = peer.clone();
         tokio::spawn(async move {
             let (mut input, mut filled) = (vec![0; 4096], 0);
             while let Ok(read @ 1..) = stream.read(&mut input[filled..]).await {
@@ -77,10 +80,10 @@ pub fn nobody() -> Serve {
                     && filled >= header + body
                 {
                     let Ok(message) = Message::decode(&input[header..header + body]) else { return };
-                    let nothing = answer(message.kind, &[], None, None, None);
+                    let told = answer(message.kind, &[], None, None, [&peer]);
                     input.copy_within(header + body..filled, 0);
                     filled -= header + body;
-                    if stream.write_all(&nothing).await.is_err() || stream.flush().await.is_err() {
+                    if stream.write_all(&told).await.is_err() || stream.flush().await.is_err() {
                         return;
                     }
                 }

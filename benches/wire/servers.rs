@@ -90,8 +90,11 @@ impl Fixture {
         assert!(made.status.success(), "{made:?}");
         let loaded = dhtstore(&dir).arg("load").arg(self.dir.path().join("table.ndjson")).output().unwrap();
         assert!(loaded.status.success(), "{loaded:?}");
-        let settings: Vec<(String, String)> =
-            SETTINGS.iter().chain(settings).map(|(name, value)| (format!("DHTSTORE_{name}"), value.to_string())).collect();
+        let settings: Vec<(String, String)> = SETTINGS
+            .iter()
+            .chain(settings)
+            .map(|(name, value)| (format!("DHTSTORE_{name}"), value.to_string()))
+            .collect();
         let (tcp, quic) = addresses();
         let listen = [tcp.to_string(), quic.to_string()];
         let start = move |dir: &Path| {
@@ -266,7 +269,9 @@ fn wait_for_line(child: &mut Child) {
 fn bytes_below(dir: &Path) -> f64 {
     let Ok(entries) = fs::read_dir(dir) else { return 0.0 };
     let entries = entries.flatten();
-    entries.map(|e| if e.path().is_dir() { bytes_below(&e.path()) } else { e.metadata().map_or(0.0, |m| m.len() as f64) }).sum()
+    entries
+        .map(|e| if e.path().is_dir() { bytes_below(&e.path()) } else { e.metadata().map_or(0.0, |m| m.len() as f64) })
+        .sum()
 }
 
 /// Runs a server if this process was started as one: then it does not return.
@@ -313,7 +318,7 @@ async fn neighbours(server: &PeerId, shared: &Path) {
             continue;
         }
         in_bucket[bucket] += 1;
-        let addrs = neighbour(key).await;
+        let addrs = neighbour(key, *server).await;
         writeln!(lines, "{id} {}", addrs.join(" ")).unwrap();
         let addrs = addrs.join("\",\"");
         write!(dump, "\n{{\"table\":\"routing\",\"dht\":\"wan\",\"peer\":\"{id}\",\"addresses\":[\"{addrs}\"],\"heard\":\"{time}\"}}")
@@ -323,7 +328,8 @@ async fn neighbours(server: &PeerId, shared: &Path) {
             break;
         }
     }
-    write!(dump, "\n{{\"dhtstore\":\"end\",\"rows\":{TABLE},\"tables\":{{\"routing\":{TABLE}}},\"damaged\":0}}\n").unwrap();
+    write!(dump, "\n{{\"dhtstore\":\"end\",\"rows\":{TABLE},\"tables\":{{\"routing\":{TABLE}}},\"damaged\":0}}\n")
+        .unwrap();
     fs::write(shared.join("table"), lines).unwrap();
     fs::write(shared.join("table.ndjson"), dump).unwrap();
     println!("ready");
@@ -331,9 +337,11 @@ async fn neighbours(server: &PeerId, shared: &Path) {
 }
 
 /// Four addresses, as a node with TCP and QUIC over IPv4 and IPv6 has. Nobody is at the other three.
-async fn neighbour(key: Keypair) -> Vec<String> {
+async fn neighbour(key: Keypair, server: PeerId) -> Vec<String> {
     let listen = ["/ip4/127.0.0.1/tcp/0".parse().unwrap()];
-    let mut addrs: Vec<String> = accept::listen(key, &listen, echo::nobody()).await.iter().map(Multiaddr::to_string).collect();
+    // The server itself: nothing comes of it.
+    let listening = accept::listen(key, &listen, echo::naming(server)).await;
+    let mut addrs: Vec<String> = listening.iter().map(Multiaddr::to_string).collect();
     addrs.extend(["/ip4/127.0.0.2/udp/9/quic-v1", "/ip6/::1/tcp/9", "/ip6/::1/udp/9/quic-v1"].map(str::to_owned));
     addrs
 }

@@ -2,7 +2,9 @@
 
 use dhtstore::kad::PeerInfo;
 use futures::StreamExt;
-use libp2p::{Multiaddr, PeerId, SwarmBuilder, identify, identity::Keypair, noise, swarm::NetworkBehaviour, tcp, yamux};
+use libp2p::{
+    Multiaddr, PeerId, SwarmBuilder, identify, identity::Keypair, noise, swarm::NetworkBehaviour, tcp, yamux,
+};
 use libp2p_kad::{
     self as kad, ProviderRecord, Record, RecordKey,
     store::{Error, RecordStore},
