@@ -3,6 +3,7 @@
 
 use super::accept::Serve;
 use dhtstore::kad::{
+    PeerInfo,
     frame::{self, Header},
     message::{EncodedPeer, Message, MessageType, answer},
 };
@@ -67,9 +68,8 @@ async fn echo(mut stream: Stream, prepared: &[u8]) -> std::io::Result<()> {
 }
 
 /// For neighbours: whoever asks is told of this peer. Who knows nobody does not enter our routing table.
-pub fn naming(peer: PeerId) -> Serve {
-    let addr: Multiaddr = "/ip4/127.0.0.1/tcp/9".parse().unwrap();
-    let peer = EncodedPeer::new(&peer, [&addr]);
+pub fn naming(peer: &PeerInfo) -> Serve {
+    let peer = EncodedPeer::new(&peer.id, &peer.addrs);
     Arc::new(move |mut stream: Stream| {
         let peer = peer.clone();
         tokio::spawn(async move {

@@ -5,6 +5,7 @@
 //! cargo bench --bench wire                     everything: some six minutes
 //! cargo bench --bench wire -- --quick          the same in short rounds
 //! cargo bench --bench wire -- get add limit    parts: get, find, miss, add, limit, streams, stall, idle, many, fair
+//! cargo bench --bench wire -- --beside FILE    another build of dhtstore in place of libp2p-kad: what a change brought
 //! ```
 //!
 //! Servers are processes of their own, so that their CPU is known; they and the generator share the machine. Runs are
@@ -43,14 +44,19 @@ async fn main() {
     rlimit::increase_nofile_limit(u64::MAX).unwrap();
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
     let quick = args.iter().any(|arg| arg == "--quick");
-    let parts: Vec<&str> = args.iter().map(String::as_str).filter(|arg| !arg.starts_with("--")).collect();
+    let beside = args.iter().position(|arg| arg == "--beside").and_then(|at| args.get(at + 1));
+    let parts: Vec<&str> =
+        args.iter().filter(|arg| !arg.starts_with("--") && Some(*arg) != beside).map(String::as_str).collect();
     let wanted = |part: &str| parts.is_empty() || parts.contains(&part);
 
     println!("{TABLE} peers in the table, {KEYS} keys of {PROVIDERS} providers, settings {SETTINGS:?}");
     let (rounds, length) = if quick { (3, Duration::from_secs(1)) } else { (7, Duration::from_secs(2)) };
     let bench = Bench { fixture: Fixture::new(), rounds, length };
-    let ours = bench.fixture.ours(&[]).await;
-    let stock = bench.fixture.stock(false).await;
+    let ours = bench.fixture.ours().await;
+    let stock = match beside {
+        Some(program) => bench.fixture.another(program.as_ref()).await,
+        None => bench.fixture.stock(false).await,
+    };
     bench.fill(&ours).await;
     bench.fill(&stock).await;
     println!("\n{HEADER}");
@@ -184,7 +190,7 @@ impl Bench {
     /// Both on stores that stall, at the same open-loop rate; and ours on its real one.
     async fn stalled(&self) {
         let (ours, stalled, stock) =
-            (self.fixture.ours(&[]).await, self.fixture.stalled().await, self.fixture.stock(true).await);
+            (self.fixture.ours().await, self.fixture.stalled().await, self.fixture.stock(true).await);
         let mut fleets = Vec::new();
         for server in [&ours, &stalled, &stock] {
             self.fill(server).await;

@@ -82,27 +82,32 @@ impl Fixture {
         Self { dir, neighbours }
     }
 
-    /// The release binary, with [`SETTINGS`] and `settings`.
-    pub async fn ours(&self, settings: &[(&str, &str)]) -> Server {
-        let dir = self.dir.path().join("ours");
-        let mut command = dhtstore(&dir);
-        let made = command.arg("init").arg("--identity").arg(identity_in(self.dir.path())).output().unwrap();
-        assert!(made.status.success(), "{made:?}");
-        let loaded = dhtstore(&dir).arg("load").arg(self.dir.path().join("table.ndjson")).output().unwrap();
-        assert!(loaded.status.success(), "{loaded:?}");
-        let settings: Vec<(String, String)> = SETTINGS
-            .iter()
-            .chain(settings)
-            .map(|(name, value)| (format!("DHTSTORE_{name}"), value.to_string()))
-            .collect();
+    /// The release binary, or the one that DHTSTORE_BIN names.
+    pub async fn ours(&self) -> Server {
+        let program = std::env::var_os("DHTSTORE_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_dhtstore").into());
+        self.build_of_ours("dhtstore", program.as_ref()).await
+    }
+
+    /// Another build of ours, to see what a change has brought.
+    pub async fn another(&self, program: &Path) -> Server {
+        self.build_of_ours("another dhtstore", program).await
+    }
+
+    async fn build_of_ours(&self, name: &'static str, program: &Path) -> Server {
+        let dir = self.dir.path().join(name);
+        let made = dhtstore(program, &dir).arg("init").arg("--identity").arg(identity_in(self.dir.path())).output();
+        assert!(made.as_ref().is_ok_and(|made| made.status.success()), "{made:?}");
+        let loaded = dhtstore(program, &dir).arg("load").arg(self.dir.path().join("table.ndjson")).output();
+        assert!(loaded.as_ref().is_ok_and(|loaded| loaded.status.success()), "{loaded:?}");
         let (tcp, quic) = addresses();
-        let listen = [tcp.to_string(), quic.to_string()];
+        let (program, listen) = (program.to_owned(), [tcp.to_string(), quic.to_string()]);
         let start = move |dir: &Path| {
-            let mut command = dhtstore(dir);
-            command.args(["run", "--listen", &listen[0], "--listen", &listen[1]]).envs(settings.clone());
+            let mut command = dhtstore(&program, dir);
+            command.args(["run", "--listen", &listen[0], "--listen", &listen[1]]);
+            command.envs(SETTINGS.map(|(name, value)| (format!("DHTSTORE_{name}"), value)));
             command
         };
-        let server = Server::start("dhtstore", tcp, quic, dir, Box::new(start)).await;
+        let server = Server::start(name, tcp, quic, dir, Box::new(start)).await;
         server.until_table_is_full();
         server
     }
@@ -243,8 +248,8 @@ fn addresses() -> (Multiaddr, Multiaddr) {
     (addr(format!("/ip4/127.0.0.1/tcp/{port}")), addr(format!("/ip4/127.0.0.1/udp/{port}/quic-v1")))
 }
 
-fn dhtstore(dir: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_dhtstore"));
+fn dhtstore(program: &Path, dir: &Path) -> Command {
+    let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("DHTSTORE_") || name == "RUST_LOG" {
             command.env_remove(name);
@@ -309,6 +314,8 @@ async fn neighbours(server: &PeerId, shared: &Path) {
     let mut dump = format!(
         r#"{{"dhtstore":"dump","version":1,"schema":2,"peer_id":"{server}","time":"{time}","tables":["routing"]}}"#
     );
+    // The first knows a peer that is not there, each other one the one before it.
+    let mut known = PeerInfo { id: PeerId::random(), addrs: vec!["/ip4/127.0.0.1/tcp/9".parse().unwrap()] };
     for n in NEIGHBOURS.. {
         let key = requests::identity(n);
         let id = key.public().to_peer_id();
@@ -318,7 +325,8 @@ async fn neighbours(server: &PeerId, shared: &Path) {
             continue;
         }
         in_bucket[bucket] += 1;
-        let addrs = neighbour(key, *server).await;
+        let addrs = neighbour(key, &known).await;
+        known = PeerInfo { id, addrs: vec![addrs[0].parse().unwrap()] };
         writeln!(lines, "{id} {}", addrs.join(" ")).unwrap();
         let addrs = addrs.join("\",\"");
         write!(dump, "\n{{\"table\":\"routing\",\"dht\":\"wan\",\"peer\":\"{id}\",\"addresses\":[\"{addrs}\"],\"heard\":\"{time}\"}}")
@@ -337,10 +345,9 @@ async fn neighbours(server: &PeerId, shared: &Path) {
 }
 
 /// Four addresses, as a node with TCP and QUIC over IPv4 and IPv6 has. Nobody is at the other three.
-async fn neighbour(key: Keypair, server: PeerId) -> Vec<String> {
+async fn neighbour(key: Keypair, known: &PeerInfo) -> Vec<String> {
     let listen = ["/ip4/127.0.0.1/tcp/0".parse().unwrap()];
-    // The server itself: nothing comes of it.
-    let listening = accept::listen(key, &listen, echo::naming(server)).await;
+    let listening = accept::listen(key, &listen, echo::naming(known)).await;
     let mut addrs: Vec<String> = listening.iter().map(Multiaddr::to_string).collect();
     addrs.extend(["/ip4/127.0.0.2/udp/9/quic-v1", "/ip6/::1/tcp/9", "/ip6/::1/udp/9/quic-v1"].map(str::to_owned));
     addrs
