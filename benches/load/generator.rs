@@ -210,14 +210,16 @@ impl Fleet {
                 None => outcome.errors += 1,
             }
         }
-        let begun = Instant::now();
-        let tasks: Vec<_> = workers.into_iter().map(|worker| tokio::spawn(worker.run(begun))).collect();
+        if length.is_none() {
+            phase.set(MEASURING);
+        }
+        let (mut start, mut before) = (Instant::now(), self.counters());
+        let tasks: Vec<_> = workers.into_iter().map(|worker| tokio::spawn(worker.run(start))).collect();
         if length.is_some() {
             tokio::time::sleep(WARM_UP).await;
+            (start, before) = (Instant::now(), self.counters());
+            phase.set(MEASURING);
         }
-        let before = self.counters();
-        phase.set(MEASURING);
-        let start = Instant::now();
         if let Some(length) = length {
             tokio::time::sleep(length).await;
             // CPU and answers of the same time.

@@ -101,14 +101,15 @@ impl Fixture {
         assert!(loaded.as_ref().is_ok_and(|loaded| loaded.status.success()), "{loaded:?}");
         let (tcp, quic) = addresses();
         let (program, listen) = (program.to_owned(), [tcp.to_string(), quic.to_string()]);
+        let started = program.clone();
         let start = move |dir: &Path| {
-            let mut command = dhtstore(&program, dir);
+            let mut command = dhtstore(&started, dir);
             command.args(["run", "--listen", &listen[0], "--listen", &listen[1]]);
             command.envs(SETTINGS.map(|(name, value)| (format!("DHTSTORE_{name}"), value)));
             command
         };
         let server = Server::start(name, tcp, quic, dir, Box::new(start)).await;
-        server.until_table_is_full();
+        server.until_table_is_full(&program);
         server
     }
 
@@ -214,12 +215,16 @@ impl Server {
         panic!("{} does not serve:\n{}", self.name, self.log());
     }
 
-    fn until_table_is_full(&self) {
+    fn until_table_is_full(&self, program: &Path) {
         let begun = Instant::now();
-        let full = format!("admitted={TABLE}");
-        while !self.log().contains(&full) {
+        let full = format!(r#""dht":"wan","peers":{TABLE},"#);
+        loop {
+            let stat = dhtstore(program, &self.dir).args(["stat", "--format", "ndjson"]).output().unwrap();
+            if String::from_utf8_lossy(&stat.stdout).contains(&full) {
+                return;
+            }
             assert!(begun.elapsed() < PATIENCE, "the table is not full:\n{}", self.log());
-            std::thread::sleep(Duration::from_millis(50));
+            std::thread::sleep(Duration::from_millis(100));
         }
     }
 

@@ -6,6 +6,7 @@ use crate::{
         Dht, PeerInfo,
         message::{self, EncodedPeer, Message},
         rules::{self, Request},
+        scope::AddressScope,
     },
     node::{Shared, counters::Counter},
 };
@@ -99,7 +100,10 @@ impl Shared {
         let own = self.store.provided.contains(multihash).then(|| self.provider_entry(dht));
         let records = self.store.records.providers(multihash, MAX_PROVIDERS, rand::random()).await;
         let others = records.into_iter().filter(|record| record.peer != self.local).map(|mut record| {
-            record.addrs.retain(|addr| scope.allows(addr));
+            // What is allowed nowhere has not been taken by the store: see the scope of ADD_PROVIDER above.
+            if scope != AddressScope::Any {
+                record.addrs.retain(|addr| scope.allows(addr));
+            }
             if record.addrs.is_empty() {
                 record.addrs = self.identified_addresses(dht, &record.peer);
             }
