@@ -205,6 +205,11 @@ impl<'a> RawPeer<'a> {
         Ok(peer)
     }
 
+    /// The submessage's body.
+    pub fn as_bytes(&self) -> &'a [u8] {
+        self.body
+    }
+
     /// Its addresses as sent, in order.
     pub fn addrs(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         Fields::new(self.body)

@@ -106,6 +106,19 @@ pub fn check<'a>(message: &Message<'a>, sender: &PeerId) -> Result<Request<'a>, 
     }
 }
 
+/// [`check`] of an ADD_PROVIDER that says of its sender what an earlier one on the same stream said, which passed: its
+/// only provider entry has the body `own`. The multihash; `None` if it is any other request.
+///
+/// Whoever announces a thousand CIDs sends the same entry a thousand times, and to read it takes longer than all else.
+pub fn check_repeat<'a>(message: &Message<'a>, own: &[u8]) -> Option<Result<&'a [u8], Refusal>> {
+    let mut entries = message.provider_peers();
+    let is_repeat = message.kind == MessageType::AddProvider
+        && !message.key.is_empty()
+        && entries.next().is_some_and(|entry| entry.as_bytes() == own)
+        && entries.next().is_none();
+    is_repeat.then(|| content_key(message.key))
+}
+
 fn content_key(key: &[u8]) -> Result<&[u8], Refusal> {
     if key.len() > MAX_KEY {
         return Err(Refusal::KeyTooLong);

@@ -138,10 +138,12 @@ impl FrameReader {
         self.start == self.buffer.len()
     }
 
-    /// Gives memory back while nothing is being read.
+    /// Gives memory back while nothing is being read, but what the next request is read into.
     pub(crate) fn release(&mut self) {
         if self.is_empty() {
-            self.buffer = Vec::new();
+            if self.buffer.capacity() > FREE {
+                self.buffer = Vec::new();
+            }
             self.start = 0;
             self.step = FREE;
             let _less_always_works = self.lease.resize(0);

@@ -1,6 +1,7 @@
 //! A task per inbound stream: reads requests, answers them in order (MSG-2), keeps to time-outs and byte budgets.
 
 mod answers;
+mod patience;
 
 use super::{
     Shared,
@@ -18,8 +19,11 @@ use crate::{
     },
     store::values,
 };
+use answers::Announced;
+use bytes::Bytes;
 use futures::AsyncWriteExt;
 use libp2p::{PeerId, Stream};
+use patience::Patience;
 use std::{future::poll_fn, io, sync::Arc, task::Poll, time::Duration};
 use tokio::{
     sync::watch,
@@ -118,7 +122,9 @@ struct Session {
     /// Written, perhaps not on its way.
     unflushed: bool,
     heard: Option<Duration>,
+    announced: Option<Announced>,
     mode: watch::Receiver<Decision>,
+    patience: Patience,
 }
 
 /// What came while nothing was left to do.
@@ -133,6 +139,7 @@ impl Session {
         let reader = FrameReader::new(budget, MAX_REQUEST);
         let answers_lease = budget.lease();
         let mode = shared.mode.subscribe();
+        let patience = Patience::new(&shared, dht);
         Self {
             peer,
             dht,
@@ -142,7 +149,9 @@ impl Session {
             answers_lease,
             unflushed: false,
             heard: None,
+            announced: None,
             mode,
+            patience,
             shared,
         }
     }
@@ -151,10 +160,10 @@ impl Session {
         loop {
             while let Some(at) = self.reader.message()? {
                 self.mark_heard();
-                let answer = self.shared.answer(self.dht, self.peer, self.reader.body(at)).await?;
+                let answer = self.shared.answer(self.dht, self.peer, self.reader.body(at), &mut self.announced).await?;
                 self.reader.consume(at);
                 if let Some(answer) = answer {
-                    self.hold(&answer)?;
+                    self.hold(answer)?;
                 }
                 if self.answers.len() >= WRITE_BATCH {
                     self.write().await?;
@@ -174,11 +183,16 @@ impl Session {
         }
     }
 
-    fn hold(&mut self, answer: &[u8]) -> Result<(), StreamError> {
+    fn hold(&mut self, answer: Bytes) -> Result<(), StreamError> {
         if !self.answers_lease.resize((self.answers.len() + answer.len()).saturating_sub(FREE)) {
             return Err(StreamError::OverBudget);
         }
-        self.answers.extend_from_slice(answer);
+        if self.answers.is_empty() {
+            // A single answer is written from where it was made.
+            self.answers = answer.into();
+        } else {
+            self.answers.extend_from_slice(&answer);
+        }
         Ok(())
     }
 
@@ -236,16 +250,15 @@ impl Session {
     /// Waits for the next request: as long as an idle stream may, or until the node shuts down.
     async fn next_request(&mut self) -> Result<Arrival, StreamError> {
         self.reader.release();
-        let Self { reader, stream, shared, mode, dht, .. } = self;
-        let read = tokio::select! {
-            read = poll_fn(|cx| reader.poll_fill(cx, stream)) => read,
-            () = tokio::time::sleep(shared.config.streams.idle) => {
-                shared.counters.add(Counter::StreamIdle);
-                return Ok(Arrival::End);
+        let Self { reader, stream, shared, patience, .. } = self;
+        patience.renew(shared.config.streams.idle);
+        let read = poll_fn(|cx| {
+            if let Poll::Ready(read) = reader.poll_fill(cx, stream) {
+                return Poll::Ready(Some(read));
             }
-            () = shared.draining.cancelled() => return Ok(Arrival::End),
-            () = client_mode(mode, *dht) => return Ok(Arrival::End),
-        };
+            patience.poll_end(cx, &shared.counters).map(|()| None)
+        });
+        let Some(read) = read.await else { return Ok(Arrival::End) };
         match read {
             // Most clients end an idle stream by a reset.
             Err(ReadError::Io(error)) if is_end(&error) => Ok(Arrival::End),
@@ -273,12 +286,6 @@ impl Session {
             self.shared.routing.of(self.dht).heard(&self.peer, now);
         }
     }
-}
-
-/// Waits until `dht` is no longer served.
-async fn client_mode(mode: &mut watch::Receiver<Decision>, dht: Dht) {
-    // An error would mean that the node is gone.
-    let _ = mode.wait_for(|decision| !decision.serves(dht)).await;
 }
 
 fn is_end(error: &io::Error) -> bool {

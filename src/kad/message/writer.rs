@@ -2,7 +2,10 @@
 //! numbers, absent where they are empty, as go writes them.
 
 use super::{MessageType, field};
-use crate::kad::frame::{MAX_WRITE, put_varint, varint_len};
+use crate::kad::{
+    frame::{MAX_WRITE, put_varint, varint_len},
+    table::K,
+};
 use bytes::Bytes;
 use libp2p::{Multiaddr, PeerId};
 
@@ -92,47 +95,77 @@ pub fn answer<'p>(
     providers: impl IntoIterator<Item = &'p EncodedPeer>,
     closer: impl IntoIterator<Item = &'p EncodedPeer>,
 ) -> Bytes {
-    let mut body = start(kind, MAX_WRITE);
     // The length prefix counts, too: nobody has to know whether a peer's limit is meant with or without it.
     let limit = MAX_WRITE - varint_len(MAX_WRITE);
-    if body.len() + bytes_len(key.len()) <= limit {
-        put_nonempty(&mut body, field::KEY, key);
-    }
-    if let Some(record) = record.filter(|record| body.len() + bytes_len(record.len()) <= limit) {
-        put_bytes(&mut body, field::RECORD, record);
-    }
+    // First what goes in, then all of it into memory of the right size: an answer is some 5 KB, and copied once.
+    let mut length = kind_len(kind);
+    let key = Some(key).filter(|key| !key.is_empty() && length + bytes_len(key.len()) <= limit);
+    length += key.map_or(0, |key| bytes_len(key.len()));
+    let record = record.filter(|record| length + bytes_len(record.len()) <= limit);
+    length += record.map_or(0, |record| bytes_len(record.len()));
 
-    let (mut fitting, mut wanted) = (Vec::new(), 0);
+    let (mut wanting, mut wanted) = (Vec::new(), 0);
     for provider in providers {
         if wanted + provider.size() > limit {
             break;
         }
         wanted += provider.size();
-        fitting.push(provider);
+        wanting.push(provider);
     }
-    let closer_limit = limit.saturating_sub(wanted.min(MIN_PROVIDER_BYTES));
-    put_fitting(&mut body, closer_limit, field::CLOSER_PEERS, closer);
-    put_fitting(&mut body, limit, field::PROVIDER_PEERS, fitting);
-    framed(body)
+    let closer = fitting(&mut length, limit.saturating_sub(wanted.min(MIN_PROVIDER_BYTES)), closer);
+    let providers = fitting(&mut length, limit, wanting);
+
+    let mut frame = Vec::with_capacity(varint_len(length) + length);
+    put_varint(&mut frame, length as u64);
+    put_kind(&mut frame, kind);
+    if let Some(key) = key {
+        put_bytes(&mut frame, field::KEY, key);
+    }
+    if let Some(record) = record {
+        put_bytes(&mut frame, field::RECORD, record);
+    }
+    for (list, peers) in [(field::CLOSER_PEERS, closer), (field::PROVIDER_PEERS, providers)] {
+        for peer in peers {
+            put_bytes(&mut frame, list, peer.as_bytes());
+        }
+    }
+    debug_assert_eq!(frame.len(), varint_len(length) + length);
+    frame.into()
 }
 
-/// Appends peers until the first that would make the body longer than `limit`.
-fn put_fitting<'p>(body: &mut Vec<u8>, limit: usize, list: u32, peers: impl IntoIterator<Item = &'p EncodedPeer>) {
+/// Peers until the first that would make a body of `length` longer than `limit`.
+fn fitting<'p>(
+    length: &mut usize,
+    limit: usize,
+    peers: impl IntoIterator<Item = &'p EncodedPeer>,
+) -> Vec<&'p EncodedPeer> {
+    let mut fitting = Vec::with_capacity(K);
     for peer in peers {
-        if body.len() + peer.size() > limit {
-            return;
+        if *length + peer.size() > limit {
+            break;
         }
-        put_bytes(body, list, peer.as_bytes());
+        *length += peer.size();
+        fitting.push(peer);
     }
+    fitting
 }
 
 fn start(kind: MessageType, capacity: usize) -> Vec<u8> {
     let mut body = Vec::with_capacity(capacity.min(MAX_WRITE));
-    if kind != MessageType::PutValue {
-        put_varint(&mut body, u64::from(field::TYPE << 3));
-        put_varint(&mut body, kind as u64);
-    }
+    put_kind(&mut body, kind);
     body
+}
+
+fn put_kind(body: &mut Vec<u8>, kind: MessageType) {
+    if kind != MessageType::PutValue {
+        put_varint(body, u64::from(field::TYPE << 3));
+        put_varint(body, kind as u64);
+    }
+}
+
+/// Bytes of the kind: one of tag and one of value, none for protobuf's default.
+fn kind_len(kind: MessageType) -> usize {
+    if kind == MessageType::PutValue { 0 } else { 2 }
 }
 
 fn put_nonempty(body: &mut Vec<u8>, number: u32, bytes: &[u8]) {

@@ -138,6 +138,21 @@ fn prv_2_entries_of_others_are_discarded_and_the_senders_own_is_kept_wherever_it
 }
 
 #[test]
+fn prv_1_prv_2_a_repeat_is_taken_for_one_only_if_it_differs_in_nothing_but_its_key() {
+    let (own, other) = (encoded(&peer(1, 2)), encoded(&peer(2, 2)));
+    let repeats = |body: &[u8]| check_repeat(&Message::decode(body).unwrap(), own.as_bytes()).map(|key| key.is_ok());
+    assert_eq!(repeats(&announcement(std::slice::from_ref(&own))), Some(true));
+    assert_eq!(repeats(&announcement(&[])), None);
+    assert_eq!(repeats(&announcement(std::slice::from_ref(&other))), None, "of another peer");
+    assert_eq!(repeats(&announcement(&[encoded(&peer(1, 1))])), None, "with other addresses");
+    assert_eq!(repeats(&announcement(&[own.clone(), other])), None, "of two peers");
+    assert_eq!(repeats(unframed(&message::add_provider(&[1, 2, 3], &own))), Some(false), "keys are checked");
+    assert_eq!(repeats(unframed(&message::add_provider(&[], &own))), None);
+    let asks = message::answer(MessageType::GetProviders, &SHA2_256, None, [&own], None);
+    assert_eq!(repeats(unframed(&asks)), None, "only ADD_PROVIDER announces");
+}
+
+#[test]
 fn prv_7_a_provider_without_usable_addresses_is_still_a_provider() {
     let bare = encoded(&peer(1, 0));
     assert_eq!(announced(std::slice::from_ref(&bare), 1), Ok(peer(1, 0)));

@@ -6,6 +6,7 @@ use crate::{
         Dht, PeerInfo,
         message::{self, EncodedPeer, Message},
         rules::{self, Request},
+        scope::AddressScope,
     },
     node::{Shared, counters::Counter},
 };
@@ -13,15 +14,44 @@ use bytes::Bytes;
 use libp2p::{Multiaddr, PeerId};
 use std::sync::Arc;
 
+/// Longest provider entry that is kept: honest ones have some 150 bytes, and it is held while the stream is idle.
+const MAX_KEPT_ENTRY: usize = 512;
+
+/// What the sender last said of itself on a stream.
+#[derive(Debug)]
+pub(super) struct Announced {
+    /// The body of its entry.
+    entry: Vec<u8>,
+    /// The same, read, with the addresses that belong to the stream's DHT; there are some.
+    provider: PeerInfo,
+}
+
+impl Announced {
+    /// `None` if the next request must be read anew: it may be about others as well, or the addresses are not its own.
+    fn of(message: &Message<'_>, provider: PeerInfo) -> Option<Self> {
+        let mut entries = message.provider_peers();
+        let entry = entries.next().filter(|entry| entry.as_bytes().len() <= MAX_KEPT_ENTRY)?;
+        entries.next().is_none().then(|| Self { entry: entry.as_bytes().to_vec(), provider })
+    }
+}
+
 impl Shared {
-    /// The framed answer; `None` for ADD_PROVIDER, which gets none (PRV-4).
+    /// The framed answer; `None` for ADD_PROVIDER, which gets none (PRV-4). `announced` is the stream's.
     pub(super) async fn answer(
         self: &Arc<Self>,
         dht: Dht,
         sender: PeerId,
         body: &[u8],
+        announced: &mut Option<Announced>,
     ) -> Result<Option<Bytes>, StreamError> {
         let message = Message::decode(body)?;
+        if let Some(Announced { entry, provider }) = announced
+            && let Some(multihash) = rules::check_repeat(&message, entry)
+        {
+            self.store.records.add(multihash?, provider, dht).await?;
+            self.counters.add(Counter::AddProvider);
+            return Ok(None);
+        }
         let (counter, answer) = match rules::check(&message, &sender)? {
             Request::Ping => (Counter::Ping, Some(rules::answer_ping())),
             Request::FindNode { target } => {
@@ -39,11 +69,13 @@ impl Shared {
             Request::AddProvider { multihash, mut provider } => {
                 let scope = self.config.profile.scope(dht);
                 provider.addrs.retain(|addr| scope.allows(addr));
-                if provider.addrs.is_empty() {
+                let has_addresses = !provider.addrs.is_empty();
+                if !has_addresses {
                     // libp2p-kad sends its confirmed external addresses only; identify has told us more.
                     provider.addrs = self.identified_addresses(dht, &sender);
                 }
                 self.store.records.add(multihash, &provider, dht).await?;
+                *announced = Announced::of(&message, provider).filter(|_| has_addresses);
                 (Counter::AddProvider, None)
             }
             Request::GetValue { key } => {
@@ -68,7 +100,10 @@ impl Shared {
         let own = self.store.provided.contains(multihash).then(|| self.provider_entry(dht));
         let records = self.store.records.providers(multihash, MAX_PROVIDERS, rand::random()).await;
         let others = records.into_iter().filter(|record| record.peer != self.local).map(|mut record| {
-            record.addrs.retain(|addr| scope.allows(addr));
+            // What is allowed nowhere has not been taken by the store: see the scope of ADD_PROVIDER above.
+            if scope != AddressScope::Any {
+                record.addrs.retain(|addr| scope.allows(addr));
+            }
             if record.addrs.is_empty() {
                 record.addrs = self.identified_addresses(dht, &record.peer);
             }

@@ -213,7 +213,7 @@ impl Log {
         let mut segments = self.segments();
         let stored = chunks.iter().map(|(key, chunk)| self.store(&mut segments, *key, chunk).map(|at| (*key, at)));
         let stored: Vec<_> = stored.collect::<Result<_, _>>()?;
-        segments.to_sync().sync(&self.dir)?;
+        segments.unsynced().sync(&self.dir)?;
         for (key, location) in stored {
             self.point_to(&mut segments, key, location)?;
         }
@@ -249,11 +249,11 @@ impl Log {
     /// # Errors
     /// [`StoreError::Database`], [`StoreError::Io`], [`StoreError::Degraded`].
     pub fn flush(&self) -> Result<(), StoreError> {
-        let to_sync = self.segments().to_sync();
-        let outcome = to_sync.sync(&self.dir).inspect_err(|error| self.database.fault(error));
+        let unsynced = self.segments().unsynced();
+        let outcome = unsynced.sync(&self.dir).inspect_err(|error| self.database.fault(error));
         let outcome = outcome.and_then(|()| {
             let row = |end: u64| codec::encode(&end).map_err(|e| StoreError::Database(e.to_string()));
-            for (segment, end) in &to_sync.ends {
+            for (segment, end) in &unsynced.ends {
                 let (key, row) = (Numbered::<4>::key(u64::from(*segment)), row(*end)?);
                 self.database.write(tree::SEGMENTS, |tree| tree.insert(key, row))?;
             }
@@ -263,7 +263,7 @@ impl Log {
             self.segments().give_up();
             return Err(error);
         }
-        let removed = self.segments().synced(&to_sync);
+        let removed = self.segments().synced(&unsynced);
         for segment in removed {
             let key = Numbered::<4>::key(u64::from(segment));
             self.database.write(tree::SEGMENTS, |tree| tree.remove(key))?;

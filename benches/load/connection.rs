@@ -1,0 +1,131 @@
+//! A connection over TCP (noise, yamux) or QUIC, with streams negotiated by hand.
+
+use super::requests;
+use dhtstore::kad::Dht;
+use futures::{AsyncReadExt, AsyncWriteExt};
+use libp2p::{
+    Multiaddr, Transport,
+    core::{
+        Endpoint,
+        muxing::{StreamMuxer, StreamMuxerBox, SubstreamBox},
+        transport::{Boxed, DialOpts, PortUse},
+        upgrade::Version,
+    },
+    identity::{Keypair, PeerId},
+    multiaddr::Protocol,
+    noise, quic, tcp, yamux,
+};
+use std::{future::poll_fn, pin::Pin, task::Poll, time::Duration};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
+
+/// A handshake or a negotiation that takes longer has failed.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// As many streams as any server here allows.
+const MAX_STREAMS: usize = 4096;
+
+type OpenRequest = oneshot::Sender<SubstreamBox>;
+
+/// A connection; it ends when dropped.
+pub struct Connection {
+    identity: u64,
+    open: mpsc::Sender<OpenRequest>,
+}
+
+impl Connection {
+    /// Connects under identity number `identity`; `None` if that does not work.
+    pub async fn open(target: Multiaddr, identity: u64) -> Option<Self> {
+        let key = requests::identity(identity);
+        let mut bare = Multiaddr::empty();
+        target.iter().filter(|p| !matches!(p, Protocol::P2p(_))).for_each(|p| bare.push(p));
+        let mut transport = transport(&key, bare.iter().any(|p| p == Protocol::QuicV1));
+        let opts = DialOpts { role: Endpoint::Dialer, port_use: PortUse::New };
+        let (_, muxer) = timeout(PATIENCE, transport.dial(bare, opts).ok()?).await.ok()?.ok()?;
+        let (open, requests) = mpsc::channel(1024);
+        tokio::spawn(async move {
+            drive(muxer, requests).await;
+            drop(transport);
+        });
+        Some(Self { identity, open })
+    }
+
+    pub fn identity(&self) -> u64 {
+        self.identity
+    }
+
+    /// A stream of the WAN DHT; `None` if the other side drops it.
+    pub async fn stream(&self) -> Option<SubstreamBox> {
+        timeout(PATIENCE, self.negotiated()).await.ok()?
+    }
+
+    async fn negotiated(&self) -> Option<SubstreamBox> {
+        let (reply, opened) = oneshot::channel();
+        self.open.send(reply).await.ok()?;
+        let mut stream = opened.await.ok()?;
+        let dht = Dht::Wan.protocol();
+        let lines: Vec<u8> = ["/multistream/1.0.0", dht.as_ref()]
+            .iter()
+            .flat_map(|line| [&[line.len() as u8 + 1], line.as_bytes(), b"\n"].concat())
+            .collect();
+        stream.write_all(&lines).await.ok()?;
+        stream.flush().await.ok()?;
+        let mut echo = vec![0; lines.len()];
+        stream.read_exact(&mut echo).await.ok()?;
+        (echo == lines).then_some(stream)
+    }
+}
+
+fn transport(key: &Keypair, over_quic: bool) -> Boxed<(PeerId, StreamMuxerBox)> {
+    if over_quic {
+        let transport = quic::tokio::Transport::new(quic::Config::new(key));
+        return transport.map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer))).boxed();
+    }
+    let mut muxer = yamux::Config::default();
+    muxer.set_max_num_streams(MAX_STREAMS);
+    tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
+        .upgrade(Version::V1Lazy)
+        .authenticate(noise::Config::new(key).unwrap())
+        .multiplex(muxer)
+        .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
+        .boxed()
+}
+
+/// Keeps the connection moving: opens streams as asked, drops what the other side opens.
+async fn drive(mut muxer: StreamMuxerBox, mut requests: mpsc::Receiver<OpenRequest>) {
+    let mut wanted: Option<OpenRequest> = None;
+    poll_fn(|cx| {
+        loop {
+            if wanted.is_none() {
+                match requests.poll_recv(cx) {
+                    Poll::Ready(Some(reply)) => wanted = Some(reply),
+                    Poll::Ready(None) => return Poll::Ready(()),
+                    Poll::Pending => {}
+                }
+            }
+            if wanted.is_some() {
+                match Pin::new(&mut muxer).poll_outbound(cx) {
+                    Poll::Ready(Ok(stream)) => {
+                        let _ = wanted.take().unwrap().send(stream);
+                        continue;
+                    }
+                    Poll::Ready(Err(_)) => return Poll::Ready(()),
+                    Poll::Pending => {}
+                }
+            }
+            match Pin::new(&mut muxer).poll_inbound(cx) {
+                Poll::Ready(Ok(_)) => continue,
+                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Pending => {}
+            }
+            match Pin::new(&mut muxer).poll(cx) {
+                Poll::Ready(Ok(_)) => continue,
+                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    })
+    .await;
+}

@@ -1,0 +1,224 @@
+//! The server on the wire: ours beside stock libp2p-kad on sled, and beside the limit, a server on the same transports that
+//! does nothing with the messages. All with 213 peers in the routing table and 100,000 keys of three providers each.
+//!
+//! ```text
+//! cargo bench --bench wire                     everything: some six minutes
+//! cargo bench --bench wire -- --quick          the same in short rounds
+//! cargo bench --bench wire -- get add limit    parts: get, find, miss, add, limit, streams, stall, idle, many, fair
+//! cargo bench --bench wire -- --beside FILE    another build of dhtstore in place of libp2p-kad: what a change brought
+//! ```
+//!
+//! Servers are processes of their own, so that their CPU is known; they and the generator share the machine. Runs are
+//! short and taken in turns, figures are medians, and ratios are medians of the ratios of rounds.
+#![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs, reason = "a benchmark ends with the first error")]
+#![allow(clippy::disallowed_methods, reason = "measures time")]
+
+#[path = "../load/generator.rs"]
+mod generator;
+mod servers;
+
+use generator::{
+    Fleet, Load, Outcome, Plan,
+    requests::Op,
+    turns::{self, HEADER, in_turns, median, ratio, row},
+};
+use servers::{Fixture, SETTINGS, Server, TABLE};
+use std::time::Duration;
+
+const KEYS: u64 = 100_000;
+const PROVIDERS: u64 = 3;
+const CONNECTIONS: usize = 16;
+const STREAMS: usize = 8;
+/// Requests a second behind a store that stalls: a third of what stock libp2p-kad can on this machine.
+const STALLED_RATE: f64 = 2000.0;
+
+struct Bench {
+    fixture: Fixture,
+    rounds: usize,
+    length: Duration,
+}
+
+#[tokio::main]
+async fn main() {
+    servers::serve_if_asked().await;
+    rlimit::increase_nofile_limit(u64::MAX).unwrap();
+    let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    let quick = args.iter().any(|arg| arg == "--quick");
+    let beside = args.iter().position(|arg| arg == "--beside").and_then(|at| args.get(at + 1));
+    let parts: Vec<&str> =
+        args.iter().filter(|arg| !arg.starts_with("--") && Some(*arg) != beside).map(String::as_str).collect();
+    let wanted = |part: &str| parts.is_empty() || parts.contains(&part);
+
+    println!("{TABLE} peers in the table, {KEYS} keys of {PROVIDERS} providers, settings {SETTINGS:?}");
+    let (rounds, length) = if quick { (3, Duration::from_secs(1)) } else { (7, Duration::from_secs(2)) };
+    let bench = Bench { fixture: Fixture::new(), rounds, length };
+    let ours = bench.fixture.ours().await;
+    let stock = match beside {
+        Some(program) => bench.fixture.another(program.as_ref()).await,
+        None => bench.fixture.stock(false).await,
+    };
+    bench.fill(&ours).await;
+    bench.fill(&stock).await;
+    println!("\n{HEADER}");
+    for (part, op) in [("get", Op::Hit), ("miss", Op::Miss), ("find", Op::FindNode), ("add", Op::Add)] {
+        if wanted(part) {
+            bench.compare(op.name(), op, &ours, &stock, false).await;
+        }
+        if wanted(part) && part == "get" {
+            bench.compare("GET hit, QUIC", op, &ours, &stock, true).await;
+        }
+    }
+    if wanted("limit") {
+        for quic in [false, true] {
+            for op in [Op::Hit, Op::Miss, Op::FindNode, Op::Add] {
+                bench.limit(op, &ours, quic).await;
+            }
+        }
+    }
+    if wanted("idle") {
+        bench.unloaded(&ours, &stock).await;
+    }
+    if wanted("streams") {
+        bench.streams(&ours, &stock).await;
+    }
+    if wanted("many") {
+        bench.many(&ours, &stock).await;
+    }
+    if wanted("fair") {
+        bench.fair(&ours, &stock).await;
+    }
+    drop((ours, stock));
+    if wanted("stall") {
+        bench.stalled().await;
+    }
+}
+
+impl Bench {
+    async fn fleet(&self, server: &Server, connections: usize, quic: bool) -> Fleet {
+        Fleet::connect(server.at(quic), 0, connections, Some(server.process())).await
+    }
+
+    async fn fill(&self, server: &Server) {
+        let fleet = self.fleet(server, CONNECTIONS, false).await;
+        let filled = fleet.fill(KEYS, PROVIDERS, STREAMS).await;
+        assert_eq!((filled.requests, filled.errors), (KEYS * PROVIDERS, 0), "{} takes what it is told", server.name);
+        println!("{}: filled at {:.0}/s, {:.1} us of CPU each", server.name, filled.rate(), filled.cpu_us());
+    }
+
+    fn plan(&self, op: Op, streams: usize, depth: usize) -> Plan {
+        Plan { op, streams, pace: Load::Closed { depth }, length: self.length, keys: KEYS }
+    }
+
+    async fn compare(&self, what: &str, op: Op, ours: &Server, stock: &Server, quic: bool) {
+        let fleets = (self.fleet(ours, CONNECTIONS, quic).await, self.fleet(stock, CONNECTIONS, quic).await);
+        let runs = in_turns(&[&fleets.0, &fleets.1], self.rounds, self.plan(op, STREAMS, 1)).await;
+        both(what, (ours, &runs[0]), (stock, &runs[1]));
+        if op == Op::Hit {
+            let means = |n: usize| runs[n][0].means();
+            println!("\nproviders, their addresses, closer peers in an answer: {:?} and {:?}\n", means(0), means(1));
+        }
+    }
+
+    /// Ours beside an echo of the same sizes.
+    async fn limit(&self, op: Op, ours: &Server, quic: bool) {
+        let fleet = self.fleet(ours, CONNECTIONS, quic).await;
+        let plan = self.plan(op, STREAMS, 1);
+        let sample = fleet.run(Plan { length: Duration::from_millis(500), ..plan }).await;
+        let echo = self.fixture.echo(sample.answer_bytes() as usize).await;
+        let limit = self.fleet(&echo, CONNECTIONS, quic).await;
+        let runs = in_turns(&[&fleet, &limit], self.rounds, plan).await;
+        let what = format!("{}, {}", op.name(), if quic { "QUIC" } else { "TCP" });
+        row(&what, ours.name, &runs[0]);
+        row(&what, echo.name, &runs[1]);
+        println!(
+            "| {what} | of the limit | {:.0} % | {:.2} x | | | | | |",
+            100.0 * ratio(&runs[0], &runs[1], Outcome::rate),
+            ratio(&runs[0], &runs[1], Outcome::cpu_us)
+        );
+    }
+
+    /// One connection, one stream, one request after the other.
+    async fn unloaded(&self, ours: &Server, stock: &Server) {
+        for quic in [false, true] {
+            let fleets = (self.fleet(ours, 1, quic).await, self.fleet(stock, 1, quic).await);
+            let runs = in_turns(&[&fleets.0, &fleets.1], self.rounds, self.plan(Op::Hit, 1, 1)).await;
+            let what = format!("one GET at a time, {}", if quic { "QUIC" } else { "TCP" });
+            both(&what, (ours, &runs[0]), (stock, &runs[1]));
+        }
+    }
+
+    /// Many streams on one connection.
+    async fn streams(&self, ours: &Server, stock: &Server) {
+        for streams in [64, 256] {
+            let fleets = (self.fleet(ours, 1, false).await, self.fleet(stock, 1, false).await);
+            let ours_alone = in_turns(&[&fleets.0], self.rounds, self.plan(Op::Hit, streams, 1)).await;
+            // Streams over its limit are dropped at once, and opened again by the generator: one short run shows it.
+            let stock_once = in_turns(&[&fleets.1], 1, self.plan(Op::Hit, streams, 1)).await;
+            let what = format!("{streams} streams on one connection");
+            row(&what, ours.name, &ours_alone[0]);
+            row(&what, stock.name, &stock_once[0]);
+        }
+    }
+
+    async fn many(&self, ours: &Server, stock: &Server) {
+        for connections in [200, 2000] {
+            let fleets = (self.fleet(ours, connections, false).await, self.fleet(stock, connections, false).await);
+            let what = format!("{connections} connections of one stream");
+            let runs = in_turns(&[&fleets.0, &fleets.1], self.rounds.min(3), self.plan(Op::Hit, 1, 1)).await;
+            both(&what, (ours, &runs[0]), (stock, &runs[1]));
+            let rss = |server: &Server| server.process().rss() / 1e6;
+            let refused = (fleets.0.refused, fleets.1.refused);
+            println!("\nrefused connections {refused:?}, memory {:.0} and {:.0} MB\n", rss(ours), rss(stock));
+        }
+    }
+
+    /// One polite connection beside one with 24 streams of 16 requests each.
+    async fn fair(&self, ours: &Server, stock: &Server) {
+        for server in [ours, stock] {
+            let (greedy, polite) = (self.fleet(server, 1, false).await, self.fleet(server, 1, false).await);
+            let long = Plan { length: self.length * 4, ..self.plan(Op::Hit, 24, 16) };
+            let beside = async {
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                polite.run(Plan { length: self.length * 3, ..self.plan(Op::Hit, 1, 1) }).await
+            };
+            let (greedy, polite) = tokio::join!(greedy.run(long), beside);
+            row("one greedy connection", server.name, &vec![greedy]);
+            row("one request at a time beside it", server.name, &vec![polite]);
+        }
+    }
+
+    /// Both on stores that stall, at the same open-loop rate; and ours on its real one.
+    async fn stalled(&self) {
+        let (ours, stalled, stock) =
+            (self.fixture.ours().await, self.fixture.stalled().await, self.fixture.stock(true).await);
+        let mut fleets = Vec::new();
+        for server in [&ours, &stalled, &stock] {
+            self.fill(server).await;
+            fleets.push(self.fleet(server, CONNECTIONS, false).await);
+        }
+        let pace = Load::Open { rate: STALLED_RATE };
+        let plan = Plan { op: Op::Hit, streams: STREAMS, pace, length: self.length * 3, keys: KEYS };
+        let runs = in_turns(&fleets.iter().collect::<Vec<_>>(), self.rounds.min(5), plan).await;
+        println!("\n{HEADER}");
+        row("GET, index in memory: no stalls", ours.name, &runs[0]);
+        row("GET, 50 ms in one of 1,000", stalled.name, &runs[1]);
+        row("GET, 50 ms in one of 1,000", stock.name, &runs[2]);
+        let p99 = |run: &Outcome| run.latency.at(0.99);
+        println!("\np99 of libp2p-kad is {:.1} times ours with stalls", ratio(&runs[2], &runs[1], p99));
+    }
+}
+
+fn both(what: &str, (ours, our): (&Server, &turns::Runs), (stock, their): (&Server, &turns::Runs)) {
+    row(what, ours.name, our);
+    row(what, stock.name, their);
+    let p99 = |run: &Outcome| run.latency.at(0.99);
+    let p50 = |run: &Outcome| run.latency.at(0.5);
+    println!(
+        "| {what} | ratio | {:.2} x | {:.2} x | {:.2} x | {:.2} x | | {:.2} x | |",
+        ratio(our, their, Outcome::rate),
+        ratio(our, their, Outcome::cpu_us),
+        ratio(our, their, p50),
+        ratio(our, their, p99),
+        median(our, Outcome::answer_bytes) / median(their, Outcome::answer_bytes)
+    );
+}
