@@ -213,7 +213,7 @@ impl Log {
         let mut segments = self.segments();
         let stored = chunks.iter().map(|(key, chunk)| self.store(&mut segments, *key, chunk).map(|at| (*key, at)));
         let stored: Vec<_> = stored.collect::<Result<_, _>>()?;
-        segments.unsynced().sync(&self.dir)?;
+        segments.take_unsynced().sync(&self.dir)?;
         for (key, location) in stored {
             self.point_to(&mut segments, key, location)?;
         }
@@ -249,7 +249,7 @@ impl Log {
     /// # Errors
     /// [`StoreError::Database`], [`StoreError::Io`], [`StoreError::Degraded`].
     pub fn flush(&self) -> Result<(), StoreError> {
-        let unsynced = self.segments().unsynced();
+        let unsynced = self.segments().take_unsynced();
         let outcome = unsynced.sync(&self.dir).inspect_err(|error| self.database.fault(error));
         let outcome = outcome.and_then(|()| {
             let row = |end: u64| codec::encode(&end).map_err(|e| StoreError::Database(e.to_string()));

@@ -303,7 +303,7 @@ impl Segments {
     }
 
     /// What is to be synced now.
-    pub fn unsynced(&mut self) -> ToSync {
+    pub fn take_unsynced(&mut self) -> ToSync {
         let mut files = std::mem::take(&mut self.unsynced);
         if let Some(writing) = &mut self.writing
             && std::mem::take(&mut writing.dirty)
