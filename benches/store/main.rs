@@ -60,8 +60,9 @@ fn compare(records: usize, dir: Option<PathBuf>) {
     }
     println!("\n{:44} {:>12} {:>12} {:>12} {:>8} {:>8}", "", "dhtstore", "sled rows", "leveldb", "ratio", "ratio");
     for (name, unit, value) in &ours {
-        let of = |figures: &Figures| figures.iter().find(|(other, ..)| other == name).map(|(.., value)| *value);
-        print!("{:44} {value:>12.2}", format!("{name}, {unit}"));
+        let is_it = |(other, in_unit, _): &&(&str, &str, f64)| (other, in_unit) == (name, unit);
+        let of = |figures: &Figures| figures.iter().find(is_it).map(|(.., value)| *value);
+        print!("{:44} {value:>12.2}", format!("{}, {unit}", name.trim_end()));
         if let (Some(rows), Some(lsm)) = (of(&rows), of(&lsm)) {
             print!(" {rows:>12.2} {lsm:>12.2} {:>8.2} {:>8.2}", value / rows, value / lsm);
         }
@@ -90,7 +91,7 @@ fn shapes(records: usize, dir: &Path) {
     for (name, unit, _) in rows {
         print!("{:44}", format!("{}, {unit}", name.trim_end()));
         for (_, figures) in &columns {
-            match figures.iter().find(|(other, ..)| other == name) {
+            match figures.iter().find(|(other, in_unit, _)| (other, in_unit) == (name, unit)) {
                 Some((.., value)) => print!(" {value:>12.2}"),
                 None => print!(" {:>12}", ""),
             }

@@ -58,12 +58,16 @@ pub struct BookFull;
 /// Two peers of one hash are one peer: its 128 bits are as good as a peer id, and a comparison of them does not wait for
 /// memory. Nobody outside knows the key, and none will be met by chance.
 type PeerHash = Hash128;
+/// Peers by their ids.
+type ByPeer = HashTable<(PeerHash, Arc<Peer>)>;
+/// Peers by their numbers.
+type ByNumber = HashTable<(u32, Arc<Peer>)>;
 
 /// See the module.
 #[derive(Debug)]
 pub struct Book {
-    by_peer: Vec<Mutex<HashTable<(PeerHash, Arc<Peer>)>>>,
-    by_id: Vec<RwLock<HashTable<(u32, Arc<Peer>)>>>,
+    by_peer: Vec<Mutex<ByPeer>>,
+    by_id: Vec<RwLock<ByNumber>>,
     len: AtomicUsize,
     limit: usize,
     address_ttl_s: u32,
@@ -460,20 +464,20 @@ impl Book {
         wide as u64 ^ (wide >> 64) as u64
     }
 
-    fn peers(&self, hash: PeerHash) -> MutexGuard<'_, HashTable<(PeerHash, Arc<Peer>)>> {
+    fn peers(&self, hash: PeerHash) -> MutexGuard<'_, ByPeer> {
         self.by_peer[(hash.h1 >> 40) as usize % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn ids(&self, id: u32) -> &RwLock<HashTable<(u32, Arc<Peer>)>> {
+    fn ids(&self, id: u32) -> &RwLock<ByNumber> {
         &self.by_id[id as usize % SHARDS]
     }
 }
 
-fn find(shard: &HashTable<(PeerHash, Arc<Peer>)>, hash: PeerHash) -> Option<&Arc<Peer>> {
+fn find(shard: &ByPeer, hash: PeerHash) -> Option<&Arc<Peer>> {
     shard.find(hash.h1, |(known, _)| *known == hash).map(|(_, peer)| peer)
 }
 
-fn insert(shard: &mut HashTable<(PeerHash, Arc<Peer>)>, hash: PeerHash, peer: &Arc<Peer>) {
+fn insert(shard: &mut ByPeer, hash: PeerHash, peer: &Arc<Peer>) {
     shard.insert_unique(hash.h1, (hash, peer.clone()), |(hash, _)| hash.h1);
 }
 
