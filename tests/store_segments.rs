@@ -86,7 +86,7 @@ async fn a_lost_database_costs_no_record_and_no_address_and_what_was_removed_sta
         assert_eq!(have(&node, 0..RECORDS), RECORDS as usize - 1, "start {start}");
         assert!(node.found(7).is_empty());
         let found = node.store.records.providers_now(&multihash(8), 10, 0);
-        assert_eq!(found[0].addrs, peer(8).addrs);
+        assert_eq!(*found[0].addrs, *peer(8).addrs);
         assert_eq!(counter(&node, "salvaged_chunks") > 0, start == 0);
         node.close().await;
     }

@@ -10,36 +10,75 @@ pub fn peers_of(records: usize) -> usize {
     (records / 500).clamp(20_000, 200_000)
 }
 
+/// Who announces what.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// 70 % of the records are of keys with one provider, 30 % of keys with ten.
+    Usual,
+    /// Every tenth record, up to 100,000 of them, is of one key; the others are as usual.
+    OneKey,
+    /// All records are of one provider, a key each.
+    OneProvider,
+    /// A key each, and the SHA-256 of every multihash begins with the same bits: who attacks a region of the keyspace
+    /// would make such keys. Each bit doubles what they cost him.
+    Ground,
+}
+
+/// Leading bits that ground keys share: 64 tries for each key.
+const GROUND_BITS: u32 = 6;
+/// Most providers of the one key.
+const OF_ONE_KEY: usize = 100_000;
+
 pub struct Data {
     records: usize,
     single: usize,
     peers: usize,
     /// Coprime to `records`: steps of it visit each record once, in no order that a table would like.
     step: usize,
+    shape: Shape,
+    /// The try that made each of the ground keys.
+    tries: std::sync::Arc<[u32]>,
 }
 
 impl Data {
-    pub fn new(records: usize) -> Self {
+    pub fn new(records: usize, shape: Shape) -> Self {
         let mut step = (records as f64 * 0.618_033) as usize | 1;
         while gcd(step, records) != 1 {
             step += 2;
         }
-        Self { records, single: records * 7 / 10, peers: peers_of(records), step }
+        let single = if shape == Shape::OneProvider || shape == Shape::Ground { records } else { records * 7 / 10 };
+        let peers = match shape {
+            Shape::OneKey => peers_of(records).max(OF_ONE_KEY),
+            Shape::OneProvider => 1,
+            _ => peers_of(records),
+        };
+        let ground = |key| (0..).find(|n| Sha256::digest(ground(key, *n))[0] >> (8 - GROUND_BITS) == 0).unwrap();
+        let tries = if shape == Shape::Ground { (0..records).map(ground).collect() } else { [].into() };
+        Self { records, single, peers, step, shape, tries }
     }
 
     pub fn keys(&self) -> usize {
         self.single + (self.records - self.single) / 10
     }
 
+    /// How many records are of the one key.
+    fn of_one_key(&self) -> usize {
+        if self.shape == Shape::OneKey { (self.records / 10).min(OF_ONE_KEY) } else { 0 }
+    }
+
     /// Announcement `i`: the multihash and the number of its provider. The same for the same `i`.
     pub fn record(&self, i: usize) -> ([u8; 34], usize) {
         let n = (i as u128 * self.step as u128 % self.records as u128) as usize;
+        if n < self.of_one_key() {
+            return (THE_ONE_KEY, n);
+        }
         let (key, nth) = match n < self.single {
             true => (n, 0),
             false => (self.single + (n - self.single) / 10, n % 10),
         };
         // Ten different ones for a key.
-        (multihash(key), (key * 7919 + nth) % self.peers)
+        let multihash = if self.shape == Shape::Ground { ground(key, self.tries[key]) } else { multihash(key) };
+        (multihash, (key * 7919 + nth) % self.peers)
     }
 
     /// A key that is there, at random.
@@ -47,7 +86,7 @@ impl Data {
         let mut random = StdRng::seed_from_u64(2);
         let chosen: Vec<usize> = (0..1 << 16).map(|_| random.random_range(0..self.records)).collect();
         let step = self.records / chosen.len() + 1;
-        let data = Data { ..*self };
+        let data = Data { tries: self.tries.clone(), ..*self };
         move |n| data.record((chosen[n % chosen.len()] + n / chosen.len() * step) % data.records).0
     }
 
@@ -71,6 +110,24 @@ fn multihash(key: usize) -> [u8; 34] {
     bytes[..2].copy_from_slice(&[0x12, 0x20]);
     bytes[2..].copy_from_slice(&Sha256::digest(key.to_le_bytes()));
     bytes
+}
+
+/// The key of a hundred thousand providers.
+pub const THE_ONE_KEY: [u8; 34] = [0x12; 34];
+
+/// One try at a key whose place begins with zeros.
+fn ground(key: usize, attempt: u32) -> [u8; 34] {
+    let mut bytes = multihash(key);
+    bytes[30..].copy_from_slice(&attempt.to_le_bytes());
+    bytes
+}
+
+/// What an announcement costs that has just come: its bytes are in the processor's caches, as they are when it was
+/// decoded from a message.
+pub fn arrive(info: &PeerInfo) -> u64 {
+    let sum = |bytes: &[u8]| bytes.iter().fold(0u64, |sum, byte| sum.wrapping_add(u64::from(*byte)));
+    let addrs: u64 = info.addrs.iter().map(|addr| sum(addr.as_ref())).sum();
+    addrs + sum(AsRef::<Multihash<64>>::as_ref(&info.id).digest())
 }
 
 fn gcd(a: usize, b: usize) -> usize {

@@ -2,7 +2,7 @@
 
 use super::{
     Figures,
-    data::{Data, miss},
+    data::{Data, Shape, miss},
     measure::{bytes_below, measure, percentiles, rss},
     rows::key,
 };
@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use std::{cell::RefCell, hint::black_box, rc::Rc};
 
 pub fn run(records: usize) -> Figures {
-    let data = Data::new(records);
+    let data = Data::new(records, Shape::Usual);
     let dir = tempfile::tempdir().unwrap();
     let open = || {
         let options = Options {

@@ -4,6 +4,7 @@
 //! cargo bench --bench store                            a million records, all three
 //! cargo bench --bench store -- 10000000                ten million; the baselines stay at a million
 //! cargo bench --bench store -- 100000000 --ours DIR    ours alone, in DIR (a file system with room)
+//! cargo bench --bench store -- --shapes 10000000 DIR   ours alone, in DIR, with records as an attacker chooses them
 //! cargo bench --bench store -- --steady 600            1,500 announcements a second for ten minutes: bytes written
 //! ```
 //!
@@ -13,6 +14,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs, reason = "a benchmark ends with the first error")]
 #![allow(clippy::disallowed_methods, reason = "measures time")]
 
+mod clock;
 mod data;
 mod lsm;
 mod measure;
@@ -20,7 +22,8 @@ mod ours;
 mod rows;
 mod steady;
 
-use std::path::PathBuf;
+use data::Shape;
+use std::path::{Path, PathBuf};
 
 /// Records of a baseline: more would take it hours.
 const MOST_FOR_BASELINES: usize = 1_000_000;
@@ -34,6 +37,7 @@ fn main() {
     match args[..] {
         // The second process of `ours`.
         ["restart", dir] => ours::restart(dir.as_ref()),
+        ["--shapes", records, dir] => shapes(records.parse().unwrap(), dir.as_ref()),
         ["--steady", seconds] => steady::run(seconds.parse().unwrap()),
         _ => {
             let records = args.first().and_then(|n| n.parse().ok()).unwrap_or(1_000_000);
@@ -44,10 +48,11 @@ fn main() {
 }
 
 fn compare(records: usize, dir: Option<PathBuf>) {
-    println!("{records} records, {} keys, {} peers", data::Data::new(records).keys(), data::peers_of(records));
+    let keys = data::Data::new(records, Shape::Usual).keys();
+    println!("{records} records, {keys} keys, {} peers", data::peers_of(records));
     let temporary = tempfile::tempdir().unwrap();
     let alone = dir.is_some();
-    let ours = ours::run(records, &dir.unwrap_or(temporary.path().to_owned()));
+    let ours = ours::run(records, &dir.unwrap_or(temporary.path().to_owned()), Shape::Usual);
     let few = records.min(MOST_FOR_BASELINES);
     let (rows, lsm) = if alone { (Vec::new(), Vec::new()) } else { (rows::run(few), lsm::run(few)) };
     if !alone {
@@ -55,10 +60,41 @@ fn compare(records: usize, dir: Option<PathBuf>) {
     }
     println!("\n{:44} {:>12} {:>12} {:>12} {:>8} {:>8}", "", "dhtstore", "sled rows", "leveldb", "ratio", "ratio");
     for (name, unit, value) in &ours {
-        let of = |figures: &Figures| figures.iter().find(|(other, ..)| other == name).map(|(.., value)| *value);
-        print!("{:44} {value:>12.2}", format!("{name}, {unit}"));
+        let is_it = |(other, in_unit, _): &&(&str, &str, f64)| (other, in_unit) == (name, unit);
+        let of = |figures: &Figures| figures.iter().find(is_it).map(|(.., value)| *value);
+        print!("{:44} {value:>12.2}", format!("{}, {unit}", name.trim_end()));
         if let (Some(rows), Some(lsm)) = (of(&rows), of(&lsm)) {
             print!(" {rows:>12.2} {lsm:>12.2} {:>8.2} {:>8.2}", value / rows, value / lsm);
+        }
+        println!();
+    }
+}
+
+/// The same records by number, as they usually are and as an attacker would choose them.
+fn shapes(records: usize, dir: &Path) {
+    let shapes = [
+        ("usual", Shape::Usual),
+        ("one key", Shape::OneKey),
+        ("one provider", Shape::OneProvider),
+        ("ground", Shape::Ground),
+    ];
+    let run = |(name, shape)| {
+        let dir = tempfile::tempdir_in(dir).unwrap();
+        (name, ours::run(records, dir.path(), shape))
+    };
+    let columns: Vec<(&str, Figures)> = shapes.into_iter().map(run).collect();
+    print!("{records} records\n\n{:44}", "");
+    columns.iter().for_each(|(name, _)| print!(" {name:>12}"));
+    println!();
+    // The one key's column has the most rows.
+    let rows = columns.iter().map(|(_, figures)| figures).max_by_key(|figures| figures.len()).unwrap();
+    for (name, unit, _) in rows {
+        print!("{:44}", format!("{}, {unit}", name.trim_end()));
+        for (_, figures) in &columns {
+            match figures.iter().find(|(other, in_unit, _)| (other, in_unit) == (name, unit)) {
+                Some((.., value)) => print!(" {value:>12.2}"),
+                None => print!(" {:>12}", ""),
+            }
         }
         println!();
     }

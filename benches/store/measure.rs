@@ -6,13 +6,33 @@ const LOOKUPS: usize = 200_000;
 
 pub struct Took {
     pub wall: f64,
+    /// Of the process.
     pub cpu: f64,
+    /// Of this thread.
+    pub own_cpu: f64,
+}
+
+impl Took {
+    /// What is left without `other`, `times` of it.
+    pub fn without(self, other: &Took, times: f64) -> Self {
+        Self {
+            wall: self.wall - other.wall * times,
+            cpu: self.cpu - other.cpu * times,
+            own_cpu: self.own_cpu - other.own_cpu * times,
+        }
+    }
 }
 
 pub fn measure(what: impl FnOnce()) -> Took {
-    let (start, cpu) = (Instant::now(), cpu_seconds());
+    let (start, cpu, own_cpu) = (Instant::now(), cpu_seconds(), own_cpu_seconds());
     what();
-    Took { wall: start.elapsed().as_secs_f64(), cpu: cpu_seconds() - cpu }
+    Took { wall: start.elapsed().as_secs_f64(), cpu: cpu_seconds() - cpu, own_cpu: own_cpu_seconds() - own_cpu }
+}
+
+/// User and system time of this thread.
+fn own_cpu_seconds() -> f64 {
+    let stat = fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    stat.split_whitespace().next().unwrap().parse::<f64>().unwrap() / 1e9
 }
 
 /// User and system time of the process; the kernel counts in hundredths of a second.
@@ -53,7 +73,12 @@ pub fn bytes_below(dir: &Path) -> f64 {
 
 /// p50 and p99 in microseconds of a look-up of each of these keys.
 pub fn percentiles(key: impl Fn(usize) -> [u8; 34], find: impl Fn(&[u8]) -> usize) -> (f64, f64) {
-    let keys: Vec<[u8; 34]> = (0..LOOKUPS).map(key).collect();
+    percentiles_of(LOOKUPS, key, find)
+}
+
+/// The same of so many look-ups.
+pub fn percentiles_of(lookups: usize, key: impl Fn(usize) -> [u8; 34], find: impl Fn(&[u8]) -> usize) -> (f64, f64) {
+    let keys: Vec<[u8; 34]> = (0..lookups).map(key).collect();
     let took = keys.iter().map(|key| {
         let start = Instant::now();
         black_box(find(key));

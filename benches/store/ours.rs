@@ -2,11 +2,12 @@
 
 use super::{
     Figures,
-    data::{Data, miss},
-    measure::{Took, bytes_below, measure, peak_rss, percentiles, rss},
+    clock::Shifted,
+    data::{Data, Shape, THE_ONE_KEY, arrive, miss},
+    measure::{bytes_below, measure, peak_rss, percentiles, percentiles_of, rss},
 };
 use dhtstore::{
-    clock::{Clock, ManualClock, UnixTime},
+    clock::{Clock, UnixTime},
     kad::{Dht, PeerInfo},
     store::{Settings, Store, data_dir::Lock},
 };
@@ -25,25 +26,33 @@ use std::{
 const T0: u32 = 1_700_000_000;
 /// Announcements per second of log time: a busy server, so that chunks are full.
 const PER_SECOND: usize = 50_000;
+/// Look-ups of the key with very many providers.
+const OF_ONE_KEY: usize = 5_000;
+/// More than any shape has.
+const MAX_PROVIDERS_PER_KEY: usize = 1_000_000;
 /// Announcements per second while look-ups are measured.
 const BUSY: usize = 100_000;
 
 fn open(dir: &Path, clock: Arc<dyn Clock>) -> (Lock, Store) {
     let lock = Lock::acquire(dir).unwrap();
-    let settings = Settings { clock_grace: Duration::ZERO, ..Settings::default() };
+    let settings =
+        Settings { clock_grace: Duration::ZERO, max_providers_per_key: MAX_PROVIDERS_PER_KEY, ..Settings::default() };
     let store = Store::open(&lock, settings, clock).unwrap();
     (lock, store)
 }
 
-pub fn run(records: usize, dir: &Path) -> Figures {
-    let data = &Data::new(records);
+pub fn run(records: usize, dir: &Path, shape: Shape) -> Figures {
+    let data = &Data::new(records, shape);
     let peers = &data.peer_infos();
-    let clock = ManualClock::at(UnixTime(T0));
+    let clock = Shifted::at(UnixTime(T0));
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let n = records as f64;
     // What it costs to compute the data.
-    let blank = measure(|| (0..records.min(1_000_000)).for_each(|i| _ = black_box(data.record(i))));
-    let blank = Took { wall: blank.wall * n / n.min(1e6), cpu: blank.cpu * n / n.min(1e6) };
+    let one = |i| {
+        let (multihash, peer) = data.record(i);
+        black_box((multihash, arrive(&peers[peer])));
+    };
+    let blank = measure(|| (0..records.min(1_000_000)).for_each(one));
     let before = rss();
     let (lock, store) = open(dir, clock.clone());
     let all = || {
@@ -51,7 +60,7 @@ pub fn run(records: usize, dir: &Path) -> Figures {
             announce(&store, data, peers, 0..records, &clock);
             runtime.block_on(store.flush()).unwrap();
         });
-        Took { wall: took.wall - blank.wall, cpu: took.cpu - blank.cpu }
+        took.without(&blank, n / n.min(1e6))
     };
     let load = all();
     let loaded = rss();
@@ -61,6 +70,7 @@ pub fn run(records: usize, dir: &Path) -> Figures {
     let refresh = all();
     let find = |key: &[u8]| store.records.providers_now(key, 20, 1).len();
     let (hit, missed) = (percentiles(data.hits(), find), percentiles(miss, find));
+    let one_key = (shape == Shape::OneKey).then(|| percentiles_of(OF_ONE_KEY, |_| THE_ONE_KEY, find));
     let two_copies = on_disk(dir);
     // The first copy has expired, and is collected meanwhile.
     clock.advance(Duration::from_secs(11 * 3600));
@@ -81,6 +91,7 @@ pub fn run(records: usize, dir: &Path) -> Figures {
                     break;
                 }
                 let (multihash, peer) = data.record(i % records);
+                black_box(arrive(&peers[peer]));
                 store.records.add_blocking(&multihash, &peers[peer], Dht::Wan).unwrap();
                 if i % (BUSY / 100) == 0 {
                     clock.advance(Duration::from_millis(10 * 2));
@@ -109,11 +120,13 @@ pub fn run(records: usize, dir: &Path) -> Figures {
         std::process::exit(0);
     }
     let restarted = restart_elsewhere(dir, clock.wall());
-    vec![
+    let mut figures = vec![
         ("upserts", "1/s", n / load.wall),
         ("CPU per upsert", "us", load.cpu * 1e6 / n),
+        ("... of which in the caller's thread", "us", load.own_cpu * 1e6 / n),
         ("refreshes", "1/s", n / refresh.wall),
         ("CPU per refresh", "us", refresh.cpu * 1e6 / n),
+        ("... of which in the caller's thread ", "us", refresh.own_cpu * 1e6 / n),
         ("hit p50", "us", hit.0),
         ("hit p99", "us", hit.1),
         ("miss p50", "us", missed.0),
@@ -134,15 +147,21 @@ pub fn run(records: usize, dir: &Path) -> Figures {
         ("memory after restart", "B per record", restarted.rss / distinct),
         ("largest memory during replay", "B per record", restarted.peak / distinct),
         ("index", "B per record", index / distinct),
-    ]
+    ];
+    if let Some((p50, p99)) = one_key {
+        figures.push(("20 of the one key's providers p50", "us", p50));
+        figures.push(("20 of the one key's providers p99", "us", p99));
+    }
+    figures
 }
 
-fn announce(store: &Store, data: &Data, peers: &[PeerInfo], which: std::ops::Range<usize>, clock: &ManualClock) {
+fn announce(store: &Store, data: &Data, peers: &[PeerInfo], which: std::ops::Range<usize>, clock: &Shifted) {
     for i in which {
         if i % PER_SECOND == PER_SECOND - 1 {
             clock.advance(Duration::from_secs(1));
         }
         let (multihash, peer) = data.record(i);
+        black_box(arrive(&peers[peer]));
         store.records.add_blocking(&multihash, &peers[peer], Dht::Wan).unwrap();
     }
 }
@@ -170,7 +189,7 @@ fn restart_elsewhere(dir: &Path, now: UnixTime) -> Restarted {
 
 /// The second process: opens the directory, waits for the replay, then collects everything.
 pub fn restart(dir: &Path) {
-    let clock = ManualClock::at(UnixTime(std::env::var("NOW").unwrap().parse().unwrap()));
+    let clock = Shifted::at(UnixTime(std::env::var("NOW").unwrap().parse().unwrap()));
     let mut opened = 0.0;
     let mut store = None;
     let took = measure(|| {

@@ -3,7 +3,7 @@
 
 use super::{
     Figures,
-    data::{Data, miss},
+    data::{Data, Shape, miss},
     measure::{bytes_below, measure, percentiles, rss},
 };
 use sha2::{Digest, Sha256};
@@ -17,7 +17,7 @@ pub fn key(multihash: &[u8], peer: usize) -> [u8; 36] {
 }
 
 pub fn run(records: usize) -> Figures {
-    let data = Data::new(records);
+    let data = Data::new(records, Shape::Usual);
     let dir = tempfile::tempdir().unwrap();
     let open = || {
         let config = sled::Config::new().path(dir.path()).cache_capacity(64 << 20).flush_every_ms(Some(500));

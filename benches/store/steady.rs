@@ -2,7 +2,7 @@
 //! was written to the disk for each, everything counted: log, rows, peers, what GC removes, exports.
 
 use super::{
-    data::Data,
+    data::{Data, Shape},
     measure::{bytes_below, cpu_seconds, written},
 };
 use dhtstore::{
@@ -17,7 +17,7 @@ const RATE: usize = 1500;
 /// Records live for a tenth of the time: for nine tenths of it as many are collected as come.
 pub fn run(seconds: usize) {
     let records = RATE * seconds;
-    let data = Data::new(records);
+    let data = Data::new(records, Shape::Usual);
     let peers = data.peer_infos();
     let dir = tempfile::tempdir_in("target").unwrap();
     let lock = Lock::acquire(dir.path()).unwrap();

@@ -34,11 +34,34 @@ impl Seeded {
             items.swap(last, chosen);
         }
     }
+
+    /// Puts `count` of `items`, chosen at random, to the front, in random order.
+    pub fn choose_first<T>(&mut self, items: &mut [T], count: usize) {
+        if count >= items.len() {
+            return;
+        }
+        for first in 0..count {
+            let chosen = first + self.below(items.len() - first);
+            items.swap(first, chosen);
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_item_is_chosen_about_as_often_as_any_other() {
+        let mut random = Seeded::new(3);
+        let mut chosen = [0; 10];
+        for _ in 0..10_000 {
+            let mut items: Vec<usize> = (0..10).collect();
+            random.choose_first(&mut items, 3);
+            items[..3].iter().for_each(|item| chosen[*item] += 1);
+        }
+        assert!(chosen.iter().all(|times| (2_800..3_200).contains(times)), "{chosen:?}");
+    }
 
     #[test]
     fn the_same_seed_gives_the_same_order_and_another_seed_another() {

@@ -253,7 +253,7 @@ impl Shared {
         }
         let records = self.store.records.providers(multihash, limit, rand::random()).await;
         let others = records.into_iter().filter(|record| record.peer != self.local);
-        providers.extend(others.map(|record| PeerInfo { id: record.peer, addrs: record.addrs }));
+        providers.extend(others.map(|record| PeerInfo { id: record.peer, addrs: record.addrs.to_vec() }));
         providers.truncate(limit);
         providers
     }

@@ -82,6 +82,14 @@ pub fn append<T: Encode>(bytes: &mut Vec<u8>, value: &T) -> Result<(), CodecErro
     }
 }
 
+/// [`append`] into a buffer that is there: how many bytes it took.
+///
+/// # Errors
+/// [`CodecError::Malformed`] if bincode refuses the value, or if the buffer is too short.
+pub fn fill<T: Encode>(buffer: &mut [u8], value: &T) -> Result<usize, CodecError> {
+    bincode::encode_into_slice(value, buffer, CONFIG).map_err(|e| CodecError::Malformed(e.to_string()))
+}
+
 /// What [`encode`] wrote.
 ///
 /// # Errors

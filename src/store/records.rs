@@ -28,7 +28,7 @@ use crate::{
     clock::UnixTime,
     kad::{Dht, PeerInfo},
 };
-use book::{Book, BookFull};
+use book::{Book, BookFull, Peer};
 use counters::Counters;
 use entry::{Entry, Hashed, MAX_MULTIHASH, Place, place};
 use export::Exports;
@@ -36,9 +36,10 @@ use index::{Full, Index, Limits, Upsert};
 use libp2p::{Multiaddr, PeerId};
 use log::Log;
 use pending::Pending;
-use rand::{Rng, SeedableRng, rngs::StdRng, seq::index::sample};
+use rand::Rng;
 use replay::Replay;
 use std::{
+    cmp::Reverse,
     collections::BTreeMap,
     sync::{
         Arc, Mutex, PoisonError,
@@ -74,8 +75,9 @@ pub struct Records {
 pub struct Provider {
     /// The provider.
     pub peer: PeerId,
-    /// All known addresses, whichever DHT they came by; empty when older than the address ttl. Filter by scope.
-    pub addrs: Vec<Multiaddr>,
+    /// All known addresses, whichever DHT they came by; empty when older than the address ttl. Filter by scope. They are
+    /// shared with the address book, since copies would cost more than the rest of a look-up.
+    pub addrs: Arc<[Multiaddr]>,
     /// When its announcement came (to about a second; a repeat within five minutes does not count).
     pub received: UnixTime,
 }
@@ -269,24 +271,19 @@ impl Records {
 
     /// The same for threads: memory only, it never waits for the disk.
     pub fn providers_now(&self, multihash: &[u8], limit: usize, seed: u64) -> Vec<Provider> {
-        let now = self.shared.time.now();
-        let mut found = Vec::new();
-        self.shared.index.each(&place(multihash), |peer, time| {
-            if now.is_live(time, self.shared.ttl_s) {
-                found.push((time, peer));
-            }
-        });
-        if found.len() > limit {
-            let mut random = StdRng::seed_from_u64(seed);
-            found = sample(&mut random, found.len(), limit).into_iter().filter_map(|i| found.get(i).copied()).collect();
-        }
-        found.sort_unstable_by(|a, b| b.cmp(a));
+        let shared = &*self.shared;
+        let now = shared.time.now();
+        let is_live = |time| now.is_live(time, shared.ttl_s);
+        let mut found = shared.index.providers(&place(multihash), limit, seed, is_live);
+        found.sort_unstable_by_key(|(peer, time)| Reverse((*time, *peer)));
         let mut providers = Vec::with_capacity(found.len());
-        for (time, id) in found {
-            if let Some(peer) = self.shared.book.get(id) {
-                let addrs = self.shared.book.live_addresses(&peer, &now);
-                providers.push(Provider { peer: peer.peer, addrs, received: UnixTime(time) });
-            }
+        for (id, time) in found {
+            let provider = |peer: &Arc<Peer>| Provider {
+                peer: peer.peer,
+                addrs: shared.book.live_addresses(peer, &now),
+                received: UnixTime(time),
+            };
+            providers.extend(shared.book.with(id, provider));
         }
         providers
     }
@@ -300,7 +297,8 @@ impl Records {
     /// A provider's addresses from the address book, unless outlived or none.
     pub fn addresses(&self, peer: &PeerId) -> Option<Vec<Multiaddr>> {
         let peer = self.shared.book.find(peer)?;
-        Some(self.shared.book.live_addresses(&peer, &self.shared.time.now())).filter(|addrs| !addrs.is_empty())
+        let addrs = self.shared.book.live_addresses(&peer, &self.shared.time.now());
+        (!addrs.is_empty()).then(|| addrs.to_vec())
     }
 
     /// Removes what is older than the ttl, in slices, off the async threads. Waits for the end of replay and for a
@@ -383,29 +381,26 @@ impl Shared {
             false if disk_full => Refused::DiskFull,
             false => Refused::RecordsFull,
         })?;
-        let place = place(multihash);
-        if disk_full && self.index.time(&place, peer.id).is_none() {
-            return Err(Refused::DiskFull);
-        }
-        if peer.records() >= self.max_per_provider && self.index.time(&place, peer.id).is_none() {
-            return Err(Refused::ProviderFull);
-        }
+        // Why a record that is not there cannot enter, whatever room there is.
+        let barred = self.barred(&peer, disk_full);
         let repeat_s =
             if self.disk.is_near() { self.repeat_s.max(self.ttl_s / CROWDED_PART_OF_TTL) } else { self.repeat_s };
         let fresh = |time: u32| time <= now.log && now.log - time < repeat_s;
-        let log =
-            || self.pending.append(&now, Entry { multihash: Hashed::new(multihash), peer: peer.id, removed: false });
-        match self.index.add(&place, peer.id, fresh, log) {
-            Ok(upsert) => {
-                if upsert == Upsert::New {
-                    peer.count(1);
-                }
-                Ok(upsert)
-            }
-            Err(Full::Records) => Err(Refused::RecordsFull),
-            Err(Full::Far) => Err(Refused::RecordsFar),
-            Err(Full::Key) => Err(Refused::KeyFull),
+        let hashed = Hashed::new(multihash);
+        let log = || self.pending.append(&now, Entry { multihash: hashed, peer: peer.id, removed: false });
+        let upsert = self.index.add(&hashed.place(), peer.id, barred.is_none(), fresh, log);
+        if upsert == Ok(Upsert::New) {
+            peer.count(1);
         }
+        upsert.map_err(|full| refused(full, barred))
+    }
+
+    /// Why a record of this provider is taken only if it is there already.
+    fn barred(&self, peer: &Peer, disk_full: bool) -> Option<Refused> {
+        if disk_full {
+            return Some(Refused::DiskFull);
+        }
+        (peer.records() >= self.max_per_provider).then_some(Refused::ProviderFull)
     }
 
     fn remove(&self, multihash: &[u8], provider: &PeerId) -> bool {
@@ -543,6 +538,16 @@ impl Threads {
 impl Drop for Threads {
     fn drop(&mut self) {
         self.end();
+    }
+}
+
+/// What a bound of the index is to those who announce; `barred` is why nothing was let in, if so.
+fn refused(full: Full, barred: Option<Refused>) -> Refused {
+    match full {
+        Full::Records => Refused::RecordsFull,
+        Full::Far => Refused::RecordsFar,
+        Full::Key => Refused::KeyFull,
+        Full::Barred => barred.unwrap_or(Refused::RecordsFull),
     }
 }
 

@@ -80,7 +80,7 @@ pub(super) async fn diagnose(parts: &Parts, cid: &str, replies: Replies) -> Resu
     for record in parts.store.records.providers(&multihash, LOCAL_MAX, 0).await {
         let known = providers.entry(record.peer).or_default();
         known.age_s = Some(now.since(record.received).as_secs());
-        known.learn(record.addrs);
+        known.learn(record.addrs.to_vec());
     }
     let own = parts.node.peer_id();
     let provided = parts.store.provided.clone();

@@ -64,7 +64,7 @@ pub(super) async fn local_providers(
     for provider in
         parts.store.records.providers(&multihash, limit.saturating_sub(count), u64::from(parts.clock.wall().0)).await
     {
-        replies.row(&Peer { peer: provider.peer.to_string(), addresses: texts(&provider.addrs) }).await?;
+        replies.row(&Peer { peer: provider.peer.to_string(), addresses: texts(provider.addrs.iter()) }).await?;
         count += 1;
     }
     done(&count)

@@ -99,15 +99,14 @@ impl Shared {
         let scope = self.config.profile.scope(dht);
         let own = self.store.provided.contains(multihash).then(|| self.provider_entry(dht));
         let records = self.store.records.providers(multihash, MAX_PROVIDERS, rand::random()).await;
-        let others = records.into_iter().filter(|record| record.peer != self.local).map(|mut record| {
-            // What is allowed nowhere has not been taken by the store: see the scope of ADD_PROVIDER above.
-            if scope != AddressScope::Any {
-                record.addrs.retain(|addr| scope.allows(addr));
+        // What is allowed nowhere has not been taken by the store: see the scope of ADD_PROVIDER above.
+        let is_any = scope == AddressScope::Any;
+        let others = records.iter().filter(|record| record.peer != self.local).map(|record| {
+            let mut allowed = record.addrs.iter().filter(|addr| is_any || scope.allows(addr)).peekable();
+            match allowed.peek() {
+                Some(_) => EncodedPeer::new(&record.peer, allowed),
+                None => EncodedPeer::new(&record.peer, &self.identified_addresses(dht, &record.peer)),
             }
-            if record.addrs.is_empty() {
-                record.addrs = self.identified_addresses(dht, &record.peer);
-            }
-            EncodedPeer::new(&record.peer, &record.addrs)
         });
         own.into_iter().chain(others).collect()
     }

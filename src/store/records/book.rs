@@ -4,22 +4,22 @@
 //! announcement (PRV-6). The row of a new peer is flushed before any chunk that names its number; a number is never
 //! used again while a chunk may hold it.
 
+mod peer;
+
+pub use peer::Peer;
+
 use super::time::Now;
 use crate::{
     kad::{Dht, PeerInfo},
-    store::codec::{self, CodecError},
+    store::codec::CodecError,
 };
 use bincode::{Decode, Encode};
 use hashbrown::HashTable;
 use libp2p::{Multiaddr, PeerId, multihash::Multihash};
-use siphasher::sip::SipHasher13;
-use std::{
-    collections::HashMap,
-    hash::Hasher,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock,
-        atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering},
-    },
+use siphasher::sip128::{Hash128, SipHasher13};
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError, RwLock,
+    atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
 /// Parts of the book, each with a lock of its own, so that threads seldom meet.
@@ -51,36 +51,23 @@ pub struct PeerRow {
     pub announced: u32,
 }
 
-/// A provider.
-#[derive(Debug)]
-pub struct Peer {
-    /// Its number.
-    pub id: u32,
-    /// Its peer id.
-    pub peer: PeerId,
-    addrs: Mutex<[Box<[Multiaddr]>; 2]>,
-    /// Secret hash of each list as it came: nearly every announcement repeats it, and need not look further.
-    came: [AtomicU64; 2],
-    announced: AtomicU32,
-    /// Records in the index. May be off by those in the hands of other threads.
-    records: AtomicI64,
-    /// Time of the newest chunk that names it.
-    named: AtomicU32,
-    /// Time of the row on disk; 0: there is none.
-    stored: AtomicU32,
-    dirty: AtomicBool,
-    forgotten: AtomicBool,
-}
-
 /// There are as many peers as may be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BookFull;
 
+/// Two peers of one hash are one peer: its 128 bits are as good as a peer id, and a comparison of them does not wait for
+/// memory. Nobody outside knows the key, and none will be met by chance.
+type PeerHash = Hash128;
+/// Peers by their ids.
+type ByPeer = HashTable<(PeerHash, Arc<Peer>)>;
+/// Peers by their numbers.
+type ByNumber = HashTable<(u32, Arc<Peer>)>;
+
 /// See the module.
 #[derive(Debug)]
 pub struct Book {
-    by_peer: Vec<Mutex<HashTable<Arc<Peer>>>>,
-    by_id: Vec<RwLock<HashMap<u32, Arc<Peer>>>>,
+    by_peer: Vec<Mutex<ByPeer>>,
+    by_id: Vec<RwLock<ByNumber>>,
     len: AtomicUsize,
     limit: usize,
     address_ttl_s: u32,
@@ -89,71 +76,8 @@ pub struct Book {
     reserved: AtomicU64,
     dirty: Mutex<Vec<Arc<Peer>>>,
     /// Peer ids are chosen by strangers, as keys are.
-    secret: (u64, u64),
-}
-
-impl Peer {
-    /// Newest announcement, Unix seconds.
-    pub fn announced(&self) -> u32 {
-        self.announced.load(Ordering::Relaxed)
-    }
-
-    /// Records in the index.
-    pub fn records(&self) -> u64 {
-        u64::try_from(self.records.load(Ordering::Relaxed)).unwrap_or(0)
-    }
-
-    /// The index has one record more (1) or less (-1).
-    pub fn count(&self, by: i64) {
-        self.records.fetch_add(by, Ordering::Relaxed);
-    }
-
-    /// What came by each DHT, without duplicates.
-    pub fn addresses(&self) -> Vec<Multiaddr> {
-        let lists = self.addrs.lock().unwrap_or_else(PoisonError::into_inner);
-        let [wan, lan] = &*lists;
-        // Two allocations less where a peer is in one DHT, as nearly all are.
-        if lan.is_empty() {
-            return wan.to_vec();
-        }
-        let mut all = Vec::with_capacity(wan.len() + lan.len());
-        all.extend_from_slice(wan);
-        all.extend(lan.iter().filter(|a| !wan.contains(a)).cloned());
-        all
-    }
-
-    /// How many of [`Peer::addresses`], at its end, came by the LAN DHT alone.
-    pub fn by_lan(&self) -> usize {
-        let lists = self.addrs.lock().unwrap_or_else(PoisonError::into_inner);
-        let [wan, lan] = &*lists;
-        lan.iter().filter(|a| !wan.contains(a)).count()
-    }
-
-    /// A peer as its row has it.
-    fn of_row(id: u32, bytes: &[u8], now: u32) -> Result<Self, CodecError> {
-        let row: PeerRow = codec::decode(bytes)?;
-        let peer = PeerId::from_bytes(&row.peer).map_err(|e| CodecError::Malformed(e.to_string()))?;
-        let list = |list: Vec<Vec<u8>>| list.into_iter().filter_map(|a| Multiaddr::try_from(a).ok()).collect();
-        Ok(Self {
-            id,
-            peer,
-            addrs: Mutex::new([list(row.wan), list(row.lan)]),
-            came: Default::default(),
-            announced: AtomicU32::new(row.announced.min(now)),
-            records: AtomicI64::new(0),
-            named: AtomicU32::new(now),
-            stored: AtomicU32::new(row.announced.min(now)),
-            dirty: AtomicBool::new(false),
-            forgotten: AtomicBool::new(false),
-        })
-    }
-
-    /// The row to be written.
-    pub fn row(&self) -> PeerRow {
-        let lists = self.addrs.lock().unwrap_or_else(PoisonError::into_inner);
-        let [wan, lan] = lists.each_ref().map(|list| list.iter().map(|a| a.to_vec()).collect());
-        PeerRow { peer: self.peer.to_bytes(), wan, lan, announced: self.announced() }
-    }
+    secret: SipHasher13,
+    mixer: (u64, u64),
 }
 
 impl Book {
@@ -168,7 +92,8 @@ impl Book {
             next_id: AtomicU64::new(0),
             reserved: AtomicU64::new(0),
             dirty: Mutex::default(),
-            secret: (rand::random(), rand::random()),
+            secret: SipHasher13::new_with_keys(rand::random(), rand::random()),
+            mixer: (rand::random(), rand::random()),
         }
     }
 
@@ -194,13 +119,12 @@ impl Book {
         // Rows are read in the order of numbers: of two for one peer the newer one is the one to be found by peer id.
         let hash = self.hash(&peer);
         let mut shard = self.peers(hash);
-        match shard.find_mut(hash, |known| known.peer == peer) {
-            Some(known) => *known = entry.clone(),
-            None => drop(shard.insert_unique(hash, entry.clone(), |e| self.hash(&e.peer))),
+        match shard.find_mut(hash.h1, |(known, _)| *known == hash) {
+            Some((_, known)) => *known = entry.clone(),
+            None => insert(&mut shard, hash, &entry),
         }
         drop(shard);
-        self.ids(id).write().unwrap_or_else(PoisonError::into_inner).insert(id, entry);
-        self.len.fetch_add(1, Ordering::Relaxed);
+        self.enter_id(entry);
         Ok(())
     }
 
@@ -210,23 +134,22 @@ impl Book {
     /// # Errors
     /// Bytes that are no such row.
     pub fn adopt(&self, id: u32, bytes: &[u8], now: u32) -> Result<u32, CodecError> {
-        let mut entry = Peer::of_row(id, bytes, now)?;
+        let entry = Peer::of_row(id, bytes, now)?;
         let hash = self.hash(&entry.peer);
         let mut shard = self.peers(hash);
-        if let Some(known) = shard.find(hash, |known| known.peer == entry.peer) {
+        if let Some(known) = find(&shard, hash) {
             return Ok(known.id);
         }
+        let mut id = id;
         // Taken by nobody so far, or by a peer whose row is lost: by this one, unless the book was begun anew since.
         let was_free = self.next_id.fetch_max(u64::from(id) + 1, Ordering::Relaxed) <= u64::from(id);
         if !was_free && self.get(id).is_some() {
-            entry.id = u32::try_from(self.next_id.fetch_add(1, Ordering::Relaxed))
+            id = u32::try_from(self.next_id.fetch_add(1, Ordering::Relaxed))
                 .map_err(|_| CodecError::Malformed("there are no more numbers for peers".into()))?;
         }
-        let entry = Arc::new(entry);
-        self.ids(entry.id).write().unwrap_or_else(PoisonError::into_inner).insert(entry.id, entry.clone());
-        self.len.fetch_add(1, Ordering::Relaxed);
-        let id = entry.id;
-        shard.insert_unique(hash, entry, |e| self.hash(&e.peer));
+        let entry = Arc::new(entry.renumbered(id));
+        self.enter_id(entry.clone());
+        insert(&mut shard, hash, &entry);
         Ok(id)
     }
 
@@ -259,7 +182,7 @@ impl Book {
     pub fn announce(&self, info: &PeerInfo, via: Dht, now: &Now, may_enter: bool) -> Result<Arc<Peer>, BookFull> {
         let hash = self.hash(&info.id);
         let mut shard = self.peers(hash);
-        let entry = match shard.find(hash, |known| known.peer == info.id) {
+        let entry = match find(&shard, hash) {
             Some(entry) => {
                 // Under the lock of the shard, so that nobody forgets the peer meanwhile.
                 entry.named.store(now.log, Ordering::Relaxed);
@@ -267,7 +190,7 @@ impl Book {
             }
             None => {
                 let entry = self.enter(&info.id, now, may_enter)?;
-                shard.insert_unique(hash, entry.clone(), |e| self.hash(&e.peer));
+                insert(&mut shard, hash, &entry);
                 entry
             }
         };
@@ -299,7 +222,7 @@ impl Book {
         let (entry, is_new) = {
             let hash = self.hash(peer);
             let mut shard = self.peers(hash);
-            match shard.find(hash, |known| known.peer == *peer) {
+            match find(&shard, hash) {
                 Some(entry) => {
                     entry.named.store(now.log, Ordering::Relaxed);
                     (entry.clone(), false)
@@ -307,7 +230,7 @@ impl Book {
                 None => {
                     let entry = self.enter(peer, now, may_enter)?;
                     entry.announced.store(announced, Ordering::Relaxed);
-                    shard.insert_unique(hash, entry.clone(), |e| self.hash(&e.peer));
+                    insert(&mut shard, hash, &entry);
                     (entry, true)
                 }
             }
@@ -331,21 +254,21 @@ impl Book {
             return Err(BookFull);
         }
         let id = u32::try_from(self.next_id.fetch_add(1, Ordering::Relaxed)).map_err(|_| BookFull)?;
-        let entry = Arc::new(Peer {
-            id,
-            peer: *peer,
-            addrs: Mutex::default(),
-            came: Default::default(),
-            announced: AtomicU32::new(now.log),
-            records: AtomicI64::new(0),
-            named: AtomicU32::new(now.log),
-            stored: AtomicU32::new(0),
-            dirty: AtomicBool::new(false),
-            forgotten: AtomicBool::new(false),
-        });
-        self.ids(id).write().unwrap_or_else(PoisonError::into_inner).insert(id, entry.clone());
-        self.len.fetch_add(1, Ordering::Relaxed);
+        let entry = Arc::new(Peer::new(id, *peer, now.log));
+        self.enter_id(entry.clone());
         Ok(entry)
+    }
+
+    fn enter_id(&self, entry: Arc<Peer>) {
+        let hash = self.hash_id(entry.id);
+        let mut ids = self.ids(entry.id).write().unwrap_or_else(PoisonError::into_inner);
+        match ids.find_mut(hash, |(id, _)| *id == entry.id) {
+            Some(known) => known.1 = entry,
+            None => {
+                ids.insert_unique(hash, (entry.id, entry), |(id, _)| self.hash_id(*id));
+                self.len.fetch_add(1, Ordering::Relaxed);
+            }
+        }
     }
 
     /// Replaces one list. True if it was another.
@@ -354,33 +277,29 @@ impl Book {
             Dht::Wan => 0,
             Dht::Lan => 1,
         };
-        let mut bytes = 0;
-        let mut hasher = SipHasher13::new_with_keys(self.secret.1, self.secret.0);
+        let (mut bytes, mut hash) = (0, self.mixed(0, 1));
         let fit = addrs.iter().take(MAX_ADDRESSES).take_while(|a| {
             bytes += a.len();
-            hasher.write_usize(a.len());
-            hasher.write(a.as_ref());
+            hash = self.mixed(hash, a.len() as u64);
+            for word in AsRef::<[u8]>::as_ref(a).chunks(8) {
+                let mut padded = [0; 8];
+                padded[..word.len()].copy_from_slice(word);
+                hash = self.mixed(hash, u64::from_le_bytes(padded));
+            }
             bytes <= MAX_ADDRESS_BYTES
         });
         let fit = fit.count();
-        let hash = hasher.finish();
         if entry.came[which].load(Ordering::Acquire) == hash {
             return false;
         }
-        let mut lists = entry.addrs.lock().unwrap_or_else(PoisonError::into_inner);
-        entry.came[which].store(hash, Ordering::Release);
-        let changed = *lists[which] != addrs[..fit];
-        if changed {
-            lists[which] = addrs[..fit].into();
-        }
-        changed
+        entry.replace(which, &addrs[..fit], hash)
     }
 
     /// The peer of this id, if known; about to be named by a chunk.
     pub fn name(&self, peer: &PeerId, now: &Now) -> Option<Arc<Peer>> {
         let hash = self.hash(peer);
         let shard = self.peers(hash);
-        let entry = shard.find(hash, |known| known.peer == *peer)?;
+        let entry = find(&shard, hash)?;
         entry.named.store(now.log, Ordering::Relaxed);
         Some(entry.clone())
     }
@@ -388,45 +307,49 @@ impl Book {
     /// The peer of this id.
     pub fn find(&self, peer: &PeerId) -> Option<Arc<Peer>> {
         let hash = self.hash(peer);
-        self.peers(hash).find(hash, |known| known.peer == *peer).cloned()
+        find(&self.peers(hash), hash).cloned()
     }
 
     /// The peer of this number.
     pub fn get(&self, id: u32) -> Option<Arc<Peer>> {
-        self.ids(id).read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+        self.with(id, Arc::clone)
     }
 
     /// Addresses that are not outlived (PRV-6).
-    pub fn live_addresses(&self, entry: &Peer, now: &Now) -> Vec<Multiaddr> {
+    pub fn live_addresses(&self, entry: &Peer, now: &Now) -> Arc<[Multiaddr]> {
         match now.is_live(entry.announced(), self.address_ttl_s) {
             true => entry.addresses(),
-            false => Vec::new(),
+            false => Arc::default(),
         }
+    }
+
+    /// Calls `what` with the peer of a number, under a lock.
+    pub fn with<T>(&self, id: u32, what: impl FnOnce(&Arc<Peer>) -> T) -> Option<T> {
+        let ids = self.ids(id).read().unwrap_or_else(PoisonError::into_inner);
+        ids.find(self.hash_id(id), |(known, _)| *known == id).map(|(_, peer)| what(peer))
     }
 
     /// A chunk of `time` names this number, says replay: if it is an announcement, the addresses were true then.
     /// False if the number is unknown.
     pub fn replayed(&self, id: u32, time: u32, announced: bool) -> bool {
-        let ids = self.ids(id).read().unwrap_or_else(PoisonError::into_inner);
-        let Some(entry) = ids.get(&id) else { return false };
-        // Newest first: nearly always known already, and reading is cheaper.
-        if announced && entry.announced.load(Ordering::Relaxed) < time {
-            entry.announced.fetch_max(time, Ordering::Relaxed);
-        }
-        true
+        let replayed = self.with(id, |entry| {
+            // Newest first: nearly always known already, and reading is cheaper.
+            if announced && entry.announced.load(Ordering::Relaxed) < time {
+                entry.announced.fetch_max(time, Ordering::Relaxed);
+            }
+        });
+        replayed.is_some()
     }
 
     /// Records of a peer came or went.
     pub fn count(&self, id: u32, by: i64) {
-        if let Some(entry) = self.ids(id).read().unwrap_or_else(PoisonError::into_inner).get(&id) {
-            entry.count(by);
-        }
+        self.with(id, |entry| entry.count(by));
     }
 
     /// The base of log time moved: what is dated in `from..=to` is of now.
     pub fn redate(&self, from: u32, to: u32, now: u32) {
         for shard in &self.by_id {
-            for entry in shard.read().unwrap_or_else(PoisonError::into_inner).values() {
+            for (_, entry) in shard.read().unwrap_or_else(PoisonError::into_inner).iter() {
                 for time in [&entry.announced, &entry.named] {
                     if (from..=to).contains(&time.load(Ordering::Relaxed)) {
                         time.store(now, Ordering::Relaxed);
@@ -443,14 +366,17 @@ impl Book {
         let crowded = self.len() >= self.limit - self.limit / 8;
         let mut gone = Vec::new();
         for shard in &self.by_peer {
-            shard.lock().unwrap_or_else(PoisonError::into_inner).retain(|entry| {
+            shard.lock().unwrap_or_else(PoisonError::into_inner).retain(|(_, entry)| {
                 let useless = crowded || !now.is_live(entry.announced(), self.address_ttl_s);
                 let unnamed = entry.records() == 0 && entry.named.load(Ordering::Relaxed) < oldest_chunk;
                 if !(useless && unnamed) {
                     return true;
                 }
                 entry.forgotten.store(true, Ordering::Relaxed);
-                self.ids(entry.id).write().unwrap_or_else(PoisonError::into_inner).remove(&entry.id);
+                let mut ids = self.ids(entry.id).write().unwrap_or_else(PoisonError::into_inner);
+                if let Ok(known) = ids.find_entry(self.hash_id(entry.id), |(id, _)| *id == entry.id) {
+                    known.remove();
+                }
                 gone.push(entry.id);
                 false
             });
@@ -463,7 +389,7 @@ impl Book {
     pub fn all(&self) -> Vec<Arc<Peer>> {
         let mut all = Vec::with_capacity(self.len());
         for shard in &self.by_id {
-            all.extend(shard.read().unwrap_or_else(PoisonError::into_inner).values().cloned());
+            all.extend(shard.read().unwrap_or_else(PoisonError::into_inner).iter().map(|(_, entry)| entry.clone()));
         }
         all.sort_by_key(|entry| entry.id);
         all
@@ -519,20 +445,40 @@ impl Book {
         }
     }
 
-    /// Once, for the shard and for its table. The digest alone: the rest of a peer id is nearly always the same.
-    fn hash(&self, peer: &PeerId) -> u64 {
-        let mut hasher = SipHasher13::new_with_keys(self.secret.0, self.secret.1);
-        hasher.write(AsRef::<Multihash<64>>::as_ref(peer).digest());
-        hasher.finish()
+    /// Once, for the shard and for its table.
+    fn hash(&self, peer: &PeerId) -> PeerHash {
+        let multihash: &Multihash<64> = peer.as_ref();
+        let Hash128 { h1, h2 } = self.secret.hash(multihash.digest());
+        // The same digest by another function is another peer.
+        Hash128 { h1, h2: h2 ^ multihash.code() }
     }
 
-    fn peers(&self, hash: u64) -> MutexGuard<'_, HashTable<Arc<Peer>>> {
-        self.by_peer[(hash >> 40) as usize % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
+    fn hash_id(&self, id: u32) -> u64 {
+        self.mixed(0, u64::from(id))
     }
 
-    fn ids(&self, id: u32) -> &RwLock<HashMap<u32, Arc<Peer>>> {
+    /// One more word of a hash. Weaker than SipHash, and enough where a stranger sees nothing of the outcome and can do
+    /// little with it: which of his numbers stay in use, which addresses of his own pass for the ones before.
+    fn mixed(&self, hash: u64, word: u64) -> u64 {
+        let wide = u128::from(hash ^ word ^ self.mixer.0) * u128::from(self.mixer.1 | 1);
+        wide as u64 ^ (wide >> 64) as u64
+    }
+
+    fn peers(&self, hash: PeerHash) -> MutexGuard<'_, ByPeer> {
+        self.by_peer[(hash.h1 >> 40) as usize % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ids(&self, id: u32) -> &RwLock<ByNumber> {
         &self.by_id[id as usize % SHARDS]
     }
+}
+
+fn find(shard: &ByPeer, hash: PeerHash) -> Option<&Arc<Peer>> {
+    shard.find(hash.h1, |(known, _)| *known == hash).map(|(_, peer)| peer)
+}
+
+fn insert(shard: &mut ByPeer, hash: PeerHash, peer: &Arc<Peer>) {
+    shard.insert_unique(hash.h1, (hash, peer.clone()), |(hash, _)| hash.h1);
 }
 
 #[cfg(test)]

@@ -1,43 +1,28 @@
 //! Which provider holds which key since when: sharded hash tables in memory.
 //!
-//! 20 bytes per record and one byte of hashbrown's. A table doubles when it is 7/8 full, so it takes 24 to 48 bytes per
-//! record; tables that were all of one size would double at the same time. They are of sizes spread evenly over an
-//! octave instead: at any time some have just doubled and others are about to, and the whole stays at 33 to 36 bytes per
-//! record, whatever their number.
+//! 20 bytes per record, and a table that is 64 to 85 % full. Tables that were all of one size would grow at the same time.
+//! They are of sizes spread evenly over an octave instead: at any time some have just grown and others are about to, and
+//! the whole stays at 28 to 30 bytes per record, whatever their number.
 //!
 //! Keys are chosen by strangers, so what places them is a hash with a secret of this process; and since records of one
-//! key share one probe chain, a key with many providers moves into a map of its own.
+//! key share one probe chain, a key with many providers moves into a list of its own.
 
 pub mod batch;
+mod big;
+mod shard;
+mod table;
+mod upkeep;
 
 use super::entry::Place;
-use hashbrown::HashTable;
-use siphasher::sip::SipHasher13;
-use std::{
-    collections::HashMap,
-    hash::Hasher,
-    sync::{
-        PoisonError, RwLock,
-        atomic::{AtomicUsize, Ordering},
-    },
+use crate::kad::seeded::Seeded;
+use shard::{Record, SHARDS, Secret, Shard, Slot, shard_of};
+use std::sync::{
+    PoisonError, RwLock, RwLockWriteGuard,
+    atomic::{AtomicUsize, Ordering},
 };
 
-/// Tables. Many keep them small (of 100 million records each holds some 25,000, and doubles in a millisecond) and make
-/// collisions of threads rare.
-const SHARDS: usize = 4096;
 /// Classes of nearness to this node: shared bits of the position up to 31, each in eight parts.
 const CLASSES: usize = 32 * 8;
-/// Longest probe chain: a key with more providers moves to a map of its own.
-const CHAIN: usize = 64;
-
-/// One record in a table.
-#[derive(Clone, Copy, Debug)]
-struct Record {
-    place: Place,
-    peer: u32,
-    /// Time of the chunk that names it, Unix seconds.
-    time: u32,
-}
 
 /// Bounds of the index.
 #[derive(Clone, Copy, Debug)]
@@ -59,6 +44,8 @@ pub enum Full {
     Far,
     /// [`Limits::per_key`].
     Key,
+    /// The caller lets nothing in that is not there.
+    Barred,
 }
 
 /// What became of an addition.
@@ -88,8 +75,8 @@ pub enum Loaded {
 /// The index.
 #[derive(Debug)]
 pub struct Index {
-    shards: Box<[RwLock<Shard>]>,
-    secret: (u64, u64),
+    shards: Box<[Line]>,
+    secret: Secret,
     limits: Limits,
     records: AtomicUsize,
     keys: AtomicUsize,
@@ -99,22 +86,20 @@ pub struct Index {
     cutoff: AtomicUsize,
 }
 
+/// A shard in a cache line of its own: one miss, and no other shard's lock in it.
 #[derive(Debug, Default)]
-struct Shard {
-    table: HashTable<Record>,
-    /// Keys that have, or had, more than [`CHAIN`] providers: peer to time.
-    big: HashMap<Place, HashMap<u32, u32>>,
-    /// Removals of the log, until they expire: they outlive older additions, of a log that is replayed or of a dump.
-    tombstones: HashMap<(Place, u32), u32>,
-}
+#[repr(align(64))]
+struct Line(RwLock<Shard>);
+
+const _: () = assert!(size_of::<Line>() == 64);
 
 impl Index {
     /// An empty index placed by `secret`.
     pub fn new(limits: Limits, secret: (u64, u64)) -> Self {
-        let shards = (0..SHARDS).map(|_| RwLock::default()).collect();
+        let shards = (0..SHARDS).map(|_| Line::default()).collect();
         let classes = (0..CLASSES).map(|_| AtomicUsize::new(0)).collect();
         let (records, keys, cutoff) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
-        Self { shards, secret, limits, records, keys, classes, cutoff }
+        Self { shards, secret: Secret::new(secret), limits, records, keys, classes, cutoff }
     }
 
     /// Records, expired ones that are not collected yet included.
@@ -134,46 +119,56 @@ impl Index {
 
     /// An announcement. `keep` tells from the time of the record that is there whether it is fresh enough to stay as
     /// it is; else `log` writes it to the log, under the lock of its shard (so the log has the order of the index),
-    /// and says at what time.
+    /// and says at what time. A record that is not there is let in if it `may_enter`.
     pub fn add(
         &self,
         place: &Place,
         peer: u32,
+        may_enter: bool,
         keep: impl FnOnce(u32) -> bool,
         log: impl FnOnce() -> u32,
     ) -> Result<Upsert, Full> {
-        let hash = self.hash(place);
+        let hash = self.secret.of(place);
         let mut shard = self.write(hash);
-        if let Some(time) = shard.find_mut(hash, place, peer) {
-            if keep(*time) {
-                return Ok(Upsert::Kept);
+        let others = match shard.slot(&self.secret, hash, place, peer) {
+            Slot::Known(time) if keep(*time) => return Ok(Upsert::Kept),
+            Slot::Known(time) => {
+                *time = log();
+                return Ok(Upsert::Refreshed);
             }
-            *time = log();
-            return Ok(Upsert::Refreshed);
-        }
-        let others = self.room(&shard, hash, place)?;
+            Slot::Others(others) => others,
+        };
+        self.room(may_enter, others, place)?;
         let time = log();
         self.insert(&mut shard, hash, Record { place: *place, peer, time }, others);
         Ok(Upsert::New)
     }
 
     /// A record of another time, from a dump: `log` writes it to the log. It yields to what is not older, also to a
-    /// removal.
-    pub fn load(&self, place: &Place, peer: u32, time: u32, log: impl FnOnce()) -> Result<Loaded, Full> {
-        let hash = self.hash(place);
+    /// removal. A record that is not there is let in if it `may_enter`.
+    pub fn load(
+        &self,
+        place: &Place,
+        peer: u32,
+        time: u32,
+        may_enter: bool,
+        log: impl FnOnce(),
+    ) -> Result<Loaded, Full> {
+        let hash = self.secret.of(place);
         let mut shard = self.write(hash);
-        if shard.is_removed(place, peer, time) {
-            return Ok(Loaded::Removed);
-        }
-        if let Some(known) = shard.find_mut(hash, place, peer) {
-            if *known >= time {
-                return Ok(Loaded::Known);
+        let is_removed = shard.is_removed(place, peer, time);
+        let others = match shard.slot(&self.secret, hash, place, peer) {
+            Slot::Others(_) if !may_enter => return Err(Full::Barred),
+            _ if is_removed => return Ok(Loaded::Removed),
+            Slot::Known(known) if *known >= time => return Ok(Loaded::Known),
+            Slot::Known(known) => {
+                log();
+                *known = time;
+                return Ok(Loaded::Refreshed);
             }
-            log();
-            *known = time;
-            return Ok(Loaded::Refreshed);
-        }
-        let others = self.room(&shard, hash, place)?;
+            Slot::Others(others) => others,
+        };
+        self.room(may_enter, others, place)?;
         log();
         self.insert(&mut shard, hash, Record { place: *place, peer, time }, others);
         Ok(Loaded::New)
@@ -182,38 +177,27 @@ impl Index {
     /// A removal. `log` writes it to the log if there is something to remove, or may be (`replaying`). True if it was
     /// there.
     pub fn remove(&self, place: &Place, peer: u32, replaying: bool, log: impl FnOnce() -> u32) -> bool {
-        let hash = self.hash(place);
+        let hash = self.secret.of(place);
         let mut shard = self.write(hash);
         let found = self.delete(&mut shard, hash, place, peer, |_| true);
         if found || replaying {
             let time = log();
-            shard.tombstones.insert((*place, peer), time);
+            shard.bury_anew(place, peer, time);
         }
         found
     }
 
     /// The removal of a record that is not there was written to the log anew, at `time`.
     pub fn redate_removal(&self, place: &Place, peer: u32, time: u32) {
-        self.write(self.hash(place)).tombstones.insert((*place, peer), time);
-    }
-
-    /// Removals older than the ttl hide nothing any more.
-    pub fn forget_tombstones(&self, is_live: impl Fn(u32) -> bool) {
-        for lock in &self.shards {
-            let mut shard = lock.write().unwrap_or_else(PoisonError::into_inner);
-            if !shard.tombstones.is_empty() {
-                shard.tombstones.retain(|_, time| is_live(*time));
-                shard.tombstones.shrink_to_fit();
-            }
-        }
+        self.write(self.secret.of(place)).bury_anew(place, peer, time);
     }
 
     /// Dates a record anew if its time is still `time`; `log` writes it and says at what time.
     pub fn redate(&self, place: &Place, peer: u32, time: u32, log: impl FnOnce() -> u32) -> bool {
-        let hash = self.hash(place);
+        let hash = self.secret.of(place);
         let mut shard = self.write(hash);
-        match shard.find_mut(hash, place, peer) {
-            Some(known) if *known == time => {
+        match shard.slot(&self.secret, hash, place, peer) {
+            Slot::Known(known) if *known == time => {
                 *known = log();
                 true
             }
@@ -223,50 +207,28 @@ impl Index {
 
     /// The time of a record.
     pub fn time(&self, place: &Place, peer: u32) -> Option<u32> {
-        let hash = self.hash(place);
-        let shard = self.shard(hash).read().unwrap_or_else(PoisonError::into_inner);
-        match shard.big.is_empty() {
-            false if shard.big.contains_key(place) => shard.big.get(place)?.get(&peer).copied(),
-            _ => shard.table.find(hash, |r| r.peer == peer && r.place == *place).map(|r| r.time),
-        }
+        let hash = self.secret.of(place);
+        let shard = self.shards[shard_of(hash)].0.read().unwrap_or_else(PoisonError::into_inner);
+        shard.time(&self.secret, hash, place, peer)
     }
 
-    /// Each provider of a key with its time, in no order.
-    pub fn each(&self, place: &Place, mut each: impl FnMut(u32, u32)) {
-        let hash = self.hash(place);
-        let shard = self.shard(hash).read().unwrap_or_else(PoisonError::into_inner);
-        if !shard.big.is_empty()
-            && let Some(providers) = shard.big.get(place)
-        {
-            providers.iter().for_each(|(peer, time)| each(*peer, *time));
-            return;
+    /// Up to `most` providers of a key that are live by their times, which are told with them; chosen by `seed` where
+    /// there are more. Costs what is told, and not what is there, unless nearly all that is there is outlived.
+    pub fn providers(&self, place: &Place, most: usize, seed: u64, is_live: impl Fn(u32) -> bool) -> Vec<(u32, u32)> {
+        let hash = self.secret.of(place);
+        let mut found = Vec::new();
+        let shard = self.shards[shard_of(hash)].0.read().unwrap_or_else(PoisonError::into_inner);
+        match shard.big(hash, place) {
+            Some(big) => big.choose(is_live, most, &mut Seeded::new(seed), &mut found),
+            None => {
+                let of_key = shard.table.near(hash).filter(|r| r.place == *place && is_live(r.time));
+                found.extend(of_key.map(|r| (r.peer, r.time)));
+                drop(shard);
+                Seeded::new(seed).choose_first(&mut found, most);
+                found.truncate(most);
+            }
         }
-        shard.table.iter_hash(hash).filter(|r| r.place == *place).for_each(|r| each(r.peer, r.time));
-    }
-
-    /// Keeps the index below its limit: from 31/32 of it on drops the farthest records, down to 15/16, telling the peer of
-    /// each, and refuses new ones as far as these until it is down to 7/8 by itself. How many went.
-    ///
-    /// They are dropped by class, so up to a sixteenth of all may go beyond that. The log keeps them: after a restart they
-    /// are there again, until the next call.
-    pub fn make_room(&self, dropped: impl FnMut(u32)) -> usize {
-        let limit = self.limits.records;
-        let before = self.len();
-        if before < limit - limit / 8 {
-            self.cutoff.store(0, Ordering::Relaxed);
-        }
-        if before < limit - limit / 32 {
-            return 0;
-        }
-        let mut left = before;
-        let mut cutoff = 0;
-        while left > limit - limit / 16 && cutoff < CLASSES - 1 {
-            left = left.saturating_sub(self.classes[cutoff].load(Ordering::Relaxed));
-            cutoff += 1;
-        }
-        self.cutoff.store(cutoff, Ordering::Relaxed);
-        self.sweep(|place, _| self.class(place) < cutoff, dropped);
-        before.saturating_sub(self.len())
+        found
     }
 
     /// The larger, the nearer to this node.
@@ -278,61 +240,15 @@ impl Index {
         shared as usize * 8 + 7 - behind as usize
     }
 
-    /// Drops every record that `goes` by its place and time, telling its peer: for when the log cannot name what to drop.
-    pub fn sweep(&self, goes: impl Fn(&Place, u32) -> bool, mut dropped: impl FnMut(u32)) {
-        for lock in &self.shards {
-            let mut shard = lock.write().unwrap_or_else(PoisonError::into_inner);
-            let old: Vec<(Place, u32)> =
-                shard.table.iter().filter(|r| goes(&r.place, r.time)).map(|r| (r.place, r.peer)).collect();
-            let big = shard.big.iter().flat_map(|(place, providers)| {
-                providers.iter().filter(|(_, time)| goes(place, **time)).map(|(peer, _)| (*place, *peer))
-            });
-            let old: Vec<(Place, u32)> = old.into_iter().chain(big).collect();
-            for (place, peer) in old {
-                if self.delete(&mut shard, self.hash(&place), &place, peer, |_| true) {
-                    dropped(peer);
-                }
-            }
+    fn write(&self, hash: u64) -> RwLockWriteGuard<'_, Shard> {
+        self.shards[shard_of(hash)].0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether there is room for one more record of a key with `others`.
+    fn room(&self, may_enter: bool, others: usize, place: &Place) -> Result<(), Full> {
+        if !may_enter {
+            return Err(Full::Barred);
         }
-    }
-
-    /// Gives memory back where a table has become much too large.
-    pub fn shrink(&self) {
-        for lock in &self.shards {
-            let mut shard = lock.write().unwrap_or_else(PoisonError::into_inner);
-            if shard.table.len() < shard.table.capacity() / 8 {
-                shard.table.shrink_to(0, |r| self.hash(&r.place));
-            }
-        }
-    }
-
-    /// Bytes allocated for tables; the maps of large keys are counted at 12 bytes per provider.
-    pub fn bytes(&self) -> usize {
-        let shards = self.shards.iter().map(|lock| {
-            let shard = lock.read().unwrap_or_else(PoisonError::into_inner);
-            let big: usize = shard.big.values().map(|providers| providers.capacity() * 12).sum();
-            shard.table.allocation_size() + big
-        });
-        shards.sum::<usize>() + SHARDS * size_of::<RwLock<Shard>>()
-    }
-
-    fn hash(&self, place: &Place) -> u64 {
-        let mut hasher = SipHasher13::new_with_keys(self.secret.0, self.secret.1);
-        hasher.write(place);
-        hasher.finish()
-    }
-
-    fn shard(&self, hash: u64) -> &RwLock<Shard> {
-        &self.shards[shard_of(hash)]
-    }
-
-    fn write(&self, hash: u64) -> std::sync::RwLockWriteGuard<'_, Shard> {
-        self.shard(hash).write().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// How many providers the key has, if there is room for one more.
-    fn room(&self, shard: &Shard, hash: u64, place: &Place) -> Result<usize, Full> {
-        let others = shard.count(hash, place);
         if self.is_full() {
             return Err(Full::Records);
         }
@@ -342,7 +258,7 @@ impl Index {
         if others >= self.limits.per_key {
             return Err(Full::Key);
         }
-        Ok(others)
+        Ok(())
     }
 
     /// A record that is not there, of a key with `others`.
@@ -352,87 +268,18 @@ impl Index {
         if others == 0 {
             self.keys.fetch_add(1, Ordering::Relaxed);
         }
-        if let Some(providers) = shard.big_mut(&record.place) {
-            providers.insert(record.peer, record.time);
-            return;
-        }
-        if others < CHAIN {
-            shard.table.insert_unique(hash, record, |r| self.hash(&r.place));
-            return;
-        }
-        let mut providers = HashMap::with_capacity(2 * CHAIN);
-        while let Ok(entry) = shard.table.find_entry(hash, |r| r.place == record.place) {
-            let (moved, _) = entry.remove();
-            providers.insert(moved.peer, moved.time);
-        }
-        providers.insert(record.peer, record.time);
-        shard.big.insert(record.place, providers);
+        shard.insert(&self.secret, hash, record, others);
     }
 
     /// Drops a record if `may`, by its time. True if it went.
     fn delete(&self, shard: &mut Shard, hash: u64, place: &Place, peer: u32, may: impl FnOnce(u32) -> bool) -> bool {
-        let last = if let Some(providers) = shard.big_mut(place) {
-            match providers.get(&peer) {
-                Some(time) if may(*time) => providers.remove(&peer),
-                _ => return false,
-            };
-            let empty = providers.is_empty();
-            if empty {
-                shard.big.remove(place);
-            }
-            empty
-        } else {
-            match shard.table.find_entry(hash, |r| r.peer == peer && r.place == *place) {
-                Ok(entry) if may(entry.get().time) => entry.remove(),
-                _ => return false,
-            };
-            shard.count(hash, place) == 0
-        };
+        let Some(last) = shard.remove(&self.secret, hash, place, peer, may) else { return false };
         self.records.fetch_sub(1, Ordering::Relaxed);
         self.classes[self.class(place)].fetch_sub(1, Ordering::Relaxed);
         if last {
             self.keys.fetch_sub(1, Ordering::Relaxed);
         }
         true
-    }
-}
-
-/// The shard of a hash, by bits that hashbrown uses neither for the slot (low) nor for the tag (top 7).
-///
-/// The last shard gets twice as many records as the first: `u` is even over 0..1, and the share of the shard at `x` (0
-/// to 1) grows as 2^x where `x` is log2(1 + u), of which `u * (1.34 - 0.34 * u)` is near enough.
-fn shard_of(hash: u64) -> usize {
-    const BITS: u32 = 20;
-    let u = (hash >> 36) & ((1 << BITS) - 1);
-    let x = (u * (((134 << BITS) / 100) - ((34 * u) / 100))) >> BITS;
-    ((x * SHARDS as u64) >> BITS) as usize % SHARDS
-}
-
-impl Shard {
-    fn big_mut(&mut self, place: &Place) -> Option<&mut HashMap<u32, u32>> {
-        // Nearly always empty: spares a hash.
-        if self.big.is_empty() { None } else { self.big.get_mut(place) }
-    }
-
-    fn find_mut(&mut self, hash: u64, place: &Place, peer: u32) -> Option<&mut u32> {
-        if !self.big.is_empty() && self.big.contains_key(place) {
-            return self.big.get_mut(place)?.get_mut(&peer);
-        }
-        self.table.find_mut(hash, |r| r.peer == peer && r.place == *place).map(|r| &mut r.time)
-    }
-
-    /// Whether a record of `time` was removed then or later.
-    fn is_removed(&self, place: &Place, peer: u32, time: u32) -> bool {
-        !self.tombstones.is_empty() && self.tombstones.get(&(*place, peer)).is_some_and(|removed| *removed >= time)
-    }
-
-    fn count(&self, hash: u64, place: &Place) -> usize {
-        if !self.big.is_empty()
-            && let Some(providers) = self.big.get(place)
-        {
-            return providers.len();
-        }
-        self.table.iter_hash(hash).filter(|r| r.place == *place).count()
     }
 }
 

@@ -4,8 +4,8 @@
 use super::{
     MAX_MULTIHASH, Refused, Shared,
     book::{BookFull, Peer},
-    entry::{Entry, Hashed, place},
-    index::{Full, Loaded},
+    entry::{Entry, Hashed},
+    index::Loaded,
     pending::{CHUNK_BYTES, CHUNK_ENTRIES, Sealed},
     time::{Now, STEP_S},
 };
@@ -103,20 +103,13 @@ impl Shared {
         if self.health().is_read_only() || self.disk.is_short() {
             return Err(Refused::ReadOnly);
         }
-        let place = place(multihash);
-        if self.disk.is_full() && self.index.time(&place, peer.id).is_none() {
-            return Err(Refused::DiskFull);
-        }
-        if peer.records() >= self.max_per_provider && self.index.time(&place, peer.id).is_none() {
-            return Err(Refused::ProviderFull);
-        }
-        let entry = Entry { multihash: Hashed::new(multihash), peer: peer.id, removed: false };
-        let loaded =
-            self.index.load(&place, peer.id, time, || chunks.append(time, entry)).map_err(|full| match full {
-                Full::Records => Refused::RecordsFull,
-                Full::Far => Refused::RecordsFar,
-                Full::Key => Refused::KeyFull,
-            })?;
+        let barred = self.barred(peer, self.disk.is_full());
+        let hashed = Hashed::new(multihash);
+        let entry = Entry { multihash: hashed, peer: peer.id, removed: false };
+        let loaded = self
+            .index
+            .load(&hashed.place(), peer.id, time, barred.is_none(), || chunks.append(time, entry))
+            .map_err(|full| super::refused(full, barred))?;
         match loaded {
             Loaded::New => {
                 peer.count(1);

@@ -3,10 +3,7 @@
 //! Whoever announces appends to the open chunk: a copy of some 40 bytes. The writer thread takes chunks of up to 850
 //! entries. Nobody waits for the disk, unless the writer is a whole queue behind.
 
-use super::{
-    entry::{Entry, MAX_MULTIHASH},
-    time::Now,
-};
+use super::{entry::Entry, time::Now};
 use crate::store::{StoreError, codec};
 use std::{
     collections::VecDeque,
@@ -18,6 +15,8 @@ use std::{
 };
 use tokio::sync::Notify;
 
+/// No entry can be longer, in bytes: the number of a peer, a length of one byte, and as many bytes as that can tell.
+const MAX_ENTRY: usize = 5 + 1 + u8::MAX as usize;
 /// A chunk closes at this size, in bytes: the cost of its row in sled is spread over some 850 records, and it stays well
 /// below the codec's limit. Replay, GC and dumps hold one at a time.
 pub const CHUNK_BYTES: usize = 30_000;
@@ -98,9 +97,19 @@ impl Pending {
     /// Appends an entry and returns its time, that of its chunk. Never waits; callers that came through
     /// [`Pending::room`] together may exceed the queue by one entry each.
     pub fn append(&self, now: &Now, entry: Entry<'_>) -> u32 {
+        // Before the lock, which is everybody's.
+        let mut buffer = [0; MAX_ENTRY];
+        let encoded = match codec::fill(&mut buffer, &entry) {
+            Ok(len) => &buffer[..len],
+            Err(error) => {
+                // Cannot happen to these types; the index has the record all the same.
+                tracing::error!(%error, "an entry of the log cannot be encoded");
+                return now.log;
+            }
+        };
         let mut state = self.lock();
         let open = &state.open;
-        let full = open.count >= CHUNK_ENTRIES || open.body.len() + MAX_MULTIHASH + 16 > CHUNK_BYTES;
+        let full = open.count >= CHUNK_ENTRIES || open.body.len() + MAX_ENTRY > CHUNK_BYTES;
         // Behind the chunk's time: the base of log time was moved back.
         let stale = now.mono.saturating_sub(open.opened) >= CHUNK_AGE || now.log < open.time;
         if open.count > 0 && (full || stale) {
@@ -112,15 +121,8 @@ impl Pending {
             open.opened = now.mono;
             open.body.reserve(CHUNK_BYTES);
         }
-        let before = open.body.len();
-        match codec::append(&mut open.body, &entry) {
-            Ok(()) => open.count += 1,
-            Err(error) => {
-                // Cannot happen to these types; the index has the record all the same.
-                open.body.truncate(before);
-                tracing::error!(%error, "an entry of the log cannot be encoded");
-            }
-        }
+        open.body.extend_from_slice(encoded);
+        open.count += 1;
         open.time
     }
 

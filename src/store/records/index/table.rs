@@ -1,0 +1,247 @@
+//! Records by hash, three to a cache line: a probe of a table that is in no cache waits for memory once, where a table
+//! with its tags apart waits twice. It grows by a third, so that it takes 25 to 34 bytes per record, and not up to 48.
+//!
+//! A record stands in its home line or, where that is full, in the next that is not. Each line counts the records that
+//! have passed it and remembers their kinds, so a search ends where nothing of its kind went on.
+
+use super::shard::Record;
+
+/// Records in a line.
+const IN_LINE: usize = 3;
+/// A table grows when more than so many 64ths of it are taken. Beyond, searches grow long ...
+const FULLEST: usize = 54;
+/// ... by so many 64ths: what is moved then is moved three times, on average, while a table fills.
+const GROWTH: usize = 84;
+/// A count of passers-by that is this high stays so until the table is made anew.
+const MANY: u16 = u16::MAX;
+
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
+struct Line {
+    /// The first `used` of them.
+    records: [Record; IN_LINE],
+    used: u8,
+    /// A bit for each kind of record that has passed, since none had.
+    kinds: u8,
+    passed: u16,
+}
+
+const _: () = assert!(size_of::<Line>() == 64);
+
+impl Line {
+    const EMPTY: Self =
+        Self { records: [Record { place: [0; 12], peer: 0, time: 0 }; IN_LINE], used: 0, kinds: 0, passed: 0 };
+
+    fn records(&self) -> &[Record] {
+        &self.records[..usize::from(self.used).min(IN_LINE)]
+    }
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Table {
+    lines: Box<[Line]>,
+    len: usize,
+}
+
+impl Table {
+    /// Records.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Records that there is room for.
+    pub fn capacity(&self) -> usize {
+        self.lines.len() * IN_LINE * FULLEST / 64
+    }
+
+    /// All records.
+    pub fn iter(&self) -> impl Iterator<Item = &Record> {
+        self.lines.iter().flat_map(Line::records)
+    }
+
+    /// The records that may have this hash, and others.
+    pub fn near(&self, hash: u64) -> impl Iterator<Item = &Record> {
+        self.way(hash).flat_map(|at| self.lines[at].records())
+    }
+
+    /// The first record that is it.
+    pub fn find(&self, hash: u64, mut is_it: impl FnMut(&Record) -> bool) -> Option<&Record> {
+        self.near(hash).find(|record| is_it(record))
+    }
+
+    /// The same, to be changed.
+    pub fn find_mut(&mut self, hash: u64, is_it: impl FnMut(&Record) -> bool) -> Option<&mut Record> {
+        let (at, nth) = self.position(hash, is_it)?;
+        Some(&mut self.lines[at].records[nth])
+    }
+
+    /// Enters a record that is not there.
+    pub fn insert(&mut self, hash: u64, record: Record, hash_of: impl Fn(&Record) -> u64) {
+        if self.len >= self.capacity() {
+            self.resize((self.lines.len() * GROWTH / 64).max(self.lines.len() + 1), hash_of);
+        }
+        self.place(hash, record);
+    }
+
+    /// Takes the first record out that is it.
+    pub fn remove(&mut self, hash: u64, is_it: impl FnMut(&Record) -> bool) -> Option<Record> {
+        let (at, nth) = self.position(hash, is_it)?;
+        let line = &mut self.lines[at];
+        line.used -= 1;
+        let last = usize::from(line.used);
+        line.records.swap(nth, last);
+        let gone = line.records[last];
+        let mut passed = self.home(hash);
+        while passed != at {
+            let line = &mut self.lines[passed];
+            if line.passed != MANY {
+                line.passed -= 1;
+            }
+            if line.passed == 0 {
+                line.kinds = 0;
+            }
+            passed = self.after(passed);
+        }
+        self.len -= 1;
+        Some(gone)
+    }
+
+    /// Makes room for `more` records.
+    pub fn reserve(&mut self, more: usize, hash_of: impl Fn(&Record) -> u64) {
+        let lines = lines_for(self.len + more);
+        if lines > self.lines.len() {
+            self.resize(lines, hash_of);
+        }
+    }
+
+    /// Gives back what is not needed for the records that are there.
+    pub fn shrink(&mut self, hash_of: impl Fn(&Record) -> u64) {
+        let lines = lines_for(self.len);
+        if lines < self.lines.len() {
+            self.resize(lines, hash_of);
+        }
+    }
+
+    /// Bytes allocated.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&*self.lines)
+    }
+
+    fn resize(&mut self, lines: usize, hash_of: impl Fn(&Record) -> u64) {
+        let old = std::mem::replace(&mut self.lines, vec![Line::EMPTY; lines].into());
+        self.len = 0;
+        old.iter().flat_map(Line::records).for_each(|record| self.place(hash_of(record), *record));
+    }
+
+    /// Into the first line with room: there is one.
+    fn place(&mut self, hash: u64, record: Record) {
+        let mut at = self.home(hash);
+        while usize::from(self.lines[at].used) == IN_LINE {
+            let line = &mut self.lines[at];
+            line.passed = line.passed.saturating_add(1);
+            line.kinds |= kind(hash);
+            at = self.after(at);
+        }
+        let line = &mut self.lines[at];
+        line.records[usize::from(line.used)] = record;
+        line.used += 1;
+        self.len += 1;
+    }
+
+    fn position(&self, hash: u64, mut is_it: impl FnMut(&Record) -> bool) -> Option<(usize, usize)> {
+        self.way(hash).find_map(|at| Some((at, self.lines[at].records().iter().position(&mut is_it)?)))
+    }
+
+    /// The lines in which a record of this hash may stand.
+    fn way(&self, hash: u64) -> impl Iterator<Item = usize> {
+        let first = (!self.lines.is_empty()).then(|| self.home(hash));
+        let kind = kind(hash);
+        let next = move |at: &usize| (self.lines[*at].kinds & kind != 0).then(|| self.after(*at));
+        std::iter::successors(first, next).take(self.lines.len())
+    }
+
+    /// By the low half of the hash: the shard is chosen by bits of the high one.
+    fn home(&self, hash: u64) -> usize {
+        ((u64::from(hash as u32) * self.lines.len() as u64) >> 32) as usize
+    }
+
+    fn after(&self, at: usize) -> usize {
+        if at + 1 == self.lines.len() { 0 } else { at + 1 }
+    }
+}
+
+/// One of eight, by bits of the hash that choose neither the shard nor the line.
+fn kind(hash: u64) -> u8 {
+    1 << (hash >> 61)
+}
+
+/// Lines with room for so many records, and for one more.
+fn lines_for(records: usize) -> usize {
+    if records == 0 { 0 } else { (records + 1) * 64 / (IN_LINE * FULLEST) + 1 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn record(n: u32) -> Record {
+        Record { place: [0; 12], peer: n, time: n + 1 }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Op {
+        Insert(u32),
+        Remove(u32),
+        Reserve(usize),
+        Shrink,
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        prop_oneof![
+            8 => (0..300u32).prop_map(Op::Insert),
+            8 => (0..300u32).prop_map(Op::Remove),
+            1 => (0..100usize).prop_map(Op::Reserve),
+            1 => Just(Op::Shrink),
+        ]
+    }
+
+    proptest! {
+        /// With hashes that spread and with hashes that all meet.
+        #[test]
+        fn a_table_holds_what_was_put_in_and_not_taken_out(
+            ops in proptest::collection::vec(op(), 0..800),
+            spread in prop_oneof![Just(0u64), Just(1 << 26), Just(0x9e37_79b9_7f4a_7c15)],
+        ) {
+            let hash = |n: u32| u64::from(n).wrapping_mul(spread);
+            let hash_of = |record: &Record| hash(record.peer);
+            let mut table = Table::default();
+            let mut model = std::collections::BTreeSet::new();
+            for op in ops {
+                match op {
+                    Op::Insert(n) => {
+                        if model.insert(n) {
+                            table.insert(hash(n), record(n), hash_of);
+                        }
+                    }
+                    Op::Remove(n) => {
+                        let gone = table.remove(hash(n), |r| r.peer == n).map(|r| r.time);
+                        prop_assert_eq!(gone, model.remove(&n).then_some(n + 1));
+                    }
+                    Op::Reserve(more) => {
+                        table.reserve(more, hash_of);
+                        prop_assert!(table.capacity() >= table.len() + more);
+                    }
+                    Op::Shrink => table.shrink(hash_of),
+                }
+                prop_assert_eq!(table.len(), model.len());
+            }
+            let held: std::collections::BTreeSet<u32> = table.iter().map(|r| r.peer).collect();
+            prop_assert_eq!(&held, &model);
+            for n in 0..300 {
+                prop_assert_eq!(table.find(hash(n), |r| r.peer == n).is_some(), model.contains(&n));
+            }
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! What goes over the whole index, shard by shard: room near the limit, memory given back, and expected, sums.
+
+use super::{CLASSES, Index, Line, Ordering, Place, PoisonError, SHARDS, shard::share};
+
+impl Index {
+    /// Keeps the index below its limit: from 31/32 of it on drops the farthest records, down to 15/16, telling the peer of
+    /// each, and refuses new ones as far as these until it is down to 7/8 by itself. How many went.
+    ///
+    /// They are dropped by class, so up to a sixteenth of all may go beyond that. The log keeps them: after a restart they
+    /// are there again, until the next call.
+    pub fn make_room(&self, dropped: impl FnMut(u32)) -> usize {
+        let limit = self.limits.records;
+        let before = self.len();
+        if before < limit - limit / 8 {
+            self.cutoff.store(0, Ordering::Relaxed);
+        }
+        if before < limit - limit / 32 {
+            return 0;
+        }
+        let mut left = before;
+        let mut cutoff = 0;
+        while left > limit - limit / 16 && cutoff < CLASSES - 1 {
+            left = left.saturating_sub(self.classes[cutoff].load(Ordering::Relaxed));
+            cutoff += 1;
+        }
+        self.cutoff.store(cutoff, Ordering::Relaxed);
+        self.sweep(|place, _| self.class(place) < cutoff, dropped);
+        before.saturating_sub(self.len())
+    }
+
+    /// Drops every record that `goes` by its place and time, telling its peer: for when the log cannot name what to drop.
+    pub fn sweep(&self, goes: impl Fn(&Place, u32) -> bool, mut dropped: impl FnMut(u32)) {
+        for Line(lock) in &self.shards {
+            let mut shard = lock.write().unwrap_or_else(PoisonError::into_inner);
+            let few = shard.table.iter().filter(|r| goes(&r.place, r.time)).map(|r| (r.place, r.peer));
+            let big = shard.bigs().flat_map(|big| {
+                let goes = |(peer, time)| goes(&big.place, time).then_some((big.place, peer));
+                big.iter().filter_map(goes)
+            });
+            let old: Vec<(Place, u32)> = few.chain(big).collect();
+            for (place, peer) in old {
+                if self.delete(&mut shard, self.secret.of(&place), &place, peer, |_| true) {
+                    dropped(peer);
+                }
+            }
+        }
+    }
+
+    /// Removals older than the ttl hide nothing any more.
+    pub fn forget_tombstones(&self, is_live: impl Fn(u32) -> bool) {
+        for Line(lock) in &self.shards {
+            lock.write().unwrap_or_else(PoisonError::into_inner).forget_tombstones(&is_live);
+        }
+    }
+
+    /// Gives memory back where a table has become much too large.
+    pub fn shrink(&self) {
+        for Line(lock) in &self.shards {
+            lock.write().unwrap_or_else(PoisonError::into_inner).shrink(&self.secret);
+        }
+    }
+
+    /// Records that are expected, so that tables need not grow (and leave holes in memory) on the way there.
+    pub fn reserve(&self, records: usize) {
+        let records = records.min(self.limits.records);
+        for (n, Line(lock)) in self.shards.iter().enumerate() {
+            let mut shard = lock.write().unwrap_or_else(PoisonError::into_inner);
+            let more = ((records as f64 * share(n)) as usize).saturating_sub(shard.table.len());
+            shard.table.reserve(more, |r| self.secret.of(&r.place));
+        }
+    }
+
+    /// Bytes allocated for records.
+    pub fn bytes(&self) -> usize {
+        let shard = |Line(lock): &Line| lock.read().unwrap_or_else(PoisonError::into_inner).bytes();
+        self.shards.iter().map(shard).sum::<usize>() + SHARDS * size_of::<Line>()
+    }
+}
