@@ -24,11 +24,11 @@ use std::{
 
 const T0: u32 = 1_700_000_000;
 /// Announcements per second of log time: a busy server, so that chunks are full.
-const PER_SECOND: usize = 50_000;
+pub const PER_SECOND: usize = 50_000;
 /// Announcements per second while look-ups are measured.
 const BUSY: usize = 100_000;
 
-fn open(dir: &Path, clock: Arc<dyn Clock>) -> (Lock, Store) {
+pub fn open(dir: &Path, clock: Arc<dyn Clock>) -> (Lock, Store) {
     let lock = Lock::acquire(dir).unwrap();
     let settings = Settings { clock_grace: Duration::ZERO, ..Settings::default() };
     let store = Store::open(&lock, settings, clock).unwrap();
@@ -137,7 +137,7 @@ pub fn run(records: usize, dir: &Path) -> Figures {
     ]
 }
 
-fn announce(store: &Store, data: &Data, peers: &[PeerInfo], which: std::ops::Range<usize>, clock: &ManualClock) {
+pub fn announce(store: &Store, data: &Data, peers: &[PeerInfo], which: std::ops::Range<usize>, clock: &ManualClock) {
     for i in which {
         if i % PER_SECOND == PER_SECOND - 1 {
             clock.advance(Duration::from_secs(1));
