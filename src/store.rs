@@ -14,11 +14,14 @@ pub mod dump;
 mod engine;
 mod exports;
 mod files;
+pub mod footprint;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+pub mod growth;
 mod health;
 pub mod jobs;
 pub mod load;
+mod memory;
 mod meta;
 mod migrate;
 pub mod migration;
@@ -202,6 +205,8 @@ struct OpenedStore {
     notes: Vec<String>,
     schema: u32,
     node: NodeDb,
+    bounds: growth::Bounds,
+    samples: Arc<growth::Samples>,
     /// Not while a directory is only read.
     supervisor: Option<supervisor::Supervisor>,
 }
@@ -259,6 +264,7 @@ impl Store {
         }
         let schema = node.meta.schema().unwrap_or(SCHEMA);
         let jobs = jobs::JobLog::open(node.clone())?;
+        let samples = Arc::new(growth::Samples::default());
         let parts = supervisor::Parts {
             dir: dir.to_owned(),
             ttl: settings.ttl,
@@ -269,9 +275,15 @@ impl Store {
             provided: provided.clone(),
             routing: routing.clone(),
             jobs: jobs.clone(),
+            samples: samples.clone(),
         };
         let supervisor = if read_only { None } else { Some(supervisor::Supervisor::start(parts)?) };
-        let opened = OpenedStore { dir: dir.to_owned(), notes, schema, node, supervisor };
+        let bounds = growth::Bounds {
+            records: settings.max_records as u64,
+            disk_bytes: settings.max_disk,
+            reserve_bytes: settings.reserve,
+        };
+        let opened = OpenedStore { dir: dir.to_owned(), notes, schema, node, bounds, samples, supervisor };
         Ok(Self { records, values, provided, routing, jobs, opened: Arc::new(opened) })
     }
 
@@ -322,7 +334,7 @@ impl Store {
             true => shared.time.unconfirmed(),
             false => Some("the log is being replayed".to_owned()),
         };
-        Stat {
+        let mut stat = Stat {
             schema: self.opened.schema,
             records: shared.index.len() as u64,
             keys: shared.index.keys() as u64,
@@ -346,8 +358,64 @@ impl Store {
             gc_paused,
             notes: self.opened.notes.iter().cloned().chain(shared.notes()).chain(node.note(NODE)).collect(),
             counters,
-        }
+            log_entries: footprint::entries(shared),
+            oldest_age_s: None,
+            log_entries_per_s: None,
+            per_record: footprint::Footprint::default(),
+            growth: self.opened.samples.growth(),
+            limits: Vec::new(),
+        };
+        self.foresee(&mut stat, &footprint::figures(shared));
+        stat
     }
+
+    /// What follows from the figures of `stat` and these.
+    fn foresee(&self, stat: &mut Stat, figures: &growth::Figures) {
+        let shared = &self.records.shared;
+        let per_record = |n: u64| (stat.records > 0).then(|| n as f64 / stat.records as f64);
+        stat.per_record = footprint::Footprint {
+            disk_bytes: per_record(stat.records_bytes_on_disk),
+            export_bytes: per_record(stat.exports_bytes_on_disk),
+            index_bytes: per_record(self.records.index_bytes() as u64),
+            memory_bytes: figures.memory_bytes.and_then(per_record),
+            log_copies: stat.log_entries.and_then(per_record),
+        };
+        let age = |time: u32| u64::from(shared.time.now().log.saturating_sub(time));
+        stat.oldest_age_s = stat.oldest.map(age);
+        let span = stat.newest.zip(stat.oldest).map(|(newest, oldest)| newest.saturating_sub(oldest));
+        let span = span.filter(|seconds| *seconds > 0).map(f64::from);
+        stat.log_entries_per_s = stat.log_entries.zip(span).map(|(entries, span)| entries as f64 / span);
+        let ages = growth::Ages { ttl_s: shared.ttl_s.into(), oldest_s: stat.oldest_age_s.unwrap_or(0) };
+        let growth = self.opened.samples.of_the_hour();
+        stat.limits = growth::foresee(figures, &self.opened.bounds, growth.as_ref(), ages);
+    }
+}
+
+/// [`Store::stat`] of a stopped node's directory, which stays byte for byte as it is: opens a copy, and replays its log.
+/// There is no growth, nor memory of the node.
+///
+/// # Errors
+/// As [`dump::stopped`].
+pub fn stat_stopped(dir: &Path, settings: Settings, now: UnixTime) -> Result<Stat, StoreError> {
+    if !is_data_dir(dir) {
+        return Err(StoreError::NoDatabase(dir.to_owned()));
+    }
+    let copy = data_dir::copy_for_reading(dir, None)?;
+    let store = Store::open_for(Purpose::Read, copy.path(), settings, crate::clock::ManualClock::at(now))?;
+    store.records.wait_replayed();
+    let mut stat = store.stat();
+    // The copy may be on another disk.
+    let disk = disk::Disk::new(dir, 0, 0);
+    (stat.bytes_on_disk, stat.disk_free) = (disk.used(), disk.free());
+    let figures = growth::Figures {
+        records: stat.records,
+        disk_bytes: disk.used(),
+        disk_free_bytes: disk.free(),
+        memory_bytes: None,
+        memory_room_bytes: None,
+    };
+    store.foresee(&mut stat, &figures);
+    Ok(stat)
 }
 
 /// Figures of the store.
@@ -399,6 +467,24 @@ pub struct Stat {
     pub notes: Vec<String>,
     /// Refusals and other events by name since start.
     pub counters: std::collections::BTreeMap<String, u64>,
+    /// Announcements in the log, about.
+    #[serde(default)]
+    pub log_entries: Option<u64>,
+    /// Age of the oldest chunk of the log.
+    #[serde(default)]
+    pub oldest_age_s: Option<u64>,
+    /// Announcements a second that the log took, over all the time that it spans.
+    #[serde(default)]
+    pub log_entries_per_s: Option<f64>,
+    /// What a record takes.
+    #[serde(default)]
+    pub per_record: footprint::Footprint,
+    /// Over ten minutes, an hour and a day, as far as the process has run so long.
+    #[serde(default)]
+    pub growth: Vec<growth::Growth>,
+    /// When limits are reached, the nearest first.
+    #[serde(default)]
+    pub limits: Vec<growth::Limit>,
 }
 
 /// Whether `path` is a data directory at all.

@@ -6,6 +6,7 @@
 //! cargo bench --bench store -- 100000000 --ours DIR    ours alone, in DIR (a file system with room)
 //! cargo bench --bench store -- --shapes 10000000 DIR   ours alone, in DIR, with records as an attacker chooses them
 //! cargo bench --bench store -- --steady 600            1,500 announcements a second for ten minutes: bytes written
+//! cargo bench --bench store -- --dump 3000000          `dump` and `load` of so many, from end to end as well
 //! ```
 //!
 //! 70 % of the records are of keys with one provider, 30 % of keys with ten. Nothing is kept of the data: record number
@@ -16,6 +17,7 @@
 
 mod clock;
 mod data;
+mod dump;
 mod lsm;
 mod measure;
 mod ours;
@@ -38,6 +40,7 @@ fn main() {
         // The second process of `ours`.
         ["restart", dir] => ours::restart(dir.as_ref()),
         ["--shapes", records, dir] => shapes(records.parse().unwrap(), dir.as_ref()),
+        ["--dump", records] => dump::run(records.parse().unwrap()),
         ["--steady", seconds] => steady::run(seconds.parse().unwrap()),
         _ => {
             let records = args.first().and_then(|n| n.parse().ok()).unwrap_or(1_000_000);

@@ -37,24 +37,49 @@ fn own_cpu_seconds() -> f64 {
 
 /// User and system time of the process; the kernel counts in hundredths of a second.
 pub fn cpu_seconds() -> f64 {
-    let stat = fs::read_to_string("/proc/self/stat").unwrap();
+    times("self", 11)
+}
+
+/// The same of another process.
+pub fn cpu_seconds_of(process: u32) -> f64 {
+    times(&process.to_string(), 11)
+}
+
+/// The same of all children of the process that have ended.
+pub fn children_cpu_seconds() -> f64 {
+    times("self", 13)
+}
+
+/// The sum of two fields of `stat`, counted behind the name.
+fn times(process: &str, first: usize) -> f64 {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
     let after_name = stat.rsplit(')').next().unwrap();
     let fields: Vec<&str> = after_name.split_whitespace().collect();
-    (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
+    (fields[first].parse::<f64>().unwrap() + fields[first + 1].parse::<f64>().unwrap()) / 100.0
 }
 
 /// Resident memory in bytes.
 pub fn rss() -> f64 {
-    status("VmRSS:")
+    status("self", "VmRSS:")
+}
+
+/// The same of another process.
+pub fn rss_of(process: u32) -> f64 {
+    status(&process.to_string(), "VmRSS:")
 }
 
 /// Largest resident memory since the start of the process, in bytes.
 pub fn peak_rss() -> f64 {
-    status("VmHWM:")
+    status("self", "VmHWM:")
 }
 
-fn status(name: &str) -> f64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap();
+/// The same of another process.
+pub fn peak_rss_of(process: u32) -> f64 {
+    status(&process.to_string(), "VmHWM:")
+}
+
+fn status(process: &str, name: &str) -> f64 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
     let line = status.lines().find(|line| line.starts_with(name)).unwrap();
     line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() * 1024.0
 }

@@ -25,7 +25,7 @@ use std::{
 
 const T0: u32 = 1_700_000_000;
 /// Announcements per second of log time: a busy server, so that chunks are full.
-const PER_SECOND: usize = 50_000;
+pub const PER_SECOND: usize = 50_000;
 /// Look-ups of the key with very many providers.
 const OF_ONE_KEY: usize = 5_000;
 /// More than any shape has.
@@ -33,7 +33,7 @@ const MAX_PROVIDERS_PER_KEY: usize = 1_000_000;
 /// Announcements per second while look-ups are measured.
 const BUSY: usize = 100_000;
 
-fn open(dir: &Path, clock: Arc<dyn Clock>) -> (Lock, Store) {
+pub fn open(dir: &Path, clock: Arc<dyn Clock>) -> (Lock, Store) {
     let lock = Lock::acquire(dir).unwrap();
     let settings =
         Settings { clock_grace: Duration::ZERO, max_providers_per_key: MAX_PROVIDERS_PER_KEY, ..Settings::default() };
@@ -155,7 +155,7 @@ pub fn run(records: usize, dir: &Path, shape: Shape) -> Figures {
     figures
 }
 
-fn announce(store: &Store, data: &Data, peers: &[PeerInfo], which: std::ops::Range<usize>, clock: &Shifted) {
+pub fn announce(store: &Store, data: &Data, peers: &[PeerInfo], which: std::ops::Range<usize>, clock: &Shifted) {
     for i in which {
         if i % PER_SECOND == PER_SECOND - 1 {
             clock.advance(Duration::from_secs(1));

@@ -34,7 +34,7 @@ impl From<Failure> for CliError {
 /// Something that came before the end of an answer.
 #[derive(Clone, Copy, Debug)]
 pub enum Item<'l> {
-    /// A row of the result.
+    /// A row of the result; where they were asked for as lines, some rows, each with its end.
     Row(Json<'l>),
     /// Something that happened on the way.
     Event(Json<'l>),

@@ -173,7 +173,7 @@ pub(super) async fn tell(
 ) -> Result<Summary> {
     let Some(mut server) = server else { return stopped(context, filter, what, in_place, each) };
     context.notice("from the running server");
-    let request = Request::Dump { filter, count: what == What::Count, hash: what == What::Hash };
+    let request = Request::Dump { filter, count: what == What::Count, hash: what == What::Hash, lines: true };
     let each = |item: Item<'_>| match item {
         Item::Row(row) => each(Piece::Rows(row.text())),
         Item::Event(event) => match event.parse()? {

@@ -21,9 +21,11 @@ use crate::{
 use serde::Serialize;
 use std::{
     fs::File,
-    io::{BufRead, BufReader, Read},
+    io::{self, BufRead, BufReader},
     path::PathBuf,
+    thread,
 };
+use tokio::sync::mpsc;
 
 /// Bytes of lines that are sent at once. With one line of the longest, and every character of them escaped, they stay
 /// below what the server takes.
@@ -80,32 +82,45 @@ const OUTCOME: Schema = Schema { columns: &["table", "outcome", "rows"], id: "ou
 /// Runs the command.
 pub async fn execute(args: Args, context: &Context) -> Result<()> {
     let (input, bytes) = open(&args.file)?;
-    let mut lines = Lines { input, number: 0, header: None, end: None, rows: 0 };
+    let lines = Lines { input, number: 0, header: None, end: None, rows: 0 };
+    let mut ahead = lines.read_ahead(args.from_line)?;
     // Before anything is opened or created.
-    let mut batch = tokio::task::block_in_place(|| lines.batch(args.from_line))?;
+    let mut next = read(&mut ahead).await?;
     let mut target = Target::open(context).await?;
     let bar = output::progress(context, bytes, if bytes.is_some() { "loading (bytes)" } else { "loading (rows)" });
     let mut report = Report::default();
-    let mut stopped = false;
-    while let Some(next) = batch.take() {
-        let (first, read) = (next.first, next.read);
-        let outcome = target.load(context, next, args.provided).await;
+    let (end, last) = loop {
+        let Batch { first, last, read: bytes_read, lines } = match next {
+            Read::Batch(batch) => batch,
+            Read::End(lines) => break (Some(lines), 0),
+        };
+        let outcome = target.load(context, (lines, first), args.provided).await;
         let loaded = outcome.map_err(|error| {
             error.context(format_args!(
                 "line {first} and what follows it is not loaded (go on with --from-line {first})"
             ))
         })?;
         report.add(loaded);
-        bar.inc(if bytes.is_some() { read } else { lines.rows.saturating_sub(bar.position()) });
-        stopped = report.bad > BAD_LINES_MAX && !args.keep_going;
-        if !stopped {
-            batch = tokio::task::block_in_place(|| lines.batch(args.from_line))?;
+        bar.inc(if bytes.is_some() { bytes_read } else { last + 1 - first });
+        if report.bad > BAD_LINES_MAX && !args.keep_going {
+            break (None, last);
         }
-    }
+        next = read(&mut ahead).await?;
+    };
     target.close(context).await?;
     bar.finish_and_clear();
     tell(&report, args.format, context)?;
-    verdict(&report, &lines, stopped, args.from_line)
+    match end {
+        Some(lines) => verdict(&report, &lines, args.from_line),
+        None => Err(CliError::data(format_args!(
+            "stopped at line {last} after {} bad lines; what came before is loaded; look at the file, or load it with --keep-going",
+            report.bad
+        ))),
+    }
+}
+
+async fn read(ahead: &mut mpsc::Receiver<Result<Read>>) -> Result<Read> {
+    ahead.recv().await.unwrap_or_else(|| Err(CliError::other("the file is not read any more")))
 }
 
 fn tell(report: &Report, format: FormatArg, context: &Context) -> Result<()> {
@@ -127,13 +142,7 @@ fn tell(report: &Report, format: FormatArg, context: &Context) -> Result<()> {
     Ok(())
 }
 
-fn verdict(report: &Report, lines: &Lines, stopped: bool, from_line: u64) -> Result<()> {
-    if stopped {
-        return Err(CliError::data(format_args!(
-            "stopped at line {} after {} bad lines; what came before is loaded; look at the file, or load it with --keep-going",
-            lines.number, report.bad
-        )));
-    }
+fn verdict(report: &Report, lines: &Lines, from_line: u64) -> Result<()> {
     match &lines.end {
         None => {
             return Err(CliError::data(
@@ -174,10 +183,19 @@ fn open(path: &PathBuf) -> Result<(Box<dyn BufRead + Send>, Option<u64>)> {
 /// Lines that are loaded together.
 #[derive(Debug)]
 struct Batch {
+    /// Numbers of the lines.
     first: u64,
+    last: u64,
     lines: Vec<u8>,
     /// Bytes of the file that they took.
     read: u64,
+}
+
+/// What was read.
+enum Read {
+    Batch(Batch),
+    /// There is no more; what was seen of the dump.
+    End(Box<Lines>),
 }
 
 /// Reads a dump, in batches.
@@ -192,12 +210,32 @@ struct Lines {
 }
 
 impl Lines {
+    /// Reads batches on a thread of its own, one ahead, while another is loaded. Nobody waits for the thread: at the end
+    /// of the process it may stand before a pipe that says nothing.
+    fn read_ahead(mut self, from: u64) -> Result<mpsc::Receiver<Result<Read>>> {
+        let (batches, ahead) = mpsc::channel(1);
+        let run = move || loop {
+            let read = match self.batch(from) {
+                Ok(Some(batch)) => Ok(Read::Batch(batch)),
+                Ok(None) => break drop(batches.blocking_send(Ok(Read::End(Box::new(self))))),
+                Err(error) => Err(error),
+            };
+            let is_last = read.is_err();
+            if batches.blocking_send(read).is_err() || is_last {
+                break;
+            }
+        };
+        thread::Builder::new().name("read".into()).spawn(run).context("cannot start a thread")?;
+        Ok(ahead)
+    }
+
     /// The next lines from `from` on. `None` at the end, or where the file ends without one. Exit 65 if it is no dump.
     fn batch(&mut self, from: u64) -> Result<Option<Batch>> {
         if self.header.is_none() {
             self.read_header()?;
         }
-        let mut batch = Batch { first: self.number + 1, lines: Vec::with_capacity(BATCH_BYTES + 4096), read: 0 };
+        let lines = Vec::with_capacity(BATCH_BYTES + 4096);
+        let mut batch = Batch { first: self.number + 1, last: self.number, lines, read: 0 };
         while batch.lines.len() < BATCH_BYTES && self.end.is_none() {
             let start = batch.lines.len();
             let read = self.line(&mut batch.lines)?;
@@ -220,6 +258,7 @@ impl Lines {
                 batch.first = self.number + 1;
             }
         }
+        batch.last = self.number;
         Ok((batch.read > 0).then_some(batch))
     }
 
@@ -244,7 +283,7 @@ impl Lines {
     /// Appends a line and its end, cut where it is too long (then it is a bad one). How many bytes were read.
     fn line(&mut self, lines: &mut Vec<u8>) -> Result<u64> {
         let start = lines.len();
-        let read = (&mut self.input).take(MAX_LINE as u64 + 2).read_until(b'\n', lines)?;
+        let read = io::Read::take(&mut self.input, MAX_LINE as u64 + 2).read_until(b'\n', lines)?;
         let mut all = read as u64;
         if read > 0 && !lines.ends_with(b"\n") {
             if read > MAX_LINE {
@@ -304,8 +343,9 @@ impl Target {
         Ok(Self::Stopped { loader: Box::new(Loader::new(store.clone())), store, _lock: lock })
     }
 
-    async fn load(&mut self, context: &Context, batch: Batch, provided: bool) -> Result<Report> {
-        let Batch { first, lines, .. } = batch;
+    /// `lines` have the text and the number of the first.
+    async fn load(&mut self, context: &Context, lines: (Vec<u8>, u64), provided: bool) -> Result<Report> {
+        let (lines, first) = lines;
         match self {
             Target::Running => {
                 let lines =

@@ -1,17 +1,20 @@
 //! `dhtstore stat`
 
+mod outlook;
 mod plan;
 
 use super::{
     Context,
     ask::Server,
-    error::Result,
+    dump,
+    error::{CliError, Result},
     output::{self, human_bytes, human_duration},
 };
 use crate::{
-    clock::UnixTime,
+    clock::{Clock, SystemClock, UnixTime},
     control::protocol::{Request, Stat},
     schedule::JobStatus,
+    store,
 };
 use plan::Plan;
 use serde::Serialize;
@@ -35,11 +38,16 @@ enum StatFormat {
 Examples:
   dhtstore stat
   dhtstore stat --format json | jq .store.records
+  dhtstore stat --format json | jq '.store.limits[0] | .limit, .reached_in_s'
+  dhtstore stat --stopped            of a node that does not run
   dhtstore stat --plan 1500 48h      what the public DHT would take")]
 pub struct Args {
     /// Ask no server: print the memory, disk and replay time that so many announcements a second and a ttl take
     #[arg(long, num_args = 2, value_names = ["RATE", "TTL"])]
     plan: Option<Vec<String>>,
+    /// Node stopped: the figures of its directory, from a copy of it, which takes a while. Growth only a running one knows
+    #[arg(long, conflicts_with = "plan")]
+    stopped: bool,
     /// Output format [default: table on a terminal, json when piped]
     #[arg(long, value_enum, value_name = "FORMAT")]
     format: Option<StatFormat>,
@@ -59,6 +67,9 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
             _ => output::print_object(&plan, output::Format::Ndjson),
         };
     }
+    if args.stopped {
+        return stopped(&args, context).await;
+    }
     let stat: Stat = Server::connect(context).await?.ask(&Request::Stat, |_| Ok(())).await?;
     let piped = if context.stdout_is_terminal { StatFormat::Table } else { StatFormat::Json };
     match args.format.unwrap_or(piped) {
@@ -75,35 +86,55 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
     }
 }
 
-fn text(stat: &Stat) -> String {
-    let mut out = String::new();
-    let mut line = |name: &str, value: String| {
-        // Writing to a string cannot fail.
-        let _ = writeln!(out, "{name:<14}{value}");
-    };
-    line("Peer id", stat.peer.clone());
-    line("Profile", stat.profile.clone());
-    line("Mode", format!("{}: {}", stat.mode.name(), stat.mode_why));
-    line("Up", format!("{}, version {}", human_duration(Duration::from_secs(stat.uptime_s)), stat.version));
-    for address in &stat.listening {
-        line("Listening", address.clone());
+/// What a directory says of itself: the same fields as of a running node.
+#[derive(Serialize)]
+struct Stopped {
+    /// The program's, not that of the node.
+    version: &'static str,
+    store: store::Stat,
+}
+
+async fn stopped(args: &Args, context: &Context) -> Result<()> {
+    if Server::connect_if_running(context).await?.is_some() {
+        return Err(CliError::try_again("--stopped needs a stopped node, and the server is running; leave it out"));
     }
-    line("Connections", stat.connections.to_string());
-    let load = &stat.load;
-    line("Open streams", format!("{}, {} half read or unwritten", load.inbound_streams, human_bytes(load.read_bytes)));
-    let store = &stat.store;
-    line("Records", format!("{} of {} CIDs, from {} peers", store.records, store.keys, store.peers));
-    line("Values", format!("{}, {}", store.values, human_bytes(store.values_bytes)));
+    let config = context.config()?;
+    dump::not_in_use(config)?;
+    context.notice("reading a copy of the database");
+    let (dir, settings) = (config.data_dir.clone(), config.store_settings());
+    let now = SystemClock::new().wall();
+    let stat = tokio::task::spawn_blocking(move || store::stat_stopped(&dir, settings, now));
+    let store = stat.await.map_err(CliError::other)??;
+    match args.format {
+        Some(StatFormat::Table) => output::print(text_of_stopped(&store)),
+        None if context.stdout_is_terminal => output::print(text_of_stopped(&store)),
+        Some(StatFormat::Csv) => Err(CliError::usage("a stopped node has no jobs; leave out --format csv")),
+        _ => output::print_object(&Stopped { version: env!("CARGO_PKG_VERSION"), store }, output::Format::Ndjson),
+    }
+}
+
+/// Appends a line of a name and a value.
+fn line(out: &mut String, name: &str, value: impl std::fmt::Display) {
+    // Writing to a string cannot fail.
+    let _ = writeln!(out, "{name:<14}{value}");
+}
+
+/// What running and stopped nodes have.
+fn text_of_store(store: &store::Stat) -> String {
+    let mut out = String::new();
+    let mut put = |name: &str, value: String| line(&mut out, name, value);
+    put("Records", format!("{} of {} CIDs, from {} peers", store.records, store.keys, store.peers));
+    put("Values", format!("{}, {}", store.values, human_bytes(store.values_bytes)));
     if let (Some(oldest), Some(newest)) = (store.oldest, store.newest) {
-        line("Received", format!("{} to {}", UnixTime(oldest), UnixTime(newest)));
+        put("Received", format!("{} to {}", UnixTime(oldest), UnixTime(newest)));
     }
     if store.replayed < 1.0 {
-        line("Replay", format!("{:.0} % of the log", store.replayed * 100.0));
+        put("Replay", format!("{:.0} % of the log", store.replayed * 100.0));
     }
     if let Some(reason) = &store.gc_paused {
-        line("GC waits", reason.clone());
+        put("GC waits", reason.clone());
     }
-    line(
+    put(
         "On disk",
         format!(
             "records {}, node {}, exports {}",
@@ -112,7 +143,40 @@ fn text(stat: &Stat) -> String {
             human_bytes(store.exports_bytes_on_disk)
         ),
     );
-    line("Exported", store.exported_to.map_or("never".into(), |to| format!("records to {}", UnixTime(to))));
+    put("Exported", store.exported_to.map_or("never".into(), |to| format!("records to {}", UnixTime(to))));
+    for (name, value) in outlook::lines(store) {
+        put(name, value);
+    }
+    out
+}
+
+fn text_of_stopped(store: &store::Stat) -> String {
+    let mut out = text_of_store(store);
+    line(&mut out, "Own CIDs", store.provided);
+    out + &notes(store)
+}
+
+fn notes(store: &store::Stat) -> String {
+    let mut out = String::new();
+    store.notes.iter().for_each(|note| line(&mut out, "Note", note));
+    out
+}
+
+fn text(stat: &Stat) -> String {
+    let store = &stat.store;
+    let mut out = String::new();
+    let mut put = |name: &str, value: String| line(&mut out, name, value);
+    put("Peer id", stat.peer.clone());
+    put("Profile", stat.profile.clone());
+    put("Mode", format!("{}: {}", stat.mode.name(), stat.mode_why));
+    put("Up", format!("{}, version {}", human_duration(Duration::from_secs(stat.uptime_s)), stat.version));
+    for address in &stat.listening {
+        put("Listening", address.clone());
+    }
+    put("Connections", stat.connections.to_string());
+    let load = &stat.load;
+    put("Open streams", format!("{}, {} half read or unwritten", load.inbound_streams, human_bytes(load.read_bytes)));
+    out += &text_of_store(store);
     let own = &stat.reprovide;
     let mut announcing = format!("{}, {} due, {} announced since start", store.provided, own.due, own.announced);
     if own.sweeping {
@@ -121,20 +185,18 @@ fn text(stat: &Stat) -> String {
     if own.offline && own.due > 0 {
         announcing += ", no servers known";
     }
-    line("Own CIDs", announcing);
+    line(&mut out, "Own CIDs", announcing);
     if let Some(since) = own.behind_since {
-        line("Behind since", UnixTime(since).to_string());
+        line(&mut out, "Behind since", UnixTime(since));
     }
     for table in &stat.tables {
         let buckets: Vec<String> = table.buckets.iter().map(|(cpl, peers)| format!("{cpl}:{peers}")).collect();
         let buckets = if buckets.is_empty() { String::new() } else { format!("; by cpl {}", buckets.join(" ")) };
-        line(&format!("Table {}", table.dht), format!("{} peers{buckets}", table.peers));
+        line(&mut out, &format!("Table {}", table.dht), format_args!("{} peers{buckets}", table.peers));
     }
-    for note in &store.notes {
-        line("Note", note.clone());
-    }
+    out += &notes(store);
     for (name, count) in stat.network.iter().chain(&store.counters).filter(|&(_, &count)| count > 0) {
-        line("Counter", format!("{name} {count}"));
+        line(&mut out, "Counter", format_args!("{name} {count}"));
     }
     out.push('\n');
     out

@@ -1,6 +1,6 @@
 //! The other end of the control socket.
 
-use super::protocol::{Failure, MAX_REPLY_LINE, Reply, Request, SILENCE_MAX};
+use super::protocol::{Failure, LINES, MAX_REPLY_LINE, Reply, Request, SILENCE_MAX};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::{
@@ -61,6 +61,8 @@ pub struct Client {
     reader: BufReader<OwnedReadHalf>,
     writer: OwnedWriteHalf,
     line: Vec<u8>,
+    /// What follows a line that begins with [`LINES`]; kept, so that it need not be zeroed anew.
+    lines: Vec<u8>,
     path: PathBuf,
 }
 
@@ -75,7 +77,8 @@ impl Client {
             }
         })?;
         let (read, writer) = stream.into_split();
-        Ok(Self { reader: BufReader::with_capacity(64 * 1024, read), writer, line: Vec::new(), path: path.to_owned() })
+        let reader = BufReader::with_capacity(64 * 1024, read);
+        Ok(Self { reader, writer, line: Vec::new(), lines: Vec::new(), path: path.to_owned() })
     }
 
     /// Sends a request; then read [`Client::next`] until it is `Done` or `Error`.
@@ -103,6 +106,16 @@ impl Client {
         }
         let Some(line) = self.line.strip_suffix(b"\n") else { return Err(ClientError::Closed) };
         let body = line.strip_suffix(b"}").unwrap_or(line);
+        if let Some(bytes) = body.strip_prefix(LINES.as_bytes()) {
+            let bytes = std::str::from_utf8(bytes).ok().and_then(|bytes| bytes.parse().ok());
+            let Some(bytes) = bytes.filter(|bytes| *bytes <= MAX_REPLY_LINE) else {
+                return Err(ClientError::Malformed("a length that is none".into()));
+            };
+            self.lines.resize(bytes, 0);
+            let read = timeout(SILENCE_MAX, self.reader.read_exact(&mut self.lines)).await;
+            read.map_err(|_| self.silent())?.map_err(|_| ClientError::Closed)?;
+            return Ok(Line::Row(Json(&self.lines)));
+        }
         // Rows and events are not parsed twice: there may be a hundred million of them.
         if let Some(row) = body.strip_prefix(br#"{"row":"#) {
             return Ok(Line::Row(Json(row)));
@@ -125,7 +138,7 @@ impl Client {
 /// A line of an answer.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Line<'l> {
-    /// A row of the result.
+    /// A row of the result; where they were asked for as lines, some rows, each with its end.
     Row(Json<'l>),
     /// Something that happened on the way.
     Event(Json<'l>),

@@ -10,6 +10,8 @@ use std::{collections::BTreeMap, time::Duration};
 pub const MAX_REQUEST_LINE: usize = 1 << 20;
 /// Bytes of a reply line at most, for clients: a provider with all its addresses takes a few KB.
 pub const MAX_REPLY_LINE: usize = 16 << 20;
+/// How a line begins that says how many bytes of NDJSON follow it ([`Request::Dump`]): `{"lines":65536}`.
+pub const LINES: &str = r#"{"lines":"#;
 /// Bytes of CIDs in one request at most, with room for quotes and commas in [`MAX_REQUEST_LINE`].
 pub const MAX_CIDS_BYTES: usize = MAX_REQUEST_LINE / 2;
 /// A server that has nothing to say yet says so this often. Well below [`SILENCE_MAX`].
@@ -114,6 +116,9 @@ pub enum Request {
         /// Only how many, and their hash.
         #[serde(default)]
         hash: bool,
+        /// Rows as lines of NDJSON, many at once, behind [`LINES`]. An older server sends them one by one.
+        #[serde(default)]
+        lines: bool,
     },
     /// Save the routing tables, before they are backed up. Done: what was saved, or null if there was no reason to.
     SaveRouting,
@@ -431,7 +436,7 @@ mod tests {
             Request::Announce { which: Which::All },
             Request::Announce { which: Which::These { cids: vec!["a".into()] } },
             Request::Peers,
-            Request::Dump { filter: store::dump::Filter::default(), count: false, hash: false },
+            Request::Dump { filter: store::dump::Filter::default(), count: false, hash: false, lines: true },
         ];
         for request in requests {
             let text = line(&request);

@@ -1,6 +1,7 @@
 //! Listening on the control socket: who may talk, how much, for how long. What is answered is the [`Handler`]'s.
 
-use super::protocol::{Failure, MAX_REQUEST_LINE, Reply, Request, SIGN_OF_LIFE_EVERY};
+use super::protocol::{Failure, LINES, MAX_REQUEST_LINE, Reply, Request, SIGN_OF_LIFE_EVERY};
+use bytes::Buf;
 use serde::Serialize;
 use serde_json::Value;
 use std::{
@@ -21,8 +22,9 @@ use tokio::{
 
 /// Clients served at the same time; more are told to come back. Each holds some 2 MB at most.
 pub const MAX_CLIENTS: usize = 32;
-/// Replies that wait for a client to read them: a slow reader holds up its own request, nothing else.
-const REPLIES: usize = 64;
+/// Replies that wait for a client to read them: a slow reader holds up its own request, nothing else. Those of a dump
+/// have 64 kB each.
+const REPLIES: usize = 32;
 /// A client that reads nothing for so long is dropped. Long, since `dump | less` is a client as well.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(600);
 /// A client without a request under way is dropped after so long.
@@ -74,7 +76,21 @@ impl From<Gone> for Failure {
 
 /// Where a handler puts rows and events. Cheap to clone. Lines are serialised on the handler's side.
 #[derive(Clone, Debug)]
-pub struct Replies(mpsc::Sender<Vec<u8>>);
+pub struct Replies(mpsc::Sender<Written>);
+
+/// What is written to the client in one go, without a sign of life in between.
+#[derive(Debug)]
+struct Written {
+    /// Stands before the body; mostly nothing.
+    head: String,
+    body: Vec<u8>,
+}
+
+impl From<Vec<u8>> for Written {
+    fn from(body: Vec<u8>) -> Self {
+        Self { head: String::new(), body }
+    }
+}
 
 /// [`Reply`] with anything inside.
 #[derive(Serialize)]
@@ -96,7 +112,7 @@ impl Replies {
     }
 
     async fn send(&self, line: Vec<u8>) -> Result<(), Gone> {
-        self.0.send(line).await.map_err(|_| Gone)
+        self.0.send(line.into()).await.map_err(|_| Gone)
     }
 
     /// For very many rows, from a thread that may block.
@@ -107,20 +123,31 @@ impl Replies {
 
 /// Hands on many rows at once.
 #[derive(Debug)]
-pub struct Bulk(mpsc::Sender<Vec<u8>>);
+pub struct Bulk(mpsc::Sender<Written>);
 
 impl Bulk {
     /// What stands before and after each row of [`Bulk::rows`].
     pub const ROW: (&'static str, &'static str) = (r#"{"row":"#, "}\n");
 
-    /// Rows, each between [`Bulk::ROW`]. Blocks while the client is behind. False: it is gone.
-    pub fn rows(&self, lines: &[u8]) -> bool {
-        self.0.blocking_send(lines.to_vec()).is_ok()
+    /// Rows, each between [`Bulk::ROW`]; takes them out of the buffer. Blocks while the client is behind. False: it is
+    /// gone.
+    pub fn rows(&self, rows: &mut Vec<u8>) -> bool {
+        self.send(std::mem::take(rows).into())
+    }
+
+    /// NDJSON behind a line that says how many bytes it has: a client passes it on as it is. The same.
+    pub fn lines(&self, lines: &mut Vec<u8>) -> bool {
+        let body = std::mem::take(lines);
+        self.send(Written { head: format!("{LINES}{}}}\n", body.len()), body })
     }
 
     /// An event; the same.
     pub fn event<T: Serialize>(&self, event: &T) -> bool {
-        self.0.blocking_send(line(&Line::Event(event))).is_ok()
+        self.send(line(&Line::Event(event)).into())
+    }
+
+    fn send(&self, written: Written) -> bool {
+        self.0.blocking_send(written).is_ok()
     }
 }
 
@@ -233,7 +260,7 @@ async fn serve_client<H: Handler>(stream: UnixStream, handler: H) {
                 Ok(Ok(Some(request))) => request,
                 Ok(Err(ReadError::Malformed(message))) => {
                     // Where the next line begins is unknown.
-                    let _ = replies.send(line(&Reply::Error(Failure::data(message)))).await;
+                    let _ = replies.send(line(&Reply::Error(Failure::data(message))).into()).await;
                     return;
                 }
             };
@@ -241,7 +268,7 @@ async fn serve_client<H: Handler>(stream: UnixStream, handler: H) {
                 Ok(done) => Reply::Done(done),
                 Err(failure) => Reply::Error(failure),
             };
-            if replies.send(line(&last)).await.is_err() {
+            if replies.send(line(&last).into()).await.is_err() {
                 return;
             }
         }
@@ -276,17 +303,18 @@ async fn read_request(reader: &mut (impl AsyncBufReadExt + Unpin)) -> Result<Opt
 
 /// Writes what comes, in one go where more is waiting, and a sign of life when nothing comes. Ends when all senders are
 /// gone or the client is.
-async fn write_replies(write: OwnedWriteHalf, mut waiting: mpsc::Receiver<Vec<u8>>) {
+async fn write_replies(write: OwnedWriteHalf, mut waiting: mpsc::Receiver<Written>) {
     let mut out = BufWriter::with_capacity(64 * 1024, write);
     loop {
-        let line = match timeout(SIGN_OF_LIFE_EVERY, waiting.recv()).await {
-            Ok(Some(line)) => line,
+        let Written { head, body } = match timeout(SIGN_OF_LIFE_EVERY, waiting.recv()).await {
+            Ok(Some(written)) => written,
             Ok(None) => break,
-            Err(_) => b"\n".to_vec(),
+            Err(_) => b"\n".to_vec().into(),
         };
         let idle = waiting.is_empty();
         let writing = async {
-            out.write_all(&line).await?;
+            // Both at once; large ones past the buffer.
+            out.write_all_buf(&mut Buf::chain(head.as_bytes(), &body[..])).await?;
             if idle { out.flush().await } else { Ok(()) }
         };
         if !matches!(timeout(WRITE_TIMEOUT, writing).await, Ok(Ok(()))) {

@@ -99,7 +99,7 @@ impl Handler for Service {
             }
             Request::Stat => done(&inspect::stat(parts).await?),
             Request::Diagnose { cid } => done(&diagnose::diagnose(parts, &cid, replies).await?),
-            Request::Dump { filter, count, hash } => {
+            Request::Dump { filter, count, hash, lines } => {
                 let Ok(_place) = self.dumps.try_acquire() else {
                     return Err(Failure::busy(format_args!("{DUMPS_MAX} dumps are under way; try again")));
                 };
@@ -107,6 +107,7 @@ impl Handler for Service {
                 let want = match (hash, count) {
                     (true, _) => Want::Hash,
                     (_, true) => Want::Count,
+                    _ if lines => Want::NDJSON,
                     _ => Want::Lines { before, after },
                 };
                 done(&inspect::dump(parts, filter, want, replies).await?)

@@ -4,6 +4,7 @@
 
 mod header;
 mod output;
+mod provider;
 mod providers;
 mod rows;
 pub(super) mod text;
@@ -215,8 +216,8 @@ pub enum Told<'a> {
         table: Table,
         /// How many.
         rows: u64,
-        /// Their text.
-        json: &'a [u8],
+        /// Their text. Who keeps it takes it, and leaves another buffer or none.
+        json: &'a mut Vec<u8>,
     },
     /// Something could not be read; the rest is told all the same.
     Damaged {

@@ -174,7 +174,7 @@ impl Home {
                 _ => {}
             }
         };
-        self.ask(&Request::Dump { filter, count: false, hash: false }, each).await?;
+        self.ask(&Request::Dump { filter, count: false, hash: false, lines: false }, each).await?;
         let stat = self.ask(&Request::Stat, |_| {}).await?;
         let stat: Stat = serde_json::from_value(stat).map_err(|error| error.to_string())?;
         shown.peer.clone_from(&stat.peer);

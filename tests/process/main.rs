@@ -23,5 +23,6 @@ mod service;
 #[path = "../support/small_disk.rs"]
 mod small_disk;
 mod starting;
+mod stat;
 mod values;
 mod wrong_input;

@@ -1,7 +1,7 @@
 use super::*;
 use crate::control::client::{Client, ClientError, Line as Got};
 
-/// Streams as many rows as the limit of `find-providers` says; hangs on `peers`.
+/// Streams as many rows as the limit of `find-providers` says, and of `dump` in pieces of lines; hangs on `peers`.
 #[derive(Clone)]
 struct Echo;
 
@@ -14,10 +14,28 @@ impl Handler for Echo {
                 }
                 done(&limit)
             }
+            Request::Dump { filter, lines: true, .. } => {
+                let bulk = replies.bulk();
+                let pieces = tokio::task::spawn_blocking(move || {
+                    let limit = filter.limit.unwrap_or(0);
+                    (0..limit).take_while(|piece| bulk.lines(&mut piece_of(*piece))).count()
+                });
+                done(&pieces.await.map_err(Failure::other)?)
+            }
             Request::Peers => std::future::pending().await,
             _ => Err(Failure::data("no")),
         }
     }
+}
+
+/// Of up to 80 kB, also beyond what the buffers of both sides take; the first has none.
+fn piece_of(number: u64) -> Vec<u8> {
+    format!("{{\"piece\":{number}}}\n").repeat(usize::try_from(number).unwrap() * 97 % 5000).into_bytes()
+}
+
+fn pieces(limit: u64) -> Request {
+    let filter = crate::store::dump::Filter { limit: Some(limit), ..Default::default() };
+    Request::Dump { filter, count: false, hash: false, lines: true }
 }
 
 async fn start(dir: &tempfile::TempDir) -> (PathBuf, tokio::task::JoinHandle<()>) {
@@ -49,6 +67,65 @@ async fn rows_come_in_order_and_requests_follow_each_other_on_one_connection() {
     }
     client.send(&Request::Stat).await.unwrap();
     assert_eq!(client.next().await.unwrap(), Got::Error(Failure::data("no")));
+}
+
+#[tokio::test]
+async fn lines_come_byte_for_byte_and_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, _server) = start(&dir).await;
+    let mut client = Client::connect(&path).await.unwrap();
+    client.send(&pieces(300)).await.unwrap();
+    for number in 0..300 {
+        let Got::Row(lines) = client.next().await.unwrap() else { panic!("{number}") };
+        assert!(lines.text() == piece_of(number), "piece {number}");
+    }
+    assert_eq!(client.next().await.unwrap(), Got::Done(300.into()));
+    // The connection is as good as before.
+    client.send(&rows(1)).await.unwrap();
+    assert_eq!(row(client.next().await.unwrap()), 0);
+}
+
+#[tokio::test]
+async fn of_a_client_that_reads_no_lines_only_so_much_waits_and_it_ends_with_the_client() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("control.sock");
+    let handed = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    /// Endless lines, counted.
+    #[derive(Clone)]
+    struct Endless(Arc<std::sync::atomic::AtomicUsize>);
+    impl Handler for Endless {
+        async fn handle(&self, _: Request, replies: Replies) -> Result<Value, Failure> {
+            let (bulk, handed) = (replies.bulk(), self.0.clone());
+            let sent = tokio::task::spawn_blocking(move || {
+                while bulk.lines(&mut vec![b'x'; 64 << 10]) {
+                    handed.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                }
+            });
+            sent.await.map_err(Failure::other)?;
+            Err(Gone.into())
+        }
+    }
+    let server = Server::bind(&path).await.unwrap();
+    let _server = tokio::spawn(server.serve(Endless(handed.clone())));
+    let mut client = Client::connect(&path).await.unwrap();
+    client.send(&pieces(1)).await.unwrap();
+    let mut before = usize::MAX;
+    while before == 0 || handed.load(std::sync::atomic::Ordering::Relaxed) != before {
+        before = handed.load(std::sync::atomic::Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    // What waits, what is being written, and what the system's buffers take.
+    assert!((REPLIES..REPLIES + 64).contains(&before), "{before} pieces of 64 KiB");
+    // The thread, the handler of this client, the server's and ours.
+    assert_eq!(Arc::strong_count(&handed), 4);
+    drop(client);
+    timeout(Duration::from_secs(10), async {
+        while Arc::strong_count(&handed) > 2 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+    .expect("the thread ends when the client is gone");
 }
 
 #[tokio::test]

@@ -55,6 +55,7 @@ pub(super) async fn dump(parts: &Parts, filter: Filter, want: Want, replies: Rep
             Told::Begin { schema, time } => {
                 bulk.event(&DumpEvent::Header(Header::new(schema, Some(peer.to_string()), time, &filter)))
             }
+            Told::Rows { json, .. } if want == Want::NDJSON => bulk.lines(json),
             Told::Rows { json, .. } => bulk.rows(json),
             Told::Damaged { place, error } => bulk.event(&DumpEvent::Damaged { place, error }),
         })

@@ -4,9 +4,11 @@ use super::{Row, Table, Told, Want, text::Sum};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Bytes of lines that are handed on together ...
-const PIECE_BYTES: usize = 32 * 1024;
-/// ... but the first rows one by one, so that `| head` and people see them at once.
+/// Bytes of lines that are handed on together: as many as go through pipes and sockets at once ...
+const PIECE_BYTES: usize = 64 * 1024;
+/// ... and room for the line that ends a piece, so that buffers rarely grow.
+const PIECE_ROOM: usize = PIECE_BYTES + 4096;
+/// The first rows are handed on one by one, so that `| head` and people see them at once.
 const AT_ONCE_ROWS: u64 = 256;
 
 /// What a dump told in all.
@@ -127,9 +129,12 @@ impl<'a> Output<'a> {
         if self.piece_rows == 0 {
             return true;
         }
-        let told = Told::Rows { table: self.table, rows: std::mem::take(&mut self.piece_rows), json: &self.piece };
-        let more = (self.each)(told);
+        let rows = std::mem::take(&mut self.piece_rows);
+        let more = (self.each)(Told::Rows { table: self.table, rows, json: &mut self.piece });
         self.piece.clear();
+        if self.rows > AT_ONCE_ROWS {
+            self.piece.reserve(PIECE_ROOM);
+        }
         more
     }
 

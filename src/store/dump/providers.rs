@@ -1,6 +1,10 @@
 //! Provider records in log order: what a dump is mostly made of, so their lines are written by hand.
 
-use super::{Matcher, Output, text};
+use super::{
+    Matcher, Output,
+    provider::{Provider, Providers},
+    text::{self, sha256},
+};
 use crate::{
     clock::UnixTime,
     store::{
@@ -8,27 +12,13 @@ use crate::{
         engine::{Found, Walk},
         records::{
             Shared,
-            entry::{self, Entry, Place},
+            entry::{self, Entry, Hashed, Place},
             log::{chunk_name, chunk_time},
             time::Now,
         },
     },
 };
-use hashbrown::HashTable;
-use libp2p::Multiaddr;
-
-/// Providers whose text is kept at hand: some 20 MB. Of the 200,000 that a busy server knows few announce most.
-const PROVIDERS: usize = 1 << 16;
-
-/// A provider as its rows show it.
-#[derive(Debug)]
-struct Provider {
-    id: u32,
-    wanted: bool,
-    name: String,
-    /// `","provider":…,"addresses":[…]`
-    json: Vec<u8>,
-}
+use hashbrown::{HashTable, hash_table};
 
 /// An entry counts if the index says that it is the newest of its record.
 pub fn providers(store: &Store, matcher: &Matcher, output: &mut Output<'_>) -> Result<bool, StoreError> {
@@ -40,11 +30,8 @@ pub fn providers(store: &Store, matcher: &Matcher, output: &mut Output<'_>) -> R
     if !shared.health().is_read_only() {
         shared.drain()?;
     }
-    let mut at_hand: Vec<Option<Provider>> = Vec::new();
-    at_hand.resize_with(PROVIDERS, || None);
-    // One record may stand in several chunks of one second.
-    let mut told: (u32, HashTable<(Place, u32)>) = (0, HashTable::new());
-    let mut cid = vec![0x01, 0x55];
+    let mut at_hand = Providers::new(shared);
+    let mut told = Told::default();
     for found in Walk::forwards(shared.log.chunks(), 0, u64::MAX) {
         let (key, chunk) = match found {
             Found::Row(key, chunk) => (key, chunk),
@@ -57,10 +44,7 @@ pub fn providers(store: &Store, matcher: &Matcher, output: &mut Output<'_>) -> R
             }
         };
         let time = chunk_time(key);
-        if told.0 != time {
-            told.0 = time;
-            told.1.clear();
-        }
+        told.begin(time);
         let now = shared.time.now();
         if !matcher.time(time) || !(matcher.expired || now.is_live(time, shared.ttl_s)) {
             continue;
@@ -77,42 +61,21 @@ pub fn providers(store: &Store, matcher: &Matcher, output: &mut Output<'_>) -> R
         let times = Times::new(shared, time, &now);
         for entry in entries {
             let Entry { multihash, peer, removed: false } = entry else { continue };
+            if !matcher.hashed(multihash) {
+                continue;
+            }
             let place = multihash.place();
-            // Version 1, codec raw (0x55), then the multihash: by hand because that may be longer than the cid crate allows.
-            cid.truncate(2);
-            multihash.push_to(&mut cid);
-            if !matcher.key(&cid[2..]) || shared.index.time(&place, peer) != Some(time) {
+            if shared.index.time(&place, peer) != Some(time) {
                 continue;
             }
-            let slot = &mut at_hand[peer as usize % PROVIDERS];
-            if slot.as_ref().is_none_or(|at_hand| at_hand.id != peer) {
-                *slot = Provider::new(shared, peer, matcher, &now);
-            }
-            let Some(provider) = slot.as_ref().filter(|provider| provider.wanted) else { continue };
-            let hash = u64::from_be_bytes(std::array::from_fn(|i| place[i])) ^ u64::from(peer);
-            let is_it = |(other, id): &(Place, u32)| *id == peer && *other == place;
-            if told.1.find(hash, is_it).is_some() {
+            let Some(provider) = at_hand.get(shared, peer, matcher, &now).filter(|provider| provider.wanted) else {
+                continue;
+            };
+            if !told.is_first(place, peer) {
                 continue;
             }
-            told.1.insert_unique(hash, (place, peer), |(place, id)| {
-                u64::from_be_bytes(std::array::from_fn(|i| place[i])) ^ u64::from(*id)
-            });
-            let json = |out: &mut Vec<u8>| {
-                out.extend_from_slice(br#"{"table":"providers","cid":"b"#);
-                text::push_base32(out, &cid);
-                out.extend_from_slice(br#"","multihash":""#);
-                text::push_base58(out, &cid[2..]);
-                out.extend_from_slice(&provider.json);
-                out.extend_from_slice(times.json.as_bytes());
-            };
-            let hashed = |out: &mut Vec<u8>| {
-                out.extend_from_slice(b"providers b");
-                text::push_base32(out, &cid);
-                for word in [&provider.name, &times.received] {
-                    out.push(b' ');
-                    out.extend_from_slice(word.as_bytes());
-                }
-            };
+            let json = |out: &mut Vec<u8>| push_json(out, multihash, provider, &times);
+            let hashed = |out: &mut Vec<u8>| push_words(out, multihash, provider, &times);
             if !output.put_text(json, hashed) {
                 return Ok(false);
             }
@@ -121,16 +84,70 @@ pub fn providers(store: &Store, matcher: &Matcher, output: &mut Output<'_>) -> R
     Ok(true)
 }
 
-impl Provider {
-    fn new(shared: &Shared, id: u32, matcher: &Matcher, now: &Now) -> Option<Self> {
-        let provider = shared.book.get(id)?;
-        let name = provider.peer.to_string();
-        let addresses: Vec<String> =
-            shared.book.live_addresses(&provider, now).iter().map(Multiaddr::to_string).collect();
-        let mut json = format!(r#"","provider":"{name}","addresses":"#).into_bytes();
-        // A list of strings into memory cannot fail.
-        let _ = serde_json::to_writer(&mut json, &addresses);
-        Some(Self { id, wanted: matcher.peer(&provider.peer), name, json })
+/// The JSON object of a row.
+fn push_json(out: &mut Vec<u8>, multihash: Hashed<'_>, provider: &Provider, times: &Times) {
+    out.extend_from_slice(br#"{"table":"providers","cid":"b"#);
+    match multihash {
+        Hashed::Sha256(digest) => {
+            out.extend_from_slice(&sha256::cid(digest));
+            out.extend_from_slice(br#"","multihash":""#);
+            out.extend_from_slice(&sha256::multihash(digest));
+        }
+        Hashed::Other(bytes) => {
+            text::push_base32(out, &raw_cid(bytes));
+            out.extend_from_slice(br#"","multihash":""#);
+            text::push_base58(out, bytes);
+        }
+    }
+    out.extend_from_slice(provider.json());
+    out.extend_from_slice(times.json.as_bytes());
+}
+
+/// What of a row is hashed (docs/dump.md).
+fn push_words(out: &mut Vec<u8>, multihash: Hashed<'_>, provider: &Provider, times: &Times) {
+    out.extend_from_slice(b"providers b");
+    match multihash {
+        Hashed::Sha256(digest) => out.extend_from_slice(&sha256::cid(digest)),
+        Hashed::Other(bytes) => text::push_base32(out, &raw_cid(bytes)),
+    }
+    out.push(b' ');
+    out.extend_from_slice(provider.name());
+    out.push(b' ');
+    out.extend_from_slice(times.received.as_bytes());
+}
+
+/// Version 1, codec raw (0x55), then the multihash: by hand because that may be longer than the cid crate allows.
+fn raw_cid(multihash: &[u8]) -> Vec<u8> {
+    [&[0x01, 0x55], multihash].concat()
+}
+
+/// Records of one second that were told: one may stand in several of its chunks.
+#[derive(Debug, Default)]
+struct Told {
+    second: u32,
+    records: HashTable<(Place, u32)>,
+}
+
+impl Told {
+    fn begin(&mut self, second: u32) {
+        if self.second != second {
+            self.second = second;
+            self.records.clear();
+        }
+    }
+
+    fn is_first(&mut self, place: Place, peer: u32) -> bool {
+        let hash = |(place, peer): &(Place, u32)| {
+            u64::from_be_bytes(std::array::from_fn(|byte| place[byte])) ^ u64::from(*peer)
+        };
+        let record = (place, peer);
+        match self.records.entry(hash(&record), |told| *told == record, hash) {
+            hash_table::Entry::Occupied(_) => false,
+            hash_table::Entry::Vacant(room) => {
+                room.insert(record);
+                true
+            }
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use super::{Filter, Output, Row, Want};
 use crate::{
     clock::UnixTime,
     kad::{Dht, keyspace::Key, values::key_text},
-    store::{Store, StoreError},
+    store::{Store, StoreError, records::entry::Hashed},
 };
 use cid::Cid;
 use libp2p::{Multiaddr, PeerId};
@@ -57,6 +57,10 @@ impl Matcher {
 
     pub fn key(&self, multihash: &[u8]) -> bool {
         self.multihash.as_ref().is_none_or(|wanted| wanted == multihash)
+    }
+
+    pub fn hashed(&self, multihash: Hashed<'_>) -> bool {
+        self.multihash.as_ref().is_none_or(|wanted| Hashed::new(wanted) == multihash)
     }
 
     pub fn peer(&self, peer: &PeerId) -> bool {

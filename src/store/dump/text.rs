@@ -1,6 +1,8 @@
 //! The text of keys, and the hash of rows. Written by hand where a dump of a hundred million rows would wait for it:
 //! base58 by way of a general library takes longer than all the rest of a row.
 
+pub mod sha256;
+
 use multibase::Base;
 use sha2::{Digest, Sha256};
 
@@ -53,9 +55,8 @@ pub fn push_base58(out: &mut Vec<u8>, bytes: &[u8]) {
 pub fn push_base32(out: &mut Vec<u8>, bytes: &[u8]) {
     for group in bytes.chunks(5) {
         let bits = group.iter().fold(0u64, |bits, byte| bits << 8 | u64::from(*byte)) << (8 * (5 - group.len()));
-        for digit in 0..(group.len() * 8).div_ceil(5) {
-            out.push(BASE32[(bits >> (35 - 5 * digit)) as usize & 31]);
-        }
+        let digits: [u8; 8] = std::array::from_fn(|digit| BASE32[(bits >> (35 - 5 * digit)) as usize & 31]);
+        out.extend_from_slice(&digits[..(group.len() * 8).div_ceil(5)]);
     }
 }
 

@@ -69,17 +69,6 @@ impl<'a> Hashed<'a> {
         }
     }
 
-    /// Appends the bytes of the multihash.
-    pub fn push_to(self, out: &mut Vec<u8>) {
-        match self {
-            Hashed::Sha256(digest) => {
-                out.extend_from_slice(&SHA256);
-                out.extend_from_slice(digest);
-            }
-            Hashed::Other(bytes) => out.extend_from_slice(bytes),
-        }
-    }
-
     /// See [`Place`].
     pub fn place(self) -> Place {
         let position: [u8; 32] = match self {

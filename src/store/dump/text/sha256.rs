@@ -1,0 +1,170 @@
+//! The text of SHA-256 multihashes and of their CIDs. Nearly all rows of a dump have such a one: their lengths are known,
+//! and the arithmetic of base58 comes down to ten divisions.
+
+use super::{BASE32, BASE58};
+
+/// Length in base58btc: 46 digits, since all of them begin with the bytes 12 20.
+pub const MULTIHASH_LEN: usize = 46;
+/// Length in base32 of CIDv1, raw, without the multibase prefix.
+pub const CID_LEN: usize = 58;
+
+/// Base58 is reckoned in limbs of five digits, highest first: the largest power of 58 that a u32 holds.
+const LIMB: u64 = 58u64.pow(5);
+/// 34 bytes take ten.
+const LIMBS: usize = 10;
+/// A digest has eight words of 32 bits.
+const WORDS: usize = 8;
+/// Ten limbs are 50 digits, the first four of which are zero.
+const LEADING: usize = LIMBS * 5 - MULTIHASH_LEN;
+
+/// Code and length of SHA-256, in front of a digest.
+const PREFIX: [u64; LIMBS] = shifted(0x1220, 32);
+/// What one in each word of a digest is worth.
+const POWERS: [[u64; LIMBS]; WORDS] = {
+    let mut powers = [[0; LIMBS]; WORDS];
+    let mut word = 0;
+    while word < WORDS {
+        powers[word] = shifted(1, 4 * (WORDS - 1 - word));
+        word += 1;
+    }
+    powers
+};
+
+/// Whatever the digest, no sum overflows, and the digits in front are zero.
+const _: () = {
+    let mut limb = 0;
+    while limb < LIMBS {
+        // What the limb behind may carry over is below 2^35.
+        let mut most = PREFIX[limb] as u128 + (1 << 35);
+        let mut word = 0;
+        while word < WORDS {
+            most += POWERS[word][limb] as u128 * u32::MAX as u128;
+            word += 1;
+        }
+        assert!(most <= u64::MAX as u128);
+        limb += 1;
+    }
+    assert!(shifted(0x1221, 32)[0] < 58 && PREFIX[0] > 0);
+};
+
+/// `value * 256^bytes` in limbs.
+const fn shifted(value: u64, bytes: usize) -> [u64; LIMBS] {
+    let mut limbs = [0; LIMBS];
+    limbs[LIMBS - 1] = value;
+    let mut done = 0;
+    while done < bytes {
+        let mut carry = 0;
+        let mut limb = LIMBS;
+        while limb > 0 {
+            limb -= 1;
+            let sum = limbs[limb] * 256 + carry;
+            limbs[limb] = sum % LIMB;
+            carry = sum / LIMB;
+        }
+        done += 1;
+    }
+    limbs
+}
+
+/// Two digits of base58.
+static PAIRS_58: [[u8; 2]; 58 * 58] = {
+    let mut pairs = [[0; 2]; 58 * 58];
+    let mut n = 0;
+    while n < pairs.len() {
+        pairs[n] = [BASE58[n / 58], BASE58[n % 58]];
+        n += 1;
+    }
+    pairs
+};
+
+/// Two digits of base32.
+pub static PAIRS_32: [[u8; 2]; 32 * 32] = {
+    let mut pairs = [[0; 2]; 32 * 32];
+    let mut n = 0;
+    while n < pairs.len() {
+        pairs[n] = [BASE32[n / 32], BASE32[n % 32]];
+        n += 1;
+    }
+    pairs
+};
+
+/// The multihash of a digest in base58btc, without a multibase prefix.
+pub fn multihash(digest: &[u8; 32]) -> [u8; MULTIHASH_LEN] {
+    let mut limbs = PREFIX;
+    for (bytes, power) in digest.chunks_exact(4).zip(&POWERS) {
+        let word = bytes.iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
+        for (limb, power) in limbs.iter_mut().zip(power) {
+            *limb += word * power;
+        }
+    }
+    let mut digits = [0; LIMBS * 5];
+    let mut carry = 0;
+    for (limb, text) in limbs.iter().zip(digits.chunks_exact_mut(5)).rev() {
+        let sum = limb + carry;
+        carry = sum / LIMB;
+        let low = (sum % LIMB) as usize;
+        let (front, back) = (low / 58usize.pow(3), low % 58usize.pow(3));
+        text[..2].copy_from_slice(&PAIRS_58[front]);
+        text[2..4].copy_from_slice(&PAIRS_58[back / 58]);
+        text[4] = BASE58[back % 58];
+    }
+    let mut text = [0; MULTIHASH_LEN];
+    text.copy_from_slice(&digits[LEADING..]);
+    text
+}
+
+/// The CIDv1, raw, of a digest in base32, without the multibase prefix.
+pub fn cid(digest: &[u8; 32]) -> [u8; CID_LEN] {
+    // Version, codec, code, length, digest, and zeros up to whole groups.
+    let mut bytes = [0; 40];
+    bytes[..4].copy_from_slice(&[0x01, 0x55, 0x12, 0x20]);
+    bytes[4..36].copy_from_slice(digest);
+    let mut digits = [0; 64];
+    for (group, text) in bytes.chunks_exact(5).zip(digits.chunks_exact_mut(8)) {
+        let bits = group.iter().fold(0, |bits, byte| bits << 8 | u64::from(*byte));
+        for (pair, text) in text.chunks_exact_mut(2).enumerate() {
+            text.copy_from_slice(&PAIRS_32[(bits >> (30 - 10 * pair)) as usize & 1023]);
+        }
+    }
+    let mut text = [0; CID_LEN];
+    text.copy_from_slice(&digits[..CID_LEN]);
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use multibase::Base;
+    use proptest::prelude::*;
+
+    fn agrees(digest: [u8; 32]) {
+        let bytes = [&[0x12, 0x20][..], &digest].concat();
+        assert_eq!(String::from_utf8_lossy(&multihash(&digest)), Base::Base58Btc.encode(&bytes));
+        let bytes = [&[0x01, 0x55][..], &bytes].concat();
+        assert_eq!(String::from_utf8_lossy(&cid(&digest)), Base::Base32Lower.encode(bytes));
+    }
+
+    proptest! {
+        #[test]
+        fn text_is_that_of_the_library(digest in any::<[u8; 32]>()) {
+            agrees(digest);
+        }
+    }
+
+    #[test]
+    fn so_it_is_at_both_ends_and_beside_each_power_of_two() {
+        agrees([0; 32]);
+        agrees([255; 32]);
+        for bit in 0..256 {
+            let mut one = [0; 32];
+            one[bit / 8] = 1 << (bit % 8);
+            agrees(one);
+            let ones = std::array::from_fn(|byte| match byte.cmp(&(bit / 8)) {
+                std::cmp::Ordering::Less => 255,
+                std::cmp::Ordering::Equal => 0xff << (bit % 8),
+                std::cmp::Ordering::Greater => 0,
+            });
+            agrees(ones);
+        }
+    }
+}
