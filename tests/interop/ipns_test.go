@@ -3,6 +3,8 @@ package interop
 import (
 	"bytes"
 	"crypto/rand"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -73,5 +75,52 @@ func TestGoPutsAPublicKeyThatGoGetsFromUs(t *testing.T) {
 	got, err := reader.GetValue(reader.context(), key)
 	if err != nil || !bytes.Equal(got, value) {
 		t.Fatalf("%v: %x, put was %x", err, got, value)
+	}
+}
+
+// The record of a name as bytes: what `dhtstore put --ipns` signed is what `ipfs routing get` brings, and what `dhtstore
+// get --raw` writes is what `ipfs routing put` takes.
+func TestIpnsRecordsPassBetweenOurCommandsAndThoseOfKubo(t *testing.T) {
+	server, publisher := newDhtstore(t), newDhtstore(t)
+	server.start()
+	publisher.start("--bootstrap", server.address())
+	kubo := newKuboJoining(t, server.address())
+	kubo.start()
+	kubo.hasInLanTable(server.id())
+	publisher.eventually("the server is known", func() bool { return publisher.hasInTable(server.id()) })
+	publisher.run("put", "--ipns", "/ipfs/bafkqaaa")
+	name := "/ipns/" + publisher.id()
+	ours, theirs := filepath.Join(tempDir(t), "ours"), filepath.Join(tempDir(t), "theirs")
+	toFile := func(n *node, path, command string) []byte {
+		t.Helper()
+		if said, ok := n.tryProgram("/bin/sh", nil, "-c", n.program+" "+command+" >"+path); !ok {
+			t.Fatalf("%s: %s", command, said)
+		}
+		bytes, err := os.ReadFile(path)
+		if err != nil || len(bytes) == 0 {
+			t.Fatalf("%s: %v", command, err)
+		}
+		return bytes
+	}
+	record := toFile(&publisher.node, ours, "get --local --raw "+name)
+	if got := toFile(&kubo.node, theirs, "routing get "+name); !bytes.Equal(got, record) {
+		t.Fatalf("`ipfs routing get` brings %x, put was %x", got, record)
+	}
+	if resolved := kubo.run("name", "resolve", "--nocache", name); resolved != "/ipfs/bafkqaaa" {
+		t.Fatalf("resolves to %q", resolved)
+	}
+
+	// To a server that has never met the publisher.
+	other := newDhtstore(t)
+	other.start()
+	writer := newKuboJoining(t, other.address())
+	writer.start()
+	writer.hasInLanTable(other.id())
+	writer.run("routing", "put", name, ours)
+	if got := toFile(&other.node, theirs, "get --local --raw "+name); !bytes.Equal(got, record) {
+		t.Fatalf("`ipfs routing put` stored %x, put was %x", got, record)
+	}
+	if got := other.run("get", "--local", name); !strings.Contains(got, "/ipfs/bafkqaaa") {
+		t.Fatalf("`dhtstore get` says %q", got)
 	}
 }

@@ -11,8 +11,18 @@ import (
 
 const bridge = "dhtstore0"
 
-// How many hosts there have been; their names and addresses are not used twice.
-var hosts int
+// Numbers that hosts may have, in their names and as the last byte of their address; the next comes first. One that was
+// used goes to the end, so that it is seldom met again by whoever remembers it.
+var numbers = func() []int {
+	all := make([]int, lastHost)
+	for n := range all {
+		all[n] = n + 1
+	}
+	return all
+}()
+
+// Behind it come this process (own_host_test.go), the router that is none, and the network's broadcast address.
+const lastHost = 249
 
 // A host is a network namespace on the bridge. Kubo's LAN DHT is of private, non-loopback addresses, so loopback
 // alone would not do.
@@ -55,12 +65,17 @@ func ip(arguments string) error {
 // Adds a host to the network, for as long as the test runs.
 func newHost(t *testing.T) host {
 	t.Helper()
-	hosts++
-	h := host{name: fmt.Sprintf("host%d", hosts), ip: fmt.Sprintf("10.87.0.%d", hosts)}
+	if len(numbers) == 0 {
+		t.Fatalf("more than %d hosts at a time", lastHost)
+	}
+	number := numbers[0]
+	numbers = numbers[1:]
+	h := host{name: fmt.Sprintf("host%d", number), ip: fmt.Sprintf("10.87.0.%d", number)}
+	veth := fmt.Sprintf("veth%d", number)
 	for _, arguments := range []string{
 		"netns add " + h.name,
-		fmt.Sprintf("link add veth%d type veth peer name eth0 netns %s", hosts, h.name),
-		fmt.Sprintf("link set veth%d master %s up", hosts, bridge),
+		fmt.Sprintf("link add %s type veth peer name eth0 netns %s", veth, h.name),
+		fmt.Sprintf("link set %s master %s up", veth, bridge),
 		"-n " + h.name + " addr add " + h.ip + "/24 dev eth0",
 		"-n " + h.name + " link set lo up",
 		"-n " + h.name + " link set eth0 up",
@@ -72,9 +87,13 @@ func newHost(t *testing.T) host {
 		}
 	}
 	t.Cleanup(func() {
-		if err := ip("netns delete " + h.name); err != nil {
-			t.Error(err)
+		// The namespace takes its end of the link with it, but not at once.
+		for _, arguments := range []string{"link delete " + veth, "netns delete " + h.name} {
+			if err := ip(arguments); err != nil {
+				t.Error(err)
+			}
 		}
+		numbers = append(numbers, number)
 	})
 	return h
 }

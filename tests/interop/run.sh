@@ -2,7 +2,7 @@
 # Real Kubo daemons, go-libp2p-kad-dht and rust-libp2p against dhtstore: builds what is needed, then runs the Go tests
 # of this directory against the binaries.
 #
-#   sudo tests/interop/run.sh [-v] [-run NAME] [-count 5]      arguments are those of `go test`
+#   sudo tests/interop/run.sh [-v] [-run NAME] [-count 5 -timeout 60m]      arguments are those of `go test`
 #
 # Needs Linux, root, Go (the version in go.mod), `ip` (Debian: iproute2) and, for dhtstore, cargo. The Kubo version is
 # the one in go.mod; Go modules are all that is downloaded. The first build of Kubo takes some minutes, the tests some

@@ -12,12 +12,13 @@ import (
 	"github.com/multiformats/go-multihash"
 )
 
-// A server of the public DHT, with private and public-looking addresses. Its bootstrap list is empty.
-func newAmino(t *testing.T) (server *dhtstoreNode, ip4, ip6 string) {
+// A server of the public DHT, with private and public-looking addresses. Its bootstrap list is empty. Further arguments
+// are those of `run`.
+func newAmino(t *testing.T, arguments ...string) (server *dhtstoreNode, ip4, ip6 string) {
 	t.Helper()
 	server = newDhtstore(t)
 	ip4, ip6 = server.addPublicAddresses(t)
-	server.start("--set", "profile=amino", "--set", "bootstrap=")
+	server.start(append([]string{"--set", "profile=amino", "--set", "bootstrap="}, arguments...)...)
 	return server, ip4, ip6
 }
 
