@@ -128,7 +128,7 @@ async fn rt_8_who_does_not_answer_the_probe_is_not_admitted() {
     let refusing = theirs::refusing().await;
     let full = |info: &dhtstore::kad::PeerInfo| info.addrs[0].clone().with_p2p(info.id).unwrap();
     ours.node.connect(full(&refusing)).await.unwrap();
-    eventually("the probe failed", || ours.counter("routing probes failed") == 1).await;
+    eventually("the probe failed", || ours.counter("routing probes failed") >= 1).await;
     assert!(ours.node.table(Dht::Wan).is_empty());
 
     let server = Theirs::server(Over::Noise).await;

@@ -278,14 +278,25 @@ async fn val_6_sixteen_of_twenty_that_hold_the_best_are_enough_and_fifteen_are_n
     for node in &nodes[..15] {
         holds(node, &name.key(), &record).await;
     }
-    let (found, _) = find(&ours.node, &name.key(), QUORUM).await;
-    let found = found.unwrap();
+    // Who has no time to answer is rightly left out: on a machine that is busy with other things, again.
+    let mut found = find(&ours.node, &name.key(), QUORUM).await.0.unwrap();
+    for _ in 0..3 {
+        if found.answered == 20 {
+            break;
+        }
+        found = find(&ours.node, &name.key(), QUORUM).await.0.unwrap();
+    }
     assert_eq!((found.held_by, found.answered), (15, 20), "all are asked");
     for node in &nodes[15..] {
         holds(node, &name.key(), &record).await;
     }
-    let (found, _) = find(&ours.node, &name.key(), QUORUM).await;
-    let found = found.unwrap();
+    let mut found = find(&ours.node, &name.key(), QUORUM).await.0.unwrap();
+    for _ in 0..3 {
+        if found.held_by >= 16 {
+            break;
+        }
+        found = find(&ours.node, &name.key(), QUORUM).await.0.unwrap();
+    }
     // The look-up in the other DHT ends with its next answer.
     assert!((16..=18).contains(&found.held_by) && found.answered == found.held_by, "{found:?}");
 }
