@@ -20,6 +20,7 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant, SystemTime},
 };
 use tempfile::TempDir;
@@ -44,6 +45,8 @@ const NEIGHBOURS: u64 = 1 << 40;
 pub struct Fixture {
     pub dir: TempDir,
     neighbours: Child,
+    /// How many of ours.
+    started: AtomicU64,
 }
 
 /// A server.
@@ -79,7 +82,7 @@ impl Fixture {
         let mut neighbours = myself("serve-neighbours", dir.path());
         let mut neighbours = neighbours.stdout(Stdio::piped()).spawn().unwrap();
         wait_for_line(&mut neighbours);
-        Self { dir, neighbours }
+        Self { dir, neighbours, started: AtomicU64::new(0) }
     }
 
     /// The release binary, or the one that DHTSTORE_BIN names.
@@ -94,7 +97,8 @@ impl Fixture {
     }
 
     async fn build_of_ours(&self, name: &'static str, program: &Path) -> Server {
-        let dir = self.dir.path().join(name);
+        // Another one in the same run starts with nothing.
+        let dir = self.dir.path().join(format!("{name}.{}", self.started.fetch_add(1, Ordering::Relaxed)));
         let made = dhtstore(program, &dir).arg("init").arg("--identity").arg(identity_in(self.dir.path())).output();
         assert!(made.as_ref().is_ok_and(|made| made.status.success()), "{made:?}");
         let loaded = dhtstore(program, &dir).arg("load").arg(self.dir.path().join("table.ndjson")).output();
@@ -239,7 +243,7 @@ fn spawn(start: &dyn Fn(&Path) -> Command, dir: &Path) -> Child {
 }
 
 fn log_of(dir: &Path) -> PathBuf {
-    dir.with_extension("log")
+    dir.with_file_name(format!("{}.log", dir.file_name().unwrap_or_default().to_string_lossy()))
 }
 
 fn identity_in(dir: &Path) -> PathBuf {
