@@ -130,8 +130,8 @@ const SLACK_B_EACH: u64 = 1024;
 const SLACK_B_ANNOUNCED: u64 = 32 * 1024;
 
 /// Growth allowed beside it, which the allocator's gaps need: 0.2 to 1.6 MB were measured, 3 MB where messages are longest.
-/// With all this, 4 KB kept of each stream fails the attacks that reach [`OPENED`] (seen by keeping them), and 1.7 KB the one
-/// that opens 6,000.
+/// With all this, 4 KB kept of each DHT stream fails the attacks that reach [`OPENED`] by such streams (seen by keeping
+/// them), and 1.7 KB the one that opens 6,000.
 const SLACK_KB: u64 = 4 * 1024;
 
 /// How much slower an honest client may be served than before, and what is never called slow: other tests take a
