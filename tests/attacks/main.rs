@@ -121,13 +121,18 @@ const RUN_ON: Duration = Duration::from_secs(5);
 
 /// Growth allowed between the two looks for each thing opened. Who has spoken to the node is remembered for a while (15
 /// minutes in its address book), and in several of these attacks every other thing is such a stranger: 1.8 KB each were
-/// measured where 900 did nothing but connect. Of a stream nothing is to be kept: 6,000 cost 0.3 to 0.4 MB in all.
+/// measured where 900 did nothing but connect. Of a stream nothing is to be kept: 6,000 cost 0.2 to 0.4 MB in all.
 const SLACK_B_EACH: u64 = 1024;
 
-/// Growth allowed beside it, which the allocator's gaps need: 0.2 to 0.5 MB were measured, 2 MB where the answers that
-/// nobody reads fill the buffers. With both, 4 KB kept of each stream is found where [`OPENED`] are reached, 1.5 KB in the
-/// attack that opens 6,000.
-const SLACK_KB: u64 = 3 * 1024;
+/// Growth allowed for each announcement between the two looks: one that is taken leaves a record, which is what the node is
+/// for. Pages of the database make it 22 KB for each of the first hundreds of new providers, and less than 1 KB from the
+/// thousandth on (measured up to 2,600).
+const SLACK_B_ANNOUNCED: u64 = 32 * 1024;
+
+/// Growth allowed beside it, which the allocator's gaps need: 0.2 to 1.6 MB were measured, 3 MB where messages are longest.
+/// With all this, 4 KB kept of each DHT stream fails the attacks that reach [`OPENED`] by such streams (seen by keeping
+/// them), and 1.7 KB the one that opens 6,000.
+const SLACK_KB: u64 = 4 * 1024;
 
 /// How much slower an honest client may be served than before, and what is never called slow: other tests take a
 /// processor now and then. Measured: 0.9 to 2.4 ms for two requests, before as after.
@@ -147,7 +152,9 @@ async fn withstood(name: &str) {
         (attack.run)(victim.clone()).await;
     }
     block_in_place(|| process.settled());
-    let (warm_kb, warm_opened) = (process.rss_kb(), victim.opened.load(Ordering::Relaxed));
+    let announced = || process.counter("requests add-provider");
+    let (warm_kb, warm_opened, warm_announced) =
+        (process.rss_kb(), victim.opened.load(Ordering::Relaxed), block_in_place(announced));
     let (begun, mut runs) = (Instant::now(), 0);
     let opened = || victim.opened.load(Ordering::Relaxed) - warm_opened;
     while runs < RUNS || (opened() < OPENED && begun.elapsed() < RUN_ON) {
@@ -161,9 +168,10 @@ async fn withstood(name: &str) {
         let counted = || process.counter(counter) >= 2 * (WARM_RUNS + runs);
         block_in_place(|| process.eventually(counter, counted));
     }
-    let allowed_kb = warm_kb + SLACK_KB + opened() * SLACK_B_EACH / 1024;
+    let announced = block_in_place(announced) - warm_announced;
+    let allowed_kb = warm_kb + SLACK_KB + (opened() * SLACK_B_EACH + announced * SLACK_B_ANNOUNCED) / 1024;
     let median_after = honest.served_within(SLOWER * median_before.max(FAST)).await;
-    println!("{name}: {grown_kb} KB more than {warm_kb} after {runs} runs that opened {}", opened());
+    println!("{name}: {grown_kb} KB more than {warm_kb} after {runs} runs: {} opened, {announced} announced", opened());
     println!("{name}: {served}, median {median_before:?} before and {median_after:?} after");
     block_in_place(|| process.eventually("the memory is back", || process.rss_kb() <= allowed_kb));
     // Newcomers are served as well, over every transport.
