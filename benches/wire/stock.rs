@@ -151,7 +151,7 @@ impl RecordStore for SledStore {
 
     fn providers(&self, key: &RecordKey) -> Vec<ProviderRecord> {
         self.lookups.set(self.lookups.get() + 1);
-        if self.stalls && self.lookups.get() % STALL_EVERY == 0 {
+        if self.stalls && self.lookups.get().is_multiple_of(STALL_EVERY) {
             std::thread::sleep(STALL);
         }
         let prefix = prefix(key);
