@@ -25,7 +25,10 @@ mod rows;
 mod steady;
 
 use data::Shape;
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 /// Records of a baseline: more would take it hours.
 const MOST_FOR_BASELINES: usize = 1_000_000;
@@ -37,8 +40,9 @@ fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args[..] {
-        // The second process of `ours`.
+        // The processes of their own.
         ["restart", dir] => ours::restart(dir.as_ref()),
+        ["shape", name, records, dir] => shape(name, records.parse().unwrap(), dir.as_ref()),
         ["--shapes", records, dir] => shapes(records.parse().unwrap(), dir.as_ref()),
         ["--dump", records] => dump::run(records.parse().unwrap()),
         ["--steady", seconds] => steady::run(seconds.parse().unwrap()),
@@ -65,7 +69,7 @@ fn compare(records: usize, dir: Option<PathBuf>) {
     for (name, unit, value) in &ours {
         let is_it = |(other, in_unit, _): &&(&str, &str, f64)| (other, in_unit) == (name, unit);
         let of = |figures: &Figures| figures.iter().find(is_it).map(|(.., value)| *value);
-        print!("{:44} {value:>12.2}", format!("{}, {unit}", name.trim_end()));
+        print!("{:44} {value:>12.2}", format!("{name}, {unit}"));
         if let (Some(rows), Some(lsm)) = (of(&rows), of(&lsm)) {
             print!(" {rows:>12.2} {lsm:>12.2} {:>8.2} {:>8.2}", value / rows, value / lsm);
         }
@@ -73,32 +77,50 @@ fn compare(records: usize, dir: Option<PathBuf>) {
     }
 }
 
-/// The same records by number, as they usually are and as an attacker would choose them.
+/// The same number of records, as they usually are and as an attacker would choose them.
+const SHAPES: [(&str, Shape); 4] = [
+    ("usual", Shape::Usual),
+    ("one key", Shape::OneKey),
+    ("one provider", Shape::OneProvider),
+    ("ground", Shape::Ground),
+];
+
+/// Each in a process of its own: memory that one has freed would not count for the next.
 fn shapes(records: usize, dir: &Path) {
-    let shapes = [
-        ("usual", Shape::Usual),
-        ("one key", Shape::OneKey),
-        ("one provider", Shape::OneProvider),
-        ("ground", Shape::Ground),
-    ];
-    let run = |(name, shape)| {
-        let dir = tempfile::tempdir_in(dir).unwrap();
-        (name, ours::run(records, dir.path(), shape))
+    let run = |(name, _)| {
+        let itself = std::env::current_exe().unwrap();
+        let output = Command::new(itself).args(["shape", name, &records.to_string()]).arg(dir).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).unwrap();
+        let row = |line: &str| {
+            let (label, value) = line.rsplit_once('\t').unwrap();
+            (label.to_owned(), value.parse().unwrap())
+        };
+        (name, text.lines().map(row).collect())
     };
-    let columns: Vec<(&str, Figures)> = shapes.into_iter().map(run).collect();
+    let columns: Vec<(&str, Vec<(String, f64)>)> = SHAPES.into_iter().map(run).collect();
     print!("{records} records\n\n{:44}", "");
     columns.iter().for_each(|(name, _)| print!(" {name:>12}"));
     println!();
     // The one key's column has the most rows.
     let rows = columns.iter().map(|(_, figures)| figures).max_by_key(|figures| figures.len()).unwrap();
-    for (name, unit, _) in rows {
-        print!("{:44}", format!("{}, {unit}", name.trim_end()));
+    for (label, _) in rows {
+        print!("{label:44}");
         for (_, figures) in &columns {
-            match figures.iter().find(|(other, in_unit, _)| (other, in_unit) == (name, unit)) {
-                Some((.., value)) => print!(" {value:>12.2}"),
+            match figures.iter().find(|(other, _)| other == label) {
+                Some((_, value)) => print!(" {value:>12.2}"),
                 None => print!(" {:>12}", ""),
             }
         }
         println!();
+    }
+}
+
+/// The process of one shape.
+fn shape(name: &str, records: usize, dir: &Path) {
+    let (_, shape) = SHAPES.into_iter().find(|(known, _)| *known == name).unwrap();
+    let dir = tempfile::tempdir_in(dir).unwrap();
+    for (name, unit, value) in ours::run(records, dir.path(), shape) {
+        println!("{name}, {unit}\t{value}");
     }
 }

@@ -123,10 +123,10 @@ pub fn run(records: usize, dir: &Path, shape: Shape) -> Figures {
     let mut figures = vec![
         ("upserts", "1/s", n / load.wall),
         ("CPU per upsert", "us", load.cpu * 1e6 / n),
-        ("... of which in the caller's thread", "us", load.own_cpu * 1e6 / n),
+        ("CPU per upsert in the caller's thread", "us", load.own_cpu * 1e6 / n),
         ("refreshes", "1/s", n / refresh.wall),
         ("CPU per refresh", "us", refresh.cpu * 1e6 / n),
-        ("... of which in the caller's thread ", "us", refresh.own_cpu * 1e6 / n),
+        ("CPU per refresh in the caller's thread", "us", refresh.own_cpu * 1e6 / n),
         ("hit p50", "us", hit.0),
         ("hit p99", "us", hit.1),
         ("miss p50", "us", missed.0),
