@@ -50,8 +50,8 @@ fn of_growth(growth: &Growth) -> String {
 fn of_limit(limit: &Limit) -> String {
     let amount = |n: u64| if limit.unit == "bytes" { human_bytes(n) } else { grouped(n) };
     let name = match limit.limit.as_str() {
-        "memory" => format!("memory of the machine, {},", amount(limit.max)),
-        "store.reserve" => format!("all of the disk but store.reserve, {},", amount(limit.max)),
+        "memory" => format!("memory of the machine ({})", amount(limit.max)),
+        "store.reserve" => format!("all of the disk but store.reserve ({})", amount(limit.max)),
         setting => format!("{setting} = {}", amount(limit.max)),
     };
     let now = format!("{} now", amount(limit.now));
@@ -65,7 +65,7 @@ fn of_limit(limit: &Limit) -> String {
         ),
         (Outlook::Shrinking, ..) => format!("{name} is not reached, it becomes less; {now}"),
         (Outlook::Steady, ..) => format!("{name} is not reached, there is no growth; {now}"),
-        _ => format!("{name}: {now}; when it is reached a node tells that has run for five minutes"),
+        _ => format!("{name}: {now}; when it will be reached is told once the node has run for five minutes"),
     }
 }
 
@@ -135,8 +135,8 @@ mod tests {
         let records =
             told.iter().position(|line| line.contains("records.max = 20,000,000 is reached in 3d 4h")).unwrap();
         assert_eq!((records, disk), (1, 2), "{told:#?}");
-        assert!(told[3].contains("memory of the machine, 8.00 GiB, is reached in 37d"), "{told:#?}");
-        assert!(told[4].contains("all of the disk but store.reserve, 100.00 GiB, is reached in"), "{told:#?}");
+        assert!(told[3].contains("memory of the machine (8.00 GiB) is reached in 37d"), "{told:#?}");
+        assert!(told[4].contains("all of the disk but store.reserve (100.00 GiB) is reached in"), "{told:#?}");
     }
 
     #[test]
