@@ -29,6 +29,7 @@ pub mod provided;
 pub mod records;
 mod recovery;
 pub mod routing;
+mod stat;
 mod supervisor;
 pub mod values;
 
@@ -36,6 +37,7 @@ use crate::clock::{Clock, UnixTime};
 use meta::{Floor, NodeDb, SCHEMA, schema_of};
 use records::log::{Log, chunk_time, newest_chunk};
 use recovery::{Contents, Opened, Place};
+pub use stat::{Stat, stat_stopped};
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
@@ -320,171 +322,6 @@ impl Store {
         })
         .await
     }
-
-    /// Counts, bounds, bytes on disk, floor, recovery notes: what `stat` and `dump meta` show.
-    pub fn stat(&self) -> Stat {
-        let shared = &self.records.shared;
-        let mut counters = shared.counters();
-        let node = &self.opened.node.database.health;
-        counters.insert("node_database_failures".to_owned(), node.failures());
-        counters.insert("node_database_reopened".to_owned(), node.reopened());
-        counters.extend(self.values.counters());
-        let (values, values_bytes) = self.values.size();
-        let gc_paused = match shared.replay.is_done() {
-            true => shared.time.unconfirmed(),
-            false => Some("the log is being replayed".to_owned()),
-        };
-        let mut stat = Stat {
-            schema: self.opened.schema,
-            records: shared.index.len() as u64,
-            keys: shared.index.keys() as u64,
-            peers: shared.book.len() as u64,
-            provided: self.provided.len() as u64,
-            values: values as u64,
-            values_bytes: values_bytes as u64,
-            log_chunks: shared.log.count(),
-            oldest: shared.log.oldest().map(chunk_time),
-            newest: shared.log.newest().map(chunk_time),
-            records_bytes_on_disk: [RECORDS, LOG]
-                .iter()
-                .map(|part| data_dir::bytes_below(&self.opened.dir.join(part)))
-                .sum(),
-            node_bytes_on_disk: data_dir::bytes_below(&self.opened.dir.join("node")),
-            bytes_on_disk: shared.disk.used(),
-            disk_free: shared.disk.free(),
-            exports_bytes_on_disk: data_dir::bytes_below(&self.opened.dir.join("exports")),
-            exported_to: shared.exports.exported_to(),
-            replayed: shared.replay.progress(),
-            gc_paused,
-            notes: self.opened.notes.iter().cloned().chain(shared.notes()).chain(node.note(NODE)).collect(),
-            counters,
-            log_entries: footprint::entries(shared),
-            oldest_age_s: None,
-            log_entries_per_s: None,
-            per_record: footprint::Footprint::default(),
-            growth: self.opened.samples.growth(),
-            limits: Vec::new(),
-        };
-        self.foresee(&mut stat, &footprint::figures(shared));
-        stat
-    }
-
-    /// What follows from the figures of `stat` and these.
-    fn foresee(&self, stat: &mut Stat, figures: &growth::Figures) {
-        let shared = &self.records.shared;
-        let per_record = |n: u64| (stat.records > 0).then(|| n as f64 / stat.records as f64);
-        stat.per_record = footprint::Footprint {
-            disk_bytes: per_record(stat.records_bytes_on_disk),
-            export_bytes: per_record(stat.exports_bytes_on_disk),
-            index_bytes: per_record(self.records.index_bytes() as u64),
-            memory_bytes: figures.memory_bytes.and_then(per_record),
-            log_copies: stat.log_entries.and_then(per_record),
-        };
-        let age = |time: u32| u64::from(shared.time.now().log.saturating_sub(time));
-        stat.oldest_age_s = stat.oldest.map(age);
-        let span = stat.newest.zip(stat.oldest).map(|(newest, oldest)| newest.saturating_sub(oldest));
-        let span = span.filter(|seconds| *seconds > 0).map(f64::from);
-        stat.log_entries_per_s = stat.log_entries.zip(span).map(|(entries, span)| entries as f64 / span);
-        let ages = growth::Ages { ttl_s: shared.ttl_s.into(), oldest_s: stat.oldest_age_s.unwrap_or(0) };
-        let growth = self.opened.samples.of_the_hour();
-        stat.limits = growth::foresee(figures, &self.opened.bounds, growth.as_ref(), ages);
-    }
-}
-
-/// [`Store::stat`] of a stopped node's directory, which stays byte for byte as it is: opens a copy, and replays its log.
-/// There is no growth, nor memory of the node.
-///
-/// # Errors
-/// As [`dump::stopped`].
-pub fn stat_stopped(dir: &Path, settings: Settings, now: UnixTime) -> Result<Stat, StoreError> {
-    if !is_data_dir(dir) {
-        return Err(StoreError::NoDatabase(dir.to_owned()));
-    }
-    let copy = data_dir::copy_for_reading(dir, None)?;
-    let store = Store::open_for(Purpose::Read, copy.path(), settings, crate::clock::ManualClock::at(now))?;
-    store.records.wait_replayed();
-    let mut stat = store.stat();
-    // The copy may be on another disk.
-    let disk = disk::Disk::new(dir, 0, 0);
-    (stat.bytes_on_disk, stat.disk_free) = (disk.used(), disk.free());
-    let figures = growth::Figures {
-        records: stat.records,
-        disk_bytes: disk.used(),
-        disk_free_bytes: disk.free(),
-        memory_bytes: None,
-        memory_room_bytes: None,
-    };
-    store.foresee(&mut stat, &figures);
-    Ok(stat)
-}
-
-/// Figures of the store.
-#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
-pub struct Stat {
-    /// Schema version of the databases (migrations/).
-    pub schema: u32,
-    /// Provider records in the index; expired ones that are not collected yet included.
-    pub records: u64,
-    /// Multihashes with a provider.
-    pub keys: u64,
-    /// Peers in the address book.
-    pub peers: u64,
-    /// Own CIDs.
-    pub provided: u64,
-    /// Values; ended ones that are not collected yet included.
-    #[serde(default)]
-    pub values: u64,
-    /// Bytes of their keys and values.
-    #[serde(default)]
-    pub values_bytes: u64,
-    /// Chunks of the log; expired ones that are not collected yet included.
-    pub log_chunks: u64,
-    /// Unix seconds.
-    pub oldest: Option<u32>,
-    /// Unix seconds.
-    pub newest: Option<u32>,
-    /// Sum of the sizes of all files below `records/` and `log/`.
-    pub records_bytes_on_disk: u64,
-    /// Sum of the sizes of all files below `node/`.
-    pub node_bytes_on_disk: u64,
-    /// Bytes of disk that the whole data directory takes, as of some seconds ago.
-    #[serde(default)]
-    pub bytes_on_disk: u64,
-    /// Bytes free on its disk.
-    #[serde(default)]
-    pub disk_free: u64,
-    /// Sum of the sizes of all files below `exports/`.
-    #[serde(default)]
-    pub exports_bytes_on_disk: u64,
-    /// The newest record in `exports/`, Unix seconds.
-    #[serde(default)]
-    pub exported_to: Option<u32>,
-    /// 0.0 to 1.0; 1.0 when the log is replayed.
-    pub replayed: f64,
-    /// Why GC waits, if it does.
-    pub gc_paused: Option<String>,
-    /// What recovery found and did when the store was opened, and what could not be read since.
-    pub notes: Vec<String>,
-    /// Refusals and other events by name since start.
-    pub counters: std::collections::BTreeMap<String, u64>,
-    /// Announcements in the log, about.
-    #[serde(default)]
-    pub log_entries: Option<u64>,
-    /// Age of the oldest chunk of the log.
-    #[serde(default)]
-    pub oldest_age_s: Option<u64>,
-    /// Announcements a second that the log took, over all the time that it spans.
-    #[serde(default)]
-    pub log_entries_per_s: Option<f64>,
-    /// What a record takes.
-    #[serde(default)]
-    pub per_record: footprint::Footprint,
-    /// Over ten minutes, an hour and a day, as far as the process has run so long.
-    #[serde(default)]
-    pub growth: Vec<growth::Growth>,
-    /// When limits are reached, the nearest first.
-    #[serde(default)]
-    pub limits: Vec<growth::Limit>,
 }
 
 /// Whether `path` is a data directory at all.
