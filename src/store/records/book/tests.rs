@@ -90,3 +90,16 @@ fn a_full_book_forgets_only_whom_nothing_can_name() {
     assert!(c.id > b.id, "numbers are not used again");
     assert!(book.get(b.id).is_none() && book.find(&peers[1].id).is_none());
 }
+
+#[test]
+fn the_same_digest_by_another_function_is_another_peer() {
+    let book = Book::new(10, DAY);
+    let announce = |code| {
+        let id = PeerId::from_multihash(Multihash::wrap(code, &[7; 32]).unwrap()).unwrap();
+        book.announce(&info(id, &["/ip4/1.2.3.4/tcp/1"]), Dht::Wan, &now(1000), true).unwrap()
+    };
+    let (hashed, inlined) = (announce(0x12), announce(0));
+    assert_ne!(hashed.id, inlined.id);
+    assert_ne!(hashed.peer, inlined.peer);
+    assert_eq!(book.find(&inlined.peer).unwrap().id, inlined.id);
+}
