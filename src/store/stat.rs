@@ -82,7 +82,7 @@ impl Store {
 /// There is no growth, nor memory of the node.
 ///
 /// # Errors
-/// As [`dump::stopped`].
+/// As [`super::dump::stopped`].
 pub fn stat_stopped(dir: &Path, settings: Settings, now: UnixTime) -> Result<Stat, StoreError> {
     if !is_data_dir(dir) {
         return Err(StoreError::NoDatabase(dir.to_owned()));
