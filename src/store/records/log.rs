@@ -356,7 +356,7 @@ fn found(database: &Database<5>, dir: &Path) -> Result<Found, StoreError> {
         let (Ok(Some(location)), Ok(key)) = (Location::of_row(row), key.try_into()) else { return };
         let (key, known) = (u64::from_be_bytes(key), known.entry(location.segment).or_default());
         known.0 += 1;
-        if segments::may_be_unwritten(location, known.1) && segments::read(dir, key, location).is_err() {
+        if segments::may_be_unwritten(location, known.1) && segments::is_absent(&segments::read(dir, key, location)) {
             unwritten.push(key);
         }
     });

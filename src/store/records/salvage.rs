@@ -15,7 +15,7 @@ use super::{
     replay,
     restore::{self, Peers},
 };
-use crate::store::{StoreError, engine::panic_text};
+use crate::store::{StoreError, codec::CodecError, engine::panic_text};
 use std::{
     collections::HashSet,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -51,8 +51,8 @@ fn try_run(shared: &Shared) {
             Ok(true) => shared.log.salvaged(unindexed.segment),
             Ok(false) => return,
             Err(error) => {
+                // It stays, and is looked through again by the next start.
                 shared.health().failed("salvage the log", &error, shared.time.now().mono);
-                break;
             }
         }
     }
@@ -65,6 +65,10 @@ fn try_run(shared: &Shared) {
         }
         _ => tracing::info!(chunks, "the end of the log was found in log/"),
     }
+}
+
+fn unread(unindexed: &Unindexed, error: &CodecError) -> StoreError {
+    StoreError::Database(format!("{}: {error}", unindexed.path.display()))
 }
 
 /// A chunk that sled does not know.
@@ -92,6 +96,8 @@ impl Salvage<'_> {
     fn look_through(&mut self, unindexed: &Unindexed) -> Result<bool, StoreError> {
         let mut items = match Items::open(&unindexed.path) {
             Ok(items) => items,
+            // It may be whole: the disk does not tell, or another version has written it.
+            Err(error @ (CodecError::Io(_) | CodecError::Version(_))) => return Err(unread(unindexed, &error)),
             Err(error) => {
                 // Begun, and cut off before its header.
                 tracing::debug!(path = %unindexed.path.display(), %error, "a segment of the log has no beginning");
@@ -112,6 +118,7 @@ impl Salvage<'_> {
                     self.batch.push(Found { key, location, chunk });
                 }
                 Some(Ok(_)) => {}
+                Some(Err(error @ CodecError::Io(_))) => return Err(unread(unindexed, &error)),
                 // A torn end, or a place that rows do not point to, else replay has told of it.
                 Some(Err(error)) => {
                     tracing::debug!(path = %unindexed.path.display(), offset, %error, "a frame of the log cannot be read");

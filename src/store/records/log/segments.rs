@@ -206,9 +206,6 @@ impl Segments {
         }
         writing.dirty = true;
         known.bytes += bytes.len() as u64;
-        if known.bytes >= SEGMENT_BYTES && known.bytes >= self.bytes() / SEGMENT_PART {
-            self.close();
-        }
         let len = u32::try_from(chunk.len()).unwrap_or(u32::MAX);
         Ok(Location { segment: number, offset, len })
     }
@@ -251,12 +248,14 @@ impl Segments {
         known.chunks += 1;
     }
 
-    /// All rows of what was written so far are in sled: to be called under the lock under which both were done.
+    /// All rows of what was written so far are in sled: to be called under the lock under which both were done. A segment
+    /// that is full is closed now, and not before its last chunk counts.
     pub fn indexed(&mut self) {
-        if let Some(writing) = &self.writing
-            && let Some(known) = self.known.get_mut(&writing.number)
-        {
-            known.indexed = known.bytes;
+        let Some(known) = self.writing.as_ref().and_then(|writing| self.known.get_mut(&writing.number)) else { return };
+        known.indexed = known.bytes;
+        let bytes = known.bytes;
+        if bytes >= SEGMENT_BYTES && bytes >= self.bytes() / SEGMENT_PART {
+            self.close();
         }
     }
 
@@ -330,6 +329,10 @@ impl Segments {
         }
         let mut removed = Vec::new();
         for number in &synced.unused {
+            // Unless something of it counts again.
+            if self.known.get(number).is_some_and(|known| known.chunks > 0 || known.unsalvaged) {
+                continue;
+            }
             let path = path(&self.dir, *number);
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -341,7 +344,8 @@ impl Segments {
                 }
             }
         }
-        self.unused.retain(|number| !removed.contains(number));
+        let known = &self.known;
+        self.unused.retain(|number| known.get(number).is_some_and(|known| known.chunks == 0 && !known.unsalvaged));
         removed
     }
 
@@ -382,6 +386,17 @@ pub fn read(dir: &Path, key: u64, location: Location) -> Result<Vec<u8>, StoreEr
     }
 }
 
+/// Whether the outcome of [`read`] says that the chunk is not there, and not that the disk does not tell.
+pub fn is_absent(outcome: &Result<Vec<u8>, StoreError>) -> bool {
+    match outcome {
+        Ok(_) => false,
+        Err(StoreError::Io { source, .. }) => {
+            matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof)
+        }
+        Err(_) => true,
+    }
+}
+
 /// Whether a row may point to something that was never on disk: it lies behind what sled knows to be.
 pub fn may_be_unwritten(location: Location, indexed: Option<u64>) -> bool {
     indexed.is_none_or(|indexed| location.end() > indexed)
@@ -402,3 +417,6 @@ fn list(dir: &Path) -> BTreeMap<u32, u64> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests;
