@@ -126,7 +126,9 @@ impl Life<'_> {
             }
             Err(why) => return Err(why),
         };
-        self.compare(&shown, asked, server.ready_after)?;
+        if let Err(why) = self.compare(&shown, asked, server.ready_after) {
+            return Err(format!("{why}\n{}", self.home.evidence(&shown).await));
+        }
         let patience = point.patience(&mut self.random);
         let (pid, seeds) = (server.pid(), self.random.random::<[u64; 2]>());
         let (home, model, together) = (&self.home, &self.model, self.together);

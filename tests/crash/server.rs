@@ -181,6 +181,21 @@ impl Home {
         shown.notes.clone_from(&stat.store.notes);
         Ok((shown, stat))
     }
+
+    /// What the process says a second later, where it showed `shown` before, and where its directory is kept.
+    pub async fn evidence(&self, shown: &Shown) -> String {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let again = match self.shown().await {
+            Ok((again, stat)) => {
+                let more = again.records.keys().filter(|record| !shown.records.contains_key(*record)).count();
+                format!("{} records; {more} more a second later; {:#?}", shown.records.len(), stat.store)
+            }
+            Err(why) => why,
+        };
+        let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("crash-kept-{}", self.port));
+        let copied = Command::new("cp").args(["-a", "--"]).args([self.path(), &kept]).status();
+        format!("{again}\n{} ({copied:?})", kept.display())
+    }
 }
 
 impl Server {

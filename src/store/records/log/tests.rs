@@ -1,0 +1,39 @@
+use super::*;
+use std::{sync::atomic::AtomicBool, thread};
+
+fn log(dir: &Path) -> Log {
+    let db = sled::Config::new().path(dir.join("db")).open().unwrap();
+    Log::open(db, dir.join("db"), dir.join("log")).unwrap()
+}
+
+fn chunk(n: u64) -> Vec<u8> {
+    let multihash = [&[0x12, 0x20][..], &n.to_be_bytes(), &[7; 24]].concat();
+    let mut body = Vec::new();
+    let entry = entry::Entry { multihash: entry::Hashed::new(&multihash), peer: 1, removed: false };
+    codec::append(&mut body, &entry).unwrap();
+    codec::chunk(1, &body).unwrap()
+}
+
+#[test]
+fn no_chunk_gets_the_key_of_another_while_the_ends_are_looked_at() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = log(dir.path());
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                log.look_at_ends();
+            }
+        });
+        // Four of each second: the first is the one whose successor may miss it.
+        let keys: Vec<u64> = (0..8_000).map(|n| log.append(1_000 + n / 4, &chunk(n.into())).unwrap()).collect();
+        done.store(true, Ordering::Relaxed);
+        let expected: Vec<u64> = (0..8_000).map(|n| chunk_key(1_000 + n / 4, n % 4)).collect();
+        assert_eq!(keys, expected);
+    });
+    for n in 0..8_000u32 {
+        assert_eq!(log.get(chunk_key(1_000 + n / 4, n % 4)).unwrap(), Some(chunk(n.into())));
+    }
+    assert_eq!(log.count(), 8_000);
+    assert_eq!((log.oldest(), log.newest()), (Some(chunk_key(1_000, 0)), Some(chunk_key(2_999, 3))));
+}
