@@ -42,6 +42,7 @@ fn main() {
     match args[..] {
         // The processes of their own.
         ["restart", dir] => ours::restart(dir.as_ref()),
+        ["all-cores", dir] => ours::on_all_cores(dir.as_ref()),
         ["shape", name, records, dir] => shape(name, records.parse().unwrap(), dir.as_ref()),
         ["--shapes", records, dir] => shapes(records.parse().unwrap(), dir.as_ref()),
         ["--dump", records] => dump::run(records.parse().unwrap()),
@@ -59,7 +60,10 @@ fn compare(records: usize, dir: Option<PathBuf>) {
     println!("{records} records, {keys} keys, {} peers", data::peers_of(records));
     let temporary = tempfile::tempdir().unwrap();
     let alone = dir.is_some();
-    let ours = ours::run(records, &dir.unwrap_or(temporary.path().to_owned()), Shape::Usual);
+    let dir = dir.unwrap_or(temporary.path().to_owned());
+    let on_all_cores = ours::on_all_cores_elsewhere(records, &dir);
+    let mut ours = ours::run(records, &dir, Shape::Usual);
+    ours.insert(1, ("upserts on all cores", "1/s", on_all_cores));
     let few = records.min(MOST_FOR_BASELINES);
     let (rows, lsm) = if alone { (Vec::new(), Vec::new()) } else { (rows::run(few), lsm::run(few)) };
     if !alone {

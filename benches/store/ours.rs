@@ -9,7 +9,11 @@ use super::{
 use dhtstore::{
     clock::{Clock, UnixTime},
     kad::{Dht, PeerInfo},
-    store::{Settings, Store, data_dir::Lock},
+    store::{
+        Settings, Store,
+        data_dir::Lock,
+        dump::{self, Filter, Table, Told, Want},
+    },
 };
 use std::{
     hint::black_box,
@@ -32,6 +36,10 @@ const OF_ONE_KEY: usize = 5_000;
 const MAX_PROVIDERS_PER_KEY: usize = 1_000_000;
 /// Announcements per second while look-ups are measured.
 const BUSY: usize = 100_000;
+/// Records of the load on all cores: it is no other with more.
+const MOST_ON_ALL_CORES: usize = 10_000_000;
+/// Records whose computing is measured, to be taken off.
+const SAMPLE: usize = 1_000_000;
 
 pub fn open(dir: &Path, clock: Arc<dyn Clock>) -> (Lock, Store) {
     let lock = Lock::acquire(dir).unwrap();
@@ -47,12 +55,7 @@ pub fn run(records: usize, dir: &Path, shape: Shape) -> Figures {
     let clock = Shifted::at(UnixTime(T0));
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let n = records as f64;
-    // What it costs to compute the data.
-    let one = |i| {
-        let (multihash, peer) = data.record(i);
-        black_box((multihash, arrive(&peers[peer])));
-    };
-    let blank = measure(|| (0..records.min(1_000_000)).for_each(one));
+    let blank = measure(|| compute(data, peers, SAMPLE));
     let before = rss();
     let (lock, store) = open(dir, clock.clone());
     let all = || {
@@ -60,7 +63,7 @@ pub fn run(records: usize, dir: &Path, shape: Shape) -> Figures {
             announce(&store, data, peers, 0..records, &clock);
             runtime.block_on(store.flush()).unwrap();
         });
-        took.without(&blank, n / n.min(1e6))
+        took.without(&blank, n / SAMPLE as f64)
     };
     let load = all();
     let loaded = rss();
@@ -136,6 +139,8 @@ pub fn run(records: usize, dir: &Path, shape: Shape) -> Figures {
         ("miss p50 during 100k/s and GC", "us", busy_miss.0),
         ("miss p99 during 100k/s and GC", "us", busy_miss.1),
         ("GC", "us of CPU per record", restarted.gc),
+        ("dump", "s per million", restarted.dump),
+        ("dump, CPU per record", "us", restarted.dump_cpu),
         ("disk, one copy", "B per record", one_copy / n),
         ("disk, second copy", "B per record", (two_copies - one_copy) / n),
         ("chunks at the restart", "", copies as f64),
@@ -166,6 +171,48 @@ pub fn announce(store: &Store, data: &Data, peers: &[PeerInfo], which: std::ops:
     }
 }
 
+/// What is done for each record beside the store.
+fn compute(data: &Data, peers: &[PeerInfo], records: usize) {
+    for i in 0..records {
+        let (multihash, peer) = data.record(i);
+        black_box((multihash, arrive(&peers[peer])));
+    }
+}
+
+/// Records per second with a thread for each core. In a process of its own: memory that is freed here would not count later.
+pub fn on_all_cores_elsewhere(records: usize, dir: &Path) -> f64 {
+    let dir = tempfile::tempdir_in(dir).unwrap();
+    child("all-cores", dir.path(), "RECORDS", &records.min(MOST_ON_ALL_CORES).to_string())[0]
+}
+
+/// That process.
+pub fn on_all_cores(dir: &Path) {
+    let records: usize = std::env::var("RECORDS").unwrap().parse().unwrap();
+    let (data, clock) = (&Data::new(records, Shape::Usual), &Shifted::at(UnixTime(T0)));
+    let peers = &data.peer_infos();
+    let (_lock, store) = &open(dir, clock.clone());
+    let threads = thread::available_parallelism().unwrap().get();
+    let on_all = |what: &(dyn Fn(usize) + Sync)| {
+        measure(|| thread::scope(|scope| (0..threads).for_each(|n| drop(scope.spawn(move || what(n))))))
+    };
+    let blank = on_all(&|_| compute(data, peers, SAMPLE));
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let part = |n: usize| records * n / threads;
+    let mut took = on_all(&|n| announce(store, data, peers, part(n)..part(n + 1), clock));
+    took.wall += measure(|| runtime.block_on(store.flush()).unwrap()).wall;
+    let took = took.without(&blank, records as f64 / (threads * SAMPLE) as f64);
+    println!("{}", records as f64 / took.wall);
+}
+
+/// Figures that a process of its own prints.
+fn child(what: &str, dir: &Path, name: &str, value: &str) -> Vec<f64> {
+    let itself = std::env::current_exe().unwrap();
+    let output = Command::new(itself).arg(what).arg(dir).env(name, value).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.split_whitespace().map(|figure| figure.parse().unwrap()).collect()
+}
+
 /// What a process of its own measured.
 struct Restarted {
     opened: f64,
@@ -175,19 +222,17 @@ struct Restarted {
     rss: f64,
     peak: f64,
     gc: f64,
+    dump: f64,
+    dump_cpu: f64,
 }
 
 fn restart_elsewhere(dir: &Path, now: UnixTime) -> Restarted {
-    let itself = std::env::current_exe().unwrap();
-    let output = Command::new(itself).arg("restart").arg(dir).env("NOW", now.0.to_string()).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let text = String::from_utf8(output.stdout).unwrap();
-    let figures: Vec<f64> = text.split_whitespace().map(|figure| figure.parse().unwrap()).collect();
-    let [opened, wall, cpu, entries, rss, peak, gc] = figures[..] else { panic!("{text}") };
-    Restarted { opened, wall, cpu, entries, rss, peak, gc }
+    let figures = child("restart", dir, "NOW", &now.0.to_string());
+    let [opened, wall, cpu, entries, rss, peak, gc, dump, dump_cpu] = figures[..] else { panic!("{figures:?}") };
+    Restarted { opened, wall, cpu, entries, rss, peak, gc, dump, dump_cpu }
 }
 
-/// The second process: opens the directory, waits for the replay, then collects everything.
+/// The second process: opens the directory, waits for the replay, dumps the records, then collects everything.
 pub fn restart(dir: &Path) {
     let clock = Shifted::at(UnixTime(std::env::var("NOW").unwrap().parse().unwrap()));
     let mut opened = 0.0;
@@ -202,6 +247,15 @@ pub fn restart(dir: &Path) {
     let records = store.stat().records as f64;
     let entries = store.stat().counters.get("replayed_entries").copied().unwrap_or(0) as f64;
     let runtime = tokio::runtime::Runtime::new().unwrap();
+    let filter = Filter { tables: vec![Table::Providers], ..Filter::default() };
+    let mut told = 0.0;
+    let dump = measure(|| {
+        let each = &mut |told: Told<'_>| {
+            black_box(told);
+            true
+        };
+        told = dump::running(&store, &filter, Want::NDJSON, each).unwrap().rows as f64;
+    });
     clock.advance(Duration::from_secs(13 * 3600));
     if std::env::var_os("KEEP").is_some() {
         println!("{opened} {} {} {entries} {} {}", took.wall, took.cpu, rss / records, peak / records);
@@ -211,7 +265,8 @@ pub fn restart(dir: &Path) {
         let report = runtime.block_on(store.records.collect_garbage()).unwrap();
         assert_eq!((report.expired as f64, report.paused), (records, None));
     });
-    println!("{opened} {} {} {entries} {rss} {peak} {}", took.wall, took.cpu, gc.cpu * 1e6 / records);
+    let [gc, dump, dump_cpu] = [gc.cpu / records, dump.wall / told, dump.cpu / told].map(|seconds| seconds * 1e6);
+    println!("{opened} {} {} {entries} {rss} {peak} {gc} {dump} {dump_cpu}", took.wall, took.cpu);
 }
 
 /// Bytes of the log and of the database that has its rows.
