@@ -2,6 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "tests fail by panics")]
 
+#[path = "support/copy.rs"]
+mod copy;
+
+use copy::copy;
 use dhtstore::{
     clock::{ManualClock, UnixTime},
     store::{Settings, Store, data_dir::Lock, migration::SCHEMA},
@@ -34,17 +38,6 @@ const FIXTURES: [Fixture; 2] = [
         records: 60,
     },
 ];
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap().flatten() {
-        let target = to.join(entry.file_name());
-        match entry.path().is_dir() {
-            true => copy(&entry.path(), &target),
-            false => drop(fs::copy(entry.path(), target).unwrap()),
-        }
-    }
-}
 
 impl Fixture {
     /// Its files, in `to`.

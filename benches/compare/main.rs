@@ -111,7 +111,7 @@ impl Bench {
     async fn fill(&self, server: &Server) {
         let filled = self.fleet(server, false).await.fill(self.keys, PROVIDERS, STREAMS).await;
         assert_eq!(
-            (filled.requests, filled.errors),
+            (filled.seen.requests, filled.seen.errors),
             (self.keys * PROVIDERS, 0),
             "{} takes what it is told",
             server.name
@@ -144,8 +144,8 @@ impl Bench {
             "| {what} | ratio | {:.2} x | {:.2} x | {:.2} x | {:.2} x | | {:.2} x | |",
             of(Outcome::rate),
             of(Outcome::cpu_us),
-            of(|run| run.latency.at(0.5)),
-            of(|run| run.latency.at(0.99)),
+            of(|run| run.seen.latency.at(0.5)),
+            of(|run| run.seen.latency.at(0.99)),
             of(Outcome::answer_bytes)
         );
         if op == Op::Hit && !quic {
@@ -180,7 +180,7 @@ impl Bench {
             "| {} | {:.3} | {:.2} % | {providers:.3} of {PROVIDERS} | {addrs:.2} of {} | {closer:.1} of 20 |",
             server.name,
             server.started_in.as_secs_f64(),
-            100.0 - 100.0 * outcome.without_provider as f64 / outcome.decoded as f64,
+            100.0 - 100.0 * outcome.seen.without_provider as f64 / outcome.seen.decoded as f64,
             3 * PROVIDERS
         );
     }
@@ -208,10 +208,10 @@ async fn steady(fixture: &Fixture, program: &Path, length: Duration) {
             "| {} | {:.0} | {:.0} | {:.1} | {:.1} | {} |",
             server.name,
             outcome.rate(),
-            written / outcome.requests as f64,
+            written / outcome.seen.requests as f64,
             outcome.cpu_us(),
             server.files() / 1e6,
-            outcome.errors
+            outcome.seen.errors
         );
     }
 }

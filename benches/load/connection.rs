@@ -1,13 +1,17 @@
 //! A connection over TCP (noise, yamux) or QUIC, with streams negotiated by hand.
 
+#[path = "../../tests/support/drive.rs"]
+mod drive;
+
 use super::requests;
 use dhtstore::kad::Dht;
+use drive::{OpenRequest, drive};
 use futures::{AsyncReadExt, AsyncWriteExt};
 use libp2p::{
     Multiaddr, Transport,
     core::{
         Endpoint,
-        muxing::{StreamMuxer, StreamMuxerBox, SubstreamBox},
+        muxing::{StreamMuxerBox, SubstreamBox},
         transport::{Boxed, DialOpts, PortUse},
         upgrade::Version,
     },
@@ -15,7 +19,7 @@ use libp2p::{
     multiaddr::Protocol,
     noise, quic, tcp, yamux,
 };
-use std::{future::poll_fn, pin::Pin, task::Poll, time::Duration};
+use std::time::Duration;
 use tokio::{
     sync::{mpsc, oneshot},
     time::timeout,
@@ -26,8 +30,6 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// As many streams as any server here allows.
 const MAX_STREAMS: usize = 4096;
-
-type OpenRequest = oneshot::Sender<SubstreamBox>;
 
 /// A connection; it ends when dropped.
 pub struct Connection {
@@ -91,41 +93,4 @@ fn transport(key: &Keypair, over_quic: bool) -> Boxed<(PeerId, StreamMuxerBox)> 
         .multiplex(muxer)
         .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
         .boxed()
-}
-
-/// Keeps the connection moving: opens streams as asked, drops what the other side opens.
-async fn drive(mut muxer: StreamMuxerBox, mut requests: mpsc::Receiver<OpenRequest>) {
-    let mut wanted: Option<OpenRequest> = None;
-    poll_fn(|cx| {
-        loop {
-            if wanted.is_none() {
-                match requests.poll_recv(cx) {
-                    Poll::Ready(Some(reply)) => wanted = Some(reply),
-                    Poll::Ready(None) => return Poll::Ready(()),
-                    Poll::Pending => {}
-                }
-            }
-            if wanted.is_some() {
-                match Pin::new(&mut muxer).poll_outbound(cx) {
-                    Poll::Ready(Ok(stream)) => {
-                        let _ = wanted.take().unwrap().send(stream);
-                        continue;
-                    }
-                    Poll::Ready(Err(_)) => return Poll::Ready(()),
-                    Poll::Pending => {}
-                }
-            }
-            match Pin::new(&mut muxer).poll_inbound(cx) {
-                Poll::Ready(Ok(_)) => continue,
-                Poll::Ready(Err(_)) => return Poll::Ready(()),
-                Poll::Pending => {}
-            }
-            match Pin::new(&mut muxer).poll(cx) {
-                Poll::Ready(Ok(_)) => continue,
-                Poll::Ready(Err(_)) => return Poll::Ready(()),
-                Poll::Pending => return Poll::Pending,
-            }
-        }
-    })
-    .await;
 }

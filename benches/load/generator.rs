@@ -27,7 +27,6 @@ pub mod worker;
 
 use connection::Connection;
 use futures::{StreamExt, future::join_all, stream};
-use histogram::Histogram;
 use libp2p::Multiaddr;
 use process::Process;
 use requests::{Op, Requests};
@@ -73,22 +72,9 @@ pub enum Load {
 /// What a run came to.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
-    /// Requests answered (announcements: confirmed) while figures were taken.
-    pub requests: u64,
+    /// What all streams have seen; streams that could not be opened are errors.
+    pub seen: Tally,
     pub seconds: f64,
-    /// Of a request; of announcements, of a batch until the answer behind it.
-    pub latency: Histogram,
-    /// Streams that broke or were silent for ten seconds, requests that were lost with them, streams not opened.
-    pub errors: u64,
-    /// Bytes of answers.
-    pub received: u64,
-    pub answers: u64,
-    /// Of the answers that were decoded, one in sixteen.
-    pub decoded: u64,
-    pub providers: u64,
-    pub provider_addrs: u64,
-    pub closer: u64,
-    pub without_provider: u64,
     /// CPU seconds of the server's process, bytes that it has caused to be written to the disk.
     pub cpu: Option<f64>,
     pub written: Option<f64>,
@@ -98,41 +84,28 @@ pub struct Outcome {
 
 impl Outcome {
     pub fn rate(&self) -> f64 {
-        self.requests as f64 / self.seconds
+        self.seen.requests as f64 / self.seconds
     }
 
     /// Microseconds of the server's CPU for a request.
     pub fn cpu_us(&self) -> f64 {
-        self.cpu.map_or(f64::NAN, |cpu| cpu * 1e6 / self.requests as f64)
+        self.cpu.map_or(f64::NAN, |cpu| cpu * 1e6 / self.seen.requests as f64)
     }
 
     /// The same of the generator's.
     pub fn own_cpu_us(&self) -> f64 {
-        self.own_cpu * 1e6 / self.requests as f64
+        self.own_cpu * 1e6 / self.seen.requests as f64
     }
 
     /// Mean bytes of an answer.
     pub fn answer_bytes(&self) -> f64 {
-        self.received as f64 / self.answers as f64
+        self.seen.received as f64 / self.seen.answers as f64
     }
 
     /// Means of decoded answers: providers, their addresses, closer peers.
     pub fn means(&self) -> (f64, f64, f64) {
-        let of = |n: u64| n as f64 / self.decoded.max(1) as f64;
-        (of(self.providers), of(self.provider_addrs), of(self.closer))
-    }
-
-    fn add(&mut self, tally: &Tally) {
-        self.requests += tally.requests;
-        self.latency.merge(&tally.latency);
-        self.errors += tally.errors;
-        self.received += tally.received;
-        self.answers += tally.answers;
-        self.decoded += tally.decoded;
-        self.providers += tally.providers;
-        self.provider_addrs += tally.provider_addrs;
-        self.closer += tally.closer;
-        self.without_provider += tally.without_provider;
+        let of = |n: u64| n as f64 / self.seen.decoded.max(1) as f64;
+        (of(self.seen.providers), of(self.seen.provider_addrs), of(self.seen.closer))
     }
 }
 
@@ -207,7 +180,7 @@ impl Fleet {
                 Some(stream) => {
                     workers.push(Worker::new(self.connections[c].clone(), stream, requests, pace, phase.clone()));
                 }
-                None => outcome.errors += 1,
+                None => outcome.seen.errors += 1,
             }
         }
         if length.is_none() {
@@ -227,7 +200,7 @@ impl Fleet {
             self.note(&mut outcome, start, before);
         }
         for tally in join_all(tasks).await {
-            outcome.add(&tally.unwrap());
+            outcome.seen.merge(&tally.unwrap());
         }
         if length.is_none() {
             self.note(&mut outcome, start, before);

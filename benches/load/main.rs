@@ -79,10 +79,10 @@ async fn main() {
 
 fn show(outcome: &Outcome) {
     let (providers, addrs, closer) = outcome.means();
-    println!("{} requests in {:.2} s: {:.0}/s", outcome.requests, outcome.seconds, outcome.rate());
-    let at = |part| outcome.latency.at(part);
+    println!("{} requests in {:.2} s: {:.0}/s", outcome.seen.requests, outcome.seconds, outcome.rate());
+    let at = |part| outcome.seen.latency.at(part);
     println!("p50 {:.0} us, p99 {:.0} us, p99.9 {:.0} us, max {:.0} us", at(0.5), at(0.99), at(0.999), at(1.0));
-    println!("{} errors", outcome.errors);
+    println!("{} errors", outcome.seen.errors);
     println!(
         "answers: {:.0} bytes, {providers:.2} providers with {addrs:.2} addresses, {closer:.2} closer peers",
         outcome.answer_bytes()
@@ -92,7 +92,7 @@ fn show(outcome: &Outcome) {
         println!(
             "server: {:.2} us of CPU and {:.0} bytes written a request",
             outcome.cpu_us(),
-            written / outcome.requests as f64
+            written / outcome.seen.requests as f64
         );
     }
     println!("generator: {:.2} us of CPU a request", outcome.own_cpu_us());

@@ -31,7 +31,7 @@ pub fn ratio(a: &Runs, b: &Runs, figure: impl Fn(&Outcome) -> f64) -> f64 {
 }
 
 pub fn errors(runs: &Runs) -> u64 {
-    runs.iter().map(|run| run.errors).sum()
+    runs.iter().map(|run| run.seen.errors).sum()
 }
 
 fn middle(mut values: Vec<f64>) -> f64 {
@@ -46,7 +46,7 @@ pub const HEADER: &str = "| what | server | requests/s | server CPU us | p50 us 
 
 /// A line of a table.
 pub fn row(what: &str, name: &str, runs: &Runs) {
-    let at = |part| median(runs, move |run| run.latency.at(part));
+    let at = |part| median(runs, move |run| run.seen.latency.at(part));
     println!(
         "| {what} | {name} | {:.0} | {:.1} | {:.0} | {:.0} | {:.0} | {:.0} | {} |",
         median(runs, Outcome::rate),

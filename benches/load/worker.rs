@@ -55,11 +55,16 @@ pub enum Pace {
 /// What a stream has seen while figures were taken; errors at any time.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
+    /// Requests answered (announcements: confirmed).
     pub requests: u64,
+    /// Of a request; of announcements, of a batch until the answer behind it.
     pub latency: Histogram,
+    /// Streams that broke or were silent for ten seconds, and requests that were lost with them.
     pub errors: u64,
+    /// Bytes of answers.
     pub received: u64,
     pub answers: u64,
+    /// Of the answers that were decoded, one in sixteen.
     pub decoded: u64,
     pub providers: u64,
     pub provider_addrs: u64,
@@ -204,6 +209,19 @@ impl Worker {
 }
 
 impl Tally {
+    pub fn merge(&mut self, other: &Self) {
+        self.requests += other.requests;
+        self.latency.merge(&other.latency);
+        self.errors += other.errors;
+        self.received += other.received;
+        self.answers += other.answers;
+        self.decoded += other.decoded;
+        self.providers += other.providers;
+        self.provider_addrs += other.provider_addrs;
+        self.closer += other.closer;
+        self.without_provider += other.without_provider;
+    }
+
     fn note(&mut self, body: &[u8], took: Duration, units: u64) {
         self.requests += units;
         self.answers += 1;

@@ -1,7 +1,7 @@
 //! A leveldb-like LSM, as Kubo keeps its records in: the same rows, with a bloom filter.
 
 use super::{
-    Figures,
+    Baseline, Figures,
     data::{Data, Shape, miss},
     measure::{bytes_below, measure, percentiles, rss},
     rows::key,
@@ -23,7 +23,6 @@ pub fn run(records: usize) -> Figures {
         };
         DB::open(dir.path(), options).unwrap()
     };
-    let n = records as f64;
     let before = rss();
     let db = RefCell::new(open());
     let write = |time: u32| {
@@ -65,18 +64,6 @@ pub fn run(records: usize) -> Figures {
         expired.iter().for_each(|key| db.delete(key).unwrap());
         db.flush().unwrap();
     });
-    vec![
-        ("upserts", "1/s", n / load.wall),
-        ("CPU per upsert", "us", load.cpu * 1e6 / n),
-        ("refreshes", "1/s", n / refresh.wall),
-        ("CPU per refresh", "us", refresh.cpu * 1e6 / n),
-        ("hit p50", "us", hit.0),
-        ("hit p99", "us", hit.1),
-        ("miss p50", "us", missed.0),
-        ("miss p99", "us", missed.1),
-        ("GC", "us of CPU per record", gc.cpu * 1e6 / n),
-        ("disk, one copy", "B per record", one_copy / n),
-        ("restart", "s", restart.wall),
-        ("memory after load", "B per record", (loaded - before) / n),
-    ]
+    let (disk, memory) = (one_copy, loaded - before);
+    Baseline { load, refresh, hit, missed, gc, restart, disk, memory }.figures(records)
 }

@@ -25,6 +25,7 @@ mod rows;
 mod steady;
 
 use data::Shape;
+use measure::Took;
 use std::{
     path::{Path, PathBuf},
     process::Command,
@@ -35,6 +36,39 @@ const MOST_FOR_BASELINES: usize = 1_000_000;
 
 /// Name, unit, value.
 type Figures = Vec<(&'static str, &'static str, f64)>;
+
+/// What is measured of a baseline, whatever it is.
+struct Baseline {
+    load: Took,
+    refresh: Took,
+    hit: (f64, f64),
+    missed: (f64, f64),
+    gc: Took,
+    restart: Took,
+    /// Bytes of files, and of memory.
+    disk: f64,
+    memory: f64,
+}
+
+impl Baseline {
+    fn figures(&self, records: usize) -> Figures {
+        let n = records as f64;
+        vec![
+            ("upserts", "1/s", n / self.load.wall),
+            ("CPU per upsert", "us", self.load.cpu * 1e6 / n),
+            ("refreshes", "1/s", n / self.refresh.wall),
+            ("CPU per refresh", "us", self.refresh.cpu * 1e6 / n),
+            ("hit p50", "us", self.hit.0),
+            ("hit p99", "us", self.hit.1),
+            ("miss p50", "us", self.missed.0),
+            ("miss p99", "us", self.missed.1),
+            ("GC", "us of CPU per record", self.gc.cpu * 1e6 / n),
+            ("disk, one copy", "B per record", self.disk / n),
+            ("restart", "s", self.restart.wall),
+            ("memory after load", "B per record", self.memory / n),
+        ]
+    }
+}
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();

@@ -1,32 +1,13 @@
 //! A bare listener: libp2p's transports and a swarm whose only behaviour hands streams of the WAN DHT out.
 
-use dhtstore::kad::Dht;
-use futures::StreamExt;
-use libp2p::{
-    Multiaddr, PeerId, Stream, StreamProtocol, SwarmBuilder,
-    core::{
-        Endpoint,
-        transport::PortUse,
-        upgrade::{DeniedUpgrade, ReadyUpgrade},
-    },
-    identity::Keypair,
-    noise,
-    swarm::{
-        ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, FromSwarm, NetworkBehaviour,
-        SubstreamProtocol, SwarmEvent, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
-        handler::{ConnectionEvent, FullyNegotiatedInbound},
-    },
-    tcp, yamux,
-};
-use std::{
-    convert::Infallible,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+#[path = "../../tests/support/inbound.rs"]
+mod inbound;
 
-/// Takes an inbound stream.
-pub type Serve = Arc<dyn Fn(Stream) + Send + Sync>;
+use futures::StreamExt;
+use inbound::Inbound;
+pub use inbound::Serve;
+use libp2p::{Multiaddr, SwarmBuilder, identity::Keypair, noise, swarm::SwarmEvent, tcp, yamux};
+use std::time::Duration;
 
 /// Streams of one connection, as many as any benchmark opens.
 const MAX_STREAMS: usize = 4096;
@@ -42,7 +23,7 @@ pub async fn listen(keypair: Keypair, addrs: &[Multiaddr], serve: Serve) -> Vec<
         })
         .unwrap()
         .with_quic()
-        .with_behaviour(|_| Accept { serve })
+        .with_behaviour(|_| Inbound { serve })
         .unwrap()
         .with_swarm_config(|config| {
             config
@@ -65,70 +46,4 @@ pub async fn listen(keypair: Keypair, addrs: &[Multiaddr], serve: Serve) -> Vec<
         }
     });
     listening
-}
-
-struct Accept {
-    serve: Serve,
-}
-
-struct AcceptHandler {
-    serve: Serve,
-}
-
-type Kad = ReadyUpgrade<StreamProtocol>;
-
-impl ConnectionHandler for AcceptHandler {
-    type FromBehaviour = Infallible;
-    type ToBehaviour = Infallible;
-    type InboundProtocol = Kad;
-    type OutboundProtocol = DeniedUpgrade;
-    type InboundOpenInfo = ();
-    type OutboundOpenInfo = ();
-
-    fn listen_protocol(&self) -> SubstreamProtocol<Kad, ()> {
-        SubstreamProtocol::new(ReadyUpgrade::new(Dht::Wan.protocol()), ())
-    }
-    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ConnectionHandlerEvent<DeniedUpgrade, (), Infallible>> {
-        Poll::Pending
-    }
-    fn on_behaviour_event(&mut self, event: Infallible) {
-        match event {}
-    }
-    fn on_connection_event(&mut self, event: ConnectionEvent<'_, Kad, DeniedUpgrade, (), ()>) {
-        if let ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol, .. }) = event {
-            (self.serve)(protocol);
-        }
-    }
-}
-
-impl NetworkBehaviour for Accept {
-    type ConnectionHandler = AcceptHandler;
-    type ToSwarm = Infallible;
-
-    fn handle_established_inbound_connection(
-        &mut self,
-        _: ConnectionId,
-        _: PeerId,
-        _: &Multiaddr,
-        _: &Multiaddr,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(AcceptHandler { serve: self.serve.clone() })
-    }
-    fn handle_established_outbound_connection(
-        &mut self,
-        _: ConnectionId,
-        _: PeerId,
-        _: &Multiaddr,
-        _: Endpoint,
-        _: PortUse,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(AcceptHandler { serve: self.serve.clone() })
-    }
-    fn on_swarm_event(&mut self, _: FromSwarm<'_>) {}
-    fn on_connection_handler_event(&mut self, _: PeerId, _: ConnectionId, event: THandlerOutEvent<Self>) {
-        match event {}
-    }
-    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Infallible, THandlerInEvent<Self>>> {
-        Poll::Pending
-    }
 }

@@ -17,7 +17,7 @@ const BATCH: usize = 16 * 1024;
 /// Answers every request with some `bytes`: peers with addresses of one length, as many as it takes.
 pub fn serve(bytes: usize) -> Serve {
     let prepared: Arc<[u8]> = prepared(bytes).into();
-    Arc::new(move |stream| {
+    Arc::new(move |_, stream| {
         let prepared = prepared.clone();
         tokio::spawn(async move {
             // The other side ends it.
@@ -70,7 +70,7 @@ async fn echo(mut stream: Stream, prepared: &[u8]) -> std::io::Result<()> {
 /// For neighbours: whoever asks is told of this peer. Who knows nobody does not enter our routing table.
 pub fn naming(peer: &PeerInfo) -> Serve {
     let peer = EncodedPeer::new(&peer.id, &peer.addrs);
-    Arc::new(move |mut stream: Stream| {
+    Arc::new(move |_, mut stream: Stream| {
         let peer = peer.clone();
         tokio::spawn(async move {
             let (mut input, mut filled) = (vec![0; 4096], 0);

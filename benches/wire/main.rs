@@ -101,7 +101,12 @@ impl Bench {
     async fn fill(&self, server: &Server) {
         let fleet = self.fleet(server, CONNECTIONS, false).await;
         let filled = fleet.fill(KEYS, PROVIDERS, STREAMS).await;
-        assert_eq!((filled.requests, filled.errors), (KEYS * PROVIDERS, 0), "{} takes what it is told", server.name);
+        assert_eq!(
+            (filled.seen.requests, filled.seen.errors),
+            (KEYS * PROVIDERS, 0),
+            "{} takes what it is told",
+            server.name
+        );
         println!("{}: filled at {:.0}/s, {:.1} us of CPU each", server.name, filled.rate(), filled.cpu_us());
     }
 
@@ -205,7 +210,7 @@ impl Bench {
         row("GET, index in memory: no stalls", ours.name, &runs[0]);
         row("GET, 50 ms in one of 1,000", stalled.name, &runs[1]);
         row("GET, 50 ms in one of 1,000", stock.name, &runs[2]);
-        let p99 = |run: &Outcome| run.latency.at(0.99);
+        let p99 = |run: &Outcome| run.seen.latency.at(0.99);
         println!("\np99 of libp2p-kad is {:.1} times ours with stalls", ratio(&runs[2], &runs[1], p99));
     }
 }
@@ -213,8 +218,8 @@ impl Bench {
 fn both(what: &str, (ours, our): (&Server, &turns::Runs), (stock, their): (&Server, &turns::Runs)) {
     row(what, ours.name, our);
     row(what, stock.name, their);
-    let p99 = |run: &Outcome| run.latency.at(0.99);
-    let p50 = |run: &Outcome| run.latency.at(0.5);
+    let p99 = |run: &Outcome| run.seen.latency.at(0.99);
+    let p50 = |run: &Outcome| run.seen.latency.at(0.5);
     println!(
         "| {what} | ratio | {:.2} x | {:.2} x | {:.2} x | {:.2} x | | {:.2} x | |",
         ratio(our, their, Outcome::rate),

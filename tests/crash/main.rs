@@ -21,6 +21,8 @@
     reason = "tests fail by panics and wait by the clock"
 )]
 
+#[path = "../support/copy.rs"]
+mod copy;
 mod layer;
 mod life;
 mod migration;

@@ -1,11 +1,12 @@
 //! The steps from earlier schemas to the one of today, killed at any call.
 
 use crate::{
+    copy::copy,
     points::{Point, Table},
     server::Home,
 };
 use rand::{Rng, rngs::StdRng};
-use std::{collections::HashMap, fs, path::Path, sync::Mutex, time::Duration};
+use std::{collections::HashMap, path::Path, sync::Mutex, time::Duration};
 
 /// As the fixtures were written.
 const TTL: Duration = Duration::from_secs(12 * 3600);
@@ -104,16 +105,5 @@ async fn check(home: &Home, fixture: Fixture) -> Result<(u64, Vec<String>), Stri
     match found {
         (true, OWN, 3, 0) => Ok((expected.len() as u64, shown.notes)),
         _ => Err(format!("records as they were, own CIDs, schema, damaged: {found:?}; {:?}", shown.notes)),
-    }
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap().flatten() {
-        let target = to.join(entry.file_name());
-        match entry.path().is_dir() {
-            true => copy(&entry.path(), &target),
-            false => drop(fs::copy(entry.path(), target).unwrap()),
-        }
     }
 }

@@ -1,11 +1,15 @@
 //! A client that writes bytes of its own choice: a connection, and streams on it negotiated by hand.
 
+#[path = "../support/drive.rs"]
+mod drive;
+
+use drive::{OpenRequest, drive};
 use futures::{AsyncReadExt, AsyncWriteExt};
 use libp2p::{
     Multiaddr, PeerId, Transport,
     core::{
         Endpoint,
-        muxing::{StreamMuxer, StreamMuxerBox, SubstreamBox},
+        muxing::{StreamMuxerBox, SubstreamBox},
         transport::{DialOpts, PortUse},
         upgrade::Version,
     },
@@ -13,13 +17,10 @@ use libp2p::{
     noise, quic, tcp, tls, yamux,
 };
 use std::{
-    future::poll_fn,
-    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    task::Poll,
     time::Duration,
 };
 use tokio::sync::{mpsc, oneshot};
@@ -47,7 +48,7 @@ pub struct Raw {
     /// Streams opened by those who count here.
     pub opened: Arc<AtomicU64>,
     over: Over,
-    open: mpsc::Sender<oneshot::Sender<SubstreamBox>>,
+    open: mpsc::Sender<OpenRequest>,
 }
 
 /// How a stream ended.
@@ -134,43 +135,6 @@ fn small_windows(mut config: quic::Config) -> quic::Config {
     config.max_stream_data = 256 * 1024;
     config.max_connection_data = 4 * 1024 * 1024;
     config
-}
-
-/// Keeps the connection moving: opens streams as asked, drops what the other side opens.
-async fn drive(mut muxer: StreamMuxerBox, mut requests: mpsc::Receiver<oneshot::Sender<SubstreamBox>>) {
-    let mut wanted: Option<oneshot::Sender<SubstreamBox>> = None;
-    poll_fn(|cx| {
-        loop {
-            if wanted.is_none() {
-                match requests.poll_recv(cx) {
-                    Poll::Ready(Some(reply)) => wanted = Some(reply),
-                    Poll::Ready(None) => return Poll::Ready(()),
-                    Poll::Pending => {}
-                }
-            }
-            if wanted.is_some() {
-                match Pin::new(&mut muxer).poll_outbound(cx) {
-                    Poll::Ready(Ok(stream)) => {
-                        let _ = wanted.take().unwrap().send(stream);
-                        continue;
-                    }
-                    Poll::Ready(Err(_)) => return Poll::Ready(()),
-                    Poll::Pending => {}
-                }
-            }
-            match Pin::new(&mut muxer).poll_inbound(cx) {
-                Poll::Ready(Ok(_)) => continue,
-                Poll::Ready(Err(_)) => return Poll::Ready(()),
-                Poll::Pending => {}
-            }
-            match Pin::new(&mut muxer).poll(cx) {
-                Poll::Ready(Ok(_)) => continue,
-                Poll::Ready(Err(_)) => return Poll::Ready(()),
-                Poll::Pending => return Poll::Pending,
-            }
-        }
-    })
-    .await;
 }
 
 /// A stream of bytes.

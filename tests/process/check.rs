@@ -1,5 +1,6 @@
 //! `dhtstore check`, `dhtstore migrate` and `dhtstore compact`.
 
+use crate::copy::copy;
 use crate::harness::{TestNode, cid, fails, fingerprint, multihash, text};
 use dhtstore::clock::{Clock, SystemClock, UnixTime};
 use std::{fs, path::Path};
@@ -109,17 +110,6 @@ fn compacting_keeps_all_and_a_kill_between_the_renames_is_made_good() {
     node.ok(&["compact"]);
     assert!(!node.dir().join("node.compacted").exists());
     assert_eq!(hash(&node), before);
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap().flatten() {
-        let target = to.join(entry.file_name());
-        match entry.path().is_dir() {
-            true => copy(&entry.path(), &target),
-            false => drop(fs::copy(entry.path(), target).unwrap()),
-        }
-    }
 }
 
 #[test]

@@ -9,6 +9,8 @@
 
 mod backup;
 mod check;
+#[path = "../support/copy.rs"]
+mod copy;
 mod disk;
 mod dump;
 mod expiry;

@@ -2,6 +2,10 @@
 
 use super::{CLASSES, Index, Line, Ordering, Place, PoisonError, SHARDS, shard::share};
 
+/// How many records a shard may have beyond what is expected, in roots of that: three standard deviations, where keys have
+/// up to ten providers.
+const SPREAD: f64 = 6.0;
+
 impl Index {
     /// Keeps the index below its limit: from 31/32 of it on drops the farthest records, down to 15/16, telling the peer of
     /// each, and refuses new ones as far as these until it is down to 7/8 by itself. How many went.
@@ -65,7 +69,11 @@ impl Index {
         let records = records.min(self.limits.records);
         for (n, Line(lock)) in self.shards.iter().enumerate() {
             let mut shard = lock.write().unwrap_or_else(PoisonError::into_inner);
-            let more = ((records as f64 * share(n)) as usize).saturating_sub(shard.table.len());
+            let expected = records as f64 * share(n);
+            // Half of the shards get more than that, and a table that grows leaves a hole where it was: with 100 million
+            // records a third of the memory.
+            let most = expected + (SPREAD * expected.sqrt()).min(expected / 4.0);
+            let more = (most as usize).saturating_sub(shard.table.len());
             shard.table.reserve(more, |r| self.secret.of(&r.place));
         }
     }

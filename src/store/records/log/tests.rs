@@ -37,3 +37,33 @@ fn no_chunk_gets_the_key_of_another_while_the_ends_are_looked_at() {
     assert_eq!(log.count(), 8_000);
     assert_eq!((log.oldest(), log.newest()), (Some(chunk_key(1_000, 0)), Some(chunk_key(2_999, 3))));
 }
+
+#[test]
+fn what_the_disk_does_not_tell_is_not_taken_for_what_it_does_not_have() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = log(dir.path());
+    let keys: Vec<u64> = (0..10).map(|n| first.append(1_000, &chunk(n)).unwrap()).collect();
+    // Rows alone, as a power cut may leave them: sled is not told how far the segment was synced.
+    first.database.flush().unwrap();
+    drop(first);
+    let segment = dir.path().join("log/00000000.segment");
+    let aside = dir.path().join("aside");
+    std::fs::rename(&segment, &aside).unwrap();
+    // Reading a directory fails, as on a broken disk, and not with an end of file.
+    std::fs::create_dir(&segment).unwrap();
+    let blind = log(dir.path());
+    assert_eq!((blind.unwritten(), blind.count()), (0, 10));
+    assert!(blind.get(keys[0]).is_err());
+    drop(blind);
+    std::fs::remove_dir(&segment).unwrap();
+    std::fs::rename(&aside, &segment).unwrap();
+    let whole = log(dir.path());
+    for (n, key) in (0..).zip(&keys) {
+        assert_eq!(whole.get(*key).unwrap(), Some(chunk(n)));
+    }
+    drop(whole);
+    // And what is not there never was.
+    std::fs::remove_file(&segment).unwrap();
+    let without = log(dir.path());
+    assert_eq!((without.unwritten(), without.count()), (10, 0));
+}
