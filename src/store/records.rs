@@ -13,34 +13,29 @@ mod pending;
 mod replay;
 mod restore;
 mod salvage;
+mod shared;
 pub(super) mod time;
 mod unflushed;
 mod writer;
 
-use super::{
-    Settings, StoreError,
-    disk::Disk,
-    engine::{Found, Walk},
-    health::Health,
-    meta::Meta,
-};
+use super::{Settings, StoreError, disk::Disk, meta::Meta};
 use crate::{
     clock::UnixTime,
     kad::{Dht, PeerInfo},
 };
-use book::{Book, BookFull, Peer};
+use book::{Book, Peer};
 use counters::Counters;
-use entry::{Entry, Hashed, MAX_MULTIHASH, Place, place};
+use entry::{MAX_MULTIHASH, Place, place};
 use export::Exports;
-use index::{Full, Index, Limits, Upsert};
+use index::{Index, Limits, Upsert};
 use libp2p::{Multiaddr, PeerId};
 use log::Log;
 use pending::Pending;
 use rand::Rng;
 use replay::Replay;
+pub(super) use shared::Shared;
 use std::{
     cmp::Reverse,
-    collections::BTreeMap,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -55,13 +50,8 @@ use unflushed::Unflushed;
 const REPEAT: Duration = Duration::from_secs(300);
 /// ... but never more than this part of the ttl, so that a record that is announced steadily does not run out.
 const REPEAT_PART_OF_TTL: u32 = 10;
-/// ... while the data directory takes nine tenths of what it may, the repeats of a record cost it at most so many copies
-/// of it in the log.
-const CROWDED_PART_OF_TTL: u32 = 4;
 /// An entry of the log takes at least so many bytes: flags and number of the peer, and a digest.
 const MIN_ENTRY_BYTES: u64 = 33;
-/// Most notes kept about damage; more of the same tell nobody anything.
-const MAX_NOTES: usize = 100;
 
 /// The record store. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -149,35 +139,6 @@ pub struct ExportReport {
     pub removed: u64,
     /// Why it did not go on, if so.
     pub paused: Option<String>,
-}
-
-/// What threads and callers share.
-#[derive(Debug)]
-pub(super) struct Shared {
-    pub time: Timekeeper,
-    pub index: Index,
-    pub book: Book,
-    pub log: Log,
-    pub replay: Replay,
-    pub disk: Disk,
-    pub exports: Exports,
-    pub counters: Counters,
-    pub ttl_s: u32,
-    max_per_provider: u64,
-    max_records: usize,
-    pub pending: Pending,
-    unflushed: Unflushed,
-    repeat_s: u32,
-    /// Where the floor is noted; not while a directory is only read.
-    floor: Option<Meta>,
-    floor_held: AtomicBool,
-    /// Held while rows of peers are written: whoever finds none to write must know that they are written.
-    rows: Mutex<()>,
-    /// The log cannot name all that it must drop.
-    must_sweep: AtomicBool,
-    closing: AtomicBool,
-    notes: Mutex<Vec<String>>,
-    gc: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// The threads of a store; they end with it.
@@ -358,171 +319,6 @@ impl Records {
     }
 }
 
-impl Shared {
-    fn add(&self, multihash: &[u8], provider: &PeerInfo, via: Dht) -> Result<Added, Refused> {
-        let outcome = self.try_add(multihash, provider, via);
-        self.counters.count(&outcome);
-        outcome.map(|upsert| if upsert == Upsert::New { Added::New } else { Added::Refreshed })
-    }
-
-    fn try_add(&self, multihash: &[u8], provider: &PeerInfo, via: Dht) -> Result<Upsert, Refused> {
-        if multihash.len() > MAX_MULTIHASH {
-            return Err(Refused::KeyTooLong);
-        }
-        if self.health().is_read_only() || self.disk.is_short() {
-            return Err(Refused::ReadOnly);
-        }
-        let now = self.time.now();
-        // With no room for records a new peer would only fill the book.
-        let disk_full = self.disk.is_full();
-        let may_enter = !self.index.is_full() && !disk_full;
-        let peer = self.book.announce(provider, via, &now, may_enter).map_err(|BookFull| match may_enter {
-            true => Refused::PeersFull,
-            false if disk_full => Refused::DiskFull,
-            false => Refused::RecordsFull,
-        })?;
-        // Why a record that is not there cannot enter, whatever room there is.
-        let barred = self.barred(&peer, disk_full);
-        let repeat_s =
-            if self.disk.is_near() { self.repeat_s.max(self.ttl_s / CROWDED_PART_OF_TTL) } else { self.repeat_s };
-        let fresh = |time: u32| time <= now.log && now.log - time < repeat_s;
-        let hashed = Hashed::new(multihash);
-        let log = || self.pending.append(&now, Entry { multihash: hashed, peer: peer.id, removed: false });
-        let upsert = self.index.add(&hashed.place(), peer.id, barred.is_none(), fresh, log);
-        if upsert == Ok(Upsert::New) {
-            peer.count(1);
-        }
-        upsert.map_err(|full| refused(full, barred))
-    }
-
-    /// Why a record of this provider is taken only if it is there already.
-    fn barred(&self, peer: &Peer, disk_full: bool) -> Option<Refused> {
-        if disk_full {
-            return Some(Refused::DiskFull);
-        }
-        (peer.records() >= self.max_per_provider).then_some(Refused::ProviderFull)
-    }
-
-    fn remove(&self, multihash: &[u8], provider: &PeerId) -> bool {
-        let now = self.time.now();
-        let Some(peer) = self.book.name(provider, &now).filter(|_| multihash.len() <= MAX_MULTIHASH) else {
-            return false;
-        };
-        let log = || match self.health().is_closed() || !self.pending.has_room() && self.health().is_degraded() {
-            // It may come back with a restart; nothing can be done about it.
-            true => now.log,
-            false => {
-                self.pending.append(&now, Entry { multihash: Hashed::new(multihash), peer: peer.id, removed: true })
-            }
-        };
-        let removed = self.index.remove(&place(multihash), peer.id, !self.replay.is_done(), log);
-        if removed {
-            peer.count(-1);
-            self.counters.removed.fetch_add(1, Ordering::Relaxed);
-        }
-        removed
-    }
-
-    fn flush(&self) -> Result<(), StoreError> {
-        let outcome = self.pending.drain().and_then(|()| writer::write_peers(self)).and_then(|()| self.flush_log());
-        if let Err(error) = &outcome {
-            self.health().failed("flush the log", error, self.time.now().mono);
-        }
-        outcome?;
-        writer::write_floor(self)
-    }
-
-    fn load_book(&self) {
-        let now = self.time.now().log;
-        for found in Walk::forwards(self.log.peers(), 0, u64::from(u32::MAX)) {
-            match found {
-                Found::Row(id, row) => {
-                    if let Err(error) = self.book.load(id as u32, &row, now) {
-                        self.damaged(format!("peer {id} is damaged: {error}"));
-                    }
-                }
-                Found::Lost(from, to, error) => {
-                    self.health().failed("read the address book", &error, self.time.now().mono);
-                    self.damaged(format!("peers {from} to {to} cannot be read: {error}"));
-                }
-            }
-        }
-        self.book.resume_above(self.log.reserved(self.book.next_id()));
-    }
-
-    /// Waits until what was accepted is in the database (not fsynced).
-    pub fn drain(&self) -> Result<(), StoreError> {
-        self.pending.drain()
-    }
-
-    /// Something on disk could not be read, and is passed over.
-    pub fn damaged(&self, note: String) {
-        self.must_sweep.store(true, Ordering::Release);
-        self.counters.damaged.fetch_add(1, Ordering::Relaxed);
-        self.note(note);
-    }
-
-    /// For the operator, in plain words.
-    fn note(&self, note: String) {
-        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
-        if notes.len() < MAX_NOTES {
-            tracing::error!("{note}");
-            notes.push(note);
-        }
-    }
-
-    /// What was found damaged, and what stands in the way of announcements.
-    pub fn notes(&self) -> Vec<String> {
-        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        notes.extend(self.health().note("records"));
-        notes.extend(self.disk.notes());
-        if self.is_crowded() {
-            notes.push(format!(
-                "{} records of records.max = {}: soon the farthest from this node are dropped; raise it, or lower records.ttl",
-                self.index.len(),
-                self.max_records
-            ));
-        }
-        notes
-    }
-
-    /// Events since start, by name.
-    pub fn counters(&self) -> BTreeMap<String, u64> {
-        let mut counters = self.counters.by_name();
-        counters.insert("unwritten_chunks".to_owned(), self.log.unwritten());
-        counters.insert("records_database_failures".to_owned(), self.health().failures());
-        counters.insert("records_database_reopened".to_owned(), self.health().reopened());
-        counters
-    }
-
-    /// How the database is doing.
-    pub fn health(&self) -> &Health {
-        &self.log.database.health
-    }
-
-    /// Whether there are nine tenths of the records that may be.
-    pub fn is_crowded(&self) -> bool {
-        self.index.len() >= self.max_records - self.max_records / 10
-    }
-
-    pub fn is_closing(&self) -> bool {
-        self.closing.load(Ordering::Acquire)
-    }
-
-    /// A directory that is only read.
-    fn reads_only(&self) -> bool {
-        self.floor.is_none()
-    }
-
-    fn hold_floor(&self, hold: bool) {
-        self.floor_held.store(hold, Ordering::Release);
-    }
-
-    fn is_floor_held(&self) -> bool {
-        self.floor_held.load(Ordering::Acquire)
-    }
-}
-
 impl Threads {
     fn end(&self) {
         self.shared.closing.store(true, Ordering::Release);
@@ -538,16 +334,6 @@ impl Threads {
 impl Drop for Threads {
     fn drop(&mut self) {
         self.end();
-    }
-}
-
-/// What a bound of the index is to those who announce; `barred` is why nothing was let in, if so.
-fn refused(full: Full, barred: Option<Refused>) -> Refused {
-    match full {
-        Full::Records => Refused::RecordsFull,
-        Full::Far => Refused::RecordsFar,
-        Full::Key => Refused::KeyFull,
-        Full::Barred => barred.unwrap_or(Refused::RecordsFull),
     }
 }
 

@@ -7,6 +7,7 @@ use super::{
     entry::{Entry, Hashed},
     index::Loaded,
     pending::{CHUNK_BYTES, CHUNK_ENTRIES, Sealed},
+    shared,
     time::{Now, STEP_S},
 };
 use crate::store::{StoreError, codec};
@@ -109,7 +110,7 @@ impl Shared {
         let loaded = self
             .index
             .load(&hashed.place(), peer.id, time, barred.is_none(), || chunks.append(time, entry))
-            .map_err(|full| super::refused(full, barred))?;
+            .map_err(|full| shared::refused(full, barred))?;
         match loaded {
             Loaded::New => {
                 peer.count(1);

@@ -15,7 +15,7 @@ const RANKED: Judge = Judge {
         _ => Err(Invalid::Expired),
     },
     compare: |_, a, b| a.first().cmp(&b.first()),
-    ends: |_, value| ends_of(value).map(seconds),
+    ends: |_, value| ends_of(value).map(|s| Duration::from_secs(u64::from(s))),
 };
 
 fn ends_of(value: &[u8]) -> Option<u32> {
