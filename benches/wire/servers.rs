@@ -33,8 +33,13 @@ const BUCKET: usize = 20;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Connections as the benchmarks need them; everything else is as by default, or as these lines say.
-pub const SETTINGS: [(&str, &str); 3] =
-    [("CONNECTIONS_MAX", "6000"), ("CONNECTIONS_MAX_PER_IP", "5000"), ("CONNECTIONS_MAX_PENDING", "512")];
+pub const SETTINGS: [(&str, &str); 4] = [
+    ("CONNECTIONS_MAX", "6000"),
+    ("CONNECTIONS_MAX_PER_IP", "5000"),
+    ("CONNECTIONS_MAX_PENDING", "512"),
+    // More than a minute of announcements at full speed: else the farthest are dropped, and newcomers refused.
+    ("RECORDS_MAX", "200000000"),
+];
 
 /// The number of the servers' identity: no generator has it.
 const SERVER: u64 = u64::MAX;
