@@ -43,8 +43,13 @@ const SAMPLE: usize = 1_000_000;
 
 pub fn open(dir: &Path, clock: Arc<dyn Clock>) -> (Lock, Store) {
     let lock = Lock::acquire(dir).unwrap();
-    let settings =
-        Settings { clock_grace: Duration::ZERO, max_providers_per_key: MAX_PROVIDERS_PER_KEY, ..Settings::default() };
+    // Far from the limit of records, where the farthest would be dropped.
+    let settings = Settings {
+        clock_grace: Duration::ZERO,
+        max_providers_per_key: MAX_PROVIDERS_PER_KEY,
+        max_records: usize::MAX,
+        ..Settings::default()
+    };
     let store = Store::open(&lock, settings, clock).unwrap();
     (lock, store)
 }

@@ -166,7 +166,7 @@ impl Log {
         Ok(last.map(|(key, _)| key))
     }
 
-    /// Writes a chunk under a key that may have one: that was lost, is damaged, or may not be on disk.
+    /// Writes a chunk once more under its key: what is there may not be on disk.
     pub fn put(&self, key: u64, chunk: &[u8]) -> Result<(), StoreError> {
         self.write(&mut self.segments(), key, chunk)
     }
@@ -220,9 +220,30 @@ impl Log {
         Ok(())
     }
 
-    /// The row of a chunk that is in a segment already.
-    pub fn found(&self, key: u64, location: Location) -> Result<(), StoreError> {
-        self.point_to(&mut self.segments(), key, location)
+    /// The row of a `chunk` that is in a segment already. False if another chunk has its key by now.
+    pub fn found(&self, key: u64, location: Location, chunk: &[u8]) -> Result<bool, StoreError> {
+        let mut segments = self.segments();
+        let is_free = self.is_free(key, chunk);
+        if is_free {
+            self.point_to(&mut segments, key, location)?;
+        }
+        Ok(is_free)
+    }
+
+    /// Writes a `chunk` back under the key that it had, `as_here`: its peers may have other numbers now. False if another
+    /// chunk has its key by now.
+    pub fn put_back(&self, key: u64, chunk: &[u8], as_here: &[u8]) -> Result<bool, StoreError> {
+        let mut segments = self.segments();
+        let is_free = self.is_free(key, chunk);
+        if is_free {
+            self.write(&mut segments, key, as_here)?;
+        }
+        Ok(is_free)
+    }
+
+    /// Whether no chunk but this one can be read under the key. It stays so under the lock of the segments.
+    fn is_free(&self, key: u64, chunk: &[u8]) -> bool {
+        !matches!(self.get(key), Ok(Some(held)) if held != chunk && entry::decode(&held).is_ok())
     }
 
     /// A chunk.

@@ -9,7 +9,7 @@ use super::{
     entry::{self, Entry},
     export::segment::Segment,
     frames::Item,
-    log::{chunk_key, chunk_time},
+    log::{Log, chunk_key, chunk_time},
     replay,
 };
 use crate::{
@@ -197,12 +197,12 @@ fn enter(shared: &Shared, batch: Vec<(u64, Vec<u8>)>, peers: &mut Peers, back: &
         back.newest = back.newest.max(key);
         replay::name(shared, chunk_time(key), &here, &mut records);
         named.extend(here.iter().map(|entry| entry.peer));
-        let chunk = match same {
+        let as_here = match same {
             true => Ok(chunk.clone()),
             false => encode(&here),
         };
-        if let Ok(chunk) = chunk {
-            rows.push((key, chunk));
+        if let Ok(as_here) = as_here {
+            rows.push(Row { key, chunk, as_here });
         }
     }
     replay::enter(shared, &mut records);
@@ -223,13 +223,28 @@ pub fn encode(entries: &[Entry<'_>]) -> Result<Vec<u8>, codec::CodecError> {
     codec::chunk(u32::try_from(entries.len()).unwrap_or(u32::MAX), &body)
 }
 
+/// A chunk, as it was and with the numbers that its peers have here.
+struct Row {
+    key: u64,
+    chunk: Vec<u8>,
+    as_here: Vec<u8>,
+}
+
 /// The rows of peers, written out, before the chunks that name them.
-fn write(shared: &Shared, named: &[u32], rows: Vec<(u64, Vec<u8>)>) -> Result<(), StoreError> {
+fn write(shared: &Shared, named: &[u32], rows: Vec<Row>) -> Result<(), StoreError> {
     if rows.is_empty() {
         return Ok(());
     }
     write_peers(shared, named)?;
-    rows.iter().try_for_each(|(key, chunk)| shared.log.put(*key, chunk))
+    rows.iter().try_for_each(|row| write_back(&shared.log, row.key, &row.chunk, &row.as_here))
+}
+
+/// Under the key that it had; behind the others of its second, if a run that began in that has given the key to another.
+pub fn write_back(log: &Log, key: u64, chunk: &[u8], as_here: &[u8]) -> Result<(), StoreError> {
+    match log.put_back(key, chunk, as_here)? {
+        true => Ok(()),
+        false => log.append(chunk_time(key), as_here).map(drop),
+    }
 }
 
 /// The rows of peers, written out.

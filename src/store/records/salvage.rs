@@ -173,18 +173,14 @@ impl Salvage<'_> {
 
     fn write(&self, found: &Found, entries: &[Entry<'_>], same: bool) -> Result<(), StoreError> {
         let log = &self.shared.log;
-        // A run that began in the same second may have given the key to another chunk.
-        let is_free = restore::is_missing(self.shared, found.key);
-        match (is_free, same) {
-            (true, true) => log.found(found.key, found.location),
-            (false, true) => log.append(chunk_time(found.key), &found.chunk).map(drop),
-            (_, false) => {
-                let chunk = restore::encode(entries).map_err(|e| StoreError::Database(e.to_string()))?;
-                match is_free {
-                    true => log.put(found.key, &chunk),
-                    false => log.append(chunk_time(found.key), &chunk).map(drop),
-                }
-            }
+        if same {
+            return match log.found(found.key, found.location, &found.chunk)? {
+                true => Ok(()),
+                // A run that began in the same second has given the key to another chunk.
+                false => log.append(chunk_time(found.key), &found.chunk).map(drop),
+            };
         }
+        let chunk = restore::encode(entries).map_err(|e| StoreError::Database(e.to_string()))?;
+        restore::write_back(log, found.key, &found.chunk, &chunk)
     }
 }

@@ -67,3 +67,21 @@ fn what_the_disk_does_not_tell_is_not_taken_for_what_it_does_not_have() {
     let without = log(dir.path());
     assert_eq!((without.unwritten(), without.count()), (10, 0));
 }
+
+#[test]
+fn what_comes_back_does_not_take_the_place_of_another_chunk() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = log(dir.path());
+    let key = log.append(1_000, &chunk(1)).unwrap();
+    let row = log.database.read(tree::LOG, |tree| tree.get(Numbered::<8>::key(key))).unwrap().unwrap();
+    let place = Location::of_row(&row).unwrap().unwrap();
+    // A run that began in the same second has the key.
+    assert!(!log.found(key, place, &chunk(2)).unwrap());
+    assert!(!log.put_back(key, &chunk(2), &chunk(3)).unwrap());
+    assert_eq!(log.get(key).unwrap(), Some(chunk(1)));
+    // Its own chunk may be found again, and be written with other numbers.
+    assert!(log.found(key, place, &chunk(1)).unwrap());
+    assert!(log.put_back(key, &chunk(1), &chunk(3)).unwrap());
+    assert_eq!(log.get(key).unwrap(), Some(chunk(3)));
+    assert_eq!(log.count(), 1);
+}
