@@ -166,11 +166,6 @@ impl Log {
         Ok(last.map(|(key, _)| key))
     }
 
-    /// Writes a chunk once more under its key: what is there may not be on disk.
-    pub fn put(&self, key: u64, chunk: &[u8]) -> Result<(), StoreError> {
-        self.write(&mut self.segments(), key, chunk)
-    }
-
     fn write(&self, segments: &mut Segments, key: u64, chunk: &[u8]) -> Result<(), StoreError> {
         let location = self.store(segments, key, chunk)?;
         self.point_to(segments, key, location)?;
@@ -230,8 +225,8 @@ impl Log {
         Ok(is_free)
     }
 
-    /// Writes a `chunk` back under the key that it had, `as_here`: its peers may have other numbers now. False if another
-    /// chunk has its key by now.
+    /// Writes a `chunk` under the key that it had, `as_here`, since its peers may have other numbers now; also where it is
+    /// there, which may not be on disk. False if another chunk has its key by now.
     pub fn put_back(&self, key: u64, chunk: &[u8], as_here: &[u8]) -> Result<bool, StoreError> {
         let mut segments = self.segments();
         let is_free = self.is_free(key, chunk);
