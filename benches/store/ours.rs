@@ -36,7 +36,7 @@ const OF_ONE_KEY: usize = 5_000;
 const MAX_PROVIDERS_PER_KEY: usize = 1_000_000;
 /// Announcements per second while look-ups are measured.
 const BUSY: usize = 100_000;
-/// Records of the load on all cores: it is no other with more.
+/// Records of the load on all cores at most: more would only take longer.
 const MOST_ON_ALL_CORES: usize = 10_000_000;
 /// Records whose computing is measured, to be taken off.
 const SAMPLE: usize = 1_000_000;

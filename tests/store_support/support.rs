@@ -1,5 +1,8 @@
 //! What the store's tests share.
 
+#[path = "../support/copy.rs"]
+mod copy;
+
 use dhtstore::{
     clock::{ManualClock, UnixTime},
     kad::{Dht, PeerInfo},
@@ -87,12 +90,5 @@ pub fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
 
 /// What a kill -9 at this moment would leave: a copy of the directory while it is in use.
 pub fn kill(dir: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(dir).unwrap().flatten() {
-        let target = to.join(entry.file_name());
-        match entry.path().is_dir() {
-            true => kill(&entry.path(), &target),
-            false => drop(fs::copy(entry.path(), target).unwrap()),
-        }
-    }
+    copy::copy(dir, to);
 }

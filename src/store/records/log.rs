@@ -152,11 +152,14 @@ impl Log {
 
     /// Writes a chunk of `time`, behind all others of that second. Its key.
     pub fn append(&self, time: u32, chunk: &[u8]) -> Result<u64, StoreError> {
-        let mut segments = self.segments();
+        self.append_to(&mut self.segments(), time, chunk)
+    }
+
+    fn append_to(&self, segments: &mut Segments, time: u32, chunk: &[u8]) -> Result<u64, StoreError> {
         // What sled says, and nothing else: a key that is given twice costs the chunk that had it.
         let last = self.last_of(time)?;
         let key = last.map_or(chunk_key(time, 0), |key| key + 1);
-        self.write(&mut segments, key, chunk)?;
+        self.write(segments, key, chunk)?;
         Ok(key)
     }
 
@@ -215,28 +218,27 @@ impl Log {
         Ok(())
     }
 
-    /// The row of a `chunk` that is in a segment already. False if another chunk has its key by now.
-    pub fn found(&self, key: u64, location: Location, chunk: &[u8]) -> Result<bool, StoreError> {
+    /// The row of a `chunk` that is in a segment already. If a run that began in the same second has given its key to
+    /// another chunk, it is written behind all of that second.
+    pub fn found(&self, key: u64, location: Location, chunk: &[u8]) -> Result<(), StoreError> {
         let mut segments = self.segments();
-        let is_free = self.is_free(key, chunk);
-        if is_free {
-            self.point_to(&mut segments, key, location)?;
+        match self.is_free(key, chunk) {
+            true => self.point_to(&mut segments, key, location),
+            false => self.append_to(&mut segments, chunk_time(key), chunk).map(drop),
         }
-        Ok(is_free)
     }
 
     /// Writes a `chunk` under the key that it had, `as_here`, since its peers may have other numbers now; also where it is
-    /// there, which may not be on disk. False if another chunk has its key by now.
-    pub fn put_back(&self, key: u64, chunk: &[u8], as_here: &[u8]) -> Result<bool, StoreError> {
+    /// there, which may not be on disk. If another chunk has its key by now, behind all of that second.
+    pub fn put_back(&self, key: u64, chunk: &[u8], as_here: &[u8]) -> Result<(), StoreError> {
         let mut segments = self.segments();
-        let is_free = self.is_free(key, chunk);
-        if is_free {
-            self.write(&mut segments, key, as_here)?;
+        match self.is_free(key, chunk) {
+            true => self.write(&mut segments, key, as_here),
+            false => self.append_to(&mut segments, chunk_time(key), as_here).map(drop),
         }
-        Ok(is_free)
     }
 
-    /// Whether no chunk but this one can be read under the key. It stays so under the lock of the segments.
+    /// Whether no chunk but this one can be read under the key: it stays so as long as the lock of the segments is held.
     fn is_free(&self, key: u64, chunk: &[u8]) -> bool {
         !matches!(self.get(key), Ok(Some(held)) if held != chunk && entry::decode(&held).is_ok())
     }

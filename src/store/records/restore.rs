@@ -9,7 +9,7 @@ use super::{
     entry::{self, Entry},
     export::segment::Segment,
     frames::Item,
-    log::{Log, chunk_key, chunk_time},
+    log::{chunk_key, chunk_time},
     replay,
 };
 use crate::{
@@ -236,15 +236,7 @@ fn write(shared: &Shared, named: &[u32], rows: Vec<Row>) -> Result<(), StoreErro
         return Ok(());
     }
     write_peers(shared, named)?;
-    rows.iter().try_for_each(|row| write_back(&shared.log, row.key, &row.chunk, &row.as_here))
-}
-
-/// Under the key that it had; behind the others of its second, if a run that began in that has given the key to another.
-pub fn write_back(log: &Log, key: u64, chunk: &[u8], as_here: &[u8]) -> Result<(), StoreError> {
-    match log.put_back(key, chunk, as_here)? {
-        true => Ok(()),
-        false => log.append(chunk_time(key), as_here).map(drop),
-    }
+    rows.iter().try_for_each(|row| shared.log.put_back(row.key, &row.chunk, &row.as_here))
 }
 
 /// The rows of peers, written out.

@@ -174,13 +174,9 @@ impl Salvage<'_> {
     fn write(&self, found: &Found, entries: &[Entry<'_>], same: bool) -> Result<(), StoreError> {
         let log = &self.shared.log;
         if same {
-            return match log.found(found.key, found.location, &found.chunk)? {
-                true => Ok(()),
-                // A run that began in the same second has given the key to another chunk.
-                false => log.append(chunk_time(found.key), &found.chunk).map(drop),
-            };
+            return log.found(found.key, found.location, &found.chunk);
         }
-        let chunk = restore::encode(entries).map_err(|e| StoreError::Database(e.to_string()))?;
-        restore::write_back(log, found.key, &found.chunk, &chunk)
+        let as_here = restore::encode(entries).map_err(|e| StoreError::Database(e.to_string()))?;
+        log.put_back(found.key, &found.chunk, &as_here)
     }
 }

@@ -1,7 +1,7 @@
 //! What was written since the last flush that returned: if the disk fails before the next one, it is written once more
 //! to the database that is opened anew. Bounded, since the writer flushes, and nothing is accepted meanwhile.
 
-use super::{Shared, book::Peer, restore, salvage};
+use super::{Shared, book::Peer, salvage};
 use crate::store::StoreError;
 use bytes::Bytes;
 use std::{
@@ -94,9 +94,7 @@ impl Shared {
             false => self.book.write_again(&peers),
         }
         let outcome = super::writer::write_peers(self)
-            .and_then(|()| {
-                chunks.iter().try_for_each(|(key, chunk)| restore::write_back(&self.log, *key, chunk, chunk))
-            })
+            .and_then(|()| chunks.iter().try_for_each(|(key, chunk)| self.log.put_back(*key, chunk, chunk)))
             .and_then(|()| self.flush_log());
         if outcome.is_err() {
             // A flush on the way has taken them for written.

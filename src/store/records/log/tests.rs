@@ -26,10 +26,10 @@ fn no_chunk_gets_the_key_of_another_while_the_ends_are_looked_at() {
             }
         });
         // Four of each second: the first is the one whose successor may miss it.
-        let keys: Vec<u64> = (0..8_000).map(|n| log.append(1_000 + n / 4, &chunk(n.into())).unwrap()).collect();
+        let keys: Result<Vec<u64>, _> = (0..8_000).map(|n| log.append(1_000 + n / 4, &chunk(n.into()))).collect();
         done.store(true, Ordering::Relaxed);
         let expected: Vec<u64> = (0..8_000).map(|n| chunk_key(1_000 + n / 4, n % 4)).collect();
-        assert_eq!(keys, expected);
+        assert_eq!(keys.unwrap(), expected);
     });
     for n in 0..8_000u32 {
         assert_eq!(log.get(chunk_key(1_000 + n / 4, n % 4)).unwrap(), Some(chunk(n.into())));
@@ -76,12 +76,13 @@ fn what_comes_back_does_not_take_the_place_of_another_chunk() {
     let row = log.database.read(tree::LOG, |tree| tree.get(Numbered::<8>::key(key))).unwrap().unwrap();
     let place = Location::of_row(&row).unwrap().unwrap();
     // A run that began in the same second has the key.
-    assert!(!log.found(key, place, &chunk(2)).unwrap());
-    assert!(!log.put_back(key, &chunk(2), &chunk(3)).unwrap());
-    assert_eq!(log.get(key).unwrap(), Some(chunk(1)));
+    log.found(key, place, &chunk(2)).unwrap();
+    log.put_back(key, &chunk(3), &chunk(4)).unwrap();
+    let held = |key: u64| log.get(key).unwrap();
+    assert_eq!([held(key), held(key + 1), held(key + 2)], [1, 2, 4].map(|n| Some(chunk(n))));
     // Its own chunk may be found again, and be written with other numbers.
-    assert!(log.found(key, place, &chunk(1)).unwrap());
-    assert!(log.put_back(key, &chunk(1), &chunk(3)).unwrap());
-    assert_eq!(log.get(key).unwrap(), Some(chunk(3)));
-    assert_eq!(log.count(), 1);
+    log.found(key, place, &chunk(1)).unwrap();
+    log.put_back(key, &chunk(1), &chunk(5)).unwrap();
+    assert_eq!([held(key), held(key + 1), held(key + 2)], [5, 2, 4].map(|n| Some(chunk(n))));
+    assert_eq!(log.count(), 3);
 }
