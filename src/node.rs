@@ -21,6 +21,7 @@ pub(crate) mod framing;
 pub mod identity;
 mod ip_limits;
 mod listen;
+mod muxer;
 mod nat;
 pub mod query;
 mod renewal;

@@ -1,8 +1,8 @@
 //! The libp2p swarm: transports, and the behaviours beside our streams.
 
 use super::{
-    NodeError, certificate::Certificates, counters::Counters, ip_limits, nat::guard, security::Security, streams,
-    websocket::WebSockets,
+    NodeError, certificate::Certificates, counters::Counters, ip_limits, muxer::Yamux, nat::guard, security::Security,
+    streams, websocket::WebSockets,
 };
 use crate::{clock::Clock, config::Config, kad::Dht};
 use futures::{AsyncRead, AsyncWrite};
@@ -20,7 +20,7 @@ use libp2p::{
     pnet::{PnetConfig, PreSharedKey},
     quic, relay,
     swarm::{self, NetworkBehaviour, behaviour::toggle::Toggle},
-    tcp, yamux,
+    tcp,
 };
 use std::{sync::Arc, time::Duration};
 use tracing::warn;
@@ -166,16 +166,15 @@ fn quic(config: &Config, identity: &Keypair) -> Peered {
 struct Upgrade {
     psk: Option<PreSharedKey>,
     security: Security,
-    muxer: yamux::Config,
+    muxer: Yamux,
 }
 
 impl Upgrade {
     fn new(config: &Config, identity: &Keypair, psk: Option<PreSharedKey>) -> Result<Self, NodeError> {
         let security = Security::new(identity).map_err(NodeError::Transport)?;
-        let mut muxer = yamux::Config::default();
         // As many again for our own requests.
         let streams = 2 * config.streams.max_per_connection + OTHER_STREAMS;
-        muxer.set_max_num_streams(streams.min(YAMUX_MAX_STREAMS));
+        let muxer = Yamux::with_max_streams(streams.min(YAMUX_MAX_STREAMS));
         Ok(Self { psk, security, muxer })
     }
 
