@@ -2,8 +2,9 @@
 //! writes that must move.
 
 use crate::kad::frame::{self, FrameError, Header};
-use futures::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use futures::{AsyncRead, AsyncWrite, FutureExt};
 use std::{
+    future::poll_fn,
     io,
     pin::Pin,
     sync::{
@@ -182,7 +183,7 @@ impl FrameReader {
             if let Some(message) = self.message()? {
                 return Ok(Some(message));
             }
-            if std::future::poll_fn(|cx| self.poll_fill(cx, stream)).await? == 0 {
+            if poll_fn(|cx| self.poll_fill(cx, stream)).await? == 0 {
                 return if self.is_empty() { Ok(None) } else { Err(ReadError::Truncated) };
             }
         }
@@ -234,7 +235,7 @@ pub(crate) async fn write_moving(
     stall: Duration,
 ) -> Result<(), WriteError> {
     while !bytes.is_empty() {
-        let written = timeout(stall, stream.write(bytes)).await.map_err(|_| WriteError::Stalled(stall))??;
+        let written = moving(stall, poll_fn(|cx| Pin::new(&mut *stream).poll_write(cx, bytes))).await?;
         if written == 0 {
             return Err(io::Error::from(io::ErrorKind::WriteZero).into());
         }
@@ -245,8 +246,15 @@ pub(crate) async fn write_moving(
 
 /// Flushes; gives up after `stall`.
 pub(crate) async fn flush_moving(stream: &mut (impl AsyncWrite + Unpin), stall: Duration) -> Result<(), WriteError> {
-    timeout(stall, stream.flush()).await.map_err(|_| WriteError::Stalled(stall))??;
-    Ok(())
+    moving(stall, poll_fn(|cx| Pin::new(&mut *stream).poll_flush(cx))).await
+}
+
+/// Waits `stall` for `io`; what is ready at once, as nearly all is, does without timer and clock.
+async fn moving<T>(stall: Duration, mut io: impl Future<Output = io::Result<T>> + Unpin) -> Result<T, WriteError> {
+    if let Poll::Ready(done) = poll_fn(|cx| Poll::Ready(io.poll_unpin(cx))).await {
+        return Ok(done?);
+    }
+    Ok(timeout(stall, io).await.map_err(|_| WriteError::Stalled(stall))??)
 }
 
 #[cfg(test)]

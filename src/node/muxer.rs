@@ -202,3 +202,6 @@ impl<C: Socket> Driver<C> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

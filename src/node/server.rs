@@ -233,10 +233,14 @@ impl Session {
         if let Poll::Ready(read) = at_once {
             return self.arrived(read?);
         }
+        if self.reader.is_empty() {
+            self.write_out().await?;
+            return self.next_request().await;
+        }
         // Counted from here and not from the first byte: everything before was done without waiting.
         let begun = Instant::now();
         self.write_out().await?;
-        if self.reader.is_empty() { self.next_request().await } else { self.rest_of_message(begun).await }
+        self.rest_of_message(begun).await
     }
 
     fn arrived(&self, read: usize) -> Result<Arrival, StreamError> {

@@ -7,7 +7,7 @@ use crate::kad::{
     table::K,
 };
 use bytes::Bytes;
-use libp2p::{Multiaddr, PeerId};
+use libp2p::{Multiaddr, PeerId, multihash::Multihash};
 
 /// At most this many bytes of addresses are written per peer (design: a 16 KiB message must hold 20).
 pub const MAX_ADDRESS_BYTES: usize = 512;
@@ -25,17 +25,30 @@ impl EncodedPeer {
     /// Addresses are to be given without a trailing `/p2p/<id>`: everybody knows whose they are, and with it an
     /// answer is nearly twice as long.
     pub fn new<'m>(peer: &PeerId, addrs: impl IntoIterator<Item = &'m Multiaddr>) -> Self {
-        let mut body = Vec::with_capacity(128);
-        put_bytes(&mut body, field::PEER_ID, &peer.to_bytes());
-        let mut room = MAX_ADDRESS_BYTES;
-        for addr in addrs {
-            let bytes: &[u8] = addr.as_ref();
-            let size = bytes_len(bytes.len());
-            if size <= room {
+        // In memory of the right size, as [`answer`]: a GET_PROVIDERS does this for each provider.
+        let id: &Multihash<64> = peer.as_ref();
+        let id_len = id.encoded_len();
+        let (mut length, mut room) = (bytes_len(id_len), MAX_ADDRESS_BYTES);
+        let fits = |addr: &&Multiaddr| {
+            let size = bytes_len(addr.len());
+            let fits = size <= room;
+            if fits {
                 room -= size;
-                put_bytes(&mut body, field::PEER_ADDRS, bytes);
+                length += size;
             }
+            fits
+        };
+        let addrs: Vec<&Multiaddr> = addrs.into_iter().filter(fits).collect();
+        let mut body = Vec::with_capacity(length);
+        put_varint(&mut body, u64::from(field::PEER_ID << 3 | 2));
+        put_varint(&mut body, id_len as u64);
+        put_varint(&mut body, id.code());
+        put_varint(&mut body, u64::from(id.size()));
+        body.extend_from_slice(id.digest());
+        for addr in addrs {
+            put_bytes(&mut body, field::PEER_ADDRS, addr.as_ref());
         }
+        debug_assert_eq!(body.len(), length);
         Self(body.into())
     }
 
