@@ -22,7 +22,7 @@ use generator::{
     requests::Op,
     turns::{self, HEADER, in_turns, median, ratio, row},
 };
-use servers::{Fixture, SETTINGS, Server, TABLE};
+use servers::{Fixture, SETTINGS, Server, TABLE, Yamux};
 use std::time::Duration;
 
 const KEYS: u64 = 100_000;
@@ -130,22 +130,29 @@ impl Bench {
         }
     }
 
-    /// Ours beside an echo of the same sizes.
+    /// Ours beside an echo of the same sizes: over TCP one on libp2p's yamux, and one on ours.
     async fn limit(&self, op: Op, ours: &Server, quic: bool) {
         let fleet = self.fleet(ours, CONNECTIONS, quic).await;
         let plan = self.plan(op, STREAMS, 1);
         let sample = fleet.run(Plan { length: Duration::from_millis(500), ..plan }).await;
-        let echo = self.fixture.echo(sample.answer_bytes() as usize).await;
-        let limit = self.fleet(&echo, CONNECTIONS, quic).await;
-        let runs = in_turns(&[&fleet, &limit], self.rounds, plan).await;
+        let yamuxes: &[Yamux] = if quic { &[Yamux::Libp2p] } else { &[Yamux::Libp2p, Yamux::Ours] };
+        let (mut echoes, mut fleets) = (Vec::new(), vec![fleet]);
+        for yamux in yamuxes {
+            let echo = self.fixture.echo(sample.answer_bytes() as usize, *yamux).await;
+            fleets.push(self.fleet(&echo, CONNECTIONS, quic).await);
+            echoes.push(echo);
+        }
+        let runs = in_turns(&fleets.iter().collect::<Vec<_>>(), self.rounds, plan).await;
         let what = format!("{}, {}", op.name(), if quic { "QUIC" } else { "TCP" });
         row(&what, ours.name, &runs[0]);
-        row(&what, echo.name, &runs[1]);
-        println!(
-            "| {what} | of the limit | {:.0} % | {:.2} x | | | | | |",
-            100.0 * ratio(&runs[0], &runs[1], Outcome::rate),
-            ratio(&runs[0], &runs[1], Outcome::cpu_us)
-        );
+        for (echo, limit) in echoes.iter().zip(&runs[1..]) {
+            row(&what, echo.name, limit);
+            println!(
+                "| {what} | of that limit | {:.0} % | {:.2} x | | | | | |",
+                100.0 * ratio(&runs[0], limit, Outcome::rate),
+                ratio(&runs[0], limit, Outcome::cpu_us)
+            );
+        }
     }
 
     /// One connection, one stream, one request after the other.

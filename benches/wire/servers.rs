@@ -11,6 +11,7 @@ mod stalled;
 mod stock;
 
 use crate::generator::{connection::Connection, process::Process, requests};
+pub use accept::Yamux;
 use dhtstore::kad::{PeerInfo, keyspace::Key};
 use libp2p::{Multiaddr, PeerId, identity::Keypair};
 use std::{
@@ -133,8 +134,12 @@ impl Fixture {
     }
 
     /// Answers of `bytes`.
-    pub async fn echo(&self, bytes: usize) -> Server {
-        self.own("serve-echo", "echo", &[bytes.to_string()]).await
+    pub async fn echo(&self, bytes: usize, yamux: Yamux) -> Server {
+        let (what, name) = match yamux {
+            Yamux::Libp2p => ("serve-echo", "echo"),
+            Yamux::Ours => ("serve-echo-ours", "echo on our yamux"),
+        };
+        self.own(what, name, &[bytes.to_string()]).await
     }
 
     /// tests/interop/dhtserver, built.
@@ -309,8 +314,9 @@ pub async fn serve_if_asked() {
         ["serve-stalled", _, dir, tcp, quic] => {
             stalled::run(key, dir.as_ref(), &addrs(&[tcp, quic]), || println!("ready")).await;
         }
-        ["serve-echo", _, _, tcp, quic, bytes] => {
-            accept::listen(key, &addrs(&[tcp, quic]), echo::serve(bytes.parse().unwrap())).await;
+        [what @ ("serve-echo" | "serve-echo-ours"), _, _, tcp, quic, bytes] => {
+            let yamux = if what == "serve-echo" { Yamux::Libp2p } else { Yamux::Ours };
+            accept::listen(key, &addrs(&[tcp, quic]), yamux, echo::serve(bytes.parse().unwrap())).await;
             println!("ready");
             std::future::pending().await
         }
@@ -361,7 +367,7 @@ async fn neighbours(server: &PeerId, shared: &Path) {
 /// Four addresses, as a node with TCP and QUIC over IPv4 and IPv6 has. Nobody is at the other three.
 async fn neighbour(key: Keypair, known: &PeerInfo) -> Vec<String> {
     let listen = ["/ip4/127.0.0.1/tcp/0".parse().unwrap()];
-    let listening = accept::listen(key, &listen, echo::naming(known)).await;
+    let listening = accept::listen(key, &listen, Yamux::Libp2p, echo::naming(known)).await;
     let mut addrs: Vec<String> = listening.iter().map(Multiaddr::to_string).collect();
     addrs.extend(["/ip4/127.0.0.2/udp/9/quic-v1", "/ip6/::1/tcp/9", "/ip6/::1/udp/9/quic-v1"].map(str::to_owned));
     addrs

@@ -5,6 +5,8 @@
 //!   it is for: streams that begin, and the end of the connection. (QUIC drives its connections like this already.)
 //! - What it writes is sent off when it has nothing left to do, and not frame by frame: see [`cork`].
 
+// With its path: `benches/wire` takes this file, too.
+#[path = "muxer/cork.rs"]
 mod cork;
 
 use cork::Corked;
@@ -204,4 +206,5 @@ impl<C: Socket> Driver<C> {
 }
 
 #[cfg(test)]
+#[path = "muxer/tests.rs"]
 mod tests;
