@@ -2,7 +2,7 @@
 //! the routing table and a million records.
 //!
 //! ```text
-//! cargo bench --bench compare                     some fifteen minutes, in ten of which go's server is filled; needs Go
+//! cargo bench --bench compare                     some seven minutes (more where go's server fills slowly); needs Go
 //! cargo bench --bench compare -- --quick          100,000 records, short rounds
 //! cargo bench --bench compare -- --steady 600     1,500 announcements a second for ten minutes: bytes written to disk
 //! cargo bench --bench compare -- --only get,add   parts: get, miss, find, add, kill

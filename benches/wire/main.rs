@@ -2,7 +2,7 @@
 //! does nothing with the messages. All with 213 peers in the routing table and 100,000 keys of three providers each.
 //!
 //! ```text
-//! cargo bench --bench wire                     everything: some eleven minutes
+//! cargo bench --bench wire                     everything: some twelve minutes
 //! cargo bench --bench wire -- --quick          the same in short rounds
 //! cargo bench --bench wire -- get add limit    parts: get, find, miss, add, limit, streams, stall, idle, many, fair
 //! cargo bench --bench wire -- --beside FILE    another build of dhtstore in place of libp2p-kad: what a change brought
