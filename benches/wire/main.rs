@@ -155,13 +155,18 @@ impl Bench {
         }
     }
 
-    /// One connection, one stream, one request after the other.
+    /// One connection, one stream, one request after the other; beside an echo, which shows what the machine takes for it.
     async fn unloaded(&self, ours: &Server, stock: &Server) {
         for quic in [false, true] {
-            let fleets = (self.fleet(ours, 1, quic).await, self.fleet(stock, 1, quic).await);
-            let runs = in_turns(&[&fleets.0, &fleets.1], self.rounds, self.plan(Op::Hit, 1, 1)).await;
+            let (ours_one, stock_one) = (self.fleet(ours, 1, quic).await, self.fleet(stock, 1, quic).await);
+            let plan = self.plan(Op::Hit, 1, 1);
+            let sample = ours_one.run(Plan { length: Duration::from_millis(500), ..plan }).await;
+            let echo = self.fixture.echo(sample.answer_bytes() as usize, Yamux::Libp2p).await;
+            let echo_one = self.fleet(&echo, 1, quic).await;
+            let runs = in_turns(&[&ours_one, &stock_one, &echo_one], self.rounds, plan).await;
             let what = format!("one GET at a time, {}", if quic { "QUIC" } else { "TCP" });
             both(&what, (ours, &runs[0]), (stock, &runs[1]));
+            row(&what, echo.name, &runs[2]);
         }
     }
 
