@@ -24,6 +24,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant, SystemTime},
 };
+pub use stock::STALL;
 use tempfile::TempDir;
 
 /// Peers in each server's routing table: what a node of the public DHT had (20 in each of ten buckets, and some beyond).
@@ -94,15 +95,28 @@ impl Fixture {
     /// The release binary, or the one that DHTSTORE_BIN names.
     pub async fn ours(&self) -> Server {
         let program = std::env::var_os("DHTSTORE_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_dhtstore").into());
-        self.build_of_ours("dhtstore", program.as_ref()).await
+        self.build_of_ours("dhtstore", program.as_ref(), None).await
+    }
+
+    /// Ours on a disk that takes so much longer for each write and each sync.
+    pub async fn ours_on_slow_disk(&self, delay: Duration) -> Server {
+        let program = std::env::var_os("DHTSTORE_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_dhtstore").into());
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/store_faults/errors.c");
+        let library = self.dir.path().join("slow_disk.so");
+        let built = Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).args([&library, &source]).status();
+        assert!(built.is_ok_and(|status| status.success()), "a slow disk takes a C compiler (cc)");
+        let control = self.dir.path().join("slow_disk");
+        fs::write(&control, format!("-{}", delay.as_millis())).unwrap();
+        self.build_of_ours("dhtstore", program.as_ref(), Some([library, control])).await
     }
 
     /// Another build of ours, to see what a change has brought.
     pub async fn another(&self, program: &Path) -> Server {
-        self.build_of_ours("another dhtstore", program).await
+        self.build_of_ours("another dhtstore", program, None).await
     }
 
-    async fn build_of_ours(&self, name: &'static str, program: &Path) -> Server {
+    /// `below`: a library between it and the disk, and the file that steers it.
+    async fn build_of_ours(&self, name: &'static str, program: &Path, below: Option<[PathBuf; 2]>) -> Server {
         // Another one in the same run starts with nothing.
         let dir = self.dir.path().join(format!("{name}.{}", self.started.fetch_add(1, Ordering::Relaxed)));
         let made = dhtstore(program, &dir).arg("init").arg("--identity").arg(identity_in(self.dir.path())).output();
@@ -116,6 +130,9 @@ impl Fixture {
             let mut command = dhtstore(&started, dir);
             command.args(["run", "--listen", &listen[0], "--listen", &listen[1]]);
             command.envs(SETTINGS.map(|(name, value)| (format!("DHTSTORE_{name}"), value)));
+            if let Some([library, control]) = &below {
+                command.env("LD_PRELOAD", library).env("FAULT_FILE", control).env("FAULT_DIR", dir);
+            }
             command
         };
         let server = Server::start(name, tcp, quic, dir, Box::new(start)).await;

@@ -1,6 +1,6 @@
 /* Put below a process with LD_PRELOAD: while the file FAULT_FILE holds an error number, every write to what lies below
  * FAULT_DIR fails with it, as on a file system that was remounted read-only (30), lies on a broken disk (5) or is full
- * (28). Reading goes on. */
+ * (28). Reading goes on. A negative number is a slow disk: each write takes so many milliseconds longer. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -21,7 +21,11 @@ static int fault(const char *path) {
         return 0;
     long n = syscall(SYS_read, file, number, sizeof number - 1);
     syscall(SYS_close, file);
-    return n > 0 ? atoi(number) : 0;
+    int error = n > 0 ? atoi(number) : 0;
+    if (error >= 0)
+        return error;
+    usleep(-error * 1000);
+    return 0;
 }
 
 static int fault_of(int fd) {
