@@ -22,7 +22,7 @@ use generator::{
     requests::Op,
     turns::{self, HEADER, in_turns, median, ratio, row},
 };
-use servers::{Fixture, SETTINGS, STALL, Server, TABLE, Yamux};
+use servers::{Fixture, SETTINGS, Server, TABLE, Yamux};
 use std::time::Duration;
 
 const KEYS: u64 = 100_000;
@@ -217,7 +217,7 @@ impl Bench {
     /// At the same open-loop rate: ours as it is, on a disk that takes as long as a stall for each write, and with threads that
     /// stall; libp2p-kad on a store that stalls.
     async fn stalled(&self) {
-        let (ours, slow) = (self.fixture.ours().await, self.fixture.ours_on_slow_disk(STALL).await);
+        let (ours, slow) = (self.fixture.ours().await, self.fixture.ours_on_slow_disk().await);
         let (stalled, stock) = (self.fixture.stalled().await, self.fixture.stock(true).await);
         let mut fleets = Vec::new();
         for server in [&ours, &slow, &stalled, &stock] {

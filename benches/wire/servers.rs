@@ -24,7 +24,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant, SystemTime},
 };
-pub use stock::STALL;
+use stock::STALL;
 use tempfile::TempDir;
 
 /// Peers in each server's routing table: what a node of the public DHT had (20 in each of ten buckets, and some beyond).
@@ -98,15 +98,15 @@ impl Fixture {
         self.build_of_ours("dhtstore", program.as_ref(), None).await
     }
 
-    /// Ours on a disk that takes so much longer for each write and each sync.
-    pub async fn ours_on_slow_disk(&self, delay: Duration) -> Server {
+    /// Ours on a disk that takes as long as a stall for each write and each sync.
+    pub async fn ours_on_slow_disk(&self) -> Server {
         let program = std::env::var_os("DHTSTORE_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_dhtstore").into());
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/store_faults/errors.c");
         let library = self.dir.path().join("slow_disk.so");
         let built = Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).args([&library, &source]).status();
         assert!(built.is_ok_and(|status| status.success()), "a slow disk takes a C compiler (cc)");
         let control = self.dir.path().join("slow_disk");
-        fs::write(&control, format!("-{}", delay.as_millis())).unwrap();
+        fs::write(&control, format!("-{}", STALL.as_millis())).unwrap();
         self.build_of_ours("dhtstore", program.as_ref(), Some([library, control])).await
     }
 
