@@ -250,9 +250,9 @@ impl Command {
     }
 }
 
-/// Tasks that a thread runs between two looks at the network, and at the tasks that wait for any thread. tokio's own (61, and up to
-/// 127) serve whoever asked last: of 2,000 connections that all ask at once half got their answers within 10 ms, while
-/// some waited for 125. With these it is 17 and 90 (`cargo bench --bench wire -- many`).
+/// Tasks that a thread runs between two looks at the network, and between two at the tasks that wait for any thread. tokio's own (61,
+/// and up to 127) serve whoever asked last: of 2,000 connections that all ask at once half got their answers within 10 ms,
+/// and one in a hundred waited for 123 to 147. With these it is 15 to 19, and 88 to 105 (`cargo bench --bench wire -- many`).
 const EVENT_INTERVAL: u32 = 200;
 const GLOBAL_QUEUE_INTERVAL: u32 = 4;
 

@@ -92,22 +92,19 @@ impl Fixture {
         Self { dir, neighbours, started: AtomicU64::new(0) }
     }
 
-    /// The release binary, or the one that DHTSTORE_BIN names.
     pub async fn ours(&self) -> Server {
-        let program = std::env::var_os("DHTSTORE_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_dhtstore").into());
-        self.build_of_ours("dhtstore", program.as_ref(), None).await
+        self.build_of_ours("dhtstore", &program(), None).await
     }
 
     /// Ours on a disk that takes as long as a stall for each write and each sync.
     pub async fn ours_on_slow_disk(&self) -> Server {
-        let program = std::env::var_os("DHTSTORE_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_dhtstore").into());
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/store_faults/errors.c");
         let library = self.dir.path().join("slow_disk.so");
         let built = Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).args([&library, &source]).status();
         assert!(built.is_ok_and(|status| status.success()), "a slow disk takes a C compiler (cc)");
         let control = self.dir.path().join("slow_disk");
         fs::write(&control, format!("-{}", STALL.as_millis())).unwrap();
-        self.build_of_ours("dhtstore", program.as_ref(), Some([library, control])).await
+        self.build_of_ours("dhtstore", &program(), Some([library, control])).await
     }
 
     /// Another build of ours, to see what a change has brought.
@@ -282,6 +279,11 @@ fn addresses() -> (Multiaddr, Multiaddr) {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let addr = |text: String| text.parse().unwrap();
     (addr(format!("/ip4/127.0.0.1/tcp/{port}")), addr(format!("/ip4/127.0.0.1/udp/{port}/quic-v1")))
+}
+
+/// The release binary, or the one that DHTSTORE_BIN names.
+fn program() -> PathBuf {
+    std::env::var_os("DHTSTORE_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_dhtstore").into()).into()
 }
 
 fn dhtstore(program: &Path, dir: &Path) -> Command {

@@ -21,6 +21,16 @@ async fn accept(driven: &mut Driven) -> io::Result<yamux::Stream> {
     within(poll_fn(|cx| Pin::new(&mut *driven).poll_inbound(cx))).await
 }
 
+/// The two ends of a new stream, opened by the first.
+async fn stream(a: &mut Driven, b: &mut Driven) -> (yamux::Stream, yamux::Stream) {
+    let mut opened = open(a).await.unwrap();
+    // yamux tells of a stream by its first bytes.
+    opened.write_all(&[1]).await.unwrap();
+    let mut accepted = accept(b).await.unwrap();
+    within(accepted.read_exact(&mut [0])).await.unwrap();
+    (opened, accepted)
+}
+
 async fn end(driven: &mut Driven) -> io::Error {
     within(poll_fn(|cx| Pin::new(&mut *driven).poll(cx))).await.unwrap_err()
 }
@@ -46,13 +56,7 @@ async fn streams_are_opened_by_either_side_and_carry_bytes_both_ways() {
     let (mut a, mut b) = connected().await;
     for n in 0..40 {
         let (opener, acceptor) = if n % 2 == 0 { (&mut a, &mut b) } else { (&mut b, &mut a) };
-        let mut opened = open(opener).await.unwrap();
-        // yamux tells of a stream by its first bytes.
-        opened.write_all(&[n]).await.unwrap();
-        let mut accepted = accept(acceptor).await.unwrap();
-        let mut first = [0];
-        within(accepted.read_exact(&mut first)).await.unwrap();
-        assert_eq!(first, [n]);
+        let (mut opened, mut accepted) = stream(opener, acceptor).await;
         assert_joined(&mut accepted, &mut opened, &[n; 20_000]).await;
         assert_joined(&mut opened, &mut accepted, &[n; 20_000]).await;
     }
@@ -61,10 +65,7 @@ async fn streams_are_opened_by_either_side_and_carry_bytes_both_ways() {
 #[tokio::test]
 async fn open_streams_go_on_while_nobody_takes_new_ones() {
     let (mut a, mut b) = connected().await;
-    let mut opened = open(&mut a).await.unwrap();
-    opened.write_all(&[1]).await.unwrap();
-    let mut accepted = accept(&mut b).await.unwrap();
-    within(accepted.read_exact(&mut [0])).await.unwrap();
+    let (mut opened, mut accepted) = stream(&mut a, &mut b).await;
     let mut waiting = Vec::new();
     for n in 0..20 {
         let mut stream = open(&mut a).await.unwrap();
@@ -103,10 +104,7 @@ async fn closed_by_one_side_it_ends_at_both_with_what_was_written_before() {
 #[tokio::test]
 async fn dropped_it_is_cut_and_its_streams_end() {
     let (mut a, mut b) = connected().await;
-    let mut opened = open(&mut a).await.unwrap();
-    opened.write_all(&[1]).await.unwrap();
-    let mut accepted = accept(&mut b).await.unwrap();
-    within(accepted.read_exact(&mut [0])).await.unwrap();
+    let (mut opened, mut accepted) = stream(&mut a, &mut b).await;
     drop(a);
     end(&mut b).await;
     assert!(matches!(within(accepted.read(&mut [0])).await, Ok(0) | Err(_)));
