@@ -28,6 +28,7 @@ mod renewal;
 mod routing;
 mod security;
 mod server;
+mod stream_ends;
 mod streams;
 mod swarm;
 pub mod swarm_key;

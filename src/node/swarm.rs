@@ -2,7 +2,7 @@
 
 use super::{
     NodeError, certificate::Certificates, counters::Counters, ip_limits, muxer::Yamux, nat::guard, security::Security,
-    streams, websocket::WebSockets,
+    stream_ends::TellsEnds, streams, websocket::WebSockets,
 };
 use crate::{clock::Clock, config::Config, kad::Dht};
 use futures::{AsyncRead, AsyncWrite};
@@ -10,7 +10,7 @@ use libp2p::{
     PeerId, Swarm, Transport, autonat,
     connection_limits::{self, ConnectionLimits},
     core::{
-        muxing::StreamMuxerBox,
+        muxing::{StreamMuxer, StreamMuxerBox},
         transport::{Boxed, timeout::TransportTimeout},
         upgrade::Version,
     },
@@ -158,7 +158,14 @@ fn quic(config: &Config, identity: &Keypair) -> Peered {
     quic.max_concurrent_stream_limit = u32::try_from(streams).unwrap_or(u32::MAX);
     quic.max_stream_data = QUIC_STREAM_WINDOW;
     quic.max_connection_data = QUIC_CONNECTION_WINDOW;
-    quic::tokio::Transport::new(quic).map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer))).boxed()
+    quic::tokio::Transport::new(quic).map(|(peer, muxer), _| (peer, boxed(muxer))).boxed()
+}
+
+fn boxed<M>(muxer: M) -> StreamMuxerBox
+where
+    M: StreamMuxer<Substream: Send + Unpin, Error: Send + Sync> + Send + Unpin + 'static,
+{
+    StreamMuxerBox::new(TellsEnds::new(muxer))
 }
 
 /// What turns a stream of bytes into a connection: the pre-shared key of a private network below all else (inside a
@@ -193,14 +200,14 @@ impl Upgrade {
                 .upgrade(Version::V1Lazy)
                 .authenticate(security)
                 .multiplex(muxer)
-                .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
+                .map(|(peer, muxer), _| (peer, boxed(muxer)))
                 .boxed(),
             Some(psk) => transport
                 .and_then(move |socket, _| PnetConfig::new(psk).handshake(socket))
                 .upgrade(Version::V1Lazy)
                 .authenticate(security)
                 .multiplex(muxer)
-                .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
+                .map(|(peer, muxer), _| (peer, boxed(muxer)))
                 .boxed(),
         }
     }

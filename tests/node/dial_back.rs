@@ -84,11 +84,17 @@ async fn rt_4_a_peer_that_can_no_longer_be_dialled_is_removed_at_its_check_thoug
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rt_4_a_dial_back_leaves_one_connection_when_the_other_is_idle() {
+    for over in [Over::Noise, Over::Quic] {
+        one_connection_is_left(over).await;
+    }
+}
+
+async fn one_connection_is_left(over: Over) {
     let mut config = config();
     config.connections.idle = Duration::from_secs(1);
     let ours = Ours::start_with(config).await;
-    let server = Theirs::server(Over::Noise).await;
-    server.dials(ours.address(false)).await;
+    let server = Theirs::server(over).await;
+    server.dials(ours.address(over == Over::Quic)).await;
     eventually("it was admitted", || entry(&ours, server.info.id).is_some()).await;
     assert_eq!(server.connections().await, 2, "the one that it made, and the one that proved where it is");
     for _ in 0..50 {
@@ -99,5 +105,5 @@ async fn rt_4_a_dial_back_leaves_one_connection_when_the_other_is_idle() {
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    panic!("still two connections");
+    panic!("still two connections over {over:?}");
 }
