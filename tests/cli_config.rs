@@ -68,7 +68,9 @@ fn every_way_to_be_wrong_is_exit_78_and_says_what_to_do() {
         ("listen = [", &["line 1"]),
         ("[jobs.gc]\ncron = \"daily\"", &["jobs.gc.cron", "six fields"]),
         ("swarm_key = \"missing.key\"", &["swarm_key", "missing.key"]),
-        ("bootstrap = [\"/ip4/192.0.2.1/tcp/4001\"]", &["bootstrap", "/p2p/<peer id>"]),
+        ("bootstrap = [\"/ip4/192.0.2.1/tcp/4001\"]", &["bootstrap", "append /p2p/<peer id>"]),
+        ("bootstrap = [\"/ip4/192.0.2.1\"]", &["bootstrap", "/tcp/PORT/p2p/<peer id>"]),
+        ("announce = [\"/ip4/192.0.2.1/udp/4001\"]", &["announce", "nobody can dial /ip4/192.0.2.1/udp/4001", "PORT"]),
     ] {
         let home = Home::new();
         home.write("data/dhtstore.toml", file);

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo bench --bench load -- --target /ip4/127.0.0.1/tcp/4001 [--pid PID]
-//!     [--op get|miss|find|add|fill] [--connections 16] [--streams 8] [--depth 1 | --rate 1500] [--seconds 10]
+//!     [--op get|miss|find|add|add-confirmed|fill] [--connections 16] [--streams 8] [--depth 1 | --rate 1500] [--seconds 10]
 //!     [--keys 100000] [--providers 3]
 //! ```
 //!
@@ -10,7 +10,8 @@
 //! what `get` asks for. `--depth`: closed loop, so many requests under way on each stream; `--rate`: open loop, so many a
 //! second on all streams together, latency counted from when each was to be sent (the timer's grain of 1 ms included).
 //! `add` sends batches of 64 and counts them confirmed by the answer to a FIND_NODE behind each; its latency is that of
-//! a batch. With `--pid`, the server's process on this machine, its CPU per request and bytes written to disk are told.
+//! a batch; `add-confirmed` has one behind each. With `--pid`, the server's process on this machine, its CPU per request and
+//! bytes written to disk are told.
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs, reason = "a benchmark ends with the first error")]
 #![allow(clippy::disallowed_methods, reason = "measures time")]
 
@@ -28,6 +29,7 @@ enum Kind {
     Miss,
     Find,
     Add,
+    AddConfirmed,
     Fill,
 }
 
@@ -70,6 +72,7 @@ async fn main() {
         Kind::Miss => Op::Miss,
         Kind::Find => Op::FindNode,
         Kind::Add => Op::Add,
+        Kind::AddConfirmed => Op::AddConfirmed,
         Kind::Fill => return show(&fleet.fill(args.keys, args.providers, args.streams).await),
     };
     let pace = args.rate.map_or(Load::Closed { depth: args.depth }, |rate| Load::Open { rate });

@@ -17,11 +17,11 @@ pub enum Op {
     FindNode,
     /// ADD_PROVIDERs of new keys, in batches of [`BATCH`] with a FIND_NODE behind each.
     Add,
+    /// ADD_PROVIDERs of new keys with a FIND_NODE behind each of them.
+    AddConfirmed,
 }
 
 impl Op {
-    pub const ALL: [Op; 4] = [Op::Hit, Op::Miss, Op::FindNode, Op::Add];
-
     /// Requests counted for one answer.
     pub fn units(self) -> u64 {
         if self == Op::Add { BATCH } else { 1 }
@@ -33,6 +33,7 @@ impl Op {
             Op::Miss => "GET miss",
             Op::FindNode => "FIND_NODE",
             Op::Add => "ADD",
+            Op::AddConfirmed => "ADD, each confirmed",
         }
     }
 }
@@ -88,9 +89,10 @@ enum What {
         op: Op,
         keys: u64,
     },
-    /// Numbers from here on.
+    /// Numbers from here on, so many at once.
     Announce {
         next: u64,
+        batch: u64,
     },
     Fill {
         next: u64,
@@ -105,7 +107,9 @@ impl Requests {
     /// Those of stream `number` in `run`, under identity number `identity`.
     pub fn new(op: Op, keys: u64, run: u64, number: u64, identity: u64) -> Self {
         let what = match op {
-            Op::Add => What::Announce { next: (1 << 59) | (run << 44) | (number << 28) },
+            Op::Add | Op::AddConfirmed => {
+                What::Announce { next: (1 << 59) | (run << 44) | (number << 28), batch: op.units() }
+            }
             op => What::Ask { op, keys },
         };
         Self { what, random: mixed(run << 32 | number), provider: provider(identity) }
@@ -132,13 +136,14 @@ impl Requests {
                 out.extend_from_slice(&message::request(kind, &key(n)));
                 Some(1)
             }
-            What::Announce { next } => {
-                for n in *next..*next + BATCH {
+            What::Announce { next, batch } => {
+                let batch = *batch;
+                for n in *next..*next + batch {
                     out.extend_from_slice(&message::add_provider(&key(n), &self.provider));
                 }
-                *next += BATCH;
+                *next += batch;
                 self.barrier(random, out);
-                Some(BATCH)
+                Some(batch)
             }
             What::Fill { next, keys, providers, connection: (number, all), step } => {
                 let mut announced = 0;

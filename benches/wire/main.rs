@@ -92,8 +92,10 @@ async fn main() {
     // Last: tens of millions of records are there afterwards.
     if wanted("add") {
         bench.compare(Op::Add.name(), Op::Add, &ours, &stock, false).await;
-        bench.limit(Op::Add, &ours, false).await;
-        bench.limit(Op::Add, &ours, true).await;
+        for quic in [false, true] {
+            bench.limit(Op::AddConfirmed, &ours, quic).await;
+            bench.limit(Op::Add, &ours, quic).await;
+        }
     }
     drop((ours, stock));
     if wanted("stall") {

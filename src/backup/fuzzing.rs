@@ -51,6 +51,7 @@ pub(super) fn write(header: &Header, files: &[(FileName, Vec<u8>)], rows: &[Vec<
 }
 
 /// A header for these files.
+#[cfg(test)]
 pub(super) fn header(files: &[(FileName, Vec<u8>)]) -> Header {
     Header {
         dhtstore: "backup".into(),

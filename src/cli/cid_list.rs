@@ -76,7 +76,7 @@ impl CidArgs {
             Some(path) if path.as_os_str() == "-" => reader.lines("stdin", io::stdin().lock())?,
             Some(path) => {
                 let name = path.display().to_string();
-                let file = File::open(path).map_err(|error| CliError::data(format_args!("{name}: {error}")))?;
+                let file = File::open(path).map_err(|error| CliError::unreadable(path, &error))?;
                 reader.lines(&name, BufReader::new(file))?;
             }
             None => {}

@@ -8,7 +8,7 @@ use crate::{
     },
     store::StoreError,
 };
-use std::{fmt, io, process::ExitCode};
+use std::{fmt, io, path::Path, process::ExitCode};
 
 /// Exit codes, a contract with scripts and with `RestartPreventExitStatus` of the unit. Numbers as in `sysexits.h`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -60,13 +60,18 @@ impl CliError {
         Self::new(Code::Usage, message)
     }
 
+    /// Exit 65: a file that the command line names cannot be opened.
+    pub fn unreadable(path: &Path, error: &io::Error) -> Self {
+        Self::data(format_args!("cannot read {}: {error}; give the path of a file, or `-` for stdin", path.display()))
+    }
+
     /// Exit 65.
     pub fn data(message: impl fmt::Display) -> Self {
         Self::new(Code::Data, message)
     }
 
     /// Exit 66, naming the directories that were tried.
-    pub fn no_database<P: AsRef<std::path::Path>>(tried: &[P]) -> Self {
+    pub fn no_database<P: AsRef<Path>>(tried: &[P]) -> Self {
         let dirs: Vec<String> = tried.iter().map(|p| p.as_ref().display().to_string()).collect();
         Self::new(
             Code::NoDatabase,

@@ -3,7 +3,7 @@
 use super::{
     Context,
     ask::Server,
-    error::{CliError, Code, Result, ResultExt},
+    error::{CliError, Result, ResultExt},
     output::{self, FormatArg, Rows, Schema},
 };
 use crate::{
@@ -175,7 +175,7 @@ fn open(path: &PathBuf) -> Result<(Box<dyn BufRead + Send>, Option<u64>)> {
     if path.as_os_str() == "-" {
         return Ok((Box::new(BufReader::with_capacity(1 << 20, std::io::stdin())), None));
     }
-    let file = File::open(path).context(path.display()).code(Code::Data)?;
+    let file = File::open(path).map_err(|error| CliError::unreadable(path, &error))?;
     let bytes = file.metadata().ok().filter(std::fs::Metadata::is_file).map(|found| found.len());
     Ok((Box::new(BufReader::with_capacity(1 << 20, file)), bytes))
 }

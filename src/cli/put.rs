@@ -145,7 +145,8 @@ fn read(file: &Path) -> Result<Vec<u8>> {
     let outcome = if file.as_os_str() == "-" {
         std::io::stdin().lock().take(limit).read_to_end(&mut value)
     } else {
-        File::open(file).and_then(|file| file.take(limit).read_to_end(&mut value))
+        let file = File::open(file).map_err(|error| CliError::unreadable(file, &error))?;
+        file.take(limit).read_to_end(&mut value)
     };
     outcome.context(file.display()).code(Code::Data)?;
     Ok(value)

@@ -106,7 +106,7 @@ fn open(path: &Path, dir: &Path, context: &Context) -> Result<File> {
     let mut input: Box<dyn io::Read> = match path.as_os_str() == "-" {
         true => Box::new(io::stdin()),
         false => {
-            let file = File::open(path).context(path.display()).code(Code::Data)?;
+            let file = File::open(path).map_err(|error| CliError::unreadable(path, &error))?;
             let found = file.metadata().context(path.display()).code(Code::Data)?;
             if found.is_file() || found.is_dir() {
                 return Ok(file);

@@ -3,7 +3,7 @@
 mod websocket;
 
 use super::{Config, ConfigError, Job, Profile, defaults, filter, is_quic, text::show_duration};
-use crate::kad::Dht;
+use crate::kad::{Dht, scope::reach};
 use libp2p::{Multiaddr, multiaddr::Protocol};
 use std::{fmt, ops::RangeInclusive, time::Duration};
 
@@ -104,7 +104,7 @@ impl Config {
         for (key, addrs) in announced {
             for addr in addrs.iter().filter(|a| !is_announceable(a)) {
                 findings
-                    .problem(key, format_args!("nobody can dial {addr}; name an address or host that others reach"));
+                    .problem(key, format_args!("nobody can dial {addr}; name an address or host that others reach, with its port, like /ip4/…/tcp/PORT"));
             }
         }
         for rule in &self.no_announce {
@@ -113,7 +113,12 @@ impl Config {
             }
         }
         for addr in &self.bootstrap {
-            if !matches!(addr.iter().last(), Some(Protocol::P2p(_))) {
+            if reach(addr).is_none() {
+                findings.problem(
+                    "bootstrap",
+                    format_args!("nobody can dial {addr}; write /ip4/…/tcp/PORT/p2p/<peer id> or the like"),
+                );
+            } else if !matches!(addr.iter().last(), Some(Protocol::P2p(_))) {
                 findings.problem("bootstrap", format_args!("{addr} lacks the peer id; append /p2p/<peer id>"));
             }
         }
@@ -256,13 +261,7 @@ fn public_ttl_warning(ttl: Duration) -> String {
 
 /// Somebody else may be able to dial it.
 pub(crate) fn is_announceable(addr: &Multiaddr) -> bool {
-    let unspecified = |p: Protocol<'_>| match p {
-        Protocol::Ip4(ip) => ip.is_unspecified(),
-        Protocol::Ip6(ip) => ip.is_unspecified(),
-        Protocol::Ipcidr(_) => true,
-        _ => false,
-    };
-    !addr.is_empty() && !addr.iter().any(unspecified)
+    reach(addr).is_some() || addr.iter().any(|part| part == Protocol::P2pCircuit)
 }
 
 /// By name (`bootstrap.libp2p.io` and below) or by the peer id of a known one.

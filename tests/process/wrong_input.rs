@@ -35,11 +35,18 @@ fn provide_says_which_line_is_bad_and_adds_nothing() {
     fails(&output, 65, &["line 2", "not-a-cid", "line 5"]);
     assert_eq!(node.ok(&["provided", "--format", "ids"]), "");
     fails(&node.cli(&["provide", "bafynonsense"]), 65, &["bafynonsense"]);
-    fails(&node.cli(&["provide", "--file", "/nonexistent"]), 65, &["/nonexistent"]);
+    let next_step = ["/nonexistent", "give the path of a file, or `-` for stdin"];
+    for wrong in [&["provide", "--file", "/nonexistent"][..], &["load", "/nonexistent"]] {
+        fails(&node.cli(wrong), 65, &next_step);
+    }
+    fails(&TestNode::new().cli(&["restore", "/nonexistent"]), 65, &next_step);
     for wrong in [&["findprovs", "not-a-cid"][..], &["findpeer", "not-a-peer"], &["diagnose", "?"], &["closest", "?"]] {
         fails(&node.cli(wrong), 65, &[wrong[1]]);
     }
     fails(&node.cli(&["connect", "not-an-address"]), 65, &["not-an-address"]);
+    for nowhere in ["/ip4/127.0.0.1", "/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/4001", "/unix/tmp"] {
+        fails(&node.cli(&["connect", nowhere]), 65, &[nowhere, "give host and port"]);
+    }
 }
 
 #[test]

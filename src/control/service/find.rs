@@ -8,7 +8,7 @@ use super::{
     Parts, Query, parse, provider_addresses, texts, to_peer,
 };
 use crate::{
-    kad::{Dht, keyspace::Key, table::K},
+    kad::{Dht, keyspace::Key, scope::reach, table::K},
     node::query::Event,
     provide::cids,
 };
@@ -120,6 +120,11 @@ fn xor(a: &Key, b: &Key) -> String {
 pub(super) async fn connect(parts: &Parts, address: &str) -> Result<Value, Failure> {
     let addr: Multiaddr =
         address.parse().map_err(|error| Failure::data(format_args!("{address}: not a multiaddr: {error}")))?;
+    if reach(&addr).is_none() {
+        return Err(Failure::data(format_args!(
+            "{address}: nobody can dial it; give host and port, like /ip4/192.0.2.7/tcp/4001 or /dns/example.net/udp/4001/quic-v1"
+        )));
+    }
     let peer = parts.node.connect(addr).await.map_err(|error| Failure::other(format_args!("{address}: {error}")))?;
     done(&Peer { peer: peer.to_string(), addresses: vec![address.to_owned()] })
 }
