@@ -4,7 +4,6 @@ use crate::{
     harness::{TestNode, cid, eventually, fails, fingerprint, multihash, text},
     kad_peer::KadPeer,
 };
-use libp2p_kad::Mode;
 use serde_json::Value;
 use std::{
     fs,
@@ -23,9 +22,7 @@ async fn lived() -> (TestNode, TestNode, KadPeer) {
     let mut node = TestNode::new().joining(&hub);
     node.start();
     eventually("the hub is known", Duration::from_secs(10), || table(&node).contains(&hub.peer_id().to_string()));
-    let peer = KadPeer::start(Mode::Client).await;
-    peer.know(node.peer_id(), node.multiaddr()).await;
-    peer.bootstrap().await;
+    let peer = KadPeer::client_of(node.peer_id(), node.multiaddr()).await;
     for i in 0..10 {
         assert!(peer.announce(&multihash(&format!("record {i}"))).await);
     }
@@ -119,9 +116,7 @@ async fn moving_to_another_machine_keeps_the_peer_id_and_loses_nothing() {
         assert_eq!(own(&moved), own_before, "nothing is announced twice");
         assert_eq!(count(&moved, "values"), u64::from(records));
         if records {
-            let asker = KadPeer::start(Mode::Client).await;
-            asker.know(id, moved.multiaddr()).await;
-            asker.bootstrap().await;
+            let asker = KadPeer::client_of(id, moved.multiaddr()).await;
             assert_eq!(asker.find_providers(&multihash("record 3")).await, vec![peer.id]);
             let mut asker = TestNode::new().joining(&moved);
             asker.start();

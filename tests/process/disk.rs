@@ -5,7 +5,6 @@ use crate::{
     kad_peer::KadPeer,
     small_disk::{fill, free, small_disk},
 };
-use libp2p_kad::Mode;
 use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -15,9 +14,7 @@ async fn on_a_full_disk_a_node_answers_says_what_is_wrong_and_goes_on_when_there
     let mut node = TestNode::new().with("STORE_RESERVE", "2MiB");
     node.start();
     let notes = || node.rows(&["stat"])[0]["store"]["notes"].to_string();
-    let peer = KadPeer::start(Mode::Client).await;
-    peer.know(node.peer_id(), node.multiaddr()).await;
-    peer.bootstrap().await;
+    let peer = KadPeer::client_of(node.peer_id(), node.multiaddr()).await;
     assert!(peer.announce(&multihash("before")).await);
     let limit = Duration::from_secs(20);
     eventually("the first is held", limit, || node.held(&cid("before")).len() == 1);
@@ -28,9 +25,7 @@ async fn on_a_full_disk_a_node_answers_says_what_is_wrong_and_goes_on_when_there
     let refused = || node.rows(&["stat"])[0]["store"]["counters"]["refused_read_only"].as_u64().unwrap_or(0);
     eventually("it is refused", limit, || refused() > 0);
     // FIND_NODE (the bootstrap of a newcomer) and GET_PROVIDERS are answered.
-    let asker = KadPeer::start(Mode::Client).await;
-    asker.know(node.peer_id(), node.multiaddr()).await;
-    asker.bootstrap().await;
+    let asker = KadPeer::client_of(node.peer_id(), node.multiaddr()).await;
     assert_eq!(asker.find_providers(&multihash("before")).await, vec![peer.id]);
     assert!(node.held(&cid("meanwhile")).is_empty());
     free(&disk);

@@ -4,18 +4,16 @@ use crate::{
     harness::{TestNode, cid, fails, fingerprint, multihash, text},
     kad_peer::KadPeer,
 };
-use libp2p_kad::Mode;
 use std::{
     io::{BufRead, BufReader},
     process::Stdio,
     time::Duration,
 };
 
-async fn node_with_records(count: usize) -> TestNode {
+/// A node that holds so many records of another peer, and an own CID.
+pub async fn node_with_records(count: usize) -> TestNode {
     let node = TestNode::started();
-    let peer = KadPeer::start(Mode::Client).await;
-    peer.know(node.peer_id(), node.multiaddr()).await;
-    peer.bootstrap().await;
+    let peer = KadPeer::client_of(node.peer_id(), node.multiaddr()).await;
     for i in 0..count {
         assert!(peer.announce(&multihash(&format!("record {i}"))).await);
     }
@@ -23,7 +21,6 @@ async fn node_with_records(count: usize) -> TestNode {
     crate::harness::eventually("all have arrived", Duration::from_secs(10), || {
         node.rows(&["dump", "providers", "--count"])[0]["rows"] == count
     });
-    tokio::time::sleep(Duration::from_millis(2_200)).await;
     node
 }
 
@@ -54,6 +51,8 @@ async fn running_and_stopped_agree_and_stopped_leaves_every_byte_as_it_was() {
 #[tokio::test(flavor = "multi_thread")]
 async fn after_kill_9_a_dump_has_every_record_and_changes_nothing() {
     let mut node = node_with_records(20).await;
+    // What was accepted so long ago is on the disk.
+    tokio::time::sleep(Duration::from_millis(2_200)).await;
     node.kill();
     let before = fingerprint(&node.dir());
     let output = node.cli(&["dump", "providers", "--format", "ndjson"]);

@@ -10,7 +10,6 @@ use dhtstore::{
     store::{Settings, Store, data_dir},
 };
 use libp2p::PeerId;
-use libp2p_kad::Mode;
 use std::time::{Duration, Instant};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -21,9 +20,7 @@ async fn prv_5_a_record_is_served_for_its_ttl_and_never_after_then_collected() {
         .with("JOBS_GC_CRON", "* * * * * *")
         .with("JOBS_GC_INTERVAL", "1s");
     node.start();
-    let peer = KadPeer::start(Mode::Client).await;
-    peer.know(node.peer_id(), node.multiaddr()).await;
-    peer.bootstrap().await;
+    let peer = KadPeer::client_of(node.peer_id(), node.multiaddr()).await;
     let before = Instant::now();
     assert!(peer.announce(&multihash("short")).await);
     eventually("it is held", Duration::from_secs(2), || node.held(&cid("short")).len() == 1);
@@ -38,9 +35,7 @@ async fn prv_5_a_record_is_served_for_its_ttl_and_never_after_then_collected() {
 async fn prv_5_announcing_again_keeps_a_record_alive_beyond_its_ttl() {
     let mut node = TestNode::new().with("RECORDS_TTL", "3s").with("REPROVIDE_INTERVAL", "2s");
     node.start();
-    let peer = KadPeer::start(Mode::Client).await;
-    peer.know(node.peer_id(), node.multiaddr()).await;
-    peer.bootstrap().await;
+    let peer = KadPeer::client_of(node.peer_id(), node.multiaddr()).await;
     for _ in 0..6 {
         assert!(peer.announce(&multihash("steady")).await);
         tokio::time::sleep(Duration::from_secs(1)).await;

@@ -1,25 +1,13 @@
 //! `dhtstore load`: what `dump` wrote, into a running and into a stopped node.
 
 use crate::{
-    harness::{TestNode, cid, fails, multihash, text},
-    kad_peer::KadPeer,
+    dump::node_with_records,
+    harness::{TestNode, cid, fails, text},
 };
-use libp2p_kad::Mode;
-use std::time::Duration;
 
 /// A stopped node's dump, and its hash.
 async fn dumped(count: usize) -> (TestNode, String, String) {
-    let mut node = TestNode::started();
-    let peer = KadPeer::start(Mode::Client).await;
-    peer.know(node.peer_id(), node.multiaddr()).await;
-    peer.bootstrap().await;
-    for i in 0..count {
-        assert!(peer.announce(&multihash(&format!("record {i}"))).await);
-    }
-    node.ok(&["provide", &cid("own")]);
-    crate::harness::eventually("all have arrived", Duration::from_secs(10), || {
-        node.rows(&["dump", "providers", "--count"])[0]["rows"] == count
-    });
+    let mut node = node_with_records(count).await;
     assert_eq!(node.stop(), Some(0));
     let dump = node.ok(&["dump", "--format", "ndjson"]);
     let hash = hash(&node);

@@ -4,14 +4,11 @@ use crate::{
     harness::{TestNode, cid, eventually, fails, multihash},
     kad_peer::KadPeer,
 };
-use libp2p_kad::Mode;
 use std::time::Duration;
 
 /// A stock libp2p-kad client announces `contents` to `node`.
 async fn announce(node: &TestNode, contents: &[&str]) -> KadPeer {
-    let peer = KadPeer::start(Mode::Client).await;
-    peer.know(node.peer_id(), node.multiaddr()).await;
-    peer.bootstrap().await;
+    let peer = KadPeer::client_of(node.peer_id(), node.multiaddr()).await;
     for content in contents {
         assert!(peer.announce(&multihash(content)).await);
     }
@@ -42,9 +39,7 @@ async fn records_and_their_addresses_survive_kill_9() {
         assert!(held[0].1.contains(&peer.addr.to_string()), "{held:?}");
     }
     // And they are handed out to others over the wire.
-    let asker = KadPeer::start(Mode::Client).await;
-    asker.know(node.peer_id(), node.multiaddr()).await;
-    asker.bootstrap().await;
+    let asker = KadPeer::client_of(node.peer_id(), node.multiaddr()).await;
     assert_eq!(asker.find_providers(&multihash("one")).await, vec![peer.id]);
 }
 

@@ -4,7 +4,6 @@ use crate::{
     harness::{TestNode, eventually, fails, fingerprint, multihash},
     kad_peer::KadPeer,
 };
-use libp2p_kad::Mode;
 use serde_json::Value;
 use std::time::Duration;
 
@@ -17,9 +16,7 @@ fn limit<'s>(stat: &'s Value, name: &str) -> &'s Value {
 async fn stat_tells_what_records_take_and_what_limits_them_running_and_stopped() {
     let mut node = TestNode::new().with("RECORDS_MAX", "20000000").with("STORE_MAX_DISK", "1073741824");
     node.start();
-    let peer = KadPeer::start(Mode::Client).await;
-    peer.know(node.peer_id(), node.multiaddr()).await;
-    peer.bootstrap().await;
+    let peer = KadPeer::client_of(node.peer_id(), node.multiaddr()).await;
     for i in 0..20 {
         assert!(peer.announce(&multihash(&format!("record {i}"))).await);
     }

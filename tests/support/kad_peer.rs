@@ -87,6 +87,14 @@ impl KadPeer {
         Self::start_with(Options::new(mode)).await
     }
 
+    /// A client that knows this server.
+    pub async fn client_of(server: PeerId, addr: Multiaddr) -> Self {
+        let client = Self::start(kad::Mode::Client).await;
+        client.know(server, addr).await;
+        client.bootstrap().await;
+        client
+    }
+
     pub async fn start_with(options: Options) -> Self {
         let Options { mode, protocol, keypair, listen } = options;
         let id = keypair.public().to_peer_id();
