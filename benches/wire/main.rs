@@ -91,11 +91,12 @@ async fn main() {
     }
     // Last: tens of millions of records are there afterwards.
     if wanted("add") {
-        bench.compare(Op::Add.name(), Op::Add, &ours, &stock, false).await;
-        for quic in [false, true] {
-            bench.limit(Op::AddConfirmed, &ours, quic).await;
-            bench.limit(Op::Add, &ours, quic).await;
+        for op in [Op::AddConfirmed, Op::Add] {
+            for quic in [false, true] {
+                bench.limit(op, &ours, quic).await;
+            }
         }
+        bench.compare(Op::Add.name(), Op::Add, &ours, &stock, false).await;
     }
     drop((ours, stock));
     if wanted("stall") {
