@@ -49,6 +49,7 @@ use client::Client;
 use counters::Counters;
 use driver::{Command, Driver, MAX_COMMANDS};
 use framing::Budget;
+use futures::FutureExt;
 use libp2p::{Multiaddr, PeerId, identity::Keypair};
 use routing::{Routing, Upkeep};
 use std::{
@@ -239,21 +240,22 @@ impl Shared {
         self.config.profile.ip_diversity(dht).then(|| self.ip_groups.clone())
     }
 
-    /// Takes inbound streams. On a connection's task.
-    fn accept(&self, inbound: streams::Inbound) {
-        if !self.draining.is_cancelled()
-            && let Some(shared) = self.this.upgrade()
-        {
-            let streams::Inbound { peer, protocol, stream, permits } = inbound;
-            let served = async move {
-                match protocol {
-                    streams::Protocol::Dht(dht) => server::serve(shared, peer, dht, stream).await,
-                    streams::Protocol::DialBack => shared.dialled_back(stream).await,
-                }
-                drop(permits);
-            };
-            self.serving.spawn(self.stop.clone().run_until_cancelled_owned(served));
+    /// What is to be done for an inbound stream. On a connection's task.
+    fn accept(&self, inbound: streams::Inbound) -> Option<streams::Serving> {
+        if self.draining.is_cancelled() {
+            return None;
         }
+        let shared = self.this.upgrade()?;
+        let streams::Inbound { peer, protocol, stream, permits } = inbound;
+        let counted = self.serving.token();
+        let served = async move {
+            match protocol {
+                streams::Protocol::Dht(dht) => server::serve(shared, peer, dht, stream).await,
+                streams::Protocol::DialBack => shared.dialled_back(stream).await,
+            }
+            drop((permits, counted));
+        };
+        Some(self.stop.clone().run_until_cancelled_owned(served).map(|_| ()).boxed())
     }
 
     /// Where content is served that we provide, as `dht` is told.
@@ -318,11 +320,7 @@ impl Node {
         let acceptor = {
             // Weak: the swarm holds it, and the swarm's task holds the node.
             let this = Arc::downgrade(&shared);
-            Arc::new(move |inbound| {
-                if let Some(shared) = this.upgrade() {
-                    shared.accept(inbound);
-                }
-            })
+            Arc::new(move |inbound| this.upgrade()?.accept(inbound))
         };
         let streams = streams::Behaviour::new(
             acceptor,

@@ -1,4 +1,4 @@
-//! A task per inbound stream: reads requests, answers them in order (MSG-2), keeps to time-outs and byte budgets.
+//! What is done for an inbound stream: reads requests, answers them in order (MSG-2), keeps to time-outs and byte budgets.
 
 mod answers;
 mod patience;

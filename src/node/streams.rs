@@ -1,11 +1,14 @@
 //! Our protocols' streams on libp2p connections: accepts inbound ones, opens outbound ones, nothing else.
 //!
 //! The swarm task only makes and drops handlers. An inbound stream goes from its connection's task straight to
-//! the acceptor; a request for an outbound stream goes straight to the connection's task.
+//! the acceptor, and what that has to do for it to another task ([`together`]); a request for an outbound stream goes
+//! straight to the connection's task.
 
 mod handler;
+mod together;
 
 pub(crate) use handler::{Handler, Open, OpenError};
+pub(crate) use together::Serving;
 
 use super::counters::Counters;
 use crate::kad::{
@@ -56,8 +59,8 @@ pub(crate) struct Inbound {
     pub(crate) permits: (OwnedSemaphorePermit, OwnedSemaphorePermit),
 }
 
-/// Takes inbound streams. Called on a connection's task: must not block.
-pub(crate) type Acceptor = Arc<dyn Fn(Inbound) + Send + Sync>;
+/// Takes inbound streams: what is to be done for one, if anything. Called on a connection's task: must not block.
+pub(crate) type Acceptor = Arc<dyn Fn(Inbound) -> Option<Serving> + Send + Sync>;
 
 /// Where one connection takes requests for streams.
 #[derive(Clone, Debug)]

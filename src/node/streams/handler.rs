@@ -2,7 +2,7 @@
 //! (MODE-1). When that changes the connection is woken, and libp2p notices that the list is another one: identify
 //! pushes it to the peer at once.
 
-use super::{Acceptor, Connections, Inbound, Protocol};
+use super::{Acceptor, Connections, Inbound, Protocol, together::Together};
 use crate::{
     kad::{Dht, mode::Decision},
     node::{
@@ -57,6 +57,8 @@ pub(crate) enum OpenError {
 pub(crate) struct Handler {
     peer: PeerId,
     acceptor: Acceptor,
+    /// Serves the inbound streams.
+    together: Together,
     /// Inbound streams of this connection, and of the process.
     limits: (Arc<Semaphore>, Arc<Semaphore>),
     requests: mpsc::Receiver<Open>,
@@ -91,10 +93,12 @@ impl Handler {
     ) -> Self {
         let listens = Listens { decision: *mode.borrow_and_update(), dial_back };
         let mode = ReusableBoxFuture::new(changed(mode));
-        Self { peer, acceptor, limits, requests, negotiating: 0, counters, connections, listens, mode }
+        let together = Together::new(limits.0.available_permits());
+        Self { peer, acceptor, together, limits, requests, negotiating: 0, counters, connections, listens, mode }
     }
 
-    fn accept(&self, stream: Stream, protocol: Protocol) {
+    fn accept(&mut self, stream: Stream, protocol: Protocol) {
+        let alone = self.limits.0.available_permits() == self.together.max;
         let Ok(of_connection) = self.limits.0.clone().try_acquire_owned() else {
             return self.counters.add(Counter::StreamsOverConnectionLimit);
         };
@@ -104,7 +108,10 @@ impl Handler {
         if matches!(protocol, Protocol::Dht(_)) {
             self.counters.add(Counter::StreamsServed);
         }
-        (self.acceptor)(Inbound { peer: self.peer, protocol, stream, permits: (of_connection, of_process) });
+        let inbound = Inbound { peer: self.peer, protocol, stream, permits: (of_connection, of_process) };
+        if let Some(serving) = (self.acceptor)(inbound) {
+            self.together.spawn(serving, alone);
+        }
     }
 }
 
