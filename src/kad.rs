@@ -18,6 +18,7 @@ pub mod rules;
 pub mod scope;
 pub mod seeded;
 pub mod table;
+pub mod useful;
 pub mod values;
 
 use libp2p::{Multiaddr, PeerId, StreamProtocol};

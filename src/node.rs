@@ -39,7 +39,7 @@ mod websocket;
 use crate::{
     clock::Clock,
     config::Config,
-    kad::{Dht, PeerInfo, message::EncodedPeer, mode::Decision, scope::IpGroups},
+    kad::{Dht, PeerInfo, message::EncodedPeer, mode::Decision, scope::IpGroups, useful::most_useful},
     store::Store,
 };
 use addresses::Addresses;
@@ -265,7 +265,7 @@ impl Shared {
             return self.addresses.of(dht);
         }
         let scope = self.config.profile.scope(dht);
-        elsewhere.iter().filter(|addr| scope.allows(addr)).cloned().collect()
+        most_useful(elsewhere.iter().filter(|addr| scope.hands_out(addr)).cloned().collect())
     }
 
     pub(crate) fn provider_entry(&self, dht: Dht) -> EncodedPeer {

@@ -3,7 +3,10 @@
 mod websocket;
 
 use super::{Config, ConfigError, Job, Profile, defaults, filter, is_quic, text::show_duration};
-use crate::kad::{Dht, scope::reach};
+use crate::kad::{
+    Dht,
+    scope::{AddressScope, reach},
+};
 use libp2p::{Multiaddr, multiaddr::Protocol};
 use std::{fmt, ops::RangeInclusive, time::Duration};
 
@@ -261,7 +264,7 @@ fn public_ttl_warning(ttl: Duration) -> String {
 
 /// Somebody else may be able to dial it.
 pub(crate) fn is_announceable(addr: &Multiaddr) -> bool {
-    reach(addr).is_some() || addr.iter().any(|part| part == Protocol::P2pCircuit)
+    AddressScope::Any.hands_out(addr)
 }
 
 /// By name (`bootstrap.libp2p.io` and below) or by the peer id of a known one.

@@ -8,6 +8,7 @@ use crate::{
     kad::{
         message::EncodedPeer,
         scope::{self, AddressScope},
+        useful::most_useful,
     },
     node::{identity::Identity, swarm_key::SwarmKey},
     provide::cids::{self as cid_text, place},
@@ -42,7 +43,7 @@ pub(super) fn addresses(data: &[u8]) {
     for addr in Multiaddr::try_from(data.to_vec()).ok().into_iter().chain(text) {
         for scope in [AddressScope::Any, AddressScope::Public, AddressScope::Private] {
             let allowed = scope.allows(&addr);
-            assert!(!allowed || scope::reach(&addr).is_some(), "{addr}");
+            assert!(!allowed || scope::reach(&addr).is_some() && scope.hands_out(&addr), "{addr}");
         }
         scope::IpGroups::default().of(&addr);
         Config::can_listen(&addr);
@@ -55,9 +56,10 @@ pub(super) fn addresses(data: &[u8]) {
         if let Some(stripped) = scope::strip_peer(addr.clone(), &peer) {
             let text = stripped.to_string();
             // Not by the text: a host may be called "p2p".
-            assert!(!text.is_empty() && !stripped.iter().any(|part| matches!(part, Protocol::P2p(_))), "{addr}");
+            let relays = stripped.iter().filter(|part| matches!(part, Protocol::P2p(_))).count();
+            assert!(!text.is_empty() && relays == usize::from(scope::relay_address(&stripped).is_some()), "{addr}");
             assert!(text.chars().all(|c| c.is_ascii_graphic()), "{text:?} would speak to terminals");
-            EncodedPeer::new(&peer, [&stripped]);
+            EncodedPeer::new(&peer, &most_useful(vec![stripped]));
         }
     }
 }

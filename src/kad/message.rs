@@ -19,7 +19,8 @@ mod writer;
 
 pub(super) use writer::put_bytes;
 pub use writer::{
-    EncodedPeer, MAX_ADDRESS_BYTES, MIN_PROVIDER_BYTES, add_provider, answer, put_value, record, request,
+    EncodedPeer, MAX_ADDRESS_BYTES, MAX_SERVER_ADDRESS_BYTES, MIN_PROVIDER_BYTES, add_provider, answer, put_value,
+    record, request,
 };
 
 use super::{PeerInfo, scope::strip_peer};
@@ -220,7 +221,7 @@ impl<'a> RawPeer<'a> {
 
     /// The peer and those of its addresses that parse, own `/p2p` suffix stripped, at most `max_addrs`.
     ///
-    /// Left out: repetitions, relay addresses, addresses longer than [`MAX_ADDRESS_BYTES`] (they could never be
+    /// Left out: repetitions, what [`strip_peer`] refuses, addresses longer than [`MAX_ADDRESS_BYTES`] (they could never be
     /// handed on). `None` if the id is no peer id.
     pub fn to_peer_info(&self, max_addrs: usize) -> Option<PeerInfo> {
         let id = PeerId::from_bytes(self.id).ok()?;

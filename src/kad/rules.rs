@@ -41,9 +41,9 @@ pub enum Request<'a> {
         /// The sender, with at most [`MAX_ADDRESSES`] addresses, possibly none.
         provider: PeerInfo,
     },
-    /// Answer with [`answer_get_value`].
+    /// Answer with [`answer_get_value`]: where nothing can be stored under the key, with closer servers alone (VAL-5).
     GetValue {
-        /// In one of [`NAMESPACES`], at most [`MAX_KEY`] bytes.
+        /// Any bytes, not empty.
         key: &'a [u8],
     },
     /// To be validated (VAL-2, VAL-3), then stored and echoed (VAL-4): answer with [`answer_put_value`].
@@ -93,7 +93,7 @@ pub fn check<'a>(message: &Message<'a>, sender: &PeerId) -> Result<Request<'a>, 
             let provider = own_entry(message, sender).ok_or(Refusal::NotTheSender)?;
             Ok(Request::AddProvider { multihash, provider })
         }
-        MessageType::GetValue => Ok(Request::GetValue { key: value_key(key)? }),
+        MessageType::GetValue => Ok(Request::GetValue { key }),
         MessageType::PutValue => {
             let key = value_key(key)?;
             let body = message.record.ok_or(Refusal::BadRecord)?;
@@ -126,8 +126,7 @@ fn content_key(key: &[u8]) -> Result<&[u8], Refusal> {
     if is_multihash(key) { Ok(key) } else { Err(Refusal::NotAMultihash) }
 }
 
-/// A key of one of the namespaces. That a peer id follows is left to [`super::values::validate`]: nothing is ever stored
-/// without, and a GET_VALUE, whose key may be any bytes, costs no more than another if it is answered. go answers it.
+/// The key of a value to store, in one of the namespaces. That a peer id follows is left to [`super::values::validate`].
 fn value_key(key: &[u8]) -> Result<&[u8], Refusal> {
     if key.len() > MAX_KEY {
         return Err(Refusal::KeyTooLong);
@@ -208,11 +207,13 @@ pub fn answer_put_value(key: &[u8], value: &[u8], received: &str) -> Bytes {
     message::put_value(key, &message::record(key, value, received))
 }
 
-/// VAL-5: the record first, 4 KiB at least kept for peers. A record longer than [`MAX_RECORD`] is left out.
+/// VAL-5: the record first, 4 KiB at least kept for peers. A record longer than [`MAX_RECORD`] is left out, and so is a
+/// repeated key longer than [`MAX_KEY`], under which nothing is stored: peers have the room.
 pub fn answer_get_value(table: &TableView, key: &[u8], sender: &PeerId, record: Option<&[u8]>) -> Bytes {
     let closer = closest(table, &Key::for_value(key), sender).into_iter().map(|entry| &entry.encoded);
     let record = record.filter(|record| record.len() <= MAX_RECORD);
-    message::answer(MessageType::GetValue, key, record, None, closer)
+    let repeated = if key.len() <= MAX_KEY { key } else { &[] };
+    message::answer(MessageType::GetValue, repeated, record, None, closer)
 }
 
 /// The k closest servers but the sender (SRV-4); oneself is never in a table.

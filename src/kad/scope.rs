@@ -19,9 +19,9 @@ pub enum AddressScope {
 }
 
 impl AddressScope {
-    /// Whether an address may be kept, dialled and handed out in this scope.
+    /// Whether this node may dial an address in this scope, and keep it in a routing table.
     ///
-    /// Refused in every scope, since nobody can dial it: an unspecified or multicast IP, port 0, an address without
+    /// Refused in every scope: an unspecified or multicast IP, port 0, an address without
     /// a host or transport, an address through a relay (the node dials none, RT-3), and one whose host
     /// name has other characters than letters, digits, `-`, `_` and `.`.
     pub fn allows(self, addr: &Multiaddr) -> bool {
@@ -32,6 +32,25 @@ impl AddressScope {
             AddressScope::Private => reach == Reach::Private,
         }
     }
+
+    /// Whether an address is worth handing out in this scope: this node may dial it, or it leads through a relay whose own
+    /// address this node may dial. Peers behind a NAT have no other addresses (PRV-7; go's `IsPublicAddr` decides alike).
+    pub fn hands_out(self, addr: &Multiaddr) -> bool {
+        self.allows(addr) || relay_address(addr).is_some_and(|relay| self.allows(&relay))
+    }
+}
+
+/// The address of the relay in a circuit `ADDRESS/p2p/RELAY/p2p-circuit`; `None` for any other address.
+pub fn relay_address(addr: &Multiaddr) -> Option<Multiaddr> {
+    if addr.iter().last() != Some(Protocol::P2pCircuit) {
+        return None;
+    }
+    let mut relay = addr.clone();
+    relay.pop();
+    let Some(Protocol::P2p(_)) = relay.pop() else { return None };
+    let is_direct =
+        !relay.is_empty() && relay.iter().all(|part| !matches!(part, Protocol::P2p(_) | Protocol::P2pCircuit));
+    is_direct.then_some(relay)
 }
 
 /// From where an address can be dialled.
@@ -71,11 +90,16 @@ pub fn reach(addr: &Multiaddr) -> Option<Reach> {
     dialable.then_some(reach)
 }
 
-/// No relay's circuit, no path of this host, and names that are names. In a binary address a name may be any text: with
+/// No path of this host, no circuit, and names that are names. In a binary address a name may be any text: with
 /// slashes in it it would be printed as another address, with control characters it would speak to terminals.
 fn is_plain(part: &Protocol<'_>) -> bool {
+    !matches!(part, Protocol::P2pCircuit) && is_printable(part)
+}
+
+/// As [`is_plain`], circuits included.
+fn is_printable(part: &Protocol<'_>) -> bool {
     match part {
-        Protocol::P2pCircuit | Protocol::Unix(_) => false,
+        Protocol::Unix(_) => false,
         Protocol::Dns(name)
         | Protocol::Dns4(name)
         | Protocol::Dns6(name)
@@ -213,9 +237,10 @@ impl IpGroups {
     }
 }
 
-/// Without a trailing `/p2p/<peer>`; `None` if it names another peer, is a relay address, or has a name in it that is none.
+/// Returns the address without a trailing `/p2p/<peer>`. `None` if it names another peer, has a name in it that is none, or
+/// names a peer on the way: a relay without its circuit, two relays, or `peer` as its own relay.
 pub fn strip_peer(addr: Multiaddr, peer: &PeerId) -> Option<Multiaddr> {
-    if !addr.iter().all(|part| is_plain(&part)) {
+    if !addr.iter().all(|part| is_printable(&part)) {
         return None;
     }
     let mut stripped = addr;
@@ -225,9 +250,12 @@ pub fn strip_peer(addr: Multiaddr, peer: &PeerId) -> Option<Multiaddr> {
         }
         stripped.pop();
     }
-    // What is left names nobody, or somebody on the way: a relay without its circuit.
-    let direct = !stripped.is_empty() && !stripped.iter().any(|part| matches!(part, Protocol::P2p(_)));
-    direct.then_some(stripped)
+    if relay_address(&stripped).is_some() {
+        let through_itself = stripped.iter().any(|part| part == Protocol::P2p(*peer));
+        return (!through_itself).then_some(stripped);
+    }
+    let is_direct = stripped.iter().all(|part| !matches!(part, Protocol::P2p(_) | Protocol::P2pCircuit));
+    (is_direct && !stripped.is_empty()).then_some(stripped)
 }
 
 #[cfg(test)]

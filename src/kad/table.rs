@@ -149,7 +149,7 @@ impl RoutingTable {
             heard: now,
             reached: now,
             entry: Arc::new(Entry {
-                encoded: EncodedPeer::new(&peer.id, &addrs),
+                encoded: EncodedPeer::of_server(&peer.id, &addrs),
                 peer: PeerInfo { id: peer.id, addrs },
                 key,
                 admitted: now,
@@ -314,7 +314,7 @@ impl RoutingTable {
         }
         slot.groups = groups.union(&slot.seen).copied().collect();
         slot.entry = Arc::new(Entry {
-            encoded: EncodedPeer::new(peer, &addrs),
+            encoded: EncodedPeer::of_server(peer, &addrs),
             peer: PeerInfo { id: *peer, addrs },
             heard: slot.heard,
             ..*slot.entry

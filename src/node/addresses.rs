@@ -2,7 +2,7 @@
 
 use crate::{
     config::Config,
-    kad::{Dht, scope::AddressScope},
+    kad::{Dht, scope::AddressScope, useful::most_useful},
 };
 use arc_swap::ArcSwap;
 use libp2p::{Multiaddr, multiaddr::Protocol};
@@ -90,7 +90,7 @@ impl Addresses {
     /// What is told of us in `dht`.
     pub(crate) fn of(&self, dht: Dht) -> Vec<Multiaddr> {
         let scope = self.config.profile.scope(dht);
-        self.announced.load().iter().filter(|addr| scope.allows(addr)).cloned().collect()
+        most_useful(self.announced.load().iter().filter(|addr| scope.hands_out(addr)).cloned().collect())
     }
 
     /// What identify tells: identify knows no DHTs, so whatever is told in any of them.

@@ -107,7 +107,7 @@ impl Node {
 
     /// One FIND_NODE. The answer's addresses are those that belong to `dht`.
     pub async fn find_node(&self, dht: Dht, peer: &PeerInfo, target: &[u8]) -> Result<Vec<PeerInfo>, RpcError> {
-        self.shared.find_node(dht, peer, target).await
+        Ok(self.shared.find_node(dht, peer, target).await?.closer)
     }
 
     /// One GET_PROVIDERS.

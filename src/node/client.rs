@@ -87,6 +87,15 @@ impl Client {
     }
 }
 
+/// What FIND_NODE brought.
+#[derive(Debug)]
+pub(crate) struct NodeAnswer {
+    /// The peer whose id was asked for, with the addresses that are worth handing out.
+    pub(crate) sought: Option<PeerInfo>,
+    /// Closer servers that can be asked; at most 2k.
+    pub(crate) closer: Vec<PeerInfo>,
+}
+
 /// Frames to write, and the kind of answer that follows them.
 struct Exchange<'a> {
     frames: &'a [Bytes],
@@ -100,12 +109,25 @@ impl Shared {
         dht: Dht,
         peer: &PeerInfo,
         target: &[u8],
-    ) -> Result<Vec<PeerInfo>, RpcError> {
+    ) -> Result<NodeAnswer, RpcError> {
         let frames = [message::request(MessageType::FindNode, target)];
-        let answer = self.request(dht, peer, Exchange { frames: &frames, answer: MessageType::FindNode }).await;
-        let closer = answer.and_then(|body| self.closer_of(dht, &body));
-        self.notice(dht, peer, closer.as_ref().map(Vec::len));
-        closer
+        let body = self.request(dht, peer, Exchange { frames: &frames, answer: MessageType::FindNode }).await;
+        let answer = body.and_then(|body| {
+            let answer = Message::decode(&body).map_err(|error| RpcError::BadAnswer(error.to_string()))?;
+            Ok(NodeAnswer { sought: self.sought(dht, &answer, target), closer: self.closer_peers(dht, &answer) })
+        });
+        self.notice(dht, peer, answer.as_ref().map(|answer| answer.closer.len()));
+        answer
+    }
+
+    /// The peer whose id is the target, if the answer names it with an address that is worth handing out: it may be behind a
+    /// relay, and so none of those that can be asked.
+    fn sought(&self, dht: Dht, answer: &Message<'_>, target: &[u8]) -> Option<PeerInfo> {
+        let scope = self.config.profile.scope(dht);
+        let entry = answer.closer_peers().take(MAX_CLOSER).find(|entry| entry.id == target)?;
+        let mut sought = entry.to_peer_info(MAX_ADDRESSES)?;
+        sought.addrs.retain(|addr| scope.hands_out(addr));
+        (!sought.addrs.is_empty()).then_some(sought)
     }
 
     /// GET_PROVIDERS.
@@ -132,7 +154,7 @@ impl Shared {
         let scope = self.config.profile.scope(dht);
         let providers = answer.provider_peers().take(MAX_PROVIDERS).filter_map(|raw| raw.to_peer_info(MAX_ADDRESSES));
         let providers = providers.map(|mut provider| {
-            provider.addrs.retain(|addr| scope.allows(addr));
+            provider.addrs.retain(|addr| scope.hands_out(addr));
             provider
         });
         Ok(ProvidersAnswer { providers: providers.collect(), closer: self.closer_peers(dht, &answer) })

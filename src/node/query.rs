@@ -4,7 +4,7 @@
 mod tests;
 pub mod values;
 
-use super::{Node, ProvidersAnswer, RpcError, Shared, ValueAnswer};
+use super::{Node, ProvidersAnswer, RpcError, Shared, ValueAnswer, client::NodeAnswer};
 use crate::kad::{
     Dht, PeerInfo,
     keyspace::Key,
@@ -106,19 +106,27 @@ enum Question {
 #[derive(Debug, Default)]
 struct Answer {
     closer: Vec<PeerInfo>,
+    /// The peer that FIND_NODE asked for.
+    sought: Option<PeerInfo>,
     providers: Vec<PeerInfo>,
     value: Option<Vec<u8>>,
 }
 
 impl From<ProvidersAnswer> for Answer {
     fn from(ProvidersAnswer { providers, closer }: ProvidersAnswer) -> Self {
-        Self { providers, closer, value: None }
+        Self { providers, closer, ..Self::default() }
     }
 }
 
 impl From<ValueAnswer> for Answer {
     fn from(ValueAnswer { value, closer }: ValueAnswer) -> Self {
-        Self { value, closer, providers: Vec::new() }
+        Self { value, closer, ..Self::default() }
+    }
+}
+
+impl From<NodeAnswer> for Answer {
+    fn from(NodeAnswer { sought, closer }: NodeAnswer) -> Self {
+        Self { sought, closer, ..Self::default() }
     }
 }
 
@@ -217,9 +225,7 @@ impl Shared {
     ) -> (PeerInfo, Result<Answer, RpcError>, Duration) {
         let begun = self.clock.monotonic();
         let answer = match question {
-            Question::Node(target) => {
-                self.find_node(dht, &peer, &target).await.map(|closer| Answer { closer, ..Answer::default() })
-            }
+            Question::Node(target) => self.find_node(dht, &peer, &target).await.map(Answer::from),
             Question::Providers(multihash) => self.get_providers(dht, &peer, &multihash).await.map(Answer::from),
             Question::Value(key) => self.get_value(dht, &peer, &key).await.map(Answer::from),
         };
@@ -358,7 +364,7 @@ impl Node {
             async move {
                 let each = |_: &PeerInfo, answer: &Answer| {
                     let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
-                    if let Some(sought) = answer.closer.iter().find(|p| p.id == *peer && !p.addrs.is_empty()) {
+                    if let Some(sought) = &answer.sought {
                         found.get_or_insert_with(|| sought.clone());
                     }
                     (found.is_none(), Vec::new())

@@ -285,6 +285,32 @@ async fn srv_3_prv_7_each_dht_is_told_its_own_addresses_of_a_provider_and_one_wi
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn prv_7_a_circuit_through_a_public_relay_is_kept_and_told_last_also_after_a_restart() {
+    let ours = Ours::start_with(amino()).await;
+    let raw = Raw::connect(ours.address(false), Over::Noise).await;
+    let relay = PeerId::random();
+    let circuit = |ip: &str| addr(&format!("/ip4/{ip}/tcp/4001/p2p/{relay}/p2p-circuit"));
+    let (public, direct) = (circuit("8.8.8.8"), addr("/ip4/9.9.9.9/tcp/4001"));
+    let own_suffix = public.clone().with_p2p(raw.id).unwrap();
+    let all = [own_suffix, circuit("10.1.2.3"), direct.clone(), addr("/ip4/10.1.2.3/tcp/4001")];
+    let mut wan = raw.try_stream(WAN).await.unwrap();
+    wan.send(&message::add_provider(&multihash(1), &EncodedPeer::new(&raw.id, &all))).await;
+    wan.send(&message::add_provider(&multihash(2), &EncodedPeer::new(&raw.id, &all[..2]))).await;
+    let told = providers(&ask(&mut wan, MessageType::GetProviders, &multihash(2)).await);
+    assert_eq!(told, [(raw.id, vec![public.clone()])], "a peer behind a NAT has its circuit");
+
+    wan.send(&message::add_provider(&multihash(1), &EncodedPeer::new(&raw.id, &all))).await;
+    let told = providers(&ask(&mut wan, MessageType::GetProviders, &multihash(1)).await);
+    assert_eq!(told, [(raw.id, vec![direct.clone(), public.clone()])]);
+    let id = raw.id;
+    let ours = ours.restart(amino()).await;
+    let asker = Raw::connect(ours.address(false), Over::Noise).await;
+    let mut wan = asker.try_stream(WAN).await.unwrap();
+    let told = providers(&ask(&mut wan, MessageType::GetProviders, &multihash(1)).await);
+    assert_eq!(told, [(id, vec![direct, public])]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn msg_2_what_was_asked_before_nonsense_is_answered_and_then_the_stream_ends() {
     let ours = Ours::start().await;
     for over in Over::ALL {

@@ -56,6 +56,8 @@ impl Ours {
     }
 
     pub async fn start_as(config: Config, identity: Keypair, clock: Arc<dyn Clock>) -> Self {
+        // A test may run dozens of nodes: the usual soft limit is 1,024.
+        rlimit::increase_nofile_limit(u64::MAX).unwrap();
         let dir = tempfile::tempdir().unwrap();
         let lock = Lock::acquire(dir.path()).unwrap();
         let store = Store::open(&lock, config.store_settings(), clock.clone()).unwrap();

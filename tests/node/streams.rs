@@ -121,7 +121,10 @@ async fn msg_1_prv_3_nonsense_ends_its_own_stream_without_an_answer_and_no_other
         ("refused, not a multihash", message::request(MessageType::GetProviders, b"abc").to_vec()),
         ("refused, key too long", message::request(MessageType::GetProviders, &[7; 81]).to_vec()),
         ("refused, provider is not the sender", message::add_provider(&multihash(1), &not_mine).to_vec()),
-        ("refused, value not stored here", message::request(MessageType::GetValue, b"/other/x").to_vec()),
+        (
+            "refused, value not stored here",
+            message::put_value(b"/other/x", &message::record(b"/other/x", b"y", "")).to_vec(),
+        ),
     ];
     for over in [Over::Noise, Over::Quic] {
         let raw = Raw::connect(ours.address(over == Over::Quic), over).await;

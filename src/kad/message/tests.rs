@@ -134,14 +134,15 @@ fn msg_1_of_a_repeated_scalar_the_last_counts() {
 
 #[test]
 fn msg_3_twenty_peers_with_all_their_addresses_and_a_few_providers_fit_one_message() {
-    let addrs: Vec<Multiaddr> = (0..60).map(|port| format!("/ip4/1.2.3.4/tcp/{}", port + 1).parse().unwrap()).collect();
+    let addrs: Vec<Multiaddr> = (0..80).map(|port| format!("/ip4/1.2.3.4/tcp/{}", port + 1).parse().unwrap()).collect();
     let peers: Vec<EncodedPeer> = (0..27u8)
         .map(|index| {
             let id = PeerId::from_bytes(&[&[0x12, 0x20], &[index; 32][..]].concat()).unwrap();
-            EncodedPeer::new(&id, &addrs)
+            if index < 20 { EncodedPeer::of_server(&id, &addrs) } else { EncodedPeer::new(&id, &addrs) }
         })
         .collect();
-    assert!(peers.iter().all(|peer| peer.as_bytes().len() > MAX_ADDRESS_BYTES));
+    assert!(peers.iter().all(|peer| peer.as_bytes().len() > MAX_SERVER_ADDRESS_BYTES));
+    assert!(peers[20..].iter().all(|peer| peer.as_bytes().len() > MAX_ADDRESS_BYTES));
     let framed = answer(MessageType::GetProviders, &[0; 80], None, &peers[20..], &peers[..20]);
     assert!(framed.len() <= MAX_WRITE);
     let message = Message::decode(unframed(&framed)).unwrap();
@@ -150,7 +151,7 @@ fn msg_3_twenty_peers_with_all_their_addresses_and_a_few_providers_fit_one_messa
 
 #[test]
 fn an_address_too_long_to_be_written_does_not_keep_out_those_behind_it() {
-    let long: Multiaddr = format!("/dns4/{}/tcp/1", "a".repeat(600)).parse().unwrap();
+    let long: Multiaddr = format!("/dns4/{}/tcp/1", "a".repeat(700)).parse().unwrap();
     let short: Multiaddr = "/ip4/1.2.3.4/tcp/1".parse().unwrap();
     let id = PeerId::from_bytes(&[&[0x12, 0x20], &[1; 32][..]].concat()).unwrap();
     assert_eq!(EncodedPeer::new(&id, [&long, &short]), EncodedPeer::new(&id, [&short]));

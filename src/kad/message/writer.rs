@@ -9,8 +9,13 @@ use crate::kad::{
 use bytes::Bytes;
 use libp2p::{Multiaddr, PeerId, multihash::Multihash};
 
-/// At most this many bytes of addresses are written per peer (design: a 16 KiB message must hold 20).
-pub const MAX_ADDRESS_BYTES: usize = 512;
+/// Bytes of addresses that are written per peer at most. A dual-stack Kubo with all of its transports announces some 600
+/// ([`crate::kad::useful`]), to which comes a circuit.
+pub const MAX_ADDRESS_BYTES: usize = 672;
+
+/// The same for a server of the routing table: 20 of them must fit into a message of 16 KiB beside
+/// [`MIN_PROVIDER_BYTES`] of providers.
+pub const MAX_SERVER_ADDRESS_BYTES: usize = 512;
 
 /// Bytes of an answer that closer peers leave to providers, if there are providers to fill them.
 pub const MIN_PROVIDER_BYTES: usize = 4 * 1024;
@@ -25,10 +30,19 @@ impl EncodedPeer {
     /// Addresses are to be given without a trailing `/p2p/<id>`: everybody knows whose they are, and with it an
     /// answer is nearly twice as long.
     pub fn new<'m>(peer: &PeerId, addrs: impl IntoIterator<Item = &'m Multiaddr>) -> Self {
+        Self::within(MAX_ADDRESS_BYTES, peer, addrs)
+    }
+
+    /// The entry of a server of the routing table: as [`Self::new`], with [`MAX_SERVER_ADDRESS_BYTES`].
+    pub fn of_server<'m>(peer: &PeerId, addrs: impl IntoIterator<Item = &'m Multiaddr>) -> Self {
+        Self::within(MAX_SERVER_ADDRESS_BYTES, peer, addrs)
+    }
+
+    fn within<'m>(mut room: usize, peer: &PeerId, addrs: impl IntoIterator<Item = &'m Multiaddr>) -> Self {
         // In memory of the right size, as [`answer`]: a GET_PROVIDERS does this for each provider.
         let id: &Multihash<64> = peer.as_ref();
         let id_len = id.encoded_len();
-        let (mut length, mut room) = (bytes_len(id_len), MAX_ADDRESS_BYTES);
+        let mut length = bytes_len(id_len);
         let fits = |addr: &&Multiaddr| {
             let size = bytes_len(addr.len());
             let fits = size <= room;

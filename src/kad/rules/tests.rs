@@ -180,15 +180,28 @@ fn a_providers_addresses_are_bounded() {
 #[test]
 fn val_1_values_of_other_namespaces_are_refused() {
     let sender = peer_id(1);
-    let get = |key: &[u8]| checked(&message::request(MessageType::GetValue, key), &sender);
-    assert!(get(b"/ipns/name").is_ok());
-    assert!(get(b"/pk/name").is_ok());
+    let record = |key: &[u8]| [&[0x0a, key.len() as u8], key, &[0x12, 1, 9]].concat();
+    let put = |key: &[u8]| checked(&message::put_value(key, &record(key)), &sender);
+    assert!(put(b"/ipns/name").is_ok());
+    assert!(put(b"/pk/name").is_ok());
     for key in [&b"/other/name"[..], b"/ipns", b"/ipns/", b"ipns/name", b"name"] {
-        assert_eq!(get(key), Err(Refusal::UnknownNamespace));
+        assert_eq!(put(key), Err(Refusal::UnknownNamespace));
+    }
+    assert_eq!(put(b""), Err(Refusal::EmptyKey));
+    assert_eq!(put(&[&b"/ipns/"[..], &[1; 75]].concat()), Err(Refusal::KeyTooLong));
+}
+
+#[test]
+fn val_5_a_get_value_of_any_key_is_answered_also_where_no_value_can_be_stored() {
+    let sender = peer_id(1);
+    let get = |key: &[u8]| checked(&message::request(MessageType::GetValue, key), &sender);
+    for key in [&b"/ipns/name"[..], b"/pk/name", b"/other/name", b"/ipns/", b"name", &[1; 81], &[7; 4000]] {
+        assert!(get(key).is_ok(), "{key:?}");
+        let answer = answer_get_value(&table(5), key, &sender, None);
+        let message = Message::decode(unframed(&answer)).unwrap();
+        assert_eq!(message.key, if key.len() <= MAX_KEY { key } else { &[] });
     }
     assert_eq!(get(b""), Err(Refusal::EmptyKey));
-    assert_eq!(get(&[&b"/ipns/"[..], &[1; 75]].concat()), Err(Refusal::KeyTooLong));
-    assert_eq!(checked(&message::put_value(b"/other/name", &[]), &sender), Err(Refusal::UnknownNamespace));
 }
 
 #[test]
@@ -316,8 +329,8 @@ proptest! {
                 Ok(Request::GetProviders { multihash } | Request::AddProvider { multihash, .. }) => {
                     prop_assert!(multihash.len() <= MAX_KEY && is_multihash(multihash));
                 }
-                Ok(Request::GetValue { key } | Request::PutValue { key, .. }) => prop_assert!(key.len() <= MAX_KEY),
-                Ok(Request::FindNode { target }) => prop_assert!(!target.is_empty()),
+                Ok(Request::PutValue { key, .. }) => prop_assert!(key.len() <= MAX_KEY),
+                Ok(Request::FindNode { target: key } | Request::GetValue { key }) => prop_assert!(!key.is_empty()),
                 Ok(Request::Ping) | Err(_) => {}
             }
         }

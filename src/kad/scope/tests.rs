@@ -108,6 +108,35 @@ fn no_scope_allows_what_nobody_can_dial() {
 }
 
 #[test]
+fn prv_7_a_circuit_is_handed_out_where_the_address_of_its_relay_is_and_dialled_nowhere() {
+    let relay = "QmNnooDu7bfjPFoTZYxMNLWUQJyrVwtbZg5gBMjTezGAJN";
+    let scopes = [AddressScope::Any, AddressScope::Public, AddressScope::Private];
+    for (of_relay, expected) in [
+        ("/ip4/8.8.8.8/tcp/4001", [true, true, false]),
+        ("/ip6/2a01:4f9::1/udp/4001/quic-v1", [true, true, false]),
+        ("/dnsaddr/relay.example", [true, true, false]),
+        ("/ip4/10.1.2.3/tcp/4001", [true, false, true]),
+        ("/ip4/127.0.0.1/tcp/4001", [true, false, false]),
+        ("/ip4/8.8.8.8/tcp/0", [false; 3]),
+        ("/ip4/0.0.0.0/tcp/4001", [false; 3]),
+        ("/ip4/8.8.8.8", [false; 3]),
+    ] {
+        let circuit = addr(&format!("{of_relay}/p2p/{relay}/p2p-circuit"));
+        assert_eq!(scopes.map(|scope| scope.hands_out(&circuit)), expected, "{circuit}");
+        assert!(!scopes.iter().any(|scope| scope.allows(&circuit)), "{circuit}");
+    }
+    for junk in [
+        "/ip4/8.8.8.8/tcp/4001/p2p-circuit".to_owned(),
+        format!("/p2p/{relay}/p2p-circuit"),
+        format!("/ip4/8.8.8.8/tcp/4001/p2p/{relay}/p2p-circuit/p2p/{relay}/p2p-circuit"),
+        format!("/ip4/8.8.8.8/tcp/4001/p2p/{relay}/p2p-circuit/ip4/1.1.1.1/tcp/1"),
+        "/p2p-circuit".to_owned(),
+    ] {
+        assert!(!scopes.iter().any(|scope| scope.hands_out(&addr(&junk))), "{junk}");
+    }
+}
+
+#[test]
 fn rt_6_ip4_groups_by_16_bits_and_old_class_a_blocks_by_8() {
     let group = |text| IpGroups::default().of(&addr(text));
     assert_eq!(group("/ip4/1.2.3.4/tcp/1"), group("/ip4/1.2.250.9/udp/7/quic-v1"));
@@ -134,8 +163,11 @@ fn the_peer_is_stripped_only_when_it_is_the_peer_itself() {
     assert_eq!(strip_peer(named(peer), &peer), Some(plain.clone()));
     assert_eq!(strip_peer(named(other), &peer), None);
     assert_eq!(strip_peer(named(other).with(Protocol::P2p(peer)), &peer), None);
-    assert_eq!(strip_peer(named(other).with(Protocol::P2pCircuit), &peer), None);
-    assert_eq!(strip_peer(named(other).with(Protocol::P2pCircuit).with(Protocol::P2p(peer)), &peer), None);
+    let circuit = named(other).with(Protocol::P2pCircuit);
+    assert_eq!(strip_peer(circuit.clone(), &peer), Some(circuit.clone()));
+    assert_eq!(strip_peer(circuit.clone().with(Protocol::P2p(peer)), &peer), Some(circuit.clone()));
+    assert_eq!(strip_peer(circuit.with(Protocol::P2p(other)), &peer), None);
+    assert_eq!(strip_peer(named(peer).with(Protocol::P2pCircuit), &peer), None, "through itself");
     assert_eq!(strip_peer(Multiaddr::empty().with(Protocol::P2p(peer)), &peer), None);
 }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::kad::{message::MAX_ADDRESS_BYTES, scope::AutonomousSystems, seeded::Seeded};
+use crate::kad::{message::MAX_SERVER_ADDRESS_BYTES, scope::AutonomousSystems, seeded::Seeded};
 use proptest::{collection::vec, prelude::*};
 use std::net::Ipv6Addr;
 
@@ -234,13 +234,13 @@ fn addresses_are_refreshed_bounded_and_encoded_anew() {
     let offered = entry(&table);
     assert_eq!(offered.peer.addrs.len(), MAX_ADDRESSES);
     assert_eq!(offered.peer.addrs[0], peer.addrs[0], "an offer does not push out what is known");
-    assert_eq!(offered.encoded, EncodedPeer::new(&peer.id, &offered.peer.addrs));
+    assert_eq!(offered.encoded, EncodedPeer::of_server(&peer.id, &offered.peer.addrs));
 
     table.set_addresses(&peer.id, &many);
     let set = entry(&table);
     assert_eq!(set.peer.addrs, [&peer.addrs, &many[..MAX_ADDRESSES - 1]].concat());
-    assert_eq!(set.encoded, EncodedPeer::new(&peer.id, &set.peer.addrs));
-    assert!(set.encoded.as_bytes().len() <= MAX_ADDRESS_BYTES + 40);
+    assert_eq!(set.encoded, EncodedPeer::of_server(&peer.id, &set.peer.addrs));
+    assert!(set.encoded.as_bytes().len() <= MAX_SERVER_ADDRESS_BYTES + 40);
     table.set_addresses(&peer.id, &[]);
     assert_eq!(entry(&table).peer.addrs, set.peer.addrs, "no addresses are no news");
 }
@@ -318,7 +318,7 @@ fn check_invariants(table: &RoutingTable, diverse: bool, now: Duration) -> Resul
             prop_assert_eq!(entry.key, Key::for_peer(&entry.peer.id));
             prop_assert_eq!(entry.key.common_prefix_length(&local), cpl);
             prop_assert!(!entry.peer.addrs.is_empty() && entry.peer.addrs.len() <= MAX_ADDRESSES);
-            prop_assert_eq!(&entry.encoded, &EncodedPeer::new(&entry.peer.id, &entry.peer.addrs));
+            prop_assert_eq!(&entry.encoded, &EncodedPeer::of_server(&entry.peer.id, &entry.peer.addrs));
             prop_assert!(entry.admitted <= entry.heard && entry.heard <= now);
             prop_assert!(ids.insert(entry.peer.id));
             for group in

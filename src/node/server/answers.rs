@@ -7,6 +7,7 @@ use crate::{
         message::{self, EncodedPeer, Message},
         rules::{self, Request},
         scope::AddressScope,
+        useful::most_useful,
     },
     node::{Shared, counters::Counter},
 };
@@ -14,8 +15,8 @@ use bytes::Bytes;
 use libp2p::{Multiaddr, PeerId};
 use std::sync::Arc;
 
-/// Longest provider entry that is kept: honest ones have some 150 bytes, and it is held while the stream is idle.
-const MAX_KEPT_ENTRY: usize = 512;
+/// Longest provider entry that is kept: honest ones have 150 to 800 bytes, and it is held while the stream is idle.
+const MAX_KEPT_ENTRY: usize = 1024;
 
 /// What the sender last said of itself on a stream.
 #[derive(Debug)]
@@ -68,7 +69,8 @@ impl Shared {
             }
             Request::AddProvider { multihash, mut provider } => {
                 let scope = self.config.profile.scope(dht);
-                provider.addrs.retain(|addr| scope.allows(addr));
+                provider.addrs.retain(|addr| scope.hands_out(addr));
+                provider.addrs = most_useful(provider.addrs);
                 let has_addresses = !provider.addrs.is_empty();
                 if !has_addresses {
                     // libp2p-kad sends its confirmed external addresses only; identify has told us more.
@@ -102,7 +104,7 @@ impl Shared {
         // What is allowed nowhere has not been taken by the store: see the scope of ADD_PROVIDER above.
         let is_any = scope == AddressScope::Any;
         let others = records.iter().filter(|record| record.peer != self.local).map(|record| {
-            let mut allowed = record.addrs.iter().filter(|addr| is_any || scope.allows(addr)).peekable();
+            let mut allowed = record.addrs.iter().filter(|addr| is_any || scope.hands_out(addr)).peekable();
             match allowed.peek() {
                 Some(_) => EncodedPeer::new(&record.peer, allowed),
                 None => EncodedPeer::new(&record.peer, &self.identified_addresses(dht, &record.peer)),
@@ -111,11 +113,11 @@ impl Shared {
         own.into_iter().chain(others).collect()
     }
 
-    /// Where a peer that is or was lately connected can be dialled in `dht`, as it says by identify.
+    /// Where others can reach a peer in `dht` that is or was lately connected, as it says by identify.
     fn identified_addresses(&self, dht: Dht, peer: &PeerId) -> Vec<Multiaddr> {
         let scope = self.config.profile.scope(dht);
         let known = self.book.addresses(peer).map(|known| known.addrs).unwrap_or_default();
-        known.into_iter().filter(|addr| scope.allows(addr)).collect()
+        most_useful(known.into_iter().filter(|addr| scope.hands_out(addr)).collect())
     }
 
     /// A peer as the target of FIND_NODE (SRV-5): from the table, or whatever our books say of it, even if it is a
@@ -135,8 +137,8 @@ impl Shared {
         }
         // Those of the DHT first: not all of them may fit.
         let scope = self.config.profile.scope(dht);
-        let (fitting, others): (Vec<Multiaddr>, Vec<Multiaddr>) = known.into_iter().partition(|a| scope.allows(a));
-        Some(EncodedPeer::new(peer, fitting.iter().chain(&others)))
+        let (fitting, others): (Vec<Multiaddr>, Vec<Multiaddr>) = known.into_iter().partition(|a| scope.hands_out(a));
+        Some(EncodedPeer::new(peer, most_useful(fitting).iter().chain(&most_useful(others))))
     }
 
     /// What identify or an announcement told of a peer's addresses.

@@ -212,12 +212,12 @@ pub fn peer_id(text: &str) -> Result<PeerId, String> {
     text.parse().map_err(|e| format!("peer id {text:?}: {e}"))
 }
 
-/// Addresses, without those that nobody could dial and that no announcement brings in.
+/// Addresses that an announcement would bring in too; others are left out.
 pub fn addresses(texts: &[Text<'_>]) -> Result<Vec<Multiaddr>, String> {
     let mut addresses = Vec::with_capacity(texts.len().min(MAX_ADDRESSES));
     for Text(text) in texts.iter().take(MAX_ADDRESSES) {
         let address: Multiaddr = text.parse().map_err(|e| format!("address {text:?}: {e}"))?;
-        if AddressScope::Any.allows(&address) {
+        if AddressScope::Any.hands_out(&address) {
             addresses.push(address);
         }
     }
