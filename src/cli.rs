@@ -42,6 +42,7 @@ use std::{
     path::{Path, PathBuf},
     process::ExitCode,
     sync::OnceLock,
+    time::Duration,
 };
 
 /// A persistent provider-record server for the IPFS Kademlia DHT.
@@ -256,13 +257,16 @@ impl Command {
 const EVENT_INTERVAL: u32 = 200;
 const GLOBAL_QUEUE_INTERVAL: u32 = 4;
 
+/// How long threads may go on once the command has ended.
+const LAST_THREADS: Duration = Duration::from_secs(5);
+
 /// Parses the command line, runs the command, reports its failure. What `main` returns.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
-    logging::init(&cli.global, cli.command.is_server());
+    let log = logging::init(&cli.global, cli.command.is_server());
     let context = Context::new(cli.global);
     let result = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -270,16 +274,18 @@ pub fn main() -> ExitCode {
         .global_queue_interval(GLOBAL_QUEUE_INTERVAL)
         .build()
         .map_err(|e| CliError::other(format_args!("cannot start the runtime: {e}")))
-        .and_then(|runtime| runtime.block_on(cli.command.execute(&context)));
-    match result {
-        Ok(()) => Code::Ok.into(),
-        Err(error) => {
-            if !error.is_closed_pipe() {
-                let _ = writeln!(std::io::stderr(), "error: {error}");
-            }
-            error.code().into()
-        }
-    }
+        .and_then(|runtime| {
+            let result = runtime.block_on(cli.command.execute(&context));
+            // What still blocks a thread has nobody left to wait for it.
+            runtime.shutdown_timeout(LAST_THREADS);
+            result
+        });
+    let (code, last) = match result {
+        Ok(()) => (Code::Ok, None),
+        Err(error) => (error.code(), (!error.is_closed_pipe()).then(|| format!("error: {error}"))),
+    };
+    log.end(last);
+    code.into()
 }
 
 /// Help and version are what was asked for (0); anything else that clap says is a usage error (64).

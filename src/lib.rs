@@ -13,3 +13,4 @@ pub mod node;
 pub mod provide;
 pub mod schedule;
 pub mod store;
+pub mod vital;

@@ -41,6 +41,7 @@ use crate::{
     config::Config,
     kad::{Dht, PeerInfo, message::EncodedPeer, mode::Decision, scope::IpGroups, useful::most_useful},
     store::Store,
+    vital::Vital,
 };
 use addresses::Addresses;
 use book::Book;
@@ -224,6 +225,8 @@ pub(crate) struct Shared {
     serving: TaskTracker,
     /// Everything else.
     tasks: TaskTracker,
+    /// Those among them without which there is no node.
+    vital: Vital,
 }
 
 impl Shared {
@@ -233,6 +236,14 @@ impl Shared {
         F: Future<Output: Send> + Send + 'static,
     {
         self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(task))
+    }
+
+    /// The same for a task that has to run as long as the node does: its panic ends the process.
+    pub(crate) fn spawn_vital<F>(&self, name: &'static str, task: F)
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+        self.spawn(self.vital.watch(name, task));
     }
 
     /// How IP diversity groups addresses in `dht`; `None` where it does not hold (RT-6, LKP-2).
@@ -316,6 +327,7 @@ impl Node {
             stop: CancellationToken::new(),
             serving: TaskTracker::new(),
             tasks: TaskTracker::new(),
+            vital: Vital::default(),
         });
         let acceptor = {
             // Weak: the swarm holds it, and the swarm's task holds the node.
@@ -334,14 +346,19 @@ impl Node {
         let mut driver = Driver::new(swarm, obeyed, shared.clone());
         driver.bind(listen).await?;
         // Not by `spawn`: it watches `stop` itself, to say goodbye.
-        shared.tasks.spawn(driver.run());
-        shared.spawn(Client::keep_tidy(shared.clone()));
+        shared.tasks.spawn(shared.vital.watch("swarm", driver.run()));
+        shared.spawn_vital("client", Client::keep_tidy(shared.clone()));
         if nat::asks(config) {
-            shared.spawn(nat::keep_asking(shared.clone()));
+            shared.spawn_vital("nat", nat::keep_asking(shared.clone()));
         }
-        shared.spawn(renewal::keep_fresh(shared.clone()));
+        shared.spawn_vital("certificates", renewal::keep_fresh(shared.clone()));
         Upkeep::start(&shared);
         Ok(Node { shared })
+    }
+
+    /// The watch over the tasks without which the node is only half a node.
+    pub fn vital(&self) -> &Vital {
+        &self.shared.vital
     }
 
     /// Stops accepting, lets requests under way be answered for at most 5 s, closes connections.

@@ -9,6 +9,7 @@ pub mod jobs;
 use crate::{
     clock::{Clock, UnixTime},
     store::jobs::{JobLog, JobRun},
+    vital::Vital,
 };
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
@@ -133,7 +134,12 @@ impl fmt::Debug for Cron {
 
 impl Schedule {
     /// Starts all jobs; what is overdue runs at once.
-    pub async fn start(jobs: Vec<Job>, log: JobLog, clock: Arc<dyn Clock>) -> Result<Self, ScheduleError> {
+    pub async fn start(
+        jobs: Vec<Job>,
+        log: JobLog,
+        clock: Arc<dyn Clock>,
+        vital: &Vital,
+    ) -> Result<Self, ScheduleError> {
         let slots = jobs.into_iter().map(|job| Arc::new(Slot { job, running: AtomicBool::new(false) })).collect();
         let inner = Arc::new(Inner {
             slots,
@@ -147,7 +153,7 @@ impl Schedule {
         for slot in &inner.slots {
             inner.look(slot);
         }
-        tokio::spawn(Arc::clone(&inner).watch_clock());
+        tokio::spawn(vital.watch("schedule", Arc::clone(&inner).watch_clock()));
         Ok(Self { inner })
     }
 

@@ -3,7 +3,7 @@
 use super::{
     Context,
     error::{CliError, Code, Result},
-    output,
+    logging, output,
 };
 use crate::{
     clock::{Clock, SystemClock},
@@ -16,6 +16,7 @@ use crate::{
     provide::reprovider::Reprovider,
     schedule::{Schedule, ScheduleError, jobs},
     store::{Store, data_dir::Lock},
+    vital::Failed,
 };
 use libp2p::{Multiaddr, multiaddr::Protocol};
 use sd_notify::NotifyState;
@@ -27,6 +28,8 @@ use tokio::{
 
 /// Draining, saving and flushing end within this; systemd would wait 90 s before it kills.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(30);
+/// The last flush ends within this where a vital task has panicked.
+const LAST_FLUSH: Duration = Duration::from_secs(2);
 /// How often the status line of the unit is renewed.
 const STATUS_EVERY: Duration = Duration::from_secs(60);
 /// Below so many files per process a busy node refuses connections that its settings allow.
@@ -80,8 +83,14 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
         running = start(config) => running?,
         () = signals.stop() => return Ok(()),
     };
-    running.announce()?;
-    signals.stop().await;
+    running.announce();
+    let failed = tokio::select! {
+        failed = running.node.vital().failed() => Some(failed),
+        () = signals.stop() => None,
+    };
+    if let Some(failed) = failed {
+        return running.fail(failed).await;
+    }
     notify(&[NotifyState::Stopping]);
     tracing::info!("stopping; a second signal ends the process at once");
     tokio::select! {
@@ -129,9 +138,9 @@ struct Running {
     node: Node,
     store: Store,
     schedule: Schedule,
-    control: JoinHandle<()>,
-    reprovide: JoinHandle<()>,
-    status: JoinHandle<()>,
+    control: JoinHandle<Option<()>>,
+    reprovide: JoinHandle<Option<()>>,
+    status: JoinHandle<Option<()>>,
     // Held to the end: nobody else opens the directory before the store is closed.
     _lock: Lock,
 }
@@ -154,15 +163,16 @@ async fn start(config: Config) -> Result<Running> {
     }
     let control = Server::bind(&config.control_socket()).await?;
     let node = Node::start(&config, identity, store.clone(), Arc::clone(&clock)).await?;
+    let vital = node.vital().clone();
     let reprovider =
         Reprovider::new(node.clone(), store.provided.clone(), Arc::clone(&clock), config.reprovide.interval);
     let reprovide = {
         let reprovider = reprovider.clone();
-        tokio::spawn(async move { reprovider.run().await })
+        tokio::spawn(vital.watch("reprovider", async move { reprovider.run().await }))
     };
     let all = jobs::all(&config, &store, &node, &reprovider, &clock);
-    let schedule = Schedule::start(all, store.jobs.clone(), Arc::clone(&clock)).await?;
-    let status = tokio::spawn(keep_status(node.clone(), store.clone()));
+    let schedule = Schedule::start(all, store.jobs.clone(), Arc::clone(&clock), &vital).await?;
+    let status = tokio::spawn(vital.watch("status", keep_status(node.clone(), store.clone())));
     let parts = Parts {
         config,
         node: node.clone(),
@@ -171,25 +181,36 @@ async fn start(config: Config) -> Result<Running> {
         schedule: schedule.clone(),
         clock,
         started,
+        lost_log_lines: logging::lost_lines,
     };
-    let control = tokio::spawn(control.serve(Service::new(parts)));
+    let control = tokio::spawn(vital.watch("control socket", control.serve(Service::new(parts))));
     Ok(Running { node, store, schedule, control, reprovide, status, _lock: lock })
 }
 
 impl Running {
     /// Tells the terminal and systemd that the node serves.
-    fn announce(&self) -> Result<()> {
+    fn announce(&self) {
         let peer = self.node.peer_id();
         let mut text = format!("Peer id: {peer}\n");
         for address in self.node.listeners() {
             text += &format!("Listening: {}\n", address.with(Protocol::P2p(peer)));
         }
         text += "ready\n";
-        // Nobody may read it: that is no reason to stop.
-        let _ = output::print(text);
+        // Nobody may read it: that is no reason to stop, or to wait.
+        let printed = std::thread::Builder::new().name("stdout".into()).spawn(|| drop(output::print(text)));
+        if let Err(error) = printed {
+            tracing::warn!(%error, "cannot print the addresses");
+        }
         notify(&[NotifyState::Ready]);
         tracing::info!(%peer, "ready");
-        Ok(())
+    }
+
+    /// Ends a process that is only half a node. What the store has taken is flushed, as far as that works.
+    async fn fail(self, failed: Failed) -> Result<()> {
+        if !matches!(tokio::time::timeout(LAST_FLUSH, self.store.close()).await, Ok(Ok(()))) {
+            tracing::error!("the last seconds of announcements may be lost");
+        }
+        Err(CliError::other(format_args!("{failed}; start it again, and report the panic with the log above it")))
     }
 
     /// Drains, saves and flushes.
@@ -232,7 +253,13 @@ impl Signals {
 
 /// Renews the line that `systemctl status` shows.
 async fn keep_status(node: Node, store: Store) {
+    let mut lost = 0;
     loop {
+        let (before, lost_now) = (lost, logging::lost_lines());
+        lost = lost_now;
+        if lost > before {
+            tracing::warn!(lines = lost - before, "log lines were lost: stderr was full, closed, or read too slowly");
+        }
         let figures = store.clone();
         let Ok(stat) = tokio::task::spawn_blocking(move || figures.stat()).await else { return };
         let servers: Vec<String> = crate::kad::Dht::ALL

@@ -58,6 +58,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Monotonic time at start.
     pub started: Duration,
+    /// How many log lines were lost so far.
+    pub lost_log_lines: fn() -> u64,
 }
 
 impl Service {

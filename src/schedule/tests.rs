@@ -52,7 +52,7 @@ impl Scene {
     }
 
     async fn start(&self, jobs: Vec<Job>) -> Schedule {
-        Schedule::start(jobs, self.store.jobs.clone(), self.clock.clone()).await.unwrap()
+        Schedule::start(jobs, self.store.jobs.clone(), self.clock.clone(), &Vital::default()).await.unwrap()
     }
 
     async fn last(&self, job: &'static str) -> JobRun {
@@ -140,6 +140,7 @@ async fn a_wrong_cron_expression_is_told_with_its_job() {
     let scene = Scene::new();
     let runs = Arc::new(AtomicUsize::new(0));
     let job = Job { cron: "*/10 *".into(), ..counting("gc", HOUR, &runs, || async { Ok(None) }) };
-    let error = Schedule::start(vec![job], scene.store.jobs.clone(), scene.clock.clone()).await.unwrap_err();
+    let error =
+        Schedule::start(vec![job], scene.store.jobs.clone(), scene.clock.clone(), &Vital::default()).await.unwrap_err();
     assert!(error.to_string().contains("job gc") && error.to_string().contains("six fields"), "{error}");
 }

@@ -87,7 +87,16 @@ impl Supervisor {
         let told = stop.clone();
         let thread = thread::Builder::new()
             .name("disk".into())
-            .spawn(move || run(&parts, &told))
+            .spawn(move || {
+                // Without it nothing is flushed: after a panic it begins again.
+                while let Err(panic) = catch_unwind(AssertUnwindSafe(|| run(&parts, &told))) {
+                    tracing::error!(
+                        panic = panic_text(panic.as_ref()),
+                        "the thread that looks after the disk panicked"
+                    );
+                    thread::sleep(TICK);
+                }
+            })
             .map_err(|e| StoreError::Database(format!("cannot start the thread that looks after the disk: {e}")))?;
         Ok(Self { stop, thread: Mutex::new(Some(thread)) })
     }

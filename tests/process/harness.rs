@@ -69,6 +69,12 @@ impl TestNode {
         self
     }
 
+    /// Sets an environment variable of the node and its commands.
+    pub fn with_env(mut self, name: &str, value: &str) -> Self {
+        self.settings.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
     pub fn set(&mut self, name: &str, value: &str) {
         self.settings.insert(format!("DHTSTORE_{name}"), value.to_owned());
     }
@@ -130,9 +136,14 @@ impl TestNode {
 
     /// Starts the process and waits until it serves.
     pub fn start(&mut self) {
-        assert!(self.process.is_none(), "already started");
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_path()).unwrap();
-        let child = self.run_command().stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        self.start_logging_to(log.try_clone().unwrap().into(), log.into());
+    }
+
+    /// The same with other places for stdout and stderr.
+    pub fn start_logging_to(&mut self, stdout: Stdio, stderr: Stdio) {
+        assert!(self.process.is_none(), "already started");
+        let child = self.run_command().stdout(stdout).stderr(stderr).spawn().unwrap();
         self.process = Some(child);
         let deadline = Instant::now() + Duration::from_secs(30);
         while !self.cli(&["id"]).status.success() || !self.socket_answers() {
@@ -141,6 +152,22 @@ impl TestNode {
             assert!(Instant::now() < deadline, "the node did not start in 30 s:\n{}", self.log());
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// What the process writes to stderr, if it was given [`Stdio::piped`].
+    pub fn take_stderr(&mut self) -> std::process::ChildStderr {
+        self.process.as_mut().and_then(|child| child.stderr.take()).expect("piped")
+    }
+
+    /// Waits until the process ends by itself; its exit code.
+    pub fn ended(&mut self, limit: Duration) -> Option<i32> {
+        let mut child = self.process.take().expect("started");
+        let mut status = None;
+        eventually("the process ends", limit, || {
+            status = child.try_wait().unwrap();
+            status.is_some()
+        });
+        status.and_then(|status| status.code())
     }
 
     fn socket_answers(&self) -> bool {

@@ -18,6 +18,7 @@ mod harness;
 #[path = "../support/kad_peer.rs"]
 mod kad_peer;
 mod load;
+mod logging;
 mod network;
 mod restart;
 mod restore;

@@ -27,6 +27,8 @@ pub(super) async fn stat(parts: &Parts) -> Result<Stat, Failure> {
         TableStat { dht: dht.name().into(), peers, buckets: buckets.into_iter().filter(|&(_, n)| n > 0).collect() }
     });
     let decision = parts.node.mode();
+    let mut network = parts.node.counters();
+    network.insert("log lines lost".into(), (parts.lost_log_lines)());
     Ok(Stat {
         version: env!("CARGO_PKG_VERSION").into(),
         peer: parts.node.peer_id().to_string(),
@@ -39,7 +41,7 @@ pub(super) async fn stat(parts: &Parts) -> Result<Stat, Failure> {
         connections: parts.node.peers().await.len() as u64,
         tables: tables.collect(),
         load: parts.node.load(),
-        network: parts.node.counters(),
+        network,
         store: figures,
         reprovide: parts.reprovider.status(),
         jobs: parts.schedule.status().await,

@@ -33,9 +33,9 @@ pub(crate) struct Upkeep;
 impl Upkeep {
     /// Runs until the node stops.
     pub(crate) fn start(shared: &Arc<Shared>) {
-        shared.spawn(keep_connected(shared.clone()));
+        shared.spawn_vital("routing", keep_connected(shared.clone()));
         for dht in Dht::ALL {
-            shared.spawn(fill_at_first(shared.clone(), dht));
+            shared.spawn_vital("first look-up", fill_at_first(shared.clone(), dht));
         }
     }
 }

@@ -1,0 +1,97 @@
+//! Logging is best effort: wherever stderr leads, the node works and ends as ever. A vital task that panics ends it at once.
+
+use crate::{
+    harness::{TestNode, cid, eventually},
+    small_disk::{fill, small_disk},
+};
+use std::{
+    fs::File,
+    io::{Read, Write},
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+/// What a pipe of Linux holds.
+const PIPE_BYTES: usize = 64 * 1024;
+
+/// Logs far more than a pipe holds.
+fn talkative() -> TestNode {
+    TestNode::new().with_env("RUST_LOG", "trace")
+}
+
+fn lost_lines(node: &TestNode) -> u64 {
+    node.rows(&["stat"])[0]["network"]["log lines lost"].as_u64().unwrap()
+}
+
+/// It serves, and SIGTERM ends it soon with 0.
+fn works_and_ends(node: &mut TestNode) {
+    node.ok(&["provide", &cid("one")]);
+    assert_eq!(node.held(&cid("one")).len(), 1);
+    let begun = Instant::now();
+    assert_eq!(node.stop(), Some(0));
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_reader_of_stderr_that_leaves_changes_nothing() {
+    let mut node = talkative();
+    node.start_logging_to(Stdio::null(), Stdio::piped());
+    let mut stderr = node.take_stderr();
+    stderr.read_exact(&mut [0; 100]).unwrap();
+    drop(stderr);
+    eventually("lines are lost", Duration::from_secs(20), || lost_lines(&node) > 0);
+    works_and_ends(&mut node);
+}
+
+#[test]
+fn a_reader_of_stdout_and_stderr_that_sleeps_holds_up_nothing() {
+    let mut node = talkative();
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    // Full from the first line on.
+    writer.write_all(&[b'.'; PIPE_BYTES]).unwrap();
+    node.start_logging_to(writer.try_clone().unwrap().into(), writer.into());
+    works_and_ends(&mut node);
+    drop(reader);
+}
+
+#[test]
+fn a_full_disk_below_stderr_changes_nothing() {
+    let mut node = talkative();
+    let full = || File::options().write(true).open("/dev/full").unwrap();
+    node.start_logging_to(full().into(), full().into());
+    eventually("lines are lost", Duration::from_secs(20), || lost_lines(&node) > 0);
+    works_and_ends(&mut node);
+}
+
+#[test]
+fn a_log_on_the_full_disk_of_the_data_changes_nothing_on_disk_either() {
+    let name = "logging::a_log_on_the_full_disk_of_the_data_changes_nothing_on_disk_either";
+    let Some(disk) = small_disk(name, 24) else { return };
+    let mut node = talkative().with("STORE_RESERVE", "2MiB");
+    let log = || File::options().create(true).append(true).open(disk.join("log")).unwrap();
+    node.start_logging_to(log().into(), log().into());
+    fill(&disk, 0);
+    eventually("lines are lost", Duration::from_secs(20), || lost_lines(&node) > 0);
+    assert_eq!(node.stop(), Some(0));
+}
+
+#[test]
+fn the_error_that_ends_a_start_is_no_panic_wherever_it_is_written() {
+    let mut node = TestNode::new();
+    // Nothing to read there.
+    node.set("SWARM_KEY", "/dev/null");
+    let full = || File::options().write(true).open("/dev/full").unwrap();
+    let status = node.run_command().stdout(full()).stderr(full()).status().unwrap();
+    assert_eq!(status.code(), Some(65));
+}
+
+#[test]
+fn a_vital_task_that_panics_ends_the_process_at_once_with_an_error() {
+    for task in ["swarm", "client", "routing", "reprovider", "control socket", "schedule", "status"] {
+        let mut node = TestNode::new().with_env("PANIC_VITAL_TASK", task);
+        node.start();
+        assert_eq!(node.ended(Duration::from_secs(10)), Some(1), "{task}: {}", node.log());
+        let log = node.log();
+        assert!(log.contains(&format!("error: the task {task:?} panicked")), "{log}");
+    }
+}
