@@ -14,12 +14,17 @@ pub mod keyspace;
 pub mod lookup;
 pub mod message;
 pub mod mode;
+pub mod peer_id;
 pub mod rules;
 pub mod scope;
 pub mod seeded;
 pub mod table;
 pub mod useful;
 pub mod values;
+
+/// A CID whose multihash is as long as a key of content may be ([`rules::MAX_KEY`], PRV-1); the cid crate's own type stops at
+/// digests of 64 bytes.
+pub type Cid = cid::CidGeneric<{ rules::MAX_KEY }>;
 
 use libp2p::{Multiaddr, PeerId, StreamProtocol};
 

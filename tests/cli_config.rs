@@ -67,7 +67,6 @@ fn every_way_to_be_wrong_is_exit_78_and_says_what_to_do() {
         ("listen = []", &["listen", "/ip4/0.0.0.0/tcp/4001"]),
         ("listen = [", &["line 1"]),
         ("[jobs.gc]\ncron = \"daily\"", &["jobs.gc.cron", "six fields"]),
-        ("swarm_key = \"missing.key\"", &["swarm_key", "missing.key"]),
         ("bootstrap = [\"/ip4/192.0.2.1/tcp/4001\"]", &["bootstrap", "append /p2p/<peer id>"]),
         ("bootstrap = [\"/ip4/192.0.2.1\"]", &["bootstrap", "/tcp/PORT/p2p/<peer id>"]),
         ("announce = [\"/ip4/192.0.2.1/udp/4001\"]", &["announce", "nobody can dial /ip4/192.0.2.1/udp/4001", "PORT"]),
@@ -197,9 +196,113 @@ fn net_5_a_secure_websocket_without_a_usable_certificate_is_refused_with_the_nex
     let [certificate, key] = ["certificate", "key"].map(|name| format!("websocket.{name}={}", missing.display()));
     let files = [&listen[..], &["--set", &certificate, "--set", &key]].concat();
     // A file that is not there is no wrong setting: 65 as for the other files, and again nothing that a restart mends.
-    for (command, code) in [(&["config", "check"][..], 78), (&["run"], 65)] {
+    for (command, code) in [(&["config", "check"][..], 65), (&["run"], 65)] {
         let run = home.run(&[&files[..], command].concat());
         assert_eq!(run.code, code, "{run:?}");
         assert!(run.stderr.contains("missing.pem") && run.stderr.contains("correct the path"), "{run:?}");
     }
+}
+
+#[test]
+fn what_can_never_work_is_refused_with_what_to_do() {
+    let home = Home::new();
+    let peer = "12D3KooWLU2znyJMtDiHArqAGbZn8CgUGp92kxDBtefftEEaHSZS";
+    let hash = "uEiDikp5KVUgkLta1EjUN-IKbHk-dUBg8VzKgf5nXxLK46w";
+    for transport in [
+        format!("udp/4001/quic-v1/webtransport/certhash/{hash}"),
+        format!("udp/4001/webrtc-direct/certhash/{hash}"),
+        "udp/4001/quic".to_owned(),
+        "udp/4001/utp".to_owned(),
+        "tcp/80/http".to_owned(),
+        "tcp/443/https".to_owned(),
+    ] {
+        for (key, tail) in
+            [("bootstrap", format!("/p2p/{peer}")), ("announce", String::new()), ("append_announce", String::new())]
+        {
+            let run = home.run(&["--set", &format!("{key}=/ip4/8.8.8.8/{transport}{tail}"), "config", "check"]);
+            assert!(run.code == 78 && run.stderr.contains("dhtstore speaks TCP"), "{key} {transport}: {run:?}");
+        }
+        let run = home.run(&["--set", &format!("listen=/ip4/127.0.0.1/{transport}"), "config", "check"]);
+        assert_eq!(run.code, 78, "{transport}: {run:?}");
+    }
+    // Content may be served by other programs, and by a relay in front of this one.
+    let gateway = "provide.addresses=/dns/gw.example/tcp/443/https";
+    let circuit = format!("announce=/ip4/8.8.8.8/tcp/4001/p2p/{peer}/p2p-circuit");
+    let named = format!(
+        "bootstrap=/dnsaddr/bootstrap.example/p2p/{peer},/dns/a.example/tcp/443/tls/sni/a.example/ws/p2p/{peer}"
+    );
+    for good in [gateway, &circuit, &named] {
+        assert_eq!(home.run(&["--set", good, "config", "check"]).code, 0, "{good}");
+    }
+    for cron in ["0 0 0 31 4 *", "0 0 0 30 2 *", "0 0 0 31 2,4,6,9,11 *"] {
+        let run = home.run(&["--set", &format!("jobs.gc.cron={cron}"), "config", "check"]);
+        assert!(run.code == 78 && run.stderr.contains("never fires"), "{cron}: {run:?}");
+    }
+    for cron in ["0 0 0 29 2 *", "0 0 0 31 12 *", "*/5 * * * * *"] {
+        assert_eq!(home.run(&["--set", &format!("jobs.gc.cron={cron}"), "config", "check"]).code, 0, "{cron}");
+    }
+}
+
+#[test]
+fn an_announced_address_that_names_another_peer_is_refused_by_check_and_run() {
+    let home = Home::new();
+    assert_eq!(home.run(&["init"]).code, 0);
+    let own = home.run(&["--set", "listen=/ip4/127.0.0.1/tcp/1", "id", "--bootstrap"]).stdout;
+    let own = own.trim().rsplit('/').next().unwrap();
+    let other = "12D3KooWLU2znyJMtDiHArqAGbZn8CgUGp92kxDBtefftEEaHSZS";
+    let announce = |peer: &str| format!("announce=/ip4/8.8.8.8/tcp/4001/p2p/{peer}");
+    assert_eq!(home.run(&["--set", &announce(own), "config", "check"]).code, 0);
+    for command in [&["config", "check"][..], &["run"]] {
+        let run = home.run(&[&["--set", &announce(other)][..], command].concat());
+        assert!(run.code == 78 && run.stderr.contains("names another peer than this node"), "{run:?}");
+    }
+}
+
+#[test]
+fn what_is_named_or_present_and_cannot_be_read_stops_the_start() {
+    let home = Home::new();
+    std::fs::create_dir_all(home.path("data")).unwrap();
+    let link = |name: &str| {
+        let path = home.path("data").join(name);
+        std::os::unix::fs::symlink("/nonexistent/secret", &path).unwrap();
+        path
+    };
+    for (name, code, words) in [
+        ("swarm.key", 65, "cannot read the swarm key"),
+        ("identity.key", 65, "cannot read the identity"),
+        ("dhtstore.toml", 78, "dhtstore.toml"),
+    ] {
+        let path = link(name);
+        for command in [&["config", "check"][..], &["run"]] {
+            let run = home.run(command);
+            assert!(run.code == code && run.stderr.contains(words), "{name}: {run:?}");
+        }
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        let run = home.run(&["run"]);
+        assert_eq!(run.code, code, "a directory in place of {name}: {run:?}");
+        std::fs::remove_dir(&path).unwrap();
+    }
+    assert!(!home.path("data/identity.key").exists(), "nothing was made meanwhile");
+    let run = home.run(&["--set", "swarm_key=/nonexistent/swarm.key", "run"]);
+    assert!(run.code == 65, "{run:?}");
+}
+
+#[test]
+fn libp2p_force_pnet_forbids_to_run_in_the_open() {
+    let home = Home::new();
+    for command in [&["config", "check"][..], &["run"]] {
+        let run = home.run_with(&[("LIBP2P_FORCE_PNET", "1")], command);
+        assert!(run.code == 78 && run.stderr.contains("LIBP2P_FORCE_PNET=1"), "{run:?}");
+    }
+    assert_eq!(home.run_with(&[("LIBP2P_FORCE_PNET", "1")], &["init", "--private"]).code, 0);
+    assert_eq!(home.run_with(&[("LIBP2P_FORCE_PNET", "1")], &["config", "check"]).code, 0);
+}
+
+#[test]
+fn a_peer_id_in_an_address_may_be_a_cid() {
+    let home = Home::new();
+    let cid = "k51qzi5uqu5dlvj2baxnqndepeb86cbk3ng7n3i46uzyxzyqj2xjonzllnv0v8";
+    let run = home.run(&["--set", &format!("bootstrap=/ip4/8.8.8.8/tcp/1/p2p/{cid}"), "config", "show"]);
+    assert!(run.code == 0 && run.stdout.contains("/ip4/8.8.8.8/tcp/1/p2p/12D3KooW"), "{run:?}");
 }

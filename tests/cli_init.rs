@@ -76,6 +76,9 @@ fn private_prints_the_commands_for_kubo_and_writes_the_key() {
     let run = home.run(&["--set", "announce=/ip4/192.0.2.7/tcp/4001", "init", "--private"]);
     assert_eq!(run.code, 0, "{run:?}");
     assert_eq!(mode(&home.path("data/swarm.key")), 0o600);
+    let config = fs::read_to_string(home.path("data/dhtstore.toml")).unwrap();
+    assert!(config.lines().any(|line| line == "swarm_key = \"swarm.key\""), "{config}");
+    assert_eq!(home.run(&["config", "check"]).code, 0);
     let key = fs::read_to_string(home.path("data/swarm.key")).unwrap();
     assert!(run.stdout.contains(&format!("<<'KEY'\n{key}KEY\n")), "{run:?}");
     for line in [
@@ -198,6 +201,7 @@ fn a_kubo_node_with_an_rsa_key_is_taken_over() {
     assert_eq!(fs::read_to_string(home.path("data/swarm.key")).unwrap(), SWARM_KEY);
     assert!(run.stderr.contains("two nodes with one peer id"), "{run:?}");
     assert!(run.stderr.contains("/ip4/192.0.2.2/tcp/4001 is left out"), "{run:?}");
+    assert!(run.stderr.contains("quic-v1/webtransport is left out"), "{run:?}");
     let shown = home.run(&["config", "show"]).stdout;
     for line in [
         format!("bootstrap = [\"/ip4/192.0.2.1/tcp/4001/p2p/{PEER}\"]"),
@@ -292,7 +296,7 @@ fn all_three_bodies_of_a_swarm_key_are_accepted() {
     let home = Home::new();
     home.write("data/swarm.key", "/key/swarm/psk/1.0.0/\n/base99/\n");
     let run = home.run(&["config", "check"]);
-    assert!(run.code == 78 && run.stderr.contains("line 2"), "{run:?}");
+    assert!(run.code == 65 && run.stderr.contains("line 2"), "{run:?}");
 }
 
 #[test]
@@ -361,4 +365,39 @@ fn a_closed_stdout_is_exit_0() {
     let mut child = home.command(&[], &["config", "default"]).stdout(std::process::Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
     assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_public_kubo_node_is_one_whichever_of_the_public_bootstrappers_it_lists() {
+    let key = Keypair::generate_ed25519();
+    let peer = key.public().to_peer_id().to_string();
+    let private = base64(&key.to_protobuf_encoding().unwrap());
+    let am6 = Keypair::generate_ed25519().public().to_peer_id();
+    for listed in [
+        "/dnsaddr/bootstrap.libp2p.io/ipfs/QmNnooDu7bfjPFoTZYxMNLWUQJyrVwtbZg5gBMjTezGAJN",
+        "/ip4/104.131.131.82/tcp/4001/ipfs/QmaCpDMGvV2BGHeYERUEnRQAwe3N8SzbUtfsmvsqQLuvuJ",
+        "/ip4/104.131.131.82/udp/4001/quic-v1/p2p/QmaCpDMGvV2BGHeYERUEnRQAwe3N8SzbUtfsmvsqQLuvuJ",
+        &format!("/dnsaddr/am6.bootstrap.libp2p.io/p2p/{am6}"),
+    ] {
+        let home = Home::new();
+        let draft = format!("/ip4/104.131.131.82/udp/4001/quic/p2p/{am6}");
+        let repository = kubo(&home, &private, &peer, &format!("[\"{listed}\", \"{draft}\"]"), "\"Announce\": []");
+        let run = home.run(&["init", "--from-kubo", &repository]);
+        assert!(run.code == 0 && run.stderr.contains(&format!("{draft} is left out")), "{listed}: {run:?}");
+        let shown = home.run(&["config", "show"]).stdout;
+        assert!(shown.contains("profile = \"amino\"") && shown.contains(&listed.replace("/ipfs/", "/p2p/")), "{shown}");
+    }
+}
+
+#[test]
+fn a_kubo_repository_whose_swarm_key_cannot_be_read_is_no_open_network() {
+    let home = Home::new();
+    let key = Keypair::generate_ed25519();
+    let private = base64(&key.to_protobuf_encoding().unwrap());
+    let peer = key.public().to_peer_id().to_string();
+    let repository = kubo(&home, &private, &peer, "[]", "\"Announce\": []");
+    std::os::unix::fs::symlink("/nonexistent/swarm.key", home.path("kubo/swarm.key")).unwrap();
+    let run = home.run(&["init", "--from-kubo", &repository]);
+    assert!(run.code == 65 && run.stderr.contains("cannot read the swarm key"), "{run:?}");
+    assert!(!home.data().exists());
 }

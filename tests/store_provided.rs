@@ -5,10 +5,10 @@
 #[path = "store_support/support.rs"]
 mod support;
 
-use cid::{Cid, multihash::Multihash};
+use cid::multihash::Multihash;
 use dhtstore::{
     clock::UnixTime,
-    kad::keyspace::Key,
+    kad::{Cid, keyspace::Key},
     store::{Settings, StoreError, jobs::JobRun},
 };
 use proptest::prelude::*;

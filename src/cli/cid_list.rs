@@ -105,6 +105,8 @@ impl Reader<'_> {
                 skip_line(&mut input)?;
             }
             let text = String::from_utf8_lossy(&line);
+            // Editors of other systems begin a file with a byte order mark.
+            let text = if number == 1 { text.strip_prefix('\u{feff}').unwrap_or(&text) } else { &text };
             let text = text.trim();
             if !text.is_empty() && !text.starts_with('#') {
                 self.take(text, || format!("{name}, line {number}"))?;

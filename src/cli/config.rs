@@ -1,6 +1,6 @@
 //! `dhtstore config`: check and show the configuration.
 
-use super::{Context, error::CliError, error::Code, error::Result, error::ResultExt, output};
+use super::{Context, error::CliError, error::Result, error::ResultExt, output};
 use crate::{
     config::{
         Config, Profile,
@@ -69,14 +69,18 @@ fn check(context: &Context) -> Result<()> {
         context.notice(format_args!("warning: {}: {warning}", loaded.origin(warning.key)));
     }
     if let Some(path) = &loaded.config.swarm_key {
-        SwarmKey::load(path).context(format_args!("{}: swarm_key", loaded.origin("swarm_key"))).code(Code::Config)?;
+        SwarmKey::load(path).context(format_args!("{}: swarm_key", loaded.origin("swarm_key")))?;
     }
     if let Some(path) = &loaded.config.routing.asn_database {
         AsnDatabase::load(path)
             .context(format_args!("{}: routing.asn_database", loaded.origin("routing.asn_database")))?;
     }
-    certificate::check(&loaded.config.websocket).code(Code::Config)?;
+    certificate::check(&loaded.config.websocket)?;
+    loaded.config.check_forced_privacy()?;
     let identity = identity::load(&loaded.config.data_dir)?;
+    if let Some(identity) = &identity {
+        loaded.config.clone().fit_identity(&identity.public().to_peer_id())?;
+    }
     let name = match &loaded.file {
         Some(file) => file.display().to_string(),
         None => "no configuration file: the defaults".into(),

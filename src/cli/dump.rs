@@ -6,6 +6,7 @@ use super::{
     error::{CliError, Result},
     output::{Format, FormatArg, Rows, Schema},
 };
+use crate::kad::peer_id::parse_peer_id;
 use crate::{
     clock::{Clock, SystemClock, UnixTime},
     config::Config,
@@ -18,7 +19,6 @@ use crate::{
     },
 };
 use clap::ValueEnum;
-use libp2p::PeerId;
 use serde::Serialize;
 
 /// Damaged rows that are reported one by one; the others are counted.
@@ -295,9 +295,9 @@ fn filter(args: &Args) -> Result<Filter> {
     let tables =
         args.tables.iter().filter(|table| *table != "all").filter_map(|table| Table::from_str(table, true).ok());
     let all = args.tables.iter().any(|table| table == "all");
-    let peer = args.peer.as_deref().map(|text| match text.parse::<PeerId>() {
+    let peer = args.peer.as_deref().map(|text| match parse_peer_id(text) {
         Ok(peer) => Ok(peer.to_string()),
-        Err(error) => Err(CliError::data(format_args!("--peer {text}: not a peer id: {error}"))),
+        Err(error) => Err(CliError::data(format_args!("--peer {text}: {error}"))),
     });
     let now = SystemClock::new().wall();
     let time = |flag: &str, text: &Option<String>| {

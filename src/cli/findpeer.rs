@@ -7,7 +7,10 @@ use super::{
     findprovs,
     output::{Format, FormatArg, Rows, Schema},
 };
-use crate::control::protocol::{Peer, Request};
+use crate::{
+    control::protocol::{Peer, Request},
+    kad::peer_id::parse_peer_id,
+};
 use libp2p::PeerId;
 use serde_json::json;
 
@@ -26,7 +29,7 @@ pub struct Args {
 /// Runs the command.
 pub async fn execute(args: Args, context: &Context) -> Result<()> {
     let peer: PeerId =
-        args.peer.parse().map_err(|error| CliError::data(format_args!("{}: not a peer id: {error}", args.peer)))?;
+        parse_peer_id(&args.peer).map_err(|error| CliError::data(format_args!("{}: {error}", args.peer)))?;
     let format = args.format.resolve_or(context, Format::Ids);
     let mut rows = Rows::stdout(format, Schema { columns: &["address"], id: "address" });
     let mut found = None;

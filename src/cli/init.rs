@@ -90,6 +90,17 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
     }
     if args.private {
         plan.swarm_key = Some(SwarmKey::generate()?);
+        let configured = context.sources().load_detailed()?.file;
+        if let (None, Some(file)) = (&plan.config, &configured) {
+            notes.push(format!(
+                "add `swarm_key = \"{}\"` to {}: a key that is named there and missing stops the node, so it never runs in the open",
+                plan.swarm_key_path().display(),
+                file.display()
+            ));
+        } else {
+            let text = plan.config.take().unwrap_or_else(|| profile_file(Profile::Private).to_owned());
+            plan.config = Some(with_swarm_key(&text));
+        }
     }
     plan.check()?;
     plan.write()?;
@@ -168,6 +179,14 @@ impl Plan {
             context.notice(format_args!("configuration {}", self.config_path().display()));
         }
     }
+}
+
+/// The configuration with the swarm key beside it named: found only by looking, it would count as none where it is missing,
+/// and the node would run in the open. In place of the commented line of `config/private.toml`.
+fn with_swarm_key(config: &str) -> String {
+    let named = format!("swarm_key = \"{}\"", swarm_key::FILE_NAME);
+    let line = config.lines().find(|line| line.starts_with("#swarm_key = "));
+    line.map_or_else(|| format!("{named}\n{config}"), |line| config.replace(line, &named))
 }
 
 fn profile_file(profile: Profile) -> &'static str {

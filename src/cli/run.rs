@@ -12,7 +12,8 @@ use crate::{
         server::{ControlError, Server},
         service::{Parts, Service},
     },
-    node::{Node, identity},
+    kad::peer_id::parse_multiaddr,
+    node::{Node, identity, swarm_key::SwarmKey},
     provide::reprovider::Reprovider,
     schedule::{Schedule, ScheduleError, jobs},
     store::{Store, data_dir::Lock},
@@ -42,10 +43,10 @@ Without a configuration: creates the data directory and an identity, listens on 
 Prints `Peer id:`, `Listening:` and, once it serves, `ready`. SIGTERM or Ctrl-C stops it cleanly, a second one at once.")]
 pub struct Args {
     /// Listen here in place of what the configuration says; may be repeated
-    #[arg(long, value_name = "MULTIADDR")]
+    #[arg(long, value_name = "MULTIADDR", value_parser = parse_multiaddr)]
     listen: Vec<Multiaddr>,
     /// Bootstrap from here in place of what the configuration says; may be repeated
-    #[arg(long, value_name = "MULTIADDR")]
+    #[arg(long, value_name = "MULTIADDR", value_parser = parse_multiaddr)]
     bootstrap: Vec<Multiaddr>,
     /// The kind of network
     #[arg(long, value_enum)]
@@ -119,6 +120,7 @@ fn configure(args: &Args, context: &Context) -> Result<Config> {
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
+    loaded.config.check_forced_privacy()?;
     Ok(loaded.config)
 }
 
@@ -145,11 +147,15 @@ struct Running {
     _lock: Lock,
 }
 
-async fn start(config: Config) -> Result<Running> {
+async fn start(mut config: Config) -> Result<Running> {
     let clock: Arc<dyn Clock> = SystemClock::new();
     let started = clock.monotonic();
     let dir = config.data_dir.clone();
     let (mut settings, store_clock) = (config.store_settings(), Arc::clone(&clock));
+    // Before anything is made in the name of a node that must not run.
+    if let Some(path) = &config.swarm_key {
+        SwarmKey::load(path)?;
+    }
     let opened = tokio::task::spawn_blocking(move || -> Result<_> {
         let lock = Lock::acquire(&dir)?;
         let identity = identity::load_or_create(&dir)?;
@@ -158,6 +164,7 @@ async fn start(config: Config) -> Result<Running> {
         Ok((lock, identity, store))
     });
     let (lock, identity, store) = opened.await.map_err(CliError::other)??;
+    config.fit_identity(&identity.public().to_peer_id())?;
     for note in store.stat().notes {
         tracing::warn!("{note}");
     }

@@ -140,7 +140,7 @@ impl Config {
         let job = |interval| Job { cron: LOOK_OFTEN.into(), interval };
         Self {
             profile,
-            data_dir: data_dir(),
+            data_dir: data_dir().unwrap_or_default(),
             listen: parse(&LISTEN),
             announce: Vec::new(),
             append_announce: Vec::new(),
@@ -199,22 +199,20 @@ impl Config {
 }
 
 /// The platform's: `$STATE_DIRECTORY` under systemd, `/var/lib/dhtstore` for root, else the state directory of the user
-/// (`~/.local/state/dhtstore`).
-pub fn data_dir() -> PathBuf {
+/// (`~/.local/state/dhtstore`). `None` for a user without a home: each working directory would get an identity of its own.
+pub fn data_dir() -> Option<PathBuf> {
     if let Some(dirs) = std::env::var_os("STATE_DIRECTORY").filter(|d| !d.is_empty()) {
         // systemd joins several with colons; ours comes first.
         let first = std::env::split_paths(&dirs).next();
         if let Some(dir) = first.filter(|d| d.is_absolute()) {
-            return dir;
+            return Some(dir);
         }
     }
     if is_root() {
-        return SYSTEM_DATA_DIR.into();
+        return Some(SYSTEM_DATA_DIR.into());
     }
-    match dirs::state_dir().or_else(dirs::data_local_dir) {
-        Some(dir) => dir.join("dhtstore"),
-        None => PathBuf::from(".dhtstore"),
-    }
+    let dir = dirs::state_dir().or_else(dirs::data_local_dir).filter(|dir| dir.is_absolute())?;
+    Some(dir.join("dhtstore"))
 }
 
 /// The configuration file of this user: `/etc/dhtstore/dhtstore.toml` for root and the service, else

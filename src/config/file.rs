@@ -130,7 +130,7 @@ impl Sources {
         let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         match &self.file {
             Some(file) => absolute(file) == absolute(dir).join(FILE_NAME),
-            None => absolute(&self.search_dir()) == absolute(dir),
+            None => self.search_dir().is_some_and(|found| absolute(&found) == absolute(dir)),
         }
     }
 
@@ -138,12 +138,12 @@ impl Sources {
         if self.file.is_some() {
             return self.file.clone();
         }
-        let in_data_dir = self.search_dir().join(FILE_NAME);
-        [Some(in_data_dir), defaults::config_file()].into_iter().flatten().find(|path| path.exists())
+        let in_data_dir = self.search_dir().map(|dir| dir.join(FILE_NAME));
+        [in_data_dir, defaults::config_file()].into_iter().flatten().find(|path| is_present(path))
     }
 
-    fn search_dir(&self) -> PathBuf {
-        self.data_dir.clone().unwrap_or_else(defaults::data_dir)
+    fn search_dir(&self) -> Option<PathBuf> {
+        self.data_dir.clone().or_else(defaults::data_dir)
     }
 }
 
@@ -290,11 +290,14 @@ impl Settings {
         let Some(mut config) = config.filter(|_| self.problems.is_empty()) else {
             return Err(ConfigError::Invalid { problems: self.problems });
         };
+        if config.data_dir.as_os_str().is_empty() {
+            return Err(ConfigError::invalid(NO_DATA_DIR));
+        }
         let mut origins: BTreeMap<_, _> =
             self.values.into_iter().map(|(key, (_, origin))| (key.to_owned(), origin)).collect();
         if config.swarm_key.is_none() {
             let key = Config::default_swarm_key(&config.data_dir);
-            if key.exists() {
+            if is_present(&key) {
                 config.swarm_key = Some(key);
                 origins.insert("swarm_key".into(), Origin::DataDir);
             }
@@ -343,6 +346,17 @@ fn located(error: ConfigError, origins: &BTreeMap<String, Origin>) -> ConfigErro
         }
     };
     ConfigError::Invalid { problems: problems.into_iter().map(locate).collect() }
+}
+
+/// Where neither a setting nor the user's home says where the data is.
+const NO_DATA_DIR: &str =
+    "data_dir: this user has no home directory; name a data directory with --data-dir DIR (or DHTSTORE_DATA_DIR)";
+
+/// Whether a file is there, be it one that cannot be read: a link that leads nowhere, or a file in a directory that may not be
+/// entered, is there. What is there and cannot be read is an error for whoever needs it, never taken for absent.
+pub(crate) fn is_present(path: &Path) -> bool {
+    use std::io::ErrorKind::{NotADirectory, NotFound};
+    path.symlink_metadata().err().is_none_or(|error| !matches!(error.kind(), NotFound | NotADirectory))
 }
 
 fn read_bounded(path: &Path) -> Result<String, ConfigError> {

@@ -82,6 +82,7 @@ pub(super) mod bytes {
 
 /// Lists of multiaddrs. The error names the one that is wrong.
 pub(super) mod addresses {
+    use crate::kad::peer_id::parse_multiaddr;
     use libp2p::Multiaddr;
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
@@ -92,7 +93,7 @@ pub(super) mod addresses {
     pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<Multiaddr>, D::Error> {
         let texts = Vec::<String>::deserialize(d)?;
         let parse = |text: &String| {
-            text.trim().parse::<Multiaddr>().map_err(|e| {
+            parse_multiaddr(text.trim()).map_err(|e| {
                 D::Error::custom(format!(
                     "\"{text}\" is not a multiaddr ({e}); write one like \"/ip4/192.0.2.1/tcp/4001\""
                 ))

@@ -5,9 +5,9 @@ mod websocket;
 use super::{Config, ConfigError, Job, Profile, defaults, filter, is_quic, text::show_duration};
 use crate::kad::{
     Dht,
-    scope::{AddressScope, reach},
+    scope::{AddressScope, reach, strip_peer},
 };
-use libp2p::{Multiaddr, multiaddr::Protocol};
+use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 use std::{fmt, ops::RangeInclusive, time::Duration};
 
 /// The longest path that a Unix socket can have (`sun_path` holds 108 bytes with its final zero).
@@ -70,6 +70,43 @@ impl Findings {
 }
 
 impl Config {
+    /// Checks the announced addresses against the node's own peer id, and takes it off where it stands behind them.
+    ///
+    /// # Errors
+    /// An address that names another peer: whoever dials it looks for that one.
+    pub fn fit_identity(&mut self, own: &PeerId) -> Result<(), ConfigError> {
+        let mut problems = Vec::new();
+        let lists = [
+            ("announce", &mut self.announce),
+            ("append_announce", &mut self.append_announce),
+            ("provide.addresses", &mut self.provide.addresses),
+        ];
+        for (key, addrs) in lists {
+            for addr in addrs {
+                match strip_peer(addr.clone(), own) {
+                    Some(stripped) => *addr = stripped,
+                    None => problems
+                        .push(format!("{key}: {addr} names another peer than this node, {own}; leave /p2p/… out")),
+                }
+            }
+        }
+        if problems.is_empty() { Ok(()) } else { Err(ConfigError::Invalid { problems }) }
+    }
+
+    /// `LIBP2P_FORCE_PNET=1` forbids to run in the open, here as in go-libp2p.
+    ///
+    /// # Errors
+    /// If it is set and there is no swarm key.
+    pub fn check_forced_privacy(&self) -> Result<(), ConfigError> {
+        let forced = std::env::var_os("LIBP2P_FORCE_PNET").is_some_and(|value| value == "1");
+        if forced && self.swarm_key.is_none() {
+            return Err(ConfigError::invalid(
+                "LIBP2P_FORCE_PNET=1 demands a private network, and there is no swarm key; set swarm_key, make one with `dhtstore init --private`, or unset the variable",
+            ));
+        }
+        Ok(())
+    }
+
     /// Checks bounds and what belongs together. Reads no file. All problems are reported at once.
     pub fn validate(&self) -> Result<Vec<Warning>, ConfigError> {
         let mut findings = Findings::default();
@@ -109,6 +146,10 @@ impl Config {
                 findings
                     .problem(key, format_args!("nobody can dial {addr}; name an address or host that others reach, with its port, like /ip4/…/tcp/PORT"));
             }
+            // Content may be served elsewhere by other means.
+            for addr in addrs.iter().filter(|a| key != "provide.addresses" && is_announceable(a) && !can_reach_us(a)) {
+                findings.problem(key, format_args!("{addr}: {UNSPOKEN}"));
+            }
         }
         for rule in &self.no_announce {
             if let Some(Err(message)) = filter::range(rule) {
@@ -121,6 +162,8 @@ impl Config {
                     "bootstrap",
                     format_args!("nobody can dial {addr}; write /ip4/…/tcp/PORT/p2p/<peer id> or the like"),
                 );
+            } else if !can_dial(addr) {
+                findings.problem("bootstrap", format_args!("{addr}: {UNSPOKEN}"));
             } else if !matches!(addr.iter().last(), Some(Protocol::P2p(_))) {
                 findings.problem("bootstrap", format_args!("{addr} lacks the peer id; append /p2p/<peer id>"));
             }
@@ -239,14 +282,25 @@ impl Config {
     }
 }
 
-/// Parsed by the scheduler itself, so that what passes here is what it takes.
+/// Parsed by the scheduler itself, so that what passes here is what it takes; and it must fire at some time.
 fn check_cron(findings: &mut Findings, job: &str, cron: &str) {
+    let key = format!("jobs.{job}.cron");
     if tokio_cron_scheduler::Job::new(cron, |_, _| {}).is_err() {
         findings.problem(
-            &format!("jobs.{job}.cron"),
+            &key,
             format_args!("\"{cron}\" is not a cron expression; write six fields, \"sec min hour day month weekday\", like \"0 * * * * *\" for every minute"),
         );
+    } else if !fires(cron) {
+        findings
+            .problem(&key, format_args!("\"{cron}\" never fires: no month has that day; choose another day or month"));
     }
+}
+
+/// Whether a cron expression fires at all. Looked for from a fixed day on, so that the answer never changes.
+fn fires(cron: &str) -> bool {
+    let parser = croner::parser::CronParser::builder().seconds(croner::parser::Seconds::Required).build();
+    let (Ok(parsed), Some(from)) = (parser.parse(cron), chrono::DateTime::from_timestamp(0, 0)) else { return true };
+    parsed.find_next_occurrence(&from, true).is_ok()
 }
 
 fn public_ttl_warning(ttl: Duration) -> String {
@@ -267,8 +321,34 @@ pub(crate) fn is_announceable(addr: &Multiaddr) -> bool {
     AddressScope::Any.hands_out(addr)
 }
 
+/// What is said of an address whose transport this node lacks.
+const UNSPOKEN: &str =
+    "dhtstore speaks TCP, QUIC v1 (/quic-v1) and WebSockets (/ws, /tls/ws); name an address of one of these";
+
+/// Whether this node has the transport of an address: TCP, QUIC v1, WebSockets plain or over TLS. Names that stand for whole
+/// addresses (`/dnsaddr`) count: what is behind them shows when they are resolved.
+pub(crate) fn can_dial(addr: &Multiaddr) -> bool {
+    let mut parts = addr.iter().filter(|part| !matches!(part, Protocol::P2p(_) | Protocol::Ip6zone(_)));
+    if matches!(parts.next(), Some(Protocol::Dnsaddr(_))) {
+        return parts.next().is_none();
+    }
+    let over: Vec<Protocol<'_>> = parts.collect();
+    match over.as_slice() {
+        [Protocol::Tcp(_)] | [Protocol::Udp(_), Protocol::QuicV1] => true,
+        [Protocol::Tcp(_), Protocol::Ws(_) | Protocol::Wss(_)] => true,
+        [Protocol::Tcp(_), Protocol::Tls, Protocol::Ws(_)] => true,
+        [Protocol::Tcp(_), Protocol::Tls, Protocol::Sni(_), Protocol::Ws(_)] => true,
+        _ => false,
+    }
+}
+
+/// Whether an address that this node announces can lead to it: by a transport that it speaks, or through a relay.
+pub(crate) fn can_reach_us(addr: &Multiaddr) -> bool {
+    is_announceable(addr) && (can_dial(addr) || addr.iter().any(|part| part == Protocol::P2pCircuit))
+}
+
 /// By name (`bootstrap.libp2p.io` and below) or by the peer id of a known one.
-fn is_public_bootstrapper(addr: &Multiaddr) -> bool {
+pub(crate) fn is_public_bootstrapper(addr: &Multiaddr) -> bool {
     addr.iter().any(|part| match part {
         Protocol::Dnsaddr(name) | Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name) => {
             name == "bootstrap.libp2p.io" || name.ends_with(".bootstrap.libp2p.io")

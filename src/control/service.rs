@@ -13,13 +13,12 @@ use super::{
 use crate::{
     clock::Clock,
     config::Config,
-    kad::{Dht, PeerInfo},
+    kad::{Cid, Dht, PeerInfo},
     node::{Node, query::Event},
     provide::{cids, reprovider::Reprovider},
     schedule::{Schedule, jobs},
     store::{self, Store, dump::Want, load::Loader},
 };
-use cid::Cid;
 use serde_json::Value;
 use std::{
     pin::Pin,

@@ -2,6 +2,7 @@
 //!
 //! An identity is never overwritten: whoever loses it loses the peer id that others have in their bootstrap lists.
 
+use crate::config::is_present;
 use libp2p::identity::Keypair;
 use std::{
     fs::{self, File},
@@ -81,6 +82,7 @@ impl Identity {
         if protobuf.is_empty() {
             return Err("the file is empty".into());
         }
+        let protobuf = without_repeated_half(protobuf);
         let keypair = Keypair::from_protobuf_encoding(&protobuf).map_err(|e| with_sources(&e))?;
         Ok(Self { keypair, protobuf })
     }
@@ -88,7 +90,9 @@ impl Identity {
     /// The same in base64, as Kubo's `Identity.PrivKey` has it.
     pub fn from_base64(text: &str) -> Result<Self, String> {
         use multibase::Base;
-        let text = text.trim().trim_end_matches('=');
+        // Tools wrap long lines.
+        let text: String = text.chars().filter(|c| !c.is_ascii_whitespace()).collect();
+        let text = text.trim_end_matches('=');
         let bytes = Base::Base64.decode(text).map_err(|e| format!("not base64: {e}"))?;
         Self::from_protobuf(bytes)
     }
@@ -103,6 +107,7 @@ impl Identity {
             Err(error) => error,
         };
         let Ok(text) = std::str::from_utf8(&bytes) else { return Err(damaged(protobuf_error)) };
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         if text.trim_start().starts_with('{') {
             let json: serde_json::Value = serde_json::from_str(text).map_err(|e| damaged(format!("not JSON: {e}")))?;
             let key = json.get("PrivKey").or_else(|| json.pointer("/Identity/PrivKey")).and_then(|k| k.as_str());
@@ -140,7 +145,7 @@ impl Identity {
 /// Where the identity is: the systemd credential `identity.key` if there is one, else in the data directory.
 pub fn path(data_dir: &Path) -> PathBuf {
     let credential = credentials_dir().map(|dir| dir.join(FILE_NAME));
-    credential.filter(|path| path.exists()).unwrap_or_else(|| data_dir.join(FILE_NAME))
+    credential.filter(|path| is_present(path)).unwrap_or_else(|| data_dir.join(FILE_NAME))
 }
 
 /// Set by systemd when the unit has `LoadCredential=`.
@@ -148,13 +153,14 @@ fn credentials_dir() -> Option<PathBuf> {
     std::env::var_os("CREDENTIALS_DIRECTORY").filter(|dir| !dir.is_empty()).map(PathBuf::from)
 }
 
-/// The identity, if there is one. Creates nothing.
+/// The identity, if there is one. Creates nothing. One that is there but cannot be reached (a link that leads nowhere, a
+/// directory that may not be entered) is an error.
 pub fn load(data_dir: &Path) -> Result<Option<Keypair>, IdentityError> {
-    match Identity::load(&path(data_dir)) {
-        Ok(identity) => Ok(Some(identity.keypair)),
-        Err(IdentityError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
+    let path = path(data_dir);
+    if !is_present(&path) {
+        return Ok(None);
     }
+    Identity::load(&path).map(|identity| Some(identity.keypair))
 }
 
 /// The identity; where there is none, a new Ed25519 one. A file that cannot be read or decoded is an error and stays.
@@ -197,6 +203,16 @@ fn read_bounded(path: &Path) -> Result<Vec<u8>, IdentityError> {
         return Err(IdentityError::Damaged { path: path.into(), reason });
     }
     Ok(bytes)
+}
+
+/// Ed25519 keys of 96 bytes, as old versions of go-libp2p wrote them, have the public half twice.
+fn without_repeated_half(protobuf: Vec<u8>) -> Vec<u8> {
+    match protobuf.as_slice() {
+        [0x08, 0x01, 0x12, 0x60, key @ ..] if key.len() == 96 && key[32..64] == key[64..] => {
+            [&[0x08, 0x01, 0x12, 0x40], &key[..64]].concat()
+        }
+        _ => protobuf,
+    }
 }
 
 fn with_sources(error: &dyn std::error::Error) -> String {
@@ -277,8 +293,12 @@ mod tests {
         let expected = Identity::from_base64(RSA).unwrap().keypair.public();
         let key = RSA.trim();
         let raw = Identity::from_base64(RSA).unwrap().protobuf;
+        let wrapped: String =
+            key.as_bytes().chunks(64).flat_map(|line| [line, b"\r\n"]).flatten().map(|&b| b as char).collect();
         let forms = [
             raw,
+            wrapped.clone().into_bytes(),
+            format!("\u{feff}{wrapped}").into_bytes(),
             RSA.as_bytes().to_vec(),
             format!("{{\"PrivKey\": \"{key}\"}}").into_bytes(),
             format!("{{\"Identity\": {{\"PeerID\": \"Qm\", \"PrivKey\": \"{key}\"}}}}").into_bytes(),
@@ -291,6 +311,28 @@ mod tests {
             fs::write(&path, bad).unwrap();
             assert!(matches!(Identity::import(&path), Err(IdentityError::Damaged { .. })), "{bad}");
         }
+    }
+
+    #[test]
+    fn net_4_an_ed25519_key_with_its_public_half_twice_is_the_same_key() {
+        let keypair = Keypair::generate_ed25519();
+        let protobuf = keypair.to_protobuf_encoding().unwrap();
+        let (key, public) = (&protobuf[4..], &protobuf[36..]);
+        let twice = [&[0x08, 0x01, 0x12, 0x60], key, public].concat();
+        let identity = Identity::from_protobuf(twice.clone()).unwrap();
+        assert_eq!((identity.keypair.public(), identity.protobuf()), (keypair.public(), protobuf.as_slice()));
+        let mut unlike = twice;
+        *unlike.last_mut().unwrap() ^= 1;
+        assert!(Identity::from_protobuf(unlike).is_err());
+    }
+
+    #[test]
+    fn an_identity_that_cannot_be_reached_is_an_error_and_no_reason_for_a_new_one() {
+        let dir = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/nonexistent/secret", dir.path().join(FILE_NAME)).unwrap();
+        assert!(matches!(load(dir.path()), Err(IdentityError::Read { .. })));
+        assert!(matches!(load_or_create(dir.path()), Err(IdentityError::Read { .. })));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     proptest! {

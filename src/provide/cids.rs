@@ -1,8 +1,6 @@
 //! Reading CIDs and other keys that people type.
 
-use crate::kad::{keyspace::Key, rules};
-use cid::Cid;
-use libp2p::PeerId;
+use crate::kad::{Cid, keyspace::Key, peer_id::parse_peer_id, rules};
 
 /// Why text is not what it should be: one line, without the text itself.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -36,7 +34,7 @@ pub fn parse(text: &str) -> Result<Cid, BadCid> {
 }
 
 fn explain(text: &str, error: &cid::Error) -> String {
-    if text.parse::<PeerId>().is_ok() {
+    if parse_peer_id(text).is_ok() {
         return "this is a peer id, not a CID".into();
     }
     if text.len() < 8 {
@@ -48,10 +46,10 @@ fn explain(text: &str, error: &cid::Error) -> String {
 /// The bytes that FIND_NODE takes for what a person means by a key: a CID, a peer id, or a multihash in base58,
 /// base16 or with a multibase letter in front.
 pub fn parse_key(text: &str) -> Result<Vec<u8>, BadCid> {
-    if let Ok(peer) = text.parse::<PeerId>() {
-        return Ok(peer.to_bytes());
-    }
     if text.len() <= MAX_TEXT {
+        if let Ok(peer) = parse_peer_id(text) {
+            return Ok(peer.to_bytes());
+        }
         let base16 = multibase::Base::Base16Lower.decode(text.to_ascii_lowercase()).ok();
         let prefixed = || multibase::decode(text).ok().map(|(_, bytes)| bytes);
         let raw = |bytes: &Vec<u8>| rules::is_multihash(bytes) && bytes.len() <= rules::MAX_KEY;
@@ -72,6 +70,7 @@ pub fn place(bytes: &[u8]) -> Key {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use libp2p::PeerId;
     use proptest::prelude::*;
 
     const V0: &str = "QmYwAPJzv5CZsnA625s3Xf2nemtYgPpHdWEz79ojWnPbdG";
@@ -101,6 +100,18 @@ mod tests {
             assert!(error.contains(reason), "{text}: {error}");
         }
         assert!(parse(&V1[..40]).is_err());
+    }
+
+    #[test]
+    fn prv_1_multihashes_of_up_to_80_bytes_are_taken_and_written_as_they_came() {
+        for digest in [64usize, 65, 78] {
+            let multihash = [&[0x00, digest as u8][..], &vec![7; digest]].concat();
+            let text = multibase::encode(multibase::Base::Base32Lower, [&[0x01, 0x55][..], &multihash].concat());
+            let cid = parse(&text).unwrap();
+            assert_eq!((cid.hash().to_bytes(), cid.to_string()), (multihash, text));
+        }
+        let long = [&[0x01, 0x55, 0x00, 79][..], &[7; 79]].concat();
+        assert!(parse(&multibase::encode(multibase::Base::Base32Lower, long)).is_err());
     }
 
     #[test]

@@ -14,11 +14,12 @@ use super::{
     records::entry::position,
     routing::RoutingState,
 };
+use crate::kad::Cid;
 use crate::{
     clock::{Clock, UnixTime},
     kad::{Dht, keyspace::Key},
 };
-use cid::Cid;
+use cid::CidGeneric;
 use exports::Exports;
 use shelf::{OwnRow, Shelf};
 use std::{
@@ -145,7 +146,7 @@ impl Provided {
     ///
     /// # Errors
     /// [`StoreError::Full`] beyond `reprovide.max_cids`; [`StoreError::Io`] if the journal cannot be written.
-    pub async fn add(&self, cids: Vec<Cid>) -> Result<usize, StoreError> {
+    pub async fn add<const S: usize>(&self, cids: Vec<CidGeneric<S>>) -> Result<usize, StoreError> {
         let inner = self.inner.clone();
         super::blocking(move || inner.add(&cids)).await
     }

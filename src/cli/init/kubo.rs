@@ -2,16 +2,20 @@
 
 use crate::{
     cli::error::{CliError, Result},
-    config::{Config, Profile, defaults, filter, is_announceable, is_websocket},
+    config::{
+        Config, Profile, can_dial, can_reach_us, defaults, filter, is_present, is_public_bootstrapper, is_websocket,
+    },
+    kad::peer_id::parse_multiaddr,
     node::{
         identity::Identity,
-        swarm_key::{self, SwarmKey, SwarmKeyError},
+        swarm_key::{self, SwarmKey},
     },
 };
 use libp2p::Multiaddr;
 use serde::Deserialize;
 use std::{
-    io::{self, Read},
+    collections::BTreeMap,
+    io::Read,
     net::{SocketAddr, TcpStream},
     os::unix::fs::MetadataExt,
     path::Path,
@@ -45,6 +49,9 @@ struct KuboConfig {
     bootstrap: Option<Vec<String>>,
     #[serde(default)]
     addresses: KuboAddresses,
+    /// Everything else.
+    #[serde(flatten)]
+    others: BTreeMap<String, serde_json::Value>,
 }
 
 #[derive(Deserialize, Debug)]
@@ -71,19 +78,34 @@ pub(crate) fn read(repository: &Path, profile: Option<Profile>) -> Result<Taken>
     let kubo = read_config(&repository.join("config"))?;
     refuse_running(repository)?;
     let identity = identity(repository, &kubo.identity)?;
-    let swarm_key = match SwarmKey::load(&repository.join(swarm_key::FILE_NAME)) {
-        Ok(key) => Some(key),
-        Err(SwarmKeyError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => return Err(error.into()),
-    };
+    let swarm_key_path = repository.join(swarm_key::FILE_NAME);
+    let swarm_key = is_present(&swarm_key_path).then(|| SwarmKey::load(&swarm_key_path)).transpose()?;
     let mut notes = Vec::new();
     let config =
         Translation { kubo: &kubo, private: swarm_key.is_some(), profile, notes: &mut notes }.write(repository);
+    let left_out: Vec<&str> =
+        kubo.others.iter().filter(|(_, value)| is_set(value)).map(|(name, _)| name.as_str()).collect();
+    if !left_out.is_empty() {
+        notes.push(format!(
+            "sections that are left out: {}; compare them with `dhtstore config default`",
+            left_out.join(", ")
+        ));
+    }
     notes.push(format!(
         "do not start the Kubo node in {} again with this identity: two nodes with one peer id cut each other off",
         repository.display()
     ));
     Ok(Taken { identity, swarm_key, config, notes })
+}
+
+/// Whether a section of the configuration says anything.
+fn is_set(value: &serde_json::Value) -> bool {
+    match value {
+        serde_json::Value::Null => false,
+        serde_json::Value::Object(fields) => fields.values().any(is_set),
+        serde_json::Value::Array(items) => !items.is_empty(),
+        _ => true,
+    }
 }
 
 fn read_config(path: &Path) -> Result<KuboConfig> {
@@ -187,8 +209,8 @@ impl Translation<'_> {
                 .map(|list| list.clone().unwrap_or_default());
         put("bootstrap", bootstrap);
         put("listen", self.listen(&listen));
-        put("announce", self.addresses("Addresses.Announce", &announce, is_announceable));
-        put("append_announce", self.addresses("Addresses.AppendAnnounce", &append, is_announceable));
+        put("announce", self.addresses("Addresses.Announce", &announce, can_reach_us));
+        put("append_announce", self.addresses("Addresses.AppendAnnounce", &append, can_reach_us));
         put(
             "no_announce",
             self.addresses("Addresses.NoAnnounce", &hidden, |rule| !matches!(filter::range(rule), Some(Err(_)))),
@@ -200,14 +222,11 @@ impl Translation<'_> {
         )
     }
 
-    /// What we have no transport for is left out without a word if Kubo itself adds it by default. Nothing if it comes
-    /// down to our defaults.
+    /// Nothing if it comes down to our defaults.
     fn listen(&mut self, listed: &[String]) -> Vec<String> {
-        let by_default = |text: &&String| !["/webrtc-direct", "/webtransport"].iter().any(|end| text.ends_with(end));
-        let listed: Vec<String> = listed.iter().filter(by_default).cloned().collect();
         // Kubo's WebSockets may share a port with TCP, and have no certificate file: for the operator to set up anew.
         let usable = |addr: &Multiaddr| Config::can_listen(addr) && !is_websocket(addr);
-        let mut listen = self.addresses("Addresses.Swarm", &listed, usable);
+        let mut listen = self.addresses("Addresses.Swarm", listed, usable);
         let is_default = |list: &[String]| {
             list.len() == defaults::LISTEN.len() && defaults::LISTEN.iter().all(|addr| list.iter().any(|a| a == addr))
         };
@@ -222,7 +241,8 @@ impl Translation<'_> {
 
     /// With a swarm key: private. A node that bootstraps from the public network: amino.
     fn guess_profile(&mut self, auto: bool, bootstrap: &[String]) -> Profile {
-        let public = auto || bootstrap.iter().any(|addr| defaults::AMINO_BOOTSTRAP.contains(&addr.as_str()));
+        let is_public = |text: &String| parse_multiaddr(text).is_ok_and(|addr| is_public_bootstrapper(&addr));
+        let public = auto || bootstrap.iter().any(is_public);
         if self.private || !public {
             return Profile::Private;
         }
@@ -234,10 +254,12 @@ impl Translation<'_> {
     fn addresses(&mut self, name: &str, list: &[String], usable: fn(&Multiaddr) -> bool) -> Vec<String> {
         let mut taken: Vec<String> = Vec::new();
         for text in list.iter().filter(|text| *text != AUTO) {
-            match text.parse::<Multiaddr>() {
+            match parse_multiaddr(text) {
                 Ok(addr) if usable(&addr) => {
-                    if !taken.contains(text) {
-                        taken.push(text.clone());
+                    // In the form that the program prints: `/ipfs/ID` is `/p2p/ID`.
+                    let text = addr.to_string();
+                    if !taken.contains(&text) {
+                        taken.push(text);
                     }
                 }
                 _ => self.notes.push(format!("{name}: {text} is left out: dhtstore cannot use it")),
@@ -248,5 +270,5 @@ impl Translation<'_> {
 }
 
 fn ends_in_peer(addr: &Multiaddr) -> bool {
-    matches!(addr.iter().last(), Some(libp2p::multiaddr::Protocol::P2p(_)))
+    matches!(addr.iter().last(), Some(libp2p::multiaddr::Protocol::P2p(_))) && can_dial(addr)
 }

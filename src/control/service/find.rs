@@ -8,7 +8,13 @@ use super::{
     Parts, Query, parse, provider_addresses, texts, to_peer,
 };
 use crate::{
-    kad::{Dht, keyspace::Key, scope::reach, table::K},
+    kad::{
+        Dht,
+        keyspace::Key,
+        peer_id::{parse_multiaddr, parse_peer_id},
+        scope::reach,
+        table::K,
+    },
     node::query::Event,
     provide::cids,
 };
@@ -71,7 +77,7 @@ pub(super) async fn local_providers(
 }
 
 pub(super) async fn peer(parts: &Parts, peer: &str, replies: Replies) -> Result<Value, Failure> {
-    let id: PeerId = peer.parse().map_err(|error| Failure::data(format_args!("{peer}: not a peer id: {error}")))?;
+    let id: PeerId = parse_peer_id(peer).map_err(|error| Failure::data(format_args!("{peer}: {error}")))?;
     let found = Query::start(|events| parts.node.find_peer(&id, Some(events))).finish(&replies).await?;
     match found {
         Some(peer) => {
@@ -119,7 +125,7 @@ fn xor(a: &Key, b: &Key) -> String {
 
 pub(super) async fn connect(parts: &Parts, address: &str) -> Result<Value, Failure> {
     let addr: Multiaddr =
-        address.parse().map_err(|error| Failure::data(format_args!("{address}: not a multiaddr: {error}")))?;
+        parse_multiaddr(address).map_err(|error| Failure::data(format_args!("{address}: not a multiaddr: {error}")))?;
     if reach(&addr).is_none() {
         return Err(Failure::data(format_args!(
             "{address}: nobody can dial it; give host and port, like /ip4/192.0.2.7/tcp/4001 or /dns/example.net/udp/4001/quic-v1"

@@ -54,7 +54,7 @@ pub(super) async fn rows(parts: &Parts, cids: Vec<String>, replies: Replies) -> 
     let wanted = parse_all(&cids)?;
     let provided = parts.store.provided.clone();
     let rows = tokio::task::spawn_blocking(move || {
-        let row = |cid: &cid::Cid| {
+        let row = |cid: &crate::kad::Cid| {
             let own = provided.get(&cid.hash().to_bytes())?;
             let announced = own.announced.map(|at| at.to_string());
             Some(OwnCid { cid: cid.to_string(), announced, confirmed: own.confirmed })
@@ -104,8 +104,8 @@ pub(super) async fn verify(parts: &Parts, cids: Vec<String>, replies: Replies) -
 }
 
 /// Announced CIDs, evenly over the keyspace.
-fn sample(provided: &crate::store::provided::Provided) -> Vec<cid::Cid> {
-    let mut sample: Vec<cid::Cid> = Vec::new();
+fn sample(provided: &crate::store::provided::Provided) -> Vec<crate::kad::Cid> {
+    let mut sample: Vec<crate::kad::Cid> = Vec::new();
     for part in 0..SAMPLE {
         let mut from = [0; 32];
         from[0] = u8::try_from(part * 256 / SAMPLE).unwrap_or(u8::MAX);

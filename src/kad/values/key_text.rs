@@ -1,11 +1,10 @@
 //! Keys of values as people write them: `/ipns/` or `/pk/` and a peer id.
 
 use super::{ipns, pk};
+use crate::kad::peer_id::{BadPeerId, LIBP2P_KEY, parse_peer_id};
 use cid::{Cid, multibase::Base};
 use libp2p::PeerId;
 
-/// Codec of a CID that is a peer id.
-const LIBP2P_KEY: u64 = 0x72;
 /// Longest text that is looked at: names have some 70 characters.
 const MAX_TEXT: usize = 256;
 
@@ -31,16 +30,10 @@ pub fn parse(text: &str) -> Result<Vec<u8>, BadKey> {
     if name.contains('.') {
         return Err(BadKey("this is a DNS name: its record is in the DNS, not in the DHT"));
     }
-    let peer = match name.parse::<PeerId>() {
-        Ok(peer) => peer,
-        Err(_) => {
-            let cid = Cid::try_from(name).map_err(|_| BadKey("the name is no peer id"))?;
-            if cid.codec() != LIBP2P_KEY {
-                return Err(BadKey("this is the CID of content, not of a key"));
-            }
-            PeerId::from_bytes(&cid.hash().to_bytes()).map_err(|_| BadKey("the name is no peer id"))?
-        }
-    };
+    let peer = parse_peer_id(name).map_err(|error| match error {
+        BadPeerId::Malformed => BadKey("the name is no peer id"),
+        BadPeerId::Content => BadKey("this is the CID of content, not of a key"),
+    })?;
     Ok([prefix, &peer.to_bytes()].concat())
 }
 

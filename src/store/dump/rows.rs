@@ -1,12 +1,12 @@
 //! The rows of the small tables.
 
 use super::{Filter, Output, Row, Want};
+use crate::kad::Cid;
 use crate::{
     clock::UnixTime,
     kad::{Dht, keyspace::Key, values::key_text},
     store::{Store, StoreError, records::entry::Hashed},
 };
-use cid::Cid;
 use libp2p::{Multiaddr, PeerId};
 use multibase::Base;
 use std::str::FromStr;

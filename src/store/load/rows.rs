@@ -1,5 +1,6 @@
 //! The lines of a dump, read.
 
+use crate::kad::{Cid, peer_id::parse_peer_id};
 use crate::{
     clock::UnixTime,
     kad::{Dht, PeerInfo, scope::AddressScope, values::key_text},
@@ -9,7 +10,7 @@ use crate::{
         records::MAX_MULTIHASH_LEN,
     },
 };
-use cid::{Cid, multihash::Multihash};
+use cid::multihash::Multihash;
 use libp2p::{Multiaddr, PeerId};
 use serde::Deserialize;
 use std::{borrow::Cow, time::UNIX_EPOCH};
@@ -209,7 +210,7 @@ fn multihash(text: &str) -> Result<Vec<u8>, String> {
 
 /// A peer id.
 pub fn peer_id(text: &str) -> Result<PeerId, String> {
-    text.parse().map_err(|e| format!("peer id {text:?}: {e}"))
+    parse_peer_id(text).map_err(|e| format!("peer id {text:?}: {e}"))
 }
 
 /// Addresses that an announcement would bring in too; others are left out.

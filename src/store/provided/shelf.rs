@@ -2,9 +2,9 @@
 //!
 //! A million single rows in sled cost some 800 MB of memory; chunks of some 170 rows cost what they hold.
 
+use crate::kad::Cid;
 use crate::store::{StoreError, codec, records::entry::position};
 use bincode::{Decode, Encode};
-use cid::Cid;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A chunk with more rows than this is split in two: 256 rows of some 60 bytes are 15 kB, and of the longest CIDs 30.

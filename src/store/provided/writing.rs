@@ -9,7 +9,7 @@ use crate::{
     kad::Dht,
     store::{StoreError, meta::tree, records::entry::position},
 };
-use cid::Cid;
+use cid::CidGeneric;
 use std::{
     collections::BTreeMap,
     sync::{MutexGuard, PoisonError, RwLockReadGuard},
@@ -35,7 +35,7 @@ impl Inner {
         }
     }
 
-    pub(super) fn add(&self, cids: &[Cid]) -> Result<usize, StoreError> {
+    pub(super) fn add<const S: usize>(&self, cids: &[CidGeneric<S>]) -> Result<usize, StoreError> {
         let mut disk = self.disk()?;
         let now = self.clock.wall().0;
         let mut put: BTreeMap<Position, OwnRow> = BTreeMap::new();
