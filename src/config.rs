@@ -80,7 +80,7 @@ pub struct Config {
     /// Pre-shared key of a private swarm, in Kubo's format. Unset: `swarm.key` in the data directory, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub swarm_key: Option<PathBuf>,
-    /// Peers to join the network by, each with a trailing `/p2p/<id>`. Used when the saved routing table does not suffice.
+    /// Peers to join the network by, each with a trailing `/p2p/<id>`. Asked at start, and one now and then.
     #[serde(with = "text::addresses")]
     pub bootstrap: Vec<Multiaddr>,
     /// Server or client in the DHT (MODE-1): `auto` goes by whether others can dial this node; profile `private` and
@@ -193,6 +193,9 @@ pub struct Routing {
     /// /32. Read once, at start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asn_database: Option<PathBuf>,
+    /// Whether the peers of the saved routing table are tried at start. With `false` and an empty `bootstrap` the node dials
+    /// nobody on its own: it waits to be dialled.
+    pub saved_peers: bool,
 }
 
 /// `[connections]`: limits, counted over both directions.

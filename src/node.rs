@@ -25,7 +25,7 @@ mod muxer;
 mod nat;
 pub mod query;
 mod renewal;
-mod routing;
+pub(crate) mod routing;
 mod security;
 mod server;
 mod stream_ends;
@@ -52,7 +52,8 @@ use driver::{Command, Driver, MAX_COMMANDS};
 use framing::Budget;
 use futures::FutureExt;
 use libp2p::{Multiaddr, PeerId, identity::Keypair};
-use routing::{Routing, Upkeep};
+pub use routing::bootstrap::BootstrapPeer;
+use routing::{Routing, Upkeep, bootstrap::Bootstrap};
 use std::{
     sync::{Arc, Weak, atomic::AtomicBool},
     time::Duration,
@@ -113,6 +114,9 @@ pub enum RpcError {
     /// No connection.
     #[error("cannot be dialled: {0}")]
     Dial(String),
+    /// The address leads to this node itself.
+    #[error("cannot be dialled: this is the node itself")]
+    Own,
     /// Connected, but it is no server of the DHT with this protocol.
     #[error("does not speak {0}")]
     Protocol(&'static str),
@@ -206,6 +210,7 @@ pub(crate) struct Shared {
     pub(crate) certificates: Arc<Certificates>,
     pub(crate) book: Book,
     pub(crate) routing: Routing,
+    pub(crate) bootstrap: Bootstrap,
     ip_groups: IpGroups,
     pub(crate) connections: streams::Connections,
     pub(crate) client: Client,
@@ -314,6 +319,7 @@ impl Node {
             certificates: certificates.clone(),
             book: Book::default(),
             routing: Routing::new(local, config.profile, &ip_groups),
+            bootstrap: Bootstrap::new(&config.bootstrap, &local),
             ip_groups,
             connections: streams::Connections::default(),
             client: Client::new(config.connections.max_pending),

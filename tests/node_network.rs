@@ -1,6 +1,8 @@
 //! The network half over real sockets on loopback, with `libp2p-kad` as independent client and server.
 #![expect(clippy::unwrap_used, reason = "the lint knows `#[test]` functions, not their helpers")]
 
+#[path = "node/bootstrap.rs"]
+mod bootstrap;
 #[path = "node/clauses.rs"]
 mod clauses;
 #[path = "node/dial_back.rs"]

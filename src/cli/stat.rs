@@ -176,6 +176,14 @@ fn text(stat: &Stat) -> String {
     put("Connections", stat.connections.to_string());
     let load = &stat.load;
     put("Open streams", format!("{}, {} half read or unwritten", load.inbound_streams, human_bytes(load.read_bytes)));
+    for peer in &stat.bootstrap {
+        let fares = match (&peer.error, peer.answers) {
+            (Some(error), _) => error.as_str(),
+            (None, Some(true)) => "answers",
+            (None, _) => "not asked yet",
+        };
+        line(&mut out, "Bootstrap", format_args!("{}: {fares}", peer.addresses.join(", ")));
+    }
     out += &text_of_store(store);
     let own = &stat.reprovide;
     let mut announcing = format!("{}, {} due, {} announced since start", store.provided, own.due, own.announced);

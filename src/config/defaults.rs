@@ -161,7 +161,7 @@ impl Config {
             values: Values { ttl: VALUES_TTL, max: MAX_VALUES, max_bytes: MAX_VALUES_BYTES },
             reprovide: Reprovide { interval, max_cids: MAX_CIDS },
             provide: Provide { addresses: Vec::new() },
-            routing: Routing { asn_database: None },
+            routing: Routing { asn_database: None, saved_peers: true },
             connections: Connections {
                 max: MAX_CONNECTIONS,
                 max_pending: MAX_PENDING,

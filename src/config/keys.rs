@@ -14,7 +14,7 @@ pub(super) enum Kind {
 }
 
 /// Every setting. A test proves that it is complete.
-pub(super) const KEYS: [(&str, Kind); 58] = [
+pub(super) const KEYS: [(&str, Kind); 59] = [
     ("profile", Kind::Text),
     ("data_dir", Kind::Path),
     ("listen", Kind::List),
@@ -40,6 +40,7 @@ pub(super) const KEYS: [(&str, Kind); 58] = [
     ("reprovide.max_cids", Kind::Number),
     ("provide.addresses", Kind::List),
     ("routing.asn_database", Kind::Path),
+    ("routing.saved_peers", Kind::Switch),
     ("connections.max", Kind::Number),
     ("connections.max_pending", Kind::Number),
     ("connections.max_per_peer", Kind::Number),

@@ -421,7 +421,8 @@ mod tests {
         refused(&Config { listen: quic.clone(), ..private.clone() }, &["listen", "TCP only"]);
         let both = [quic, addrs(&["/ip4/0.0.0.0/tcp/4001"])].concat();
         warned(&Config { listen: both, ..private.clone() }, &["QUIC addresses are left out"]);
-        let grouped = Config { routing: Routing { asn_database: Some("/x/asn.mmdb".into()) }, ..config() };
+        let grouped =
+            Config { routing: Routing { asn_database: Some("/x/asn.mmdb".into()), saved_peers: true }, ..config() };
         warned(&grouped, &["routing.asn_database", "of no use"]);
         let public = Config { profile: Profile::Amino, ..grouped };
         assert!(public.validate().unwrap().iter().all(|warning| warning.key != "routing.asn_database"));

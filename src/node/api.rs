@@ -81,6 +81,11 @@ impl Node {
         self.shared.routing.of(dht).buckets()
     }
 
+    /// How the peers of the bootstrap list fare.
+    pub fn bootstrap(&self) -> Vec<super::BootstrapPeer> {
+        self.shared.bootstrap.status()
+    }
+
     /// What happened since the start, by name: requests, refusals, limits.
     pub fn counters(&self) -> BTreeMap<String, u64> {
         self.shared.counters.snapshot()

@@ -179,6 +179,16 @@ impl Book {
         Some(PeerInfo { id: *peer, addrs: known.addrs.clone() })
     }
 
+    /// What a peer speaks, as it said by identify; empty before.
+    pub(crate) fn protocols(&self, peer: &PeerId) -> Option<Vec<StreamProtocol>> {
+        self.lock().peers.get(peer).map(|known| known.protocols.clone())
+    }
+
+    /// Whether anybody is connected.
+    pub(crate) fn has_connections(&self) -> bool {
+        self.lock().peers.values().any(|known| !known.connections.is_empty())
+    }
+
     /// Where the open connections of a peer come from or lead to.
     pub(crate) fn seen_at(&self, peer: &PeerId) -> Vec<Multiaddr> {
         let inner = self.lock();

@@ -14,7 +14,7 @@ use libp2p::{
     core::{ConnectedPoint, transport::ListenerId},
     identify, ping,
     swarm::{
-        ConnectionId, DialError, ListenError, SwarmEvent,
+        ConnectionError, ConnectionId, DialError, ListenError, SwarmEvent,
         dial_opts::{DialOpts, PeerCondition},
     },
 };
@@ -195,10 +195,13 @@ impl Driver {
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
                 self.established(peer_id, connection_id, &endpoint);
             }
-            SwarmEvent::ConnectionClosed { peer_id, connection_id, cause, .. } => {
-                debug!(peer = %peer_id, cause = cause.map(|c| c.to_string()), "connection closed");
+            SwarmEvent::ConnectionClosed { peer_id, connection_id, cause, num_established, .. } => {
+                debug!(peer = %peer_id, cause = cause.as_ref().map(ToString::to_string), "connection closed");
                 let now = self.shared.clock.monotonic();
                 self.shared.book.disconnected(&peer_id, connection_id, now);
+                if let Some(ConnectionError::IO(error)) = cause.filter(|_| num_established == 0) {
+                    self.shared.left(peer_id, is_orderly(&error));
+                }
             }
             SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
                 if let Some(dial) = self.dials.remove(&connection_id) {
@@ -300,11 +303,18 @@ impl Driver {
                 RpcError::Dial(format!("{}{more}", shown.join(", ")))
             }
             DialError::WrongPeerId { obtained, address } => RpcError::Dial(format!("{address} is {obtained}")),
-            DialError::LocalPeerId { address } => RpcError::Dial(format!("{address} is this node")),
+            DialError::LocalPeerId { .. } => RpcError::Own,
             DialError::NoAddresses => RpcError::Dial("no address".to_owned()),
             error => RpcError::Dial(error.to_string()),
         }
     }
+}
+
+/// Whether the other side closed a connection in order: yamux, and QUIC with its code 0, say so. A process that was killed does
+/// not, nor does a network that went away.
+fn is_orderly(error: &std::io::Error) -> bool {
+    let cause = root_cause(error);
+    cause.contains("connection is closed") || cause.contains("closed by peer: 0")
 }
 
 /// The innermost error: the outer ones say "transport error" several times over.

@@ -4,6 +4,7 @@
 //! snapshot. Hearsay is never a candidate.
 
 mod admission;
+pub(crate) mod bootstrap;
 #[cfg(test)]
 mod tests;
 mod upkeep;
@@ -71,6 +72,8 @@ pub(crate) struct Table {
     probing: Mutex<HashSet<PeerId>>,
     /// Candidates that could not be dialled, and until when they are not tried again. At most [`MAX_PAUSED`].
     paused: Mutex<HashMap<PeerId, Duration>>,
+    /// Peers whose connections ended and that were checked for it, and when. Of the table only.
+    checked_left: Mutex<HashMap<PeerId, Duration>>,
     /// The table had nobody and has somebody now.
     pub(crate) first: Notify,
 }
@@ -84,6 +87,7 @@ impl Table {
             view,
             probing: Mutex::default(),
             paused: Mutex::default(),
+            checked_left: Mutex::default(),
             first: Notify::new(),
         }
     }
@@ -192,6 +196,17 @@ impl Table {
         if paused.len() < MAX_PAUSED {
             paused.insert(peer, until);
         }
+    }
+
+    /// Whether a peer of the table whose connection ended may be checked for it: not within `seldom` of the last time.
+    fn may_check_left(&self, peer: PeerId, now: Duration, seldom: Duration) -> bool {
+        let mut checked = self.checked_left.lock().unwrap_or_else(PoisonError::into_inner);
+        checked.retain(|peer, _| self.contains(peer));
+        if checked.get(&peer).is_some_and(|at| now.saturating_sub(*at) < seldom) {
+            return false;
+        }
+        checked.insert(peer, now);
+        true
     }
 
     fn is_paused(&self, peer: &PeerId, now: Duration) -> bool {

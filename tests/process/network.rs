@@ -125,3 +125,31 @@ fn a_private_swarm_admits_who_has_its_key_and_nobody_else() {
     std::thread::sleep(Duration::from_secs(2));
     assert_eq!(hub.ok(&["peers", "--format", "ids"]).lines().count(), 1);
 }
+
+#[test]
+fn rt_4_a_server_that_goes_leaves_the_tables_soon_whether_it_was_killed_or_stopped() {
+    let mut nodes = network(4);
+    for ends in [TestNode::kill, |node: &mut TestNode| assert_eq!(node.stop(), Some(0))] {
+        let mut gone = nodes.pop().unwrap();
+        let peer = gone.peer_id().to_string();
+        ends(&mut gone);
+        for node in &nodes {
+            eventually("it is in no answer", Duration::from_secs(20), || !table(node).contains(&peer));
+            assert_eq!(table(node).len(), nodes.len() - 1, "the others stay");
+        }
+    }
+}
+
+#[test]
+fn bootstrap_peers_that_fail_are_named_by_stat_and_diagnose_and_in_the_log() {
+    let nobody = "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWLU2znyJMtDiHArqAGbZn8CgUGp92kxDBtefftEEaHSZS";
+    let mut node = TestNode::new().with("BOOTSTRAP", nobody);
+    node.start();
+    let named = format!("{nobody}: cannot be dialled");
+    eventually("stat names it", Duration::from_secs(20), || node.ok(&["stat", "--format", "table"]).contains(&named));
+    let said = text(&node.cli(&["diagnose", &cid("anything")]));
+    assert!(said.contains("mend the bootstrap list"), "{said}");
+    std::thread::sleep(Duration::from_secs(5));
+    let log = node.log();
+    assert_eq!(log.matches("a bootstrap peer cannot be used").count(), 1, "{log}");
+}

@@ -197,6 +197,9 @@ pub struct Stat {
     pub mode: Mode,
     /// Why.
     pub mode_why: String,
+    /// The bootstrap list, and how its peers fare.
+    #[serde(default)]
+    pub bootstrap: Vec<node::BootstrapPeer>,
     /// Seconds since start.
     pub uptime_s: u64,
     /// Where it listens.

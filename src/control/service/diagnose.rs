@@ -102,7 +102,17 @@ pub(super) async fn diagnose(parts: &Parts, cid: &str, replies: Replies) -> Resu
         }
         replies.row(&row).await?;
     }
-    Ok(verdict(&sums))
+    let mut verdict = verdict(&sums);
+    let failing: Vec<String> = parts
+        .node
+        .bootstrap()
+        .into_iter()
+        .filter_map(|peer| Some(format!("{}: {}", peer.addresses.join(", "), peer.error?)))
+        .collect();
+    if sums.asked == 0 && !failing.is_empty() {
+        verdict.next = Some(format!("mend the bootstrap list, whose peers do not answer ({})", failing.join("; ")));
+    }
+    Ok(verdict)
 }
 
 fn server_row(asked: &Asked, place: &Key) -> Finding {

@@ -33,6 +33,7 @@ pub(super) async fn stat(parts: &Parts) -> Result<Stat, Failure> {
         version: env!("CARGO_PKG_VERSION").into(),
         peer: parts.node.peer_id().to_string(),
         profile: format!("{:?}", parts.config.profile).to_lowercase(),
+        bootstrap: parts.node.bootstrap(),
         mode: decision.mode,
         mode_why: decision.why.to_string(),
         uptime_s: parts.clock.monotonic().saturating_sub(parts.started).as_secs(),

@@ -26,6 +26,9 @@ const DIAL_BACK_PAUSE: Duration = Duration::from_secs(30);
 /// A peer that broke off is asked once more after this pause: it may be restarting.
 const RECHECK_PAUSE: Duration = Duration::from_secs(2);
 
+/// A peer whose connections break is checked once in so long.
+const RECHECK_SELDOM: Duration = Duration::from_secs(30);
+
 /// What Kubo reprovides by unless told otherwise: its records would be gone half of the time at our default ttl.
 const KUBO_INTERVAL: Duration = Duration::from_secs(22 * 3600);
 
@@ -198,6 +201,23 @@ impl Shared {
         });
     }
 
+    /// The last connection to a peer was ended by the other side or the network. One of the table is checked soon: if it is
+    /// dead, each answer that names it costs somebody a dial that times out. On the swarm task: must not block.
+    ///
+    /// An idle peer that ends connections in order is checked as seldom as the refresh would, so that the check's own
+    /// connection, once idle, does not lead to the next check.
+    pub(crate) fn left(self: &Arc<Self>, peer: PeerId, in_order: bool) {
+        let now = self.clock.monotonic();
+        for dht in Dht::ALL {
+            let table = self.routing.of(dht);
+            let Some(known) = table.view().get(&peer).map(|entry| entry.peer.clone()) else { continue };
+            let seldom = if in_order { super::upkeep::UNHEARD } else { RECHECK_SELDOM };
+            if table.may_check_left(peer, now, seldom) {
+                self.recheck(dht, known, RECHECK_PAUSE + RECHECK_PAUSE.mul_f64(rand::random()));
+            }
+        }
+    }
+
     /// [`Shared::check`] of a peer of which nothing is known but its silence: a server that stays is not removed for one
     /// lost answer (RT-5). True if it stays.
     pub(super) async fn check_twice(self: &Arc<Self>, dht: Dht, peer: &PeerInfo) -> bool {
@@ -221,6 +241,9 @@ impl Shared {
                 true
             }
             Err(RpcError::Busy(_) | RpcError::Stopped) => true,
+            // RT-5: where nobody is connected it is our own network, more likely than all peers, that went away.
+            Err(RpcError::Dial(why)) if !why.contains("refused") && !self.book.has_connections() => true,
+            Err(RpcError::Timeout(_)) if !self.book.has_connections() => true,
             Err(error) => {
                 self.remove(dht, &peer.id, &error.to_string());
                 false

@@ -6,13 +6,12 @@ use crate::{
     store::{StoreError, routing::SavedPeer},
 };
 use futures::{StreamExt, stream};
-use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 use std::{sync::Arc, time::Duration};
 use tokio::time::sleep;
 use tracing::{debug, info};
 
 /// RT-7: those that did not answer at an address of theirs for so long are checked.
-const UNHEARD: Duration = Duration::from_secs(5 * 60);
+pub(super) const UNHEARD: Duration = Duration::from_secs(5 * 60);
 
 /// Checks and dials of one refresh or bootstrap at a time: half of what probes may take, the rest is for
 /// candidates that come meanwhile.
@@ -40,9 +39,10 @@ impl Upkeep {
     }
 }
 
-/// At start, and whenever all tables are empty: the saved peers, then the bootstrap list.
+/// At start the saved peers and the bootstrap list; the same whenever all tables are empty.
 async fn keep_connected(shared: Arc<Shared>) {
     let (mut wait, longest) = BACKOFF;
+    tokio::join!(shared.find_first_peers(), shared.ask_bootstrap_list());
     let mut had_peers = false;
     loop {
         if shared.routing.is_empty() {
@@ -51,6 +51,9 @@ async fn keep_connected(shared: Arc<Shared>) {
             }
             had_peers = false;
             shared.find_first_peers().await;
+            if shared.routing.is_empty() {
+                shared.ask_bootstrap_list().await;
+            }
             sleep(wait).await;
             wait = (wait * 2).min(longest);
         } else {
@@ -72,7 +75,7 @@ async fn fill_at_first(shared: Arc<Shared>, dht: Dht) {
 }
 
 impl Shared {
-    /// Tries the saved peers, and where they do not help the bootstrap list.
+    /// Tries the saved peers, and where they do not help those that are connected.
     pub(crate) async fn find_first_peers(self: &Arc<Self>) {
         for dht in Dht::ALL {
             let saved = self.saved(dht).await;
@@ -102,18 +105,12 @@ impl Shared {
                 self.candidate(dht, PeerInfo { id: peer, addrs });
             }
         }
-        stream::iter(by_peer(&self.config.bootstrap))
-            .for_each_concurrent(AT_ONCE, |(peer, addrs)| async move {
-                // Identify makes it a candidate.
-                match self.dial(peer, addrs).await {
-                    Ok(peer) => debug!(%peer, "bootstrap peer connected"),
-                    Err(error) => debug!(peer = ?peer, %error, "bootstrap peer"),
-                }
-            })
-            .await;
     }
 
     async fn saved(&self, dht: Dht) -> Vec<PeerInfo> {
+        if !self.config.routing.saved_peers {
+            return Vec::new();
+        }
         let routing = self.store.routing.clone();
         let scope = self.config.profile.scope(dht);
         // The database may have to read.
@@ -130,6 +127,7 @@ impl Shared {
         if self.routing.is_empty() {
             self.find_first_peers().await;
         }
+        self.ask_of_bootstrap_list();
         let mut outcome = Vec::new();
         for dht in Dht::ALL {
             let (checked, removed) = self.check_silent(dht).await;
@@ -173,7 +171,7 @@ impl Shared {
     }
 
     /// How many of the closest to us answered.
-    async fn look_up_oneself(self: &Arc<Self>, dht: Dht) -> usize {
+    pub(super) async fn look_up_oneself(self: &Arc<Self>, dht: Dht) -> usize {
         self.closest(dht, &self.local.to_bytes(), None).await.peers.len()
     }
 
@@ -218,45 +216,5 @@ impl Shared {
             }
         }
         Ok(outcome.join("; "))
-    }
-}
-
-/// Addresses of the same peer are tried together; those without `/p2p/…` each for itself.
-fn by_peer(addrs: &[Multiaddr]) -> Vec<(Option<PeerId>, Vec<Multiaddr>)> {
-    let mut peers: Vec<(Option<PeerId>, Vec<Multiaddr>)> = Vec::new();
-    for addr in addrs {
-        let peer = match addr.iter().last() {
-            Some(Protocol::P2p(peer)) => Some(peer),
-            _ => None,
-        };
-        match peers.iter_mut().find(|(other, _)| peer.is_some() && *other == peer) {
-            Some((_, addrs)) => addrs.push(addr.clone()),
-            None => peers.push((peer, vec![addr.clone()])),
-        }
-    }
-    peers
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_of_one_bootstrap_peer_are_tried_together() {
-        let (a, b) = (PeerId::random(), PeerId::random());
-        let list: Vec<Multiaddr> = [
-            format!("/ip4/192.0.2.1/tcp/1/p2p/{a}"),
-            format!("/ip4/192.0.2.2/tcp/1/p2p/{b}"),
-            format!("/ip4/192.0.2.1/udp/1/quic-v1/p2p/{a}"),
-            "/ip4/192.0.2.3/tcp/1".to_owned(),
-            "/ip4/192.0.2.4/tcp/1".to_owned(),
-        ]
-        .iter()
-        .map(|text| text.parse().unwrap())
-        .collect();
-        let peers = by_peer(&list);
-        assert_eq!(peers.len(), 4);
-        assert_eq!(peers[0], (Some(a), vec![list[0].clone(), list[2].clone()]));
-        assert_eq!(peers[3], (None, vec![list[4].clone()]));
     }
 }
