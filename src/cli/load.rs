@@ -69,6 +69,12 @@ pub struct Args {
     format: FormatArg,
 }
 
+/// How files begin that are a dump in another wrapping.
+const UTF8_MARK: &[u8] = "\u{feff}".as_bytes();
+/// Its first byte, 0x1f, is read as a space.
+const GZIP: &[u8] = &[b' ', 0x8b];
+const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
+
 /// What became of some rows.
 #[derive(Debug, Serialize)]
 struct Outcome<'a> {
@@ -82,7 +88,7 @@ const OUTCOME: Schema = Schema { columns: &["table", "outcome", "rows"], id: "ou
 /// Runs the command.
 pub async fn execute(args: Args, context: &Context) -> Result<()> {
     let (input, bytes) = open(&args.file)?;
-    let lines = Lines { input, number: 0, header: None, end: None, rows: 0 };
+    let lines = Lines { input, number: 0, header: None, end: None, rows: 0, begins: 1, broken: None };
     let mut ahead = lines.read_ahead(args.from_line)?;
     // Before anything is opened or created.
     let mut next = read(&mut ahead).await?;
@@ -143,19 +149,8 @@ fn tell(report: &Report, format: FormatArg, context: &Context) -> Result<()> {
 }
 
 fn verdict(report: &Report, lines: &Lines, from_line: u64) -> Result<()> {
-    match &lines.end {
-        None => {
-            return Err(CliError::data(
-                "the dump has no end: it was cut off, and what there is of it is loaded; dump again, and load that",
-            ));
-        }
-        Some(end) if end.rows != lines.rows && from_line <= 1 => {
-            return Err(CliError::data(format_args!(
-                "the dump has {} rows, and its end says {}; what there is of it is loaded; dump again, and load that",
-                lines.rows, end.rows
-            )));
-        }
-        Some(_) => {}
+    if let Some(why) = lines.broken.clone().or_else(|| lines.fault(from_line)) {
+        return Err(CliError::data(format_args!("{why}; what there is of it is loaded; dump again, and load that")));
     }
     if report.bad > 0 {
         return Err(CliError::data(format_args!("{} bad lines were left out; the others are loaded", report.bad)));
@@ -207,6 +202,10 @@ struct Lines {
     end: Option<End>,
     /// Lines between header and end.
     rows: u64,
+    /// The line of the header.
+    begins: u64,
+    /// What is wrong with the first dump of the file that is not whole; others may follow it.
+    broken: Option<String>,
 }
 
 impl Lines {
@@ -236,7 +235,7 @@ impl Lines {
         }
         let lines = Vec::with_capacity(BATCH_BYTES + 4096);
         let mut batch = Batch { first: self.number + 1, last: self.number, lines, read: 0 };
-        while batch.lines.len() < BATCH_BYTES && self.end.is_none() {
+        while batch.lines.len() < BATCH_BYTES {
             let start = batch.lines.len();
             let read = self.line(&mut batch.lines)?;
             if read == 0 {
@@ -245,13 +244,25 @@ impl Lines {
             batch.read += read;
             self.number += 1;
             match Mark::read(&batch.lines[start..]) {
-                Ok(None) => self.rows += 1,
+                // `cat a.ndjson b.ndjson`: the next dump.
+                Ok(Some(Mark::Header(_))) => {
+                    self.broken = self.broken.take().or_else(|| self.fault(from));
+                    (self.end, self.rows, self.begins) = (None, 0, self.number);
+                    batch.lines.truncate(start);
+                }
+                _ if self.end.is_some() && batch.lines[start..].trim_ascii().is_empty() => batch.lines.truncate(start),
+                _ if self.end.is_some() => {
+                    let why = format!("line {}: it stands behind the end of a dump and begins no other", self.number);
+                    self.broken.get_or_insert(why);
+                    batch.lines.truncate(start);
+                    self.input = Box::new(std::io::empty());
+                }
                 Ok(Some(Mark::End(end))) => {
                     self.end = Some(end);
                     batch.lines.truncate(start);
                 }
-                // The loader finds no row in it either.
-                Ok(Some(Mark::Header(_))) | Err(_) => self.rows += 1,
+                // In a line that is none the loader finds no row either.
+                Ok(None) | Err(_) => self.rows += 1,
             }
             if self.number < from {
                 batch.lines.clear();
@@ -262,10 +273,36 @@ impl Lines {
         Ok((batch.read > 0).then_some(batch))
     }
 
+    /// What keeps the present dump from being whole. Its rows are not counted where the load began within it.
+    fn fault(&self, from: u64) -> Option<String> {
+        let begins = self.begins;
+        match &self.end {
+            None => Some(format!("the dump that begins at line {begins} has no end: it was cut off")),
+            Some(end) if end.rows != self.rows && from <= begins => Some(format!(
+                "the dump that begins at line {begins} has {} rows, and its end says {}",
+                self.rows, end.rows
+            )),
+            Some(_) => None,
+        }
+    }
+
     fn read_header(&mut self) -> Result<()> {
         let mut line = Vec::new();
         self.line(&mut line)?;
         self.number = 1;
+        if line.starts_with(UTF8_MARK) {
+            line.drain(..UTF8_MARK.len());
+        }
+        if line.starts_with(GZIP) || line.starts_with(ZSTD) {
+            return Err(CliError::data(
+                "this is compressed; unpack it on the way: `gzip -dc FILE | dhtstore load -` (or zstd)",
+            ));
+        }
+        if line.starts_with(&[0xff, 0xfe]) || line.starts_with(&[0xfe, 0xff]) {
+            return Err(CliError::data(
+                "this is text in UTF-16, and a dump is in UTF-8; convert it: `iconv -f UTF-16 -t UTF-8`",
+            ));
+        }
         match Mark::read(&line) {
             Ok(Some(Mark::Header(header))) => {
                 self.header = Some(header);

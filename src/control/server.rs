@@ -1,5 +1,9 @@
 //! Listening on the control socket: who may talk, how much, for how long. What is answered is the [`Handler`]'s.
 
+mod clients;
+
+pub use clients::{Client, Clients, PATIENCE};
+
 use super::protocol::{Failure, LINES, MAX_REQUEST_LINE, Reply, Request, SIGN_OF_LIFE_EVERY};
 use bytes::Buf;
 use serde::Serialize;
@@ -17,10 +21,11 @@ use tokio::{
     net::{UnixListener, UnixStream, unix::OwnedWriteHalf},
     sync::{Semaphore, mpsc},
     task::JoinSet,
-    time::timeout,
+    time::{error::Elapsed, timeout},
 };
 
-/// Clients served at the same time; more are told to come back. Each holds some 2 MB at most.
+/// Clients served at the same time. Beyond them one that neither sends nor reads gives way ([`clients`]); where all do, the
+/// newcomer is asked to come back. Each holds some 2 MB at most.
 pub const MAX_CLIENTS: usize = 32;
 /// Replies that wait for a client to read them: a slow reader holds up its own request, nothing else. Those of a dump
 /// have 64 kB each.
@@ -76,7 +81,10 @@ impl From<Gone> for Failure {
 
 /// Where a handler puts rows and events. Cheap to clone. Lines are serialised on the handler's side.
 #[derive(Clone, Debug)]
-pub struct Replies(mpsc::Sender<Written>);
+pub struct Replies {
+    sender: mpsc::Sender<Written>,
+    client: Arc<Client>,
+}
 
 /// What is written to the client in one go, without a sign of life in between.
 #[derive(Debug)]
@@ -112,12 +120,17 @@ impl Replies {
     }
 
     async fn send(&self, line: Vec<u8>) -> Result<(), Gone> {
-        self.0.send(line.into()).await.map_err(|_| Gone)
+        self.sender.send(line.into()).await.map_err(|_| Gone)
     }
 
     /// For very many rows, from a thread that may block.
     pub fn bulk(&self) -> Bulk {
-        Bulk(self.0.clone())
+        Bulk(self.sender.clone())
+    }
+
+    /// Who reads them.
+    pub fn client(&self) -> Arc<Client> {
+        self.client.clone()
     }
 }
 
@@ -210,21 +223,32 @@ impl Server {
     /// Serves until this future is dropped.
     pub async fn serve<H: Handler>(self, handler: H) {
         let places = Arc::new(Semaphore::new(MAX_CLIENTS));
+        let served = Clients::default();
         let mut clients = JoinSet::new();
         loop {
             tokio::select! {
                 Some(_) = clients.join_next() => {}
                 accepted = self.listener.accept() => match accepted {
-                    Ok((stream, _)) => match Arc::clone(&places).try_acquire_owned() {
-                        Ok(place) => {
-                            let handler = handler.clone();
-                            clients.spawn(async move {
-                                serve_client(stream, handler).await;
-                                drop(place);
-                            });
-                        }
-                        Err(_) => turn_away(stream),
-                    },
+                    Ok((stream, _)) => {
+                        let place = match Arc::clone(&places).try_acquire_owned() {
+                            // It ends within moments, and no more wait for a place than have been made to give way.
+                            Err(_) if served.make_room() => timeout(PATIENCE, Arc::clone(&places).acquire_owned()).await.ok().and_then(Result::ok),
+                            place => place.ok(),
+                        };
+                        let Some(place) = place else {
+                            turn_away(stream);
+                            continue;
+                        };
+                        let (handler, client) = (handler.clone(), Arc::<Client>::default());
+                        let listed = served.list(client.clone());
+                        clients.spawn(async move {
+                            tokio::select! {
+                                () = serve_client(stream, handler, client.clone()) => {}
+                                () = client.gives_way() => {}
+                            }
+                            drop((listed, place));
+                        });
+                    }
                     Err(error) => {
                         tracing::warn!(%error, "control socket does not accept");
                         // Out of file descriptors, most likely: it would fail again at once.
@@ -248,14 +272,15 @@ fn turn_away(stream: UnixStream) {
     let _ = stream.try_write(&line(&Reply::Error(failure)));
 }
 
-async fn serve_client<H: Handler>(stream: UnixStream, handler: H) {
+async fn serve_client<H: Handler>(stream: UnixStream, handler: H, client: Arc<Client>) {
     let (read, write) = stream.into_split();
     let mut reader = BufReader::new(read);
     let (replies, waiting) = mpsc::channel(REPLIES);
-    let writer = write_replies(write, waiting);
+    let writer = write_replies(write, waiting, client.clone());
     let requests = async move {
         loop {
-            let request = match timeout(IDLE_TIMEOUT, read_request(&mut reader)).await {
+            let request = patiently(&client, IDLE_TIMEOUT, read_request(&mut reader)).await;
+            let request = match request {
                 Err(_) | Ok(Ok(None) | Err(ReadError::Io)) => return,
                 Ok(Ok(Some(request))) => request,
                 Ok(Err(ReadError::Malformed(message))) => {
@@ -264,7 +289,8 @@ async fn serve_client<H: Handler>(stream: UnixStream, handler: H) {
                     return;
                 }
             };
-            let last = match handler.handle(request, Replies(replies.clone())).await {
+            let last = match handler.handle(request, Replies { sender: replies.clone(), client: client.clone() }).await
+            {
                 Ok(done) => Reply::Done(done),
                 Err(failure) => Reply::Error(failure),
             };
@@ -280,6 +306,20 @@ async fn serve_client<H: Handler>(stream: UnixStream, handler: H) {
         () = &mut writer => {}
         () = &mut requests => writer.await,
     }
+}
+
+/// Waits for a client to send or to read; after [`PATIENCE`] it may have to give way.
+async fn patiently<T>(client: &Client, limit: Duration, wait: impl Future<Output = T>) -> Result<T, Elapsed> {
+    let mut wait = std::pin::pin!(wait);
+    let outcome = match timeout(PATIENCE, &mut wait).await {
+        Ok(done) => return Ok(done),
+        Err(_) => {
+            client.is_slow();
+            timeout(limit, wait).await
+        }
+    };
+    client.moves();
+    outcome
 }
 
 enum ReadError {
@@ -303,7 +343,7 @@ async fn read_request(reader: &mut (impl AsyncBufReadExt + Unpin)) -> Result<Opt
 
 /// Writes what comes, in one go where more is waiting, and a sign of life when nothing comes. Ends when all senders are
 /// gone or the client is.
-async fn write_replies(write: OwnedWriteHalf, mut waiting: mpsc::Receiver<Written>) {
+async fn write_replies(write: OwnedWriteHalf, mut waiting: mpsc::Receiver<Written>, client: Arc<Client>) {
     let mut out = BufWriter::with_capacity(64 * 1024, write);
     loop {
         let Written { head, body } = match timeout(SIGN_OF_LIFE_EVERY, waiting.recv()).await {
@@ -317,11 +357,11 @@ async fn write_replies(write: OwnedWriteHalf, mut waiting: mpsc::Receiver<Writte
             out.write_all_buf(&mut Buf::chain(head.as_bytes(), &body[..])).await?;
             if idle { out.flush().await } else { Ok(()) }
         };
-        if !matches!(timeout(WRITE_TIMEOUT, writing).await, Ok(Ok(()))) {
+        if !matches!(patiently(&client, WRITE_TIMEOUT, writing).await, Ok(Ok(()))) {
             return;
         }
     }
-    let _ = timeout(WRITE_TIMEOUT, out.flush()).await;
+    let _ = patiently(&client, WRITE_TIMEOUT, out.flush()).await;
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ mod values;
 
 use super::{
     protocol::{Failure, Request},
-    server::{Bulk, Handler, Replies, done},
+    server::{Bulk, Clients, Handler, PATIENCE, Replies, done},
 };
 use crate::{
     clock::Clock,
@@ -37,6 +37,8 @@ const EVENTS: usize = 256;
 pub struct Service {
     inner: Arc<Parts>,
     dumps: Arc<Semaphore>,
+    /// Who they are for.
+    dumping: Clients,
     loader: Arc<Mutex<Loader>>,
 }
 
@@ -65,7 +67,8 @@ impl Service {
     /// Answers with these parts.
     pub fn new(parts: Parts) -> Self {
         let loader = Arc::new(Mutex::new(Loader::new(parts.store.clone())));
-        Self { inner: Arc::new(parts), dumps: Arc::new(Semaphore::new(DUMPS_MAX)), loader }
+        let dumps = Arc::new(Semaphore::new(DUMPS_MAX));
+        Self { inner: Arc::new(parts), dumps, dumping: Clients::default(), loader }
     }
 }
 
@@ -101,9 +104,17 @@ impl Handler for Service {
             Request::Stat => done(&inspect::stat(parts).await?),
             Request::Diagnose { cid } => done(&diagnose::diagnose(parts, &cid, replies).await?),
             Request::Dump { filter, count, hash, lines } => {
-                let Ok(_place) = self.dumps.try_acquire() else {
+                let place = match self.dumps.try_acquire() {
+                    // A pager whose reader sleeps, say.
+                    Err(_) if self.dumping.make_room() => {
+                        tokio::time::timeout(PATIENCE, self.dumps.acquire()).await.ok().and_then(Result::ok)
+                    }
+                    place => place.ok(),
+                };
+                let Some(_place) = place else {
                     return Err(Failure::busy(format_args!("{DUMPS_MAX} dumps are under way; try again")));
                 };
+                let _listed = self.dumping.list(replies.client());
                 let (before, after) = Bulk::ROW;
                 let want = match (hash, count) {
                     (true, _) => Want::Hash,

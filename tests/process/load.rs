@@ -95,3 +95,86 @@ async fn what_is_no_whole_dump_is_told_and_creates_nothing_where_it_is_none_at_a
     // All the rows of the dump have come in by now.
     assert_eq!(node.rows(&["dump", "providers", "--count"])[0]["rows"], 3);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dumps_behind_each_other_are_all_loaded_and_what_is_none_behind_one_is_reported() {
+    let (one, a, _) = dumped(3).await;
+    let (two, b, _) = dumped(4).await;
+    drop((one, two));
+    let held = |node: &TestNode| node.rows(&["dump", "providers"]).len();
+    let both = TestNode::started();
+    let loaded = both.cli_with_input(&["load", "-"], &format!("{a}{b}"));
+    assert_eq!(loaded.status.code(), Some(0), "{}", text(&loaded));
+    // The same CIDs by two providers, and one more.
+    assert_eq!(held(&both), 7);
+
+    for (input, held_after, words) in [
+        (format!("{a}\n\n{b}"), 7, &[][..]),
+        (format!("{a}rubbish\n{b}"), 3, &["behind the end of a dump"]),
+        (
+            format!("{}{b}", a.lines().take(3).map(|line| format!("{line}\n")).collect::<String>()),
+            6,
+            &["line 1 has no end"],
+        ),
+        (a.replace('\n', "\r\n"), 3, &[]),
+        (format!("\u{feff}{a}"), 3, &[]),
+    ] {
+        let node = TestNode::started();
+        let loaded = node.cli_with_input(&["load", "-"], &input);
+        let code = if words.is_empty() { 0 } else { 65 };
+        assert_eq!(loaded.status.code(), Some(code), "{input}: {}", text(&loaded));
+        assert!(words.iter().all(|word| text(&loaded).contains(word)), "{}", text(&loaded));
+        assert_eq!(held(&node), held_after, "{input}: {}", text(&loaded));
+    }
+}
+
+#[test]
+fn a_dump_in_another_wrapping_is_refused_with_how_to_unpack_it() {
+    let node = TestNode::new();
+    let file = node.dir().with_extension("packed");
+    for (bytes, word) in [
+        (&[0x1f, 0x8b, 8, 0, 1][..], "gzip -dc"),
+        (&[0x28, 0xb5, 0x2f, 0xfd, 1], "zstd"),
+        (&[0xff, 0xfe, b'{', 0], "UTF-16"),
+        (&[], "no dump"),
+    ] {
+        std::fs::write(&file, bytes).unwrap();
+        fails(&node.cli(&["load", file.to_str().unwrap()]), 65, &[word]);
+    }
+    assert!(!node.dir().exists(), "nothing was made");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dumps_that_nobody_reads_hold_up_no_other_command() {
+    let (node, ..) = dumped(1).await;
+    let file = node.dir().with_extension("many");
+    let row = |n: u32| {
+        format!(
+            "{{\"table\":\"providers\",\"cid\":\"{}\",\"provider\":\"12D3KooWLU2znyJMtDiHArqAGbZn8CgUGp92kxDBtefftEEaHSZS\",\"addresses\":[],\"received\":\"{}\"}}\n",
+            cid(&n.to_string()),
+            dhtstore::clock::Clock::wall(&*dhtstore::clock::SystemClock::new())
+        )
+    };
+    let header = node.ok(&["dump", "providers", "--format", "ndjson"]).lines().next().unwrap().to_owned();
+    let rows: String = (0..60_000).map(row).collect();
+    std::fs::write(&file, format!("{header}\n{rows}{{\"dhtstore\":\"end\",\"rows\":60000}}\n")).unwrap();
+    node.cli(&["load", file.to_str().unwrap()]);
+    assert!(node.ok(&["dump", "providers", "--format", "ids"]).lines().count() > 60_000, "enough to fill the buffers");
+    let mut stalled: Vec<_> = (0..4)
+        .map(|_| {
+            node.command(&["dump", "providers"])
+                .stdout(std::process::Stdio::piped())
+                .stderr(std::process::Stdio::null())
+                .spawn()
+                .unwrap()
+        })
+        .collect();
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    for args in [&["dump", "provided"][..], &["provided"], &["backup", "-"], &["dump", "providers", "--hash"]] {
+        assert_eq!(node.cli(args).status.code(), Some(0), "{args:?}: {}", text(&node.cli(args)));
+    }
+    stalled.iter_mut().for_each(|child| {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    });
+}

@@ -208,3 +208,26 @@ async fn without_a_server_the_error_says_how_to_start_one() {
     assert!(matches!(error, ClientError::NotReachable { .. }));
     assert!(error.to_string().contains("dhtstore run"));
 }
+
+#[tokio::test]
+async fn clients_that_send_half_a_line_or_read_nothing_give_way_to_those_that_work() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, _server) = start(&dir).await;
+    let mut silent = Vec::new();
+    for number in 0..MAX_CLIENTS {
+        let mut stream = UnixStream::connect(&path).await.unwrap();
+        let request = match number % 2 {
+            0 => b"{\"find".to_vec(),
+            // More than the buffers take, and nobody reads.
+            _ => [serde_json::to_vec(&pieces(500)).unwrap(), b"\n".to_vec()].concat(),
+        };
+        stream.write_all(&request).await.unwrap();
+        silent.push(stream);
+    }
+    tokio::time::sleep(PATIENCE * 2).await;
+    for _ in 0..3 * MAX_CLIENTS {
+        let mut client = Client::connect(&path).await.unwrap();
+        client.send(&rows(1)).await.unwrap();
+        assert_eq!(row(client.next().await.unwrap()), 0);
+    }
+}

@@ -31,6 +31,9 @@ const CLAIM_S: u32 = 32;
 /// Between two looks at whether a database that is being opened anew is there again.
 const WAIT_FOR_DISK: Duration = Duration::from_millis(100);
 
+/// The most that is shown of a replay that is under way.
+const NOT_DONE: f64 = 0.99;
+
 /// How far replay has come.
 #[derive(Debug, Default)]
 pub struct Replay {
@@ -66,14 +69,16 @@ impl Replay {
         self.done.load(Ordering::Acquire)
     }
 
-    /// 0.0 to 1.0, by the time that the log spans.
+    /// 0.0 to 1.0, by the time that the log spans; 1.0 only once all of it is in the index.
     pub fn progress(&self) -> f64 {
         if self.is_done() {
             return 1.0;
         }
         let (first, last) = (self.first.load(Ordering::Relaxed), self.last.load(Ordering::Relaxed));
         let to = self.lock().to.unwrap_or(first);
-        last.saturating_sub(to) as f64 / last.saturating_sub(first).max(1) as f64
+        let read = last.saturating_sub(to) as f64 / last.saturating_sub(first).max(1) as f64;
+        // What was taken last is being read, and what was read enters the index.
+        read.min(NOT_DONE)
     }
 
     /// Chunks of the log that were read whole.
