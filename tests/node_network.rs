@@ -17,6 +17,8 @@ mod lookups;
 mod nat;
 #[path = "node/ours.rs"]
 mod ours;
+#[path = "support/port.rs"]
+mod port;
 #[path = "node/raw.rs"]
 mod raw;
 #[path = "node/refresh.rs"]

@@ -15,6 +15,8 @@
 
 #[path = "../load/generator.rs"]
 mod generator;
+#[path = "../../tests/support/port.rs"]
+mod port;
 #[path = "../wire/servers.rs"]
 mod servers;
 
@@ -54,6 +56,7 @@ async fn main() {
     let only = value("--only");
     let wanted = |part: &str| only.is_none_or(|only| only.split(',').any(|name| name == part));
 
+    println!("beside {} on {}, Go {}", version("go-libp2p-kad-dht"), version("go-ds-leveldb"), go_version());
     let fixture = Fixture::new();
     let program = go_server(fixture.dir.path());
     if let Some(seconds) = value("--steady") {
@@ -72,7 +75,13 @@ async fn main() {
     }
     println!("\n{HEADER}");
     for quic in [false, true] {
-        for (part, op) in [("get", Op::Hit), ("miss", Op::Miss), ("find", Op::FindNode), ("add", Op::Add)] {
+        for (part, op) in [
+            ("get", Op::Hit),
+            ("miss", Op::Miss),
+            ("find", Op::FindNode),
+            ("confirmed", Op::AddConfirmed),
+            ("add", Op::Add),
+        ] {
             if wanted(part) {
                 bench.compare(op, &ours, &go, quic).await;
             }
@@ -89,6 +98,18 @@ async fn main() {
             bench.kill(server).await;
         }
     }
+}
+
+/// Module and version as `tests/interop` builds it.
+fn version(module: &str) -> &'static str {
+    let mut lines = include_str!("../../tests/interop/go.mod").lines().map(str::trim);
+    let line = lines.find(|line| line.split('/').any(|part| part.split(' ').next() == Some(module)));
+    line.and_then(|line| line.rsplit('/').next()).unwrap_or("an unknown version")
+}
+
+fn go_version() -> String {
+    let output = Command::new("go").arg("version").output().map(|output| output.stdout).unwrap_or_default();
+    String::from_utf8_lossy(&output).split_whitespace().nth(2).unwrap_or("unknown").to_owned()
 }
 
 /// Builds it, unless DHTSERVER_BIN says where it is.

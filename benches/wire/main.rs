@@ -15,6 +15,8 @@
 
 #[path = "../load/generator.rs"]
 mod generator;
+#[path = "../../tests/support/port.rs"]
+mod port;
 mod servers;
 
 use generator::{

@@ -18,7 +18,6 @@ use std::{
     fmt::Write as _,
     fs,
     io::{BufRead, BufReader},
-    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicU64, Ordering},
@@ -276,7 +275,7 @@ fn identity_in(dir: &Path) -> PathBuf {
 
 /// TCP and UDP ports that were free a moment ago.
 fn addresses() -> (Multiaddr, Multiaddr) {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = crate::port::free();
     let addr = |text: String| text.parse().unwrap();
     (addr(format!("/ip4/127.0.0.1/tcp/{port}")), addr(format!("/ip4/127.0.0.1/udp/{port}/quic-v1")))
 }

@@ -14,6 +14,8 @@ mod messages;
 #[path = "../node/ours.rs"]
 #[allow(dead_code, reason = "shared with tests/node_network.rs")]
 mod ours;
+#[path = "../support/port.rs"]
+mod port;
 mod process;
 #[path = "../node/raw.rs"]
 #[allow(dead_code, reason = "shared with tests/node_network.rs")]

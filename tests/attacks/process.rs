@@ -2,7 +2,6 @@
 
 use crate::Victim;
 use std::{
-    net::{TcpListener, UdpSocket},
     path::Path,
     process::{Child, Command, Stdio},
     sync::Arc,
@@ -24,8 +23,8 @@ impl Process {
     /// With settings by their environment variables without the `DHTSTORE_` prefix.
     pub fn start(settings: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let tcp = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let udp = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let tcp = crate::port::free();
+        let udp = crate::port::free();
         let log = std::fs::File::create(dir.path().join("log")).unwrap();
         let child = command(dir.path())
             .args(["run", "--listen", &format!("/ip4/127.0.0.1/tcp/{tcp}")])

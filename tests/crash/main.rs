@@ -28,6 +28,8 @@ mod life;
 mod migration;
 mod model;
 mod points;
+#[path = "../support/port.rs"]
+mod port;
 #[path = "../node/raw.rs"]
 #[allow(dead_code, reason = "shared with tests/node_network.rs")]
 mod raw;

@@ -9,7 +9,6 @@ use dhtstore::store::dump::{Filter, Table};
 use serde_json::Value;
 use std::{
     fs::{self, File, OpenOptions},
-    net::TcpListener,
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -55,7 +54,7 @@ impl End {
 impl Home {
     pub fn new(ttl: Duration) -> Self {
         let dir = tempfile::Builder::new().prefix("dhtstore-crash-").tempdir().unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = crate::port::free();
         let home = Self { dir, port, ttl, ahead: 0 };
         fs::write(home.path().join("config.toml"), home.config()).unwrap();
         home

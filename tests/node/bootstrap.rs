@@ -56,7 +56,7 @@ async fn an_entry_added_to_the_list_joins_two_networks_while_known_peers_live() 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_halves_that_forgot_each_other_are_joined_by_a_refresh() {
     let (a1, _a2) = pair().await;
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = crate::port::free();
     let key = Keypair::generate_ed25519();
     let other: Multiaddr = format!("/ip4/127.0.0.1/tcp/{port}/p2p/{}", key.public().to_peer_id()).parse().unwrap();
     // Nobody is there at first: as after a cut that lasted longer than memory.
@@ -79,7 +79,7 @@ async fn two_halves_that_forgot_each_other_are_joined_by_a_refresh() {
 async fn peers_of_the_list_that_fail_are_named_with_the_reason() {
     let other = Ours::start_with(refreshing()).await;
     let client = Ours::start_with(Config { mode: dhtstore::config::Mode::Client, ..refreshing() }).await;
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let free = crate::port::free();
     let at = |place: String| addr(&format!("{place}/p2p/{}", PeerId::random()));
     let own = Keypair::generate_ed25519();
     let list = vec![

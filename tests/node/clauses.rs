@@ -145,7 +145,7 @@ async fn whether_a_peer_can_be_dialled_is_told_by_a_dial_and_not_by_a_connection
     let server = Theirs::server(Over::Noise).await;
     server.dials(ours.address(false)).await;
     eventually("both are connected", || futures::executor::block_on(ours.node.peers()).len() == 2).await;
-    let free_port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let free_port = crate::port::free();
     let said = format!("/ip4/127.0.0.1/tcp/{free_port}").parse().unwrap();
     let behind_nat = dhtstore::kad::PeerInfo { id: behind_nat.id, addrs: vec![said] };
     assert!(ours.node.can_dial(&behind_nat).await.is_err());

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 /// An address where nobody listens.
 fn nobody() -> Multiaddr {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = crate::port::free();
     addr(&format!("/ip4/127.0.0.1/tcp/{port}"))
 }
 

@@ -5,7 +5,6 @@ use sha2::{Digest, Sha256};
 use std::{
     collections::BTreeMap,
     io::Write,
-    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
@@ -27,7 +26,7 @@ pub fn dhtstore() -> Command {
 
 /// A TCP port that was free a moment ago, and stays the node's over restarts.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    crate::port::free()
 }
 
 /// CIDv1, raw, sha2-256 of `content`, in base16 multibase: `f01551220…`.

@@ -20,6 +20,8 @@ mod kad_peer;
 mod load;
 mod logging;
 mod network;
+#[path = "../support/port.rs"]
+mod port;
 mod restart;
 mod restore;
 mod service;

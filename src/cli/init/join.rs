@@ -1,4 +1,4 @@
-//! How a Kubo node joins a private network: the commands, ready for `sh`. Run as they are printed against Kubo 0.43.0
+//! How a Kubo node joins a private network: the commands, ready for `sh`. Run as they are printed against Kubo 0.43.1
 //! by `tests/interop`; other versions were not run.
 
 use crate::{config::Config, node::swarm_key::SwarmKey};

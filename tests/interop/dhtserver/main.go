@@ -2,8 +2,9 @@
 //
 //	dhtserver -identity FILE -dir DIR -port PORT [-table FILE]
 //
-// As in Kubo 0.43: go-libp2p-kad-dht in server mode with its own provider manager (cache of 256 keys) on leveldb without
-// compression, each write synced (which go-ds-leveldb does unless told otherwise), peers' addresses in memory. Not as in
+// As in Kubo 0.43.1: go-libp2p-kad-dht in server mode with its own provider manager (cache of 256 keys, announcements
+// written in batches of 256, which 0.42.2 brought back) on leveldb without compression, each batch synced (which
+// go-ds-leveldb does unless told otherwise), peers' addresses in memory. Not as in
 // Kubo, all of it in Go's favour: no resource manager and no connection manager, whose accounting costs and whose limits
 // would end the connections of a benchmark, no other protocols, no measuring around the datastore. The filter of
 // addresses is off, since everything happens on loopback, and the routing table is not refreshed, so that it stays what
