@@ -206,6 +206,9 @@ pub struct Connections {
     pub max: u32,
     /// Connections whose handshake is under way, each direction.
     pub max_pending: u32,
+    /// Inbound handshakes under way at the same time from one connection group (IPv4 /24, IPv6 /48): beyond it the oldest of the
+    /// group gives way.
+    pub max_pending_per_group: u32,
     /// Established connections with one peer.
     pub max_per_peer: u32,
     /// Established inbound connections from one IP address.

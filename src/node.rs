@@ -16,6 +16,7 @@ mod book;
 pub mod certificate;
 mod client;
 mod counters;
+mod door;
 mod driver;
 pub(crate) mod framing;
 pub mod identity;
@@ -48,6 +49,7 @@ use book::Book;
 use certificate::Certificates;
 use client::Client;
 use counters::Counters;
+use door::Door;
 use driver::{Command, Driver, MAX_COMMANDS};
 use framing::Budget;
 use futures::FutureExt;
@@ -165,6 +167,9 @@ pub struct ConnectedPeer {
 pub struct Load {
     /// DHT streams that others have open here.
     pub inbound_streams: u64,
+    /// Handshakes that others have begun and not finished.
+    #[serde(default)]
+    pub pending_handshakes: u64,
     /// Bytes of `streams.read_budget` that half-read requests and unwritten answers take.
     pub read_bytes: u64,
 }
@@ -213,6 +218,8 @@ pub(crate) struct Shared {
     pub(crate) bootstrap: Bootstrap,
     ip_groups: IpGroups,
     pub(crate) connections: streams::Connections,
+    /// Handshakes of others.
+    pub(crate) door: Arc<Door>,
     pub(crate) client: Client,
     pub(crate) read_budget: Budget,
     /// Inbound streams that write: see [`server::MAX_WRITING`].
@@ -308,13 +315,15 @@ impl Node {
         let listen = listen::usable(&config.listen, psk.is_some())?;
         let local = identity.public().to_peer_id();
         let (commands, obeyed) = mpsc::channel(MAX_COMMANDS);
+        let counters = Arc::<Counters>::default();
+        let door = Arc::new(Door::new(&config.connections, clock.clone(), counters.clone()));
         let shared = Arc::new_cyclic(|this| Shared {
             this: this.clone(),
             local,
             config: config.clone(),
             store,
             clock,
-            counters: Arc::default(),
+            counters,
             addresses: Addresses::new(config),
             certificates: certificates.clone(),
             book: Book::default(),
@@ -322,6 +331,7 @@ impl Node {
             bootstrap: Bootstrap::new(&config.bootstrap, &local),
             ip_groups,
             connections: streams::Connections::default(),
+            door: door.clone(),
             client: Client::new(config.connections.max_pending),
             read_budget: Budget::new(config.streams.read_budget),
             writing: Semaphore::new(server::MAX_WRITING),
@@ -348,7 +358,7 @@ impl Node {
             shared.mode.subscribe(),
             nat::asks(config),
         );
-        let swarm = swarm::build(config, identity, psk, streams, &shared.counters, &shared.clock, certificates)?;
+        let swarm = swarm::build(config, identity, psk, streams, &shared, certificates)?;
         let mut driver = Driver::new(swarm, obeyed, shared.clone());
         driver.bind(listen).await?;
         // Not by `spawn`: it watches `stop` itself, to say goodbye.

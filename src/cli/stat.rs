@@ -173,8 +173,8 @@ fn text(stat: &Stat) -> String {
     for address in &stat.listening {
         put("Listening", address.clone());
     }
-    put("Connections", stat.connections.to_string());
     let load = &stat.load;
+    put("Connections", format!("{}, {} handshakes of others under way", stat.connections, load.pending_handshakes));
     put("Open streams", format!("{}, {} half read or unwritten", load.inbound_streams, human_bytes(load.read_bytes)));
     for peer in &stat.bootstrap {
         let fares = match (&peer.error, peer.answers) {

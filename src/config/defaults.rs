@@ -75,6 +75,9 @@ pub const MAX_CONNECTIONS: u32 = 4_096;
 pub const MAX_PENDING: u32 = 512;
 /// `connections.max_per_peer`: one per transport and address family, twice, as happens when both sides dial.
 pub const MAX_PER_PEER: u32 = 8;
+/// `connections.max_pending_per_group`: a quarter of all, so that three groups that say nothing leave room for others. A site
+/// of nodes behind one address may still start at once: a handshake takes milliseconds.
+pub const MAX_PENDING_PER_GROUP: u32 = 128;
 /// `connections.max_per_ip` of the `amino` profile: one address holds at most 1/64 of all connections, yet a
 /// household or office behind one address is served.
 pub const AMINO_MAX_PER_IP: u32 = 64;
@@ -165,6 +168,7 @@ impl Config {
             connections: Connections {
                 max: MAX_CONNECTIONS,
                 max_pending: MAX_PENDING,
+                max_pending_per_group: MAX_PENDING_PER_GROUP,
                 max_per_peer: MAX_PER_PEER,
                 max_per_ip,
                 idle: CONNECTION_IDLE,

@@ -14,7 +14,7 @@ pub(super) enum Kind {
 }
 
 /// Every setting. A test proves that it is complete.
-pub(super) const KEYS: [(&str, Kind); 59] = [
+pub(super) const KEYS: [(&str, Kind); 60] = [
     ("profile", Kind::Text),
     ("data_dir", Kind::Path),
     ("listen", Kind::List),
@@ -43,6 +43,7 @@ pub(super) const KEYS: [(&str, Kind); 59] = [
     ("routing.saved_peers", Kind::Switch),
     ("connections.max", Kind::Number),
     ("connections.max_pending", Kind::Number),
+    ("connections.max_pending_per_group", Kind::Number),
     ("connections.max_per_peer", Kind::Number),
     ("connections.max_per_ip", Kind::Number),
     ("connections.idle", Kind::Text),

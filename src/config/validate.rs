@@ -230,6 +230,7 @@ impl Config {
         let (connections, streams, records) = (&self.connections, &self.streams, &self.records);
         findings.bounded("connections.max", connections.max, 1..=1_000_000);
         findings.bounded("connections.max_pending", connections.max_pending, 1..=1_000_000);
+        findings.bounded("connections.max_pending_per_group", connections.max_pending_per_group, 1..=1_000_000);
         findings.bounded("connections.max_per_peer", connections.max_per_peer, 1..=1_000_000);
         findings.bounded("connections.max_per_ip", connections.max_per_ip, 1..=1_000_000);
         findings.bounded("streams.max_per_connection", streams.max_per_connection, MIN_STREAMS..=65_536);

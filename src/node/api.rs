@@ -93,7 +93,11 @@ impl Node {
 
     /// What is in hand for others right now.
     pub fn load(&self) -> Load {
-        Load { inbound_streams: self.shared.serving.len() as u64, read_bytes: self.shared.read_budget.used() as u64 }
+        Load {
+            inbound_streams: self.shared.serving.len() as u64,
+            pending_handshakes: self.shared.door.pending() as u64,
+            read_bytes: self.shared.read_budget.used() as u64,
+        }
     }
 
     /// Whether a peer can be dialled at these addresses, and how long it took. A connection that is open does not

@@ -69,6 +69,10 @@ counters! {
     WorseValue => "refused, better value held",
     /// Announcements and values that the store did not take.
     StoreRefused => "refused, store limit",
+    /// Handshakes of others that gave way to newcomers: `connections.max_pending` or its share of a group reached.
+    HandshakesGaveWay => "handshakes that gave way",
+    /// Newcomers turned away for the same reason, where all others were too young to give way.
+    HandshakesRefused => "handshakes refused",
     /// Inbound connections denied: `connections.max_per_ip` reached.
     ConnectionsPerIp => "connections denied, per IP",
     /// Inbound or outbound connections denied by the other limits.

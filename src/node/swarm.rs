@@ -1,10 +1,18 @@
 //! The libp2p swarm: transports, and the behaviours beside our streams.
 
 use super::{
-    NodeError, certificate::Certificates, counters::Counters, ip_limits, muxer::Yamux, nat::guard, security::Security,
-    stream_ends::TellsEnds, streams, websocket::WebSockets,
+    NodeError, Shared,
+    certificate::Certificates,
+    door::{Door, Guarded},
+    ip_limits,
+    muxer::Yamux,
+    nat::guard,
+    security::Security,
+    stream_ends::TellsEnds,
+    streams,
+    websocket::WebSockets,
 };
-use crate::{clock::Clock, config::Config, kad::Dht};
+use crate::{config::Config, kad::Dht};
 use futures::{AsyncRead, AsyncWrite};
 use libp2p::{
     PeerId, Swarm, Transport, autonat,
@@ -58,17 +66,18 @@ pub(crate) fn build(
     identity: Keypair,
     psk: Option<PreSharedKey>,
     streams: streams::Behaviour,
-    counters: &Arc<Counters>,
-    clock: &Arc<dyn Clock>,
+    shared: &Shared,
     certificates: Arc<Certificates>,
 ) -> Result<Swarm<Behaviour>, NodeError> {
-    let transport = transport(config, &identity, psk, certificates)?;
+    let (counters, clock) = (&shared.counters, &shared.clock);
+    let transport = transport(config, &identity, psk, certificates, shared.door.clone())?;
     let local = identity.public().to_peer_id();
     let limits = ConnectionLimits::default()
         .with_max_established(Some(config.connections.max))
         // Not all of them inbound: whoever dials a lot must not keep us from asking others.
         .with_max_established_incoming(Some(config.connections.max - config.connections.max / 8))
-        .with_max_pending_incoming(Some(config.connections.max_pending))
+        // The door bounds them; those that gave way are still counted there until their tasks have ended.
+        .with_max_pending_incoming(Some(config.connections.max_pending.saturating_mul(2)))
         .with_max_pending_outgoing(Some(config.connections.max_pending))
         .with_max_established_per_peer(Some(config.connections.max_per_peer));
     let identify = identify::Config::new("ipfs/0.1.0".to_owned(), identity.public())
@@ -123,6 +132,7 @@ fn transport(
     identity: &Keypair,
     psk: Option<PreSharedKey>,
     certificates: Arc<Certificates>,
+    door: Arc<Door>,
 ) -> Result<Peered, NodeError> {
     let upgrade = Upgrade::new(config, identity, psk)?;
     let websockets = upgrade.apply(WebSockets::new(resolving(|| Ok(tcp().boxed()))?, certificates));
@@ -134,7 +144,7 @@ fn transport(
         Ok(tcp.or_transport(quic(config, identity)).map(|either, _| either.into_inner()).boxed())
     })?;
     let all = websockets.or_transport(others).map(|either, _| either.into_inner());
-    Ok(TransportTimeout::new(all, HANDSHAKE_TIMEOUT).boxed())
+    Ok(Guarded::new(TransportTimeout::new(all, HANDSHAKE_TIMEOUT).boxed(), door).boxed())
 }
 
 /// `make`'s transport, with names resolved if this machine can.

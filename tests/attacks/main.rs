@@ -9,6 +9,7 @@
 )]
 
 mod connections;
+mod door;
 mod honest;
 mod messages;
 #[path = "../node/ours.rs"]

@@ -15,8 +15,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Process {
     child: Child,
     dir: tempfile::TempDir,
-    tcp: u16,
-    udp: u16,
+    pub tcp: u16,
+    pub udp: u16,
+    pub websocket: u16,
 }
 
 impl Process {
@@ -25,16 +26,18 @@ impl Process {
         let dir = tempfile::tempdir().unwrap();
         let tcp = crate::port::free();
         let udp = crate::port::free();
+        let websocket = crate::port::free();
         let log = std::fs::File::create(dir.path().join("log")).unwrap();
         let child = command(dir.path())
             .args(["run", "--listen", &format!("/ip4/127.0.0.1/tcp/{tcp}")])
             .args(["--listen", &format!("/ip4/127.0.0.1/udp/{udp}/quic-v1")])
+            .args(["--listen", &format!("/ip4/127.0.0.1/tcp/{websocket}/ws")])
             .env("RUST_LOG", "dhtstore::node::server=debug,warn")
             .envs(settings.iter().map(|(name, value)| (format!("DHTSTORE_{name}"), value)))
             .stderr(log)
             .spawn()
             .unwrap();
-        let process = Self { child, dir, tcp, udp };
+        let process = Self { child, dir, tcp, udp, websocket };
         process.eventually("it runs", || process.stat().is_some());
         process
     }

@@ -1,0 +1,155 @@
+//! Crowds at the door: strangers who begin handshakes and say nothing more, while honest ones come from elsewhere.
+
+use crate::{Over, Raw, Victim, process::Process};
+use futures::future::join_all;
+use libp2p::{
+    Transport,
+    core::{
+        Endpoint,
+        transport::{DialOpts, PortUse},
+    },
+    identity::Keypair,
+    quic,
+};
+use std::{
+    collections::HashSet,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+use tokio::{
+    io::AsyncWriteExt,
+    net::{TcpSocket, TcpStream, UdpSocket},
+    task::JoinHandle,
+    time::{interval, sleep, timeout},
+};
+
+/// Connections of the crowd, and how often one comes: 300 a second.
+const CROWD: usize = 1200;
+const EVERY: Duration = Duration::from_micros(3_333);
+/// Honest connections, one after the other, while the crowd comes.
+const HONEST: usize = 100;
+
+/// Of another place than honest connections, which come from 127.0.0.1.
+fn place(n: usize) -> IpAddr {
+    Ipv4Addr::new(127, 0, 9 + u8::try_from(n).unwrap(), 9).into()
+}
+
+/// Connects from `from` and says no more than `words`.
+async fn silent(from: IpAddr, to: SocketAddr, words: &[u8]) -> Option<TcpStream> {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((from, 0).into()).unwrap();
+    let mut stream = timeout(Duration::from_secs(5), socket.connect(to)).await.ok()?.ok()?;
+    stream.write_all(words).await.ok()?;
+    Some(stream)
+}
+
+/// A crowd over TCP from so many places; it stays until this is aborted.
+fn crowd(places: usize, to: SocketAddr, words: &'static [u8]) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        let mut pace = interval(EVERY);
+        let mut held = Vec::new();
+        for n in 0..CROWD {
+            pace.tick().await;
+            held.push(tokio::spawn(silent(place(n % places), to, words)));
+        }
+        let held: Vec<_> = join_all(held).await;
+        sleep(Duration::from_secs(60)).await;
+        drop(held);
+    })
+}
+
+/// First packets of QUIC handshakes, each of a connection of its own.
+async fn first_packets(count: usize) -> Vec<Vec<u8>> {
+    let sink = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let addr = format!("/ip4/127.0.0.1/udp/{}/quic-v1", sink.local_addr().unwrap().port()).parse().unwrap();
+    let mut transport = quic::tokio::Transport::new(quic::Config::new(&Keypair::generate_ed25519()));
+    let opts = DialOpts { role: Endpoint::Dialer, port_use: PortUse::New };
+    let dials: Vec<_> =
+        (0..count).map(|_| tokio::spawn(transport.dial(libp2p::Multiaddr::clone(&addr), opts).unwrap())).collect();
+    let (mut packets, mut seen) = (Vec::new(), HashSet::new());
+    let mut buffer = [0; 2048];
+    while packets.len() < count {
+        let (length, _) = timeout(Duration::from_secs(10), sink.recv_from(&mut buffer)).await.unwrap().unwrap();
+        // A long header: flags, version, then the length of the destination's connection id and the id.
+        let id = buffer[6..6 + usize::from(buffer[5])].to_vec();
+        if length >= 1200 && seen.insert(id) {
+            packets.push(buffer[..length].to_vec());
+        }
+    }
+    dials.iter().for_each(JoinHandle::abort);
+    packets
+}
+
+/// Honest connections over TCP and QUIC in turns. How many got through.
+async fn honest(victim: &Victim) -> usize {
+    let mut served = 0;
+    for n in 0..HONEST {
+        let over = if n % 2 == 0 { Over::Noise } else { Over::Quic };
+        let asked = async {
+            let raw: Raw = victim.try_connect(over).await?;
+            crate::honest::ask(&mut raw.try_stream("/ipfs/kad/1.0.0").await?).await;
+            Some(())
+        };
+        served += usize::from(matches!(timeout(Duration::from_secs(5), asked).await, Ok(Some(()))));
+        sleep(Duration::from_millis(20)).await;
+    }
+    served
+}
+
+/// Asserts that at least 99 of 100 get through beside a crowd that one line of the log names.
+async fn is_served(process: &Process, crowd: JoinHandle<()>, named: &str) {
+    // The crowd has to be larger than what the door holds.
+    sleep(Duration::from_millis(1500)).await;
+    let victim = process.victim(1, Duration::ZERO);
+    let served = honest(&victim).await;
+    println!("{served} of {HONEST} honest connections, {} gave way", process.counter("handshakes that gave way"));
+    assert!(served * 100 >= HONEST * 99, "{served} of {HONEST}: {}", process.state());
+    crowd.abort();
+    let log = process.log();
+    assert_eq!(log.matches("more handshakes are begun there than finished").count(), 1, "{log}");
+    assert!(log.contains(named), "{named}: {log}");
+    process.eventually("the door is empty again", || process.stat().unwrap()["load"]["pending_handshakes"] == 0);
+}
+
+fn at(port: u16) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, port).into()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_crowd_from_one_place_keeps_nobody_else_out() {
+    let process = Process::start(&[]);
+    let crowd = crowd(1, at(process.tcp), b"");
+    is_served(&process, crowd, "127.0.9.0/24").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_crowd_from_eight_places_keeps_nobody_else_out() {
+    let process = Process::start(&[]);
+    let crowd = crowd(8, at(process.tcp), b"\x13/multistream/1.0.0\n\x07/noise\n");
+    is_served(&process, crowd, "127.0.").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_that_stops_within_the_upgrade_to_websockets_keeps_nobody_else_out() {
+    let process = Process::start(&[]);
+    const HALF: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n";
+    let crowd = crowd(1, at(process.websocket), HALF);
+    is_served(&process, crowd, "127.0.9.0/24").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_of_quic_handshakes_that_go_no_further_keeps_nobody_else_out() {
+    let process = Process::start(&[]);
+    let packets = first_packets(800).await;
+    let to = at(process.udp);
+    let crowd = tokio::spawn(async move {
+        let socket = UdpSocket::bind((place(0), 0)).await.unwrap();
+        let mut pace = interval(EVERY);
+        for packet in packets {
+            pace.tick().await;
+            socket.send_to(&packet, to).await.unwrap();
+        }
+        sleep(Duration::from_secs(60)).await;
+    });
+    is_served(&process, crowd, "127.0.9.0/24").await;
+}
