@@ -34,6 +34,7 @@ mod supervisor;
 pub mod values;
 
 use crate::clock::{Clock, UnixTime};
+use libp2p::PeerId;
 use meta::{Floor, NodeDb, SCHEMA, schema_of};
 use records::log::{Log, chunk_time, newest_chunk};
 use recovery::{Contents, Opened, Place};
@@ -250,7 +251,9 @@ impl Store {
         if opened.lossy && !read_only {
             lower_floor(&node, &log, time.now().log)?;
         }
-        notes.extend(new_position(&node, settings.position, read_only)?);
+        if !read_only && settings.position != [0; 32] && node.meta.position() != Some(settings.position) {
+            node.meta.set_position(settings.position)?;
+        }
         let routing = routing::RoutingState::open(node.clone())?;
         let exports = dir.join("exports");
         let segments = records::export::Exports::open(exports.clone(), floor, recovered, time.now().log);
@@ -287,6 +290,25 @@ impl Store {
         };
         let opened = OpenedStore { dir: dir.to_owned(), notes, schema, node, bounds, samples, supervisor };
         Ok(Self { records, values, provided, routing, jobs, opened: Arc::new(opened) })
+    }
+
+    /// Takes `peer` for the one that announcements of own CIDs name. If it was another before, all own CIDs are due at once:
+    /// their records name a peer that is gone. Returns the other and how many own CIDs there are. Blocking.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub fn announce_as(&self, peer: &PeerId) -> Result<Option<(PeerId, usize)>, StoreError> {
+        let meta = &self.opened.node.meta;
+        let before = meta.peer();
+        if before.as_deref() == Some(peer.to_bytes().as_slice()) {
+            return Ok(None);
+        }
+        let before = before.and_then(|bytes| PeerId::from_bytes(&bytes).ok());
+        let own = if before.is_some() { self.provided.forget_announcements()? } else { 0 };
+        // Only now: a kill in between forgets them once more.
+        meta.set_peer(&peer.to_bytes())?;
+        self.opened.node.flush()?;
+        Ok(before.map(|before| (before, own)))
     }
 
     /// Everything to disk, fsynced. Nothing is accepted afterwards.
@@ -353,18 +375,6 @@ fn open_node(dir: &Path, now: UnixTime) -> Result<(NodeDb, bool, Vec<String>), S
         Some(found) if found > SCHEMA => Err(StoreError::FromTheFuture { found, known: SCHEMA }),
         _ => Ok((node, lossy, notes)),
     }
-}
-
-/// A lost `identity.key` is made anew without a word: the databases remember whose they are. Zeros: nobody asks.
-fn new_position(node: &NodeDb, position: [u8; 32], read_only: bool) -> Result<Option<String>, StoreError> {
-    let before = node.meta.position();
-    if read_only || position == [0; 32] || before == Some(position) {
-        return Ok(None);
-    }
-    node.meta.set_position(position)?;
-    Ok(before.map(|_| {
-        "the node has another peer id than before: if identity.key was lost, stop and restore it from a backup".into()
-    }))
 }
 
 /// What is lost is not to be missed again by the next open, which would set aside what came back meanwhile.

@@ -9,9 +9,9 @@ use super::{
 };
 use crate::{
     clock::{Clock, SystemClock},
-    control::protocol::Request,
+    control::protocol::{Request, Stat},
     node::{identity, swarm_key},
-    store::check::{self, Finding, Level},
+    store::check::{self, Announced, Finding, Level},
 };
 
 /// Arguments of `dhtstore check`.
@@ -42,19 +42,22 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
         damaged += u64::from(finding.level == Level::Damaged);
         rows.push(&finding)
     };
-    match Server::connect_if_running(context).await? {
+    let announced = match Server::connect_if_running(context).await? {
         Some(mut server) => {
             context.notice("of the running server; all of it can be verified while it is stopped");
             server.rows(&Request::Check, &mut tell).await?;
+            let stat: Stat = Server::connect(context).await?.ask(&Request::Stat, |_| Ok(())).await?;
+            Announced { own: stat.store.provided as u64, peer: stat.peer.parse().ok() }
         }
         None => {
             dump::not_in_use(config)?;
             let (ttl, now) = (config.records.ttl, SystemClock::new().wall());
             let found = tokio::task::block_in_place(|| check::stopped(&config.data_dir, ttl, now))?;
             found.into_iter().try_for_each(&mut tell)?;
+            tokio::task::block_in_place(|| check::announced(&config.data_dir))?
         }
-    }
-    secrets(&config.data_dir).into_iter().try_for_each(&mut tell)?;
+    };
+    secrets(&config.data_dir, &announced).into_iter().try_for_each(&mut tell)?;
     rows.finish()?;
     match damaged {
         0 => Ok(()),
@@ -62,8 +65,8 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
     }
 }
 
-/// Identity and swarm key.
-fn secrets(dir: &std::path::Path) -> Vec<Finding> {
+/// Identity and swarm key. The identity also beside what is announced in its name.
+fn secrets(dir: &std::path::Path, announced: &Announced) -> Vec<Finding> {
     let finding = |level, place: &str, found: String, next: Option<&str>| Finding {
         level,
         place: place.into(),
@@ -71,7 +74,24 @@ fn secrets(dir: &std::path::Path) -> Vec<Finding> {
         next: next.map(str::to_owned),
     };
     let mut findings = vec![match identity::load(dir) {
-        Ok(Some(keypair)) => finding(Level::Ok, "identity.key", keypair.public().to_peer_id().to_string(), None),
+        Ok(Some(keypair)) => {
+            let peer = keypair.public().to_peer_id();
+            match announced.peer.filter(|before| *before != peer && announced.own > 0) {
+                None => finding(Level::Ok, "identity.key", peer.to_string(), None),
+                Some(before) => {
+                    let found = format!("{peer}, but {} own CIDs are announced as {before}", announced.own);
+                    let next = "the next start announces all of them again; to keep the peer id, put the old file back";
+                    finding(Level::Note, "identity.key", found, Some(next))
+                }
+            }
+        }
+        Ok(None) if announced.own > 0 => {
+            let name = announced.peer.map(|peer| format!(" as {peer}")).unwrap_or_default();
+            let found = format!("is not there, and {} own CIDs are announced{name}", announced.own);
+            let next =
+                "put it back from a backup; without it the next start makes a new one and announces all of them again";
+            finding(Level::Damaged, "identity.key", found, Some(next))
+        }
         Ok(None) => {
             let next = "the next start makes a new one; to keep the peer id, put the old file back";
             finding(Level::Note, "identity.key", "is not there".into(), Some(next))
@@ -82,7 +102,7 @@ fn secrets(dir: &std::path::Path) -> Vec<Finding> {
         }
     }];
     let path = dir.join("swarm.key");
-    if path.exists() {
+    if crate::config::is_present(&path) {
         findings.push(match swarm_key::SwarmKey::load(&path) {
             Ok(key) => finding(Level::Ok, "swarm.key", key.fingerprint().to_string(), None),
             Err(error) => {

@@ -161,6 +161,19 @@ async fn start(mut config: Config) -> Result<Running> {
         let identity = identity::load_or_create(&dir)?;
         settings.position = *crate::kad::keyspace::Key::for_peer(&identity.public().to_peer_id()).as_bytes();
         let store = Store::open(&lock, settings, store_clock)?;
+        let peer = identity.public().to_peer_id();
+        match store.announce_as(&peer) {
+            Ok(None) => {}
+            Ok(Some((before, own))) => tracing::warn!(
+                %before,
+                now = %peer,
+                own_cids = own,
+                "the node has another peer id than before, so all own CIDs are announced again at once; if identity.key was \
+                 lost, stop the node and restore it from a backup"
+            ),
+            // A disk that takes no writes: the next start looks again.
+            Err(error) => tracing::warn!(%error, "cannot note the peer id that own CIDs are announced under"),
+        }
         Ok((lock, identity, store))
     });
     let (lock, identity, store) = opened.await.map_err(CliError::other)??;

@@ -2,6 +2,9 @@
 //! from a copy, without the recovery that an open would begin with.
 
 mod databases;
+mod identity;
+
+pub use identity::{Announced, announced};
 
 use super::{Store, StoreError, data_dir, is_data_dir, provided::exports, records::export::segment::Segment};
 use databases::{Databases, Peers};

@@ -185,13 +185,25 @@ pub(super) fn copy_dir(from: &Path, to: &Path, keep: &dyn Fn(&str) -> bool) -> R
 /// # Errors
 /// [`StoreError::Locked`] if a server has the directory; [`StoreError::Io`].
 pub(super) fn copy_for_reading(dir: &Path, beside: Option<&Path>) -> Result<tempfile::TempDir, StoreError> {
+    copy_parts(dir, beside, &["node", "records", "log", "exports"])
+}
+
+/// The same of one of them, below the system's temporary directory.
+///
+/// # Errors
+/// As [`copy_for_reading`].
+pub(super) fn copy_part_for_reading(dir: &Path, part: &str) -> Result<tempfile::TempDir, StoreError> {
+    copy_parts(dir, None, &[part])
+}
+
+fn copy_parts(dir: &Path, beside: Option<&Path>, parts: &[&str]) -> Result<tempfile::TempDir, StoreError> {
     let parent = beside.map_or_else(std::env::temp_dir, Path::to_owned);
     let copy = tempfile::Builder::new()
         .prefix("dhtstore-copy-")
         .tempdir_in(&parent)
         .map_err(|e| io_error("create a copy in", &parent, e))?;
     let _keeps_servers_out = share(dir)?;
-    for part in ["node", "records", "log", "exports"].map(Path::new) {
+    for part in parts {
         if dir.join(part).is_dir() {
             copy_dir(&dir.join(part), &copy.path().join(part), &|_| true)?;
         }

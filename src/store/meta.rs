@@ -13,6 +13,7 @@ const OWN_ROW: &str = "own";
 const EXPORTED_ROW: &str = "exported";
 const POSITION_ROW: &str = "position";
 const RECORDS_ROW: &str = "records";
+const PEER_ROW: &str = "peer";
 
 /// What the log held when it was last flushed: an open that finds less has found damage.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Encode, Decode)]
@@ -91,6 +92,14 @@ pub fn floor_of(db: &sled::Db) -> Result<Option<Floor>, StoreError> {
 /// [`StoreError::Database`].
 pub fn own_of(db: &sled::Db) -> Result<Option<u64>, StoreError> {
     row_of(db, OWN_ROW)
+}
+
+/// The same of [`Meta::peer`].
+///
+/// # Errors
+/// [`StoreError::Database`].
+pub fn peer_of(db: &sled::Db) -> Result<Option<Vec<u8>>, StoreError> {
+    row_of(db, PEER_ROW)
 }
 
 fn row_of<T: Decode<()>>(db: &sled::Db, row: &str) -> Result<Option<T>, StoreError> {
@@ -174,6 +183,19 @@ impl Meta {
     /// [`StoreError::Database`].
     pub fn set_position(&self, position: [u8; 32]) -> Result<(), StoreError> {
         self.put(POSITION_ROW, &position)
+    }
+
+    /// The binary peer id that announcements of own CIDs name, if known.
+    pub fn peer(&self) -> Option<Vec<u8>> {
+        self.get(PEER_ROW)
+    }
+
+    /// Notes the peer id that announcements name from now on.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub fn set_peer(&self, peer: &[u8]) -> Result<(), StoreError> {
+        self.put(PEER_ROW, &peer.to_vec())
     }
 
     /// How many provider records there were at the last flush, about.

@@ -207,6 +207,23 @@ impl Provided {
         }
     }
 
+    /// No announcement counts any more: each named another peer. All are due at once. Returns how many there are; on disk,
+    /// but for what the `announced` of an older export says. Blocking, 1 s for a million.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub(super) fn forget_announcements(&self) -> Result<usize, StoreError> {
+        let mut disk = self.inner.disk()?;
+        let own = {
+            let mut shelf = self.inner.shelf.write().unwrap_or_else(PoisonError::into_inner);
+            shelf.change_all(|row| (row.announced, row.confirmed) = (None, 0));
+            shelf.len()
+        };
+        disk.changed = true;
+        self.inner.write_stale()?;
+        Ok(own)
+    }
+
     /// Announcements to disk; an export when one is due, or something changed and it is the `last` time.
     pub(super) fn flush(&self, last: bool) -> Result<(), StoreError> {
         self.inner.flush(last)

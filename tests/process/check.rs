@@ -1,9 +1,9 @@
 //! `dhtstore check`, `dhtstore migrate` and `dhtstore compact`.
 
 use crate::copy::copy;
-use crate::harness::{TestNode, cid, fails, fingerprint, multihash, text};
+use crate::harness::{TestNode, cid, eventually, fails, fingerprint, multihash, text};
 use dhtstore::clock::{Clock, SystemClock, UnixTime};
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
 
 /// A node with an own CID, stopped.
 fn stopped() -> TestNode {
@@ -123,7 +123,8 @@ fn a_migration_is_told_and_tried_without_a_trace_and_then_done() {
     let dry = node.rows(&["migrate", "--dry-run", "--format", "ndjson"]).remove(0);
     assert_eq!(dry["own_cids"], 1, "{dry}");
     assert_eq!(fingerprint(&node.dir()), before);
-    assert_eq!(damaged(&node), Vec::<String>::new());
+    // The fixture has an own CID and no identity.
+    assert_eq!(damaged(&node), ["identity.key"]);
     let done = node.rows(&["migrate", "--format", "ndjson"]).remove(0);
     assert_eq!((&done["outcome"], &done["own_cids"]), (&"done".into(), &1.into()), "{done}");
     assert_eq!(status(&node)["schema"], 3);
@@ -142,4 +143,56 @@ fn a_database_from_the_future_is_78_and_stays_untouched() {
         fails(&node.cli(args), 78, &["schema 99"]);
         assert_eq!(fingerprint(&node.dir()), before, "{args:?}");
     }
+}
+
+#[test]
+fn under_a_new_identity_own_cids_are_announced_at_once_and_check_misses_the_old_one() {
+    let server = TestNode::started();
+    let mut node = TestNode::new().joining(&server);
+    node.start();
+    let content = cid("mine");
+    let provide = || node.cli(&["provide", "--wait", &content]).status.success();
+    eventually("it has joined, and announces", Duration::from_secs(20), provide);
+    let before = node.peer_id().to_string();
+    let names = || server.held(&content).into_iter().map(|(peer, _)| peer).collect::<Vec<_>>();
+    assert_eq!(names(), [before.clone()]);
+
+    let identity = node.dir().join("identity.key");
+    let aside = node.dir().with_extension("aside");
+    std::fs::rename(&identity, &aside).unwrap();
+    let words = ["identity.key", "is not there", "1 own CIDs are announced as", &before];
+    let missing = |node: &TestNode| {
+        let found = node.cli(&["check", "--format", "ndjson"]);
+        assert!(
+            found.status.code() == Some(65) && words.iter().all(|word| text(&found).contains(word)),
+            "{}",
+            text(&found)
+        );
+    };
+    missing(&node);
+    assert_eq!(node.stop(), Some(0));
+    missing(&node);
+
+    node.start();
+    let now = node.peer_id().to_string();
+    assert_ne!(now, before);
+    eventually("it is announced under the new id", Duration::from_secs(20), || names().contains(&now));
+    let log = node.log();
+    let line = log.lines().find(|line| line.contains("another peer id than before")).expect(&log);
+    assert!(line.contains(&before) && line.contains(&now) && line.contains("own_cids=1"), "{line}");
+    assert_eq!(node.cli(&["check"]).status.code(), Some(0), "{}", text(&node.cli(&["check"])));
+    assert_eq!(node.stop(), Some(0));
+    assert_eq!(node.cli(&["check"]).status.code(), Some(0), "{}", text(&node.cli(&["check"])));
+
+    // Another one in its place, before the start.
+    std::fs::rename(&aside, &identity).unwrap();
+    let found = node.cli(&["check", "--format", "ndjson"]);
+    assert!(
+        found.status.code() == Some(0) && text(&found).contains("the next start announces all of them again"),
+        "{}",
+        text(&found)
+    );
+    node.start();
+    assert_eq!(node.peer_id().to_string(), before);
+    assert_eq!(node.log().matches("another peer id than before").count(), 2);
 }

@@ -170,6 +170,12 @@ impl Shelf {
         }
     }
 
+    /// Changes every one.
+    pub fn change_all(&mut self, change: impl FnMut(&mut OwnRow)) {
+        self.rows.values_mut().for_each(change);
+        self.all_stale();
+    }
+
     /// What must be written; from now on it counts as written, unless it is put back.
     ///
     /// # Errors
