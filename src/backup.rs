@@ -20,7 +20,7 @@ use crate::{
 };
 pub use reader::{Part, Reader};
 use serde::{Deserialize, Serialize};
-use std::io;
+use std::{collections::BTreeMap, io};
 pub use writer::Writer;
 
 /// The version of backups that is written, and the only one there is.
@@ -49,6 +49,10 @@ pub struct Header {
     pub files: Vec<FileName>,
     /// Whether what others announced and put is in it, too.
     pub records: bool,
+    /// The highest sequence number of each own IPNS name, by peer id: one that is forgotten could be used again, and an older
+    /// record win.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub ipns_sequences: BTreeMap<String, u64>,
 }
 
 /// The small files of a data directory. There are no other names, so none leads elsewhere.

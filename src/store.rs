@@ -40,6 +40,7 @@ use records::log::{Log, chunk_time, newest_chunk};
 use recovery::{Contents, Opened, Place};
 pub use stat::{Stat, stat_stopped};
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -309,6 +310,20 @@ impl Store {
         meta.set_peer(&peer.to_bytes())?;
         self.opened.node.flush()?;
         Ok(before.map(|before| (before, own)))
+    }
+
+    /// The highest sequence number of each IPNS name that an identity of this node has ever published.
+    pub fn sequences(&self) -> BTreeMap<PeerId, u64> {
+        meta::peers_of(self.opened.node.meta.sequences())
+    }
+
+    /// Keeps a sequence number of an own IPNS name for ever, if it is the highest: a record that once was better must not
+    /// win again when a later one has expired. On disk when this returns. Blocking.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub fn raise_sequence(&self, peer: &PeerId, sequence: u64) -> Result<(), StoreError> {
+        self.opened.node.meta.raise_sequence(&peer.to_bytes(), sequence)
     }
 
     /// Everything to disk, fsynced. Nothing is accepted afterwards.

@@ -61,6 +61,7 @@ pub(super) fn header(files: &[(FileName, Vec<u8>)]) -> Header {
         time: "2026-01-31T12:00:00Z".into(),
         files: files.iter().map(|(file, _)| *file).collect(),
         records: true,
+        ipns_sequences: Default::default(),
     }
 }
 

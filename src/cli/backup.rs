@@ -11,14 +11,18 @@ use crate::{
     backup::{FileName, Header, VERSION, Writer},
     clock::{Clock, SystemClock},
     config::file::{Loaded, Origin},
-    control::protocol::Request,
+    control::protocol::{Request, Stat},
     node::{
         identity::{self, Identity},
         swarm_key::SwarmKey,
     },
-    store::dump::{End, Filter, Summary, Table},
+    store::{
+        check,
+        dump::{End, Filter, Summary, Table},
+    },
 };
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     io::{self, BufWriter, Read, Write},
     path::{Path, PathBuf},
@@ -104,6 +108,7 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
         None => dump::not_in_use(context.config()?)?,
     }
     let (peer_id, files) = gather(&loaded)?;
+    let ipns_sequences = sequences(context).await?;
     let header = Header {
         dhtstore: "backup".into(),
         version: VERSION,
@@ -112,6 +117,7 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
         time: SystemClock::new().wall().to_string(),
         files: files.iter().map(|(file, _)| *file).collect(),
         records: args.records,
+        ipns_sequences,
     };
     let mut source = Source { context, server, header, files, ended: Arc::default() };
     if is_stdout {
@@ -121,6 +127,17 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
     }
     let written = to_file(&mut source, &args).await?;
     finish(written, &args.file.display().to_string(), &loaded, &args, context)
+}
+
+/// The highest sequence number of each own IPNS name.
+async fn sequences(context: &Context) -> Result<BTreeMap<String, u64>> {
+    if let Some(mut server) = Server::connect_if_running(context).await? {
+        let stat: Stat = server.ask(&Request::Stat, |_| Ok(())).await?;
+        return Ok(stat.ipns_sequences);
+    }
+    let dir = context.data_dir()?;
+    let kept = tokio::task::block_in_place(|| check::announced(dir))?.sequences;
+    Ok(kept.into_iter().map(|(peer, sequence)| (peer.to_string(), sequence)).collect())
 }
 
 /// Exit 73 for what is there, unless it may be replaced.

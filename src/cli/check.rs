@@ -47,7 +47,7 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
             context.notice("of the running server; all of it can be verified while it is stopped");
             server.rows(&Request::Check, &mut tell).await?;
             let stat: Stat = Server::connect(context).await?.ask(&Request::Stat, |_| Ok(())).await?;
-            Announced { own: stat.store.provided as u64, peer: stat.peer.parse().ok() }
+            Announced { own: stat.store.provided, peer: stat.peer.parse().ok(), ..Announced::default() }
         }
         None => {
             dump::not_in_use(config)?;

@@ -10,12 +10,16 @@ use super::{
 use crate::{
     clock::{Clock, SystemClock},
     control::protocol::{Got, Placed, Request, ValueRow},
-    kad::values::{
-        self, MAX_VALUE,
-        ipns::{self, Entry},
-        key_text,
+    kad::{
+        peer_id::parse_peer_id,
+        values::{
+            self, MAX_VALUE,
+            ipns::{self, Entry},
+            key_text,
+        },
     },
     node::identity,
+    provide::cids,
 };
 use multibase::Base;
 use serde::Serialize;
@@ -33,7 +37,7 @@ The record is checked first, then put to the closest servers and into this node'
 48 h, or when its validity ends: put it again before.
 
 With --ipns this node's own identity signs: its name, /ipns/PEER, points at PATH from then on. The sequence number is one
-above the highest that is found.
+above the highest that is found, stored or was ever published, also where that record has expired meanwhile.
 
 Examples:
   dhtstore get --raw /ipns/k51… | dhtstore put /ipns/k51… -     keep somebody's name alive
@@ -89,11 +93,30 @@ fn path(text: &str) -> Result<String, String> {
     }
 }
 
+/// Refuses what nobody can resolve: behind /ipfs/ stands a CID, behind /ipns/ a name of a key or of the DNS.
+fn resolvable(path: &str) -> Result<()> {
+    let refused = |why: String| CliError::data(format_args!("{path}: {why}; nothing was published"));
+    let (namespace, rest) = path.trim_start_matches('/').split_once('/').unwrap_or((path, ""));
+    let root = rest.split('/').next().unwrap_or_default();
+    match namespace {
+        "ipfs" => match cids::parse(root) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(refused(format!("behind /ipfs/ a CID is needed: {error}"))),
+        },
+        _ if root.contains('.') && root.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)) => Ok(()),
+        _ => match parse_peer_id(root) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(refused(format!("behind /ipns/ a name is needed (k51…, 12D3…, example.org): {error}"))),
+        },
+    }
+}
+
 /// Runs the command.
 pub async fn execute(args: Args, context: &Context) -> Result<()> {
     let mut server = None;
     let (key, value) = match (&args.ipns, &args.key, &args.file) {
         (Some(path), ..) => {
+            resolvable(path)?;
             let server = server.insert(Server::connect(context).await?);
             own(path, &args, server, context).await?
         }
@@ -166,11 +189,13 @@ async fn own(path: &str, args: &Args, server: &mut Server, context: &Context) ->
         }
         Item::Event(event) => get::tell(event.parse()?, context),
     };
-    server.ask::<Got>(&request, each).await?;
+    let got: Got = server.ask(&request, each).await?;
+    // Also what has expired everywhere: whoever held an old record back could bring it out again.
+    let highest = highest.max(got.kept_sequence);
     let sequence = match (args.sequence, highest) {
         (Some(sequence), Some(highest)) if sequence <= highest => {
             return Err(CliError::data(format_args!(
-                "sequence number {sequence} is not above {highest}, which is found: resolvers would go on with that one"
+                "sequence number {sequence} is not above {highest}, the highest that this node has published or found: resolvers would go on with that one; leave out --sequence"
             )));
         }
         (Some(sequence), _) => sequence,

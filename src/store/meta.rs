@@ -2,7 +2,8 @@
 
 use super::{StoreError, codec, database::Database, engine::guard};
 use bincode::{Decode, Encode};
-use std::{path::PathBuf, sync::Arc};
+use libp2p::PeerId;
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 /// The schema that this version writes (migrations/).
 pub const SCHEMA: u32 = 3;
@@ -14,6 +15,10 @@ const EXPORTED_ROW: &str = "exported";
 const POSITION_ROW: &str = "position";
 const RECORDS_ROW: &str = "records";
 const PEER_ROW: &str = "peer";
+const SEQUENCES_ROW: &str = "ipns";
+
+/// Identities whose highest sequence numbers are kept: a node has one, and a few over its life.
+const MAX_NAMES: usize = 1000;
 
 /// What the log held when it was last flushed: an open that finds less has found damage.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Encode, Decode)]
@@ -100,6 +105,19 @@ pub fn own_of(db: &sled::Db) -> Result<Option<u64>, StoreError> {
 /// [`StoreError::Database`].
 pub fn peer_of(db: &sled::Db) -> Result<Option<Vec<u8>>, StoreError> {
     row_of(db, PEER_ROW)
+}
+
+/// The same of [`Meta::sequences`].
+///
+/// # Errors
+/// [`StoreError::Database`].
+pub fn sequences_of(db: &sled::Db) -> Result<Vec<(Vec<u8>, u64)>, StoreError> {
+    row_of(db, SEQUENCES_ROW).map(Option::unwrap_or_default)
+}
+
+/// Sequence numbers by peer id; what is none is left out.
+pub fn peers_of(sequences: Vec<(Vec<u8>, u64)>) -> BTreeMap<PeerId, u64> {
+    sequences.into_iter().filter_map(|(peer, sequence)| Some((PeerId::from_bytes(&peer).ok()?, sequence))).collect()
 }
 
 fn row_of<T: Decode<()>>(db: &sled::Db, row: &str) -> Result<Option<T>, StoreError> {
@@ -196,6 +214,29 @@ impl Meta {
     /// [`StoreError::Database`].
     pub fn set_peer(&self, peer: &[u8]) -> Result<(), StoreError> {
         self.put(PEER_ROW, &peer.to_vec())
+    }
+
+    /// The highest sequence number of each IPNS name that an identity of this node has ever published, by binary peer id.
+    pub fn sequences(&self) -> Vec<(Vec<u8>, u64)> {
+        self.get(SEQUENCES_ROW).unwrap_or_default()
+    }
+
+    /// Raises the sequence number of a name, on disk when this returns. A lower one changes nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`]; [`StoreError::Full`] beyond a thousand names.
+    pub fn raise_sequence(&self, peer: &[u8], sequence: u64) -> Result<(), StoreError> {
+        let mut all = self.sequences();
+        match all.iter().position(|(known, _)| known == peer) {
+            Some(at) if all[at].1 >= sequence => return Ok(()),
+            Some(at) => all[at].1 = sequence,
+            None if all.len() >= MAX_NAMES => {
+                return Err(StoreError::Full { what: "own IPNS names", limit: MAX_NAMES });
+            }
+            None => all.push((peer.to_vec(), sequence)),
+        }
+        self.put(SEQUENCES_ROW, &all)?;
+        self.database.flush()
     }
 
     /// How many provider records there were at the last flush, about.

@@ -260,3 +260,9 @@ require (
 	gopkg.in/yaml.v3 v3.0.1 // indirect
 	lukechampine.com/blake3 v1.4.1 // indirect
 )
+
+// Kubo 0.43.1 asks for newer ones, with which it builds a fork of go-libp2p that no module proxy has; go-libp2p 0.49.0 needs these.
+replace (
+	github.com/quic-go/quic-go => github.com/quic-go/quic-go v0.60.0
+	github.com/quic-go/webtransport-go => github.com/quic-go/webtransport-go v0.11.1
+)

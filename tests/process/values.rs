@@ -1,6 +1,6 @@
 //! Values through the command line, and over a SIGKILL.
 
-use crate::harness::{TestNode, eventually, fails, text};
+use crate::harness::{TestNode, cid, eventually, fails, text};
 use std::{io::Write, process::Stdio, time::Duration};
 
 const CONTENT: &str = "/ipfs/bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy";
@@ -111,4 +111,63 @@ fn keys_that_are_none_are_refused_with_the_reason() {
     }
     fails(&node.cli(&["put"]), 64, &["--ipns"]);
     fails(&node.cli(&["put", "--ipns", "bafkqaaa"]), 64, &["/ipfs/"]);
+}
+
+#[test]
+fn an_own_name_never_goes_back_to_an_old_record_not_even_from_a_backup() {
+    let mut lasting = TestNode::started();
+    let mut other = TestNode::new().joining(&lasting);
+    other.start();
+    let mut node = TestNode::new().joining(&other);
+    node.start();
+    let put = |node: &TestNode, content: &str, args: &[&str]| {
+        let path = format!("/ipfs/{}", cid(content));
+        let done = node.ok(&[&["put", "--ipns", &path][..], args, &["--format", "ndjson"]].concat());
+        serde_json::from_str::<serde_json::Value>(&done).unwrap()["sequence"].as_u64().unwrap()
+    };
+    let servers = || node.rows(&["closest", "--local", "--format", "ndjson", &cid("x")]).len();
+    eventually("it has joined", Duration::from_secs(20), || servers() >= 2);
+    // For a year, on both servers; then one of them goes.
+    assert_eq!(put(&node, "first", &["--lifetime", "365d"]), 0);
+    lasting.kill();
+    // The next is forgotten by everybody soon after.
+    assert_eq!(put(&node, "second", &["--lifetime", "3s", "--sequence", "9"]), 9);
+    std::thread::sleep(Duration::from_secs(4));
+    let backup = node.dir().with_extension("backup");
+    node.ok(&["backup", backup.to_str().unwrap()]);
+    node.kill();
+    node.start();
+    let knows_one = |node: &TestNode| !node.rows(&["closest", "--local", "--format", "ndjson", &cid("x")]).is_empty();
+    eventually("it has joined", Duration::from_secs(20), || knows_one(&node));
+    assert_eq!(put(&node, "third", &[]), 10, "above one that has expired everywhere, also after kill -9");
+    lasting.start();
+    let name = format!("/ipns/{}", node.peer_id());
+    let found = node.ok(&["get", &name]);
+    assert!(found.contains(&format!("/ipfs/{}", cid("third"))), "{found}");
+
+    // From a backup that was made before the third: above what is kept there, and above what is found.
+    node.kill();
+    let mut moved = TestNode::new().joining(&other);
+    assert!(moved.cli(&["restore", backup.to_str().unwrap()]).status.success());
+    moved.start();
+    eventually("it has joined", Duration::from_secs(20), || knows_one(&moved));
+    assert_eq!(put(&moved, "fourth", &[]), 11);
+}
+
+#[test]
+fn a_name_is_pointed_at_nothing_that_nobody_can_resolve() {
+    let node = TestNode::started();
+    for path in ["/ipfs/garbage", "/ipfs/", "/ipns/", "/ipns/garbage", "/ipns/bafkqaaa", "/ipfs//x"] {
+        fails(&node.cli(&["put", "--ipns", path]), 65, &["nothing was published"]);
+    }
+    for path in [
+        "/ipfs/bafkqaaa",
+        "/ipfs/bafkqaaa/a/b",
+        "/ipns/example.org",
+        "/ipns/k51qzi5uqu5dlvj2baxnqndepeb86cbk3ng7n3i46uzyxzyqj2xjonzllnv0v8/x",
+    ] {
+        // Nobody else is there, so it goes nowhere; but this node has it.
+        let done = node.cli(&["put", "--ipns", path, "--format", "ndjson"]);
+        assert!(text(&done).contains("\"stored_here\":true"), "{path}: {}", text(&done));
+    }
 }

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     clock::SystemClock,
     config::{Config, file::FILE_NAME as CONFIG},
-    kad::keyspace::Key,
+    kad::{keyspace::Key, peer_id::parse_peer_id},
     node::{
         identity::{FILE_NAME as IDENTITY, write_private_file},
         swarm_key::FILE_NAME as SWARM_KEY,
@@ -90,7 +90,15 @@ async fn fill(to: &Path, file: &File, contents: &Contents, config: &Config, cont
         Ok((lock, store))
     });
     let (_lock, store) = opened.await.map_err(CliError::other)?.map_err(failed)?;
-    let loaded = tokio::task::block_in_place(|| load(&store, file, contents, context));
+    let loaded = tokio::task::block_in_place(|| {
+        for (peer, sequence) in &contents.header.ipns_sequences {
+            let peer = parse_peer_id(peer).map_err(|error| {
+                CliError::data(format_args!("the first line of the backup names a peer that is none, {peer}: {error}"))
+            })?;
+            store.raise_sequence(&peer, *sequence).map_err(failed)?;
+        }
+        load(&store, file, contents, context)
+    });
     let closed = store.close().await.map_err(failed);
     loaded.and_then(|report| closed.map(|()| report))
 }

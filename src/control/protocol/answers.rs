@@ -109,6 +109,9 @@ pub struct Got {
     pub stale: u64,
     /// Of them, those that have taken the best.
     pub corrected: u64,
+    /// Of an own name: the highest sequence number that was ever published or seen, kept for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept_sequence: Option<u64>,
 }
 
 /// What became of a value that was put.
@@ -197,6 +200,9 @@ pub struct Stat {
     pub mode: Mode,
     /// Why.
     pub mode_why: String,
+    /// The highest sequence number of each own IPNS name, by peer id.
+    #[serde(default)]
+    pub ipns_sequences: BTreeMap<String, u64>,
     /// The bootstrap list, and how its peers fare.
     #[serde(default)]
     pub bootstrap: Vec<node::BootstrapPeer>,

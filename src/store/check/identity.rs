@@ -2,7 +2,7 @@
 
 use super::super::{StoreError, data_dir, engine::guard, meta};
 use libp2p::PeerId;
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 /// What a directory says of its own CIDs.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -11,6 +11,8 @@ pub struct Announced {
     pub own: u64,
     /// The peer id that the records name; `None` in a directory that no version has written it to.
     pub peer: Option<PeerId>,
+    /// The highest sequence number of each own IPNS name.
+    pub sequences: BTreeMap<PeerId, u64>,
 }
 
 /// Reads it from a copy. Nothing where `node/` cannot be opened: that is another finding.
@@ -28,5 +30,6 @@ pub fn announced(dir: &Path) -> Result<Announced, StoreError> {
     };
     let own = meta::own_of(&db).ok().flatten().unwrap_or(0);
     let peer = meta::peer_of(&db).ok().flatten().and_then(|bytes| PeerId::from_bytes(&bytes).ok());
-    Ok(Announced { own, peer })
+    let sequences = meta::peers_of(meta::sequences_of(&db).unwrap_or_default());
+    Ok(Announced { own, peer, sequences })
 }
