@@ -2,6 +2,7 @@
 //! flags > environment (`DHTSTORE_…`) > file > defaults of the profile; see [`mod@file`] for the layering.
 
 pub mod defaults;
+pub mod descriptors;
 pub mod file;
 pub mod filter;
 mod keys;

@@ -10,6 +10,9 @@ use crate::{
 };
 use std::fmt::Write;
 
+/// Files that a server has open before its first connection, about.
+const FILES_AT_START: u64 = 40;
+
 /// Every setting, commented, with its default.
 pub const DEFAULT_FILE: &str = include_str!("../../config/dhtstore.toml");
 /// For a server of the public DHT.
@@ -77,6 +80,14 @@ fn check(context: &Context) -> Result<()> {
     }
     certificate::check(&loaded.config.websocket)?;
     loaded.config.check_forced_privacy()?;
+    // As this user and session would run it; the unit has a limit of its own.
+    if let Ok(limit) = rlimit::Resource::NOFILE.get_hard()
+        && let Ok(Some(wanted)) = loaded.config.connections.clone().fit(limit, FILES_AT_START)
+    {
+        context.notice(format_args!(
+            "warning: connections.max = {wanted} needs more than the {limit} open files that this session allows, and would be lowered; raise LimitNOFILE (ulimit -Hn)"
+        ));
+    }
     let identity = identity::load(&loaded.config.data_dir)?;
     if let Some(identity) = &identity {
         loaded.config.clone().fit_identity(&identity.public().to_peer_id())?;

@@ -33,8 +33,10 @@ const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(30);
 const LAST_FLUSH: Duration = Duration::from_secs(2);
 /// How often the status line of the unit is renewed.
 const STATUS_EVERY: Duration = Duration::from_secs(60);
-/// Below so many files per process a busy node refuses connections that its settings allow.
-const FILES_WANTED: u64 = 8192;
+/// The limit of open files where the system does not say it.
+const FILES_ASSUMED: u64 = 1024;
+/// Files that are open once the store is, where /proc does not say it.
+const FILES_ASSUMED_OPEN: u64 = 40;
 
 /// Arguments of `dhtstore run`.
 #[derive(clap::Args, Debug)]
@@ -77,11 +79,11 @@ impl From<ScheduleError> for CliError {
 /// Runs the command.
 pub async fn execute(args: Args, context: &Context) -> Result<()> {
     let config = configure(&args, context)?;
-    raise_file_limit();
+    let files = raise_file_limit();
     // Before anything is created, so that a signal during start is not lost.
     let mut signals = Signals::new()?;
     let running = tokio::select! {
-        running = start(config) => running?,
+        running = start(config, files) => running?,
         () = signals.stop() => return Ok(()),
     };
     running.announce();
@@ -124,14 +126,34 @@ fn configure(args: &Args, context: &Context) -> Result<Config> {
     Ok(loaded.config)
 }
 
-/// Each connection takes a descriptor: the soft limit (1,024 by default) is for programs that use `select`.
-fn raise_file_limit() {
-    match rlimit::increase_nofile_limit(u64::MAX) {
-        Ok(limit) if limit < FILES_WANTED => {
-            tracing::warn!(limit, "few open files are allowed; raise LimitNOFILE (ulimit -Hn) for a busy node");
+/// Raises the soft limit of open files to the hard one: the usual 1,024 are for programs that use `select`. Returns the limit.
+fn raise_file_limit() -> u64 {
+    rlimit::increase_nofile_limit(u64::MAX).unwrap_or_else(|error| {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+        rlimit::Resource::NOFILE.get_soft().unwrap_or(FILES_ASSUMED)
+    })
+}
+
+/// Lowers `connections.max` to the open files that there are, once the store has its own.
+fn fit_connections(config: &mut Config, limit: u64) -> Result<()> {
+    let open = std::fs::read_dir("/proc/self/fd").map_or(FILES_ASSUMED_OPEN, |files| files.count() as u64);
+    // Two for a socket that is looked at before it is bound.
+    let used = open + 2 * config.listen.len() as u64;
+    match config.connections.fit(limit, used) {
+        Ok(None) => Ok(()),
+        Ok(Some(wanted)) => {
+            tracing::warn!(
+                wanted,
+                connections = config.connections.max,
+                handshakes = config.connections.max_pending,
+                open_files = limit,
+                "connections.max is lowered to the open files that there are; raise LimitNOFILE (ulimit -Hn)"
+            );
+            Ok(())
         }
-        Ok(limit) => tracing::debug!(limit, "open files"),
-        Err(error) => tracing::warn!(%error, "cannot raise the limit of open files"),
+        Err(least) => Err(CliError::config(format_args!(
+            "cannot serve with {limit} open files: the store, the control socket and the first connections take {least}; raise LimitNOFILE (ulimit -n)"
+        ))),
     }
 }
 
@@ -147,7 +169,7 @@ struct Running {
     _lock: Lock,
 }
 
-async fn start(mut config: Config) -> Result<Running> {
+async fn start(mut config: Config, files: u64) -> Result<Running> {
     let clock: Arc<dyn Clock> = SystemClock::new();
     let started = clock.monotonic();
     let dir = config.data_dir.clone();
@@ -181,6 +203,7 @@ async fn start(mut config: Config) -> Result<Running> {
     for note in store.stat().notes {
         tracing::warn!("{note}");
     }
+    fit_connections(&mut config, files)?;
     let control = Server::bind(&config.control_socket()).await?;
     let node = Node::start(&config, identity, store.clone(), Arc::clone(&clock)).await?;
     let vital = node.vital().clone();

@@ -174,7 +174,13 @@ fn text(stat: &Stat) -> String {
         put("Listening", address.clone());
     }
     let load = &stat.load;
-    put("Connections", format!("{}, {} handshakes of others under way", stat.connections, load.pending_handshakes));
+    put(
+        "Connections",
+        format!(
+            "{} of {}, {} handshakes of others under way",
+            stat.connections, stat.connections_max, load.pending_handshakes
+        ),
+    );
     put("Open streams", format!("{}, {} half read or unwritten", load.inbound_streams, human_bytes(load.read_bytes)));
     for peer in &stat.bootstrap {
         let fares = match (&peer.error, peer.answers) {

@@ -8,19 +8,33 @@ pub fn resident() -> Option<u64> {
 }
 
 /// Bytes that this process could take beyond `resident`: those that the machine has to give, or what is left of the limit
-/// of its control group (`MemoryMax` of the unit), whichever is less.
+/// of its control groups (`MemoryMax` of the unit, that of a container), whichever is less.
 pub fn room(resident: u64) -> Option<u64> {
     let machine = kibibytes(&fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable:")?;
     Some(limit_of_group().map_or(machine, |limit| machine.min(limit.saturating_sub(resident))))
 }
 
-/// Of control groups of version 2; the least of this group and those that it is in.
+/// The least limit of the control groups that this process is in.
 fn limit_of_group() -> Option<u64> {
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
-    let group = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
-    let root = Path::new("/sys/fs/cgroup");
-    let limit = |group: &Path| fs::read_to_string(group.join("memory.max")).ok()?.trim().parse::<u64>().ok();
-    root.join(group).ancestors().take_while(|group| group.starts_with(root)).filter_map(limit).min()
+    least_limit(&groups, Path::new("/sys/fs/cgroup"))
+}
+
+/// Of `groups` in the form of `/proc/self/cgroup`, below `root`: version 2 (`0::/path`) and version 1 (`9:memory:/path`), each
+/// with the groups that it is in. A container may see the root of its group only, whatever path it is told.
+fn least_limit(groups: &str, root: &Path) -> Option<u64> {
+    let limits = groups.lines().filter_map(|line| {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (controllers, path) = (fields.next()?, fields.next()?.trim_start_matches('/'));
+        let (root, file) = match controllers {
+            "" => (root.to_owned(), "memory.max"),
+            some if some.split(',').any(|name| name == "memory") => (root.join("memory"), "memory.limit_in_bytes"),
+            _ => return None,
+        };
+        let limit = |group: &Path| fs::read_to_string(group.join(file)).ok()?.trim().parse::<u64>().ok();
+        root.join(path).ancestors().take_while(|group| group.starts_with(&root)).filter_map(limit).min()
+    });
+    limits.min()
 }
 
 /// The number behind `name`, which counts kB.
@@ -39,6 +53,27 @@ mod tests {
         assert_eq!(kibibytes(text, "VmRSS:"), Some(12345 * 1024));
         assert_eq!(kibibytes(text, "VmHWM:"), None);
         assert_eq!(kibibytes("VmRSS: much kB", "VmRSS:"), None);
+    }
+
+    #[test]
+    fn the_least_limit_of_all_groups_counts_in_both_versions() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = dir.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        write("a/b/memory.max", "max\n");
+        write("a/memory.max", "3000\n");
+        assert_eq!(least_limit("0::/a/b\n", dir.path()), Some(3000));
+        assert_eq!(least_limit("0::/a/b/not/seen/from/here\n", dir.path()), Some(3000));
+        assert_eq!(least_limit("0::/\n", dir.path()), None);
+        write("memory/x/memory.limit_in_bytes", "5000\n");
+        write("memory/memory.limit_in_bytes", "9223372036854771712\n");
+        let first = "12:cpu,cpuacct:/x\n9:memory:/x/y\n0::/\n";
+        assert_eq!(least_limit(first, dir.path()), Some(5000));
+        assert_eq!(least_limit("9:blkio,memory:/x\n0::/a\n", dir.path()), Some(3000));
+        assert_eq!(least_limit("rubbish\n1\n", dir.path()), None);
     }
 
     #[test]

@@ -141,9 +141,21 @@ impl TestNode {
 
     /// The same with other places for stdout and stderr.
     pub fn start_logging_to(&mut self, stdout: Stdio, stderr: Stdio) {
+        let mut command = self.run_command();
+        command.stdout(stdout).stderr(stderr);
+        self.started_by(command);
+    }
+
+    /// Starts the process by another command than [`TestNode::run_command`]'s.
+    pub fn start_by(&mut self, mut command: Command) {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_path()).unwrap();
+        command.stdout(log.try_clone().unwrap()).stderr(log);
+        self.started_by(command);
+    }
+
+    fn started_by(&mut self, mut command: Command) {
         assert!(self.process.is_none(), "already started");
-        let child = self.run_command().stdout(stdout).stderr(stderr).spawn().unwrap();
-        self.process = Some(child);
+        self.process = Some(command.spawn().unwrap());
         let deadline = Instant::now() + Duration::from_secs(30);
         while !self.cli(&["id"]).status.success() || !self.socket_answers() {
             let ended = self.process.as_mut().unwrap().try_wait().unwrap();

@@ -131,3 +131,43 @@ fn log_lines_follow_the_flags() {
     assert!(log(&["-q"], Some("dhtstore=debug")).contains("DEBUG"), "RUST_LOG has the last word");
     assert!(log(&[], Some("no=such=level")).contains("RUST_LOG is not understood"));
 }
+
+#[test]
+fn connections_are_lowered_to_the_open_files_so_that_store_and_control_socket_work() {
+    let mut node = TestNode::new();
+    let command = node.run_command();
+    let mut shell = std::process::Command::new("bash");
+    shell.args(["-c", "ulimit -n 64 && exec \"$@\"", "-"]).arg(command.get_program()).args(command.get_args());
+    shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    node.start_by(shell);
+    let stat = || node.rows(&["stat"])[0].clone();
+    let most = stat()["connections_max"].as_u64().unwrap();
+    assert!((1..60).contains(&most), "{most}");
+    assert!(node.log().contains("connections.max is lowered to the open files"), "{}", node.log());
+
+    // Idle sockets, many more than there are files.
+    let addr = std::net::SocketAddr::from(([127, 0, 0, 1], node.port));
+    let idle: Vec<_> = (0..400).filter_map(|_| std::net::TcpStream::connect(addr).ok()).collect();
+    for n in 0..20 {
+        let content = cid(&format!("own {n}"));
+        node.ok(&["provide", &content]);
+        assert_eq!(node.held(&content).len(), 1);
+        assert!(stat()["store"]["notes"].as_array().unwrap().is_empty(), "{}", stat()["store"]);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let log = node.log();
+    assert!(!log.contains("Too many open files"), "{log}");
+    drop(idle);
+    assert_eq!(node.stop(), Some(0));
+}
+
+#[test]
+fn with_too_few_open_files_the_start_says_how_many_are_needed() {
+    let node = TestNode::new();
+    let command = node.run_command();
+    let mut shell = std::process::Command::new("bash");
+    shell.args(["-c", "ulimit -n 40 && exec \"$@\"", "-"]).arg(command.get_program()).args(command.get_args());
+    shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let output = shell.output().unwrap();
+    assert!(output.status.code() == Some(78) && text(&output).contains("open files"), "{}", text(&output));
+}

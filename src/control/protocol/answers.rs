@@ -200,6 +200,9 @@ pub struct Stat {
     pub mode: Mode,
     /// Why.
     pub mode_why: String,
+    /// Connections that there may be: `connections.max`, lowered to the open files that there are.
+    #[serde(default)]
+    pub connections_max: u64,
     /// The highest sequence number of each own IPNS name, by peer id.
     #[serde(default)]
     pub ipns_sequences: BTreeMap<String, u64>,

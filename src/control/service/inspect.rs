@@ -33,6 +33,7 @@ pub(super) async fn stat(parts: &Parts) -> Result<Stat, Failure> {
         version: env!("CARGO_PKG_VERSION").into(),
         peer: parts.node.peer_id().to_string(),
         profile: format!("{:?}", parts.config.profile).to_lowercase(),
+        connections_max: u64::from(parts.config.connections.max),
         ipns_sequences: parts.store.sequences().into_iter().map(|(peer, n)| (peer.to_string(), n)).collect(),
         bootstrap: parts.node.bootstrap(),
         mode: decision.mode,

@@ -1,0 +1,70 @@
+//! How many connections the open files of a process allow.
+
+use super::Connections;
+
+/// Open files beside those at start and the listeners: clients of the control socket, segments that are read, a dump, an export.
+pub const RESERVED: u64 = 24;
+
+/// The share of all that may be handshakes, each direction.
+const PENDING_SHARE: u64 = 8;
+
+impl Connections {
+    /// Lowers the limits to what `limit` open files leave beside `used`. One connection takes one, and so does a handshake.
+    /// Returns how many connections the settings ask for, if that is more.
+    ///
+    /// # Errors
+    /// The number of open files that is needed at least, where there is no room for a single connection.
+    pub fn fit(&mut self, limit: u64, used: u64) -> Result<Option<u32>, u64> {
+        let room = limit.saturating_sub(used + RESERVED);
+        if room < PENDING_SHARE {
+            return Err(used + RESERVED + PENDING_SHARE);
+        }
+        let clamp = |room: u64| u32::try_from(room).unwrap_or(u32::MAX).max(1);
+        let pending = self.max_pending.min(clamp(room / PENDING_SHARE));
+        // Inbound handshakes, those that give way until their tasks have ended, and dials.
+        let rest = clamp(room.saturating_sub(3 * u64::from(pending)));
+        if self.max <= rest {
+            self.max_pending = self.max_pending.min(clamp((room - u64::from(self.max)) / 3));
+            return Ok(None);
+        }
+        let wanted = self.max;
+        self.max = rest;
+        self.max_pending = pending;
+        self.max_pending_per_group = self.max_pending_per_group.min(pending);
+        Ok(Some(wanted))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::{Config, Profile};
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn connections_handshakes_and_what_is_reserved_fit_into_the_limit(limit in 0u64..20_000, used in 0u64..60) {
+            let mut connections = Config::defaults(Profile::Private).connections;
+            let wanted = connections.clone();
+            match connections.fit(limit, used) {
+                Err(least) => {
+                    prop_assert!(limit < least);
+                    prop_assert!(connections.clone().fit(least, used).is_ok());
+                }
+                Ok(lowered) => {
+                    let taken = u64::from(connections.max) + 3 * u64::from(connections.max_pending);
+                    prop_assert!(used + super::RESERVED + taken <= limit, "{connections:?}");
+                    prop_assert!(connections.max >= 1 && connections.max_pending >= 1);
+                    prop_assert_eq!(lowered.is_some(), connections.max < wanted.max);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn plenty_changes_nothing() {
+        let mut connections = Config::defaults(Profile::Private).connections;
+        let before = connections.clone();
+        assert_eq!(connections.fit(65_536, 40), Ok(None));
+        assert_eq!(connections, before);
+    }
+}
