@@ -23,6 +23,7 @@ pub mod identity;
 mod ip_limits;
 mod listen;
 mod muxer;
+mod names;
 mod nat;
 pub mod query;
 mod renewal;

@@ -6,13 +6,14 @@ use super::{
     door::{Door, Guarded},
     ip_limits,
     muxer::Yamux,
+    names::Names,
     nat::guard,
     security::Security,
     stream_ends::TellsEnds,
     streams,
     websocket::WebSockets,
 };
-use crate::{config::Config, kad::Dht};
+use crate::{clock::Clock, config::Config, kad::Dht};
 use futures::{AsyncRead, AsyncWrite};
 use libp2p::{
     PeerId, Swarm, Transport, autonat,
@@ -22,7 +23,7 @@ use libp2p::{
         transport::{Boxed, timeout::TransportTimeout},
         upgrade::Version,
     },
-    dns, identify,
+    identify,
     identity::Keypair,
     ping,
     pnet::{PnetConfig, PreSharedKey},
@@ -31,7 +32,6 @@ use libp2p::{
     tcp,
 };
 use std::{sync::Arc, time::Duration};
-use tracing::warn;
 
 /// A handshake that takes longer is given up, for inbound and outbound connections.
 pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -70,7 +70,7 @@ pub(crate) fn build(
     certificates: Arc<Certificates>,
 ) -> Result<Swarm<Behaviour>, NodeError> {
     let (counters, clock) = (&shared.counters, &shared.clock);
-    let transport = transport(config, &identity, psk, certificates, shared.door.clone())?;
+    let transport = transport(config, &identity, psk, certificates, shared.door.clone(), clock)?;
     let local = identity.public().to_peer_id();
     let limits = ConnectionLimits::default()
         .with_max_established(Some(config.connections.max))
@@ -133,29 +133,18 @@ fn transport(
     psk: Option<PreSharedKey>,
     certificates: Arc<Certificates>,
     door: Arc<Door>,
+    clock: &Arc<dyn Clock>,
 ) -> Result<Peered, NodeError> {
     let upgrade = Upgrade::new(config, identity, psk)?;
-    let websockets = upgrade.apply(WebSockets::new(resolving(|| Ok(tcp().boxed()))?, certificates));
-    let others = resolving(|| {
-        let tcp = upgrade.apply(tcp());
-        if psk.is_some() {
-            return Ok(tcp);
-        }
-        Ok(tcp.or_transport(quic(config, identity)).map(|either, _| either.into_inner()).boxed())
-    })?;
+    let websockets = upgrade.apply(WebSockets::new(Names::new(tcp().boxed(), clock.clone()).boxed(), certificates));
+    let tcp = upgrade.apply(tcp());
+    let direct = match psk {
+        Some(_) => tcp,
+        None => tcp.or_transport(quic(config, identity)).map(|either, _| either.into_inner()).boxed(),
+    };
+    let others = Names::new(direct, clock.clone()).boxed();
     let all = websockets.or_transport(others).map(|either, _| either.into_inner());
     Ok(Guarded::new(TransportTimeout::new(all, HANDSHAKE_TIMEOUT).boxed(), door).boxed())
-}
-
-/// `make`'s transport, with names resolved if this machine can.
-fn resolving<T: Send + 'static>(make: impl Fn() -> Result<Boxed<T>, NodeError>) -> Result<Boxed<T>, NodeError> {
-    match dns::tokio::Transport::system(make()?) {
-        Ok(transport) => Ok(transport.boxed()),
-        Err(error) => {
-            warn!(%error, "no name resolution on this machine, /dns addresses cannot be dialled");
-            make()
-        }
-    }
 }
 
 fn tcp() -> tcp::tokio::Transport {

@@ -19,6 +19,7 @@ mod harness;
 mod kad_peer;
 mod load;
 mod logging;
+mod names;
 mod network;
 #[path = "../support/port.rs"]
 mod port;

@@ -1,0 +1,168 @@
+//! Resolving the names in addresses by what the system's files say now: resolv.conf and the hosts file are read again when
+//! they have changed, as libc and Go do. A laptop changes its network, a VPN comes and goes, a lease is renewed; and a
+//! service may start before any of them was written.
+
+use futures::{FutureExt, TryFutureExt, future::BoxFuture};
+use libp2p::{
+    Multiaddr, Transport,
+    core::transport::{Boxed, DialOpts, ListenerId, TransportError, TransportEvent},
+    dns,
+    multiaddr::Protocol,
+};
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt,
+    path::PathBuf,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll},
+    time::Duration,
+};
+use tracing::{info, warn};
+
+/// The files that the resolver reads.
+const FILES: [&str; 2] = ["/etc/resolv.conf", "/etc/hosts"];
+
+/// A dial looks at the files when nobody has for so long.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// What tells one state of a file from the next: inode, size and time of change. `None`: it cannot be read.
+type State = Option<(u64, u64, i64, i64)>;
+
+/// A transport that resolves names for `T`.
+pub(crate) struct Names<T> {
+    inner: Shared<T>,
+    files: Vec<PathBuf>,
+    clock: Arc<dyn crate::clock::Clock>,
+    resolving: Option<dns::tokio::Transport<Shared<T>>>,
+    /// Of the files when `resolving` was made; empty before.
+    states: Vec<State>,
+    looked: Option<Duration>,
+    /// The same trouble is told once.
+    failing: bool,
+}
+
+impl<T: Send + 'static> Names<T> {
+    pub(crate) fn new(inner: Boxed<T>, clock: Arc<dyn crate::clock::Clock>) -> Self {
+        let files = FILES.map(PathBuf::from).to_vec();
+        let inner = Shared(Arc::new(Mutex::new(inner)));
+        let mut names = Self { inner, files, clock, resolving: None, states: Vec::new(), looked: None, failing: false };
+        names.look();
+        names
+    }
+
+    /// Reads the files again if they have changed. Where that fails, as with a file that is half written, the old resolver
+    /// stays, and the next dial tries again.
+    fn look(&mut self) {
+        let now = self.clock.monotonic();
+        if self.looked.is_some_and(|at| now.saturating_sub(at) < LOOK_EVERY) {
+            return;
+        }
+        self.looked = Some(now);
+        let states: Vec<State> = self.files.iter().map(|path| state(path)).collect();
+        if self.resolving.is_some() && states == self.states {
+            return;
+        }
+        match dns::tokio::Transport::system(self.inner.clone()) {
+            Ok(resolving) => {
+                if self.resolving.is_some() || self.failing {
+                    info!(files = ?self.files, "names are resolved by what these say now");
+                }
+                (self.resolving, self.states, self.failing) = (Some(resolving), states, false);
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.failing, true) {
+                    let still = if self.resolving.is_some() {
+                        "as before"
+                    } else {
+                        "not at all: /dns addresses cannot be dialled"
+                    };
+                    warn!(%error, "the resolver's files cannot be read; until they can, names are resolved {still}");
+                }
+            }
+        }
+    }
+}
+
+fn state(path: &PathBuf) -> State {
+    let found = fs::metadata(path).ok()?;
+    Some((found.ino(), found.len(), found.mtime(), found.mtime_nsec()))
+}
+
+fn names_a_host(addr: &Multiaddr) -> bool {
+    addr.iter()
+        .any(|part| matches!(part, Protocol::Dns(_) | Protocol::Dns4(_) | Protocol::Dns6(_) | Protocol::Dnsaddr(_)))
+}
+
+impl<T: Send + 'static> Transport for Names<T> {
+    type Output = T;
+    type Error = io::Error;
+    type ListenerUpgrade = <Boxed<T> as Transport>::ListenerUpgrade;
+    type Dial = BoxFuture<'static, io::Result<T>>;
+
+    fn listen_on(&mut self, id: ListenerId, addr: Multiaddr) -> Result<(), TransportError<io::Error>> {
+        self.inner.lock().listen_on(id, addr)
+    }
+
+    fn remove_listener(&mut self, id: ListenerId) -> bool {
+        self.inner.lock().remove_listener(id)
+    }
+
+    fn dial(&mut self, addr: Multiaddr, opts: DialOpts) -> Result<Self::Dial, TransportError<io::Error>> {
+        if !names_a_host(&addr) {
+            return self.inner.lock().dial(addr, opts).map(FutureExt::boxed);
+        }
+        self.look();
+        match &mut self.resolving {
+            Some(resolving) => {
+                let dial = resolving.dial(addr, opts).map_err(|error| error.map(io::Error::other))?;
+                Ok(dial.map_err(io::Error::other).boxed())
+            }
+            None => Err(TransportError::Other(io::Error::other(
+                "names cannot be resolved: /etc/resolv.conf cannot be read",
+            ))),
+        }
+    }
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<TransportEvent<Self::ListenerUpgrade, io::Error>> {
+        Pin::new(&mut *self.inner.lock()).poll(context)
+    }
+}
+
+/// One transport in several hands: that of the listeners, and those of the resolvers.
+struct Shared<T>(Arc<Mutex<Boxed<T>>>);
+
+impl<T> Clone for Shared<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T> Shared<T> {
+    fn lock(&self) -> MutexGuard<'_, Boxed<T>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T: Send + 'static> Transport for Shared<T> {
+    type Output = T;
+    type Error = io::Error;
+    type ListenerUpgrade = <Boxed<T> as Transport>::ListenerUpgrade;
+    type Dial = <Boxed<T> as Transport>::Dial;
+
+    fn listen_on(&mut self, id: ListenerId, addr: Multiaddr) -> Result<(), TransportError<io::Error>> {
+        self.lock().listen_on(id, addr)
+    }
+
+    fn remove_listener(&mut self, id: ListenerId) -> bool {
+        self.lock().remove_listener(id)
+    }
+
+    fn dial(&mut self, addr: Multiaddr, opts: DialOpts) -> Result<Self::Dial, TransportError<io::Error>> {
+        self.lock().dial(addr, opts)
+    }
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<TransportEvent<Self::ListenerUpgrade, io::Error>> {
+        Pin::new(&mut *self.lock()).poll(context)
+    }
+}
