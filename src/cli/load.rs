@@ -74,6 +74,9 @@ const UTF8_MARK: &[u8] = "\u{feff}".as_bytes();
 /// Its first byte, 0x1f, is read as a space.
 const GZIP: &[u8] = &[b' ', 0x8b];
 const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
+const XZ: &[u8] = b"\xfd7zXZ";
+/// How the first line of a dump begins, of whatever version.
+const HEADER: &[u8] = br#"{"dhtstore":"dump""#;
 
 /// What became of some rows.
 #[derive(Debug, Serialize)]
@@ -243,34 +246,59 @@ impl Lines {
             }
             batch.read += read;
             self.number += 1;
-            match Mark::read(&batch.lines[start..]) {
-                // `cat a.ndjson b.ndjson`: the next dump.
-                Ok(Some(Mark::Header(_))) => {
-                    self.broken = self.broken.take().or_else(|| self.fault(from));
-                    (self.end, self.rows, self.begins) = (None, 0, self.number);
-                    batch.lines.truncate(start);
-                }
-                _ if self.end.is_some() && batch.lines[start..].trim_ascii().is_empty() => batch.lines.truncate(start),
-                _ if self.end.is_some() => {
-                    let why = format!("line {}: it stands behind the end of a dump and begins no other", self.number);
-                    self.broken.get_or_insert(why);
-                    batch.lines.truncate(start);
-                    self.input = Box::new(std::io::empty());
-                }
-                Ok(Some(Mark::End(end))) => {
-                    self.end = Some(end);
-                    batch.lines.truncate(start);
-                }
-                // In a line that is none the loader finds no row either.
-                Ok(None) | Err(_) => self.rows += 1,
-            }
+            let is_row = self.is_row(&batch.lines[start..], from);
             if self.number < from {
                 batch.lines.clear();
+                batch.first = self.number + 1;
+            } else if !is_row {
+                batch.lines.truncate(start);
+                // Lines are numbered from the first of a batch: none is left out within it.
+                if start > 0 {
+                    break;
+                }
                 batch.first = self.number + 1;
             }
         }
         batch.last = self.number;
         Ok((batch.read > 0).then_some(batch))
+    }
+
+    /// Whether the last line that was read is a row. Takes the beginning and the end of a dump in.
+    fn is_row(&mut self, line: &[u8], from: u64) -> bool {
+        let number = self.number;
+        match Mark::read(line.strip_prefix(UTF8_MARK).unwrap_or(line)) {
+            // `cat a.ndjson b.ndjson`: the next dump.
+            Ok(Some(Mark::Header(_))) => {
+                self.broken = self.broken.take().or_else(|| self.fault(from));
+                (self.end, self.rows, self.begins) = (None, 0, number);
+                false
+            }
+            // What its rows mean only another version knows.
+            Err(error) if line.starts_with(HEADER) => {
+                let fault = self.broken.take().or_else(|| self.fault(from));
+                self.stop(fault.unwrap_or_else(|| format!("line {number} begins a dump that cannot be read: {error}")))
+            }
+            _ if self.end.is_some() && line.trim_ascii().is_empty() => false,
+            _ if self.end.is_some() => {
+                self.stop(format!("line {number} stands behind the end of a dump and begins no other"))
+            }
+            Ok(Some(Mark::End(end))) => {
+                self.end = Some(end);
+                false
+            }
+            // In a line that is none the loader finds no row either.
+            Ok(None) | Err(_) => {
+                self.rows += 1;
+                true
+            }
+        }
+    }
+
+    /// Reads no further.
+    fn stop(&mut self, why: String) -> bool {
+        self.broken.get_or_insert(why);
+        self.input = Box::new(io::empty());
+        false
     }
 
     /// What keeps the present dump from being whole. Its rows are not counted where the load began within it.
@@ -293,9 +321,9 @@ impl Lines {
         if line.starts_with(UTF8_MARK) {
             line.drain(..UTF8_MARK.len());
         }
-        if line.starts_with(GZIP) || line.starts_with(ZSTD) {
+        if [GZIP, ZSTD, XZ].iter().any(|beginning| line.starts_with(beginning)) {
             return Err(CliError::data(
-                "this is compressed; unpack it on the way: `gzip -dc FILE | dhtstore load -` (or zstd)",
+                "this is compressed; unpack it on the way: `gzip -dc FILE | dhtstore load -` (or zstd, xz)",
             ));
         }
         if line.starts_with(&[0xff, 0xfe]) || line.starts_with(&[0xfe, 0xff]) {
@@ -308,8 +336,11 @@ impl Lines {
                 self.header = Some(header);
                 Ok(())
             }
-            Err(error) if line.starts_with(b"{\"dhtstore\":\"dump\"") => {
+            Err(error) if line.starts_with(HEADER) => {
                 Err(CliError::data(format_args!("{error}; install the version that wrote it, or a newer one")))
+            }
+            _ if line.starts_with(br#"{"dhtstore":"backup""#) => {
+                Err(CliError::data("this is a backup; make a data directory of it: `dhtstore restore FILE`"))
             }
             _ => Err(CliError::data(
                 "this is no dump: its first line is not the header that `dhtstore dump --format ndjson` writes",

@@ -37,8 +37,11 @@ pub enum ClientError {
         /// What the system says.
         source: io::Error,
     },
-    /// It went away.
-    #[error("the server ended the connection")]
+    /// It went away, or gave our place to a client that reads.
+    #[error(
+        "the server ended the connection: it stopped, or gave the place of a command whose output nobody read to another; \
+         try again, with the output to a file"
+    )]
     Closed,
     /// It is there, but says nothing: stopped (SIGSTOP, a debugger), or short of processor or disk.
     #[error(

@@ -117,6 +117,14 @@ async fn dumps_behind_each_other_are_all_loaded_and_what_is_none_behind_one_is_r
             &["line 1 has no end"],
         ),
         (a.replace('\n', "\r\n"), 3, &[]),
+        (format!("{a}\u{feff}{b}"), 7, &[]),
+        (format!("{a}{}", b.replacen("\"version\":1", "\"version\":9", 1)), 3, &["line", "version 9"]),
+        // The number of a bad line of the second dump is that of the file.
+        (
+            format!("{a}{}", b.replacen('\n', "\nrubbish\n", 1)),
+            7,
+            &[&format!("line {}: ", a.lines().count() + 2), "its end says"],
+        ),
         (format!("\u{feff}{a}"), 3, &[]),
     ] {
         let node = TestNode::started();
@@ -136,6 +144,8 @@ fn a_dump_in_another_wrapping_is_refused_with_how_to_unpack_it() {
         (&[0x1f, 0x8b, 8, 0, 1][..], "gzip -dc"),
         (&[0x28, 0xb5, 0x2f, 0xfd, 1], "zstd"),
         (&[0xff, 0xfe, b'{', 0], "UTF-16"),
+        (b"\xfd7zXZ\0", "xz"),
+        (b"{\"dhtstore\":\"backup\",\"version\":1}\n", "dhtstore restore"),
         (&[], "no dump"),
     ] {
         std::fs::write(&file, bytes).unwrap();
