@@ -244,8 +244,10 @@ impl Store {
         notes.extend(opened.notes);
         let log = Log::open(opened.db, dir.join(RECORDS), dir.join(LOG))?;
         let last_seen = floor.map(|f| f.last_seen).max(log.newest().map(chunk_time)).map(UnixTime);
-        let time = records::time::Timekeeper::open(clock.clone(), last_seen, settings.clock_grace);
+        let credible = log.newest_until(now)?.map(chunk_time).map(UnixTime);
+        let time = records::time::Timekeeper::open(clock.clone(), last_seen, credible, settings.clock_grace);
         let read_only = purpose == Purpose::Read;
+        let time = if read_only { time.without_doubt() } else { time };
         let meta = Some(node.meta.clone()).filter(|_| !read_only);
         let bounds = if read_only { (0, 0) } else { (settings.reserve, settings.max_disk) };
         let disk = disk::Disk::new(dir, bounds.0, bounds.1);

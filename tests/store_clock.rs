@@ -191,3 +191,134 @@ async fn a_step_in_the_middle_of_a_collection_stops_it() {
     let rest = node.store.records.collect_garbage().await.unwrap();
     assert_eq!((report.expired + rest.expired, node.store.stat().records), (200_000, 0));
 }
+
+/// Boots whose clock is wrong. Each line: seconds between the runs, by which the clock is wrong at the boot.
+const BOOTS: [(u64, i64); 4] = [(100, 30 * DAY), (3600, DAY), (30, 3 * 365 * DAY), (7200, 13 * 3600)];
+
+async fn reopened(dir: &Path, node: Node, seconds: u64, wrong_by: i64) -> Node {
+    let clock = node.clock.clone();
+    node.close().await;
+    clock.advance(Duration::from_secs(seconds));
+    set(&clock, wrong_by);
+    let node = open(dir, Settings { clock_grace: Duration::from_secs(GRACE), ..Settings::default() }, &clock);
+    node.wait_replayed();
+    node
+}
+
+fn set(clock: &dhtstore::clock::ManualClock, by: i64) {
+    use dhtstore::clock::Clock;
+    let wall = i64::from(clock.wall().0) + by;
+    clock.set_wall(UnixTime(u32::try_from(wall.max(0)).unwrap()));
+}
+
+#[tokio::test]
+async fn a_boot_with_the_clock_ahead_serves_at_once_before_and_after_it_is_corrected() {
+    for (between, ahead) in BOOTS {
+        let tmp = tempfile::tempdir().unwrap();
+        let node = filled(tmp.path()).await;
+        let node = reopened(tmp.path(), node, between, ahead).await;
+        assert_eq!(served(&node), KEYS as usize, "{between} s, {ahead} s ahead");
+        deletes_nothing(&node).await;
+        node.add(KEYS, &peer(1)).await.unwrap();
+        node.advance(60);
+        step(&node, -ahead);
+        assert_eq!(served(&node), KEYS as usize, "{between} s, {ahead} s ahead, then corrected");
+        node.store.records.collect_garbage().await.unwrap();
+        assert_eq!(served(&node), KEYS as usize, "{between} s, {ahead} s ahead, corrected and collected");
+        assert!(!node.found(KEYS).is_empty());
+        assert!(node.store.stat().newest.unwrap() < T0 + 2 * 7200, "what came meanwhile is dated by the corrected clock");
+        // Once more, without having been stopped cleanly.
+        let image = tempfile::tempdir().unwrap();
+        node.store.flush().await.unwrap();
+        kill(tmp.path(), image.path());
+        let clock = node.clock.clone();
+        let again = open(image.path(), Settings::default(), &clock);
+        again.wait_replayed();
+        assert_eq!(served(&again), KEYS as usize);
+        again.close().await;
+        pass(&node, GRACE + 300).await;
+        assert_eq!((served(&node), node.store.stat().gc_paused), (KEYS as usize, None));
+        all_end(node, tmp.path()).await;
+    }
+}
+
+#[tokio::test]
+async fn a_boot_after_one_with_the_clock_ahead_serves_at_once() {
+    let tmp = tempfile::tempdir().unwrap();
+    let node = filled(tmp.path()).await;
+    let node = reopened(tmp.path(), node, 100, 30 * DAY).await;
+    node.add(KEYS, &peer(1)).await.unwrap();
+    node.store.flush().await.unwrap();
+    let node = reopened(tmp.path(), node, 100, -30 * DAY).await;
+    assert_eq!(served(&node), KEYS as usize);
+    assert!(!node.found(KEYS).is_empty());
+    deletes_nothing_of(&node, KEYS + 1).await;
+    node.advance(GRACE);
+    assert_eq!(served(&node), KEYS as usize);
+    all_end(node, tmp.path()).await;
+}
+
+async fn deletes_nothing_of(node: &Node, records: u32) {
+    node.store.records.collect_garbage().await.unwrap();
+    assert_eq!((node.store.stat().records, node.store.stat().counters["collected"]), (u64::from(records), 0));
+}
+
+#[tokio::test]
+async fn a_boot_in_1970_serves_what_is_alive_and_loses_nothing_when_the_clock_is_set() {
+    let tmp = tempfile::tempdir().unwrap();
+    let node = filled(tmp.path()).await;
+    let node = reopened(tmp.path(), node, 100, -i64::from(T0)).await;
+    assert_eq!(served(&node), KEYS as usize);
+    node.advance(30);
+    step(&node, i64::from(T0));
+    assert_eq!(served(&node), KEYS as usize);
+    pass(&node, 2 * GRACE).await;
+    assert_eq!((served(&node), node.store.stat().gc_paused), (KEYS as usize, None));
+    all_end(node, tmp.path()).await;
+}
+
+#[tokio::test]
+async fn prv_5_after_days_without_power_a_record_is_served_for_the_grace_at_most() {
+    let tmp = tempfile::tempdir().unwrap();
+    let node = filled(tmp.path()).await;
+    let node = reopened(tmp.path(), node, 3 * 86_400, 0).await;
+    node.advance(GRACE - 1);
+    deletes_nothing(&node).await;
+    node.advance(1);
+    assert_eq!(served(&node), 0);
+    assert_eq!(node.store.records.collect_garbage().await.unwrap().expired, u64::from(KEYS));
+}
+
+#[tokio::test]
+async fn prv_5_what_had_expired_when_the_last_run_ended_is_not_served_by_the_next() {
+    let tmp = tempfile::tempdir().unwrap();
+    let node = filled(tmp.path()).await;
+    node.advance(u64::from(TTL) - 30);
+    node.add(KEYS, &peer(1)).await.unwrap();
+    node.store.flush().await.unwrap();
+    let node = reopened(tmp.path(), node, 3600, 0).await;
+    node.advance(31);
+    assert_eq!(served(&node), 0);
+    assert!(!node.found(KEYS).is_empty());
+}
+
+/// The end of what `salvage` finds is no reason to remove a segment while the clock is in doubt.
+#[tokio::test]
+async fn what_a_kill_left_unindexed_is_found_by_a_boot_with_the_clock_ahead() {
+    let tmp = tempfile::tempdir().unwrap();
+    let node = filled(tmp.path()).await;
+    let image = tempfile::tempdir().unwrap();
+    kill(tmp.path(), image.path());
+    let clock = node.clock.clone();
+    node.close().await;
+    std::fs::remove_dir_all(image.path().join("records")).unwrap();
+    std::fs::remove_dir_all(image.path().join("exports")).ok();
+    clock.advance(Duration::from_secs(100));
+    set(&clock, 30 * DAY);
+    let node = open(image.path(), Settings { clock_grace: Duration::from_secs(GRACE), ..Settings::default() }, &clock);
+    node.wait_replayed();
+    assert_eq!(served(&node), KEYS as usize);
+    node.advance(60);
+    step(&node, -30 * DAY);
+    assert_eq!(served(&node), KEYS as usize);
+}

@@ -241,6 +241,9 @@ fn of_date(bad: BadDate) -> Outcome {
     match bad {
         BadDate::Expired => "expired".into(),
         BadDate::Future => "future".into(),
+        BadDate::ClockInDoubt => {
+            "refused: the clock of this machine is in doubt (see gc_paused of `dhtstore stat`); load the file again once it is not".into()
+        }
     }
 }
 

@@ -242,7 +242,7 @@ impl Values {
     pub fn get(&self, key: &[u8]) -> Option<Held> {
         let now = self.inner.records.time.now();
         let held = self.inner.table().get(key).cloned()?;
-        (held.is_live(&now, self.inner.ttl_s) && self.inner.check(&held, now.latest())).then_some(held)
+        (held.is_live(&now, self.inner.ttl_s) && self.inner.check(&held, now.for_ends())).then_some(held)
     }
 
     /// Removes what has ended, at the cost of what goes. Deletes nothing while the wall clock is in doubt.

@@ -24,15 +24,21 @@ pub enum BadDate {
     Expired,
     /// Further ahead of the clock than it could be by a difference of clocks.
     Future,
+    /// One of the two, unless the clock of this machine proves to be wrong.
+    ClockInDoubt,
 }
 
 /// The date of a row of a dump: at most now. A minute ahead counts as now, since clocks differ.
 pub fn date(now: &Now, time: u32, ttl_s: u32) -> Result<u32, BadDate> {
     if i64::from(time) > i64::from(now.log) + STEP_S {
-        return Err(BadDate::Future);
+        return Err(if now.may_be_live(time, ttl_s) { BadDate::ClockInDoubt } else { BadDate::Future });
     }
     let time = time.min(now.log);
-    if now.is_live(time, ttl_s) { Ok(time) } else { Err(BadDate::Expired) }
+    match now.is_live(time, ttl_s) {
+        true => Ok(time),
+        false if now.may_be_live(time, ttl_s) => Err(BadDate::ClockInDoubt),
+        false => Err(BadDate::Expired),
+    }
 }
 
 /// Chunks of one batch of a dump. What is loaded counts once they are [`Chunks::push`]ed.

@@ -11,6 +11,7 @@ use super::{
     book::{LOST_RESERVATION, PeerRow},
     entry,
 };
+use crate::clock::UnixTime;
 use crate::store::{
     StoreError, codec,
     database::{Database, NumberedIn},
@@ -138,6 +139,14 @@ impl Log {
     /// Key of the newest chunk.
     pub fn newest(&self) -> Option<u64> {
         Some(self.newest.load(Ordering::Relaxed)).filter(|key| *key != NONE)
+    }
+
+    /// Key of the newest chunk that is not dated later than `time`.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub fn newest_until(&self, time: UnixTime) -> Result<Option<u64>, StoreError> {
+        Ok(self.keys().last(0, chunk_key(time.0, u32::MAX))?.map(|(key, _)| key))
     }
 
     /// Chunks, those that have expired and are not collected yet included.

@@ -118,7 +118,7 @@ pub fn start(shared: &Arc<Shared>, with_expired: bool) -> Vec<JoinHandle<()>> {
         return end_of_nothing(shared);
     };
     if !with_expired {
-        let live = shared.time.now().log.saturating_sub(shared.ttl_s - 1);
+        let live = shared.time.now().oldest_live(shared.ttl_s);
         first = first.max(chunk_key(live, 0));
     }
     shared.replay.first.store(first, Ordering::Relaxed);

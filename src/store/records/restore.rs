@@ -34,7 +34,7 @@ pub fn complete(shared: &Shared) {
 }
 
 fn try_complete(shared: &Shared) {
-    let live = chunk_key(shared.time.now().log.saturating_sub(shared.ttl_s - 1), 0);
+    let live = chunk_key(shared.time.now().oldest_live(shared.ttl_s), 0);
     // Places that replay could not read, and entries whose peers it did not know.
     let counters = &shared.counters;
     let is_damaged = shared.exports.is_recovered()

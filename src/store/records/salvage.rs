@@ -34,12 +34,12 @@ pub fn run(shared: &Shared) {
 }
 
 fn try_run(shared: &Shared) {
-    let (counters, now) = (&shared.counters, shared.time.now().log);
+    let (counters, now) = (&shared.counters, shared.time.now());
     let lost = shared.exports.is_recovered()
         || [&counters.damaged, &counters.unknown_peers].iter().any(|n| n.load(Ordering::Relaxed) > 0);
     let mut salvage = Salvage {
-        live: chunk_key(now.saturating_sub(shared.ttl_s - 1), 0),
-        now: chunk_key(now, u32::MAX),
+        live: chunk_key(now.oldest_live(shared.ttl_s), 0),
+        now: chunk_key(now.log, u32::MAX),
         shared,
         peers: Peers::default(),
         written: HashSet::new(),

@@ -30,7 +30,7 @@ pub struct Held {
 impl Held {
     /// Whether it may be served.
     pub(super) fn is_live(&self, now: &Now, ttl_s: u32) -> bool {
-        now.is_live(self.received.0, ttl_s) && now.latest() < self.ends
+        now.is_live(self.received.0, ttl_s) && now.for_ends() < self.ends
     }
 
     fn bytes(&self) -> usize {

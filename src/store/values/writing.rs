@@ -51,9 +51,9 @@ impl Inner {
     /// `received`: then it yields to all that is not worse, and to the same of that time or later.
     pub(super) fn try_put(&self, key: &[u8], value: &[u8], received: Option<UnixTime>) -> Result<Put, Refused> {
         let now = self.records.time.now();
-        (self.judge.validate)(key, value, seconds(now.latest()))?;
+        (self.judge.validate)(key, value, seconds(now.for_ends()))?;
         let ends = ends(self.judge, key, value);
-        if ends <= now.latest() {
+        if ends <= now.for_ends() {
             return Err(Invalid::Expired.into());
         }
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
@@ -65,7 +65,7 @@ impl Inner {
             (table.get(key).cloned(), table.room_for(key, key.len() + value.len(), self.bounds))
         };
         let same = known.as_ref().is_some_and(|known| *known.value == *value);
-        let live = known.as_ref().filter(|known| known.is_live(&now, self.ttl_s) && self.check(known, now.latest()));
+        let live = known.as_ref().filter(|known| known.is_live(&now, self.ttl_s) && self.check(known, now.for_ends()));
         if let Some(known) = live {
             let yields = match (same, received) {
                 (true, received) => received.is_some_and(|received| received <= known.received),

@@ -8,7 +8,7 @@ use std::time::Duration;
 const DAY: u32 = 86_400;
 
 fn now(at: u32) -> Now {
-    Timekeeper::open(crate::clock::ManualClock::at(UnixTime(at)), None, Duration::ZERO).now()
+    Timekeeper::open(crate::clock::ManualClock::at(UnixTime(at)), None, None, Duration::ZERO).now()
 }
 
 fn info(id: PeerId, addrs: &[&str]) -> PeerInfo {

@@ -7,7 +7,7 @@ const T0: u32 = 1_700_000_000;
 
 fn keeper(last_seen: Option<u32>) -> (Arc<ManualClock>, Timekeeper) {
     let clock = ManualClock::at(UnixTime(T0));
-    let keeper = Timekeeper::open(clock.clone(), last_seen.map(UnixTime), GRACE);
+    let keeper = Timekeeper::open(clock.clone(), last_seen.map(UnixTime), None, GRACE);
     (clock, keeper)
 }
 
@@ -112,7 +112,7 @@ fn a_clock_behind_the_last_run_goes_on_from_there_until_believed() {
 #[test]
 fn a_clock_that_starts_in_1970_and_is_then_set_loses_nothing() {
     let clock = ManualClock::at(UnixTime(30));
-    let keeper = Timekeeper::open(clock.clone(), Some(UnixTime(T0)), GRACE);
+    let keeper = Timekeeper::open(clock.clone(), Some(UnixTime(T0)), None, GRACE);
     clock.advance(secs(20));
     assert_eq!(keeper.now().log, T0 + 20);
     clock.set_wall(UnixTime(T0 + 3600));
@@ -137,7 +137,7 @@ proptest::proptest! {
     fn without_a_believed_step_log_time_never_goes_back(
         steps in proptest::collection::vec((-100_000i64..100_000, 0u64..599), 1..40),
     ) {
-        let mut time = LogTime::open(UnixTime(T0), Duration::ZERO, Some(UnixTime(T0)), GRACE);
+        let mut time = LogTime::open(UnixTime(T0), Duration::ZERO, Some(UnixTime(T0)), None, GRACE);
         let (mut mono, mut last) = (Duration::ZERO, T0);
         for (by, wait) in steps {
             mono += secs(wait);
