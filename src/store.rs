@@ -15,6 +15,7 @@ mod engine;
 mod exports;
 mod files;
 pub mod footprint;
+pub(crate) mod frames;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 pub mod growth;

@@ -226,7 +226,10 @@ async fn a_boot_with_the_clock_ahead_serves_at_once_before_and_after_it_is_corre
         node.store.records.collect_garbage().await.unwrap();
         assert_eq!(served(&node), KEYS as usize, "{between} s, {ahead} s ahead, corrected and collected");
         assert!(!node.found(KEYS).is_empty());
-        assert!(node.store.stat().newest.unwrap() < T0 + 2 * 7200, "what came meanwhile is dated by the corrected clock");
+        assert!(
+            node.store.stat().newest.unwrap() < T0 + 2 * 7200,
+            "what came meanwhile is dated by the corrected clock"
+        );
         // Once more, without having been stopped cleanly.
         let image = tempfile::tempdir().unwrap();
         node.store.flush().await.unwrap();

@@ -18,10 +18,11 @@ use crate::{
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Verifies a stopped node's directory, which stays as it is: every chunk of the log with its checksum, entries and peers,
-values with their signatures, own CIDs against their count and the journals, exports frame by frame, the floor of the log,
-identity, rights and configuration. A copy of the databases is read. Of a running server: what it has found since it
-started, and the files beside its databases.
-Exit 65: something is damaged; each finding says what to do about it.
+its segments byte by byte, values with their signatures, own CIDs against their count, exports and journals, exports frame
+by frame, the floor of the log, identity, rights and configuration. A copy of the databases is read. Of a running server:
+what it has found since it started, and the files beside its databases.
+Exit 65: something is damaged; each finding says what to do about it. 73: a file may not be read by this user; run it as
+the owner of the directory. 1: the disk did not return a file, and nothing else is damaged.
 
 Examples:
   dhtstore check
@@ -37,9 +38,10 @@ const FINDING: Schema = Schema { columns: &["level", "place", "found", "next"], 
 pub async fn execute(args: Args, context: &Context) -> Result<()> {
     let config = context.config()?;
     let mut rows = Rows::stdout(args.format.resolve(context), FINDING);
-    let mut damaged = 0u64;
+    let (mut damaged, mut unread) = (0u64, 0u64);
     let mut tell = |finding: Finding| {
         damaged += u64::from(finding.level == Level::Damaged);
+        unread += u64::from(finding.level == Level::Unread);
         rows.push(&finding)
     };
     let announced = match Server::connect_if_running(context).await? {
@@ -59,9 +61,10 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
     };
     secrets(&config.data_dir, &announced).into_iter().try_for_each(&mut tell)?;
     rows.finish()?;
-    match damaged {
-        0 => Ok(()),
-        n => Err(CliError::data(format_args!("{n} findings of damage; each says what to do about it"))),
+    match (damaged, unread) {
+        (0, 0) => Ok(()),
+        (0, n) => Err(CliError::other(format_args!("{n} places could not be read; see to the disk, then check again"))),
+        (n, _) => Err(CliError::data(format_args!("{n} findings of damage; each says what to do about it"))),
     }
 }
 

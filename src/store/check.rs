@@ -3,10 +3,14 @@
 
 mod databases;
 mod identity;
+mod segments;
 
 pub use identity::{Announced, announced};
 
-use super::{Store, StoreError, data_dir, is_data_dir, provided::exports, records::export::segment::Segment};
+use super::provided::exports::Verified;
+use super::{
+    Store, StoreError, codec::CodecError, data_dir, is_data_dir, provided::exports, records::export::segment::Segment,
+};
 use databases::{Databases, Peers};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -27,6 +31,8 @@ pub enum Level {
     Ok,
     /// Worth knowing; nothing is lost.
     Note,
+    /// The disk did not return it, so that nothing is known of it: exit 1 if nothing is damaged.
+    Unread,
     /// Damage: exit 65.
     Damaged,
 }
@@ -58,6 +64,19 @@ impl Findings {
     /// Worth knowing.
     pub fn note(&mut self, place: &str, found: impl ToString, next: &str) {
         self.push(Level::Note, place, found, Some(next));
+    }
+
+    /// What the disk did not return.
+    pub fn unread(&mut self, place: &str, error: impl ToString) {
+        self.push(Level::Unread, place, error, Some("see to the disk (dmesg), then check again"));
+    }
+
+    /// Damage, unless the disk did not return it.
+    pub fn bad(&mut self, place: &str, error: &CodecError, next: &str) {
+        match error {
+            CodecError::Io(error) => self.unread(place, format_args!("cannot be read: {error}")),
+            error => self.damaged(place, error, next),
+        }
     }
 
     /// Damage.
@@ -96,22 +115,47 @@ pub fn stopped(dir: &Path, ttl: Duration, now: crate::clock::UnixTime) -> Result
     if !is_data_dir(dir) {
         return Err(StoreError::NoDatabase(dir.to_owned()));
     }
+    may_read(dir)?;
     let mut findings = Findings::default();
     rights(dir, &mut findings);
     exports(&dir.join("exports"), &mut findings);
     set_aside(dir, &mut findings);
     let copy = data_dir::copy_for_reading(dir, None)?;
-    let databases = Databases::open(copy.path(), &mut findings)?;
+    let databases = Databases::open(copy.path(), dir, &mut findings)?;
     if let Some(node) = &databases.node {
         databases::node(node, dir, &mut findings);
     }
     if let Some(records) = &databases.records {
         let peers = Peers::read(records, &mut findings);
         databases::log(records, &peers, &mut findings);
+        segments::check(dir, records, databases.floor(), (ttl, now), &mut findings);
         databases::values(records, now, &mut findings);
         databases::floor(&databases, ttl, now, &mut findings);
     }
+    if databases.records.is_none() {
+        segments::check_alone(dir, None, &mut findings);
+    }
     Ok(findings.into_inner())
+}
+
+/// Files that this user may not read are no damage: whoever asks has to be another one.
+fn may_read(dir: &Path) -> Result<(), StoreError> {
+    for entry in fs::read_dir(dir).map_err(|e| data_dir::io_error("read", dir, e))? {
+        let entry = entry.map_err(|e| data_dir::io_error("read", dir, e))?;
+        let (path, kind) = (entry.path(), entry.file_type());
+        let kind = kind.map_err(|e| data_dir::io_error("read", &path, e))?;
+        let outcome = match kind {
+            kind if kind.is_dir() => may_read(&path),
+            kind if kind.is_file() => fs::File::open(&path).map(drop).map_err(|e| data_dir::io_error("read", &path, e)),
+            _ => Ok(()),
+        };
+        match outcome {
+            // Others are told where they are read.
+            Err(StoreError::Io { source, .. }) if source.kind() != std::io::ErrorKind::PermissionDenied => {}
+            outcome => outcome?,
+        }
+    }
+    Ok(())
 }
 
 /// What a running store can say of itself.
@@ -119,7 +163,12 @@ pub fn running(store: &Store) -> Vec<Finding> {
     let mut findings = Findings::default();
     store.records.wait_replayed();
     let stat = store.stat();
+    let passing = store.passing_notes();
     for note in &stat.notes {
+        if passing.contains(note) {
+            findings.note("store", note, "nothing is lost by it; see the log and the disk");
+            continue;
+        }
         findings.damaged("store", note, "it was dealt with at the start, or is passed over; see the log");
     }
     for (name, what) in [
@@ -135,12 +184,12 @@ pub fn running(store: &Store) -> Vec<Finding> {
     for name in ["records_database_failures", "node_database_failures"] {
         match stat.counters.get(name).copied().unwrap_or(0) {
             0 => {}
-            n => {
-                findings.damaged(name, format_args!("{n} operations failed"), "see the log and the disk, then restart")
-            }
+            // What was accepted is kept, and written once the disk works again.
+            n => findings.note(name, format_args!("{n} operations failed"), "see the log and the disk"),
         }
     }
     exports(&store.opened.dir.join("exports"), &mut findings);
+    segments::check_alone(&store.opened.dir, Some(&store.records.shared.log), &mut findings);
     rights(&store.opened.dir, &mut findings);
     findings
         .ok("records/", format_args!("{} records of {} peers in {} chunks", stat.records, stat.peers, stat.log_chunks));
@@ -170,22 +219,25 @@ fn exports(dir: &Path, findings: &mut Findings) {
         let place = format!("exports/{}", segment.path.file_name().unwrap_or_default().to_string_lossy());
         match segment.verify() {
             Ok(()) => findings.ok(&place, format_args!("{} chunks of the log", segment.chunks)),
-            Err(error) => findings.damaged(&place, error, "the next start sets it aside, and it is exported anew"),
+            Err(error) => findings.bad(&place, &error, "the next start sets it aside, and it is exported anew"),
         }
     }
     for path in paths {
         let place = format!("exports/{}", path.file_name().unwrap_or_default().to_string_lossy());
         match exports::verify(&path) {
             None => {}
-            Some(Ok(own)) => findings.ok(&place, format_args!("{own} own CIDs or changes")),
-            Some(Err(error)) if place.ends_with(".journal") => findings.note(
+            Some(Ok(Verified::Whole(own))) => findings.ok(&place, format_args!("{own} own CIDs or changes")),
+            Some(Ok(Verified::Cut(error))) => findings.note(
                 &place,
-                format_args!("ends with a frame that cannot be read: {error}"),
-                "a change that was cut off by a kill; nothing that was acknowledged",
+                format_args!("ends with a change that was cut off: {error}"),
+                "a kill came before it was acknowledged; nothing to do",
             ),
-            Some(Err(error)) => {
-                findings.damaged(&place, error, "the next export replaces it; own CIDs are in node/ and the journals");
-            }
+            Some(Ok(Verified::Damaged(error))) => findings.damaged(
+                &place,
+                error,
+                "start the node: it exports own CIDs anew from node/; this file goes with the third export after it",
+            ),
+            Some(Err(error)) => findings.unread(&place, format_args!("cannot be read: {error}")),
         }
     }
 }

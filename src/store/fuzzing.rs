@@ -12,7 +12,7 @@ use super::{
     records::{
         book::{Book, PeerRow},
         entry,
-        frames::Item,
+        frames::{Item, Items},
         log::segments::Location,
     },
     routing::SavedRow,
@@ -141,7 +141,19 @@ pub(crate) fn exports(data: &[u8]) {
         }
     }
     let mut journal = BTreeMap::new();
-    let _ = exports::read_journal(&file[..], &mut journal);
+    // Behind damage both go on.
+    let Ok(on_disk) = tempfile::NamedTempFile::new() else { return };
+    if std::fs::write(on_disk.path(), &file).is_err() {
+        return;
+    }
+    if let Ok(items) = Items::open(on_disk.path()) {
+        for item in items.flatten() {
+            if let Item::Chunk { chunk, .. } = item {
+                let _ = entry::decode(&chunk);
+            }
+        }
+    }
+    let _ = exports::read_journal(on_disk.path(), &mut journal);
     for row in journal.into_values().flatten() {
         assert!(row.read().is_some(), "a row of the journal has no CID: {row:?}");
     }

@@ -101,6 +101,7 @@ impl Provided {
         let is_complete = node.meta.own() == Some(shelf.len() as u64);
         let whole = !opening.lossy && notes.is_empty() && is_complete && !is_behind;
         let restored = exports::read(&opening.exports, !whole);
+        let is_unread = !restored.notes.is_empty();
         notes.extend(if whole { Vec::new() } else { restored.notes });
         let damaged = opening.lossy || !notes.is_empty();
         let (mut from_export, mut from_journal) = (0, 0);
@@ -128,7 +129,8 @@ impl Provided {
         }
         let disk = Disk {
             exports: Exports::open(opening.exports),
-            changed: false,
+            // A journal that is damaged holds less than it did: an export makes up for it.
+            changed: is_unread,
             exported: None,
             routing_saves: routing.saves(),
             read_only: opening.read_only,

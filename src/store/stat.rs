@@ -56,6 +56,12 @@ impl Store {
         stat
     }
 
+    /// Those of the notes of [`Store::stat`] that tell of the disk or a limit as it is now: nothing is damaged.
+    pub(super) fn passing_notes(&self) -> Vec<String> {
+        let node = self.opened.node.database.health.note(NODE);
+        self.records.shared.passing_notes().into_iter().chain(node).collect()
+    }
+
     /// What follows from the figures of `stat` and these.
     fn foresee(&self, stat: &mut Stat, figures: &growth::Figures) {
         let shared = &self.records.shared;

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 #![allow(dead_code, reason = "the support module serves several tests")]
 
+mod checked;
 mod mutation;
 #[path = "../store_support/support.rs"]
 mod support;

@@ -8,8 +8,11 @@ use crate::{
         StoreError, codec,
         data_dir::bytes_below,
         engine::{Found, Walk, each_row, guard, panic_text},
-        meta::{SCHEMA, floor_of, own_of, schema_of},
-        provided::{exports, shelf::Shelf},
+        meta::{Floor, SCHEMA, floor_of, own_of, schema_of},
+        provided::{
+            exports,
+            shelf::{OwnRow, Position, Shelf},
+        },
         records::{
             book::PeerRow,
             entry,
@@ -20,7 +23,13 @@ use crate::{
     },
 };
 use libp2p::PeerId;
-use std::{collections::HashSet, path::Path, thread, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    fs,
+    path::Path,
+    thread,
+    time::Duration,
+};
 
 /// Both, as far as they open.
 pub struct Databases {
@@ -30,8 +39,8 @@ pub struct Databases {
 
 impl Databases {
     /// Of a copy.
-    pub fn open(copy: &Path, findings: &mut Findings) -> Result<Self, StoreError> {
-        let node = open(copy, "node", OWN_NEXT, findings);
+    pub fn open(copy: &Path, dir: &Path, findings: &mut Findings) -> Result<Self, StoreError> {
+        let node = open(copy, dir, "node", OWN_NEXT, findings);
         if let Some(found) = node.as_ref().and_then(|db| schema_of(db).ok().flatten()) {
             match found {
                 found if found > SCHEMA => return Err(StoreError::FromTheFuture { found, known: SCHEMA }),
@@ -43,7 +52,7 @@ impl Databases {
                 found => findings.ok("node/ meta", format_args!("schema {found}")),
             }
         }
-        let records = open(copy, "records", RECORDS_NEXT, findings);
+        let records = open(copy, dir, "records", RECORDS_NEXT, findings);
         let records = records.and_then(|db| match Log::open(db, copy.join("records"), copy.join("log")) {
             Ok(log) => Some(log),
             Err(error) => {
@@ -53,11 +62,33 @@ impl Databases {
         });
         Ok(Self { node, records })
     }
+
+    /// What `node/` says that the log holds.
+    pub fn floor(&self) -> Option<Floor> {
+        self.node.as_ref().and_then(|db| floor_of(db).ok().flatten())
+    }
+}
+
+/// Whether something beside a database says that it held something.
+fn was_in_use(dir: &Path) -> bool {
+    let has = |name: &str| fs::read_dir(dir.join(name)).is_ok_and(|mut entries| entries.next().is_some());
+    has("exports") || has("log")
 }
 
 /// sled may panic on damage, so it opens in a thread of its own. It repairs what it opens: that is the copy.
-fn open(copy: &Path, name: &str, next: &str, findings: &mut Findings) -> Option<sled::Db> {
+fn open(copy: &Path, original: &Path, name: &str, next: &str, findings: &mut Findings) -> Option<sled::Db> {
     let dir = copy.join(name);
+    let place = original.join(name);
+    if fs::symlink_metadata(&place).is_ok() && !place.is_dir() {
+        let next = "no start can go on like this: move it away, and put the directory back (the next start restores what exports/ and log/ have)";
+        findings.damaged(&format!("{name}/"), "is a file, not a directory", next);
+        return None;
+    }
+    if !dir.is_dir() && was_in_use(original) {
+        let next = "put it back; else the next start makes an empty one, and restores what exports/ and log/ have";
+        findings.damaged(&format!("{name}/"), "is not there, though it was", next);
+        return None;
+    }
     if !dir.is_dir() {
         findings.note(
             &format!("{name}/"),
@@ -150,7 +181,7 @@ pub fn values(records: &Log, now: UnixTime, findings: &mut Findings) {
 
 /// The log must reach as far as it did, unless that has expired.
 pub fn floor(databases: &Databases, ttl: Duration, now: UnixTime, findings: &mut Findings) {
-    let floor = databases.node.as_ref().and_then(|db| floor_of(db).ok().flatten());
+    let floor = databases.floor();
     let (Some(promised), Some(log)) = (floor.and_then(|floor| floor.newest), &databases.records) else { return };
     if now.since(UnixTime(chunk_time(promised))) >= ttl {
         return;
@@ -185,6 +216,9 @@ pub fn node(db: &sled::Db, dir: &Path, findings: &mut Findings) {
         bad.add(findings, "own CIDs".into(), format!("{} instead of {promised}", shelf.len()));
     }
     let journal = exports::read(&dir.join("exports"), false).journal;
+    if schema_of(db).ok().flatten() == Some(SCHEMA) {
+        compare(&shelf, &journal, &dir.join("exports"), &mut bad, findings);
+    }
     let missing = journal.iter().filter(|(position, row)| row.is_some() && shelf.get(position).is_none()).count();
     if missing > 0 {
         let next = "the next start takes them from there";
@@ -203,6 +237,33 @@ pub fn node(db: &sled::Db, dir: &Path, findings: &mut Findings) {
     }
     bad.end(findings, format!("{peers} peers"));
     findings.ok("exports/", format_args!("{} bytes", bytes_below(&dir.join("exports"))));
+}
+
+/// Own CIDs are in `node/` and in `exports/`: what only one of them has is lost with it.
+fn compare(
+    shelf: &Shelf,
+    journal: &BTreeMap<Position, Option<OwnRow>>,
+    exports: &Path,
+    bad: &mut Bad,
+    findings: &mut Findings,
+) {
+    let all = exports::read(exports, true);
+    let last = |position: &Position| all.journal.get(position).or_else(|| journal.get(position));
+    let exported = |position: &Position| match last(position) {
+        Some(last) => last.is_some(),
+        None => all.own.contains_key(position),
+    };
+    // A removal that a kill kept from node/ is taken from the journal by the next start.
+    let removed = |position: &Position| matches!(journal.get(position), Some(None));
+    let here = shelf.from(&[0; 32]).filter(|(position, _)| !exported(position) && !removed(position)).count();
+    if here > 0 {
+        bad.add(findings, "own CIDs".into(), format!("{here} are in node/ alone: what exports/ had of them is lost"));
+    }
+    let there = all.own.keys().filter(|position| exported(position) && !journal.contains_key(*position));
+    let there = there.filter(|position| shelf.get(position).is_none()).count();
+    if there > 0 {
+        bad.add(findings, "own CIDs".into(), format!("{there} are in exports/ alone"));
+    }
 }
 
 /// Bad rows of one tree.

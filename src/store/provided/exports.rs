@@ -13,6 +13,7 @@ use crate::{
         codec::{self, CodecError},
         data_dir::{io_error, sync_dir},
         exports::{Unfinished, create_dir, frame, open},
+        frames::{Frames, Part},
         records::entry::position,
         routing::{SavedPeer, SavedRow},
     },
@@ -210,9 +211,17 @@ pub fn read(dir: &Path, with_export: bool) -> Restored {
         }
     }
     for path in files.journals.range(since..).map(|(_, path)| path) {
-        if let Err(error) = open(path).and_then(|file| read_journal(file, &mut restored.journal)) {
-            restored.notes.push(format!("{} ends with a frame that cannot be read: {error}", path.display()));
-        }
+        let (found, unread) = (read_journal(path, &mut restored.journal), path.display());
+        restored.notes.extend(match found {
+            Ok(Journal { damage: Some(error), .. }) => {
+                Some(format!("{unread} is damaged: {error}; what stands behind the damage was read"))
+            }
+            Ok(Journal { cut: Some(error), .. }) => {
+                Some(format!("{unread} ends with a change that was cut off: {error}"))
+            }
+            Ok(_) => None,
+            Err(error) => Some(format!("{unread} cannot be read: {error}")),
+        });
     }
     restored
 }
@@ -239,32 +248,74 @@ pub(in crate::store) fn read_export(mut file: impl Read) -> Result<Export, Codec
     Err(CodecError::Malformed("its end is missing".into()))
 }
 
-/// Up to the first frame that cannot be read: that of a change which was never acknowledged, or damage.
-pub(in crate::store) fn read_journal(
-    mut file: impl Read,
-    journal: &mut BTreeMap<Position, Option<OwnRow>>,
-) -> Result<(), CodecError> {
-    while let Some(item) = codec::read_frame(&mut file)? {
-        match item {
-            Item::Own(rows) => journal.extend(rows.into_iter().filter_map(|row| Some((row.read()?.1, Some(row))))),
-            Item::Remove(multihashes) => {
-                journal.extend(multihashes.iter().map(|multihash| (position(multihash), None)));
-            }
-            Item::Routing { .. } | Item::End { .. } => {}
-        }
-    }
-    Ok(())
+/// How well a journal could be read.
+#[derive(Debug, Default)]
+pub(in crate::store) struct Journal {
+    /// Why something in it cannot be read that was acknowledged.
+    pub damage: Option<CodecError>,
+    /// Why its last frame cannot be read: that of a change which a kill cut off, and which was never acknowledged.
+    pub cut: Option<CodecError>,
 }
 
-/// Reads every frame of an export or journal: own CIDs, or changes. `None`: it is neither.
-pub(in crate::store) fn verify(path: &Path) -> Option<Result<usize, CodecError>> {
-    match path.extension()?.to_str()? {
-        "export" if path.file_name()?.to_str()?.starts_with("node-") => {
-            Some(open(path).and_then(read_export).map(|(own, _)| own.len()))
+/// All frames that can be read, those behind a damaged one as well.
+///
+/// # Errors
+/// [`CodecError::Io`].
+pub(in crate::store) fn read_journal(
+    path: &Path,
+    journal: &mut BTreeMap<Position, Option<OwnRow>>,
+) -> Result<Journal, CodecError> {
+    let mut found = Journal::default();
+    // What is in it was chosen here, not by strangers: a single frame behind damage counts.
+    for part in Frames::open(path, 0, 0)? {
+        match part? {
+            Part::Frame { item, .. } => enter(item, journal),
+            Part::Damage { is_cut: true, error, .. } => found.cut = Some(error),
+            Part::Damage { error, .. } => found.damage = found.damage.or(Some(error)),
         }
+    }
+    Ok(found)
+}
+
+fn enter(item: Item, journal: &mut BTreeMap<Position, Option<OwnRow>>) {
+    match item {
+        Item::Own(rows) => journal.extend(rows.into_iter().filter_map(|row| Some((row.read()?.1, Some(row))))),
+        Item::Remove(multihashes) => {
+            journal.extend(multihashes.iter().map(|multihash| (position(multihash), None)));
+        }
+        Item::Routing { .. } | Item::End { .. } => {}
+    }
+}
+
+/// What became of reading an export or journal.
+#[derive(Debug)]
+pub(in crate::store) enum Verified {
+    /// Own CIDs, or changes.
+    Whole(usize),
+    /// As whole, but for a last change that a kill cut off.
+    Cut(CodecError),
+    /// Something that was acknowledged cannot be read.
+    Damaged(CodecError),
+}
+
+/// Reads every frame of an export or journal. `None`: it is neither.
+///
+/// # Errors
+/// [`CodecError::Io`].
+pub(in crate::store) fn verify(path: &Path) -> Option<Result<Verified, CodecError>> {
+    match path.extension()?.to_str()? {
+        "export" if path.file_name()?.to_str()?.starts_with("node-") => Some(match open(path).and_then(read_export) {
+            Ok((own, _)) => Ok(Verified::Whole(own.len())),
+            Err(error @ CodecError::Io(_)) => Err(error),
+            Err(error) => Ok(Verified::Damaged(error)),
+        }),
         "journal" if path.file_name()?.to_str()?.starts_with("own-") => {
             let mut changes = BTreeMap::new();
-            Some(open(path).and_then(|file| read_journal(file, &mut changes)).map(|()| changes.len()))
+            Some(read_journal(path, &mut changes).map(|found| match found {
+                Journal { damage: Some(error), .. } => Verified::Damaged(error),
+                Journal { cut: Some(error), .. } => Verified::Cut(error),
+                _ => Verified::Whole(changes.len()),
+            }))
         }
         _ => None,
     }

@@ -8,13 +8,10 @@ use crate::store::{
     StoreError,
     codec::{self, CodecError},
     exports,
+    frames::{Frames, Part},
 };
 use bincode::{Decode, Encode};
-use std::{
-    fs::File,
-    io::{BufReader, Read},
-    path::Path,
-};
+use std::path::Path;
 
 /// What such a file begins with.
 pub const MAGIC: &[u8] = b"dhtstore records 1\n";
@@ -63,53 +60,87 @@ pub fn begin(from: u64) -> Result<Vec<u8>, StoreError> {
     Ok([MAGIC, &header].concat())
 }
 
-/// The frames behind the header, up to the end or to where no frame can be told from the next. A damaged one is passed
-/// over; the last item is an error if a frame is cut short.
+/// Bytes of whole frames that must follow a damaged place for the first of them to count: more than a stranger can have
+/// written as one piece. A row of the address book holds the most of one peer.
+const JOINED: u64 = 4096;
+
+/// The frames behind the header. What cannot be read is an error, and the next is the first frame behind it.
 #[derive(Debug)]
 pub struct Items {
-    file: Counted,
-    from: u64,
-    ended: bool,
+    frames: Frames<Item>,
+    from: Option<u64>,
+    /// Read to see whether it is the header, and it was not.
+    first: Option<Result<Part<Item>, CodecError>>,
+    place: Place,
 }
 
-/// Counts the bytes that were read.
-#[derive(Debug)]
-struct Counted {
-    file: BufReader<File>,
-    read: u64,
-}
-
-impl Read for Counted {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let n = self.file.read(buffer)?;
-        self.read += n as u64;
-        Ok(n)
-    }
+/// Where the part of a file lies that was read last.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Place {
+    /// Bytes from the start of the file.
+    pub offset: u64,
+    /// Behind its last byte.
+    pub end: u64,
+    /// False of a frame whose length is damaged: it cannot be read where it lies.
+    pub intact: bool,
 }
 
 impl Items {
-    /// Reads a file.
+    /// Reads a file. One whose beginning is damaged is read from its first whole frame on, behind an error that says so.
     ///
     /// # Errors
-    /// [`CodecError`]: it is none, or one of another version.
+    /// [`CodecError`]: it cannot be read, or is one of another version.
     pub fn open(path: &Path) -> Result<Self, CodecError> {
-        let mut file = Counted { file: exports::open(path)?, read: 0 };
-        exports::expect(&mut file, MAGIC)?;
-        match codec::read_frame(&mut file)? {
-            Some(Item::Header { chunk_version: codec::CHUNK_VERSION, from }) => Ok(Self { file, from, ended: false }),
-            Some(Item::Header { chunk_version, .. }) => Err(CodecError::Version(chunk_version)),
-            _ => Err(CodecError::Malformed("it has no header".into())),
+        let no_magic = match exports::expect(&mut exports::open(path)?, MAGIC) {
+            Err(error @ CodecError::Io(_)) => return Err(error),
+            outcome => outcome.err(),
+        };
+        let mut frames = Frames::open(path, MAGIC.len() as u64, JOINED)?;
+        let mut first = frames.next();
+        let from = match &first {
+            Some(Ok(Part::Frame { item: Item::Header { chunk_version, .. }, .. }))
+                if *chunk_version != codec::CHUNK_VERSION =>
+            {
+                return Err(CodecError::Version(*chunk_version));
+            }
+            Some(Ok(Part::Frame { item: Item::Header { from, .. }, intact, .. })) => {
+                let from = *from;
+                if *intact {
+                    first = None;
+                }
+                Some(from)
+            }
+            _ => None,
+        };
+        if let Some(error) = no_magic {
+            // The header may be whole all the same: then all behind it is read.
+            if from.is_none() {
+                // Bytes may be missing, so that not even the header stands in its place.
+                frames = Frames::open(path, 0, JOINED)?;
+            }
+            let to = (MAGIC.len() as u64).min(frames.len());
+            first = Some(Ok(Part::Damage { at: 0, to, is_cut: false, error }));
+        } else if first.is_none() && from.is_none() {
+            let (at, to) = (0, MAGIC.len() as u64);
+            let error = CodecError::Malformed("it has no header".into());
+            first = Some(Ok(Part::Damage { at, to, is_cut: true, error }));
         }
+        Ok(Self { frames, from, first, place: Place::default() })
     }
 
-    /// What the header says.
-    pub fn from(&self) -> u64 {
+    /// What the header says, unless it is damaged.
+    pub fn from(&self) -> Option<u64> {
         self.from
     }
 
-    /// Where the next frame begins, in bytes from the start of the file.
-    pub fn offset(&self) -> u64 {
-        self.file.read
+    /// Where the last item lies.
+    pub fn place(&self) -> Place {
+        self.place
+    }
+
+    /// Bytes of the file.
+    pub fn bytes(&self) -> u64 {
+        self.frames.len()
     }
 }
 
@@ -117,19 +148,19 @@ impl Iterator for Items {
     type Item = Result<Item, CodecError>;
 
     fn next(&mut self) -> Option<Result<Item, CodecError>> {
-        if self.ended {
-            return None;
-        }
-        let item = codec::read_frame(&mut self.file);
-        self.ended = match &item {
-            Ok(Some(Item::End { .. }) | None) => true,
-            Ok(Some(_)) => false,
-            // The next frame begins where this one ends.
-            Err(CodecError::Checksum | CodecError::Malformed(_) | CodecError::Version(_) | CodecError::LeftOver(_)) => {
-                false
+        let part = self.first.take().or_else(|| self.frames.next())?;
+        Some(part.and_then(|part| match part {
+            Part::Frame { at, bytes, intact, item } => {
+                self.place = Place { offset: at, end: at + u64::from(bytes), intact };
+                Ok(item)
             }
-            Err(CodecError::Short(_) | CodecError::FrameTooLong(_) | CodecError::Io(_)) => true,
-        };
-        item.transpose()
+            Part::Damage { at, to, error, .. } => {
+                self.place = Place { offset: at, end: to, intact: false };
+                Err(error)
+            }
+        }))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,6 +19,7 @@ use crate::store::{
 };
 use segments::{Location, Segments, Unindexed};
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{
         Mutex, MutexGuard, PoisonError,
@@ -147,6 +148,22 @@ impl Log {
     /// [`StoreError::Database`].
     pub fn newest_until(&self, time: UnixTime) -> Result<Option<u64>, StoreError> {
         Ok(self.keys().last(0, chunk_key(time.0, u32::MAX))?.map(|(key, _)| key))
+    }
+
+    /// How far sled knows each segment, in bytes.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub fn ends(&self) -> Result<BTreeMap<u32, u64>, StoreError> {
+        let tree = self.database.read(tree::SEGMENTS, |tree| Ok(tree.clone()))?;
+        let mut ends = BTreeMap::new();
+        // What cannot be read is as unknown as what is not there.
+        let _ = each_row(&tree, |key, row| {
+            if let (Ok(segment), Ok(end)) = (key.try_into(), codec::decode::<u64>(row)) {
+                ends.insert(u32::from_be_bytes(segment), end);
+            }
+        });
+        Ok(ends)
     }
 
     /// Chunks, those that have expired and are not collected yet included.

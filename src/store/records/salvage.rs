@@ -74,7 +74,8 @@ fn unread(unindexed: &Unindexed, error: &CodecError) -> StoreError {
 /// A chunk that sled does not know.
 struct Found {
     key: u64,
-    location: Location,
+    /// `None`: it cannot be read from there by a row, and is written anew.
+    location: Option<Location>,
     chunk: Vec<u8>,
 }
 
@@ -97,30 +98,31 @@ impl Salvage<'_> {
         let mut items = match Items::open(&unindexed.path) {
             Ok(items) => items,
             // It may be whole: the disk does not tell, or another version has written it.
-            Err(error @ (CodecError::Io(_) | CodecError::Version(_))) => return Err(unread(unindexed, &error)),
-            Err(error) => {
-                // Begun, and cut off before its header.
-                tracing::debug!(path = %unindexed.path.display(), %error, "a segment of the log has no beginning");
-                return Ok(true);
-            }
+            Err(error) => return Err(unread(unindexed, &error)),
         };
         self.peers = Peers::default();
         loop {
-            let offset = items.offset();
-            match items.next() {
+            let item = items.next();
+            let place = items.place();
+            match item {
                 None => break,
                 Some(Ok(Item::Peer { id, row })) => drop(self.peers.rows.insert(id, row)),
                 Some(Ok(Item::Chunk { key, chunk }))
-                    if offset >= unindexed.from && (self.live..=self.now).contains(&key) =>
+                    if place.end > unindexed.from && (self.live..=self.now).contains(&key) =>
                 {
-                    let len = u32::try_from(items.offset() - offset).unwrap_or(u32::MAX);
-                    let location = Location { segment: unindexed.segment, offset, len };
-                    self.batch.push(Found { key, location, chunk });
+                    // Else another version has written it, and the beginning that would say so is damaged.
+                    if let Err(error @ CodecError::Version(_)) = entry::decode(&chunk) {
+                        return Err(unread(unindexed, &error));
+                    }
+                    let len = u32::try_from(place.end - place.offset).unwrap_or(u32::MAX);
+                    let location = Location { segment: unindexed.segment, offset: place.offset, len };
+                    self.batch.push(Found { key, location: place.intact.then_some(location), chunk });
                 }
                 Some(Ok(_)) => {}
                 Some(Err(error @ CodecError::Io(_))) => return Err(unread(unindexed, &error)),
-                // A torn end, or a place that rows do not point to, else replay has told of it.
+                // A torn end, or a place that rows do not point to, else replay has told of it. What follows is read.
                 Some(Err(error)) => {
+                    let offset = place.offset;
                     tracing::debug!(path = %unindexed.path.display(), offset, %error, "a frame of the log cannot be read");
                 }
             }
@@ -173,8 +175,8 @@ impl Salvage<'_> {
 
     fn write(&self, found: &Found, entries: &[Entry<'_>], same: bool) -> Result<(), StoreError> {
         let log = &self.shared.log;
-        if same {
-            return log.found(found.key, found.location, &found.chunk);
+        if let Some(location) = found.location.filter(|_| same) {
+            return log.found(found.key, location, &found.chunk);
         }
         let as_here = restore::encode(entries).map_err(|e| StoreError::Database(e.to_string()))?;
         log.put_back(found.key, &found.chunk, &as_here)

@@ -184,6 +184,13 @@ impl Shared {
     /// What was found damaged, and what stands in the way of announcements.
     pub fn notes(&self) -> Vec<String> {
         let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        notes.extend(self.passing_notes());
+        notes
+    }
+
+    /// What stands in the way of announcements, now or soon: no damage.
+    pub fn passing_notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
         notes.extend(self.health().note("records"));
         notes.extend(self.disk.notes());
         if self.is_crowded() {

@@ -106,9 +106,11 @@ impl Segment {
     /// [`CodecError`]: it is none, or one of another version.
     pub fn read(&self) -> Result<Items, CodecError> {
         let items = Items::open(&self.path)?;
-        match items.from() == self.from {
-            true => Ok(items),
-            false => Err(CodecError::Malformed("its header is not the one of its name".into())),
+        match items.from() {
+            // Damage to the header alone: what follows is what the name says.
+            None => Ok(items),
+            Some(from) if from == self.from => Ok(items),
+            Some(_) => Err(CodecError::Malformed("its header is not the one of its name".into())),
         }
     }
 }

@@ -402,12 +402,13 @@ pub fn may_be_unwritten(location: Location, indexed: Option<u64>) -> bool {
     indexed.is_none_or(|indexed| location.end() > indexed)
 }
 
-fn path(dir: &Path, number: u32) -> PathBuf {
+/// Where a segment lies.
+pub fn path(dir: &Path, number: u32) -> PathBuf {
     dir.join(format!("{number:08x}{SUFFIX}"))
 }
 
 /// Numbers and sizes of the segments in a directory; none if it cannot be read.
-fn list(dir: &Path) -> BTreeMap<u32, u64> {
+pub fn list(dir: &Path) -> BTreeMap<u32, u64> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     let number = |name: &str| u32::from_str_radix(name.strip_suffix(SUFFIX).filter(|n| n.len() == 8)?, 16).ok();
     entries

@@ -1,0 +1,224 @@
+//! Every region of every file damaged: whenever something that was acknowledged is lost by it, at once or as soon as
+//! another part of the directory is lost too, `check` has said so.
+//!
+//! Plain `cargo test` looks at a few regions of each file. `CHECK_REGIONS=100 cargo test --test store_damage checked --
+//! --nocapture` looks at so many of each, in each way, and prints what it found.
+
+use super::{OWN, RECORDS, kept, place, start, template};
+use crate::support::*;
+use dhtstore::{
+    clock::{Clock, ManualClock},
+    store::check::{self, Level},
+};
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use std::{
+    collections::BTreeMap,
+    env, fs,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+/// Regions of each file in an ordinary run.
+const QUICK: u64 = 4;
+const WORKERS: usize = 8;
+const TTL: Duration = Duration::from_secs(12 * 3600);
+/// What else may be lost.
+const PARTS: [&str; 5] = ["", "records", "node", "log", "exports"];
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Way {
+    /// One bit flipped.
+    Flipped,
+    /// 64 bytes of zeros.
+    Zeroed,
+    /// 64 other bytes.
+    Garbage,
+    /// Cut there.
+    Cut,
+    /// Removed altogether.
+    Gone,
+}
+
+const WAYS: [Way; 5] = [Way::Flipped, Way::Zeroed, Way::Garbage, Way::Cut, Way::Gone];
+
+#[derive(Clone, Debug)]
+struct Case {
+    file: PathBuf,
+    way: Way,
+    region: u64,
+    regions: u64,
+}
+
+impl Case {
+    fn apply(&self, dir: &Path) {
+        let path = dir.join(&self.file);
+        if self.way == Way::Gone {
+            return fs::remove_file(path).unwrap();
+        }
+        let mut random = StdRng::seed_from_u64(self.region << 8 | self.way as u64);
+        let mut bytes = fs::read(&path).unwrap();
+        let size = (bytes.len() as u64 / self.regions).max(1);
+        // The first region begins with the first byte, where the header is.
+        let within = if self.region == 0 { random.random_range(0..size.min(40)) } else { random.random_range(0..size) };
+        let at = ((self.region * size + within) as usize).min(bytes.len().saturating_sub(1));
+        match self.way {
+            Way::Flipped => bytes[at] ^= 1 << random.random_range(0..8),
+            Way::Zeroed => bytes[at..].iter_mut().take(64).for_each(|byte| *byte = 0),
+            Way::Garbage => bytes[at..].iter_mut().take(64).for_each(|byte| *byte = random.random()),
+            Way::Cut => bytes.truncate(at),
+            Way::Gone => {}
+        }
+        // The copy may share its file with the template.
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, bytes).unwrap();
+    }
+}
+
+fn files(root: &Path, below: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(root.join(below)).unwrap().flatten() {
+        let path = below.join(entry.file_name());
+        match root.join(&path).is_dir() {
+            true => found.extend(files(root, &path)),
+            false => found.push(path),
+        }
+    }
+    found.sort();
+    found
+}
+
+/// What a directory gives: own CIDs, records, and whether a removed record stays removed. `None`: it does not start.
+type Given = Option<(usize, usize, bool)>;
+
+fn given(dir: &Path, lost: &str, clock: &Arc<ManualClock>) -> Given {
+    if !lost.is_empty() {
+        let _ = fs::remove_dir_all(dir.join(lost));
+    }
+    let node = start(dir, clock).ok()?;
+    let own = (0..OWN).filter(|n| node.store.provided.contains(&multihash(*n))).count();
+    Some((own, kept(&node), node.found(3).is_empty()))
+}
+
+fn is_less(given: Given, whole: Given) -> bool {
+    match (given, whole) {
+        (None, whole) => whole.is_some(),
+        (Some((own, records, removed)), Some((all_own, all, stays))) => {
+            own < all_own || records < all || stays && !removed
+        }
+        (Some(_), None) => false,
+    }
+}
+
+/// What `check` says is damaged.
+fn damage(dir: &Path, clock: &Arc<ManualClock>) -> Vec<String> {
+    let found = check::stopped(dir, TTL, clock.wall()).unwrap();
+    let damaged = found.into_iter().filter(|finding| finding.level == Level::Damaged);
+    damaged.map(|finding| format!("{}: {}", finding.place, finding.found)).collect()
+}
+
+/// A copy that shares nothing that is written to.
+fn copy(template: &Path) -> tempfile::TempDir {
+    let tmp = place();
+    kill(template, tmp.path());
+    tmp
+}
+
+/// By file and way: cases, those that lose something, those that check tells of.
+type Table = BTreeMap<(String, Way), (u64, u64, u64)>;
+
+#[test]
+fn checked_before_it_is_lost_is_whatever_damage_could_cost() {
+    let large = env::var("CHECK_REGIONS").ok().map(|n| n.parse::<u64>().unwrap());
+    let regions = large.unwrap_or(QUICK);
+    let tmp = place();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let clock = runtime.block_on(template(tmp.path()));
+    assert_eq!(damage(tmp.path(), &clock), Vec::<String>::new());
+    let at = clock.wall();
+    let whole = PARTS.map(|part| given(copy(tmp.path()).path(), part, &ManualClock::at(at)));
+    println!("of the whole directory, and without {:?}: {whole:?}", &PARTS[1..]);
+    assert!(whole[0] == Some((OWN as usize, RECORDS as usize - 1, true)), "{whole:?}");
+    let data = |file: &PathBuf| ["records", "node", "log", "exports"].iter().any(|part| file.starts_with(part));
+    let mut cases = Vec::new();
+    for file in files(tmp.path(), Path::new("")).into_iter().filter(data) {
+        for region in 0..regions {
+            for (n, way) in WAYS.into_iter().enumerate() {
+                let once = way == Way::Gone && region > 0;
+                // A quick run takes each region in one way, and each first region in all.
+                let quick = large.is_some() || region == 0 || region % 4 == n as u64;
+                if quick && !once && fs::metadata(tmp.path().join(&file)).unwrap().len() > 0 {
+                    cases.push(Case { file: file.clone(), way, region, regions });
+                }
+            }
+        }
+    }
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let (next, table, failures) = (AtomicUsize::new(0), Mutex::new(Table::new()), Mutex::new(Vec::new()));
+    thread::scope(|scope| {
+        for _ in 0..WORKERS {
+            scope.spawn(|| {
+                loop {
+                    let n = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(case) = cases.get(n) else { return };
+                    let outcome = std::panic::catch_unwind(|| look(case, n, large.is_some(), (tmp.path(), at), &whole));
+                    match outcome {
+                        Ok((lost, told)) => {
+                            let kind = case.file.components().take(2).collect::<PathBuf>();
+                            let kind = kind.to_string_lossy().trim_end_matches(|c: char| c != '/').to_owned()
+                                + kind.extension().map_or("", |e| e.to_str().unwrap());
+                            let mut table = table.lock().unwrap();
+                            let row = table.entry((kind, case.way)).or_default();
+                            row.0 += 1;
+                            row.1 += u64::from(!lost.is_empty());
+                            row.2 += u64::from(!told.is_empty());
+                            if !lost.is_empty() && told.is_empty() {
+                                failures.lock().unwrap().push(format!("{case:?}: {lost:?}, and check found nothing"));
+                            }
+                        }
+                        Err(_) => failures.lock().unwrap().push(format!("{case:?}: panicked")),
+                    }
+                }
+            });
+        }
+    });
+    std::panic::set_hook(hook);
+    println!("| file | damage | cases | something could be lost | check says 65 |\n|---|---|---|---|---|");
+    for ((file, way), (cases, lost, told)) in table.into_inner().unwrap() {
+        println!("| {file} | {way:?} | {cases} | {lost} | {told} |");
+    }
+    let failures = failures.into_inner().unwrap();
+    let shown: Vec<_> = failures.iter().take(20).cloned().collect();
+    assert!(failures.is_empty(), "{} of {} cases failed:\n{}", failures.len(), cases.len(), shown.join("\n"));
+}
+
+/// What is lost by a case, and with which other part; what check says before.
+fn look(
+    case: &Case,
+    n: usize,
+    all: bool,
+    (template, at): (&Path, dhtstore::clock::UnixTime),
+    whole: &[Given; 5],
+) -> (Vec<(&'static str, Given)>, Vec<String>) {
+    let damaged = copy(template);
+    case.apply(damaged.path());
+    let told = damage(damaged.path(), &ManualClock::at(at));
+    let mut lost = Vec::new();
+    for (part, whole) in PARTS.into_iter().zip(whole) {
+        // The part that is damaged is not lost too; a quick run tries one of the others.
+        let same = !part.is_empty() && case.file.starts_with(part);
+        if same || !all && !part.is_empty() && part != PARTS[1 + n % 4] {
+            continue;
+        }
+        let given = given(copy(damaged.path()).path(), part, &ManualClock::at(at));
+        if is_less(given, *whole) {
+            lost.push((part, given));
+        }
+    }
+    (lost, told)
+}
