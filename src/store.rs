@@ -4,6 +4,7 @@
 //! others announced (soft state, refreshed by its publishers) with the bodies of its log in `log/`, `node/` what is ours. `exports/` holds own CIDs,
 //! routing tables and the log of provider records once more, outside of sled.
 
+pub mod ballast;
 pub mod check;
 mod codec;
 pub mod compact;

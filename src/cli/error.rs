@@ -166,6 +166,8 @@ impl From<StoreError> for CliError {
             StoreError::Io { source, .. } => match source.kind() {
                 io::ErrorKind::PermissionDenied
                 | io::ErrorKind::ReadOnlyFilesystem
+                | io::ErrorKind::StorageFull
+                | io::ErrorKind::QuotaExceeded
                 | io::ErrorKind::NotADirectory
                 | io::ErrorKind::AlreadyExists => Code::CannotCreate,
                 _ => Code::Other,

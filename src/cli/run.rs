@@ -16,12 +16,12 @@ use crate::{
     node::{Node, identity, swarm_key::SwarmKey},
     provide::reprovider::Reprovider,
     schedule::{Schedule, ScheduleError, jobs},
-    store::{Store, data_dir::Lock},
+    store::{Store, ballast, data_dir::Lock},
     vital::Failed,
 };
 use libp2p::{Multiaddr, multiaddr::Protocol};
 use sd_notify::NotifyState;
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     task::JoinHandle,
@@ -37,6 +37,8 @@ const STATUS_EVERY: Duration = Duration::from_secs(60);
 const FILES_ASSUMED: u64 = 1024;
 /// Files that are open once the store is, where /proc does not say it.
 const FILES_ASSUMED_OPEN: u64 = 40;
+/// How often missing ballast is made again, if there is space.
+const BALLAST_EVERY: Duration = Duration::from_secs(10);
 
 /// Arguments of `dhtstore run`.
 #[derive(clap::Args, Debug)]
@@ -165,6 +167,7 @@ struct Running {
     control: JoinHandle<Option<()>>,
     reprovide: JoinHandle<Option<()>>,
     status: JoinHandle<Option<()>>,
+    ballast: JoinHandle<Option<()>>,
     // Held to the end: nobody else opens the directory before the store is closed.
     _lock: Lock,
 }
@@ -180,6 +183,7 @@ async fn start(mut config: Config, files: u64) -> Result<Running> {
     }
     let opened = tokio::task::spawn_blocking(move || -> Result<_> {
         let lock = Lock::acquire(&dir)?;
+        let gave_up = ballast::give_up_if_full(&dir);
         let identity = identity::load_or_create(&dir)?;
         settings.position = *crate::kad::keyspace::Key::for_peer(&identity.public().to_peer_id()).as_bytes();
         let store = Store::open(&lock, settings, store_clock)?;
@@ -196,9 +200,9 @@ async fn start(mut config: Config, files: u64) -> Result<Running> {
             // A disk that takes no writes: the next start looks again.
             Err(error) => tracing::warn!(%error, "cannot note the peer id that own CIDs are announced under"),
         }
-        Ok((lock, identity, store))
+        Ok((lock, identity, store, gave_up))
     });
-    let (lock, identity, store) = opened.await.map_err(CliError::other)??;
+    let (lock, identity, store, gave_up) = opened.await.map_err(CliError::other)??;
     config.fit_identity(&identity.public().to_peer_id())?;
     for note in store.stat().notes {
         tracing::warn!("{note}");
@@ -216,6 +220,8 @@ async fn start(mut config: Config, files: u64) -> Result<Running> {
     let all = jobs::all(&config, &store, &node, &reprovider, &clock);
     let schedule = Schedule::start(all, store.jobs.clone(), Arc::clone(&clock), &vital).await?;
     let status = tokio::spawn(vital.watch("status", keep_status(node.clone(), store.clone())));
+    let ballast = Ballast { dir: config.data_dir.clone(), reserve: config.store.reserve as u64, gave_up };
+    let ballast = tokio::spawn(vital.watch("ballast", ballast.keep()));
     let parts = Parts {
         config,
         node: node.clone(),
@@ -227,7 +233,7 @@ async fn start(mut config: Config, files: u64) -> Result<Running> {
         lost_log_lines: logging::lost_lines,
     };
     let control = tokio::spawn(vital.watch("control socket", control.serve(Service::new(parts))));
-    Ok(Running { node, store, schedule, control, reprovide, status, _lock: lock })
+    Ok(Running { node, store, schedule, control, reprovide, status, ballast, _lock: lock })
 }
 
 impl Running {
@@ -261,6 +267,7 @@ impl Running {
         self.control.abort();
         self.reprovide.abort();
         self.status.abort();
+        self.ballast.abort();
         self.schedule.shutdown().await;
         if let Err(error) = self.node.save_routing().await {
             tracing::warn!(%error, "cannot save the routing tables");
@@ -290,6 +297,27 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// What a start on a full disk gives up, see [`ballast`].
+struct Ballast {
+    dir: PathBuf,
+    reserve: u64,
+    gave_up: bool,
+}
+
+impl Ballast {
+    /// Takes back what this start has left of it, then makes it again once there is space.
+    async fn keep(mut self) {
+        loop {
+            let (dir, reserve, all) = (self.dir.clone(), self.reserve, std::mem::take(&mut self.gave_up));
+            let made = tokio::task::spawn_blocking(move || ballast::make(&dir, reserve, all)).await;
+            if let Ok(Err(error)) = made {
+                tracing::debug!(%error, "ballast cannot be made yet");
+            }
+            tokio::time::sleep(BALLAST_EVERY).await;
         }
     }
 }

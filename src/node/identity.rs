@@ -180,6 +180,18 @@ pub fn load_or_create(data_dir: &Path) -> Result<Keypair, IdentityError> {
 /// Writes a file that only its owner may read (0600), below directories made with 0700 where missing. Atomic and synced:
 /// after a crash there is the whole file or none. [`io::ErrorKind::AlreadyExists`] if there is one, which is left alone.
 pub fn write_private_file(path: &Path, content: &[u8]) -> io::Result<()> {
+    try_write_private_file(path, content).map_err(|error| match error.kind() {
+        kind @ io::ErrorKind::StorageFull => {
+            io::Error::new(kind, "no space or no inodes left on the disk; free some and try again")
+        }
+        kind @ io::ErrorKind::QuotaExceeded => {
+            io::Error::new(kind, "the disk quota is reached; raise it, or free some space, and try again")
+        }
+        _ => error,
+    })
+}
+
+fn try_write_private_file(path: &Path, content: &[u8]) -> io::Result<()> {
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     if path.symlink_metadata().is_ok() {

@@ -117,7 +117,12 @@ pub(super) fn io_error(doing: &'static str, path: &Path, source: io::Error) -> S
         io::ErrorKind::ReadOnlyFilesystem => {
             io::Error::new(source.kind(), "the file system is read-only; choose another directory with --data-dir")
         }
-        io::ErrorKind::StorageFull => io::Error::new(source.kind(), "no space left; free some and try again"),
+        io::ErrorKind::StorageFull => {
+            io::Error::new(source.kind(), "no space or no inodes left on the disk; free some and try again")
+        }
+        io::ErrorKind::QuotaExceeded => {
+            io::Error::new(source.kind(), "the disk quota is reached; raise it, or free some space, and try again")
+        }
         _ => source,
     };
     StoreError::Io { doing, path: path.to_owned(), source }
@@ -205,7 +210,7 @@ fn copy_parts(dir: &Path, beside: Option<&Path>, parts: &[&str]) -> Result<tempf
     let _keeps_servers_out = share(dir)?;
     for part in parts {
         if dir.join(part).is_dir() {
-            copy_dir(&dir.join(part), &copy.path().join(part), &|_| true)?;
+            copy_dir(&dir.join(part), &copy.path().join(part), &|name| name != super::ballast::DIR)?;
         }
     }
     Ok(copy)

@@ -5,7 +5,7 @@
 //! *budget* is what the whole data directory may take: at its end new records are refused and refreshes are taken, as
 //! long as the reserve holds. Of both the operator is warned before.
 
-use super::data_dir::bytes_allocated;
+use super::{ballast, data_dir::bytes_allocated};
 use std::{
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
@@ -18,6 +18,8 @@ const LOW: u64 = 4;
 #[derive(Debug)]
 pub struct Disk {
     dir: PathBuf,
+    /// Itself, and parts of it that are file systems of their own.
+    file_systems: Vec<PathBuf>,
     /// Bytes to be kept free; 0: none.
     reserve: u64,
     /// Bytes that the directory may take; 0: as many as there are.
@@ -34,6 +36,7 @@ impl Disk {
     /// Of the data directory `dir`: `reserve` bytes to be kept free, at most `max` to be taken; 0 is no bound.
     pub fn new(dir: &Path, reserve: u64, max: u64) -> Self {
         let disk = Self {
+            file_systems: ballast::file_systems(dir),
             dir: dir.to_owned(),
             reserve,
             max,
@@ -76,11 +79,9 @@ impl Disk {
 
     /// Looks how much is free. A microsecond, and no wait for the disk.
     pub fn look(&self) {
-        let free = match rustix::fs::statvfs(&self.dir) {
-            Ok(found) => found.f_bavail.saturating_mul(found.f_frsize),
-            // A file system that does not tell: its errors will.
-            Err(_) => return,
-        };
+        // A file system that does not tell: its errors will.
+        let found = self.file_systems.iter().filter_map(|dir| rustix::fs::statvfs(dir).ok());
+        let Some(free) = found.map(|found| found.f_bavail.saturating_mul(found.f_frsize)).min() else { return };
         self.free.store(free, Ordering::Relaxed);
         // Back a little later than gone: not once a second at the edge.
         let below = |bound: u64, was: bool| free < if was { bound.saturating_add(bound / 4) } else { bound };
@@ -99,7 +100,7 @@ impl Disk {
 
     /// Adds up what the directory takes: a look at each file, of which a log of 100 million records has some 300.
     pub fn measure(&self) {
-        let used = bytes_allocated(&self.dir);
+        let used = bytes_allocated(&self.dir).saturating_sub(ballast::bytes(&self.dir));
         self.used.store(used, Ordering::Relaxed);
         if self.max == 0 {
             return;

@@ -196,3 +196,146 @@ fn under_a_new_identity_own_cids_are_announced_at_once_and_check_misses_the_old_
     assert_eq!(node.peer_id().to_string(), before);
     assert_eq!(node.log().matches("another peer id than before").count(), 2);
 }
+
+/// A node that was killed with 40 own CIDs in its journal, each acknowledged by itself.
+fn killed_with_a_journal() -> (TestNode, std::path::PathBuf) {
+    let mut node = TestNode::started();
+    for n in 0..40 {
+        node.ok(&["provide", &cid(&n.to_string())]);
+    }
+    node.kill();
+    let exports = fs::read_dir(node.dir().join("exports")).unwrap().flatten().map(|entry| entry.path());
+    let journal = exports.filter(|path| path.extension().is_some_and(|ending| ending == "journal")).max().unwrap();
+    (node, journal)
+}
+
+#[test]
+fn damage_anywhere_in_a_journal_is_damage_and_what_stands_behind_it_is_not_lost() {
+    let (node, journal) = killed_with_a_journal();
+    assert_eq!(damaged(&node), Vec::<String>::new());
+    let whole = fs::read(&journal).unwrap();
+    assert!(whole.len() > 1000, "{}", whole.len());
+    for at in [0, 1, 2, 5, 9, whole.len() / 2, whole.len() / 2 + 1, whole.len() - 70, whole.len() - 1] {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 0x10;
+        fs::write(&journal, bytes).unwrap();
+        let places = damaged(&node);
+        assert!(places.iter().any(|place| place.starts_with("exports/own-")), "byte {at}: {places:?}");
+    }
+    // Cut off in its last change: a kill, and with node/ whole nothing is missing but that.
+    fs::write(&journal, &whole[..whole.len() - 3]).unwrap();
+    assert!(!damaged(&node).iter().any(|place| place.starts_with("exports/own-")));
+    // One of 40 is all that damage in the middle costs, if node/ goes too.
+    let mut bytes = whole.clone();
+    bytes[whole.len() / 2] ^= 0x10;
+    fs::write(&journal, bytes).unwrap();
+    let exports = fs::read_dir(node.dir().join("exports")).unwrap().flatten().map(|entry| entry.path());
+    exports
+        .filter(|path| path.extension().is_some_and(|e| e == "export"))
+        .for_each(|path| fs::remove_file(path).unwrap());
+    fs::remove_dir_all(node.dir().join("node")).unwrap();
+    let mut node = node;
+    node.start();
+    assert!(node.rows(&["provided", "--format", "ndjson"]).len() >= 39);
+    assert_eq!(node.stop(), Some(0));
+}
+
+#[test]
+fn damage_to_the_beginning_of_a_segment_is_told_and_costs_nothing_if_the_database_is_lost_too() {
+    let mut node = stopped();
+    let segment = || {
+        let mut found: Vec<_> =
+            fs::read_dir(node.dir().join("log")).unwrap().flatten().map(|entry| entry.path()).collect();
+        found.sort();
+        found.remove(0)
+    };
+    let (path, whole) = (segment(), fs::read(segment()).unwrap());
+    for at in [0, 5, 18, 19, 21, 24, 27, 28, 30] {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1;
+        fs::write(&path, bytes).unwrap();
+        assert!(damaged(&node).iter().any(|place| place.starts_with("log/")), "byte {at}");
+    }
+    fs::remove_dir_all(node.dir().join("records")).unwrap();
+    for file in fs::read_dir(node.dir().join("exports")).unwrap().flatten() {
+        if file.file_name().to_string_lossy().starts_with("records-") {
+            fs::remove_file(file.path()).unwrap();
+        }
+    }
+    node.start();
+    assert_eq!(node.rows(&["dump", "providers"]).len(), 100);
+    assert_eq!(node.stop(), Some(0));
+    assert_eq!(node.rows(&["dump", "providers"]).len(), 100);
+}
+
+#[test]
+fn little_space_is_no_damage() {
+    // More than any disk has: below a quarter of it is warned, below all of it announcements are refused.
+    let mut node = TestNode::new().with("STORE_RESERVE", "1000000GiB");
+    node.start();
+    let found = node.rows(&["check", "--format", "ndjson"]);
+    assert!(found.iter().any(|finding| finding["level"] == "note" && finding["place"] == "store"), "{found:?}");
+    assert_eq!(damaged(&node), Vec::<String>::new());
+    assert_eq!(node.stop(), Some(0));
+}
+
+#[test]
+fn a_file_in_the_place_of_a_database_is_damage() {
+    let node = stopped();
+    for name in ["node", "records"] {
+        let aside = node.dir().join("aside");
+        fs::rename(node.dir().join(name), &aside).unwrap();
+        assert!(damaged(&node).contains(&format!("{name}/")), "{name} is missing");
+        fs::write(node.dir().join(name), "a file").unwrap();
+        assert!(damaged(&node).contains(&format!("{name}/")), "{name} is a file");
+        fails(&node.cli(&["run", "--listen", "/ip4/127.0.0.1/tcp/0"]), 73, &[name]);
+        fs::remove_file(node.dir().join(name)).unwrap();
+        fs::rename(&aside, node.dir().join(name)).unwrap();
+        assert_eq!(damaged(&node), Vec::<String>::new());
+    }
+}
+
+/// Runs `check` as a user who owns the directory, also where root runs the tests.
+fn check_as_a_user(node: &TestNode) -> std::process::Output {
+    use std::os::unix::process::CommandExt;
+    let mut command = node.command(&["check", "--format", "ndjson"]);
+    if rustix::process::geteuid().is_root() {
+        command.uid(65534).gid(65534).env("TMPDIR", "/tmp");
+    }
+    command.output().unwrap()
+}
+
+#[test]
+fn what_may_not_be_read_is_no_damage_and_the_owner_is_named() {
+    use std::os::unix::fs::PermissionsExt;
+    let (mut node, journal) = killed_with_a_journal();
+    node.start();
+    assert_eq!(node.stop(), Some(0));
+    let journal = Some(journal).filter(|path| path.exists());
+    let root = rustix::process::geteuid().is_root();
+    let mut files = vec![node.dir()];
+    let mut all = Vec::new();
+    while let Some(path) = files.pop() {
+        if path.is_dir() {
+            files.extend(fs::read_dir(&path).unwrap().flatten().map(|entry| entry.path()));
+        }
+        all.push(path);
+    }
+    all.push(node.dir().parent().unwrap().to_owned());
+    if root {
+        all.iter().for_each(|path| std::os::unix::fs::chown(path, Some(65534), Some(65534)).unwrap());
+    }
+    let output = check_as_a_user(&node);
+    assert!(output.status.success(), "{}", text(&output));
+    let some = |ending: &str| all.iter().find(|path| path.extension().is_some_and(|e| e == ending)).cloned();
+    let named = ["records/db", "node/db", "identity.key"].map(|name| Some(node.dir().join(name)));
+    let unreadable = named.into_iter().chain([journal, some("export"), some("segment")]).flatten();
+    for path in unreadable {
+        let mode = fs::metadata(&path).unwrap().permissions();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0)).unwrap();
+        let output = check_as_a_user(&node);
+        fs::set_permissions(&path, mode).unwrap();
+        fails(&output, 73, &["permission denied", "owner", path.file_name().unwrap().to_str().unwrap()]);
+        assert!(!String::from_utf8_lossy(&output.stdout).contains("cut off"), "{}", text(&output));
+    }
+}

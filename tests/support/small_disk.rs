@@ -5,7 +5,7 @@
 #![allow(dead_code, missing_docs, clippy::unwrap_used, reason = "each user needs a part of it")]
 
 use std::{
-    fs::{self, File},
+    fs,
     io::Write,
     path::{Path, PathBuf},
     process::Command,
@@ -15,13 +15,18 @@ const INSIDE: &str = "DISK_TEST_DIR";
 
 /// Inside: the empty file system. Outside: `None`, once `test` (its whole name) has passed inside.
 pub fn small_disk(test: &str, mebibytes: u32) -> Option<PathBuf> {
+    small_disk_with(test, &format!("size={mebibytes}m"))
+}
+
+/// The same with other options of a tmpfs.
+pub fn small_disk_with(test: &str, options: &str) -> Option<PathBuf> {
     if let Some(dir) = std::env::var_os(INSIDE) {
         return Some(dir.into());
     }
     let dir = tempfile::tempdir().unwrap();
     let unshare = |args: &[&str]| {
         let user: &[&str] = if rustix::process::geteuid().is_root() { &[] } else { &["--user", "--map-root-user"] };
-        let mount = format!("mount -t tmpfs -o size={mebibytes}m none \"$0\" && exec \"$@\"");
+        let mount = format!("mount -t tmpfs -o {options} none \"$0\" && exec \"$@\"");
         let mut command = Command::new("unshare");
         command.args(user).args(["--mount", "--", "sh", "-c", &mount]).arg(dir.path()).args(args);
         command
@@ -56,7 +61,7 @@ pub fn inside() -> Option<PathBuf> {
 
 /// Takes all that is free of a file system but `left` bytes.
 pub fn fill(dir: &Path, left: u64) {
-    let mut file = File::create(dir.join("ballast")).unwrap();
+    let mut file = fs::OpenOptions::new().create(true).append(true).open(dir.join("ballast-of-others")).unwrap();
     loop {
         let found = rustix::fs::statvfs(dir).unwrap();
         let free = (found.f_bavail * found.f_frsize).saturating_sub(left);
@@ -69,5 +74,5 @@ pub fn fill(dir: &Path, left: u64) {
 
 /// Gives it back.
 pub fn free(dir: &Path) {
-    fs::remove_file(dir.join("ballast")).unwrap();
+    fs::remove_file(dir.join("ballast-of-others")).unwrap();
 }

@@ -1,0 +1,164 @@
+//! Space and inodes that are given up by a start on a full disk.
+//!
+//! sled cannot open a database without writing: it takes a piece of its file and writes a snapshot. So beside the
+//! databases lie some files without use, made while there is space. A start that meets a full disk (or a quota, or no
+//! inodes) removes them, opens the databases with what that frees, and takes what is left back at once, so that the next
+//! start has it too. They are made again once there is space.
+
+use super::{
+    LOG, NODE, RECORDS, StoreError,
+    data_dir::{bytes_allocated, io_error},
+    exports::create_dir,
+};
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+/// Where they lie, below the data directory and below each of its parts that is a file system of its own.
+pub const DIR: &str = "ballast";
+/// Files: as many inodes. A start makes at most a snapshot for each database, a socket, a segment and a journal.
+const PIECES: u32 = 16;
+/// Bytes of each: 8 MiB in all. A start was seen to write less than 2 MiB; a snapshot takes some 20 bytes for each page
+/// of the database, so 4 MiB of it stand for more records than `records.max`.
+const PIECE_BYTES: u64 = 512 << 10;
+/// The disk is full for a start if so many pieces more have no room.
+const ROOM: u32 = 4;
+
+/// The directories of a data directory that lie on file systems of their own, itself first.
+pub fn file_systems(dir: &Path) -> Vec<PathBuf> {
+    let device = |path: &Path| fs::metadata(path).map(|found| found.dev()).ok();
+    let mut devices = vec![device(dir)];
+    let mut found = vec![dir.to_owned()];
+    for part in [NODE, RECORDS, LOG, "exports"].map(|part| dir.join(part)) {
+        let device = device(&part);
+        if device.is_some() && !devices.contains(&device) {
+            devices.push(device);
+            found.push(part);
+        }
+    }
+    found
+}
+
+/// Bytes that it takes below a data directory.
+pub fn bytes(dir: &Path) -> u64 {
+    file_systems(dir).iter().map(|dir| bytes_allocated(&dir.join(DIR))).sum()
+}
+
+/// Gives it up where the disk is full. The caller holds the lock of the directory. Whether something was given up.
+pub fn give_up_if_full(dir: &Path) -> bool {
+    let mut gave_up = false;
+    for dir in file_systems(dir) {
+        if !matches!(room(&dir), Err(error) if is_full(&error)) {
+            continue;
+        }
+        let mut pieces = 0;
+        for n in 0..PIECES {
+            pieces += u32::from(fs::remove_file(piece(&dir, n)).is_ok());
+        }
+        match pieces {
+            0 => tracing::warn!(path = %dir.display(), "the disk is full, and there is no ballast to give up"),
+            _ => tracing::warn!(path = %dir.display(), pieces, "the disk is full: ballast is given up for this start"),
+        }
+        gave_up |= pieces > 0;
+    }
+    gave_up
+}
+
+/// Makes what is missing of it. Without `all`, only where `reserve` bytes stay free beside it.
+///
+/// # Errors
+/// [`StoreError::Io`], also of a full disk: what could be made stays.
+pub fn make(dir: &Path, reserve: u64, all: bool) -> Result<(), StoreError> {
+    for dir in file_systems(dir) {
+        for n in 0..PIECES {
+            let path = piece(&dir, n);
+            if fs::metadata(&path).is_ok_and(|found| found.len() == PIECE_BYTES) {
+                continue;
+            }
+            let left = u64::from(PIECES - n) * PIECE_BYTES;
+            if !all && free(&dir).is_none_or(|free| free < reserve.saturating_add(left)) {
+                break;
+            }
+            create_dir(&dir.join(DIR))?;
+            allocate(&path).map_err(|error| io_error("write", &path, error))?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether an error says that there is no space, no inode, or that a quota is reached.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+fn free(dir: &Path) -> Option<u64> {
+    rustix::fs::statvfs(dir).ok().map(|found| found.f_bavail.saturating_mul(found.f_frsize))
+}
+
+fn piece(dir: &Path, n: u32) -> PathBuf {
+    dir.join(DIR).join(n.to_string())
+}
+
+/// Takes and gives back what a start may need.
+fn room(dir: &Path) -> io::Result<()> {
+    create_dir(&dir.join(DIR)).map_err(|error| match error {
+        StoreError::Io { source, .. } => source,
+        error => io::Error::other(error),
+    })?;
+    let paths: Vec<PathBuf> = (0..ROOM).map(|n| dir.join(DIR).join(format!("room-{n}"))).collect();
+    let outcome = paths.iter().try_for_each(|path| allocate(path));
+    for path in paths {
+        // What was not made need not go.
+        let _ = fs::remove_file(path);
+    }
+    outcome
+}
+
+/// A file of [`PIECE_BYTES`] that takes as many of the disk; none if there are not as many.
+fn allocate(path: &Path) -> io::Result<()> {
+    let file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(path)?;
+    let outcome = match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, PIECE_BYTES) {
+        Ok(()) => Ok(()),
+        // File systems that take the call are the rule; on others it is written.
+        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => write_out(&file),
+        Err(error) => Err(error.into()),
+    };
+    if outcome.is_err() {
+        let _ = fs::remove_file(path);
+    }
+    outcome
+}
+
+fn write_out(mut file: &File) -> io::Result<()> {
+    let bytes = vec![0x5a; usize::try_from(PIECE_BYTES).unwrap_or(0)];
+    file.write_all(&bytes)?;
+    file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_made_once_and_only_beside_the_reserve() {
+        let dir = tempfile::tempdir().unwrap();
+        make(dir.path(), u64::MAX, false).unwrap();
+        assert_eq!(bytes(dir.path()), 0);
+        for _ in 0..2 {
+            make(dir.path(), 0, false).unwrap();
+            assert!(bytes(dir.path()) >= u64::from(PIECES) * PIECE_BYTES);
+        }
+        assert!(!give_up_if_full(dir.path()), "there is room");
+        assert_eq!(fs::read_dir(dir.path().join(DIR)).unwrap().count(), PIECES as usize);
+    }
+
+    #[test]
+    fn full_is_a_disk_without_space_and_a_quota_that_is_reached() {
+        for (errno, full) in [(28, true), (122, true), (30, false), (13, false), (5, false)] {
+            assert_eq!(is_full(&io::Error::from_raw_os_error(errno)), full, "errno {errno}");
+        }
+    }
+}
