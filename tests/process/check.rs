@@ -271,7 +271,7 @@ fn damage_to_the_beginning_of_a_segment_is_told_and_costs_nothing_if_the_databas
 #[test]
 fn little_space_is_no_damage() {
     // More than any disk has: below a quarter of it is warned, below all of it announcements are refused.
-    let mut node = TestNode::new().with("STORE_RESERVE", "1000000GiB");
+    let mut node = TestNode::new().with("STORE_RESERVE", "65536GiB");
     node.start();
     let found = node.rows(&["check", "--format", "ndjson"]);
     assert!(found.iter().any(|finding| finding["level"] == "note" && finding["place"] == "store"), "{found:?}");
