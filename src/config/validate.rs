@@ -334,13 +334,14 @@ pub(crate) fn can_dial(addr: &Multiaddr) -> bool {
         return parts.next().is_none();
     }
     let over: Vec<Protocol<'_>> = parts.collect();
-    match over.as_slice() {
-        [Protocol::Tcp(_)] | [Protocol::Udp(_), Protocol::QuicV1] => true,
-        [Protocol::Tcp(_), Protocol::Ws(_) | Protocol::Wss(_)] => true,
-        [Protocol::Tcp(_), Protocol::Tls, Protocol::Ws(_)] => true,
-        [Protocol::Tcp(_), Protocol::Tls, Protocol::Sni(_), Protocol::Ws(_)] => true,
-        _ => false,
-    }
+    matches!(
+        over.as_slice(),
+        [Protocol::Tcp(_)]
+            | [Protocol::Udp(_), Protocol::QuicV1]
+            | [Protocol::Tcp(_), Protocol::Ws(_) | Protocol::Wss(_)]
+            | [Protocol::Tcp(_), Protocol::Tls, Protocol::Ws(_)]
+            | [Protocol::Tcp(_), Protocol::Tls, Protocol::Sni(_), Protocol::Ws(_)]
+    )
 }
 
 /// Whether an address that this node announces can lead to it: by a transport that it speaks, or through a relay.

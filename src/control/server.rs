@@ -24,7 +24,7 @@ use tokio::{
     time::{error::Elapsed, timeout},
 };
 
-/// Clients served at the same time. Beyond them one that neither sends nor reads gives way ([`clients`]); where all do, the
+/// Clients served at the same time. Beyond them one that neither sends nor reads gives way ([`Clients`]); where all do, the
 /// newcomer is asked to come back. Each holds some 2 MB at most.
 pub const MAX_CLIENTS: usize = 32;
 /// Replies that wait for a client to read them: a slow reader holds up its own request, nothing else. Those of a dump

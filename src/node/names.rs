@@ -12,7 +12,7 @@ use libp2p::{
 use std::{
     fs, io,
     os::unix::fs::MetadataExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
@@ -59,7 +59,7 @@ impl<T: Send + 'static> Names<T> {
             return;
         }
         self.looked = Some(now);
-        let states: Vec<State> = self.files.iter().map(|path| state(path)).collect();
+        let states: Vec<State> = self.files.iter().map(PathBuf::as_path).map(state).collect();
         if self.resolving.is_some() && states == self.states {
             return;
         }
@@ -84,7 +84,7 @@ impl<T: Send + 'static> Names<T> {
     }
 }
 
-fn state(path: &PathBuf) -> State {
+fn state(path: &Path) -> State {
     let found = fs::metadata(path).ok()?;
     Some((found.ino(), found.len(), found.mtime(), found.mtime_nsec()))
 }

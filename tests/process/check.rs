@@ -155,7 +155,7 @@ fn under_a_new_identity_own_cids_are_announced_at_once_and_check_misses_the_old_
     eventually("it has joined, and announces", Duration::from_secs(20), provide);
     let before = node.peer_id().to_string();
     let names = || server.held(&content).into_iter().map(|(peer, _)| peer).collect::<Vec<_>>();
-    assert_eq!(names(), [before.clone()]);
+    assert_eq!(names(), std::slice::from_ref(&before));
 
     let identity = node.dir().join("identity.key");
     let aside = node.dir().with_extension("aside");
