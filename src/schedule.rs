@@ -276,6 +276,8 @@ impl Inner {
     /// The scheduler would stand still for as long as the wall clock was set back.
     async fn watch_clock(self: Arc<Self>) {
         let mut before = (self.clock.wall(), self.clock.monotonic());
+        // It could not be set up: tried again at each turn.
+        let mut lacks_cron = false;
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => return,
@@ -284,16 +286,26 @@ impl Inner {
             let now = (self.clock.wall(), self.clock.monotonic());
             let expected = u64::from(before.0.0) + now.1.saturating_sub(before.1).as_secs();
             before = now;
-            if u64::from(now.0.0) + CLOCK_STEP.as_secs() >= expected {
+            if !lacks_cron && u64::from(now.0.0) + CLOCK_STEP.as_secs() >= expected {
                 continue;
             }
-            tracing::warn!("the clock was set back; the schedule is set up anew");
+            if !lacks_cron {
+                tracing::warn!("the clock was set back; the schedule is set up again");
+            }
             let mut cron = self.cron.lock().await;
-            let Some(mut old) = cron.take() else { return };
-            let _ = old.scheduler.shutdown().await;
-            match self.set_up().await {
+            if let Some(mut old) = cron.take() {
+                let _ = old.scheduler.shutdown().await;
+            } else if !lacks_cron {
+                // The schedule is being shut down.
+                return;
+            }
+            let outcome = self.set_up().await;
+            lacks_cron = outcome.is_err();
+            match outcome {
                 Ok(new) => *cron = Some(new),
-                Err(error) => tracing::error!(%error, "jobs do not run any more; restart the node"),
+                Err(error) => {
+                    tracing::error!(%error, "cannot set up the schedule; no job runs until it can be, tried every 30 s")
+                }
             }
         }
     }

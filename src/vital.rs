@@ -51,7 +51,7 @@ impl Vital {
             match AssertUnwindSafe(guarded).catch_unwind().await {
                 Ok(output) => Some(output),
                 Err(panic) => {
-                    vital.report(Failed { task: name, panic: text(panic.as_ref()) });
+                    vital.report(Failed { task: name, panic: panic_text(panic.as_ref()) });
                     None
                 }
             }
@@ -81,7 +81,7 @@ impl Vital {
 }
 
 /// What a panic said.
-fn text(panic: &(dyn Any + Send)) -> String {
+pub fn panic_text(panic: &(dyn Any + Send)) -> String {
     let said = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     said.unwrap_or("no message").to_owned()
 }

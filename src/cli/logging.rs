@@ -1,8 +1,11 @@
 //! Log lines on stderr. Logging is best effort: a server whose stderr is closed, full or never read works on.
 
 use super::{Global, LogFormat};
+use crate::vital::panic_text;
 use std::{
+    backtrace::{Backtrace, BacktraceStatus},
     io::{self, IsTerminal, Write},
+    panic::PanicHookInfo,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
@@ -72,10 +75,27 @@ pub fn init(global: &Global, server: bool) -> Log {
         (LogFormat::Text, true) => builder.without_time().with_target(false).try_init(),
         (LogFormat::Text, false) => builder.with_target(false).try_init(),
     };
+    if server {
+        // std's hook writes to stderr itself: where nobody reads that, a task that panics would stand still in the hook.
+        std::panic::set_hook(Box::new(log_panic));
+    }
     if let Some(error) = bad {
         tracing::warn!(%error, "RUST_LOG is not understood and passed over; write it like dhtstore=debug");
     }
     Log(lines)
+}
+
+/// Logs a panic, whether it is caught later or not, as one line like any other.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let backtrace = Backtrace::capture();
+    let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| tracing::field::display(backtrace));
+    tracing::error!(
+        thread = thread::current().name().unwrap_or("unnamed"),
+        place = panic.location().map(tracing::field::display),
+        panic = panic_text(panic.payload()),
+        backtrace,
+        "panicked"
+    );
 }
 
 /// Log lines of this server that were lost: the queue was full, or stderr failed.

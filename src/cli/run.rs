@@ -332,7 +332,11 @@ async fn keep_status(node: Node, store: Store) {
             tracing::warn!(lines = lost - before, "log lines were lost: stderr was full, closed, or read too slowly");
         }
         let figures = store.clone();
-        let Ok(stat) = tokio::task::spawn_blocking(move || figures.stat()).await else { return };
+        // A panic there has been logged.
+        let Ok(stat) = tokio::task::spawn_blocking(move || figures.stat()).await else {
+            tokio::time::sleep(STATUS_EVERY).await;
+            continue;
+        };
         let servers: Vec<String> = crate::kad::Dht::ALL
             .into_iter()
             .map(|dht| format!("{} {} servers", node.table(dht).len(), dht.name()))

@@ -42,7 +42,8 @@ const MAX_PATH: usize = if cfg!(target_os = "linux") { 108 } else { 104 };
 pub enum ControlError {
     /// The path does not fit into a socket address.
     #[error(
-        "control socket path {path} is {len} bytes long and the system takes {max}; set control.socket to a shorter one"
+        "cannot create control socket {path}: the path is {len} bytes long and the system takes {max}; set control.socket to a \
+         shorter one, like /run/dhtstore/control.sock"
     )]
     PathTooLong {
         /// The path.
@@ -59,7 +60,10 @@ pub enum ControlError {
     #[error("{0} is in the way of the control socket and is not a socket; remove it or set control.socket")]
     NotASocket(PathBuf),
     /// The system refuses.
-    #[error("cannot create control socket {path}: {source}")]
+    #[error(
+        "cannot create control socket {path}: {source}; set control.socket to a path that you can write to, on a file system \
+         with sockets, like /run/dhtstore/control.sock"
+    )]
     Io {
         /// The path.
         path: PathBuf,

@@ -4,6 +4,7 @@
 //! seeks past the place, finds where the readable part begins again, and says which keys are lost.
 
 use super::StoreError;
+pub use crate::vital::panic_text;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Does something with sled. A panic is an error like others.
@@ -15,15 +16,6 @@ pub fn guard<T>(call: impl FnOnce() -> sled::Result<T>) -> Result<T, StoreError>
         Ok(Ok(value)) => Ok(value),
         Ok(Err(e)) => Err(StoreError::Database(e.to_string())),
         Err(panic) => Err(StoreError::Database(format!("panicked: {}", panic_text(panic.as_ref())))),
-    }
-}
-
-/// The message of a caught panic.
-pub fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
-        (Some(text), _) => (*text).to_owned(),
-        (_, Some(text)) => text.clone(),
-        _ => "no message".to_owned(),
     }
 }
 

@@ -95,3 +95,29 @@ fn a_vital_task_that_panics_ends_the_process_at_once_with_an_error() {
         assert!(log.contains(&format!("error: the task {task:?} panicked")), "{log}");
     }
 }
+
+#[test]
+fn a_vital_task_that_panics_ends_the_process_where_nobody_reads_the_log() {
+    for task in ["swarm", "schedule"] {
+        let mut node = TestNode::new().with_env("PANIC_VITAL_TASK", task);
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        writer.write_all(&[b'.'; PIPE_BYTES]).unwrap();
+        node.start_logging_to(Stdio::null(), writer.into());
+        assert_eq!(node.ended(Duration::from_secs(20)), Some(1), "{task}");
+        drop(reader);
+    }
+}
+
+#[test]
+fn a_panic_is_a_line_of_the_log_like_any_other() {
+    let node = TestNode::new().with_env("PANIC_VITAL_TASK", "swarm").with_env("RUST_LOG", "info");
+    let mut command = node.run_command();
+    let output = command.args(["--log-format", "json"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let log = String::from_utf8(output.stderr).unwrap();
+    let panics = |line: &serde_json::Value| line["thread"].is_string() && line["panic"] == "PANIC_VITAL_TASK is set";
+    let lines: Vec<_> = log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    assert!(lines.iter().any(panics), "{log}");
+    // All but the error that ended the process.
+    assert_eq!(lines.len() + 1, log.lines().count(), "{log}");
+}

@@ -159,6 +159,17 @@ async fn a_path_too_long_is_told_with_its_length() {
 }
 
 #[tokio::test]
+async fn where_no_socket_can_be_made_the_error_names_the_setting() {
+    // Neither takes files, let alone sockets, from anybody, root included.
+    for directory in ["/proc/self", "/sys/kernel"] {
+        let error = Server::bind(&Path::new(directory).join("control.sock")).await.unwrap_err();
+        assert!(matches!(error, ControlError::Io { .. }), "{error:?}");
+        let error = error.to_string();
+        assert!(error.contains(directory) && error.contains("; set control.socket to"), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn malformed_and_endless_requests_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let (path, _server) = start(&dir).await;

@@ -12,10 +12,11 @@ use super::{
 };
 use crate::store::{
     StoreError,
-    engine::{Found, Walk},
+    engine::{Found, Walk, panic_text},
 };
 use std::{
     num::NonZero,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -161,18 +162,16 @@ fn end_of_nothing(shared: &Arc<Shared>) -> Vec<JoinHandle<()>> {
 fn work(shared: &Shared) {
     let mut batch = Vec::new();
     while let Some((from, to)) = claim(shared) {
-        let mut rest = Some(to);
-        while let Some(to) = rest {
-            rest = read_range(shared, from, to, &mut batch);
-            if rest.is_some() {
-                // The database is being opened anew.
-                thread::sleep(WAIT_FOR_DISK);
-            }
+        let read = catch_unwind(AssertUnwindSafe(|| read_claimed(shared, from, to, &mut batch)));
+        if let Err(panic) = read {
+            // Else replay would never end, and with it nothing that waits for its end.
+            batch.clear();
+            let place = format!("{} to {}", chunk_name(from), chunk_name(to));
+            shared.damaged(format!("{place} cannot be read: panicked: {}", panic_text(panic.as_ref())));
         }
         if shared.is_closing() {
             return;
         }
-        enter(shared, &mut batch);
         let mut unclaimed = shared.replay.lock();
         unclaimed.reading -= 1;
         let is_read = unclaimed.is_read();
@@ -180,6 +179,21 @@ fn work(shared: &Shared) {
         if is_read {
             end(shared);
         }
+    }
+}
+
+/// Reads what this thread claimed, and hands it to the index.
+fn read_claimed(shared: &Shared, from: u64, to: u64, batch: &mut Vec<Named>) {
+    let mut rest = Some(to);
+    while let Some(to) = rest {
+        rest = read_range(shared, from, to, batch);
+        if rest.is_some() {
+            // The database is being opened anew.
+            thread::sleep(WAIT_FOR_DISK);
+        }
+    }
+    if !shared.is_closing() {
+        enter(shared, batch);
     }
 }
 

@@ -5,6 +5,7 @@ use crate::store::{StoreError, codec, engine::panic_text, meta::Floor};
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::PoisonError,
+    thread,
     time::Duration,
 };
 
@@ -20,8 +21,22 @@ const ROWS_EVERY: Duration = Duration::from_secs(1);
 /// The floor of the log is written this often: what it does not cover yet, recovery cannot miss.
 const FLOOR_EVERY: Duration = Duration::from_secs(60);
 
+/// Pause after a panic, so that one that repeats neither fills the log nor takes a processor.
+const AFTER_PANIC: Duration = Duration::from_secs(1);
+
 /// The body of the thread: runs until told to stop. While the database is degraded it only waits.
 pub fn run(shared: &Shared) {
+    // Without it announcements wait for ever: after a panic it begins again. What was taken is in the queue still.
+    while let Err(panic) = catch_unwind(AssertUnwindSafe(|| write_until_closed(shared))) {
+        tracing::error!(
+            panic = panic_text(panic.as_ref()),
+            "the thread that writes the log panicked; it is started again"
+        );
+        thread::sleep(AFTER_PANIC);
+    }
+}
+
+fn write_until_closed(shared: &Shared) {
     let mut floor_at = shared.time.now().mono;
     let mut rows_at = floor_at;
     let (mut turns, mut flushes) = (0u64, [0; 2]);
