@@ -12,7 +12,7 @@ mod validate;
 pub use crate::kad::mode::Setting as Mode;
 pub(crate) use file::is_present;
 pub use validate::Warning;
-pub(crate) use validate::{can_dial, can_reach_us, is_public_bootstrapper};
+pub(crate) use validate::{UNSPOKEN, can_dial, can_reach_us, is_public_bootstrapper};
 
 use crate::kad::{Dht, scope::AddressScope};
 use libp2p::{Multiaddr, multiaddr::Protocol};

@@ -323,7 +323,7 @@ pub(crate) fn is_announceable(addr: &Multiaddr) -> bool {
 }
 
 /// What is said of an address whose transport this node lacks.
-const UNSPOKEN: &str =
+pub(crate) const UNSPOKEN: &str =
     "dhtstore speaks TCP, QUIC v1 (/quic-v1) and WebSockets (/ws, /tls/ws); name an address of one of these";
 
 /// Whether this node has the transport of an address: TCP, QUIC v1, WebSockets plain or over TLS. Names that stand for whole

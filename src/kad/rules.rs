@@ -13,8 +13,9 @@ use libp2p::PeerId;
 
 /// Longest key of content (PRV-1). Values are held to it, too: `/ipns/` and the longest peer id take half of it.
 pub const MAX_KEY: usize = 80;
-/// Addresses taken from one ADD_PROVIDER: go's own bound of 8 KiB per peer holds some hundred, honest nodes send ten.
-pub const MAX_ADDRESSES: usize = 32;
+/// Addresses read from a provider's entry: go's own bound of 8 KiB per peer holds some hundred. Honest nodes send ten; one
+/// with many interfaces sends dozens, behind which stand those through relays. What is kept of them, [`super::useful`] decides.
+pub const MAX_ADDRESSES: usize = 128;
 /// The namespaces of values that the network stores (VAL-1).
 pub const NAMESPACES: [&[u8]; 2] = [b"/pk/", b"/ipns/"];
 

@@ -9,13 +9,35 @@ use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 /// Bytes that an address takes in a `Peer` submessage beside its own: a tag, and a length below 16,384.
 const FRAMING_BYTES: usize = 3;
 
-/// Returns the most useful of `addrs`, as many as fit into [`MAX_ADDRESS_BYTES`].
+/// Most addresses of one peer that are kept.
+pub const MAX_ADDRESSES: usize = 32;
+
+/// Returns the most useful of `addrs`, at most [`MAX_ADDRESSES`] and as many as fit into [`MAX_ADDRESS_BYTES`].
 ///
-/// First the direct addresses, one of each kind (transport and IP family) before the second of any, public before private
-/// before loopback; then those through relays, which cost a third party, one of each relay before the second of any. A
+/// First the direct addresses, one of each kind (transport, IP family and reach) before the second of any, public before
+/// private before loopback; then those through relays, which cost a third party, one of each relay before the second of any. A
 /// circuit of each relay is kept before the second address of a kind is, so that a peer behind a NAT stays reachable.
 /// The same list gives the same result; the order of equals is that of `addrs`.
 pub fn most_useful(addrs: Vec<Multiaddr>) -> Vec<Multiaddr> {
+    within(MAX_ADDRESS_BYTES, addrs)
+}
+
+/// The same as [`most_useful`], whatever their bytes.
+pub fn bounded(addrs: Vec<Multiaddr>) -> Vec<Multiaddr> {
+    within(usize::MAX, addrs)
+}
+
+/// Whether `addrs` are such that [`most_useful`] leaves none out for its bytes, and those through relays come last. A quick
+/// look, which takes a direct address for a circuit if it ends with the same bytes.
+pub fn is_arranged(addrs: &[Multiaddr]) -> bool {
+    /// `/p2p-circuit` in binary: code 290.
+    const CIRCUIT: [u8; 2] = [0xa2, 0x02];
+    let bytes: usize = addrs.iter().map(|addr| addr.len() + FRAMING_BYTES).sum();
+    bytes <= MAX_ADDRESS_BYTES && addrs.is_sorted_by_key(|addr| AsRef::<[u8]>::as_ref(addr).ends_with(&CIRCUIT))
+}
+
+/// The same as [`most_useful`], with `room` bytes for them in a `Peer` submessage.
+pub(super) fn within(mut room: usize, addrs: Vec<Multiaddr>) -> Vec<Multiaddr> {
     if addrs.len() <= 1 {
         return addrs;
     }
@@ -24,7 +46,7 @@ pub fn most_useful(addrs: Vec<Multiaddr>) -> Vec<Multiaddr> {
     ranked.sort_by_key(|(rank, _)| (rank.reach, rank.transport));
     let mut seen: Vec<(Kind, u8)> = Vec::new();
     for (rank, addr) in &mut ranked {
-        let kind = Kind::of(addr);
+        let kind = Kind::of(addr, rank.reach);
         match seen.iter_mut().find(|(known, _)| *known == kind) {
             Some((_, times)) => {
                 rank.repeat = *times;
@@ -34,11 +56,14 @@ pub fn most_useful(addrs: Vec<Multiaddr>) -> Vec<Multiaddr> {
         }
     }
     ranked.sort_by_key(|(rank, _)| (rank.repeat, rank.relayed));
-    let mut room = MAX_ADDRESS_BYTES;
+    let mut places = MAX_ADDRESSES;
     ranked.retain(|(_, addr)| {
         let size = addr.len() + FRAMING_BYTES;
-        let fits = size <= room;
-        room -= if fits { size } else { 0 };
+        let fits = size <= room && places > 0;
+        if fits {
+            room -= size;
+            places -= 1;
+        }
         fits
     });
     ranked.sort_by_key(|(rank, _)| rank.relayed);
@@ -87,20 +112,20 @@ fn transport(addr: &Multiaddr) -> u8 {
 /// Addresses of one kind help the same peers.
 #[derive(PartialEq, Eq)]
 enum Kind {
-    /// Protocols in order, without their values: `["ip4", "udp", "quic-v1"]`.
-    Direct(Vec<&'static str>),
+    /// Reach, and protocols in order, without their values: `["ip4", "udp", "quic-v1"]`.
+    Direct(u8, Vec<&'static str>),
     Through(PeerId),
 }
 
 impl Kind {
-    fn of(addr: &Multiaddr) -> Self {
+    fn of(addr: &Multiaddr, reach: u8) -> Self {
         let relay = addr.iter().find_map(|part| match part {
             Protocol::P2p(relay) => Some(relay),
             _ => None,
         });
         match relay {
             Some(relay) => Self::Through(relay),
-            None => Self::Direct(addr.iter().map(|part| part.tag()).collect()),
+            None => Self::Direct(reach, addr.iter().map(|part| part.tag()).collect()),
         }
     }
 }
@@ -146,6 +171,20 @@ mod tests {
     }
 
     #[test]
+    fn of_a_server_that_has_more_than_fits_the_first_stays_first_and_each_transport_has_an_address() {
+        use crate::kad::message::{self, EncodedPeer, MAX_SERVER_ADDRESS_BYTES, Message};
+        let (peer, answered) = (PeerId::random(), "/ip4/10.1.2.3/tcp/4001".parse().unwrap());
+        let addrs: Vec<Multiaddr> = [answered].into_iter().chain(kubo()).collect();
+        let encoded = EncodedPeer::of_server(&peer, &addrs);
+        assert!(encoded.as_bytes().len() <= MAX_SERVER_ADDRESS_BYTES + 40);
+        let frame = message::add_provider(b"key", &encoded);
+        let message = Message::decode(&frame[2..]).unwrap();
+        let told = message.provider_peer_infos(1, 100).remove(0).addrs;
+        assert_eq!(told[0], addrs[0]);
+        assert!((0..5).all(|rank| told.iter().any(|addr| transport(addr) == rank)), "{told:?}");
+    }
+
+    #[test]
     fn one_of_each_kind_comes_before_the_second_of_any_and_public_before_private() {
         let addrs = all(&[
             "/ip4/192.168.1.2/tcp/4001",
@@ -172,6 +211,27 @@ mod tests {
             assert!(kept.iter().any(|addr| addr.iter().any(|part| part == Protocol::P2p(relay))), "{kept:?}");
         }
         assert_eq!(kept[0].to_string(), "/ip4/8.8.0.8/tcp/4001");
+        assert!(kept.len() <= MAX_ADDRESSES, "{}", kept.len());
+    }
+
+    #[test]
+    fn short_addresses_without_number_leave_a_place_for_a_circuit_and_for_each_reach() {
+        let short = |net: u8| (0..60).map(move |n| format!("/ip4/{net}.8.{n}.8/tcp/4001").parse().unwrap());
+        let last = circuit(&PeerId::random(), 0x0909_0909, 4001);
+        for choose in [most_useful, bounded] {
+            let kept = choose(short(8).chain(short(10)).chain([last.clone()]).collect());
+            assert_eq!(kept.len(), MAX_ADDRESSES);
+            assert_eq!(kept.last(), Some(&last));
+            assert_eq!(kept[..2], all(&["/ip4/8.8.0.8/tcp/4001", "/ip4/10.8.0.8/tcp/4001"]));
+        }
+    }
+
+    #[test]
+    fn two_lists_behind_each_other_are_arranged_only_if_the_circuits_come_last_and_all_fit() {
+        let (direct, relayed) = (all(&["/ip4/8.8.8.8/tcp/4001"]), [circuit(&PeerId::random(), 0x0909_0909, 4001)]);
+        assert!(is_arranged(&[]) && is_arranged(&[&direct[..], &relayed].concat()));
+        assert!(!is_arranged(&[&relayed[..], &direct].concat()));
+        assert!(is_arranged(&kubo()) && !is_arranged(&[kubo(), kubo()].concat()));
     }
 
     proptest! {
@@ -190,6 +250,7 @@ mod tests {
             prop_assert!(kept.iter().all(|addr| all.contains(addr)) && kept.is_empty() == all.is_empty());
             prop_assert!(kept.iter().map(|addr| addr.len() + 2).sum::<usize>() <= MAX_ADDRESS_BYTES);
             prop_assert!(kept.is_sorted_by_key(|addr| relay_address(addr).is_some()));
+            prop_assert!(kept.len() <= MAX_ADDRESSES && is_arranged(&kept));
             prop_assert_eq!(most_useful(kept.clone()), kept, "choosing again changes nothing");
         }
     }

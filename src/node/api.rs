@@ -49,6 +49,11 @@ impl Node {
         self.shared.dial(peer, vec![addr]).await
     }
 
+    /// Connects to a peer at these addresses, as far as [`Node::can_dial`] would try them, unless it is connected.
+    pub async fn connect_to(&self, peer: &PeerInfo) -> Result<PeerId, RpcError> {
+        self.shared.dial(Some(peer.id), self.dialable(peer)).await
+    }
+
     /// Everybody who is connected, longest first; the newest connection of each.
     pub async fn peers(&self) -> Vec<ConnectedPeer> {
         let now = self.shared.clock.monotonic();
@@ -105,13 +110,16 @@ impl Node {
     /// addresses are not tried.
     pub async fn can_dial(&self, peer: &PeerInfo) -> Result<Duration, RpcError> {
         let begun = self.shared.clock.monotonic();
+        self.shared.dial_afresh(peer.id, self.dialable(peer)).await?;
+        Ok(self.shared.clock.monotonic().saturating_sub(begun))
+    }
+
+    fn dialable(&self, peer: &PeerInfo) -> Vec<Multiaddr> {
         let scope = match self.shared.config.profile {
             Profile::Private => AddressScope::Any,
             Profile::Amino => AddressScope::Public,
         };
-        let addrs = peer.addrs.iter().filter(|addr| scope.allows(addr)).cloned().collect();
-        self.shared.dial_afresh(peer.id, addrs).await?;
-        Ok(self.shared.clock.monotonic().saturating_sub(begun))
+        peer.addrs.iter().filter(|addr| scope.allows(addr)).cloned().collect()
     }
 
     /// One FIND_NODE. The answer's addresses are those that belong to `dht`.

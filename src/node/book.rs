@@ -1,7 +1,10 @@
 //! What we know of connected peers, and of those that left lately: identify, addresses, round-trip times.
 
 use super::nat::{V1, V2};
-use crate::kad::{Dht, PeerInfo};
+use crate::kad::{
+    Dht, PeerInfo,
+    useful::{self, MAX_ADDRESSES},
+};
 use libp2p::{Multiaddr, PeerId, StreamProtocol, swarm::ConnectionId};
 use std::{
     collections::{HashMap, VecDeque},
@@ -15,9 +18,6 @@ const KEPT: Duration = Duration::from_secs(15 * 60);
 
 /// Peers remembered without a connection, about 1 KB each.
 const MAX_LEFT: usize = 10_000;
-
-/// Addresses kept of one peer's identify message; those of real nodes fit easily.
-pub(crate) const MAX_ADDRESSES: usize = 32;
 
 /// Protocols kept of one peer's identify message. Kubo has about 15.
 const MAX_PROTOCOLS: usize = 64;
@@ -56,7 +56,7 @@ pub(crate) struct Known {
     pub(crate) connections: Vec<Connection>,
     pub(crate) agent: Option<String>,
     pub(crate) protocols: Vec<StreamProtocol>,
-    /// As it said by identify; not filtered by scope.
+    /// As it said by identify, at most [`MAX_ADDRESSES`]; not filtered by scope.
     pub(crate) addrs: Vec<Multiaddr>,
     pub(crate) ping: Option<Duration>,
     left: Option<Duration>,
@@ -162,7 +162,10 @@ impl Book {
             }
         }
         known.addrs = addrs;
-        known.addrs.truncate(MAX_ADDRESSES);
+        if known.addrs.len() > MAX_ADDRESSES {
+            // Those through relays stand last, and a peer behind a NAT has no others that lead to it.
+            known.addrs = useful::bounded(std::mem::take(&mut known.addrs));
+        }
         Some(known.clone())
     }
 

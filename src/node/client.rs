@@ -16,6 +16,7 @@ use crate::kad::{
     message::{self, Message, MessageType, Record},
     rules::MAX_ADDRESSES,
     table::K,
+    useful,
 };
 use bytes::Bytes;
 use libp2p::{Multiaddr, PeerId, Stream};
@@ -127,6 +128,7 @@ impl Shared {
         let entry = answer.closer_peers().take(MAX_CLOSER).find(|entry| entry.id == target)?;
         let mut sought = entry.to_peer_info(MAX_ADDRESSES)?;
         sought.addrs.retain(|addr| scope.hands_out(addr));
+        sought.addrs = useful::bounded(sought.addrs);
         (!sought.addrs.is_empty()).then_some(sought)
     }
 
@@ -155,6 +157,7 @@ impl Shared {
         let providers = answer.provider_peers().take(MAX_PROVIDERS).filter_map(|raw| raw.to_peer_info(MAX_ADDRESSES));
         let providers = providers.map(|mut provider| {
             provider.addrs.retain(|addr| scope.hands_out(addr));
+            provider.addrs = useful::bounded(provider.addrs);
             provider
         });
         Ok(ProvidersAnswer { providers: providers.collect(), closer: self.closer_peers(dht, &answer) })
@@ -285,7 +288,7 @@ impl Shared {
     }
 
     fn closer_peers(&self, dht: Dht, answer: &Message<'_>) -> Vec<PeerInfo> {
-        let closer = answer.closer_peers().take(MAX_CLOSER).filter_map(|raw| raw.to_peer_info(MAX_ADDRESSES));
+        let closer = answer.closer_peers().take(MAX_CLOSER).filter_map(|raw| raw.to_peer_info(useful::MAX_ADDRESSES));
         closer.filter(|peer| peer.id != self.local).filter_map(|peer| self.reachable(dht, peer)).collect()
     }
 

@@ -180,6 +180,10 @@ impl Driver {
             Ok(()) => {
                 self.dials.insert(id, Dial { peer, addrs, replies: vec![(afresh, reply)] });
             }
+            // There were some: libp2p leaves out those at which this node listens itself.
+            Err(DialError::NoAddresses) => {
+                let _ = reply.send(Err(RpcError::Own));
+            }
             Err(error) => {
                 let _ = reply.send(Err(self.explain(&error)));
             }
@@ -304,7 +308,6 @@ impl Driver {
             }
             DialError::WrongPeerId { obtained, address } => RpcError::Dial(format!("{address} is {obtained}")),
             DialError::LocalPeerId { .. } => RpcError::Own,
-            DialError::NoAddresses => RpcError::Dial("no address".to_owned()),
             error => RpcError::Dial(error.to_string()),
         }
     }

@@ -1,11 +1,12 @@
 //! `libp2p-kad` as client of ours and server to ours, over every transport.
 
 use crate::{
-    ours::{Ours, eventually, holds, multihash},
+    ours::{Ours, addr, eventually, holds, multihash},
     theirs::{Over, Theirs},
 };
 use cid::Cid;
-use dhtstore::kad::Dht;
+use dhtstore::kad::{Dht, PeerInfo};
+use libp2p::PeerId;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn net_2_net_3_libp2p_kad_bootstraps_announces_and_finds_over_every_transport() {
@@ -75,4 +76,47 @@ async fn own_cids_are_answered_with_ourselves_as_provider() {
     assert_eq!(found.len(), 1);
     assert_eq!(found[0].id, ours.node.peer_id());
     assert!(!found[0].addrs.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prv_7_libp2p_kad_that_relays_lead_to_is_found_with_its_circuits_and_we_dial_none_of_them() {
+    let relay = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    relay.set_nonblocking(true).unwrap();
+    let (port, id) = (relay.local_addr().unwrap().port(), PeerId::random());
+    let mut circuits = [
+        addr(&format!("/ip4/127.0.0.1/tcp/{port}/p2p/{id}/p2p-circuit")),
+        addr(&format!("/ip4/127.0.0.1/tcp/{port}/p2p/{}/p2p-circuit", PeerId::random())),
+    ];
+    // libp2p-kad names them in any order.
+    circuits.sort();
+    let publisher = Theirs::claiming(circuits.to_vec()).await;
+    let ours = Ours::start().await;
+    publisher.learns(&ours.info()).await;
+    assert!(publisher.bootstraps().await);
+    publisher.announces(multihash(1)).await;
+    assert_eq!(holds(&ours, &multihash(1)).await, 1);
+    let asker = Ours::joining(&[ours.info()]).await;
+    eventually("the asker knows us", || asker.table_len() == 1).await;
+    let mut found = asker.node.find_providers(&multihash(1), 20, None).await;
+    found[0].addrs.sort();
+    assert_eq!(found, [PeerInfo { id: publisher.info.id, addrs: circuits.to_vec() }]);
+
+    // A host of many interfaces names them first.
+    for n in 1..=60 {
+        publisher.claims(addr(&format!("/ip4/127.0.{n}.1/tcp/1"))).await;
+    }
+    publisher.announces(multihash(2)).await;
+    assert_eq!(holds(&ours, &multihash(2)).await, 1);
+    let found = asker.node.find_providers(&multihash(2), 20, None).await;
+    let [PeerInfo { addrs, .. }] = &found[..] else { panic!("{found:?}") };
+    assert!(addrs.len() <= 32 && addrs[0].to_string().starts_with("/ip4/127.0."), "{addrs:?}");
+    let mut last = addrs[addrs.len() - 2..].to_vec();
+    last.sort();
+    assert_eq!(last, circuits, "last, and one of each relay");
+    let found = asker.node.find_peer(&publisher.info.id, None).await.unwrap();
+    assert!(circuits.iter().all(|circuit| found.addrs.contains(circuit)), "{found:?}");
+
+    assert!(ours.node.table(Dht::Wan).get(&publisher.info.id).is_none(), "nobody can dial it");
+    let dialled = relay.accept().map(|_| ()).map_err(|error| error.kind());
+    assert_eq!(dialled, Err(std::io::ErrorKind::WouldBlock), "somebody dialled the relay");
 }

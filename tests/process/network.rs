@@ -72,6 +72,59 @@ fn connect_joins_two_nodes_and_peers_lists_them() {
 }
 
 #[test]
+fn connect_says_what_is_wrong_with_an_address_and_what_to_give_instead() {
+    let (one, two) = (TestNode::started(), TestNode::started());
+    let (own, other) = (one.peer_id(), two.peer_id());
+    let stranger = "12D3KooWGC6TvWhfapngX6wvJHMYvKpDMXPb3ZnCZ6dMoaMtimQ5";
+    let own_port = format!("/ip4/127.0.0.1/tcp/{}", one.port);
+    let itself = ["cannot connect to", "this node itself", "dhtstore id"];
+    for address in
+        [own_port.clone(), format!("{own_port}/p2p/{own}"), format!("/ip4/127.0.0.1/tcp/1/p2p/{own}"), own.to_string()]
+    {
+        fails(&one.cli(&["connect", &address]), 65, &itself);
+    }
+    for (address, words) in [
+        (format!("{own_port}/p2p/{stranger}"), [&*own.to_string(), "check host, port and the id"]),
+        (
+            format!("/ip4/127.0.0.1/tcp/{}/p2p/{stranger}", two.port),
+            [&*other.to_string(), "check host, port and the id"],
+        ),
+        (format!("/ip4/127.0.0.1/tcp/1/p2p/{stranger}"), ["refused", "that the peer runs"]),
+        (stranger.to_owned(), ["neither this node nor the network knows", "/tcp/4001/p2p/12D3"]),
+        (format!("/p2p/{stranger}"), ["neither this node nor the network knows", "/tcp/4001/p2p/12D3"]),
+    ] {
+        fails(&one.cli(&["connect", &address]), 1, &words);
+    }
+    for (address, words) in [
+        (format!("{own_port}/p2p/{stranger}/p2p-circuit/p2p/{other}"), ["relay", "address of the peer itself"]),
+        (format!("/ip4/127.0.0.1/udp/{}/quic-v1/webtransport/p2p/{other}", two.port), ["TCP, QUIC v1", "one of these"]),
+        (format!("/p2p/{stranger}/tcp/4001"), ["nobody can dial it", "give host and port"]),
+    ] {
+        fails(&one.cli(&["connect", &address]), 65, &words);
+    }
+    assert_eq!(one.ok(&["peers", "--format", "ids"]), "", "nothing was connected");
+}
+
+#[test]
+fn connect_takes_a_peer_id_alone_in_any_form_and_looks_up_where_it_is() {
+    let nodes = network(3);
+    let (first, last) = (&nodes[0], &nodes[2]);
+    let mut newcomer = TestNode::new().joining(first);
+    newcomer.start();
+    let id = last.peer_id();
+    eventually("the newcomer knows somebody", Duration::from_secs(15), || !table(&newcomer).is_empty());
+    let hash = cid::multihash::Multihash::from_bytes(&id.to_bytes()).unwrap();
+    let as_cid = cid::Cid::new_v1(0x72, hash).to_string();
+    for form in
+        [id.to_string(), format!("/p2p/{id}"), as_cid.clone(), format!("/ip4/127.0.0.1/tcp/{}/p2p/{as_cid}", last.port)]
+    {
+        let connected = newcomer.ok(&["connect", "--format", "ids", &form]);
+        assert!(connected.contains(&id.to_string()), "{form}: {connected}");
+    }
+    assert!(newcomer.ok(&["peers", "--format", "ids"]).contains(&id.to_string()));
+}
+
+#[test]
 fn diagnose_tells_the_four_verdicts_apart() {
     let mut nodes = network(4);
     let content = cid("diagnosed");

@@ -8,11 +8,11 @@ use super::{
     Parts, parse, texts,
 };
 use crate::{
-    kad::{Dht, PeerInfo, keyspace::Key},
+    kad::{Dht, PeerInfo, keyspace::Key, scope::relay_address},
     provide::verify::{Asked, ask_closest, dialable},
 };
 use futures::StreamExt;
-use libp2p::PeerId;
+use libp2p::{Multiaddr, PeerId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Providers that are dialled at most, and those that are dialled at the same time.
@@ -24,13 +24,13 @@ const LOCAL_MAX: usize = 100;
 /// What is known of a provider.
 #[derive(Debug, Default)]
 struct Known {
-    addrs: Vec<libp2p::Multiaddr>,
+    addrs: Vec<Multiaddr>,
     named_by: BTreeSet<PeerId>,
     age_s: Option<u64>,
 }
 
 impl Known {
-    fn learn(&mut self, addrs: impl IntoIterator<Item = libp2p::Multiaddr>) {
+    fn learn(&mut self, addrs: impl IntoIterator<Item = Multiaddr>) {
         for addr in addrs {
             if !self.addrs.contains(&addr) {
                 self.addrs.push(addr);
@@ -50,6 +50,8 @@ struct Sums {
     providers: usize,
     with_addresses: usize,
     dialable: usize,
+    /// Providers all of whose addresses lead through relays, which this node does not dial.
+    relayed: usize,
     /// This node announces the CID itself.
     own: bool,
 }
@@ -95,10 +97,11 @@ pub(super) async fn diagnose(parts: &Parts, cid: &str, replies: Replies) -> Resu
         .map(|(peer, known)| dial(parts, peer, known))
         .buffered(PARALLEL_DIALS);
     while let Some(row) = dials.next().await {
-        if let Finding::Provider { addresses, dialable, .. } = &row {
+        if let Finding::Provider { addresses, dialable, error, .. } = &row {
             sums.providers += 1;
             sums.with_addresses += usize::from(!addresses.is_empty());
             sums.dialable += usize::from(*dialable);
+            sums.relayed += usize::from(error.as_deref() == Some(RELAYED));
         }
         replies.row(&row).await?;
     }
@@ -126,16 +129,24 @@ fn server_row(asked: &Asked, place: &Key) -> Finding {
     }
 }
 
-async fn dial(parts: &Parts, peer: PeerId, known: Known) -> Finding {
+/// Why a provider was not dialled that others may well reach.
+const RELAYED: &str = "not tried: it is reached through a relay, and dhtstore dials none";
+
+async fn dial(parts: &Parts, peer: PeerId, mut known: Known) -> Finding {
+    let is_relayed = |addrs: &[Multiaddr]| !addrs.is_empty() && addrs.iter().all(|a| relay_address(a).is_some());
+    known.addrs.sort_by_key(|addr| relay_address(addr).is_some());
     let outcome = if peer == parts.node.peer_id() && parts.config.provide.addresses.is_empty() {
         // Nobody can dial himself; that others can, only they know.
         Ok(None)
     } else if known.addrs.is_empty() {
         // The record has none, but somebody may know the peer.
         match parts.node.find_peer(&peer, None).await {
+            Some(found) if is_relayed(&found.addrs) => Err(RELAYED.to_owned()),
             Some(found) => dialable(&parts.node, &found).await.map(Some).map_err(|error| error.to_string()),
             None => Err("no addresses in the records, and nobody knows the peer".to_owned()),
         }
+    } else if is_relayed(&known.addrs) {
+        Err(RELAYED.to_owned())
     } else {
         let info = PeerInfo { id: peer, addrs: known.addrs.clone() };
         dialable(&parts.node, &info).await.map(Some).map_err(|error| error.to_string())
@@ -152,7 +163,7 @@ async fn dial(parts: &Parts, peer: PeerId, known: Known) -> Finding {
 }
 
 fn verdict(sums: &Sums) -> Verdict {
-    let &Sums { asked, answered, holding, providers, with_addresses, dialable, own } = sums;
+    let &Sums { asked, answered, holding, providers, with_addresses, dialable, relayed, own } = sums;
     let judge = |ok: bool, verdict: String, next: Option<&str>| Verdict { ok, verdict, next: next.map(str::to_owned) };
     if asked == 0 && providers == 0 {
         let next = "connect it to a network: `dhtstore connect MULTIADDR`, or set bootstrap";
@@ -186,6 +197,11 @@ fn verdict(sums: &Sums) -> Verdict {
         let what = if found { "found and dialable" } else { "not found by others" };
         return judge(found, format!("{what}: {held}, {dialable} of {providers} providers can be dialled"), next);
     }
+    if relayed > 0 {
+        let next = "ask a node that dials relays: `ipfs swarm connect CIRCUIT/p2p/PROVIDER` with an address from above";
+        let verdict = format!("found, reachable through relays only: {held}, {relayed} of {providers} providers");
+        return judge(false, verdict, Some(next));
+    }
     if with_addresses == 0 {
         let next =
             "the providers must announce again, with addresses that others can reach (on Kubo: Addresses.Announce)";
@@ -217,6 +233,7 @@ mod tests {
             (held, false, "records without addresses"),
             (Sums { with_addresses: 2, ..held }, false, "found but not dialable"),
             (Sums { with_addresses: 2, dialable: 1, ..held }, true, "found and dialable"),
+            (Sums { with_addresses: 2, relayed: 1, ..held }, false, "through relays only"),
             (Sums { holding: 0, with_addresses: 2, dialable: 1, ..held }, false, "not found by others"),
         ] {
             let (found, verdict) = said(sums);

@@ -8,17 +8,19 @@ use super::{
     Parts, Query, parse, provider_addresses, texts, to_peer,
 };
 use crate::{
+    config::{UNSPOKEN, can_dial},
     kad::{
         Dht,
         keyspace::Key,
         peer_id::{parse_multiaddr, parse_peer_id},
-        scope::reach,
+        scope::{reach, relay_address},
         table::K,
+        useful,
     },
-    node::query::Event,
+    node::{RpcError, query::Event},
     provide::cids,
 };
-use libp2p::{Multiaddr, PeerId};
+use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 use serde_json::Value;
 use std::collections::HashSet;
 
@@ -70,7 +72,8 @@ pub(super) async fn local_providers(
     for provider in
         parts.store.records.providers(&multihash, limit.saturating_sub(count), u64::from(parts.clock.wall().0)).await
     {
-        replies.row(&Peer { peer: provider.peer.to_string(), addresses: texts(provider.addrs.iter()) }).await?;
+        let addresses = texts(&useful::bounded(provider.addrs.to_vec()));
+        replies.row(&Peer { peer: provider.peer.to_string(), addresses }).await?;
         count += 1;
     }
     done(&count)
@@ -126,11 +129,70 @@ fn xor(a: &Key, b: &Key) -> String {
 pub(super) async fn connect(parts: &Parts, address: &str) -> Result<Value, Failure> {
     let addr: Multiaddr =
         parse_multiaddr(address).map_err(|error| Failure::data(format_args!("{address}: not a multiaddr: {error}")))?;
+    let own = parts.node.peer_id();
+    let data = |reason: &str| Failure::data(format_args!("cannot connect to {address}: {reason}"));
+    if addr.iter().last() == Some(Protocol::P2p(own)) {
+        return Err(data(OWN));
+    }
+    if addr.iter().any(|part| part == Protocol::P2pCircuit) {
+        return Err(data("it leads through a relay, and dhtstore dials none; give an address of the peer itself"));
+    }
+    if let Some(peer) = only_peer(&addr) {
+        return connect_to(parts, peer).await;
+    }
     if reach(&addr).is_none() {
         return Err(Failure::data(format_args!(
             "{address}: nobody can dial it; give host and port, like /ip4/192.0.2.7/tcp/4001 or /dns/example.net/udp/4001/quic-v1"
         )));
     }
-    let peer = parts.node.connect(addr).await.map_err(|error| Failure::other(format_args!("{address}: {error}")))?;
+    if !can_dial(&addr) {
+        return Err(data(UNSPOKEN));
+    }
+    let peer = parts.node.connect(addr).await.map_err(|error| match error {
+        RpcError::Own => data(OWN),
+        error => refused(address, &error),
+    })?;
     done(&Peer { peer: peer.to_string(), addresses: vec![address.to_owned()] })
+}
+
+/// What is said of this node's own address.
+const OWN: &str =
+    "that is this node itself; give the address of another one, as `dhtstore id` prints it there, with its /p2p/ID";
+
+/// The peer of `/p2p/ID`, with nothing in front.
+fn only_peer(addr: &Multiaddr) -> Option<PeerId> {
+    let mut parts = addr.iter();
+    match (parts.next(), parts.next()) {
+        (Some(Protocol::P2p(peer)), None) => Some(peer),
+        _ => None,
+    }
+}
+
+/// Connects to a peer that was named by its id alone, at the addresses that this node or the network knows.
+async fn connect_to(parts: &Parts, peer: PeerId) -> Result<Value, Failure> {
+    let unknown = |reason: &str| {
+        Failure::other(format_args!(
+            "cannot connect to {peer}: {reason}; give its address, like /ip4/192.0.2.7/tcp/4001/p2p/{peer}"
+        ))
+    };
+    let found = parts.node.find_peer(&peer, None).await;
+    let found = found.ok_or_else(|| unknown("neither this node nor the network knows an address of it"))?;
+    if found.addrs.iter().all(|addr| relay_address(addr).is_some()) {
+        return Err(unknown("only addresses through relays are known, and dhtstore dials none"));
+    }
+    let peer = parts.node.connect_to(&found).await.map_err(|error| refused(&peer.to_string(), &error))?;
+    done(&Peer { peer: peer.to_string(), addresses: texts(&found.addrs) })
+}
+
+fn refused(whom: &str, error: &RpcError) -> Failure {
+    match error {
+        RpcError::Dial(reason) => Failure::other(format_args!(
+            "cannot connect to {whom}: {reason}; check host, port and the id behind /p2p/, and that the peer runs"
+        )),
+        RpcError::Timeout(_) => Failure::other(format_args!(
+            "cannot connect to {whom}: {error}; check that the peer runs and that no firewall is in between"
+        )),
+        RpcError::Busy(_) => Failure::other(format_args!("cannot connect to {whom}: {error}; try again later")),
+        error => Failure::other(format_args!("cannot connect to {whom}: {error}")),
+    }
 }

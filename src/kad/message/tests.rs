@@ -134,7 +134,7 @@ fn msg_1_of_a_repeated_scalar_the_last_counts() {
 
 #[test]
 fn msg_3_twenty_peers_with_all_their_addresses_and_a_few_providers_fit_one_message() {
-    let addrs: Vec<Multiaddr> = (0..80).map(|port| format!("/ip4/1.2.3.4/tcp/{}", port + 1).parse().unwrap()).collect();
+    let addrs: Vec<Multiaddr> = (1..=32).map(|port| format!("/ip6/2a01::1/tcp/{port}").parse().unwrap()).collect();
     let peers: Vec<EncodedPeer> = (0..27u8)
         .map(|index| {
             let id = PeerId::from_bytes(&[&[0x12, 0x20], &[index; 32][..]].concat()).unwrap();

@@ -5,9 +5,11 @@ use super::{MessageType, field};
 use crate::kad::{
     frame::{MAX_WRITE, put_varint, varint_len},
     table::K,
+    useful::within,
 };
 use bytes::Bytes;
 use libp2p::{Multiaddr, PeerId, multihash::Multihash};
+use std::iter;
 
 /// Bytes of addresses that are written per peer at most. A dual-stack Kubo with all of its transports announces some 600
 /// ([`crate::kad::useful`]), to which comes a circuit.
@@ -33,9 +35,17 @@ impl EncodedPeer {
         Self::within(MAX_ADDRESS_BYTES, peer, addrs)
     }
 
-    /// The entry of a server of the routing table: as [`Self::new`], with [`MAX_SERVER_ADDRESS_BYTES`].
-    pub fn of_server<'m>(peer: &PeerId, addrs: impl IntoIterator<Item = &'m Multiaddr>) -> Self {
-        Self::within(MAX_SERVER_ADDRESS_BYTES, peer, addrs)
+    /// The entry of a server of the routing table, with [`MAX_SERVER_ADDRESS_BYTES`]. Where not all addresses fit: the first
+    /// one, which is known to work, and the most useful others ([`crate::kad::useful`]).
+    pub fn of_server(peer: &PeerId, addrs: &[Multiaddr]) -> Self {
+        let size = |addr: &Multiaddr| bytes_len(addr.len());
+        match addrs {
+            [first, others @ ..] if addrs.iter().map(size).sum::<usize>() > MAX_SERVER_ADDRESS_BYTES => {
+                let others = within(MAX_SERVER_ADDRESS_BYTES.saturating_sub(size(first)), others.to_vec());
+                Self::within(MAX_SERVER_ADDRESS_BYTES, peer, iter::once(first).chain(&others))
+            }
+            all => Self::within(MAX_SERVER_ADDRESS_BYTES, peer, all),
+        }
     }
 
     fn within<'m>(mut room: usize, peer: &PeerId, addrs: impl IntoIterator<Item = &'m Multiaddr>) -> Self {

@@ -175,6 +175,7 @@ fn a_providers_addresses_are_bounded() {
     let message = Message::decode(&body).unwrap();
     let Ok(Request::AddProvider { provider, .. }) = check(&message, &peer_id(1)) else { panic!("refused") };
     assert_eq!(provider.addrs, addrs[..MAX_ADDRESSES]);
+    const { assert!(MAX_ADDRESSES > crate::kad::useful::MAX_ADDRESSES, "there is a choice") };
 }
 
 #[test]

@@ -2,11 +2,11 @@
 
 use crate::{
     kad::{
-        Dht, PeerInfo,
+        Dht, PeerInfo, rules,
         scope::{AddressScope, strip_peer},
         table::{K, Offer},
     },
-    node::{RpcError, Shared, addresses::plausible, book::MAX_ADDRESSES, counters::Counter},
+    node::{RpcError, Shared, addresses::plausible, counters::Counter},
 };
 use libp2p::{Multiaddr, PeerId, identify, swarm::ConnectionId};
 use std::{
@@ -36,7 +36,7 @@ impl Shared {
     /// What a connected peer says of itself. On the swarm task: must not block.
     pub(crate) fn identified(self: &Arc<Self>, peer: PeerId, connection: ConnectionId, info: identify::Info) {
         let said = info.listen_addrs.into_iter().filter_map(|addr| strip_peer(addr, &peer));
-        let said: Vec<_> = said.take(MAX_ADDRESSES).collect();
+        let said: Vec<_> = said.take(rules::MAX_ADDRESSES).collect();
         let Some(known) = self.book.identified(&peer, &info.agent_version, &info.protocols, said) else { return };
         self.warn_of_kubo_interval(&peer, &info.agent_version);
         let connection = known.connections.iter().find(|c| c.id == connection);

@@ -7,7 +7,7 @@ use crate::{
         message::{self, EncodedPeer, Message},
         rules::{self, Request},
         scope::AddressScope,
-        useful::most_useful,
+        useful::{is_arranged, most_useful},
     },
     node::{Shared, counters::Counter},
 };
@@ -104,6 +104,10 @@ impl Shared {
         // What is allowed nowhere has not been taken by the store: see the scope of ADD_PROVIDER above.
         let is_any = scope == AddressScope::Any;
         let others = records.iter().filter(|record| record.peer != self.local).map(|record| {
+            // What came by both DHTs is one list behind the other.
+            if is_any && !is_arranged(&record.addrs) {
+                return EncodedPeer::new(&record.peer, &most_useful(record.addrs.to_vec()));
+            }
             let mut allowed = record.addrs.iter().filter(|addr| is_any || scope.hands_out(addr)).peekable();
             match allowed.peek() {
                 Some(_) => EncodedPeer::new(&record.peer, allowed),
@@ -129,14 +133,18 @@ impl Shared {
         if let Some(entry) = self.routing.of(dht).view().get(peer) {
             return Some(entry.encoded.clone());
         }
+        let scope = self.config.profile.scope(dht);
         let mut known = self.known_addresses(peer);
+        if !known.iter().any(|addr| scope.hands_out(addr)) {
+            // A peer that has a relay by now may have said so in an announcement only.
+            known.extend(self.store.records.addresses(peer).unwrap_or_default());
+        }
         if known.is_empty() {
             // The table of the other DHT is a book of addresses, too.
             let others = Dht::ALL.into_iter().map(|dht| self.routing.of(dht).view());
             known = others.into_iter().find_map(|table| Some(table.get(peer)?.peer.addrs.clone()))?;
         }
         // Those of the DHT first: not all of them may fit.
-        let scope = self.config.profile.scope(dht);
         let (fitting, others): (Vec<Multiaddr>, Vec<Multiaddr>) = known.into_iter().partition(|a| scope.hands_out(a));
         Some(EncodedPeer::new(peer, most_useful(fitting).iter().chain(&most_useful(others))))
     }
