@@ -65,6 +65,14 @@ func outer() int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
+	// Scripts that the tests run call it `ipfs`, whatever the given file is named.
+	if link := filepath.Join(dir, "ipfs"); ipfsBin != link {
+		if err := os.Symlink(ipfsBin, link); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		ipfsBin = link
+	}
 	repos := filepath.Join(dir, "tmp")
 	if err := os.Mkdir(repos, 0o755); err != nil {
 		fmt.Fprintln(os.Stderr, err)

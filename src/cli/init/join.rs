@@ -46,7 +46,8 @@ ipfs config Routing.Type dht
 # What a private swarm cannot use.
 ipfs config --bool AutoTLS.Enabled false
 ipfs config --bool Swarm.Transports.Network.Websocket false
-# Reports on its use, which Kubo 0.37 and newer send to their makers 15 minutes after the start: none.
+# Reports on its use: none. Kubo 0.37 to 0.43.0 send them to its makers 15 minutes after the start, others where an endpoint
+# is configured or built in.
 ipfs config Plugins.Plugins.telemetry.Config.Mode off
 # Records live {ttl} here, so they are announced again every {interval} (Kubo's default is 22h).
 ipfs config Provide.DHT.Interval {interval}
