@@ -194,12 +194,19 @@ pub struct ValueAnswer {
 }
 
 /// What became of a batch of ADD_PROVIDERs to one peer.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Delivery {
-    /// Read by the server, as the answer behind the batch proves.
-    pub confirmed: usize,
+    /// Positions in the batch, ascending: those that the server has read, as its answer proves.
+    pub read: Vec<usize>,
     /// Why the others were not.
     pub error: Option<RpcError>,
+}
+
+impl Delivery {
+    /// How many the server has read.
+    pub fn confirmed(&self) -> usize {
+        self.read.len()
+    }
 }
 
 /// What all parts of a node see.

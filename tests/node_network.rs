@@ -25,6 +25,8 @@ mod raw;
 mod refresh;
 #[path = "node/relay.rs"]
 mod relay;
+#[path = "node/single.rs"]
+mod single;
 #[path = "node/streams.rs"]
 mod streams;
 #[path = "support/stub_peer.rs"]

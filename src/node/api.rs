@@ -138,7 +138,8 @@ impl Node {
     }
 
     /// ADD_PROVIDERs pipelined on one stream, then a FIND_NODE whose answer proves that they were read;
-    /// resent one by one if the stream ends before it.
+    /// resent one by one if the stream ends before it. To a server that reads one request of each stream each goes on a
+    /// stream of its own, and counts once the server names us as a provider.
     pub async fn add_providers(&self, dht: Dht, peer: &PeerInfo, multihashes: &[Vec<u8>]) -> Delivery {
         self.shared.add_providers(dht, peer, multihashes).await
     }

@@ -3,6 +3,7 @@
 
 mod dialled;
 mod pool;
+mod single;
 
 use super::{
     Delivery, ProvidersAnswer, RpcError, Shared, ValueAnswer,
@@ -21,6 +22,7 @@ use crate::kad::{
 use bytes::Bytes;
 use libp2p::{Multiaddr, PeerId, Stream};
 use pool::Pool;
+use single::Singles;
 use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::{Semaphore, oneshot},
@@ -62,6 +64,7 @@ const MAX_REFUSED: usize = 3;
 #[derive(Debug)]
 pub(crate) struct Client {
     pool: Pool,
+    singles: Singles,
     requests: Semaphore,
     dials: Semaphore,
     budget: Budget,
@@ -72,6 +75,7 @@ impl Client {
     pub(crate) fn new(max_pending: u32) -> Self {
         Self {
             pool: Pool::default(),
+            singles: Singles::default(),
             requests: Semaphore::new(MAX_REQUESTS),
             // Half of what the connection limits allow: over them a dial fails instead of waiting.
             dials: Semaphore::new((max_pending as usize / 2).max(1)),
@@ -216,18 +220,35 @@ impl Shared {
         let provider = self.provider_entry(dht);
         if self.provider_addresses(dht).is_empty() {
             let why = "we have no address to announce there; set `announce` or `provide.addresses`";
-            return Delivery { confirmed: 0, error: Some(RpcError::Stream(why.to_owned())) };
+            return Delivery { read: Vec::new(), error: Some(RpcError::Stream(why.to_owned())) };
         }
         let barrier = message::request(MessageType::FindNode, &self.local.to_bytes());
-        let mut delivery = Delivery { confirmed: 0, error: None };
-        for chunk in multihashes.chunks(PIPELINE) {
+        let mut delivery = Delivery::default();
+        for (number, chunk) in multihashes.chunks(PIPELINE).enumerate() {
+            let first = number * PIPELINE;
+            if self.client.singles.contains(&peer.id, self.clock.monotonic()) {
+                if !self.add_on_own_streams(dht, peer, (first, chunk), &provider, &mut delivery).await {
+                    return delivery;
+                }
+                continue;
+            }
             let adds = chunk.iter().map(|multihash| message::add_provider(multihash, &provider));
             let frames: Vec<Bytes> = adds.chain([barrier.clone()]).collect();
             match self.barrier(dht, peer, &frames).await {
-                Ok(()) => delivery.confirmed += chunk.len(),
-                // One record that the server refuses ends the stream for all of them.
-                Err(RpcError::Stream(_)) if chunk.len() > 1 => {
-                    if !self.one_by_one(dht, peer, &frames, &barrier, &mut delivery).await {
+                Ok(()) => delivery.read.extend(first..first + chunk.len()),
+                // Either it reads one request of each stream, or one record that it refuses ended the stream for all.
+                Err(error @ RpcError::Stream(_)) => {
+                    let goes_on = if self.reads_one_per_stream(dht, peer).await {
+                        tracing::debug!(peer = %peer.id, "reads one request of each stream: announcing on streams of their own");
+                        self.client.singles.insert(peer.id, self.clock.monotonic());
+                        self.add_on_own_streams(dht, peer, (first, chunk), &provider, &mut delivery).await
+                    } else if chunk.len() > 1 {
+                        self.one_by_one(dht, peer, (first, &frames), &barrier, &mut delivery).await
+                    } else {
+                        delivery.error = Some(error);
+                        false
+                    };
+                    if !goes_on {
                         return delivery;
                     }
                 }
@@ -240,22 +261,22 @@ impl Shared {
         delivery
     }
 
-    /// Each of `frames` but the last, which is the barrier, behind a barrier of its own. False if the server is of
-    /// no use for further ones.
+    /// Each of the frames but the last, which is the barrier, behind a barrier of its own; the first is at the given
+    /// position of the delivery. False if the server is of no use for further ones.
     async fn one_by_one(
         self: &Arc<Self>,
         dht: Dht,
         peer: &PeerInfo,
-        frames: &[Bytes],
+        (first, frames): (usize, &[Bytes]),
         barrier: &Bytes,
         delivery: &mut Delivery,
     ) -> bool {
         let mut refused = 0;
         let adds = frames.split_last().map(|(_, adds)| adds).unwrap_or_default();
-        for add in adds {
+        for (at, add) in adds.iter().enumerate() {
             match self.barrier(dht, peer, &[add.clone(), barrier.clone()]).await {
                 Ok(()) => {
-                    delivery.confirmed += 1;
+                    delivery.read.push(first + at);
                     refused = 0;
                 }
                 Err(error) => {
@@ -310,6 +331,12 @@ impl Shared {
             return Err(RpcError::Stopped);
         }
         let _permit = self.client.requests.acquire().await.map_err(|_| RpcError::Stopped)?;
+        if self.client.singles.contains(&peer.id, self.clock.monotonic()) {
+            let mut stream = self.open(dht, peer).await?;
+            let body = self.talk(&mut stream, &exchange).await?;
+            pool::end(stream);
+            return Ok(body);
+        }
         let slot = self.client.pool.slot((peer.id, dht), self.clock.monotonic());
         let Ok(mut place) = timeout(ANSWER_TIMEOUT, slot.lock()).await else {
             return Err(RpcError::Busy("earlier requests to this peer are still under way"));

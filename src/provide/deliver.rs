@@ -289,7 +289,7 @@ async fn deliver<N: Network>(network: &N, items: &[Item], share: Vec<Share>) -> 
                 tracing::debug!(dht = dht.name(), peer = %peer.id, "announcing timed out");
                 break;
             };
-            read.extend(batch.iter().take(delivery.confirmed).copied());
+            read.extend(delivery.read.iter().filter_map(|&at| batch.get(at)));
             if let Some(error) = delivery.error {
                 tracing::debug!(dht = dht.name(), peer = %peer.id, %error, "announcing failed");
                 break;

@@ -48,7 +48,7 @@ async fn an_entry_added_to_the_list_joins_two_networks_while_known_peers_live() 
         }
     }
     let delivery = b2.node.add_providers(Dht::Wan, &b1.info(), &[multihash(1)]).await;
-    assert_eq!(delivery.confirmed, 1, "{delivery:?}");
+    assert_eq!(delivery.confirmed(), 1, "{delivery:?}");
     let found = a1.node.find_providers(&multihash(1), 1, None).await;
     assert_eq!(found.iter().map(|peer| peer.id).collect::<Vec<_>>(), [b2.node.peer_id()]);
 }

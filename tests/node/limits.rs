@@ -33,7 +33,7 @@ async fn a_swarm_key_lets_in_those_who_have_it_and_nobody_else() {
     let none = Ours::start().await;
     let target = one.address(false).with_p2p(one.node.peer_id()).unwrap();
     assert_eq!(same.node.connect(target.clone()).await.unwrap(), one.node.peer_id());
-    assert_eq!(same.node.add_providers(Dht::Wan, &one.info(), &[multihash(1)]).await.confirmed, 1);
+    assert_eq!(same.node.add_providers(Dht::Wan, &one.info(), &[multihash(1)]).await.confirmed(), 1);
     assert!(other.node.connect(target.clone()).await.is_err());
     assert!(none.node.connect(target).await.is_err());
 }

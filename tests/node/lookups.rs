@@ -40,7 +40,7 @@ async fn lkp_1_prv_9_we_join_a_network_of_libp2p_kad_find_the_closest_announce_a
     let multihashes: Vec<Vec<u8>> = (1..=300).map(multihash).collect();
     for peer in &found.peers[..3] {
         let delivery = ours.node.add_providers(Dht::Wan, peer, &multihashes).await;
-        assert_eq!(delivery.confirmed, 300, "{delivery:?}");
+        assert_eq!(delivery.confirmed(), 300, "{delivery:?}");
         assert!(delivery.error.is_none());
     }
 
@@ -129,7 +129,7 @@ async fn a_record_that_is_refused_costs_only_itself() {
     let two = Ours::start().await;
     let batch = vec![multihash(1), b"no multihash".to_vec(), multihash(2), multihash(3)];
     let delivery = two.node.add_providers(Dht::Wan, &one.info(), &batch).await;
-    assert_eq!(delivery.confirmed, 3, "{delivery:?}");
+    assert_eq!(delivery.read, [0, 2, 3], "{delivery:?}");
     assert!(delivery.error.is_some());
     for n in 1..=3 {
         assert_eq!(one.store.records.providers(&multihash(n), 10, 0).await.len(), 1);

@@ -77,7 +77,11 @@ async fn net_5_libp2p_kad_announces_finds_and_is_dialled_over_plain_and_secure_w
 
         // The other direction, from a node that nobody has dialled.
         let dialler = Ours::start_with(websockets(&listen, &one, &other)).await;
-        assert_eq!(dialler.node.add_providers(Dht::Wan, &publisher.info, &[multihash(2)]).await.confirmed, 1, "{form}");
+        assert_eq!(
+            dialler.node.add_providers(Dht::Wan, &publisher.info, &[multihash(2)]).await.confirmed(),
+            1,
+            "{form}"
+        );
         let peers = dialler.node.peers().await;
         assert!(peers[0].address.contains(form) && !peers[0].inbound, "{peers:?}");
         // The connection that the publisher made, or the one by which it was dialled back.

@@ -70,8 +70,54 @@ pub fn answering(after: Duration, closer: impl Fn(&[u8]) -> Vec<PeerInfo> + Send
     })
 }
 
+/// What a peer that reads one request of each stream holds, and what was asked of it.
+#[derive(Default)]
+pub struct Single {
+    /// The sender of each announcement that it has taken, by multihash.
+    pub held: std::sync::Mutex<std::collections::HashMap<Vec<u8>, libp2p::PeerId>>,
+    /// Streams opened to it.
+    pub streams: std::sync::atomic::AtomicUsize,
+}
+
+/// Reads one request of each stream, answers it and closes the stream, as litep2p does. Announcements that `takes` allows
+/// are kept; their stream is dropped, which resets it while the sender's half is open, or closed if `closes`.
+pub fn single(single: Arc<Single>, closes: bool, takes: fn(&[u8]) -> bool) -> Serve {
+    Arc::new(move |sender, mut stream| {
+        let single = single.clone();
+        single.streams.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        tokio::spawn(async move {
+            let Some(body) = read_body(&mut stream).await else { return };
+            let request = Message::decode(&body).unwrap();
+            let holder = single.held.lock().unwrap().get(request.key).copied();
+            match request.kind {
+                MessageType::AddProvider => {
+                    if takes(request.key) {
+                        single.held.lock().unwrap().insert(request.key.to_vec(), sender);
+                    }
+                    if closes {
+                        let _ = stream.close().await;
+                    }
+                    return;
+                }
+                MessageType::FindNode | MessageType::GetProviders | MessageType::GetValue => {}
+                other => panic!("{other:?} is not for this peer"),
+            }
+            let holder = holder.filter(|_| request.kind == MessageType::GetProviders);
+            let holder = holder.map(|holder| EncodedPeer::new(&holder, &[]));
+            let answer = message::answer(request.kind, request.key, None, &holder, []);
+            let _ = stream.write_all(&answer).await;
+            let _ = stream.close().await;
+        });
+    })
+}
+
 /// The key of the next request; `None` at the end of the stream.
 async fn read_target(stream: &mut Stream) -> Option<Vec<u8>> {
+    Some(Message::decode(&read_body(stream).await?).ok()?.key.to_vec())
+}
+
+/// The next message; `None` at the end of the stream.
+async fn read_body(stream: &mut Stream) -> Option<Vec<u8>> {
     let (mut length, mut shift, mut byte) = (0, 0, [0x80]);
     while byte[0] & 0x80 != 0 {
         stream.read_exact(&mut byte).await.ok()?;
@@ -80,7 +126,7 @@ async fn read_target(stream: &mut Stream) -> Option<Vec<u8>> {
     }
     let mut body = vec![0; length];
     stream.read_exact(&mut body).await.ok()?;
-    Some(Message::decode(&body).ok()?.key.to_vec())
+    Some(body)
 }
 
 /// Ends its streams at once.

@@ -45,13 +45,13 @@ impl Network for Model {
         *self.calls.lock().unwrap() += 1;
         assert!(multihashes.len() <= BATCH);
         if self.deaf.contains(&peer.id) {
-            return Delivery { confirmed: 0, error: Some(RpcError::Dial("deaf".into())) };
+            return Delivery { read: Vec::new(), error: Some(RpcError::Dial("deaf".into())) };
         }
         let mut told = self.told.lock().unwrap();
         for multihash in multihashes {
             told.entry(multihash.clone()).or_default().insert(peer.id);
         }
-        Delivery { confirmed: multihashes.len(), error: None }
+        Delivery { read: (0..multihashes.len()).collect(), error: None }
     }
 }
 

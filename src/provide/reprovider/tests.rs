@@ -37,10 +37,10 @@ impl Network for Model {
 
     async fn add_providers(&self, _: Dht, _: &PeerInfo, multihashes: &[Vec<u8>]) -> Delivery {
         if self.deaf.load(Ordering::Relaxed) {
-            return Delivery { confirmed: 0, error: None };
+            return Delivery::default();
         }
         self.announced.fetch_add(multihashes.len(), Ordering::Relaxed);
-        Delivery { confirmed: multihashes.len(), error: None }
+        Delivery { read: (0..multihashes.len()).collect(), error: None }
     }
 }
 
