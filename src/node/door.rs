@@ -20,8 +20,8 @@ use std::{
 };
 use tokio::sync::oneshot;
 
-/// A handshake that is younger than this does not give way: an honest one takes milliseconds, on a busy machine hundreds,
-/// and what it has cost would be lost.
+/// A handshake that is younger than this gives way to newcomers of smaller groups only: an honest one takes milliseconds, on
+/// a busy machine hundreds, and what it has cost would be lost.
 const GRACE: Duration = Duration::from_millis(250);
 
 /// The log names the source of handshakes that gave way once in so long.

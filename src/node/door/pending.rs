@@ -60,7 +60,7 @@ pub(super) enum Arrival {
     Enters(Ticket),
     /// There is none, and an older one of the group `of` gives way.
     Replaces { ticket: Ticket, gone: Ticket, of: Group },
-    /// There is none, and all that could give way are still in their grace; the crowd is that group's.
+    /// There is none, and the newcomer's group is as large as any, with all of its handshakes still in their grace.
     Refused { crowd: Group },
 }
 
@@ -76,7 +76,8 @@ pub(super) struct Pending {
 }
 
 impl Pending {
-    /// At most `max` in all and `max_per_group` of one group; younger ones than `grace` never give way.
+    /// At most `max` in all and `max_per_group` of one group. One that is younger than `grace` gives way to newcomers of
+    /// smaller groups only.
     pub(super) fn new(max: usize, max_per_group: usize, grace: Duration) -> Self {
         Self { max, max_per_group, grace, groups: HashMap::new(), len: 0, next: 0 }
     }
@@ -92,6 +93,9 @@ impl Pending {
 
     /// Takes in a newcomer. A full group makes room by its own oldest; where all places are taken, the oldest of the largest
     /// group does.
+    ///
+    /// The grace holds between groups of the same size: there, a burst must not cut off those that are nearly done. A larger
+    /// group has none, or a crowd that comes fast enough would always be young and keep everybody else out.
     pub(super) fn arrives(&mut self, group: Group, now: Duration) -> Arrival {
         let crowd = if self.of(&group) >= self.max_per_group {
             Some(group)
@@ -101,8 +105,9 @@ impl Pending {
             None
         };
         let Some(crowd) = crowd else { return Arrival::Enters(self.enter(group, now)) };
+        let smaller = self.of(&group) + 1 < self.of(&crowd);
         let oldest = self.groups.get(&crowd).and_then(VecDeque::front).copied();
-        match oldest.filter(|(_, since)| now.saturating_sub(*since) >= self.grace) {
+        match oldest.filter(|(_, since)| smaller || now.saturating_sub(*since) >= self.grace) {
             Some((gone, _)) => {
                 self.leaves(crowd, gone);
                 Arrival::Replaces { ticket: self.enter(group, now), gone, of: crowd }
@@ -194,9 +199,25 @@ mod tests {
         assert!(matches!(arrival, Arrival::Replaces { of, .. } if of == group(1)), "{arrival:?}");
     }
 
+    #[test]
+    fn a_crowd_that_is_always_young_keeps_no_smaller_group_out() {
+        let mut pending = Pending::new(6, 3, GRACE);
+        for n in [1, 1, 1, 2, 2, 2] {
+            assert!(matches!(pending.arrives(group(n), Duration::ZERO), Arrival::Enters(_)));
+        }
+        assert_eq!(pending.arrives(group(1), Duration::ZERO), Arrival::Refused { crowd: group(1) });
+        let arrival = pending.arrives(group(3), Duration::ZERO);
+        assert!(matches!(arrival, Arrival::Replaces { of, .. } if of == group(1)), "{arrival:?}");
+        let arrival = pending.arrives(group(4), Duration::ZERO);
+        assert!(matches!(arrival, Arrival::Replaces { of, .. } if of == group(2)), "{arrival:?}");
+        // The groups are as large as each other now, or nearly: the grace holds.
+        assert_eq!((pending.of(&group(1)), pending.of(&group(2))), (2, 2));
+        assert!(matches!(pending.arrives(group(3), Duration::ZERO), Arrival::Refused { .. }));
+    }
+
     proptest! {
         #[test]
-        fn the_bounds_hold_and_none_gives_way_within_its_grace(
+        fn the_bounds_hold_and_within_its_grace_one_gives_way_to_smaller_groups_only(
             arrivals in proptest::collection::vec((0u8..6, 0u64..200, any::<bool>()), 0..300),
         ) {
             let (max, per_group) = (20, 7);
@@ -213,11 +234,17 @@ mod tests {
                 match pending.arrives(group(n), now) {
                     Arrival::Enters(ticket) => _ = alive.insert(ticket, (group(n), now)),
                     Arrival::Replaces { ticket, gone, of } => {
+                        let size = |group| alive.values().filter(|(of, _)| *of == group).count();
+                        let smaller = size(group(n)) + 1 < size(of);
                         let (was_of, since) = alive.remove(&gone).unwrap();
-                        prop_assert!(was_of == of && now - since >= GRACE);
+                        prop_assert!(was_of == of && (smaller || now - since >= GRACE));
                         alive.insert(ticket, (group(n), now));
                     }
-                    Arrival::Refused { .. } => prop_assert!(alive.values().any(|(_, since)| now - *since < GRACE)),
+                    Arrival::Refused { crowd } => {
+                        let size = |group| alive.values().filter(|(of, _)| *of == group).count();
+                        prop_assert!(size(group(n)) + 1 >= size(crowd));
+                        prop_assert!(alive.values().any(|(_, since)| now - *since < GRACE));
+                    }
                 }
                 prop_assert_eq!(pending.len(), alive.len());
                 prop_assert!(pending.len() <= max);
