@@ -138,6 +138,43 @@ async fn a_crowd_that_stops_within_the_upgrade_to_websockets_keeps_nobody_else_o
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_before_and_within_the_tls_of_websockets_keeps_nobody_else_out() {
+    let issued = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    std::fs::write(path("certificate.pem"), issued.cert.pem()).unwrap();
+    std::fs::write(path("key.pem"), issued.key_pair.serialize_pem()).unwrap();
+    // A record of a ClientHello, cut short.
+    const HALF: &[u8] = &[0x16, 3, 1, 0x40, 0, 1, 0, 0x3f, 0xfc, 3, 3];
+    for words in [&b""[..], HALF] {
+        let process =
+            Process::start(&[("WEBSOCKET_CERTIFICATE", &path("certificate.pem")), ("WEBSOCKET_KEY", &path("key.pem"))]);
+        let crowd = crowd(1, at(process.websocket), words);
+        is_served(&process, crowd, "127.0.9.0/24").await;
+    }
+}
+
+/// A site behind one address starts at once: more than its places, none of them silent.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_burst_from_one_address_those_that_are_turned_away_get_in_when_they_try_again() {
+    let process = Process::start(&[]);
+    let victim = process.victim(1, Duration::ZERO);
+    let tried = join_all((0..300).map(async |n| {
+        let mut tries = 1;
+        while victim.try_connect(Over::Noise).await.is_none() {
+            tries += 1;
+            assert!(tries <= 20, "{n}: {}", process.state());
+            sleep(Duration::from_millis(250)).await;
+        }
+        tries
+    }))
+    .await;
+    let (once, most) = (tried.iter().filter(|tries| **tries == 1).count(), tried.iter().max().unwrap());
+    println!("of 300 at once {once} got in at the first try, all after {most}");
+    assert!(once >= 128, "{once}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_crowd_of_quic_handshakes_that_go_no_further_keeps_nobody_else_out() {
     let process = Process::start(&[]);
     let packets = first_packets(800).await;

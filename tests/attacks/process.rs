@@ -23,6 +23,8 @@ pub struct Process {
 impl Process {
     /// With settings by their environment variables without the `DHTSTORE_` prefix.
     pub fn start(settings: &[(&str, &str)]) -> Self {
+        let secure = settings.iter().any(|(name, _)| *name == "WEBSOCKET_CERTIFICATE");
+        let websockets = if secure { "tls/ws" } else { "ws" };
         let dir = tempfile::tempdir().unwrap();
         let tcp = crate::port::free();
         let udp = crate::port::free();
@@ -31,7 +33,7 @@ impl Process {
         let child = command(dir.path())
             .args(["run", "--listen", &format!("/ip4/127.0.0.1/tcp/{tcp}")])
             .args(["--listen", &format!("/ip4/127.0.0.1/udp/{udp}/quic-v1")])
-            .args(["--listen", &format!("/ip4/127.0.0.1/tcp/{websocket}/ws")])
+            .args(["--listen", &format!("/ip4/127.0.0.1/tcp/{websocket}/{websockets}")])
             .env("RUST_LOG", "dhtstore::node::server=debug,warn")
             .envs(settings.iter().map(|(name, value)| (format!("DHTSTORE_{name}"), value)))
             .stderr(log)
