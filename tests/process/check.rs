@@ -332,7 +332,7 @@ fn what_may_not_be_read_is_no_damage_and_the_owner_is_named() {
     let unreadable = named.into_iter().chain([journal, some("export"), some("segment")]).flatten();
     for path in unreadable {
         let mode = fs::metadata(&path).unwrap().permissions();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
         let output = check_as_a_user(&node);
         fs::set_permissions(&path, mode).unwrap();
         fails(&output, 73, &["permission denied", "owner", path.file_name().unwrap().to_str().unwrap()]);

@@ -81,7 +81,7 @@ async fn starts_on_a_disk_without_room(full: impl Fn(), give_back: impl Fn()) {
     }
     give_back();
     let peer = KadPeer::client_of(node.peer_id(), node.multiaddr()).await;
-    eventually("stat is quiet", LIMIT, || node.rows(&["stat"])[0]["store"]["notes"].to_string() == "[]");
+    eventually("stat is quiet", LIMIT, || node.rows(&["stat"])[0]["store"]["notes"] == serde_json::json!([]));
     assert!(peer.announce(&multihash("after")).await);
     eventually("announcements are taken again", LIMIT, || node.held(&cid("after")).len() == 1);
     eventually("there is ballast again", LIMIT, || pieces() == 16);

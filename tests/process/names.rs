@@ -76,11 +76,6 @@ fn a_changed_hosts_file_and_resolver_count_within_seconds() {
     fs::write(&resolv, text).unwrap();
     let third = TestNode::started();
     eventually("it goes on", Duration::from_secs(20), || connects(&node, "three.example", &third));
-    assert_eq!(
-        node.log().matches("names are resolved by what these say now").count() % 2,
-        0,
-        "both transports: {}",
-        node.log()
-    );
+    assert!(node.log().contains("names are resolved by what these say now"), "{}", node.log());
     assert_eq!(node.stop(), Some(0));
 }
