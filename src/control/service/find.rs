@@ -72,7 +72,7 @@ pub(super) async fn local_providers(
     for provider in
         parts.store.records.providers(&multihash, limit.saturating_sub(count), u64::from(parts.clock.wall().0)).await
     {
-        let addresses = texts(&useful::bounded(provider.addrs.to_vec()));
+        let addresses = texts(useful::bounded(provider.addrs.to_vec()));
         replies.row(&Peer { peer: provider.peer.to_string(), addresses }).await?;
         count += 1;
     }
