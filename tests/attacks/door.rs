@@ -96,6 +96,9 @@ async fn honest(victim: &Victim) -> usize {
     served
 }
 
+/// One crowd at a time: two cores are to be shared with one, not with six.
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// Asserts that at least 99 of 100 get through beside a crowd that one line of the log names.
 async fn is_served(process: &Process, crowd: JoinHandle<()>, named: &str) {
     // The crowd has to be larger than what the door holds.
@@ -117,6 +120,7 @@ fn at(port: u16) -> SocketAddr {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_silent_crowd_from_one_place_keeps_nobody_else_out() {
+    let _alone = ALONE.lock().await;
     let process = Process::start(&[]);
     let crowd = crowd(1, at(process.tcp), b"");
     is_served(&process, crowd, "127.0.9.0/24").await;
@@ -124,6 +128,7 @@ async fn a_silent_crowd_from_one_place_keeps_nobody_else_out() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_silent_crowd_from_eight_places_keeps_nobody_else_out() {
+    let _alone = ALONE.lock().await;
     let process = Process::start(&[]);
     let crowd = crowd(8, at(process.tcp), b"\x13/multistream/1.0.0\n\x07/noise\n");
     is_served(&process, crowd, "127.0.").await;
@@ -131,6 +136,7 @@ async fn a_silent_crowd_from_eight_places_keeps_nobody_else_out() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crowd_that_stops_within_the_upgrade_to_websockets_keeps_nobody_else_out() {
+    let _alone = ALONE.lock().await;
     let process = Process::start(&[]);
     const HALF: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n";
     let crowd = crowd(1, at(process.websocket), HALF);
@@ -139,6 +145,7 @@ async fn a_crowd_that_stops_within_the_upgrade_to_websockets_keeps_nobody_else_o
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crowd_before_and_within_the_tls_of_websockets_keeps_nobody_else_out() {
+    let _alone = ALONE.lock().await;
     let issued = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
@@ -157,6 +164,7 @@ async fn a_crowd_before_and_within_the_tls_of_websockets_keeps_nobody_else_out()
 /// A site behind one address starts at once: more than its places, none of them silent.
 #[tokio::test(flavor = "multi_thread")]
 async fn of_a_burst_from_one_address_those_that_are_turned_away_get_in_when_they_try_again() {
+    let _alone = ALONE.lock().await;
     let process = Process::start(&[]);
     let victim = process.victim(1, Duration::ZERO);
     let tried = join_all((0..300).map(async |n| {
@@ -176,6 +184,7 @@ async fn of_a_burst_from_one_address_those_that_are_turned_away_get_in_when_they
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crowd_of_quic_handshakes_that_go_no_further_keeps_nobody_else_out() {
+    let _alone = ALONE.lock().await;
     let process = Process::start(&[]);
     let packets = first_packets(800).await;
     let to = at(process.udp);

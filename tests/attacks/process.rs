@@ -25,6 +25,8 @@ impl Process {
     pub fn start(settings: &[(&str, &str)]) -> Self {
         let secure = settings.iter().any(|(name, _)| *name == "WEBSOCKET_CERTIFICATE");
         let websockets = if secure { "tls/ws" } else { "ws" };
+        // The attackers are in this process: the usual soft limit is 1,024.
+        rlimit::increase_nofile_limit(u64::MAX).unwrap();
         let dir = tempfile::tempdir().unwrap();
         let tcp = crate::port::free();
         let udp = crate::port::free();

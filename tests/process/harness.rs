@@ -51,6 +51,8 @@ pub struct TestNode {
 impl TestNode {
     /// A node that is not started yet.
     pub fn new() -> Self {
+        // Tests of one process open hundreds of sockets together: the usual soft limit is 1,024.
+        rlimit::increase_nofile_limit(u64::MAX).unwrap();
         let dir = tempfile::Builder::new().prefix("dhtstore-test-").tempdir().unwrap();
         Self { dir, port: free_port(), settings: BTreeMap::new(), bootstrap: Vec::new(), process: None }
     }
