@@ -163,7 +163,7 @@ fn a_start_on_a_read_only_disk_is_73_says_so_and_works_once_it_is_writable() {
     node.ok(&["provide", &cid("own")]);
     assert_eq!(node.stop(), Some(0));
     let remount = |how: &str| {
-        let status = Command::new("mount").args(["-o", &format!("remount,{how}")]).arg(&disk).status().unwrap();
+        let status = Command::new("mount").args(["-o", &format!("remount,bind,{how}")]).arg(&disk).status().unwrap();
         assert!(status.success());
     };
     remount("ro");
