@@ -1,0 +1,139 @@
+package interop
+
+import (
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	dht "github.com/libp2p/go-libp2p-kad-dht"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
+)
+
+// A Kubo that relays for others, at a public address, and that address.
+func newKuboRelay(t *testing.T) (address string) {
+	t.Helper()
+	relay := newKuboJoining(t)
+	ip4, _ := relay.addPublicAddresses(t)
+	relay.run("config", "--bool", "Swarm.RelayService.Enabled", "true")
+	// It offers its service only once it knows that others reach it, which nobody is there to tell it.
+	relay.run("config", "Internal.Libp2pForceReachability", "public")
+	relay.start()
+	return "/ip4/" + ip4 + "/tcp/4001/p2p/" + relay.id()
+}
+
+// A server of ours that relays for others, at a public address, and that address.
+func newDhtstoreRelay(t *testing.T) (address string) {
+	t.Helper()
+	relay, ip4, _ := newAmino(t, "--set", "relay.enabled=true")
+	return "/ip4/" + ip4 + "/tcp/4001/p2p/" + relay.id()
+}
+
+// A Kubo with a private address only, as behind a NAT: it reaches what is public, and nobody public reaches it but through
+// the relay.
+func newKuboBehind(t *testing.T, relay string, joining ...string) *kuboNode {
+	t.Helper()
+	kubo := newKuboJoining(t, joining...)
+	if err := ip("-n " + kubo.name + " route add 9.0.0.0/8 dev eth0"); err != nil {
+		t.Fatal(err)
+	}
+	kubo.run("config", "Internal.Libp2pForceReachability", "private")
+	kubo.run("config", "--bool", "Swarm.RelayClient.Enabled", "true")
+	kubo.run("config", "--json", "Swarm.RelayClient.StaticRelays", `["`+relay+`"]`)
+	kubo.start()
+	kubo.eventually("the relay serves it", func() bool {
+		announced, _ := kubo.try("id", "-f", "<addrs>")
+		return strings.Contains(announced, relay+"/p2p-circuit")
+	})
+	return kubo
+}
+
+// A Kubo with a public address only, which cannot reach private ones.
+func newPublicKubo(t *testing.T, joining ...string) *kuboNode {
+	t.Helper()
+	kubo := newKuboJoining(t, joining...)
+	_, ip6 := kubo.addPublicAddresses(t)
+	kubo.removeAddress(t, kubo.ip+"/24")
+	kubo.removeAddress(t, ip6+"/16")
+	kubo.start()
+	return kubo
+}
+
+// PRV-7: what a provider behind a NAT announces is the address of a relay, and that is what others are told, from our disk
+// as well when it and our process are gone.
+func TestAKuboBehindANatIsFoundByItsRelayAlsoAfterKill9(t *testing.T) {
+	for name, newRelay := range map[string]func(*testing.T) string{"Kubo": newKuboRelay, "dhtstore": newDhtstoreRelay} {
+		t.Run("through "+name, func(t *testing.T) {
+			server, server4, _ := newAmino(t)
+			joining := "/ip4/" + server4 + "/tcp/4001/p2p/" + server.id()
+			relay := newRelay(t)
+			publisher := newKuboBehind(t, relay, joining)
+			publisher.hasInTable("wan", server.id())
+			provider, circuit := publisher.id(), relay+"/p2p-circuit"
+			cid := publisher.add("behind a NAT\n")
+			publisher.run("routing", "provide", cid)
+			// Beside it: further addresses of the relay, and by the LAN DHT private ones.
+			server.eventually("the record is held with the circuit", func() bool {
+				return slices.Contains(server.holds(cid, provider), circuit)
+			})
+			if inWanTables(t, []*dhtstoreNode{server}, provider) > 0 {
+				t.Fatal("a peer that only a relay leads to is in the table of the public DHT")
+			}
+
+			// Of readers that know only us: the provider, its address, and by that the provider itself.
+			finds := func(reader *kuboNode) {
+				t.Helper()
+				reader.hasInTable("wan", server.id())
+				if found := reader.finds(cid); found != provider {
+					t.Fatalf("Kubo found %q, wanted %s", found, provider)
+				}
+				// Kubo asks by both DHTs, and shows the addresses of the answer that comes first.
+				reader.eventually("the circuit comes with the provider", func() bool {
+					found, _ := reader.try("routing", "findprovs", "-v", cid)
+					return strings.Contains(found, circuit)
+				})
+			}
+			reader := newPublicKubo(t, joining)
+			finds(reader)
+			if found := reader.run("routing", "findpeer", provider); !strings.Contains(found, circuit) {
+				t.Fatalf("findpeer: %s", found)
+			}
+			reader.run("swarm", "connect", "/p2p/"+provider)
+
+			publisher.stop(syscall.SIGTERM)
+			settle()
+			server.stop(syscall.SIGKILL)
+			server.start("--set", "profile=amino", "--set", "bootstrap=")
+			finds(newPublicKubo(t, joining))
+			// go looks for no peer that it cannot dial, so it is asked for the answers themselves, on the public DHT alone.
+			id, err := peer.Decode(provider)
+			if err != nil {
+				t.Fatal(err)
+			}
+			g := newGoNodeOf(t, newGoHost(t), "", joining, dht.ModeClient)
+			providers, _, err := g.messenger.GetProviders(g.context(), g.server.ID, multihashOfCid(t, cid))
+			if err != nil {
+				t.Fatal(err)
+			}
+			closest, err := g.messenger.GetClosestPeers(g.context(), g.server.ID, id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for what, infos := range map[string][]*peer.AddrInfo{"provider": providers, "closest peer": closest} {
+				told := addressesOf(infos, id)
+				if !slices.ContainsFunc(told, func(a multiaddr.Multiaddr) bool { return a.String() == circuit }) {
+					t.Errorf("of the %s the public DHT is told %v", what, told)
+				}
+			}
+			if told := addressesOf(providers, id); !all(told, manet.IsPublicAddr) {
+				t.Errorf("the public DHT is told private addresses: %v", told)
+			}
+			// What we say to our own operator.
+			if found, _ := server.try("findpeer", provider); !strings.Contains(found, circuit) {
+				t.Errorf("our findpeer: %s", found)
+			}
+		})
+	}
+}
