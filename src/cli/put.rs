@@ -190,7 +190,7 @@ async fn own(path: &str, args: &Args, server: &mut Server, context: &Context) ->
         Item::Event(event) => get::tell(event.parse()?, context),
     };
     let got: Got = server.ask(&request, each).await?;
-    // Also what has expired everywhere: whoever held an old record back could bring it out again.
+    // Records that have expired count too: a server that was away may still hold an older one.
     let highest = highest.max(got.kept_sequence);
     let sequence = match (args.sequence, highest) {
         (Some(sequence), Some(highest)) if sequence <= highest => {

@@ -353,7 +353,7 @@ const NO_DATA_DIR: &str =
     "data_dir: this user has no home directory; name a data directory with --data-dir DIR (or DHTSTORE_DATA_DIR)";
 
 /// Whether a file is there, be it one that cannot be read: a link that leads nowhere, or a file in a directory that may not be
-/// entered, is there. What is there and cannot be read is an error for whoever needs it, never taken for absent.
+/// entered, is there. A file that is there and cannot be read is an error, never the same as no file.
 pub(crate) fn is_present(path: &Path) -> bool {
     use std::io::ErrorKind::{NotADirectory, NotFound};
     path.symlink_metadata().err().is_none_or(|error| !matches!(error.kind(), NotFound | NotADirectory))

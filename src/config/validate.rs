@@ -73,7 +73,7 @@ impl Config {
     /// Checks the announced addresses against the node's own peer id, and takes it off where it stands behind them.
     ///
     /// # Errors
-    /// An address that names another peer: whoever dials it looks for that one.
+    /// An address that names another peer, which dialers would then look for.
     pub fn fit_identity(&mut self, own: &PeerId) -> Result<(), ConfigError> {
         let mut problems = Vec::new();
         let lists = [

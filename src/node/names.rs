@@ -38,7 +38,7 @@ pub(crate) struct Names<T> {
     /// Of the files when `resolving` was made; empty before.
     states: Vec<State>,
     looked: Option<Duration>,
-    /// The same trouble is told once.
+    /// True while the files cannot be read, so that the log says it once.
     failing: bool,
 }
 
