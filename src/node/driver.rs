@@ -196,6 +196,9 @@ impl Driver {
             SwarmEvent::Behaviour(BehaviourEvent::Ping(ping::Event { peer, result: Ok(took), .. })) => {
                 self.shared.book.pinged(&peer, took);
             }
+            SwarmEvent::Behaviour(BehaviourEvent::Ping(ping::Event { peer, connection, result: Err(failure) })) => {
+                self.unanswered(peer, connection, &failure);
+            }
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
                 self.established(peer_id, connection_id, &endpoint);
             }
@@ -267,6 +270,14 @@ impl Driver {
         });
     }
 
+    /// Gives up a connection whose other side is silent. Ping reports the second failure in a row, not the first.
+    fn unanswered(&mut self, peer: PeerId, connection: ConnectionId, failure: &ping::Failure) {
+        if is_silence(failure) && self.swarm.close_connection(connection) {
+            debug!(%peer, %failure, "pings are not answered, connection given up");
+            self.shared.left(peer, false);
+        }
+    }
+
     fn identify(&mut self, event: identify::Event) {
         match event {
             identify::Event::Received { connection_id, peer_id, info } => {
@@ -318,6 +329,16 @@ impl Driver {
 fn is_orderly(error: &std::io::Error) -> bool {
     let cause = root_cause(error);
     cause.contains("connection is closed") || cause.contains("closed by peer: 0")
+}
+
+/// Whether the other side is silent: its host or the network between is gone, and TCP would notice after a quarter of an hour at
+/// the earliest. A peer that answers in another way than it should is not.
+fn is_silence(failure: &ping::Failure) -> bool {
+    match failure {
+        ping::Failure::Timeout => true,
+        ping::Failure::Unsupported => false,
+        ping::Failure::Other { error } => root_cause(&**error).contains("timed out"),
+    }
 }
 
 /// The innermost error: the outer ones say "transport error" several times over.

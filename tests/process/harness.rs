@@ -45,6 +45,10 @@ pub struct TestNode {
     pub port: u16,
     settings: BTreeMap<String, String>,
     bootstrap: Vec<String>,
+    /// The IPv4 address that it listens at.
+    ip: String,
+    /// It runs in the network namespace of this process.
+    namespace: Option<u32>,
     process: Option<Child>,
 }
 
@@ -54,7 +58,15 @@ impl TestNode {
         // Tests of one process open hundreds of sockets together: the usual soft limit is 1,024.
         rlimit::increase_nofile_limit(u64::MAX).unwrap();
         let dir = tempfile::Builder::new().prefix("dhtstore-test-").tempdir().unwrap();
-        Self { dir, port: free_port(), settings: BTreeMap::new(), bootstrap: Vec::new(), process: None }
+        let ip = "127.0.0.1".to_owned();
+        let (settings, bootstrap) = (BTreeMap::new(), Vec::new());
+        Self { dir, port: free_port(), settings, bootstrap, ip, namespace: None, process: None }
+    }
+
+    /// Runs in the network namespace of a process, at an address there.
+    pub fn at(mut self, process: u32, ip: &str) -> Self {
+        (self.namespace, self.ip) = (Some(process), ip.to_owned());
+        self
     }
 
     /// A started node with default settings.
@@ -127,12 +139,25 @@ impl TestNode {
 
     /// The command that [`TestNode::start`] runs.
     pub fn run_command(&self) -> Command {
-        let listen = format!("/ip4/127.0.0.1/tcp/{}", self.port);
-        let mut command = self.command(&["run", "--listen", &listen]);
+        let mut command = self.command(&["run", "--listen", &self.multiaddr().to_string()]);
         for peer in &self.bootstrap {
             command.args(["--bootstrap", peer]);
         }
-        command
+        let Some(process) = self.namespace else { return command };
+        let mut within = Command::new("nsenter");
+        within
+            .arg(format!("--net=/proc/{process}/ns/net"))
+            .arg("--")
+            .arg(command.get_program())
+            .args(command.get_args());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => within.env(name, value),
+                None => within.env_remove(name),
+            };
+        }
+        within.stdin(Stdio::null());
+        within
     }
 
     /// Starts the process and waits until it serves.
@@ -216,13 +241,13 @@ impl TestNode {
         std::fs::read_to_string(self.log_path()).unwrap_or_default()
     }
 
-    /// `/ip4/127.0.0.1/tcp/PORT/p2p/ID`
+    /// `/ip4/IP/tcp/PORT/p2p/ID`
     pub fn address(&self) -> String {
         format!("{}/p2p/{}", self.multiaddr(), self.peer_id())
     }
 
     pub fn multiaddr(&self) -> Multiaddr {
-        format!("/ip4/127.0.0.1/tcp/{}", self.port).parse().unwrap()
+        format!("/ip4/{}/tcp/{}", self.ip, self.port).parse().unwrap()
     }
 
     pub fn peer_id(&self) -> PeerId {
@@ -236,6 +261,15 @@ impl TestNode {
         let rows = self.ok(args);
         let rows = rows.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect(line));
         rows.filter(|row| row.get("dhtstore").is_none()).collect()
+    }
+
+    /// The peers of its routing tables.
+    pub fn table(&self) -> Vec<String> {
+        let rows = self.rows(&["closest", "--local", "--format", "ndjson", &self.peer_id().to_string()]);
+        let mut peers: Vec<_> = rows.iter().map(|row| row["peer"].as_str().unwrap().to_owned()).collect();
+        peers.sort();
+        peers.dedup();
+        peers
     }
 
     /// Provider ids that this node itself holds for a CID, with their addresses.

@@ -26,6 +26,7 @@ mod port;
 mod restart;
 mod restore;
 mod service;
+mod sites;
 #[path = "../support/small_disk.rs"]
 mod small_disk;
 mod starting;

@@ -12,18 +12,9 @@ fn network(count: usize) -> Vec<TestNode> {
         nodes.push(node);
     }
     for node in &nodes {
-        eventually("the table is full", Duration::from_secs(20), || table(node).len() >= count - 1);
+        eventually("the table is full", Duration::from_secs(20), || node.table().len() >= count - 1);
     }
     nodes
-}
-
-/// The peers of a node's tables.
-fn table(node: &TestNode) -> Vec<String> {
-    let rows = node.rows(&["closest", "--local", "--format", "ndjson", &node.peer_id().to_string()]);
-    let mut peers: Vec<_> = rows.iter().map(|row| row["peer"].as_str().unwrap().to_owned()).collect();
-    peers.sort();
-    peers.dedup();
-    peers
 }
 
 #[test]
@@ -112,7 +103,7 @@ fn connect_takes_a_peer_id_alone_in_any_form_and_looks_up_where_it_is() {
     let mut newcomer = TestNode::new().joining(first);
     newcomer.start();
     let id = last.peer_id();
-    eventually("the newcomer knows somebody", Duration::from_secs(15), || !table(&newcomer).is_empty());
+    eventually("the newcomer knows somebody", Duration::from_secs(15), || !newcomer.table().is_empty());
     let hash = cid::multihash::Multihash::from_bytes(&id.to_bytes()).unwrap();
     let as_cid = cid::Cid::new_v1(0x72, hash).to_string();
     for form in
@@ -174,7 +165,7 @@ fn a_private_swarm_admits_who_has_its_key_and_nobody_else() {
     let mut other_key = TestNode::new().joining(&hub);
     other_key.ok(&["init", "--private"]);
     other_key.start();
-    eventually("the member is in", Duration::from_secs(15), || table(&hub) == vec![member.peer_id().to_string()]);
+    eventually("the member is in", Duration::from_secs(15), || hub.table() == vec![member.peer_id().to_string()]);
     std::thread::sleep(Duration::from_secs(2));
     assert_eq!(hub.ok(&["peers", "--format", "ids"]).lines().count(), 1);
 }
@@ -187,8 +178,8 @@ fn rt_4_a_server_that_goes_leaves_the_tables_soon_whether_it_was_killed_or_stopp
         let peer = gone.peer_id().to_string();
         ends(&mut gone);
         for node in &nodes {
-            eventually("it is in no answer", Duration::from_secs(20), || !table(node).contains(&peer));
-            assert_eq!(table(node).len(), nodes.len() - 1, "the others stay");
+            eventually("it is in no answer", Duration::from_secs(20), || !node.table().contains(&peer));
+            assert_eq!(node.table().len(), nodes.len() - 1, "the others stay");
         }
     }
 }

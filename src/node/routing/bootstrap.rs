@@ -22,9 +22,10 @@ const AT_ONCE: usize = 32;
 /// How long a peer that was dialled may take to say by identify what it is.
 const INTRODUCTION: (u32, Duration) = (50, Duration::from_millis(100));
 
-/// An entry is left alone for this many refreshes at most, whether it answered or not: doubled from one on. Everybody asks
-/// the same few peers.
-const MAX_PAUSE: u32 = 8;
+/// An entry is left alone for this many refreshes at most, whether it answered or not: doubled from one on, and from one again
+/// when its answer changes. Everybody asks the same few peers. Two sites that a cut has kept apart for long find each other
+/// after so many refreshes at the latest: 40 minutes with the default interval.
+const MAX_PAUSE: u32 = 4;
 
 /// The list, and how each peer of it fared.
 #[derive(Debug)]
@@ -96,6 +97,9 @@ impl Bootstrap {
             Err(RpcError::Own) => State::Own,
             Err(error) => State::Fails(error.to_string()),
         };
+        if matches!((&entry.state, &state), (State::Answers, State::Fails(_)) | (State::Fails(_), State::Answers)) {
+            entry.pause = 1;
+        }
         match (&entry.state, &state) {
             (State::Fails(_), State::Answers) => info!(address = %entry.addrs[0], "a bootstrap peer answers again"),
             (State::Untried | State::Answers, State::Fails(error)) => warn!(
@@ -165,28 +169,32 @@ impl Shared {
     async fn join_through(self: &Arc<Self>, peer: Option<PeerId>, addrs: Vec<Multiaddr>) -> Result<PeerId, RpcError> {
         let id = self.dial(peer, addrs.clone()).await?;
         let serves = self.introduced(&id).await;
-        let mut failure = RpcError::Protocol("the DHT: it is connected, but no DHT server");
+        let mut failure = Some(RpcError::Protocol("the DHT: it is connected, but no DHT server"));
         for dht in serves {
-            let peer = PeerInfo { id, addrs: self.known_addresses(&id) };
-            match self.find_node(dht, &peer, &self.local.to_bytes()).await {
-                Ok(answer) => {
-                    // Without a place in the table it has still told of others.
-                    let unknown = answer.closer.into_iter().filter(|peer| !self.routing.of(dht).contains(&peer.id));
-                    let entered = stream::iter(unknown)
-                        .map(|peer| async move { self.try_candidate(dht, &peer).await })
-                        .buffer_unordered(AT_ONCE)
-                        .filter(|entered| std::future::ready(*entered))
-                        .count()
-                        .await;
-                    if entered > 0 {
-                        self.look_up_oneself(dht).await;
-                    }
-                    return Ok(id);
-                }
-                Err(error) => failure = error,
+            match self.enter_through(dht, id).await {
+                Ok(()) => failure = None,
+                Err(error) => failure = failure.map(|_| error),
             }
         }
-        Err(failure)
+        failure.map_or(Ok(id), Err)
+    }
+
+    /// Asks a connected server for whom it knows closest to this node, and tries those.
+    async fn enter_through(self: &Arc<Self>, dht: Dht, id: PeerId) -> Result<(), RpcError> {
+        let peer = PeerInfo { id, addrs: self.known_addresses(&id) };
+        let answer = self.find_node(dht, &peer, &self.local.to_bytes()).await?;
+        // Without a place in the table it has still told of others.
+        let unknown = answer.closer.into_iter().filter(|peer| !self.routing.of(dht).contains(&peer.id));
+        let entered = stream::iter(unknown)
+            .map(|peer| async move { self.try_candidate(dht, &peer).await })
+            .buffer_unordered(AT_ONCE)
+            .filter(|entered| std::future::ready(*entered))
+            .count()
+            .await;
+        if entered > 0 {
+            self.look_up_oneself(dht).await;
+        }
+        Ok(())
     }
 
     /// The DHTs of which a connected peer is a server, once identify has said so.
@@ -248,11 +256,22 @@ mod tests {
         let bootstrap = Bootstrap::new(&list, &own);
         let refresh = Duration::from_secs(600);
         let mut now = Duration::ZERO;
-        for (round, refreshes) in [1, 2, 4, 8, 8, 8].into_iter().enumerate() {
+        let fails = || Err(RpcError::Dial("refused".into()));
+        for (answers, refreshes) in [
+            (true, 1),
+            (true, 2),
+            (true, 4),
+            (true, 4),
+            (false, 1),
+            (false, 2),
+            (false, 4),
+            (false, 4),
+            (true, 1),
+            (false, 1),
+        ] {
             assert_eq!(bootstrap.due(now, |_| true), [1]);
             assert!(bootstrap.due(now, |_| false).is_empty());
-            let outcome = if round % 2 == 0 { Ok(other) } else { Err(RpcError::Dial("refused".into())) };
-            bootstrap.note(1, outcome, now, refresh);
+            bootstrap.note(1, if answers { Ok(other) } else { fails() }, now, refresh);
             assert!(bootstrap.due(now + refresh * refreshes - Duration::from_secs(1), |_| true).is_empty());
             now += refresh * refreshes;
         }
