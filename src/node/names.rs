@@ -26,8 +26,28 @@ const FILES: [&str; 2] = ["/etc/resolv.conf", "/etc/hosts"];
 /// A dial looks at the files when nobody has for so long.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// What tells one state of a file from the next: inode, size and time of change. `None`: it cannot be read.
-type State = Option<(u64, u64, i64, i64)>;
+/// What tells one state of a file from the next: device, inode, size, and when its content, name or mode changed last.
+/// `None`: there is none.
+type State = Option<(u64, u64, u64, i64, i64)>;
+
+/// What was logged last, by any of the transports that resolve names: each change is logged once.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Logged(Arc<Mutex<Outcome>>);
+
+/// The states of the files and whether they could be read. Empty before the first time.
+type Outcome = (Vec<State>, bool);
+
+impl Logged {
+    /// Whether this is another state of the files, or another outcome of reading them, than was logged last.
+    fn differs(&self, states: &[State], read: bool) -> bool {
+        let now = (states.to_vec(), read);
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *last != now && {
+            *last = now;
+            true
+        }
+    }
+}
 
 /// A transport that resolves names for `T`.
 pub(crate) struct Names<T> {
@@ -35,24 +55,23 @@ pub(crate) struct Names<T> {
     files: Vec<PathBuf>,
     clock: Arc<dyn crate::clock::Clock>,
     resolving: Option<dns::tokio::Transport<Shared<T>>>,
-    /// Of the files when `resolving` was made; empty before.
+    /// Of the files when they were read last; empty before.
     states: Vec<State>,
     looked: Option<Duration>,
-    /// True while the files cannot be read, so that the log says it once.
-    failing: bool,
+    logged: Logged,
 }
 
 impl<T: Send + 'static> Names<T> {
-    pub(crate) fn new(inner: Boxed<T>, clock: Arc<dyn crate::clock::Clock>) -> Self {
+    pub(crate) fn new(inner: Boxed<T>, clock: Arc<dyn crate::clock::Clock>, logged: Logged) -> Self {
         let files = FILES.map(PathBuf::from).to_vec();
         let inner = Shared(Arc::new(Mutex::new(inner)));
-        let mut names = Self { inner, files, clock, resolving: None, states: Vec::new(), looked: None, failing: false };
+        let mut names = Self { inner, files, clock, resolving: None, states: Vec::new(), looked: None, logged };
         names.look();
         names
     }
 
     /// Reads the files again if they have changed. Where that fails, as with a file that is half written, the old resolver
-    /// stays, and the next dial tries again.
+    /// stays until they change again.
     fn look(&mut self) {
         let now = self.clock.monotonic();
         if self.looked.is_some_and(|at| now.saturating_sub(at) < LOOK_EVERY) {
@@ -60,33 +79,34 @@ impl<T: Send + 'static> Names<T> {
         }
         self.looked = Some(now);
         let states: Vec<State> = self.files.iter().map(PathBuf::as_path).map(state).collect();
-        if self.resolving.is_some() && states == self.states {
+        if states == self.states {
             return;
         }
+        let first = self.states.is_empty();
         match dns::tokio::Transport::system(self.inner.clone()) {
             Ok(resolving) => {
-                if self.resolving.is_some() || self.failing {
+                self.resolving = Some(resolving);
+                if self.logged.differs(&states, true) && !first {
                     info!(files = ?self.files, "names are resolved by what these say now");
                 }
-                (self.resolving, self.states, self.failing) = (Some(resolving), states, false);
             }
             Err(error) => {
-                if !std::mem::replace(&mut self.failing, true) {
-                    let still = if self.resolving.is_some() {
-                        "as before"
-                    } else {
-                        "not at all: /dns addresses cannot be dialled"
+                if self.logged.differs(&states, false) {
+                    let still = match self.resolving {
+                        Some(_) => "as before",
+                        None => "not at all: /dns addresses cannot be dialled",
                     };
-                    warn!(%error, "the resolver's files cannot be read; until they can, names are resolved {still}");
+                    warn!(%error, "the resolver's files cannot be read; until they change, names are resolved {still}");
                 }
             }
         }
+        self.states = states;
     }
 }
 
 fn state(path: &Path) -> State {
     let found = fs::metadata(path).ok()?;
-    Some((found.ino(), found.len(), found.mtime(), found.mtime_nsec()))
+    Some((found.dev(), found.ino(), found.len(), found.ctime(), found.ctime_nsec()))
 }
 
 fn names_a_host(addr: &Multiaddr) -> bool {

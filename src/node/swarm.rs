@@ -6,7 +6,7 @@ use super::{
     door::{Door, Guarded},
     ip_limits,
     muxer::Yamux,
-    names::Names,
+    names::{Logged, Names},
     nat::guard,
     security::Security,
     stream_ends::TellsEnds,
@@ -136,13 +136,15 @@ fn transport(
     clock: &Arc<dyn Clock>,
 ) -> Result<Peered, NodeError> {
     let upgrade = Upgrade::new(config, identity, psk)?;
-    let websockets = upgrade.apply(WebSockets::new(Names::new(tcp().boxed(), clock.clone()).boxed(), certificates));
+    let logged = Logged::default();
+    let websockets =
+        upgrade.apply(WebSockets::new(Names::new(tcp().boxed(), clock.clone(), logged.clone()).boxed(), certificates));
     let tcp = upgrade.apply(tcp());
     let direct = match psk {
         Some(_) => tcp,
         None => tcp.or_transport(quic(config, identity)).map(|either, _| either.into_inner()).boxed(),
     };
-    let others = Names::new(direct, clock.clone()).boxed();
+    let others = Names::new(direct, clock.clone(), logged).boxed();
     let all = websockets.or_transport(others).map(|either, _| either.into_inner());
     Ok(Guarded::new(TransportTimeout::new(all, HANDSHAKE_TIMEOUT).boxed(), door).boxed())
 }
