@@ -114,7 +114,8 @@ impl Node {
         Ok(self.shared.clock.monotonic().saturating_sub(begun))
     }
 
-    fn dialable(&self, peer: &PeerInfo) -> Vec<Multiaddr> {
+    /// The addresses of a peer that [`Node::can_dial`] would try.
+    pub(crate) fn dialable(&self, peer: &PeerInfo) -> Vec<Multiaddr> {
         let scope = match self.shared.config.profile {
             Profile::Private => AddressScope::Any,
             Profile::Amino => AddressScope::Public,

@@ -134,6 +134,9 @@ func TestAKuboBehindANatIsFoundByItsRelayAlsoAfterKill9(t *testing.T) {
 			if found, _ := server.try("findpeer", provider); !strings.Contains(found, circuit) {
 				t.Errorf("our findpeer: %s", found)
 			}
+			if verdict, ok := server.try("diagnose", cid); ok || !strings.Contains(verdict, "through relays only") {
+				t.Errorf("our diagnose: %s", verdict)
+			}
 		})
 	}
 }

@@ -50,7 +50,7 @@ struct Sums {
     providers: usize,
     with_addresses: usize,
     dialable: usize,
-    /// Providers all of whose addresses lead through relays, which this node does not dial.
+    /// Providers that relays lead to, which this node does not dial, and nothing else that it may.
     relayed: usize,
     /// This node announces the CID itself.
     own: bool,
@@ -133,7 +133,11 @@ fn server_row(asked: &Asked, place: &Key) -> Finding {
 const RELAYED: &str = "not tried: it is reached through a relay, and dhtstore dials none";
 
 async fn dial(parts: &Parts, peer: PeerId, mut known: Known) -> Finding {
-    let is_relayed = |addrs: &[Multiaddr]| !addrs.is_empty() && addrs.iter().all(|a| relay_address(a).is_some());
+    // On the public network it may have private addresses as well, which are not tried.
+    let is_relayed = |addrs: &[Multiaddr]| {
+        let info = PeerInfo { id: peer, addrs: addrs.to_vec() };
+        addrs.iter().any(|addr| relay_address(addr).is_some()) && parts.node.dialable(&info).is_empty()
+    };
     known.addrs.sort_by_key(|addr| relay_address(addr).is_some());
     let outcome = if peer == parts.node.peer_id() && parts.config.provide.addresses.is_empty() {
         // Nobody can dial himself; that others can, only they know.

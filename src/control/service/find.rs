@@ -177,7 +177,7 @@ async fn connect_to(parts: &Parts, peer: PeerId) -> Result<Value, Failure> {
     };
     let found = parts.node.find_peer(&peer, None).await;
     let found = found.ok_or_else(|| unknown("neither this node nor the network knows an address of it"))?;
-    if found.addrs.iter().all(|addr| relay_address(addr).is_some()) {
+    if parts.node.dialable(&found).is_empty() && found.addrs.iter().any(|addr| relay_address(addr).is_some()) {
         return Err(unknown("only addresses through relays are known, and dhtstore dials none"));
     }
     let peer = parts.node.connect_to(&found).await.map_err(|error| refused(&peer.to_string(), &error))?;
