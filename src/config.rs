@@ -391,10 +391,17 @@ impl Config {
     }
 
     /// Whether we have a transport for this listen address: IP and TCP, IP and UDP with QUIC v1, or WebSockets over TCP
-    /// (`/ws`, `/tls/ws`, `/wss`).
+    /// (`/ws`, `/tls/ws`, `/wss`). No group of hosts: nothing can be bound to a multicast or broadcast address.
     pub fn can_listen(addr: &Multiaddr) -> bool {
         let parts: Vec<_> = addr.iter().collect();
-        let [Protocol::Ip4(_) | Protocol::Ip6(_), over @ ..] = parts.as_slice() else { return false };
+        let (is_host, over) = match parts.as_slice() {
+            [Protocol::Ip4(ip), over @ ..] => (!ip.is_multicast() && !ip.is_broadcast(), over),
+            [Protocol::Ip6(ip), over @ ..] => (!ip.is_multicast(), over),
+            _ => return false,
+        };
+        if !is_host {
+            return false;
+        }
         match over {
             [Protocol::Tcp(_)] | [Protocol::Udp(_), Protocol::QuicV1] => true,
             [Protocol::Tcp(_), Protocol::Ws(path) | Protocol::Wss(path)]

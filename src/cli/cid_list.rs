@@ -101,6 +101,11 @@ impl Reader<'_> {
             if read.map_err(|error| CliError::data(format_args!("{name}: {error}")))? == 0 {
                 break;
             }
+            if number == 1 && (line.starts_with(&[0xff, 0xfe]) || line.starts_with(&[0xfe, 0xff])) {
+                return Err(CliError::data(format_args!(
+                    "{name}: this is text in UTF-16, and a list is in UTF-8; convert it: `iconv -f UTF-16 -t UTF-8`"
+                )));
+            }
             if line.len() as u64 == LINE_MAX && line.last() != Some(&b'\n') {
                 skip_line(&mut input)?;
             }

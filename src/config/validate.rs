@@ -3,9 +3,12 @@
 mod websocket;
 
 use super::{Config, ConfigError, Job, Profile, defaults, filter, is_quic, text::show_duration};
-use crate::kad::{
-    Dht,
-    scope::{AddressScope, reach, strip_peer},
+use crate::{
+    clock::{Clock, SystemClock},
+    kad::{
+        Dht,
+        scope::{AddressScope, reach, strip_peer},
+    },
 };
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 use std::{fmt, ops::RangeInclusive, time::Duration};
@@ -293,14 +296,16 @@ fn check_cron(findings: &mut Findings, job: &str, cron: &str) {
         );
     } else if !fires(cron) {
         findings
-            .problem(&key, format_args!("\"{cron}\" never fires: no month has that day; choose another day or month"));
+            .problem(&key, format_args!("\"{cron}\" never fires again: no month has that day, or its year is over; choose another day, month or year"));
     }
 }
 
-/// Whether a cron expression fires at all. Looked for from a fixed day on, so that the answer never changes.
+/// Whether a cron expression fires at some time from now on.
 fn fires(cron: &str) -> bool {
     let parser = croner::parser::CronParser::builder().seconds(croner::parser::Seconds::Required).build();
-    let (Ok(parsed), Some(from)) = (parser.parse(cron), chrono::DateTime::from_timestamp(0, 0)) else { return true };
+    let now = SystemClock::new().wall();
+    let from = chrono::DateTime::from_timestamp(i64::from(now.0), 0);
+    let (Ok(parsed), Some(from)) = (parser.parse(cron), from) else { return true };
     parsed.find_next_occurrence(&from, true).is_ok()
 }
 
@@ -457,6 +462,15 @@ mod tests {
     }
 
     #[test]
+    fn cron_whose_year_is_over_is_refused() {
+        let mut config = config();
+        config.jobs.gc.cron = "0 0 0 1 1 * 2020".into();
+        refused(&config, &["jobs.gc.cron", "never fires again"]);
+        config.jobs.gc.cron = "0 0 0 29 2 *".into();
+        assert_eq!(config.validate().unwrap(), vec![]);
+    }
+
+    #[test]
     fn listen_addresses_of_other_transports_are_refused() {
         for addr in [
             "/ip4/0.0.0.0/udp/4001",
@@ -464,6 +478,9 @@ mod tests {
             "/ip4/0.0.0.0/udp/4001/quic-v1/webtransport",
             "/ip4/0.0.0.0/udp/4001/webrtc-direct",
             "/ip4/0.0.0.0/tcp/4002/tls/sni/example.org/ws",
+            "/ip4/224.0.0.1/tcp/4001",
+            "/ip4/255.255.255.255/udp/4001/quic-v1",
+            "/ip6/ff02::1/tcp/4001",
             "/ip4/0.0.0.0/tcp/4002/x-parity-ws/%2Fpath",
         ] {
             refused(&Config { listen: addrs(&[addr]), ..config() }, &["listen", addr]);

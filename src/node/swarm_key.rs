@@ -22,7 +22,10 @@ pub(crate) const MAX_FILE_BYTES: u64 = 4 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum SwarmKeyError {
     /// The file cannot be read.
-    #[error("cannot read the swarm key {}: {source}", path.display())]
+    #[error(
+        "cannot read the swarm key {}: {source}; copy it from another node of the private network, or correct swarm_key",
+        path.display()
+    )]
     Read {
         /// Which file.
         path: PathBuf,
@@ -79,6 +82,8 @@ impl SwarmKey {
 
     /// Reads a key from the text of its file. The error has the line and what is wrong with it.
     pub fn parse(bytes: &[u8]) -> Result<Self, (u8, String)> {
+        // Editors of other systems begin a file with a byte order mark.
+        let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
         let (version, rest) = split_line(bytes);
         if version != VERSION.as_bytes() {
             return Err((1, format!("expected {VERSION}")));
@@ -174,6 +179,8 @@ mod tests {
             ] {
                 prop_assert_eq!(SwarmKey::parse(&text), Ok(SwarmKey(key)));
             }
+            let marked = [&b"\xef\xbb\xbf"[..], SwarmKey(key).to_file().as_bytes()].concat();
+            prop_assert_eq!(SwarmKey::parse(&marked), Ok(SwarmKey(key)));
             prop_assert_eq!(SwarmKey::parse(SwarmKey(key).to_file().as_bytes()), Ok(SwarmKey(key)));
         }
 

@@ -5,7 +5,7 @@ use crate::{
     config::{
         Config, Profile, can_dial, can_reach_us, defaults, filter, is_present, is_public_bootstrapper, is_websocket,
     },
-    kad::peer_id::parse_multiaddr,
+    kad::peer_id::{parse_multiaddr, parse_peer_id},
     node::{
         identity::Identity,
         swarm_key::{self, SwarmKey},
@@ -71,6 +71,9 @@ struct KuboAddresses {
     announce: Option<Vec<String>>,
     append_announce: Option<Vec<String>>,
     no_announce: Option<Vec<String>>,
+    /// Everything else: where Kubo's API and gateway listen.
+    #[serde(flatten)]
+    others: BTreeMap<String, serde_json::Value>,
 }
 
 /// Reads the repository; writes nothing. Refused while Kubo runs: one identity in two places breaks both.
@@ -83,8 +86,10 @@ pub(crate) fn read(repository: &Path, profile: Option<Profile>) -> Result<Taken>
     let mut notes = Vec::new();
     let config =
         Translation { kubo: &kubo, private: swarm_key.is_some(), profile, notes: &mut notes }.write(repository);
-    let left_out: Vec<&str> =
-        kubo.others.iter().filter(|(_, value)| is_set(value)).map(|(name, _)| name.as_str()).collect();
+    let sections = kubo.others.iter().map(|(name, value)| (name.clone(), value));
+    let addresses = kubo.addresses.others.iter().map(|(name, value)| (format!("Addresses.{name}"), value));
+    let left_out: Vec<String> =
+        sections.chain(addresses).filter(|(_, value)| is_set(value)).map(|(name, _)| name).collect();
     if !left_out.is_empty() {
         notes.push(format!(
             "sections that are left out: {}; compare them with `dhtstore config default`",
@@ -104,6 +109,7 @@ fn is_set(value: &serde_json::Value) -> bool {
         serde_json::Value::Null => false,
         serde_json::Value::Object(fields) => fields.values().any(is_set),
         serde_json::Value::Array(items) => !items.is_empty(),
+        serde_json::Value::String(text) => !text.is_empty(),
         _ => true,
     }
 }
@@ -113,7 +119,7 @@ fn read_config(path: &Path) -> Result<KuboConfig> {
     std::fs::File::open(path).and_then(|file| file.take(MAX_CONFIG_BYTES).read_to_string(&mut text)).map_err(|e| {
         CliError::data(format_args!("cannot read {}: {e}; is this a Kubo repository ($IPFS_PATH)?", path.display()))
     })?;
-    serde_json::from_str(&text)
+    serde_json::from_str(text.strip_prefix('\u{feff}').unwrap_or(&text))
         .map_err(|e| CliError::data(format_args!("{} is not a Kubo configuration: {e}", path.display())))
 }
 
@@ -125,7 +131,7 @@ fn identity(repository: &Path, kubo: &KuboIdentity) -> Result<Identity> {
     let identity = Identity::from_base64(&kubo.priv_key)
         .map_err(|e| CliError::data(format_args!("{}: Identity.PrivKey is damaged ({e})", place.display())))?;
     let peer = identity.keypair.public().to_peer_id().to_string();
-    let same = kubo.peer_id.is_empty() || kubo.peer_id.parse::<libp2p::PeerId>().is_ok_and(|id| id.to_string() == peer);
+    let same = kubo.peer_id.is_empty() || parse_peer_id(&kubo.peer_id).is_ok_and(|id| id.to_string() == peer);
     if !same {
         return Err(CliError::data(format_args!(
             "{}: Identity.PrivKey belongs to {peer}, but Identity.PeerID says {}; which is right?",
