@@ -10,7 +10,6 @@ mod text;
 mod validate;
 
 pub use crate::kad::mode::Setting as Mode;
-pub(crate) use file::is_present;
 pub use validate::Warning;
 pub(crate) use validate::{UNSPOKEN, can_dial, can_reach_us, is_public_bootstrapper};
 

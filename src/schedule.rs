@@ -32,6 +32,8 @@ const TOLERANCE: Duration = Duration::from_secs(1);
 const CLOCK_CHECK: Duration = Duration::from_secs(30);
 /// The wall clock went back by more than this: the scheduler holds its next ticks as wall times, and is set up anew.
 const CLOCK_STEP: Duration = Duration::from_secs(5);
+/// How long the scheduler may take to say when it looks next.
+const CRON_ANSWERS: Duration = Duration::from_secs(5);
 /// How long running jobs are waited for at shutdown before they are dropped at their next await.
 const DRAIN: Duration = Duration::from_secs(3);
 
@@ -273,7 +275,18 @@ impl Inner {
         u32::try_from(tick.timestamp()).ok()
     }
 
-    /// The scheduler would stand still for as long as the wall clock was set back.
+    /// Whether the scheduler has not looked when it should have: its own tasks have ended, or the clock has just jumped ahead.
+    async fn stands_still(&self, now: UnixTime) -> bool {
+        for index in 0..self.slots.len() {
+            match tokio::time::timeout(CRON_ANSWERS, self.next_tick(index)).await {
+                Ok(tick) if tick.is_none_or(|tick| tick.saturating_add(seconds(CLOCK_CHECK)) >= now.0) => {}
+                _ => return true,
+            }
+        }
+        false
+    }
+
+    /// The scheduler would stand still for as long as the wall clock was set back, and for good if its own tasks ended.
     async fn watch_clock(self: Arc<Self>) {
         let mut before = (self.clock.wall(), self.clock.monotonic());
         // It could not be set up: tried again at each turn.
@@ -286,11 +299,14 @@ impl Inner {
             let now = (self.clock.wall(), self.clock.monotonic());
             let expected = u64::from(before.0.0) + now.1.saturating_sub(before.1).as_secs();
             before = now;
-            if !lacks_cron && u64::from(now.0.0) + CLOCK_STEP.as_secs() >= expected {
-                continue;
-            }
             if !lacks_cron {
-                tracing::warn!("the clock was set back; the schedule is set up again");
+                if u64::from(now.0.0) + CLOCK_STEP.as_secs() < expected {
+                    tracing::warn!("the clock was set back; the schedule is set up again");
+                } else if self.stands_still(now.0).await {
+                    tracing::warn!("the schedule stands still; it is set up again");
+                } else {
+                    continue;
+                }
             }
             let mut cron = self.cron.lock().await;
             if let Some(mut old) = cron.take() {

@@ -289,6 +289,28 @@ fn what_is_named_or_present_and_cannot_be_read_stops_the_start() {
 }
 
 #[test]
+fn a_pipe_to_which_nobody_writes_ends_the_start_and_does_not_hang_it() {
+    let home = Home::new();
+    assert_eq!(home.run(&["init", "--private"]).code, 0);
+    let path = home.path("data/swarm.key");
+    std::fs::remove_file(&path).unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
+    let run = home.run(&["run"]);
+    assert!(run.code == 65 && run.stderr.contains("nobody writes to it"), "{run:?}");
+}
+
+#[test]
+fn a_key_in_another_form_names_the_command_that_takes_it_over() {
+    let home = Home::new();
+    assert_eq!(home.run(&["init"]).code, 0);
+    let key = std::fs::read(home.path("data/identity.key")).unwrap();
+    let text = multibase::Base::Base64Pad.encode(key);
+    home.write("data/identity.key", format!("\u{feff}{text}\n"));
+    let run = home.run(&["run"]);
+    assert!(run.code == 65 && run.stderr.contains("`dhtstore init --identity FILE`"), "{run:?}");
+}
+
+#[test]
 fn libp2p_force_pnet_forbids_to_run_in_the_open() {
     let home = Home::new();
     for command in [&["config", "check"][..], &["run"]] {

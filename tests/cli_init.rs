@@ -202,6 +202,7 @@ fn a_kubo_node_with_an_rsa_key_is_taken_over() {
     assert!(run.stderr.contains("two nodes with one peer id"), "{run:?}");
     assert!(run.stderr.contains("/ip4/192.0.2.2/tcp/4001 is left out"), "{run:?}");
     assert!(run.stderr.contains("quic-v1/webtransport is left out"), "{run:?}");
+    assert!(run.stderr.contains("/ip4/0.0.0.0/udp/4101/quic-v1 is left out"), "{run:?}");
     assert!(run.stderr.contains("left out: Addresses.API;"), "{run:?}");
     let shown = home.run(&["config", "show"]).stdout;
     for line in [

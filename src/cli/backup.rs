@@ -12,6 +12,7 @@ use crate::{
     clock::{Clock, SystemClock},
     config::file::{Loaded, Origin},
     control::protocol::{Request, Stat},
+    files::is_present,
     node::{
         identity::{self, Identity},
         swarm_key::SwarmKey,
@@ -160,7 +161,7 @@ fn refuse_existing(path: &Path, force: bool) -> Result<()> {
 fn gather(loaded: &Loaded) -> Result<(String, Files)> {
     let config = &loaded.config;
     let path = identity::path(&config.data_dir);
-    if !path.exists() {
+    if !is_present(&path) {
         return Err(CliError::data(format_args!(
             "there is no identity.key in {}, and a backup without it would be of no use; is it a credential of the \
              service? then set CREDENTIALS_DIRECTORY to its directory (/run/credentials/dhtstore.service)",

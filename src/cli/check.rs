@@ -105,7 +105,7 @@ fn secrets(dir: &std::path::Path, announced: &Announced) -> Vec<Finding> {
         }
     }];
     let path = dir.join("swarm.key");
-    if crate::config::is_present(&path) {
+    if crate::files::is_present(&path) {
         findings.push(match swarm_key::SwarmKey::load(&path) {
             Ok(key) => finding(Level::Ok, "swarm.key", key.fingerprint().to_string(), None),
             Err(error) => {

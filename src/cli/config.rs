@@ -85,7 +85,8 @@ fn check(context: &Context) -> Result<()> {
         && let Ok(Some(wanted)) = loaded.config.connections.clone().fit(limit, FILES_AT_START)
     {
         context.notice(format_args!(
-            "warning: connections.max = {wanted} needs more than the {limit} open files that this session allows, and would be lowered; raise LimitNOFILE (ulimit -Hn)"
+            "warning: connections.max = {} and max_pending = {} need more than the {limit} open files that this session allows, and would be lowered; raise LimitNOFILE (ulimit -Hn)",
+            wanted.max, wanted.max_pending
         ));
     }
     let identity = identity::load(&loaded.config.data_dir)?;

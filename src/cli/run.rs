@@ -19,6 +19,7 @@ use crate::{
     store::{Store, ballast, data_dir::Lock},
     vital::Failed,
 };
+use futures::FutureExt;
 use libp2p::{Multiaddr, multiaddr::Protocol};
 use sd_notify::NotifyState;
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -96,11 +97,12 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
     if let Some(failed) = failed {
         return running.fail(failed).await;
     }
+    let vital = running.node.vital().clone();
     notify(&[NotifyState::Stopping]);
     tracing::info!("stopping; a second signal ends the process at once");
     tokio::select! {
         result = tokio::time::timeout(SHUTDOWN_DEADLINE, running.stop()) => match result {
-            Ok(result) => result,
+            Ok(result) => result.and_then(|()| vital.failed().now_or_never().map_or(Ok(()), |failed| Err(CliError::other(failed)))),
             Err(_) => Err(CliError::other(format_args!("not stopped within {SHUTDOWN_DEADLINE:?}; what is on disk is consistent"))),
         },
         () = signals.stop() => Err(CliError::other("stopped at once; the last seconds of announcements may be lost")),
@@ -145,11 +147,12 @@ fn fit_connections(config: &mut Config, limit: u64) -> Result<()> {
         Ok(None) => Ok(()),
         Ok(Some(wanted)) => {
             tracing::warn!(
-                wanted,
+                wanted = wanted.max,
                 connections = config.connections.max,
+                wanted_handshakes = wanted.max_pending,
                 handshakes = config.connections.max_pending,
                 open_files = limit,
-                "connections.max is lowered to the open files that there are; raise LimitNOFILE (ulimit -Hn)"
+                "connections.max and max_pending are lowered to the open files that there are; raise LimitNOFILE (ulimit -Hn)"
             );
             Ok(())
         }

@@ -2,37 +2,44 @@
 
 use super::Connections;
 
-/// Open files beside those at start and the listeners: clients of the control socket, segments that are read, a dump, an export.
-pub const RESERVED: u64 = 24;
+/// Open files beside those at start and the listeners: clients of the control socket, segments that are read, a dump, an
+/// export. A quarter of the limit, between these.
+pub const RESERVED: std::ops::RangeInclusive<u64> = 24..=48;
 
 /// The share of all that may be handshakes, each direction.
 const PENDING_SHARE: u64 = 8;
 
 impl Connections {
     /// Lowers the limits to what `limit` open files leave beside `used`. One connection takes one, and so does a handshake.
-    /// Returns how many connections the settings ask for, if that is more.
+    /// Returns what the settings ask for, if that is more.
     ///
     /// # Errors
     /// The number of open files that is needed at least, where there is no room for a single connection.
-    pub fn fit(&mut self, limit: u64, used: u64) -> Result<Option<u32>, u64> {
-        let room = limit.saturating_sub(used + RESERVED);
+    pub fn fit(&mut self, limit: u64, used: u64) -> Result<Option<Self>, u64> {
+        let room = limit.saturating_sub(used + reserved(limit));
         if room < PENDING_SHARE {
-            return Err(used + RESERVED + PENDING_SHARE);
+            let taken = used + PENDING_SHARE;
+            // Three quarters of the limit hold them, if neither bound of the reserve applies.
+            return Err((taken * 4).div_ceil(3).clamp(taken + RESERVED.start(), taken + RESERVED.end()));
         }
+        let wanted = self.clone();
         let clamp = |room: u64| u32::try_from(room).unwrap_or(u32::MAX).max(1);
         let pending = self.max_pending.min(clamp(room / PENDING_SHARE));
         // Inbound handshakes, those that give way until their tasks have ended, and dials.
         let rest = clamp(room.saturating_sub(3 * u64::from(pending)));
         if self.max <= rest {
             self.max_pending = self.max_pending.min(clamp((room - u64::from(self.max)) / 3));
-            return Ok(None);
+        } else {
+            self.max = rest;
+            self.max_pending = pending;
         }
-        let wanted = self.max;
-        self.max = rest;
-        self.max_pending = pending;
-        self.max_pending_per_group = self.max_pending_per_group.min(pending);
-        Ok(Some(wanted))
+        self.max_pending_per_group = self.max_pending_per_group.min(self.max_pending);
+        Ok((*self != wanted).then_some(wanted))
     }
+}
+
+fn reserved(limit: u64) -> u64 {
+    (limit / 4).clamp(*RESERVED.start(), *RESERVED.end())
 }
 
 #[cfg(test)]
@@ -42,7 +49,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn connections_handshakes_and_what_is_reserved_fit_into_the_limit(limit in 0u64..20_000, used in 0u64..60) {
+        fn connections_handshakes_and_what_is_reserved_fit_into_the_limit(limit in 0u64..20_000, used in 0u64..300) {
             let mut connections = Config::defaults(Profile::Private).connections;
             let wanted = connections.clone();
             match connections.fit(limit, used) {
@@ -52,9 +59,10 @@ mod tests {
                 }
                 Ok(lowered) => {
                     let taken = u64::from(connections.max) + 3 * u64::from(connections.max_pending);
-                    prop_assert!(used + super::RESERVED + taken <= limit, "{connections:?}");
+                    prop_assert!(used + super::reserved(limit) + taken <= limit, "{connections:?}");
                     prop_assert!(connections.max >= 1 && connections.max_pending >= 1);
-                    prop_assert_eq!(lowered.is_some(), connections.max < wanted.max);
+                    prop_assert!(connections.max_pending_per_group <= connections.max_pending);
+                    prop_assert_eq!(lowered, (connections != wanted).then_some(wanted));
                 }
             }
         }

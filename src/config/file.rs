@@ -11,6 +11,7 @@ use super::{
     Config, ConfigError, Profile, Warning, defaults,
     keys::{ENV_PREFIX, KEYS, Kind, did_you_mean, is_section, nearest, suggestion, variable},
 };
+use crate::files::{is_present, read_bounded};
 use figment::{
     Figment, Metadata, Provider,
     providers::Serialized,
@@ -105,7 +106,7 @@ impl Sources {
 
     /// The same with an environment of one's choice.
     fn load_with(&self, environment: BTreeMap<String, String>) -> Result<Loaded, ConfigError> {
-        let file = self.find_file().map(|path| read_bounded(&path).map(|text| (path, text))).transpose()?;
+        let file = self.find_file().map(|path| read(&path).map(|text| (path, text))).transpose()?;
         self.read(environment, file)
     }
 
@@ -352,30 +353,20 @@ fn located(error: ConfigError, origins: &BTreeMap<String, Origin>) -> ConfigErro
 const NO_DATA_DIR: &str =
     "data_dir: this user has no home directory; name a data directory with --data-dir DIR (or DHTSTORE_DATA_DIR)";
 
-/// Whether a file is there, be it one that cannot be read: a link that leads nowhere, or a file in a directory that may not be
-/// entered, is there. A file that is there and cannot be read is an error, never the same as no file.
-pub(crate) fn is_present(path: &Path) -> bool {
-    use std::io::ErrorKind::{NotADirectory, NotFound};
-    path.symlink_metadata().err().is_none_or(|error| !matches!(error.kind(), NotFound | NotADirectory))
-}
-
-fn read_bounded(path: &Path) -> Result<String, ConfigError> {
-    use std::io::Read;
-    let failed = |source| ConfigError::Read { path: path.into(), source };
-    let mut text = String::new();
-    let file = std::fs::File::open(path).map_err(failed)?;
-    file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text).map_err(|source| match source.kind() {
-        std::io::ErrorKind::InvalidData => {
-            let message = "not text in UTF-8, so damaged; restore it from a backup or write it anew".into();
-            ConfigError::Syntax { path: path.into(), message }
-        }
-        _ => failed(source),
+fn read(path: &Path) -> Result<String, ConfigError> {
+    use std::io::ErrorKind::FileTooLarge;
+    let unfit = |message| ConfigError::Syntax { path: path.into(), message };
+    let bytes = read_bounded(path, MAX_FILE_BYTES).map_err(|source| match source.kind() {
+        FileTooLarge => unfit(format!("larger than {MAX_FILE_BYTES} bytes, so hardly a configuration file")),
+        _ => ConfigError::Read { path: path.into(), source },
     })?;
-    if text.len() as u64 > MAX_FILE_BYTES {
-        let message = format!("larger than {MAX_FILE_BYTES} bytes, so hardly a configuration file");
-        return Err(ConfigError::Syntax { path: path.into(), message });
+    if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
+        return Err(unfit(
+            "text in UTF-16, and a configuration is in UTF-8; convert it: `iconv -f UTF-16 -t UTF-8`".into(),
+        ));
     }
-    Ok(text)
+    String::from_utf8(bytes)
+        .map_err(|_| unfit("not text in UTF-8, so damaged; restore it from a backup or write it anew".into()))
 }
 
 /// `~/` is the home directory; what is relative is relative to `base` (empty: to the working directory).

@@ -7,13 +7,13 @@ use super::NodeError;
 use crate::{
     clock::{Clock, UnixTime},
     config::Config,
+    files::read_bounded,
     kad::scope::{AutonomousSystems, IpGroups, Reach, ip_reach},
 };
 use maxminddb::{LookupResult, MaxMindDbError, Reader, WithinOptions};
 use serde::Deserialize;
 use std::{
-    fs::File,
-    io::{self, Read},
+    io,
     net::Ipv6Addr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -93,14 +93,11 @@ impl AsnDatabase {
     /// Reads the file at `path`, at most 256 MiB, and goes through it once: what is damaged or names no system of an
     /// IPv6 network is refused here and not at some look-up. Blocks: for 11 MB and 100,000 networks 0.6 s in a debug build.
     pub fn load(path: &Path) -> Result<Self, AsnError> {
-        let failed = |source| AsnError::Read { path: path.into(), source };
         let unfit = |reason: String| AsnError::Unfit { path: path.into(), reason };
-        let file = File::open(path).map_err(failed)?;
-        let mut bytes = Vec::new();
-        file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
-        if bytes.len() as u64 > MAX_FILE_BYTES {
-            return Err(unfit(format!("larger than {} MiB", MAX_FILE_BYTES >> 20)));
-        }
+        let bytes = read_bounded(path, MAX_FILE_BYTES).map_err(|source| match source.kind() {
+            io::ErrorKind::FileTooLarge => unfit(format!("larger than {} MiB", MAX_FILE_BYTES >> 20)),
+            _ => AsnError::Read { path: path.into(), source },
+        })?;
         let damaged = |error: MaxMindDbError| unfit(format!("damaged, or not in MMDB format ({error})"));
         let reader = Reader::from_source(bytes).map_err(damaged)?;
         let networks = named_networks(&reader).map_err(damaged)?;

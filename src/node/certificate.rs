@@ -3,7 +3,7 @@
 
 mod names;
 
-use crate::{clock::UnixTime, config::Websocket};
+use crate::{clock::UnixTime, config::Websocket, files::read_bounded};
 use arc_swap::ArcSwap;
 use futures_rustls::{
     pki_types::{
@@ -15,8 +15,7 @@ use futures_rustls::{
 pub(crate) use names::Names;
 use sha2::{Digest, Sha256};
 use std::{
-    fmt, fs,
-    io::{self, Read},
+    fmt, fs, io,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -281,14 +280,7 @@ impl Facts {
 }
 
 fn read(setting: &'static str, path: &Path) -> Result<Vec<u8>, CertificateError> {
-    let failed = |source| CertificateError::Read { setting, path: path.into(), source };
-    let file = fs::File::open(path).map_err(failed)?;
-    let mut bytes = Vec::new();
-    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(failed(io::Error::new(io::ErrorKind::FileTooLarge, format!("more than {MAX_FILE_BYTES} bytes"))));
-    }
-    Ok(bytes)
+    read_bounded(path, MAX_FILE_BYTES).map_err(|source| CertificateError::Read { setting, path: path.into(), source })
 }
 
 fn certificates(

@@ -2,11 +2,11 @@
 //!
 //! An identity is never overwritten: whoever loses it loses the peer id that others have in their bootstrap lists.
 
-use crate::config::is_present;
+use crate::files::{self, is_present};
 use libp2p::identity::Keypair;
 use std::{
     fs::{self, File},
-    io::{self, Read, Write},
+    io::{self, Write},
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
 };
@@ -125,7 +125,16 @@ impl Identity {
         if !is_credential && fs::metadata(path).is_ok_and(|meta| meta.permissions().mode() & 0o077 != 0) {
             tracing::warn!(path = %path.display(), "others may read the identity: chmod 600 it, and think about a new one");
         }
-        Self::from_protobuf(bytes).map_err(|reason| IdentityError::Damaged { path: path.into(), reason })
+        Self::from_protobuf(bytes).map_err(|reason| {
+            let reason = match Self::import(path) {
+                Ok(_) => {
+                    "its key is in another form; move it elsewhere and take it over by `dhtstore init --identity FILE`"
+                        .into()
+                }
+                Err(_) => reason,
+            };
+            IdentityError::Damaged { path: path.into(), reason }
+        })
     }
 
     /// What [`Identity::create`] writes: a secret.
@@ -206,15 +215,10 @@ fn try_write_private_file(path: &Path, content: &[u8]) -> io::Result<()> {
 }
 
 fn read_bounded(path: &Path) -> Result<Vec<u8>, IdentityError> {
-    let failed = |source| IdentityError::Read { path: path.into(), source };
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(failed)?;
-    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() as u64 > MAX_FILE_BYTES {
-        let reason = format!("larger than {MAX_FILE_BYTES} bytes");
-        return Err(IdentityError::Damaged { path: path.into(), reason });
-    }
-    Ok(bytes)
+    files::read_bounded(path, MAX_FILE_BYTES).map_err(|source| match source.kind() {
+        io::ErrorKind::FileTooLarge => IdentityError::Damaged { path: path.into(), reason: source.to_string() },
+        _ => IdentityError::Read { path: path.into(), source },
+    })
 }
 
 /// Ed25519 keys of 96 bytes, as old versions of go-libp2p wrote them, have the public half twice.

@@ -1,11 +1,11 @@
 //! `swarm.key`: the pre-shared key of a private network, in the format that Kubo and other libp2p programs share
 //! (libp2p specification `pnet/Private-Networks-PSK-V1`): a line with the version, a line with the encoding, the key.
 
+use crate::files::read_bounded;
 use libp2p::pnet::{Fingerprint, PreSharedKey};
 use rand::TryRngCore;
 use std::{
-    fmt, fs,
-    io::{self, Read},
+    fmt, fs, io,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
@@ -114,10 +114,8 @@ impl SwarmKey {
     /// Reads a key file. A warning when others than the owner may read it.
     pub fn load(path: &Path) -> Result<Self, SwarmKeyError> {
         let failed = |source| SwarmKeyError::Read { path: path.into(), source };
-        let mut bytes = Vec::new();
-        let file = fs::File::open(path).map_err(failed)?;
-        let mode = file.metadata().map_err(failed)?.permissions().mode();
-        file.take(MAX_FILE_BYTES).read_to_end(&mut bytes).map_err(failed)?;
+        let bytes = read_bounded(path, MAX_FILE_BYTES).map_err(failed)?;
+        let mode = fs::metadata(path).map_err(failed)?.permissions().mode();
         if mode & 0o007 != 0 {
             tracing::warn!(path = %path.display(), "everybody may read the swarm key: chmod 600 it");
         }

@@ -201,6 +201,16 @@ pub(super) fn copy_part_for_reading(dir: &Path, part: &str) -> Result<tempfile::
     copy_parts(dir, None, &[part])
 }
 
+/// Whether something is there. A link that leads nowhere, as to a disk that is not mounted, is an error and not an absence.
+pub(super) fn is_there(path: &Path) -> Result<bool, StoreError> {
+    use io::ErrorKind::NotFound;
+    match fs::metadata(path) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == NotFound && fs::symlink_metadata(path).is_err() => Ok(false),
+        Err(error) => Err(io_error("open", path, error)),
+    }
+}
+
 fn copy_parts(dir: &Path, beside: Option<&Path>, parts: &[&str]) -> Result<tempfile::TempDir, StoreError> {
     let parent = beside.map_or_else(std::env::temp_dir, Path::to_owned);
     let copy = tempfile::Builder::new()
@@ -209,8 +219,9 @@ fn copy_parts(dir: &Path, beside: Option<&Path>, parts: &[&str]) -> Result<tempf
         .map_err(|e| io_error("create a copy in", &parent, e))?;
     let _keeps_servers_out = share(dir)?;
     for part in parts {
-        if dir.join(part).is_dir() {
-            copy_dir(&dir.join(part), &copy.path().join(part), &|name| name != super::ballast::DIR)?;
+        let original = dir.join(part);
+        if is_there(&original)? && original.is_dir() {
+            copy_dir(&original, &copy.path().join(part), &|name| name != super::ballast::DIR)?;
         }
     }
     Ok(copy)

@@ -1,6 +1,9 @@
 //! How much memory the process has, and could have: what Linux says below /proc and /sys. Elsewhere nothing is known.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 /// Resident bytes of this process.
 pub fn resident() -> Option<u64> {
@@ -8,7 +11,7 @@ pub fn resident() -> Option<u64> {
 }
 
 /// Bytes that this process could take beyond `resident`: those that the machine has to give, or what is left of the limit
-/// of its control groups (`MemoryMax` of the unit, that of a container), whichever is less.
+/// of its control groups (`MemoryMax` or `MemoryHigh` of the unit, that of a container), whichever is less.
 pub fn room(resident: u64) -> Option<u64> {
     let machine = kibibytes(&fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable:")?;
     Some(limit_of_group().map_or(machine, |limit| machine.min(limit.saturating_sub(resident))))
@@ -26,12 +29,13 @@ fn least_limit(groups: &str, root: &Path) -> Option<u64> {
     let limits = groups.lines().filter_map(|line| {
         let mut fields = line.splitn(3, ':').skip(1);
         let (controllers, path) = (fields.next()?, fields.next()?.trim_start_matches('/'));
-        let (root, file) = match controllers {
-            "" => (root.to_owned(), "memory.max"),
-            some if some.split(',').any(|name| name == "memory") => (root.join("memory"), "memory.limit_in_bytes"),
+        let (root, files): (_, &[&str]) = match controllers {
+            "" => (root.to_owned(), &["memory.max", "memory.high"]),
+            some if some.split(',').any(|name| name == "memory") => (root.join("memory"), &["memory.limit_in_bytes"]),
             _ => return None,
         };
-        let limit = |group: &Path| fs::read_to_string(group.join(file)).ok()?.trim().parse::<u64>().ok();
+        let read = |file: PathBuf| fs::read_to_string(file).ok()?.trim().parse::<u64>().ok();
+        let limit = |group: &Path| files.iter().filter_map(|file| read(group.join(file))).min();
         root.join(path).ancestors().take_while(|group| group.starts_with(&root)).filter_map(limit).min()
     });
     limits.min()
@@ -73,6 +77,8 @@ mod tests {
         let first = "12:cpu,cpuacct:/x\n9:memory:/x/y\n0::/\n";
         assert_eq!(least_limit(first, dir.path()), Some(5000));
         assert_eq!(least_limit("9:blkio,memory:/x\n0::/a\n", dir.path()), Some(3000));
+        write("a/b/memory.high", "2000\n");
+        assert_eq!(least_limit("0::/a/b\n", dir.path()), Some(2000));
         assert_eq!(least_limit("rubbish\n1\n", dir.path()), None);
     }
 

@@ -11,7 +11,7 @@
 
 use super::{
     StoreError,
-    data_dir::{copy_dir, io_error, sync_dir},
+    data_dir::{copy_dir, io_error, is_there, sync_dir},
     engine::{guard, panic_text},
 };
 use crate::clock::UnixTime;
@@ -81,11 +81,11 @@ impl Place<'_> {
         let dir = self.dir();
         let copy = self.copy_dir();
         // A crash between the two renames of `replace`: the copy was good.
-        if !dir.exists() && copy.exists() {
+        if !is_there(&dir)? && is_there(&copy)? {
             rename(&copy, &dir)?;
         }
         remove_all(&copy)?;
-        if !dir.exists() {
+        if !is_there(&dir)? {
             return self.open_fresh(contents);
         }
         remove_unfinished_snapshots(&dir)?;
@@ -240,7 +240,7 @@ impl Place<'_> {
         let mut aside = self.parent.join(format!("{prefix}{:010}", self.now.0));
         // Twice in one second, or under a clock that was set back.
         let mut n = 1;
-        while aside.exists() {
+        while is_there(&aside)? {
             aside = self.parent.join(format!("{prefix}{:010}-{n}", self.now.0));
             n += 1;
         }

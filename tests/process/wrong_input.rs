@@ -28,6 +28,30 @@ fn no_server_is_69_and_says_how_to_start_one() {
 }
 
 #[test]
+fn a_link_to_a_disk_that_is_not_mounted_is_no_empty_store() {
+    let mut node = TestNode::started();
+    node.ok(&["provide", &cid("kept")]);
+    assert_eq!(node.stop(), Some(0));
+    for part in ["node", "records"] {
+        let (place, disk) = (node.dir().join(part), node.dir().with_extension("disk"));
+        std::fs::rename(&place, &disk).unwrap();
+        std::os::unix::fs::symlink(&disk, &place).unwrap();
+        assert_eq!(node.rows(&["dump", "provided", "--format", "ndjson"]).len(), 1, "a link is as good as a directory");
+        let away = node.dir().with_extension("away");
+        std::fs::rename(&disk, &away).unwrap();
+        for command in [&["run"][..], &["dump"], &["stat"]] {
+            let output = node.cli(command);
+            assert!(!output.status.success(), "{part}: {command:?}: {}", crate::harness::text(&output));
+        }
+        assert!(std::fs::symlink_metadata(&place).unwrap().is_symlink(), "the link stays");
+        std::fs::remove_file(&place).unwrap();
+        std::fs::rename(&away, &place).unwrap();
+    }
+    node.start();
+    assert_eq!(node.ok(&["provided", "--format", "ids"]).lines().count(), 1);
+}
+
+#[test]
 fn provide_says_which_line_is_bad_and_adds_nothing() {
     let node = TestNode::started();
     let input = format!("{}\nnot-a-cid\n\n{}\n{}x\n", cid("a"), cid("b"), cid("c"));

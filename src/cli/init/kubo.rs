@@ -2,9 +2,8 @@
 
 use crate::{
     cli::error::{CliError, Result},
-    config::{
-        Config, Profile, can_dial, can_reach_us, defaults, filter, is_present, is_public_bootstrapper, is_websocket,
-    },
+    config::{Config, Profile, can_dial, can_reach_us, defaults, filter, is_public_bootstrapper, is_websocket},
+    files::{is_present, read_bounded},
     kad::peer_id::{parse_multiaddr, parse_peer_id},
     node::{
         identity::Identity,
@@ -15,7 +14,6 @@ use libp2p::Multiaddr;
 use serde::Deserialize;
 use std::{
     collections::BTreeMap,
-    io::Read,
     net::{SocketAddr, TcpStream},
     os::unix::fs::MetadataExt,
     path::Path,
@@ -115,11 +113,10 @@ fn is_set(value: &serde_json::Value) -> bool {
 }
 
 fn read_config(path: &Path) -> Result<KuboConfig> {
-    let mut text = String::new();
-    std::fs::File::open(path).and_then(|file| file.take(MAX_CONFIG_BYTES).read_to_string(&mut text)).map_err(|e| {
+    let bytes = read_bounded(path, MAX_CONFIG_BYTES).map_err(|e| {
         CliError::data(format_args!("cannot read {}: {e}; is this a Kubo repository ($IPFS_PATH)?", path.display()))
     })?;
-    serde_json::from_str(text.strip_prefix('\u{feff}').unwrap_or(&text))
+    serde_json::from_slice(bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes))
         .map_err(|e| CliError::data(format_args!("{} is not a Kubo configuration: {e}", path.display())))
 }
 
@@ -240,7 +237,9 @@ impl Translation<'_> {
             return Vec::new();
         }
         if self.private {
-            listen.retain(|text| !text.contains("/udp/"));
+            let udp: Vec<String> = listen.extract_if(.., |text| text.contains("/udp/")).collect();
+            let note = |text| format!("Addresses.Swarm: {text} is left out: QUIC does not serve private networks");
+            self.notes.extend(udp.into_iter().map(note));
         }
         listen
     }
