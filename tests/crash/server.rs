@@ -6,6 +6,7 @@ use dhtstore::control::{
     protocol::{Request, Stat},
 };
 use dhtstore::store::dump::{Filter, Table};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::{
     fs::{self, File, OpenOptions},
@@ -242,7 +243,8 @@ impl Server {
 
 /// SIGTERM to a process that this test has not yet waited for.
 pub fn terminate(pid: u32) {
-    assert!(Command::new("kill").args(["-TERM", &pid.to_string()]).status().unwrap().success());
+    let pid = Pid::from_raw(pid.cast_signed()).unwrap();
+    kill_process(pid, Signal::TERM).unwrap();
 }
 
 impl Drop for Server {

@@ -1,9 +1,10 @@
 //! `dhtstore backup` and `dhtstore restore`: a node moves to another machine.
 
 use crate::{
-    harness::{TestNode, cid, eventually, fails, fingerprint, multihash, text},
+    harness::{TestNode, cid, eventually, fails, fingerprint, multihash, signal, text},
     kad_peer::KadPeer,
 };
+use rustix::process::Signal;
 use serde_json::Value;
 use std::{
     fs,
@@ -194,10 +195,12 @@ fn a_backup_that_is_ended_by_a_signal_leaves_no_key_about() {
             std::thread::sleep(Duration::from_millis(1));
         }
         std::thread::sleep(Duration::from_millis(5 + round * 20));
-        let kill = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+        if child.try_wait().unwrap().is_none() {
+            signal(&child, Signal::INT);
+        }
         let output = child.wait_with_output().unwrap();
         assert_eq!(unfinished(), 0, "{}", text(&output));
-        if kill.success() && output.status.code() == Some(1) {
+        if output.status.code() == Some(1) {
             ended += 1;
             assert!(text(&output).contains("signal") && !file.exists(), "{}", text(&output));
         } else {

@@ -1,6 +1,7 @@
 //! Real `dhtstore` processes on loopback, each with a data directory of its own, ended by their ids.
 
 use libp2p::{Multiaddr, PeerId};
+use rustix::process::{Pid, Signal, kill_process};
 use sha2::{Digest, Sha256};
 use std::{
     collections::BTreeMap,
@@ -222,7 +223,7 @@ impl TestNode {
     /// SIGTERM, then the exit code.
     pub fn stop(&mut self) -> Option<i32> {
         let mut child = self.process.take().expect("started");
-        assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+        signal(&child, Signal::TERM);
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
             if let Some(status) = child.try_wait().unwrap() {
@@ -294,6 +295,11 @@ impl Drop for TestNode {
             eprintln!("log of the node on port {}:\n{}", self.port, self.log());
         }
     }
+}
+
+/// Sends a signal to a process that was not waited for yet.
+pub fn signal(child: &Child, signal: Signal) {
+    kill_process(Pid::from_child(child), signal).unwrap();
 }
 
 /// How much slower than it should be a machine may be that does other things as well.

@@ -1,15 +1,12 @@
 //! The node as a service: what it tells systemd, how it takes signals, how commands take a node that does not answer.
 
-use crate::harness::{TestNode, cid, eventually, fails, text};
+use crate::harness::{TestNode, cid, eventually, fails, signal, text};
+use rustix::process::Signal;
 use std::{
     os::unix::net::UnixDatagram,
-    process::{Child, Command, Stdio},
+    process::{Child, Stdio},
     time::{Duration, Instant},
 };
-
-fn signal(child: &Child, name: &str) {
-    assert!(Command::new("kill").args([name, &child.id().to_string()]).status().unwrap().success());
-}
 
 /// Reads messages to systemd until one begins with `wanted`; all of them.
 fn told(systemd: &UnixDatagram, wanted: &str) -> Vec<String> {
@@ -45,7 +42,7 @@ fn systemd_is_told_ready_status_and_stopping() {
         messages = told(&systemd, "STATUS=");
     }
     assert!(messages.iter().any(|message| message.starts_with("STATUS=") && message.contains("0 records")));
-    signal(&child, "-TERM");
+    signal(&child, Signal::TERM);
     told(&systemd, "STOPPING=1");
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
@@ -55,7 +52,7 @@ fn sigint_stops_as_sigterm_does() {
     let node = TestNode::new();
     let mut child = node.run_command().stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     eventually("it serves", Duration::from_secs(20), || node.cli(&["stat"]).status.success());
-    signal(&child, "-INT");
+    signal(&child, Signal::INT);
     assert_eq!(child.wait().unwrap().code(), Some(0));
     assert!(!node.dir().join("control.sock").exists());
 }
@@ -65,7 +62,7 @@ fn no_command_hangs_on_a_server_that_is_stopped() {
     let node = TestNode::new();
     let mut server = node.run_command().stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     eventually("it serves", Duration::from_secs(20), || node.cli(&["stat"]).status.success());
-    signal(&server, "-STOP");
+    signal(&server, Signal::STOP);
     let (content, peer) = (cid("x"), "12D3KooWGC6TvWhfapngX6wvJHMYvKpDMXPb3ZnCZ6dMoaMtimQ5");
     let address = format!("/ip4/127.0.0.1/tcp/1/p2p/{peer}");
     let commands: [&[&str]; 12] = [
@@ -97,7 +94,7 @@ fn no_command_hangs_on_a_server_that_is_stopped() {
         }
         fails(&child.wait_with_output().unwrap(), 75, &["has said nothing", "try again"]);
     }
-    signal(&server, "-CONT");
+    signal(&server, Signal::CONT);
     node.ok(&["stat"]);
     server.kill().unwrap();
     server.wait().unwrap();
@@ -121,7 +118,7 @@ fn log_lines_follow_the_flags() {
         command.args(args).envs(variable.map(|value| ("RUST_LOG", value)));
         let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         eventually("it serves", Duration::from_secs(20), || node.cli(&["stat"]).status.success());
-        signal(&child, "-TERM");
+        signal(&child, Signal::TERM);
         String::from_utf8(child.wait_with_output().unwrap().stderr).unwrap()
     };
     assert_eq!(log(&["-q"], None), "");
