@@ -155,10 +155,7 @@ impl Bench {
     async fn compare(&self, op: Op, ours: &Server, go: &Server, quic: bool) {
         let fleets = (self.fleet(ours, quic).await, self.fleet(go, quic).await);
         let pace = Load::Closed { depth: 1 };
-        // As it was with kad-dht 0.42.1, which took some 2,000 announcements a second: on more streams no batch ended within
-        // a run.
-        let streams = if op == Op::Add { 1 } else { STREAMS };
-        let plan = Plan { op, streams, pace, length: self.length, keys: self.keys };
+        let plan = Plan { op, streams: STREAMS, pace, length: self.length, keys: self.keys };
         let runs = in_turns(&[&fleets.0, &fleets.1], self.rounds, plan).await;
         let what = format!("{}, {}", op.name(), if quic { "QUIC" } else { "TCP" });
         row(&what, ours.name, &runs[0]);
