@@ -318,8 +318,6 @@ pub struct Jobs {
     pub routing_snapshot: Job,
     /// Puts progress of the other jobs on disk.
     pub flush_state: Job,
-    /// Copies new provider records to `exports/`.
-    pub export: Job,
 }
 
 /// The reprovide job has its interval in `[reprovide]`.

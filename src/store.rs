@@ -1,8 +1,8 @@
 //! The disk, and the index in memory in front of it. Only this module names sled and bincode.
 //!
 //! Two databases, so that damage to the large and churning one never touches the small one: `records/` holds what
-//! others announced (soft state, refreshed by its publishers) with the bodies of its log in `log/`, `node/` what is ours. `exports/` holds own CIDs,
-//! routing tables and the log of provider records once more, outside of sled.
+//! others announced (soft state, refreshed by its publishers) with the bodies of its log in `log/`, `node/` what is ours. `exports/` holds own CIDs
+//! and routing tables once more, outside of sled.
 
 pub mod ballast;
 pub mod check;
@@ -19,9 +19,9 @@ pub mod footprint;
 pub(crate) mod frames;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
-pub mod growth;
 mod health;
 pub mod jobs;
+pub mod limits;
 pub mod load;
 mod memory;
 mod meta;
@@ -211,8 +211,7 @@ struct OpenedStore {
     notes: Vec<String>,
     schema: u32,
     node: NodeDb,
-    bounds: growth::Bounds,
-    samples: Arc<growth::Samples>,
+    bounds: limits::Bounds,
     /// Not while a directory is only read.
     supervisor: Option<supervisor::Supervisor>,
 }
@@ -261,12 +260,12 @@ impl Store {
         }
         let routing = routing::RoutingState::open(node.clone())?;
         let exports = dir.join("exports");
-        let segments = records::export::Exports::open(exports.clone(), floor, recovered, time.now().log);
+        let before = records::Before { floor, recovered, exports: exports.clone() };
         let opening = provided::Opening { exports, limit: settings.max_provided, lossy, read_only };
         let (provided, restored) = provided::Provided::open(node.clone(), routing.clone(), clock.clone(), opening)?;
         notes.extend(restored);
         migrate(&node, &log, &provided, read_only)?;
-        let records = records::Records::open(log, &settings, time, meta, disk, segments)?;
+        let records = records::Records::open(log, &settings, time, meta, disk, before)?;
         let values = values::Values::open(records.shared.clone(), &settings)?;
         notes.extend(values.notes().iter().cloned());
         for note in &notes {
@@ -274,7 +273,6 @@ impl Store {
         }
         let schema = node.meta.schema().unwrap_or(SCHEMA);
         let jobs = jobs::JobLog::open(node.clone())?;
-        let samples = Arc::new(growth::Samples::default());
         let parts = supervisor::Parts {
             dir: dir.to_owned(),
             ttl: settings.ttl,
@@ -285,15 +283,14 @@ impl Store {
             provided: provided.clone(),
             routing: routing.clone(),
             jobs: jobs.clone(),
-            samples: samples.clone(),
         };
         let supervisor = if read_only { None } else { Some(supervisor::Supervisor::start(parts)?) };
-        let bounds = growth::Bounds {
+        let bounds = limits::Bounds {
             records: settings.max_records as u64,
             disk_bytes: settings.max_disk,
             reserve_bytes: settings.reserve,
         };
-        let opened = OpenedStore { dir: dir.to_owned(), notes, schema, node, bounds, samples, supervisor };
+        let opened = OpenedStore { dir: dir.to_owned(), notes, schema, node, bounds, supervisor };
         Ok(Self { records, values, provided, routing, jobs, opened: Arc::new(opened) })
     }
 

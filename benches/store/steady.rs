@@ -1,5 +1,5 @@
 //! 1,500 announcements a second by the clock on the wall, half of them repeats of the hour before: what the kernel says
-//! was written to the disk for each, everything counted: log, rows, peers, what GC removes, exports.
+//! was written to the disk for each, everything counted: log, rows, peers, what GC removes.
 
 use super::{
     data::{Data, Shape},
@@ -36,7 +36,6 @@ pub fn run(seconds: usize) {
         if collected.elapsed() >= Duration::from_secs(60) {
             collected = Instant::now();
             runtime.block_on(store.records.collect_garbage()).unwrap();
-            runtime.block_on(store.records.export()).unwrap();
             println!(
                 "{:5} s: {:6.1} B written per announcement, {} records, {:.1} MB on disk",
                 begun.elapsed().as_secs(),

@@ -1,6 +1,6 @@
 //! `dhtstore stat`
 
-mod outlook;
+mod limits;
 mod plan;
 
 use super::{
@@ -143,8 +143,7 @@ fn text_of_store(store: &store::Stat) -> String {
             human_bytes(store.exports_bytes_on_disk)
         ),
     );
-    put("Exported", store.exported_to.map_or("never".into(), |to| format!("records to {}", UnixTime(to))));
-    for (name, value) in outlook::lines(store) {
+    for (name, value) in limits::lines(store) {
         put(name, value);
     }
     out

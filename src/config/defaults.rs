@@ -124,9 +124,6 @@ pub const REFRESH_INTERVAL: Duration = minutes(10);
 pub const SNAPSHOT_INTERVAL: Duration = minutes(5);
 /// `jobs.flush-state.interval`: a kill repeats at most a minute of announcements, which is harmless.
 pub const FLUSH_INTERVAL: Duration = minutes(1);
-/// `jobs.export.interval`: what may be lost if `records/` is damaged beyond repair. Each record is exported once,
-/// however often this is, but peers are with every export.
-pub const EXPORT_INTERVAL: Duration = hours(1);
 
 /// The service's data directory, and root's.
 pub const SYSTEM_DATA_DIR: &str = "/var/lib/dhtstore";
@@ -196,7 +193,6 @@ impl Config {
                 routing_refresh: job(REFRESH_INTERVAL),
                 routing_snapshot: job(SNAPSHOT_INTERVAL),
                 flush_state: job(FLUSH_INTERVAL),
-                export: job(EXPORT_INTERVAL),
             },
         }
     }

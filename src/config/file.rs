@@ -9,7 +9,7 @@
 
 use super::{
     Config, ConfigError, Profile, Warning, defaults,
-    keys::{ENV_PREFIX, KEYS, Kind, did_you_mean, is_section, nearest, suggestion, variable},
+    keys::{ENV_PREFIX, KEYS, Kind, RETIRED, did_you_mean, is_section, nearest, suggestion, variable},
 };
 use crate::files::{is_present, read_bounded};
 use figment::{
@@ -162,9 +162,18 @@ fn environment() -> BTreeMap<String, String> {
 struct Settings {
     values: BTreeMap<&'static str, (Value, Origin)>,
     problems: Vec<String>,
+    /// Of older versions.
+    retired: Vec<Warning>,
 }
 
 impl Settings {
+    /// Notes a setting that there is no more. False if there never was one.
+    fn retire(&mut self, is_it: impl Fn(&str) -> bool) -> bool {
+        let found = RETIRED.iter().find(|(key, _)| is_it(key));
+        self.retired.extend(found.map(|(key, why)| Warning { key, message: (*why).into() }));
+        found.is_some()
+    }
+
     fn read_file(&mut self, path: &Path, text: &str) -> Result<(), ConfigError> {
         let table: toml::Table = text.parse().map_err(|e: toml::de::Error| ConfigError::Syntax {
             path: path.into(),
@@ -187,6 +196,9 @@ impl Settings {
             self.values.insert(key, (value, origin.clone()));
             return;
         }
+        if self.retire(|key| key == prefix) {
+            return;
+        }
         match value {
             Value::Dict(_, entries) if is_section(prefix) => {
                 for (name, value) in entries {
@@ -206,6 +218,7 @@ impl Settings {
             }
             match KEYS.iter().find(|(key, _)| variable(key) == name) {
                 Some((key, kind)) => self.set_text(key, *kind, &text, Origin::Environment(name)),
+                None if self.retire(|key| variable(key) == name) => {}
                 None => {
                     let known = KEYS.iter().map(|(key, _)| variable(key)).chain(ENV_OTHER.map(String::from));
                     let nearest = nearest(&name, known);
@@ -223,6 +236,7 @@ impl Settings {
             };
             match KEYS.iter().find(|(known, _)| *known == key.trim()) {
                 Some((key, kind)) => self.set_text(key, *kind, text, Origin::Flag("--set")),
+                None if self.retire(|known| known == key.trim()) => {}
                 None => self.problems.push(format!("--set: unknown setting {key}{}", suggestion(key))),
             }
         }
@@ -303,7 +317,8 @@ impl Settings {
                 origins.insert("swarm_key".into(), Origin::DataDir);
             }
         }
-        let warnings = config.validate().map_err(|e| located(e, &origins))?;
+        let mut warnings = config.validate().map_err(|e| located(e, &origins))?;
+        warnings.append(&mut self.retired);
         Ok(Loaded { config, file, origins, warnings })
     }
 

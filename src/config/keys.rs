@@ -14,7 +14,7 @@ pub(super) enum Kind {
 }
 
 /// Every setting. A test proves that it is complete.
-pub(super) const KEYS: [(&str, Kind); 60] = [
+pub(super) const KEYS: [(&str, Kind); 58] = [
     ("profile", Kind::Text),
     ("data_dir", Kind::Path),
     ("listen", Kind::List),
@@ -73,13 +73,18 @@ pub(super) const KEYS: [(&str, Kind); 60] = [
     ("jobs.routing-snapshot.interval", Kind::Text),
     ("jobs.flush-state.cron", Kind::Text),
     ("jobs.flush-state.interval", Kind::Text),
-    ("jobs.export.cron", Kind::Text),
-    ("jobs.export.interval", Kind::Text),
 ];
+
+/// Settings of older versions. They do nothing and are warned of, so that a new version starts with an old file.
+pub(super) const RETIRED: [(&str, &str); 2] =
+    [("jobs.export.cron", EXPORTS_RETIRED), ("jobs.export.interval", EXPORTS_RETIRED)];
+const EXPORTS_RETIRED: &str =
+    "provider records are not exported any more, log/ is all that is needed; remove this setting";
 
 /// Whether `prefix` is a table of settings; the empty one is the whole file.
 pub(super) fn is_section(prefix: &str) -> bool {
-    prefix.is_empty() || KEYS.iter().any(|(key, _)| key.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('.')))
+    let mut all = KEYS.iter().map(|(key, _)| key).chain(RETIRED.iter().map(|(key, _)| key));
+    prefix.is_empty() || all.any(|key| key.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('.')))
 }
 
 /// `records.ttl` -> `DHTSTORE_RECORDS_TTL`.

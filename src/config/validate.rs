@@ -281,7 +281,6 @@ impl Config {
         job("routing-refresh", &jobs.routing_refresh);
         job("routing-snapshot", &jobs.routing_snapshot);
         job("flush-state", &jobs.flush_state);
-        job("export", &jobs.export);
         check_cron(findings, "reprovide", &jobs.reprovide.cron);
     }
 }

@@ -23,7 +23,7 @@ pub(crate) const MAX_FILE_BYTES: u64 = 4 * 1024;
 pub enum SwarmKeyError {
     /// The file cannot be read.
     #[error(
-        "cannot read the swarm key {}: {source}; copy it from another node of the private network, or correct swarm_key",
+        "cannot read the swarm key {}: {source}; copy the file again from another node of the private network, or correct swarm_key",
         path.display()
     )]
     Read {

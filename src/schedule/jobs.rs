@@ -17,8 +17,6 @@ pub const ROUTING_REFRESH: &str = "routing-refresh";
 pub const ROUTING_SNAPSHOT: &str = "routing-snapshot";
 /// Brings everything to disk.
 pub const FLUSH_STATE: &str = "flush-state";
-/// Copies new provider records to `exports/`.
-pub const EXPORT: &str = "export";
 
 /// All jobs, with their times from the configuration.
 pub fn all(config: &Config, store: &Store, node: &Node, reprovider: &Reprovider, clock: &Arc<dyn Clock>) -> Vec<Job> {
@@ -56,17 +54,12 @@ pub fn all(config: &Config, store: &Store, node: &Node, reprovider: &Reprovider,
             async move { store.flush().await.map(|()| Some("flushed".to_owned())).map_err(|error| error.to_string()) }
         }
     };
-    let export = {
-        let store = store.clone();
-        move || export_records(store.clone())
-    };
     vec![
         job(GC, &jobs.gc.cron, jobs.gc.interval, gc),
         job(REPROVIDE, &jobs.reprovide.cron, Duration::ZERO, reprovide),
         job(ROUTING_REFRESH, &jobs.routing_refresh.cron, jobs.routing_refresh.interval, refresh),
         job(ROUTING_SNAPSHOT, &jobs.routing_snapshot.cron, jobs.routing_snapshot.interval, snapshot),
         job(FLUSH_STATE, &jobs.flush_state.cron, jobs.flush_state.interval, flush),
-        job(EXPORT, &jobs.export.cron, jobs.export.interval, export),
     ]
 }
 
@@ -90,17 +83,6 @@ async fn collect_garbage(store: Store) -> Outcome {
             )
         }
     }))
-}
-
-/// While it has to wait it is tried again at the next look.
-async fn export_records(store: Store) -> Outcome {
-    let report = store.records.export().await.map_err(|error| error.to_string())?;
-    if let Some(reason) = report.paused {
-        tracing::debug!(reason, "the export of records waits");
-        return Ok(None);
-    }
-    let (chunks, peers, bytes, removed) = (report.chunks, report.peers, report.bytes, report.removed);
-    Ok(Some(format!("{chunks} chunks and {peers} peers exported, {bytes} bytes; {removed} old files removed")))
 }
 
 /// Says what it saved. Not while a table is empty or, soon after a start, still far from what was saved: a kill would lose the rest.

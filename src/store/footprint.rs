@@ -2,7 +2,7 @@
 
 use super::{
     engine::{Found, Walk},
-    growth::Figures,
+    limits::Figures,
     memory,
     records::{Shared, entry},
 };
@@ -18,8 +18,6 @@ const CHUNKS: usize = 4;
 pub struct Footprint {
     /// Bytes of `records/` on disk: all copies in the log, and the address book.
     pub disk_bytes: Option<f64>,
-    /// Bytes of `exports/`.
-    pub export_bytes: Option<f64>,
     /// Bytes of the index in memory.
     pub index_bytes: Option<f64>,
     /// Bytes of memory of the whole process.
@@ -28,7 +26,7 @@ pub struct Footprint {
     pub log_copies: Option<f64>,
 }
 
-/// What is measured for [`super::growth`].
+/// What is measured for [`super::limits`].
 pub(super) fn figures(shared: &Shared) -> Figures {
     let memory_bytes = memory::resident();
     Figures {

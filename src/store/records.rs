@@ -3,7 +3,6 @@
 pub(super) mod book;
 mod counters;
 pub(super) mod entry;
-pub(super) mod export;
 pub(super) mod frames;
 mod gc;
 pub(super) mod index;
@@ -11,8 +10,7 @@ pub(super) mod load;
 pub(super) mod log;
 mod pending;
 mod replay;
-mod restore;
-mod salvage;
+pub(super) mod salvage;
 mod shared;
 pub(super) mod time;
 mod unflushed;
@@ -26,14 +24,13 @@ use crate::{
 use book::{Book, Peer};
 use counters::Counters;
 use entry::{MAX_MULTIHASH, Place, place};
-use export::Exports;
 use index::{Index, Limits, Upsert};
 use libp2p::{Multiaddr, PeerId};
 use log::Log;
 use pending::Pending;
 use rand::Rng;
 use replay::Replay;
-pub(super) use shared::Shared;
+pub(super) use shared::{Before, Shared};
 use std::{
     cmp::Reverse,
     sync::{
@@ -124,23 +121,6 @@ pub struct GcReport {
     pub paused: Option<String>,
 }
 
-/// What one export of the log did.
-#[derive(Clone, Debug, Default)]
-pub struct ExportReport {
-    /// Files written.
-    pub segments: u64,
-    /// Chunks in them.
-    pub chunks: u64,
-    /// Rows of peers in them.
-    pub peers: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Files that were older than the ttl, or out of date otherwise, and removed.
-    pub removed: u64,
-    /// Why it did not go on, if so.
-    pub paused: Option<String>,
-}
-
 /// The threads of a store; they end with it.
 #[derive(Debug)]
 struct Threads {
@@ -157,7 +137,7 @@ impl Records {
         time: Timekeeper,
         floor: Option<Meta>,
         disk: Disk,
-        exports: Exports,
+        before: Before,
     ) -> Result<Self, StoreError> {
         let ttl_s = seconds(settings.ttl);
         let origin: Place = std::array::from_fn(|i| settings.position[i]);
@@ -169,7 +149,7 @@ impl Records {
             book: Book::new(settings.max_peers, seconds(settings.address_ttl)),
             replay: Replay::default(),
             disk,
-            exports,
+            before,
             counters: Counters::default(),
             pending: Pending::default(),
             unflushed: Unflushed::default(),
@@ -276,16 +256,6 @@ impl Records {
             gc::collect(&shared)
         })
         .await
-    }
-
-    /// Copies what the log has taken since the last export to `exports/`, slowly, off the async threads, and removes there
-    /// what is older than the ttl. The report says why, if it has to wait: for the end of replay, for space on the disk.
-    ///
-    /// # Errors
-    /// [`StoreError::Io`] if a file cannot be written.
-    pub async fn export(&self) -> Result<ExportReport, StoreError> {
-        let shared = self.shared.clone();
-        super::blocking(move || export::run(&shared)).await
     }
 
     /// True once the log has been replayed.

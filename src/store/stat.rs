@@ -1,7 +1,7 @@
 //! Figures of the store, as `stat` and `dump meta` show them.
 
 use super::{
-    LOG, NODE, Purpose, RECORDS, Settings, Store, StoreError, data_dir, disk, footprint, growth, is_data_dir,
+    LOG, NODE, Purpose, RECORDS, Settings, Store, StoreError, data_dir, disk, footprint, is_data_dir, limits,
     records::log::chunk_time,
 };
 use crate::clock::UnixTime;
@@ -40,7 +40,6 @@ impl Store {
             bytes_on_disk: shared.disk.used(),
             disk_free: shared.disk.free(),
             exports_bytes_on_disk: data_dir::bytes_below(&self.opened.dir.join("exports")),
-            exported_to: shared.exports.exported_to(),
             replayed: shared.replay.progress(),
             gc_paused,
             notes: self.opened.notes.iter().cloned().chain(shared.notes()).chain(node.note(NODE)).collect(),
@@ -49,10 +48,9 @@ impl Store {
             oldest_age_s: None,
             log_entries_per_s: None,
             per_record: footprint::Footprint::default(),
-            growth: self.opened.samples.growth(),
             limits: Vec::new(),
         };
-        self.foresee(&mut stat, &footprint::figures(shared));
+        self.put_in_relation(&mut stat, &footprint::figures(shared));
         stat
     }
 
@@ -63,12 +61,11 @@ impl Store {
     }
 
     /// What follows from the figures of `stat` and these.
-    fn foresee(&self, stat: &mut Stat, figures: &growth::Figures) {
+    fn put_in_relation(&self, stat: &mut Stat, figures: &limits::Figures) {
         let shared = &self.records.shared;
         let per_record = |n: u64| (stat.records > 0).then(|| n as f64 / stat.records as f64);
         stat.per_record = footprint::Footprint {
             disk_bytes: per_record(stat.records_bytes_on_disk),
-            export_bytes: per_record(stat.exports_bytes_on_disk),
             index_bytes: per_record(self.records.index_bytes() as u64),
             memory_bytes: figures.memory_bytes.and_then(per_record),
             log_copies: stat.log_entries.and_then(per_record),
@@ -78,14 +75,12 @@ impl Store {
         let span = stat.newest.zip(stat.oldest).map(|(newest, oldest)| newest.saturating_sub(oldest));
         let span = span.filter(|seconds| *seconds > 0).map(f64::from);
         stat.log_entries_per_s = stat.log_entries.zip(span).map(|(entries, span)| entries as f64 / span);
-        let ages = growth::Ages { ttl_s: shared.ttl_s.into(), oldest_s: stat.oldest_age_s.unwrap_or(0) };
-        let growth = self.opened.samples.of_the_hour();
-        stat.limits = growth::foresee(figures, &self.opened.bounds, growth.as_ref(), ages);
+        stat.limits = limits::of(figures, &self.opened.bounds);
     }
 }
 
 /// [`Store::stat`] of a stopped node's directory, which stays byte for byte as it is: opens a copy, and replays its log.
-/// There is no growth, nor memory of the node.
+/// There is no memory of the node.
 ///
 /// # Errors
 /// As [`super::dump::stopped`].
@@ -100,14 +95,14 @@ pub fn stat_stopped(dir: &Path, settings: Settings, now: UnixTime) -> Result<Sta
     // The copy may be on another disk.
     let disk = disk::Disk::new(dir, 0, 0);
     (stat.bytes_on_disk, stat.disk_free) = (disk.used(), disk.free());
-    let figures = growth::Figures {
+    let figures = limits::Figures {
         records: stat.records,
         disk_bytes: disk.used(),
         disk_free_bytes: disk.free(),
         memory_bytes: None,
         memory_room_bytes: None,
     };
-    store.foresee(&mut stat, &figures);
+    store.put_in_relation(&mut stat, &figures);
     Ok(stat)
 }
 
@@ -149,9 +144,6 @@ pub struct Stat {
     /// Sum of the sizes of all files below `exports/`.
     #[serde(default)]
     pub exports_bytes_on_disk: u64,
-    /// The newest record in `exports/`, Unix seconds.
-    #[serde(default)]
-    pub exported_to: Option<u32>,
     /// 0.0 to 1.0; 1.0 when the log is replayed.
     pub replayed: f64,
     /// Why GC waits, if it does.
@@ -172,10 +164,7 @@ pub struct Stat {
     /// What a record takes.
     #[serde(default)]
     pub per_record: footprint::Footprint,
-    /// Over ten minutes, an hour and a day, as far as the process has run so long.
+    /// How far the limits are, the nearest first.
     #[serde(default)]
-    pub growth: Vec<growth::Growth>,
-    /// When limits are reached, the nearest first.
-    #[serde(default)]
-    pub limits: Vec<growth::Limit>,
+    pub limits: Vec<limits::Limit>,
 }

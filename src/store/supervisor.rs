@@ -1,4 +1,4 @@
-//! The thread that looks after the disk: measures, notes how the store grows, warns, and opens a database anew whose disk failed.
+//! The thread that looks after the disk: measures, warns, and opens a database anew whose disk failed.
 //!
 //! A degraded database accepts nothing, and memory is served. Every second the disk is probed: there must be more free
 //! than the reserve, and a small file must be written, fsynced and removed. Then the handle is dropped, the database is
@@ -10,8 +10,6 @@ use super::{
     data_dir::io_error,
     database::Database,
     engine::panic_text,
-    footprint,
-    growth::Samples,
     jobs::JobLog,
     meta::NodeDb,
     node_contents, node_place,
@@ -61,7 +59,6 @@ pub struct Parts {
     pub provided: Provided,
     pub routing: RoutingState,
     pub jobs: JobLog,
-    pub samples: Arc<Samples>,
 }
 
 /// The thread; it ends with this.
@@ -147,11 +144,6 @@ fn run(parts: &Parts, stop: &Stop) {
         parts.records.disk.look();
         if tick % MEASURE_EVERY == 0 {
             parts.records.disk.measure();
-        }
-        let mono = parts.clock.monotonic();
-        // What replay adds is no growth.
-        if parts.records.replay.is_done() && parts.samples.is_due(mono) {
-            parts.samples.take(mono, footprint::figures(&parts.records));
         }
         let was_crowded = std::mem::replace(&mut crowded, parts.records.is_crowded());
         if crowded && !was_crowded {

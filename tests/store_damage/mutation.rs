@@ -26,14 +26,13 @@ pub enum Kind {
 
 const KINDS: [Kind; 6] = [Kind::Truncated, Kind::Zeroed, Kind::Flipped, Kind::Garbage, Kind::Grown, Kind::Missing];
 /// The classes of files, and what a path of one begins with.
-const CLASSES: [(&str, &str); 13] = [
+const CLASSES: [(&str, &str); 12] = [
     ("records/db", "records/db"),
     ("records/snap", "records/snap"),
     ("records/ other", "records/"),
     ("node/db", "node/db"),
     ("node/snap", "node/snap"),
     ("node/ other", "node/"),
-    ("export of records", "exports/records-"),
     ("export of node", "exports/node-"),
     ("journal", "exports/own-"),
     ("identity.key", "identity.key"),
@@ -78,7 +77,7 @@ impl Mutation {
         let mut random = StdRng::seed_from_u64(n);
         let all = files(template, Path::new(""));
         let wanted = match n % 16 {
-            12 => CLASSES[12].0,
+            12 => CLASSES[11].0,
             13 => CLASSES[0].0,
             14 => CLASSES[3].0,
             15 => "other",

@@ -17,8 +17,6 @@ const BASE_BYTES: f64 = 150e6;
 const RECORD_BYTES: f64 = 40.0;
 /// The log, for each entry: 38, and 49 where each of 200,000 providers is new.
 const LOG_BYTES: f64 = 50.0;
-/// Exports of the log, for each entry.
-const EXPORT_BYTES: f64 = 37.0;
 /// Reading the log at a start, for each entry: CPU time, of all cores together.
 const REPLAY_CPU: f64 = 0.7e-6;
 /// Largest rate and ttl that are planned for.
@@ -40,7 +38,7 @@ pub struct Plan {
     pub records_max: u64,
     /// Memory, in bytes.
     pub ram_bytes: u64,
-    /// Disk, in bytes: log and exports.
+    /// Disk, in bytes: the log.
     pub disk_bytes: u64,
     /// Seconds of CPU time until the log is replayed; shared by all cores, and the node serves meanwhile.
     pub replay_cpu_s: f64,
@@ -74,7 +72,7 @@ impl Plan {
             log_entries: entries as u64,
             records_max: (records * 9.0 / 8.0) as u64,
             ram_bytes: (BASE_BYTES + records * RECORD_BYTES) as u64,
-            disk_bytes: (entries * (LOG_BYTES + EXPORT_BYTES)) as u64,
+            disk_bytes: (entries * LOG_BYTES) as u64,
             replay_cpu_s: entries * REPLAY_CPU,
         }
     }
@@ -88,7 +86,7 @@ impl Plan {
             ("records.max", format!("{} at least", self.records_max)),
             ("Log", format!("{} announcements", self.log_entries)),
             ("Memory", human_bytes(self.ram_bytes)),
-            ("Disk", format!("{}: log and exports", human_bytes(self.disk_bytes))),
+            ("Disk", format!("{}: the log", human_bytes(self.disk_bytes))),
             (
                 "Replay",
                 format!(

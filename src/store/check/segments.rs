@@ -22,7 +22,7 @@ use std::{collections::HashSet, path::Path, time::Duration};
 /// Records of chunks without a row that are looked for in others; of more, the first so many.
 const LOOKED_FOR_MAX: usize = 1_000_000;
 /// What a start makes of damage to a segment.
-const SEGMENT_NEXT: &str = "start the node: records/ and exports/ have what this file has lost, as far as they are whole; the file goes when its last record has expired";
+const SEGMENT_NEXT: &str = "start the node: what this file has lost is gone until it is announced again, the rest is read; the file goes when its last record has expired";
 
 /// All of a directory, beside its database.
 pub fn check(

@@ -35,18 +35,8 @@ pub struct Counters {
     pub replay_refused: AtomicU64,
     /// Chunks of segments of which sled did not know.
     pub salvaged_chunks: AtomicU64,
-    /// Chunks that the log lacked and exports had.
-    pub restored_chunks: AtomicU64,
-    /// Their entries.
-    pub restored_entries: AtomicU64,
-    /// Chunks that neither had.
+    /// Chunks that should be there and are not.
     pub lost_chunks: AtomicU64,
-    /// Chunks exported.
-    pub exported_chunks: AtomicU64,
-    /// Bytes written for that.
-    pub exported_bytes: AtomicU64,
-    /// Exports that failed.
-    pub export_failures: AtomicU64,
     /// See `Refused`.
     pub records_full: AtomicU64,
     /// See `Refused`.
@@ -100,12 +90,7 @@ impl Counters {
             ("replay_unknown_peer", &self.unknown_peers),
             ("replay_refused", &self.replay_refused),
             ("salvaged_chunks", &self.salvaged_chunks),
-            ("restored_chunks", &self.restored_chunks),
-            ("restored_entries", &self.restored_entries),
             ("lost_chunks", &self.lost_chunks),
-            ("exported_chunks", &self.exported_chunks),
-            ("exported_bytes", &self.exported_bytes),
-            ("export_failures", &self.export_failures),
             ("refused_records_full", &self.records_full),
             ("refused_records_far", &self.records_far),
             ("refused_provider_full", &self.provider_full),

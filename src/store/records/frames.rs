@@ -1,4 +1,4 @@
-//! What files of chunks are made of: the segments of the log and those of `exports/`.
+//! What files of chunks are made of: the segments of the log, and the exports of older versions.
 //!
 //! Behind a line that says what it is come frames (`codec`: length, CRC-32): a header, then each chunk behind the rows of
 //! those of its peers that no earlier chunk of the file named, and in an export the counts at the end. So a file needs no
@@ -68,7 +68,6 @@ const JOINED: u64 = 4096;
 #[derive(Debug)]
 pub struct Items {
     frames: Frames<Item>,
-    from: Option<u64>,
     /// Read to see whether it is the header, and it was not.
     first: Option<Result<Part<Item>, CodecError>>,
     place: Place,
@@ -97,40 +96,32 @@ impl Items {
         };
         let mut frames = Frames::open(path, MAGIC.len() as u64, JOINED)?;
         let mut first = frames.next();
-        let from = match &first {
+        let (has_header, is_whole) = match &first {
             Some(Ok(Part::Frame { item: Item::Header { chunk_version, .. }, .. }))
                 if *chunk_version != codec::CHUNK_VERSION =>
             {
                 return Err(CodecError::Version(*chunk_version));
             }
-            Some(Ok(Part::Frame { item: Item::Header { from, .. }, intact, .. })) => {
-                let from = *from;
-                if *intact {
-                    first = None;
-                }
-                Some(from)
-            }
-            _ => None,
+            Some(Ok(Part::Frame { item: Item::Header { .. }, intact, .. })) => (true, *intact),
+            _ => (false, false),
         };
+        if is_whole {
+            first = None;
+        }
         if let Some(error) = no_magic {
             // The header may be whole all the same: then all behind it is read.
-            if from.is_none() {
+            if !has_header {
                 // Bytes may be missing, so that not even the header stands in its place.
                 frames = Frames::open(path, 0, JOINED)?;
             }
             let to = (MAGIC.len() as u64).min(frames.len());
             first = Some(Ok(Part::Damage { at: 0, to, is_cut: false, error }));
-        } else if first.is_none() && from.is_none() {
+        } else if first.is_none() && !has_header {
             let (at, to) = (0, MAGIC.len() as u64);
             let error = CodecError::Malformed("it has no header".into());
             first = Some(Ok(Part::Damage { at, to, is_cut: true, error }));
         }
-        Ok(Self { frames, from, first, place: Place::default() })
-    }
-
-    /// What the header says, unless it is damaged.
-    pub fn from(&self) -> Option<u64> {
-        self.from
+        Ok(Self { frames, first, place: Place::default() })
     }
 
     /// Where the last item lies.

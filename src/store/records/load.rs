@@ -73,8 +73,6 @@ impl Chunks {
         let open = self.open.into_iter().filter(|(_, (_, count))| *count > 0);
         self.full.extend(open.map(|(time, (body, count))| Sealed { time, body, count }));
         self.full.sort_by_key(|chunk| chunk.time);
-        let (Some(first), Some(last)) = (self.full.first(), self.full.last()) else { return };
-        shared.exports.loaded(first.time, last.time);
         self.full.into_iter().for_each(|chunk| shared.pending.push(chunk));
     }
 }

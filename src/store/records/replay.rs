@@ -8,7 +8,7 @@ use super::{
     entry::{self, Entry},
     index::batch::{BATCH, Named, Replayed},
     log::{chunk_key, chunk_name, chunk_time},
-    restore, salvage,
+    salvage,
 };
 use crate::store::{
     StoreError,
@@ -146,14 +146,14 @@ pub fn start(shared: &Arc<Shared>, with_expired: bool) -> Vec<JoinHandle<()>> {
 
 /// There is nothing to read; perhaps there should be.
 fn end_of_nothing(shared: &Arc<Shared>) -> Vec<JoinHandle<()>> {
-    if shared.exports.promised().is_empty() && shared.log.unindexed(false).is_empty() {
+    if salvage::exports::list(&shared.before.exports).is_empty() && shared.log.unindexed(false).is_empty() {
         end(shared);
         return Vec::new();
     }
     let worker = shared.clone();
     let spawned = thread::Builder::new().name("replay-0".into()).spawn(move || end(&worker));
     if let Err(error) = &spawned {
-        tracing::warn!(%error, "no thread for what exports have of the log");
+        tracing::warn!(%error, "no thread for what segments have of the log");
         end(shared);
     }
     spawned.into_iter().collect()
@@ -197,15 +197,30 @@ fn read_claimed(shared: &Shared, from: u64, to: u64, batch: &mut Vec<Named>) {
     }
 }
 
-/// All is read, as one thread finds; what is not there is looked for in segments, and then in exports.
+/// All is read, as one thread finds; what is not there is looked for in segments.
 fn end(shared: &Shared) {
     salvage::run(shared);
-    restore::complete(shared);
+    count_lost(shared);
     if shared.is_closing() {
         return;
     }
     shared.replay.finish();
     tracing::info!(records = shared.index.len(), chunks = shared.log.count(), "the log is replayed");
+}
+
+/// What the log was to hold and nothing has.
+fn count_lost(shared: &Shared) {
+    let live = chunk_key(shared.time.now().oldest_live(shared.ttl_s), 0);
+    let Some(floor) = shared.before.floor else { return };
+    // Nothing that it counts has expired since.
+    let expected = floor.chunks.filter(|_| floor.newest.is_some() && floor.oldest.is_some_and(|oldest| oldest >= live));
+    let lost = expected.unwrap_or(0).saturating_sub(shared.replay.found());
+    if lost > 0 && !shared.is_closing() {
+        shared.counters.lost_chunks.fetch_add(lost, Ordering::Relaxed);
+        shared.note(format!(
+            "{lost} chunks of the log (up to some 700 announcements each) are lost until they are announced again"
+        ));
+    }
 }
 
 /// The next keys for this thread (first, last): whole seconds, from the newest that nobody has.
@@ -280,7 +295,6 @@ fn read(shared: &Shared, key: u64, chunk: &[u8], batch: &mut Vec<Named>) {
             return;
         }
     };
-    shared.exports.found(key);
     shared.replay.found.fetch_add(1, Ordering::Relaxed);
     shared.counters.replayed.fetch_add(entries.len() as u64, Ordering::Relaxed);
     name(shared, chunk_time(key), &entries, batch);

@@ -3,6 +3,11 @@
 //!
 //! Segments name their peers themselves. A chunk stays where it is and gets its row back; it is written anew only where
 //! one of its peers has another number by now, or another chunk its key.
+//!
+//! Exports of older versions are files of the same kind, and are taken in the same way ([`exports`]).
+
+pub mod exports;
+mod peers;
 
 use super::{
     Shared,
@@ -13,12 +18,13 @@ use super::{
         segments::{Location, Unindexed},
     },
     replay,
-    restore::{self, Peers},
 };
 use crate::store::{StoreError, codec::CodecError, engine::panic_text};
+use peers::Peers;
 use std::{
     collections::HashSet,
     panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
     sync::atomic::Ordering,
 };
 
@@ -35,7 +41,7 @@ pub fn run(shared: &Shared) {
 
 fn try_run(shared: &Shared) {
     let (counters, now) = (&shared.counters, shared.time.now());
-    let lost = shared.exports.is_recovered()
+    let lost = shared.before.recovered
         || [&counters.damaged, &counters.unknown_peers].iter().any(|n| n.load(Ordering::Relaxed) > 0);
     let mut salvage = Salvage {
         live: chunk_key(now.oldest_live(shared.ttl_s), 0),
@@ -47,7 +53,7 @@ fn try_run(shared: &Shared) {
         chunks: 0,
     };
     for unindexed in shared.log.unindexed(lost) {
-        match salvage.look_through(&unindexed) {
+        match salvage.look_through(&File::of(&unindexed)) {
             Ok(true) => shared.log.salvaged(unindexed.segment),
             Ok(false) => return,
             Err(error) => {
@@ -57,6 +63,9 @@ fn try_run(shared: &Shared) {
         }
     }
     let chunks = salvage.chunks;
+    if !salvage.exports() {
+        return;
+    }
     counters.salvaged_chunks.fetch_add(chunks, Ordering::Relaxed);
     match chunks {
         0 => {}
@@ -67,13 +76,29 @@ fn try_run(shared: &Shared) {
     }
 }
 
-fn unread(unindexed: &Unindexed, error: &CodecError) -> StoreError {
-    StoreError::Database(format!("{}: {error}", unindexed.path.display()))
+fn unread(path: &Path, error: &CodecError) -> StoreError {
+    StoreError::Database(format!("{}: {error}", path.display()))
+}
+
+/// What is looked through.
+struct File<'a> {
+    path: &'a Path,
+    /// Where what sled does not know begins.
+    from: u64,
+    /// `None`: an export, whose chunks no row can point to.
+    segment: Option<u32>,
+}
+
+impl<'a> File<'a> {
+    fn of(unindexed: &'a Unindexed) -> Self {
+        Self { path: &unindexed.path, from: unindexed.from, segment: Some(unindexed.segment) }
+    }
 }
 
 /// A chunk that sled does not know.
 struct Found {
     key: u64,
+    is_exported: bool,
     /// `None`: it cannot be read from there by a row, and is written anew.
     location: Option<Location>,
     chunk: Vec<u8>,
@@ -93,12 +118,35 @@ struct Salvage<'a> {
 }
 
 impl Salvage<'_> {
+    /// Takes what the log lacks from the exports of older versions, which are then removed. False if the store closes before the
+    /// end.
+    fn exports(&mut self) -> bool {
+        let (paths, before) = (exports::list(&self.shared.before.exports), self.chunks);
+        let mut taken = Vec::with_capacity(paths.len());
+        for path in &paths {
+            match self.look_through(&File { path, from: 0, segment: None }) {
+                Ok(true) => taken.push(path),
+                Ok(false) => return false,
+                Err(error) => self.shared.note(format!("{error}; it is looked through again by the next start")),
+            }
+        }
+        if self.chunks > before {
+            let chunks = self.chunks - before;
+            self.shared.counters.salvaged_chunks.fetch_add(chunks, Ordering::Relaxed);
+            self.shared.note(format!("{chunks} chunks of the log were found in exports/ of an older version"));
+        }
+        if !taken.is_empty() && !self.shared.reads_only() && self.shared.flush_log().is_ok() {
+            taken.into_iter().for_each(|path| exports::remove(path));
+        }
+        true
+    }
+
     /// False if the store closes before the end.
-    fn look_through(&mut self, unindexed: &Unindexed) -> Result<bool, StoreError> {
-        let mut items = match Items::open(&unindexed.path) {
+    fn look_through(&mut self, file: &File<'_>) -> Result<bool, StoreError> {
+        let mut items = match Items::open(file.path) {
             Ok(items) => items,
             // It may be whole: the disk does not tell, or another version has written it.
-            Err(error) => return Err(unread(unindexed, &error)),
+            Err(error) => return Err(unread(file.path, &error)),
         };
         self.peers = Peers::default();
         loop {
@@ -108,22 +156,23 @@ impl Salvage<'_> {
                 None => break,
                 Some(Ok(Item::Peer { id, row })) => drop(self.peers.rows.insert(id, row)),
                 Some(Ok(Item::Chunk { key, chunk }))
-                    if place.end > unindexed.from && (self.live..=self.now).contains(&key) =>
+                    if place.end > file.from && (self.live..=self.now).contains(&key) =>
                 {
                     // Else another version has written it, and the beginning that would say so is damaged.
                     if let Err(error @ CodecError::Version(_)) = entry::decode(&chunk) {
-                        return Err(unread(unindexed, &error));
+                        return Err(unread(file.path, &error));
                     }
                     let len = u32::try_from(place.end - place.offset).unwrap_or(u32::MAX);
-                    let location = Location { segment: unindexed.segment, offset: place.offset, len };
-                    self.batch.push(Found { key, location: place.intact.then_some(location), chunk });
+                    let location = |segment| Location { segment, offset: place.offset, len };
+                    let location = file.segment.filter(|_| place.intact).map(location);
+                    self.batch.push(Found { key, is_exported: file.segment.is_none(), location, chunk });
                 }
                 Some(Ok(_)) => {}
-                Some(Err(error @ CodecError::Io(_))) => return Err(unread(unindexed, &error)),
+                Some(Err(error @ CodecError::Io(_))) => return Err(unread(file.path, &error)),
                 // A torn end, or a place that rows do not point to, else replay has told of it. What follows is read.
                 Some(Err(error)) => {
                     let offset = place.offset;
-                    tracing::debug!(path = %unindexed.path.display(), offset, %error, "a frame of the log cannot be read");
+                    tracing::debug!(path = %file.path.display(), offset, %error, "a frame of the log cannot be read");
                 }
             }
             if self.batch.len() >= BATCH {
@@ -143,8 +192,10 @@ impl Salvage<'_> {
         let batch = std::mem::take(&mut self.batch);
         let mut unknown = Vec::new();
         for found in &batch {
-            let held = shared.log.get(found.key).ok().flatten();
-            let has_it = held.as_ref() == Some(&found.chunk) && !restore::is_missing(shared, found.key);
+            let held = || shared.log.get(found.key).ok().flatten();
+            // An export may have other numbers for the same peers.
+            let has_it =
+                !peers::is_missing(shared, found.key) && (found.is_exported || held().as_ref() == Some(&found.chunk));
             if !has_it && let Ok(entries) = entry::decode(&found.chunk) {
                 unknown.push((found, entries));
             }
@@ -158,14 +209,13 @@ impl Salvage<'_> {
         let mut unwritten: Vec<u32> = named.filter(|peer| self.written.insert(*peer)).collect();
         unwritten.sort_unstable();
         if !unwritten.is_empty() {
-            restore::write_peers(shared, &unwritten)?;
+            peers::write(shared, &unwritten)?;
         }
         let mut records = Vec::new();
         // The last word first, as in replay.
         for (found, entries, same) in translated.into_iter().rev() {
             self.write(found, &entries, same)?;
             replay::name(shared, chunk_time(found.key), &entries, &mut records);
-            shared.exports.found(found.key);
             shared.replay.salvaged();
             self.chunks += 1;
         }
@@ -178,7 +228,7 @@ impl Salvage<'_> {
         if let Some(location) = found.location.filter(|_| same) {
             return log.found(found.key, location, &found.chunk);
         }
-        let as_here = restore::encode(entries).map_err(|e| StoreError::Database(e.to_string()))?;
+        let as_here = peers::encode(entries).map_err(|e| StoreError::Database(e.to_string()))?;
         log.put_back(found.key, &found.chunk, &as_here)
     }
 }

@@ -5,7 +5,6 @@ use super::{
     book::{Book, BookFull, Peer},
     counters::Counters,
     entry::{Entry, Hashed, MAX_MULTIHASH, place},
-    export::Exports,
     index::{Full, Index},
     log::Log,
     pending::Pending,
@@ -21,12 +20,13 @@ use crate::{
         disk::Disk,
         engine::{Found, Walk},
         health::Health,
-        meta::Meta,
+        meta::{Floor, Meta},
     },
 };
 use libp2p::PeerId;
 use std::{
     collections::BTreeMap,
+    path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -39,6 +39,17 @@ const CROWDED_PART_OF_TTL: u32 = 4;
 /// Most notes kept about damage; more of the same tell nobody anything.
 const MAX_NOTES: usize = 100;
 
+/// What was known of the log when the store was opened.
+#[derive(Debug)]
+pub struct Before {
+    /// What it was to hold.
+    pub floor: Option<Floor>,
+    /// The database was recovered: look through all segments.
+    pub recovered: bool,
+    /// Where older versions exported it to.
+    pub exports: PathBuf,
+}
+
 /// What threads and callers share.
 #[derive(Debug)]
 pub struct Shared {
@@ -48,7 +59,7 @@ pub struct Shared {
     pub log: Log,
     pub replay: Replay,
     pub disk: Disk,
-    pub exports: Exports,
+    pub before: Before,
     pub counters: Counters,
     pub ttl_s: u32,
     pub(super) max_per_provider: u64,

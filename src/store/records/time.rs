@@ -269,8 +269,6 @@ pub enum Ledger {
     Records,
     /// Values.
     Values,
-    /// Exports of the log, which hold its dates.
-    Exports,
 }
 
 /// [`LogTime`] on a clock, for many threads.
@@ -283,7 +281,7 @@ pub struct Timekeeper {
     /// A step or gap is pending, or moves are: ask the state.
     uneasy: AtomicBool,
     /// For each [`Ledger`].
-    moves: [Mutex<Vec<Move>>; 3],
+    moves: [Mutex<Vec<Move>>; 2],
 }
 
 impl Timekeeper {
@@ -366,11 +364,10 @@ impl Timekeeper {
     }
 
     fn moves_of(&self, ledger: Ledger) -> MutexGuard<'_, Vec<Move>> {
-        let [records, values, exports] = &self.moves;
+        let [records, values] = &self.moves;
         let moves = match ledger {
             Ledger::Records => records,
             Ledger::Values => values,
-            Ledger::Exports => exports,
         };
         moves.lock().unwrap_or_else(PoisonError::into_inner)
     }
