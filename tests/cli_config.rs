@@ -311,6 +311,19 @@ fn a_key_in_another_form_names_the_command_that_takes_it_over() {
 }
 
 #[test]
+fn a_setting_of_an_older_version_is_warned_of_and_not_refused() {
+    let home = Home::new();
+    home.write("data/dhtstore.toml", "[jobs.export]\ninterval = \"2h\"\n");
+    let run = home.run_with(&[("DHTSTORE_JOBS_EXPORT_CRON", "0 * * * * *")], &["config", "check"]);
+    assert_eq!(run.code, 0, "{run:?}");
+    for key in ["jobs.export.interval", "jobs.export.cron"] {
+        assert!(run.stderr.contains(&format!("{key}: provider records are not exported any more")), "{run:?}");
+    }
+    let run = home.run(&["--set", "jobs.exports.interval=1h", "config", "check"]);
+    assert!(run.code == 78 && run.stderr.contains("unknown setting"), "{run:?}");
+}
+
+#[test]
 fn libp2p_force_pnet_forbids_to_run_in_the_open() {
     let home = Home::new();
     for command in [&["config", "check"][..], &["run"]] {

@@ -18,8 +18,8 @@ use crate::{
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Verifies a stopped node's directory, which stays as it is: every chunk of the log with its checksum, entries and peers,
-its segments byte by byte, values with their signatures, own CIDs against their count, exports and journals, exports frame
-by frame, the floor of the log, identity, rights and configuration. A copy of the databases is read. Of a running server:
+its segments byte by byte, values with their signatures, own CIDs against their count, their exports and journals, frame by
+frame, the floor of the log, identity, rights and configuration. A copy of the databases is read. Of a running server:
 what it has found since it started, and the files beside its databases.
 Exit 65: something is damaged; each finding says what to do about it. 73: a file may not be read by this user; run it as
 the owner of the directory. 1: the disk did not return a file, and nothing else is damaged.

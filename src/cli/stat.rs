@@ -45,7 +45,7 @@ pub struct Args {
     /// Ask no server: print the memory, disk and replay time that so many announcements a second and a ttl take
     #[arg(long, num_args = 2, value_names = ["RATE", "TTL"])]
     plan: Option<Vec<String>>,
-    /// Node stopped: the figures of its directory, from a copy of it, which takes a while. Growth only a running one knows
+    /// Node stopped: the figures of its directory, from a copy of it, which takes a while.
     #[arg(long, conflicts_with = "plan")]
     stopped: bool,
     /// Output format [default: table on a terminal, json when piped]

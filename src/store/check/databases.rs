@@ -80,7 +80,7 @@ fn open(copy: &Path, original: &Path, name: &str, next: &str, findings: &mut Fin
     let dir = copy.join(name);
     let place = original.join(name);
     if fs::symlink_metadata(&place).is_ok() && !place.is_dir() {
-        let next = "no start can go on like this: move it away, and put the directory back (the next start restores what exports/ and log/ have)";
+        let next = "no start can go on like this: move it away, and put the directory back (the next start takes from exports/ and log/ what they have)";
         findings.damaged(&format!("{name}/"), "is a file, not a directory", next);
         return None;
     }
