@@ -1,8 +1,9 @@
 //! The only place that reads time. Everything else is handed a [`Clock`] or a time.
 
+use parking_lot::Mutex;
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -73,7 +74,7 @@ impl ManualClock {
 
     /// Both clocks go forward by `by`, as they do when time passes.
     pub fn advance(&self, by: Duration) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         state.1 += by;
         let seconds = u32::try_from(by.as_secs()).unwrap_or(u32::MAX);
         state.0 = UnixTime(state.0.0.saturating_add(seconds));
@@ -81,16 +82,16 @@ impl ManualClock {
 
     /// The wall clock alone is set, as `date -s` or NTP does.
     pub fn set_wall(&self, wall: UnixTime) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).0 = wall;
+        self.state.lock().0 = wall;
     }
 }
 
 impl Clock for ManualClock {
     fn wall(&self) -> UnixTime {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).0
+        self.state.lock().0
     }
 
     fn monotonic(&self) -> Duration {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).1
+        self.state.lock().1
     }
 }

@@ -19,12 +19,9 @@ use crate::{
     schedule::{Schedule, jobs},
     store::{self, Store, dump::Want, load::Loader},
 };
+use parking_lot::Mutex;
 use serde_json::Value;
-use std::{
-    pin::Pin,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{pin::Pin, sync::Arc, time::Duration};
 use tokio::sync::{Semaphore, mpsc};
 
 /// Dumps that run at the same time; each keeps a thread.

@@ -6,11 +6,8 @@ use crate::{
 };
 use arc_swap::ArcSwap;
 use libp2p::{Multiaddr, multiaddr::Protocol};
-use std::{
-    collections::BTreeSet,
-    net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
-};
+use parking_lot::Mutex;
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 /// Our addresses, kept up to date by the swarm task and read by everybody.
 #[derive(Debug)]
@@ -52,21 +49,21 @@ impl Addresses {
 
     /// A listener has an address more.
     pub(crate) fn listening(&self, addr: Multiaddr) {
-        let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut listeners = self.listeners.lock();
         listeners.insert(addr);
         self.announced.store(Arc::new(self.compute(&listeners)));
     }
 
     /// A listener has an address less.
     pub(crate) fn not_listening(&self, addr: &Multiaddr) {
-        let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut listeners = self.listeners.lock();
         listeners.remove(addr);
         self.announced.store(Arc::new(self.compute(&listeners)));
     }
 
     /// These are where others have reached us, and no others. True if that changes what is announced.
     pub(crate) fn confirm(&self, addrs: Vec<Multiaddr>) -> bool {
-        let listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        let listeners = self.listeners.lock();
         if **self.confirmed.load() == addrs {
             return false;
         }
@@ -79,7 +76,7 @@ impl Addresses {
 
     /// The addresses that listeners are bound to.
     pub(crate) fn listeners(&self) -> Vec<Multiaddr> {
-        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+        self.listeners.lock().iter().cloned().collect()
     }
 
     /// What is told of us, whatever the DHT.

@@ -6,9 +6,9 @@ use crate::kad::{
     useful::{self, MAX_ADDRESSES},
 };
 use libp2p::{Multiaddr, PeerId, StreamProtocol, swarm::ConnectionId};
+use parking_lot::{Mutex, MutexGuard};
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -98,8 +98,8 @@ impl Inner {
 }
 
 impl Book {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock()
     }
 
     pub(crate) fn connected(&self, peer: PeerId, connection: Connection) {

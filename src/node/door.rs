@@ -12,12 +12,9 @@ pub(crate) use transport::Guarded;
 use super::counters::{Counter, Counters};
 use crate::{clock::Clock, config::Connections};
 use libp2p::Multiaddr;
+use parking_lot::{Mutex, MutexGuard};
 use pending::{Arrival, Pending, Ticket};
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::sync::oneshot;
 
 /// A handshake that is younger than this gives way to newcomers of smaller groups only: an honest one takes milliseconds, on
@@ -100,8 +97,8 @@ impl Door {
         Some(Place { door: self.clone(), ticket, group, gives_way })
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock()
     }
 }
 

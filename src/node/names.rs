@@ -9,12 +9,13 @@ use libp2p::{
     dns,
     multiaddr::Protocol,
 };
+use parking_lot::{Mutex, MutexGuard};
 use std::{
     fs, io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -41,7 +42,7 @@ impl Logged {
     /// Whether this is another state of the files, or another outcome of reading them, than was logged last.
     fn differs(&self, states: &[State], read: bool) -> bool {
         let now = (states.to_vec(), read);
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.0.lock();
         *last != now && {
             *last = now;
             true
@@ -160,7 +161,7 @@ impl<T> Clone for Shared<T> {
 
 impl<T> Shared<T> {
     fn lock(&self) -> MutexGuard<'_, Boxed<T>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -13,10 +13,8 @@ use crate::kad::{
 };
 use futures::{StreamExt, future::join_all, stream::FuturesUnordered};
 use libp2p::{Multiaddr, PeerId};
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use parking_lot::Mutex;
+use std::{sync::Arc, time::Duration};
 use tokio::{sync::mpsc, time::sleep};
 
 /// What happens during a query, for `-v` and for streaming results.
@@ -332,7 +330,7 @@ impl Node {
             async move {
                 let question = Question::Providers(multihash.into());
                 let each = |from: &PeerInfo, answer: &Answer| {
-                    let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+                    let mut found = found.lock();
                     let new = answer.providers.iter().filter(|provider| found.add(provider));
                     let news = new.map(|provider| provider_event(dht.name(), provider, &from.id)).collect();
                     (!found.is_full(), news)
@@ -342,7 +340,7 @@ impl Node {
             }
         });
         join_all(searches).await;
-        found.into_inner().unwrap_or_else(PoisonError::into_inner).providers
+        found.into_inner().providers
     }
 
     /// Addresses of a peer: from our own books, or from a look-up in every DHT. `None` if nobody knows any.
@@ -363,7 +361,7 @@ impl Node {
             let (found, events, target) = (&found, &events, &target);
             async move {
                 let each = |_: &PeerInfo, answer: &Answer| {
-                    let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+                    let mut found = found.lock();
                     if let Some(sought) = &answer.sought {
                         found.get_or_insert_with(|| sought.clone());
                     }
@@ -374,6 +372,6 @@ impl Node {
             }
         });
         join_all(searches).await;
-        found.into_inner().unwrap_or_else(PoisonError::into_inner)
+        found.into_inner()
     }
 }

@@ -21,9 +21,10 @@ use crate::{
 };
 use arc_swap::ArcSwap;
 use libp2p::{Multiaddr, PeerId};
+use parking_lot::{Mutex, MutexGuard};
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 use tokio::sync::{Notify, Semaphore};
@@ -93,7 +94,7 @@ impl Table {
     }
 
     fn lock(&self) -> MutexGuard<'_, RoutingTable> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock()
     }
 
     /// Shows the table as it is now. Under its lock, so that an older picture never replaces a newer one.
@@ -180,16 +181,16 @@ impl Table {
 
     /// False if the peer is under a probe already.
     fn begin_probe(&self, peer: PeerId) -> bool {
-        self.probing.lock().unwrap_or_else(PoisonError::into_inner).insert(peer)
+        self.probing.lock().insert(peer)
     }
 
     fn end_probe(&self, peer: &PeerId) {
-        self.probing.lock().unwrap_or_else(PoisonError::into_inner).remove(peer);
+        self.probing.lock().remove(peer);
     }
 
     /// Leaves a candidate alone until then.
     fn pause(&self, peer: PeerId, now: Duration, until: Duration) {
-        let mut paused = self.paused.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut paused = self.paused.lock();
         if paused.len() >= MAX_PAUSED {
             paused.retain(|_, until| *until > now);
         }
@@ -200,7 +201,7 @@ impl Table {
 
     /// Whether a peer of the table whose connection ended may be checked for it: not within `seldom` of the last time.
     fn may_check_left(&self, peer: PeerId, now: Duration, seldom: Duration) -> bool {
-        let mut checked = self.checked_left.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut checked = self.checked_left.lock();
         checked.retain(|peer, _| self.contains(peer));
         if checked.get(&peer).is_some_and(|at| now.saturating_sub(*at) < seldom) {
             return false;
@@ -210,7 +211,7 @@ impl Table {
     }
 
     fn is_paused(&self, peer: &PeerId, now: Duration) -> bool {
-        let paused = self.paused.lock().unwrap_or_else(PoisonError::into_inner);
+        let paused = self.paused.lock();
         paused.get(peer).is_some_and(|until| *until > now)
     }
 }

@@ -25,11 +25,12 @@ use libp2p::{
         ToSwarm,
     },
 };
+use parking_lot::Mutex;
 use std::{
     collections::{HashMap, HashSet},
     convert::Infallible,
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     task::{Context, Poll},
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
@@ -83,14 +84,14 @@ pub(crate) struct Connections {
 impl Connections {
     /// Where to ask for a stream to `peer`: on its newest connection.
     pub(crate) fn opener(&self, peer: &PeerId) -> Option<mpsc::Sender<Open>> {
-        let by_peer = self.by_peer.lock().unwrap_or_else(PoisonError::into_inner);
+        let by_peer = self.by_peer.lock();
         by_peer.get(peer)?.iter().rev().find(|opener| !opener.requests.is_closed()).map(|o| o.requests.clone())
     }
 
     /// The newest connection that we dialled at an address of `scope`: that address without the peer's id, and where to
     /// ask for a stream.
     pub(crate) fn dialled(&self, peer: &PeerId, scope: AddressScope) -> Option<(Multiaddr, mpsc::Sender<Open>)> {
-        let by_peer = self.by_peer.lock().unwrap_or_else(PoisonError::into_inner);
+        let by_peer = self.by_peer.lock();
         let open = by_peer.get(peer)?.iter().rev().filter(|opener| !opener.requests.is_closed());
         open.filter_map(|opener| Some((opener.dialled.clone()?, opener.requests.clone())))
             .find(|(dialled, _)| scope.allows(dialled))
@@ -98,12 +99,12 @@ impl Connections {
 
     /// How many connections there are to `peer`.
     pub(crate) fn count(&self, peer: &PeerId) -> usize {
-        self.by_peer.lock().unwrap_or_else(PoisonError::into_inner).get(peer).map_or(0, Vec::len)
+        self.by_peer.lock().get(peer).map_or(0, Vec::len)
     }
 
     /// Where to ask for a stream on one connection of `peer`.
     pub(crate) fn opener_on(&self, peer: &PeerId, id: ConnectionId) -> Option<mpsc::Sender<Open>> {
-        let by_peer = self.by_peer.lock().unwrap_or_else(PoisonError::into_inner);
+        let by_peer = self.by_peer.lock();
         by_peer.get(peer)?.iter().find(|opener| opener.id == id).map(|opener| opener.requests.clone())
     }
 
@@ -126,12 +127,12 @@ impl Connections {
     }
 
     fn add(&self, peer: PeerId, opener: Opener) {
-        let mut by_peer = self.by_peer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut by_peer = self.by_peer.lock();
         by_peer.entry(peer).or_default().push(opener);
     }
 
     fn remove(&self, peer: &PeerId, id: ConnectionId) {
-        let mut by_peer = self.by_peer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut by_peer = self.by_peer.lock();
         if let Some(connections) = by_peer.get_mut(peer) {
             connections.retain(|opener| opener.id != id);
             if connections.is_empty() {

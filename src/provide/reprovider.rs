@@ -13,12 +13,10 @@ use crate::{
     node::Node,
     store::provided::Provided,
 };
+use parking_lot::{Mutex, MutexGuard};
 use scan::{Selection, scan};
 use serde::{Deserialize, Serialize};
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 use tokio::sync::{Mutex as AsyncMutex, Notify, Semaphore, mpsc};
 
 /// CIDs taken in hand at once: some 0.5 MB, and 9 batches for each server of a small network.
@@ -322,8 +320,8 @@ impl<N: Network> Reprovider<N> {
         change(&mut self.lock_status());
     }
 
-    fn lock_status(&self) -> std::sync::MutexGuard<'_, Status> {
-        self.inner.status.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_status(&self) -> MutexGuard<'_, Status> {
+        self.inner.status.lock()
     }
 }
 

@@ -11,13 +11,13 @@ use super::{
     StoreError,
     data_dir::{io_error, sync_dir},
 };
+use parking_lot::Mutex;
 use std::{
     collections::BTreeSet,
     ffi::OsString,
     fs::{self, File},
     io,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
 };
 
 /// See the module.
@@ -58,7 +58,7 @@ impl Files {
 
     fn sync_blobs(&self) -> io::Result<()> {
         let blobs = self.dir.join("blobs");
-        let mut synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut synced = self.synced.lock();
         let mut there = BTreeSet::new();
         for entry in fs::read_dir(&blobs)? {
             let entry = entry?;

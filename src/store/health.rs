@@ -1,12 +1,10 @@
 //! Whether a database takes writes, and how often it failed.
 
 use super::StoreError;
+use parking_lot::Mutex;
 use std::{
     path::Path,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -39,7 +37,7 @@ impl Health {
         if matches!(error, StoreError::Degraded(_)) || self.degraded.swap(true, Ordering::AcqRel) {
             return;
         }
-        *self.why.lock().unwrap_or_else(PoisonError::into_inner) = error.to_string();
+        *self.why.lock() = error.to_string();
         let dir = dir.display();
         tracing::error!(%error, "{dir} cannot be written: nothing is accepted, what is known is served; see to the disk, it is opened anew by itself");
     }
@@ -82,7 +80,7 @@ impl Health {
 
     /// What `stat` says of it while it is degraded; `name` is that of its directory.
     pub fn note(&self, name: &str) -> Option<String> {
-        let why = self.why.lock().unwrap_or_else(PoisonError::into_inner);
+        let why = self.why.lock();
         self.is_degraded().then(|| {
             format!("{name}/ cannot be written ({why}): nothing is accepted, what is known is served; see to the disk, it is opened anew by itself")
         })

@@ -7,10 +7,8 @@ use super::{
 };
 use crate::clock::UnixTime;
 use bincode::{Decode, Encode};
-use std::{
-    collections::HashMap,
-    sync::{Arc, PoisonError, RwLock},
-};
+use parking_lot::RwLock;
+use std::{collections::HashMap, sync::Arc};
 
 /// Jobs that are remembered. There are six; a name that comes from elsewhere must not fill memory.
 const MAX_JOBS: usize = 64;
@@ -75,7 +73,7 @@ impl JobLog {
         let cut = (0..=MAX_OUTCOME.min(run.outcome.len())).rev().find(|i| run.outcome.is_char_boundary(*i));
         run.outcome.truncate(cut.unwrap_or(0));
         {
-            let mut runs = self.inner.runs.write().unwrap_or_else(PoisonError::into_inner);
+            let mut runs = self.inner.runs.write();
             if runs.len() >= MAX_JOBS && !runs.contains_key(job) {
                 return Err(StoreError::Full { what: "jobs", limit: MAX_JOBS });
             }
@@ -86,7 +84,7 @@ impl JobLog {
 
     /// Writes all of them, for a database that was opened anew.
     pub(super) fn write_anew(&self) -> Result<(), StoreError> {
-        let runs = self.inner.runs.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let runs = self.inner.runs.read().clone();
         runs.into_iter().try_for_each(|(job, run)| self.write(&job, run))
     }
 
@@ -98,6 +96,6 @@ impl JobLog {
 
     /// The last run of a job, if it ever ran.
     pub fn last(&self, job: &str) -> Option<JobRun> {
-        self.inner.runs.read().unwrap_or_else(PoisonError::into_inner).get(job).cloned()
+        self.inner.runs.read().get(job).cloned()
     }
 }

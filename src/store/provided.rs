@@ -21,13 +21,9 @@ use crate::{
 };
 use cid::CidGeneric;
 use exports::Exports;
+use parking_lot::{Mutex, RwLock};
 use shelf::{OwnRow, Shelf};
-use std::{
-    collections::BTreeMap,
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError, RwLock},
-    time::Duration,
-};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 /// One CID that this node keeps announced.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -200,7 +196,7 @@ impl Provided {
 
     /// Notes announcements; on disk with the next flush (a crash repeats announcements, which is harmless).
     pub fn mark_announced(&self, done: &[(Key, u16)], at: UnixTime) {
-        let mut shelf = self.inner.shelf.write().unwrap_or_else(PoisonError::into_inner);
+        let mut shelf = self.inner.shelf.write();
         for (key, confirmed) in done {
             shelf.change(key.as_bytes(), |row| {
                 row.announced = Some(at.0);
@@ -217,7 +213,7 @@ impl Provided {
     pub(super) fn forget_announcements(&self) -> Result<usize, StoreError> {
         let mut disk = self.inner.disk()?;
         let own = {
-            let mut shelf = self.inner.shelf.write().unwrap_or_else(PoisonError::into_inner);
+            let mut shelf = self.inner.shelf.write();
             shelf.change_all(|row| (row.announced, row.confirmed) = (None, 0));
             shelf.len()
         };
@@ -235,7 +231,7 @@ impl Provided {
     pub(super) fn write_anew(&self, nothing: bool) -> Result<(), StoreError> {
         let _disk = self.inner.disk()?;
         if nothing {
-            self.inner.shelf.write().unwrap_or_else(PoisonError::into_inner).all_stale();
+            self.inner.shelf.write().all_stale();
         }
         self.inner.write_stale()
     }

@@ -27,6 +27,7 @@ use entry::{MAX_MULTIHASH, Place, place};
 use index::{Index, Limits, Upsert};
 use libp2p::{Multiaddr, PeerId};
 use log::Log;
+use parking_lot::Mutex;
 use pending::Pending;
 use rand::Rng;
 use replay::Replay;
@@ -34,7 +35,7 @@ pub(super) use shared::{Before, Shared};
 use std::{
     cmp::Reverse,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
@@ -293,7 +294,7 @@ impl Threads {
     fn end(&self) {
         self.shared.closing.store(true, Ordering::Release);
         self.shared.pending.stop();
-        let handles = std::mem::take(&mut *self.handles.lock().unwrap_or_else(PoisonError::into_inner));
+        let handles = std::mem::take(&mut *self.handles.lock());
         for handle in handles {
             // What it panicked with has been logged by the panic hook.
             let _ = handle.join();

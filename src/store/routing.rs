@@ -11,8 +11,9 @@ use crate::{
 };
 use bincode::{Decode, Encode};
 use libp2p::{Multiaddr, PeerId};
+use parking_lot::{Mutex, RwLock};
 use std::sync::{
-    Arc, Mutex, PoisonError, RwLock,
+    Arc,
     atomic::{AtomicU64, Ordering},
 };
 
@@ -75,7 +76,7 @@ impl RoutingState {
                 peers.extend(row.into_iter().filter_map(SavedRow::into_peer));
             }
             peers.truncate(MAX_PEERS);
-            *state.table(dht).write().unwrap_or_else(PoisonError::into_inner) = Arc::new(peers);
+            *state.table(dht).write() = Arc::new(peers);
         }
         Ok(state)
     }
@@ -91,7 +92,7 @@ impl RoutingState {
 
     /// The saved table of `dht`; empty if none was saved.
     pub fn load(&self, dht: Dht) -> Vec<SavedPeer> {
-        self.table(dht).read().unwrap_or_else(PoisonError::into_inner).to_vec()
+        self.table(dht).read().to_vec()
     }
 
     /// Writes both tables, for a database that was opened anew.
@@ -100,7 +101,7 @@ impl RoutingState {
     }
 
     pub(super) fn save_blocking(&self, dht: Dht, mut peers: Vec<SavedPeer>) -> Result<(), StoreError> {
-        let _only = self.inner.saving.lock().unwrap_or_else(PoisonError::into_inner);
+        let _only = self.inner.saving.lock();
         peers.truncate(MAX_PEERS);
         let rows = rows(&peers);
         let written = rows.len();
@@ -113,7 +114,7 @@ impl RoutingState {
                 break;
             }
         }
-        *self.table(dht).write().unwrap_or_else(PoisonError::into_inner) = Arc::new(peers);
+        *self.table(dht).write() = Arc::new(peers);
         self.inner.saves.fetch_add(1, Ordering::Relaxed);
         self.inner.node.flush()
     }

@@ -21,13 +21,14 @@ use super::{
     values::Values,
 };
 use crate::clock::Clock;
+use parking_lot::{Condvar, Mutex};
 use std::{
     fs::{self, OpenOptions},
     io::Write,
     os::unix::fs::OpenOptionsExt,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::{Arc, Condvar, Mutex, PoisonError},
+    sync::Arc,
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -100,9 +101,9 @@ impl Supervisor {
 
     /// Ends it.
     pub fn end(&self) {
-        *self.stop.stop.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        *self.stop.stop.lock() = true;
         self.stop.told.notify_all();
-        if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        if let Some(thread) = self.thread.lock().take() {
             // What it panicked with has been logged by the panic hook.
             let _ = thread.join();
         }
@@ -134,9 +135,9 @@ fn run(parts: &Parts, stop: &Stop) {
     loop {
         tick += 1;
         let stopped = {
-            let guard = stop.stop.lock().unwrap_or_else(PoisonError::into_inner);
-            let waited = stop.told.wait_timeout_while(guard, TICK, |stop| !*stop);
-            *waited.unwrap_or_else(PoisonError::into_inner).0
+            let mut stopped = stop.stop.lock();
+            stop.told.wait_while_for(&mut stopped, |stopped| !*stopped, TICK);
+            *stopped
         };
         if stopped {
             return;

@@ -28,11 +28,12 @@ use crate::{
     },
 };
 use bincode::{Decode, Encode};
+use parking_lot::{Mutex, RwLock};
 use std::{
     cmp::Ordering,
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, RwLock,
+        Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,

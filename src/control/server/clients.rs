@@ -1,8 +1,9 @@
 //! Who is served, and who gives way: where all places are taken, a client that sends nothing or reads nothing makes room for
 //! one that does.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::sync::{
-    Arc, Mutex, PoisonError,
+    Arc,
     atomic::{AtomicU64, Ordering},
 };
 use std::time::Duration;
@@ -63,8 +64,8 @@ impl Clients {
         slowest.inspect(|client| client.gone.cancel()).is_some()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Client>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Client>>> {
+        self.0.lock()
     }
 }
 

@@ -15,7 +15,8 @@ use crate::{
         load::{Loader, Report},
     },
 };
-use std::sync::{Arc, Mutex, PoisonError};
+use parking_lot::Mutex;
+use std::sync::Arc;
 
 pub(super) async fn stat(parts: &Parts) -> Result<Stat, Failure> {
     let store = parts.store.clone();
@@ -82,7 +83,7 @@ pub(super) async fn load(
     flush: bool,
 ) -> Result<Report, Failure> {
     let load = move || {
-        let mut loader = loader.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut loader = loader.lock();
         loader.load(lines.as_bytes(), first, provided)
     };
     let report = tokio::task::spawn_blocking(load).await.map_err(Failure::other)?.map_err(Failure::other)?;

@@ -3,13 +3,8 @@
 use crate::kad::Dht;
 use futures::{AsyncRead, AsyncWriteExt, FutureExt};
 use libp2p::{PeerId, Stream};
-use std::{
-    collections::HashMap,
-    future::poll_fn,
-    pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use parking_lot::Mutex;
+use std::{collections::HashMap, future::poll_fn, pin::Pin, sync::Arc, time::Duration};
 use tokio::{sync::Mutex as AsyncMutex, sync::MutexGuard, time::timeout};
 
 /// An idle stream is ended after this time: it keeps its connection open, and js would end it after 10 s anyway.
@@ -70,7 +65,7 @@ pub(super) struct Pool {
 impl Pool {
     /// The place for streams to a peer in a DHT; one that nobody else sees when there are too many.
     pub(super) fn slot(&self, of: (PeerId, Dht), now: Duration) -> Arc<Slot> {
-        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slots = self.slots.lock();
         if let Some(slot) = slots.get(&of) {
             return slot.clone();
         }
@@ -86,7 +81,7 @@ impl Pool {
 
     /// Ends streams that nobody used for a while.
     pub(super) fn sweep(&self, now: Duration) {
-        sweep(&mut self.slots.lock().unwrap_or_else(PoisonError::into_inner), now, IDLE);
+        sweep(&mut self.slots.lock(), now, IDLE);
     }
 }
 

@@ -16,11 +16,8 @@ use crate::{
 use bytes::Bytes;
 use futures::{AsyncReadExt, AsyncWriteExt, StreamExt};
 use libp2p::{PeerId, Stream};
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use parking_lot::Mutex;
+use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::time::timeout;
 
 /// How long such a server is remembered; then it is tried again, for it may have been updated. Trying costs three
@@ -44,12 +41,12 @@ pub(super) struct Singles {
 
 impl Singles {
     pub(super) fn contains(&self, peer: &PeerId, now: Duration) -> bool {
-        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = self.found.lock();
         found.get(peer).is_some_and(|&at| now.saturating_sub(at) < REMEMBERED)
     }
 
     pub(super) fn insert(&self, peer: PeerId, now: Duration) {
-        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut found = self.found.lock();
         if found.len() >= MAX_REMEMBERED
             && !found.contains_key(&peer)
             && let Some(oldest) = found.iter().min_by_key(|&(_, at)| *at).map(|(peer, _)| *peer)
@@ -185,7 +182,7 @@ mod tests {
         for second in 1..=MAX_REMEMBERED as u64 {
             singles.insert(PeerId::random(), Duration::from_secs(second));
         }
-        assert_eq!(singles.found.lock().unwrap().len(), MAX_REMEMBERED);
+        assert_eq!(singles.found.lock().len(), MAX_REMEMBERED);
         assert!(!singles.contains(&first, Duration::ZERO), "the one found out first makes room");
     }
 }

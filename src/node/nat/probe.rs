@@ -7,10 +7,8 @@ use crate::node::{
     streams::{Open, OpenError},
 };
 use libp2p::{Multiaddr, PeerId, Stream, StreamProtocol, swarm::ConnectionId};
-use std::{
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use parking_lot::Mutex;
+use std::time::Duration;
 use tokio::{sync::oneshot, time::timeout};
 
 /// v1
@@ -44,7 +42,7 @@ pub(crate) struct Nonces {
 impl Nonces {
     fn expect(&self, nonce: u64) -> oneshot::Receiver<()> {
         let (shown, wait) = oneshot::channel();
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self.waiting.lock();
         waiting.retain(|(_, shown)| !shown.is_closed());
         if waiting.len() < MAX_NONCES {
             waiting.push((nonce, shown));
@@ -54,7 +52,7 @@ impl Nonces {
 
     /// True if somebody waits for it.
     fn show(&self, nonce: u64) -> bool {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self.waiting.lock();
         let found = waiting.iter().position(|(expected, _)| *expected == nonce);
         found.is_some_and(|at| waiting.swap_remove(at).1.send(()).is_ok())
     }

@@ -14,12 +14,8 @@ use crate::{
 };
 use futures::{StreamExt, future::join_all, stream::FuturesUnordered};
 use libp2p::PeerId;
-use std::{
-    cmp::Ordering,
-    collections::BTreeSet,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use parking_lot::Mutex;
+use std::{cmp::Ordering, collections::BTreeSet, sync::Arc, time::Duration};
 use tokio::sync::mpsc;
 
 /// Servers that must hold the same best IPNS record before a look-up for it ends early (VAL-6). Of public keys all that
@@ -167,7 +163,7 @@ impl Node {
             let (best, events) = (&best, &events);
             async move {
                 let each = |from: &PeerInfo, answer: &Answer| {
-                    let mut best = best.lock().unwrap_or_else(PoisonError::into_inner);
+                    let mut best = best.lock();
                     let held = best.answer(dht, &from.id, answer.value.as_deref());
                     let news =
                         held.map(|held| Event::Value { dht: dht.name().to_owned(), peer: from.id.to_string(), held });
@@ -180,7 +176,7 @@ impl Node {
             }
         });
         let closest: Vec<Place> = join_all(searches).await.into_iter().flatten().collect();
-        let found = best.into_inner().unwrap_or_else(PoisonError::into_inner).found(closest)?;
+        let found = best.into_inner().found(closest)?;
         if held.is_some_and(|held| values::compare(key, &found.value, &held) == Ordering::Greater) {
             // Refused only if a better one came meanwhile, or at a limit: counted there.
             let _ = shared.store.values.put(key.to_vec(), found.value.clone()).await;

@@ -7,12 +7,10 @@ use crate::{
 };
 use futures::{StreamExt, stream};
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
+use parking_lot::{Mutex, MutexGuard};
 use rand::seq::IndexedRandom;
 use serde::{Deserialize, Serialize};
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
@@ -71,8 +69,8 @@ impl Bootstrap {
         Self(Mutex::new(by_peer(list).into_iter().map(entry).collect()))
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Entry>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Vec<Entry>> {
+        self.0.lock()
     }
 
     /// Numbers of the entries that are due and for which `wanted` holds.

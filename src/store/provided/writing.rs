@@ -10,11 +10,8 @@ use crate::{
     store::{StoreError, meta::tree, records::entry::position},
 };
 use cid::CidGeneric;
-use std::{
-    collections::BTreeMap,
-    sync::{MutexGuard, PoisonError, RwLockReadGuard},
-    time::Duration,
-};
+use parking_lot::{MutexGuard, RwLockReadGuard};
+use std::{collections::BTreeMap, time::Duration};
 
 /// An export is due when something changed and the last one is older than this ...
 const EXPORT_EVERY: Duration = Duration::from_secs(3600);
@@ -24,11 +21,11 @@ const JOURNAL_BYTES: u64 = 1 << 20;
 
 impl Inner {
     pub(super) fn shelf(&self) -> RwLockReadGuard<'_, Shelf> {
-        self.shelf.read().unwrap_or_else(PoisonError::into_inner)
+        self.shelf.read()
     }
 
     pub(super) fn disk(&self) -> Result<MutexGuard<'_, Disk>, StoreError> {
-        let disk = self.disk.lock().unwrap_or_else(PoisonError::into_inner);
+        let disk = self.disk.lock();
         match disk.read_only {
             true => Err(StoreError::Database("opened for reading only".into())),
             false => Ok(disk),
@@ -103,7 +100,7 @@ impl Inner {
         let rows: Vec<OwnRow> = put.values().cloned().collect();
         disk.exports.append(&Change::Put(&rows))?;
         {
-            let mut shelf = self.shelf.write().unwrap_or_else(PoisonError::into_inner);
+            let mut shelf = self.shelf.write();
             for (position, row) in put {
                 shelf.put(position, row);
             }
@@ -123,7 +120,7 @@ impl Inner {
         }
         disk.exports.append(&Change::Take(&known))?;
         let removed = {
-            let mut shelf = self.shelf.write().unwrap_or_else(PoisonError::into_inner);
+            let mut shelf = self.shelf.write();
             known.iter().filter(|m| shelf.take(&position(m)).is_some()).count()
         };
         self.changed(&mut disk);
@@ -152,12 +149,12 @@ impl Inner {
     /// Chunks that changed to the database, flushed. The caller holds `disk`, so that this is the only one.
     pub(super) fn write_stale(&self) -> Result<(), StoreError> {
         let (stale, own) = {
-            let mut shelf = self.shelf.write().unwrap_or_else(PoisonError::into_inner);
+            let mut shelf = self.shelf.write();
             (shelf.take_stale()?, shelf.len() as u64)
         };
         let written = self.write(&stale, own);
         if written.is_err() {
-            self.shelf.write().unwrap_or_else(PoisonError::into_inner).put_back(stale);
+            self.shelf.write().put_back(stale);
         }
         written
     }

@@ -16,9 +16,10 @@ use crate::{
 use bincode::{Decode, Encode};
 use hashbrown::HashTable;
 use libp2p::{Multiaddr, PeerId, multihash::Multihash};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use siphasher::sip128::{Hash128, SipHasher13};
 use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError, RwLock,
+    Arc,
     atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
@@ -261,7 +262,7 @@ impl Book {
 
     fn enter_id(&self, entry: Arc<Peer>) {
         let hash = self.hash_id(entry.id);
-        let mut ids = self.ids(entry.id).write().unwrap_or_else(PoisonError::into_inner);
+        let mut ids = self.ids(entry.id).write();
         match ids.find_mut(hash, |(id, _)| *id == entry.id) {
             Some(known) => known.1 = entry,
             None => {
@@ -325,7 +326,7 @@ impl Book {
 
     /// Calls `what` with the peer of a number, under a lock.
     pub fn with<T>(&self, id: u32, what: impl FnOnce(&Arc<Peer>) -> T) -> Option<T> {
-        let ids = self.ids(id).read().unwrap_or_else(PoisonError::into_inner);
+        let ids = self.ids(id).read();
         ids.find(self.hash_id(id), |(known, _)| *known == id).map(|(_, peer)| what(peer))
     }
 
@@ -349,7 +350,7 @@ impl Book {
     /// The base of log time moved: what is dated in `from..=to` is of now.
     pub fn redate(&self, from: u32, to: u32, now: u32) {
         for shard in &self.by_id {
-            for (_, entry) in shard.read().unwrap_or_else(PoisonError::into_inner).iter() {
+            for (_, entry) in shard.read().iter() {
                 for time in [&entry.announced, &entry.named] {
                     if (from..=to).contains(&time.load(Ordering::Relaxed)) {
                         time.store(now, Ordering::Relaxed);
@@ -366,14 +367,14 @@ impl Book {
         let crowded = self.len() >= self.limit - self.limit / 8;
         let mut gone = Vec::new();
         for shard in &self.by_peer {
-            shard.lock().unwrap_or_else(PoisonError::into_inner).retain(|(_, entry)| {
+            shard.lock().retain(|(_, entry)| {
                 let useless = crowded || !now.is_live(entry.announced(), self.address_ttl_s);
                 let unnamed = entry.records() == 0 && entry.named.load(Ordering::Relaxed) < oldest_chunk;
                 if !(useless && unnamed) {
                     return true;
                 }
                 entry.forgotten.store(true, Ordering::Relaxed);
-                let mut ids = self.ids(entry.id).write().unwrap_or_else(PoisonError::into_inner);
+                let mut ids = self.ids(entry.id).write();
                 if let Ok(known) = ids.find_entry(self.hash_id(entry.id), |(id, _)| *id == entry.id) {
                     known.remove();
                 }
@@ -389,7 +390,7 @@ impl Book {
     pub fn all(&self) -> Vec<Arc<Peer>> {
         let mut all = Vec::with_capacity(self.len());
         for shard in &self.by_id {
-            all.extend(shard.read().unwrap_or_else(PoisonError::into_inner).iter().map(|(_, entry)| entry.clone()));
+            all.extend(shard.read().iter().map(|(_, entry)| entry.clone()));
         }
         all.sort_by_key(|entry| entry.id);
         all
@@ -397,7 +398,7 @@ impl Book {
 
     /// Rows to be written, and whether one of them is new. Each is either written or given back.
     pub fn take_dirty(&self) -> (Vec<Arc<Peer>>, bool) {
-        let mut dirty = std::mem::take(&mut *self.dirty.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut dirty = std::mem::take(&mut *self.dirty.lock());
         dirty.retain(|entry| !entry.forgotten.load(Ordering::Relaxed));
         let new = dirty.iter().any(|entry| entry.stored.load(Ordering::Relaxed) == 0);
         for entry in &dirty {
@@ -431,7 +432,7 @@ impl Book {
 
     /// Whether rows wait to be written.
     pub fn has_dirty(&self) -> bool {
-        !self.dirty.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+        !self.dirty.lock().is_empty()
     }
 
     /// This row is still to be written.
@@ -441,7 +442,7 @@ impl Book {
 
     fn mark_dirty_if(&self, entry: &Arc<Peer>, dirty: bool) {
         if dirty && !entry.dirty.swap(true, Ordering::AcqRel) {
-            self.dirty.lock().unwrap_or_else(PoisonError::into_inner).push(entry.clone());
+            self.dirty.lock().push(entry.clone());
         }
     }
 
@@ -465,7 +466,7 @@ impl Book {
     }
 
     fn peers(&self, hash: PeerHash) -> MutexGuard<'_, ByPeer> {
-        self.by_peer[(hash.h1 >> 40) as usize % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
+        self.by_peer[(hash.h1 >> 40) as usize % SHARDS].lock()
     }
 
     fn ids(&self, id: u32) -> &RwLock<ByNumber> {

@@ -15,11 +15,9 @@ mod upkeep;
 
 use super::entry::Place;
 use crate::kad::seeded::Seeded;
+use parking_lot::{RwLock, RwLockWriteGuard};
 use shard::{Record, SHARDS, Secret, Shard, Slot, shard_of};
-use std::sync::{
-    PoisonError, RwLock, RwLockWriteGuard,
-    atomic::{AtomicUsize, Ordering},
-};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Classes of nearness to this node: shared bits of the position up to 31, each in eight parts.
 const CLASSES: usize = 32 * 8;
@@ -208,7 +206,7 @@ impl Index {
     /// The time of a record.
     pub fn time(&self, place: &Place, peer: u32) -> Option<u32> {
         let hash = self.secret.of(place);
-        let shard = self.shards[shard_of(hash)].0.read().unwrap_or_else(PoisonError::into_inner);
+        let shard = self.shards[shard_of(hash)].0.read();
         shard.time(&self.secret, hash, place, peer)
     }
 
@@ -217,7 +215,7 @@ impl Index {
     pub fn providers(&self, place: &Place, most: usize, seed: u64, is_live: impl Fn(u32) -> bool) -> Vec<(u32, u32)> {
         let hash = self.secret.of(place);
         let mut found = Vec::new();
-        let shard = self.shards[shard_of(hash)].0.read().unwrap_or_else(PoisonError::into_inner);
+        let shard = self.shards[shard_of(hash)].0.read();
         match shard.big(hash, place) {
             Some(big) => big.choose(is_live, most, &mut Seeded::new(seed), &mut found),
             None => {
@@ -241,7 +239,7 @@ impl Index {
     }
 
     fn write(&self, hash: u64) -> RwLockWriteGuard<'_, Shard> {
-        self.shards[shard_of(hash)].0.write().unwrap_or_else(PoisonError::into_inner)
+        self.shards[shard_of(hash)].0.write()
     }
 
     /// Whether there is room for one more record of a key with `others`.

@@ -17,14 +17,12 @@ use crate::store::{
     database::{Database, NumberedIn},
     engine::{Numbered, Rows, each_row, guard},
 };
+use parking_lot::{Mutex, MutexGuard};
 use segments::{Location, Segments, Unindexed};
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 /// The trees of `records/` by their places.
@@ -369,7 +367,7 @@ impl Log {
     }
 
     fn segments(&self) -> MutexGuard<'_, Segments> {
-        self.segments.lock().unwrap_or_else(PoisonError::into_inner)
+        self.segments.lock()
     }
 }
 

@@ -5,12 +5,10 @@
 
 use super::{entry::Entry, time::Now};
 use crate::store::{StoreError, codec};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::{
     collections::VecDeque,
-    sync::{
-        Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
 use tokio::sync::Notify;
@@ -90,7 +88,7 @@ impl Pending {
         }
         let mut state = self.lock();
         while state.sealed.len() >= QUEUE && !state.failed && !state.stop {
-            state = self.progress.wait(state).unwrap_or_else(PoisonError::into_inner);
+            self.progress.wait(&mut state);
         }
     }
 
@@ -143,7 +141,7 @@ impl Pending {
     pub fn take(&self, most: usize, patience: Duration, now: impl Fn() -> Now) -> (Vec<Sealed>, bool) {
         let mut state = self.lock();
         if (state.sealed.is_empty() || state.failed) && !state.stop {
-            state = self.work.wait_timeout(state, patience).unwrap_or_else(PoisonError::into_inner).0;
+            self.work.wait_for(&mut state, patience);
         }
         let old = now().mono.saturating_sub(state.open.opened) >= CHUNK_AGE;
         if state.open.count > 0 && (old || state.stop) {
@@ -210,7 +208,7 @@ impl Pending {
                     "takes no writes since an error of the disk; see `dhtstore stat`".into(),
                 ));
             }
-            state = self.progress.wait(state).unwrap_or_else(PoisonError::into_inner);
+            self.progress.wait(&mut state);
         }
         Ok(())
     }
@@ -233,6 +231,6 @@ impl Pending {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }

@@ -14,11 +14,12 @@ use crate::store::{
     StoreError,
     engine::{Found, Walk, panic_text},
 };
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::{
     num::NonZero,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
@@ -94,22 +95,22 @@ impl Replay {
 
     /// Waits for the end. False if the store closed before it.
     pub fn wait(&self, is_closing: impl Fn() -> bool) -> bool {
-        let mut guard = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut guard = self.ended.lock();
         while !self.is_done() && !is_closing() {
             let timeout = Duration::from_millis(100);
-            guard = self.end.wait_timeout(guard, timeout).unwrap_or_else(PoisonError::into_inner).0;
+            self.end.wait_for(&mut guard, timeout);
         }
         self.is_done()
     }
 
     fn finish(&self) {
         self.done.store(true, Ordering::Release);
-        let _guard = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let _guard = self.ended.lock();
         self.end.notify_all();
     }
 
     fn lock(&self) -> MutexGuard<'_, Unclaimed> {
-        self.unclaimed.lock().unwrap_or_else(PoisonError::into_inner)
+        self.unclaimed.lock()
     }
 }
 

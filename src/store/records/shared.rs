@@ -24,11 +24,12 @@ use crate::{
     },
 };
 use libp2p::PeerId;
+use parking_lot::Mutex;
 use std::{
     collections::BTreeMap,
     path::PathBuf,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -185,7 +186,7 @@ impl Shared {
 
     /// For the operator, in plain words.
     pub(super) fn note(&self, note: String) {
-        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut notes = self.notes.lock();
         if notes.len() < MAX_NOTES {
             tracing::error!("{note}");
             notes.push(note);
@@ -194,7 +195,7 @@ impl Shared {
 
     /// What was found damaged, and what stands in the way of announcements.
     pub fn notes(&self) -> Vec<String> {
-        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut notes = self.notes.lock().clone();
         notes.extend(self.passing_notes());
         notes
     }

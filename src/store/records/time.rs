@@ -10,9 +10,10 @@
 //! boot: log time follows it at once.
 
 use crate::clock::{Clock, UnixTime};
+use parking_lot::{Mutex, MutexGuard};
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, AtomicI64, Ordering},
     },
     time::Duration,
@@ -304,7 +305,7 @@ impl Timekeeper {
 
     /// For a directory that is only read: nothing of earlier runs is aged but by log time.
     pub fn without_doubt(self) -> Self {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).earlier = None;
+        self.state.lock().earlier = None;
         self
     }
 
@@ -323,12 +324,12 @@ impl Timekeeper {
 
     #[cold]
     fn look(&self, wall: UnixTime, mono: Duration) -> Now {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         let was_stepped = state.step().is_some();
         if let Some(moved) = state.observe(wall, mono) {
             tracing::warn!(seconds = moved.by, "the wall clock was set: dates follow it");
             for moves in &self.moves {
-                let mut moves = moves.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut moves = moves.lock();
                 if moves.len() == MAX_MOVES {
                     moves.remove(0);
                 }
@@ -348,7 +349,7 @@ impl Timekeeper {
     pub fn unconfirmed(&self) -> Option<String> {
         self.now();
         match self.uneasy.load(Ordering::Relaxed) {
-            true => self.state.lock().unwrap_or_else(PoisonError::into_inner).unconfirmed(),
+            true => self.state.lock().unconfirmed(),
             false => None,
         }
     }
@@ -369,7 +370,7 @@ impl Timekeeper {
             Ledger::Records => records,
             Ledger::Values => values,
         };
-        moves.lock().unwrap_or_else(PoisonError::into_inner)
+        moves.lock()
     }
 }
 

@@ -4,11 +4,8 @@
 use super::{Shared, book::Peer, salvage};
 use crate::store::StoreError;
 use bytes::Bytes;
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use parking_lot::{Mutex, MutexGuard};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 /// The writer flushes when it holds so many chunks: 15 MB ...
 const CHUNKS: usize = 512;
@@ -59,14 +56,14 @@ impl Unflushed {
     }
 
     fn written(&self) -> MutexGuard<'_, Written> {
-        self.written.lock().unwrap_or_else(PoisonError::into_inner)
+        self.written.lock()
     }
 }
 
 impl Shared {
     /// Everything written before to disk, fsynced.
     pub fn flush_log(&self) -> Result<(), StoreError> {
-        let _only = self.unflushed.flushing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _only = self.unflushed.flushing.lock();
         let (chunks, peers) = {
             let written = self.unflushed.written();
             (written.chunks.len(), written.peers.len())

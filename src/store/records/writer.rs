@@ -4,7 +4,6 @@ use super::{Shared, pending::Sealed};
 use crate::store::{StoreError, codec, engine::panic_text, meta::Floor};
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::PoisonError,
     thread,
     time::Duration,
 };
@@ -108,7 +107,7 @@ fn write(shared: &Shared, batch: &[Sealed], done: &mut usize) -> Result<(), Stor
 
 /// Rows of peers that are new or changed; written out if one is new.
 pub fn write_peers(shared: &Shared) -> Result<(), StoreError> {
-    let _only = shared.rows.lock().unwrap_or_else(PoisonError::into_inner);
+    let _only = shared.rows.lock();
     let (rows, new) = shared.book.take_dirty();
     let outcome = rows.iter().try_for_each(|peer| shared.log.put_peer(peer.id, &peer.row()));
     let outcome = outcome.and_then(|()| {

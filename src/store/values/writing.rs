@@ -13,9 +13,10 @@ use crate::{
         },
     },
 };
+use parking_lot::{RwLockReadGuard, RwLockWriteGuard};
 use std::{
     cmp::Ordering,
-    sync::{Arc, PoisonError, RwLockReadGuard, RwLockWriteGuard, atomic::Ordering::Relaxed},
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
@@ -24,11 +25,11 @@ const SLICE: usize = 64;
 
 impl Inner {
     pub(super) fn table(&self) -> RwLockReadGuard<'_, Table> {
-        self.table.read().unwrap_or_else(PoisonError::into_inner)
+        self.table.read()
     }
 
     fn table_mut(&self) -> RwLockWriteGuard<'_, Table> {
-        self.table.write().unwrap_or_else(PoisonError::into_inner)
+        self.table.write()
     }
 
     pub(super) fn put(&self, key: &[u8], value: &[u8]) -> Result<Put, Refused> {
@@ -56,7 +57,7 @@ impl Inner {
         if ends <= now.for_ends() {
             return Err(Invalid::Expired.into());
         }
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _writing = self.writing.lock();
         if self.records.health().is_read_only() || self.records.disk.is_short() {
             return Err(Refused::ReadOnly);
         }
@@ -123,7 +124,7 @@ impl Inner {
             time.done(Ledger::Values, moved);
         }
         while report.paused.is_none() {
-            let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+            let _writing = self.writing.lock();
             let ended = self.table().ended(&time.now(), SLICE);
             for key in &ended {
                 self.forget(key)?;
@@ -139,7 +140,7 @@ impl Inner {
 
     /// The base of log time has moved: values dated `from..=to` were received about now.
     fn redate(&self, moved: Move) -> Result<(), StoreError> {
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _writing = self.writing.lock();
         let keys = self.table().received_between(moved.from, moved.to);
         for key in keys {
             let now = self.records.time.now().log;
@@ -167,7 +168,7 @@ impl Inner {
 
     /// Makes the rows what memory is.
     pub(super) fn write_anew(&self) -> Result<(), StoreError> {
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _writing = self.writing.lock();
         let rows = self.records.log.database.read(tree::VALUES, |tree| Ok(tree.clone()))?;
         let mut gone = Vec::new();
         each_row(&rows, |key, _| gone.extend(self.table().get(key).is_none().then(|| key.to_vec())));

@@ -3,8 +3,9 @@
 use super::PeerRow;
 use crate::store::codec::{self, CodecError};
 use libp2p::{Multiaddr, PeerId};
+use parking_lot::{Mutex, MutexGuard};
 use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
+    Arc,
     atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering},
 };
 
@@ -133,6 +134,6 @@ impl Peer {
     }
 
     fn lock(&self) -> MutexGuard<'_, Addresses> {
-        self.addrs.lock().unwrap_or_else(PoisonError::into_inner)
+        self.addrs.lock()
     }
 }

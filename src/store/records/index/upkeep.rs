@@ -1,6 +1,6 @@
 //! What goes over the whole index, shard by shard: room near the limit, memory given back, and expected, sums.
 
-use super::{CLASSES, Index, Line, Ordering, Place, PoisonError, SHARDS, shard::share};
+use super::{CLASSES, Index, Line, Ordering, Place, SHARDS, shard::share};
 
 /// How many records a shard may have beyond what is expected, in roots of that: three standard deviations, where keys have
 /// up to ten providers.
@@ -35,7 +35,7 @@ impl Index {
     /// Drops every record that `goes` by its place and time, telling its peer: for when the log cannot name what to drop.
     pub fn sweep(&self, goes: impl Fn(&Place, u32) -> bool, mut dropped: impl FnMut(u32)) {
         for Line(lock) in &self.shards {
-            let mut shard = lock.write().unwrap_or_else(PoisonError::into_inner);
+            let mut shard = lock.write();
             let few = shard.table.iter().filter(|r| goes(&r.place, r.time)).map(|r| (r.place, r.peer));
             let big = shard.bigs().flat_map(|big| {
                 let goes = |(peer, time)| goes(&big.place, time).then_some((big.place, peer));
@@ -53,14 +53,14 @@ impl Index {
     /// Removals older than the ttl hide nothing any more.
     pub fn forget_tombstones(&self, is_live: impl Fn(u32) -> bool) {
         for Line(lock) in &self.shards {
-            lock.write().unwrap_or_else(PoisonError::into_inner).forget_tombstones(&is_live);
+            lock.write().forget_tombstones(&is_live);
         }
     }
 
     /// Gives memory back where a table has become much too large.
     pub fn shrink(&self) {
         for Line(lock) in &self.shards {
-            lock.write().unwrap_or_else(PoisonError::into_inner).shrink(&self.secret);
+            lock.write().shrink(&self.secret);
         }
     }
 
@@ -68,7 +68,7 @@ impl Index {
     pub fn reserve(&self, records: usize) {
         let records = records.min(self.limits.records);
         for (n, Line(lock)) in self.shards.iter().enumerate() {
-            let mut shard = lock.write().unwrap_or_else(PoisonError::into_inner);
+            let mut shard = lock.write();
             let expected = records as f64 * share(n);
             // Half of the shards get more than that, and a table that grows leaves a hole where it was: with 100 million
             // records a third of the memory.
@@ -80,7 +80,7 @@ impl Index {
 
     /// Bytes allocated for records.
     pub fn bytes(&self) -> usize {
-        let shard = |Line(lock): &Line| lock.read().unwrap_or_else(PoisonError::into_inner).bytes();
+        let shard = |Line(lock): &Line| lock.read().bytes();
         self.shards.iter().map(shard).sum::<usize>() + SHARDS * size_of::<Line>()
     }
 }

@@ -8,7 +8,7 @@ use crate::store::{
     StoreError,
     codec::{self, CodecError},
 };
-use std::{collections::HashMap, sync::PoisonError};
+use std::collections::HashMap;
 
 /// Rows of peers by the numbers that they have in a file, and those that they have here.
 #[derive(Debug, Default)]
@@ -58,7 +58,7 @@ pub fn encode(entries: &[Entry<'_>]) -> Result<Vec<u8>, CodecError> {
 
 /// Rows of peers, written out.
 pub fn write(shared: &Shared, named: &[u32]) -> Result<(), StoreError> {
-    let _only = shared.rows.lock().unwrap_or_else(PoisonError::into_inner);
+    let _only = shared.rows.lock();
     for peer in named.iter().filter_map(|id| shared.book.get(*id)) {
         shared.log.put_peer(peer.id, &peer.row())?;
     }
