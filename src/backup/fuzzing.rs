@@ -1,6 +1,6 @@
 //! The reader of backups, for `crate::fuzzing`.
 
-use super::{FileName, Header, Part, Reader, VERSION, Writer};
+use super::{FileName, Header, Part, Reader, Writer};
 use crate::store::dump::{End, Header as DumpHeader};
 use std::collections::BTreeMap;
 
@@ -55,7 +55,7 @@ pub(super) fn write(header: &Header, files: &[(FileName, Vec<u8>)], rows: &[Vec<
 pub(super) fn header(files: &[(FileName, Vec<u8>)]) -> Header {
     Header {
         dhtstore: "backup".into(),
-        version: VERSION,
+        version: super::VERSION,
         program: "0.1.0".into(),
         peer_id: "12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5".into(),
         time: "2026-01-31T12:00:00Z".into(),

@@ -92,6 +92,11 @@ struct Reader<'c> {
     context: &'c Context,
 }
 
+/// Whether a file begins as text in UTF-16 does. Not one line of it would be read as it is meant.
+pub(crate) fn is_utf16(bytes: &[u8]) -> bool {
+    bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff])
+}
+
 impl Reader<'_> {
     fn lines(&mut self, name: &str, mut input: impl BufRead) -> Result<()> {
         let mut line = Vec::new();
@@ -101,7 +106,7 @@ impl Reader<'_> {
             if read.map_err(|error| CliError::data(format_args!("{name}: {error}")))? == 0 {
                 break;
             }
-            if number == 1 && (line.starts_with(&[0xff, 0xfe]) || line.starts_with(&[0xfe, 0xff])) {
+            if number == 1 && is_utf16(&line) {
                 return Err(CliError::data(format_args!(
                     "{name}: this is text in UTF-16, and a list is in UTF-8; convert it: `iconv -f UTF-16 -t UTF-8`"
                 )));
