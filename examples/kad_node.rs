@@ -20,7 +20,7 @@ mod kad_peer;
 
 use dhtstore::kad::Dht;
 use kad_peer::{KadPeer, Options};
-use libp2p::{Multiaddr, PeerId, identity::Keypair, multiaddr::Protocol};
+use libp2p::{Multiaddr, PeerId, StreamProtocol, identity::Keypair, multiaddr::Protocol};
 use libp2p_kad::Mode;
 use serde::{Deserialize, Serialize};
 use std::io::Write;
@@ -58,7 +58,7 @@ async fn main() {
         (0..seed.len()).step_by(2).map(|at| u8::from_str_radix(&seed[at..at + 2], 16).unwrap()).collect();
     let peer = KadPeer::start_with(Options {
         mode: Mode::Server,
-        protocol: Dht::Lan.protocol(),
+        protocol: StreamProtocol::new(Dht::Lan.protocol()),
         keypair: Keypair::ed25519_from_bytes(&mut seed).unwrap(),
         listen: listen.parse().unwrap(),
     })

@@ -95,3 +95,8 @@ impl Clock for ManualClock {
         self.state.lock().1
     }
 }
+/// The time of the runtime's timers: for deadlines, never for a date.
+#[expect(clippy::disallowed_methods, reason = "this is the one place")]
+pub(crate) fn timer() -> tokio::time::Instant {
+    tokio::time::Instant::now()
+}

@@ -9,9 +9,10 @@ mod files;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
-pub mod kad;
 pub mod node;
 pub mod provide;
 pub mod schedule;
 pub mod store;
 pub mod vital;
+
+pub use dhtstore_kad as kad;

@@ -1,5 +1,6 @@
 //! The network half over real sockets on loopback, with `libp2p-kad` as independent client and server.
 #![expect(clippy::unwrap_used, reason = "the lint knows `#[test]` functions, not their helpers")]
+#![allow(clippy::disallowed_methods, reason = "tests measure time")]
 
 #[path = "node/bootstrap.rs"]
 mod bootstrap;

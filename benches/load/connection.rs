@@ -68,7 +68,7 @@ impl Connection {
         self.open.send(reply).await.ok()?;
         let mut stream = opened.await.ok()?;
         let dht = Dht::Wan.protocol();
-        let lines: Vec<u8> = ["/multistream/1.0.0", dht.as_ref()]
+        let lines: Vec<u8> = ["/multistream/1.0.0", dht]
             .iter()
             .flat_map(|line| [&[line.len() as u8 + 1], line.as_bytes(), b"\n"].concat())
             .collect();

@@ -1,6 +1,9 @@
 //! What we know of connected peers, and of those that left lately: identify, addresses, round-trip times.
 
-use super::nat::{V1, V2};
+use super::{
+    nat::{V1, V2},
+    streams::protocol,
+};
 use crate::kad::{
     Dht, PeerInfo,
     useful::{self, MAX_ADDRESSES},
@@ -65,7 +68,7 @@ pub(crate) struct Known {
 impl Known {
     /// Whether the peer is a server of `dht`.
     pub(crate) fn serves(&self, dht: Dht) -> bool {
-        self.protocols.contains(&dht.protocol())
+        self.protocols.contains(&protocol(dht))
     }
 }
 
@@ -157,8 +160,8 @@ impl Book {
         known.protocols = protocols.iter().take(MAX_PROTOCOLS).cloned().collect();
         // Both of ours count wherever they stand in the list.
         for dht in Dht::ALL {
-            if protocols.contains(&dht.protocol()) && !known.protocols.contains(&dht.protocol()) {
-                known.protocols.push(dht.protocol());
+            if protocols.contains(&protocol(dht)) && !known.protocols.contains(&protocol(dht)) {
+                known.protocols.push(protocol(dht));
             }
         }
         known.addrs = addrs;
@@ -224,7 +227,7 @@ mod tests {
     fn meet(book: &Book, peer: PeerId, id: usize) {
         book.connected(peer, connection(id));
         let addrs = vec!["/ip4/127.0.0.1/tcp/4001".parse().unwrap()];
-        book.identified(&peer, "test/1", &[Dht::Wan.protocol()], addrs).unwrap();
+        book.identified(&peer, "test/1", &[protocol(Dht::Wan)], addrs).unwrap();
     }
 
     #[test]
@@ -274,7 +277,7 @@ mod tests {
         book.connected(peer, connection(1));
         let protocols: Vec<_> = (0..500)
             .map(|n| StreamProtocol::try_from_owned(format!("/p/{n}")).unwrap())
-            .chain([Dht::Lan.protocol()])
+            .chain([protocol(Dht::Lan)])
             .collect();
         let addrs = vec!["/ip4/127.0.0.1/tcp/4001".parse().unwrap(); 100];
         let known = book.identified(&peer, &"x".repeat(10_000), &protocols, addrs).unwrap();

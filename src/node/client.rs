@@ -9,7 +9,7 @@ use super::{
     Delivery, ProvidersAnswer, RpcError, Shared, ValueAnswer,
     driver::Command,
     framing::{Budget, FrameReader, ReadError, WriteError, flush_moving, write_moving},
-    streams::{Open, OpenError},
+    streams::{Open, OpenError, protocol},
 };
 use crate::kad::{
     Dht, PeerInfo,
@@ -457,7 +457,7 @@ fn value_of<'a>(message: &Message<'a>, key: &[u8]) -> Option<&'a [u8]> {
 async fn open_on(opener: &tokio::sync::mpsc::Sender<Open>, dht: Dht) -> Result<Option<Stream>, RpcError> {
     let (reply, opened) = oneshot::channel();
     let asked = async {
-        opener.send(Open { protocol: dht.protocol(), reply }).await.ok()?;
+        opener.send(Open { protocol: protocol(dht), reply }).await.ok()?;
         opened.await.ok()
     };
     match timeout(ANSWER_TIMEOUT, asked).await {

@@ -9,6 +9,7 @@ use super::{
     framing::{Budget, FREE, FrameReader, Lease, ReadError, WriteError, flush_moving, write_moving},
 };
 use crate::{
+    clock,
     kad::{
         Dht,
         frame::{FrameError, MAX_REQUEST},
@@ -238,7 +239,7 @@ impl Session {
             return self.next_request().await;
         }
         // Counted from here and not from the first byte: everything before was done without waiting.
-        let begun = Instant::now();
+        let begun = clock::timer();
         self.write_out().await?;
         self.rest_of_message(begun).await
     }

@@ -18,7 +18,7 @@ use crate::kad::{
 };
 use arc_swap::ArcSwap;
 use libp2p::{
-    Multiaddr, PeerId, Stream,
+    Multiaddr, PeerId, Stream, StreamProtocol,
     core::{ConnectedPoint, Endpoint, transport::PortUse},
     swarm::{
         ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent,
@@ -41,6 +41,11 @@ const MAX_INBOUND: usize = 65_536;
 /// Requests for outbound streams that wait in front of one connection. Streams are pooled, two per peer, so more
 /// means that the connection does not move.
 const MAX_WAITING: usize = 32;
+
+/// The protocol id of a DHT, as libp2p has it.
+pub(crate) const fn protocol(dht: Dht) -> StreamProtocol {
+    StreamProtocol::new(dht.protocol())
+}
 
 /// What an inbound stream speaks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

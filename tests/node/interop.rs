@@ -109,7 +109,7 @@ async fn prv_7_libp2p_kad_that_relays_lead_to_is_found_with_its_circuits_and_we_
     let host = Raw::connect(ours.address(false), Over::Noise).await;
     let direct = (1..=40).map(|n| addr(&format!("/ip4/127.0.{n}.1/tcp/1")));
     let all: Vec<_> = direct.chain(circuits.clone()).collect();
-    let mut stream = host.try_stream(Dht::Wan.protocol().as_ref()).await.unwrap();
+    let mut stream = host.try_stream(Dht::Wan.protocol()).await.unwrap();
     stream.send(&message::add_provider(&multihash(2), &EncodedPeer::new(&host.id, &all))).await;
     assert_eq!(holds(&ours, &multihash(2)).await, 1);
     let found = asker.node.find_providers(&multihash(2), 20, None).await;

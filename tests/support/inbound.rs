@@ -40,7 +40,7 @@ impl UpgradeInfo for Take {
     type Info = StreamProtocol;
     type InfoIter = [StreamProtocol; 1];
     fn protocol_info(&self) -> Self::InfoIter {
-        [Dht::Wan.protocol()]
+        [StreamProtocol::new(Dht::Wan.protocol())]
     }
 }
 

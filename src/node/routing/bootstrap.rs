@@ -3,7 +3,7 @@
 
 use crate::{
     kad::{Dht, PeerInfo},
-    node::{RpcError, Shared},
+    node::{RpcError, Shared, streams::protocol},
 };
 use futures::{StreamExt, stream};
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
@@ -200,7 +200,7 @@ impl Shared {
         let (tries, pause) = INTRODUCTION;
         for _ in 0..tries {
             if let Some(protocols) = self.book.protocols(peer).filter(|protocols| !protocols.is_empty()) {
-                return Dht::ALL.into_iter().filter(|dht| protocols.contains(&dht.protocol())).collect();
+                return Dht::ALL.into_iter().filter(|dht| protocols.contains(&protocol(*dht))).collect();
             }
             sleep(pause).await;
         }

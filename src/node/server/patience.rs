@@ -1,6 +1,7 @@
 //! How long a stream is waited on for its next request.
 
 use crate::{
+    clock,
     kad::Dht,
     node::{
         Shared,
@@ -39,12 +40,12 @@ impl Patience {
         };
         let idle = shared.config.streams.idle;
         let over = FuturesUnordered::from_iter([over.boxed()]);
-        Self { timer: Box::pin(sleep(idle)), until: Instant::now() + idle, over }
+        Self { timer: Box::pin(sleep(idle)), until: clock::timer() + idle, over }
     }
 
     /// From now on for so long.
     pub(super) fn renew(&mut self, idle: Duration) {
-        self.until = Instant::now() + idle;
+        self.until = clock::timer() + idle;
     }
 
     /// Ready when it is at its end.
@@ -53,7 +54,7 @@ impl Patience {
             return Poll::Ready(());
         }
         while self.timer.as_mut().poll(cx).is_ready() {
-            if Instant::now() >= self.until {
+            if clock::timer() >= self.until {
                 counters.add(Counter::StreamIdle);
                 return Poll::Ready(());
             }

@@ -2,7 +2,7 @@
 //! (MODE-1). When that changes the connection is woken, and libp2p notices that the list is another one: identify
 //! pushes it to the peer at once.
 
-use super::{Acceptor, Connections, Inbound, Protocol, together::Together};
+use super::{Acceptor, Connections, Inbound, Protocol, protocol, together::Together};
 use crate::{
     kad::{Dht, mode::Decision},
     node::{
@@ -206,7 +206,7 @@ impl UpgradeInfo for Listens {
     type InfoIter = Flatten<std::array::IntoIter<Option<StreamProtocol>, 3>>;
 
     fn protocol_info(&self) -> Self::InfoIter {
-        let [wan, lan] = Dht::ALL.map(|dht| self.decision.serves(dht).then(|| dht.protocol()));
+        let [wan, lan] = Dht::ALL.map(|dht| self.decision.serves(dht).then(|| protocol(dht)));
         [wan, lan, self.dial_back.then_some(DIAL_BACK)].into_iter().flatten()
     }
 }
@@ -217,7 +217,7 @@ impl InboundUpgrade<Stream> for Listens {
     type Future = Ready<Result<Self::Output, Infallible>>;
 
     fn upgrade_inbound(self, stream: Stream, chosen: StreamProtocol) -> Self::Future {
-        let dht = Dht::ALL.into_iter().find(|dht| dht.protocol() == chosen);
+        let dht = Dht::ALL.into_iter().find(|dht| protocol(*dht) == chosen);
         ready(Ok((stream, dht.map_or(Protocol::DialBack, Protocol::Dht))))
     }
 }
