@@ -62,6 +62,7 @@ fn files(dir: &Path, extension: &str) -> Vec<PathBuf> {
 fn source(name: &str) -> PathBuf {
     match name.strip_prefix("kad/") {
         Some(rest) => root().join("crates/kad/src").join(rest),
+        None if name == "kad.rs" => root().join("crates/kad/src/lib.rs"),
         None => root().join("src").join(name),
     }
 }

@@ -19,19 +19,22 @@ async fn prv_9_a_server_that_reads_one_request_of_each_stream_is_told_everything
     for closes in [true, false] {
         let (single, peer) = start(closes, |_| true).await;
         let ours = Ours::start().await;
+        let mut found_out = 0;
         for round in 0..3 {
-            let before = single.streams.load(Ordering::Relaxed);
             let multihashes: Vec<Vec<u8>> = (round * 20..round * 20 + 20).map(multihash).collect();
             let delivery = ours.node.add_providers(Dht::Wan, &peer, &multihashes).await;
             assert_eq!(delivery.read, (0..20).collect::<Vec<_>>(), "closes: {closes}, round {round}: {delivery:?}");
             assert!(delivery.error.is_none(), "{delivery:?}");
             let held = single.held.lock().unwrap();
             assert!(multihashes.iter().all(|multihash| held.get(multihash) == Some(&ours.node.peer_id())));
-            if round > 0 {
-                // Remembered: one stream to announce and one to ask for each, and none to find out again.
-                assert_eq!(single.streams.load(Ordering::Relaxed) - before, 40);
+            if round == 0 {
+                found_out = single.streams.load(Ordering::Relaxed);
             }
         }
+        // Remembered: one stream to announce and one to ask for each, and none in each round to find out again; one is asked
+        // at some time for whether it may enter the table.
+        let streams = single.streams.load(Ordering::Relaxed) - found_out;
+        assert!((80..=81).contains(&streams), "{streams}");
     }
 }
 
