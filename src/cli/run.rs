@@ -102,7 +102,11 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
     tracing::info!("stopping; a second signal ends the process at once");
     tokio::select! {
         result = tokio::time::timeout(SHUTDOWN_DEADLINE, running.stop()) => match result {
-            Ok(result) => result.and_then(|()| vital.failed().now_or_never().map_or(Ok(()), |failed| Err(CliError::other(failed)))),
+            Ok(Ok(())) => match vital.failed().now_or_never() {
+                Some(failed) => Err(CliError::other(failed)),
+                None => Ok(()),
+            },
+            Ok(failed) => failed,
             Err(_) => Err(CliError::other(format_args!("not stopped within {SHUTDOWN_DEADLINE:?}; what is on disk is consistent"))),
         },
         () = signals.stop() => Err(CliError::other("stopped at once; the last seconds of announcements may be lost")),

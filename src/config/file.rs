@@ -163,14 +163,14 @@ struct Settings {
     values: BTreeMap<&'static str, (Value, Origin)>,
     problems: Vec<String>,
     /// Of older versions.
-    retired: Vec<Warning>,
+    retired: Vec<(Warning, Origin)>,
 }
 
 impl Settings {
     /// Notes a setting that there is no more. False if there never was one.
-    fn retire(&mut self, is_it: impl Fn(&str) -> bool) -> bool {
+    fn retire(&mut self, origin: &Origin, is_it: impl Fn(&str) -> bool) -> bool {
         let found = RETIRED.iter().find(|(key, _)| is_it(key));
-        self.retired.extend(found.map(|(key, why)| Warning { key, message: (*why).into() }));
+        self.retired.extend(found.map(|(key, why)| (Warning { key, message: (*why).into() }, origin.clone())));
         found.is_some()
     }
 
@@ -196,7 +196,7 @@ impl Settings {
             self.values.insert(key, (value, origin.clone()));
             return;
         }
-        if self.retire(|key| key == prefix) {
+        if self.retire(origin, |key| key == prefix) {
             return;
         }
         match value {
@@ -218,7 +218,7 @@ impl Settings {
             }
             match KEYS.iter().find(|(key, _)| variable(key) == name) {
                 Some((key, kind)) => self.set_text(key, *kind, &text, Origin::Environment(name)),
-                None if self.retire(|key| variable(key) == name) => {}
+                None if self.retire(&Origin::Environment(name.clone()), |key| variable(key) == name) => {}
                 None => {
                     let known = KEYS.iter().map(|(key, _)| variable(key)).chain(ENV_OTHER.map(String::from));
                     let nearest = nearest(&name, known);
@@ -236,7 +236,7 @@ impl Settings {
             };
             match KEYS.iter().find(|(known, _)| *known == key.trim()) {
                 Some((key, kind)) => self.set_text(key, *kind, text, Origin::Flag("--set")),
-                None if self.retire(|known| known == key.trim()) => {}
+                None if self.retire(&Origin::Flag("--set"), |known| known == key.trim()) => {}
                 None => self.problems.push(format!("--set: unknown setting {key}{}", suggestion(key))),
             }
         }
@@ -318,7 +318,10 @@ impl Settings {
             }
         }
         let mut warnings = config.validate().map_err(|e| located(e, &origins))?;
-        warnings.append(&mut self.retired);
+        for (warning, origin) in self.retired {
+            origins.insert(warning.key.to_owned(), origin);
+            warnings.push(warning);
+        }
         Ok(Loaded { config, file, origins, warnings })
     }
 
@@ -381,7 +384,7 @@ fn read(path: &Path) -> Result<String, ConfigError> {
         ));
     }
     String::from_utf8(bytes)
-        .map_err(|_| unfit("not text in UTF-8, so damaged; restore it from a backup or write it anew".into()))
+        .map_err(|_| unfit("not text in UTF-8: it is damaged; restore it from a backup, or write a new one".into()))
 }
 
 /// `~/` is the home directory; what is relative is relative to `base` (empty: to the working directory).

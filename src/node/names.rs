@@ -39,6 +39,11 @@ pub(crate) struct Logged(Arc<Mutex<Outcome>>);
 type Outcome = (Vec<State>, bool);
 
 impl Logged {
+    /// Nothing was looked at yet.
+    fn is_untouched(&self) -> bool {
+        self.0.lock().0.is_empty()
+    }
+
     /// Whether this is another state of the files, or another outcome of reading them, than was logged last.
     fn differs(&self, states: &[State], read: bool) -> bool {
         let now = (states.to_vec(), read);
@@ -56,7 +61,7 @@ pub(crate) struct Names<T> {
     files: Vec<PathBuf>,
     clock: Arc<dyn crate::clock::Clock>,
     resolving: Option<dns::tokio::Transport<Shared<T>>>,
-    /// Of the files when they were read last; empty before.
+    /// Of the files when they were last read without an error; empty before.
     states: Vec<State>,
     looked: Option<Duration>,
     logged: Logged,
@@ -72,7 +77,7 @@ impl<T: Send + 'static> Names<T> {
     }
 
     /// Reads the files again if they have changed. Where that fails, as with a file that is half written, the old resolver
-    /// stays until they change again.
+    /// stays, and the next dial tries again.
     fn look(&mut self) {
         let now = self.clock.monotonic();
         if self.looked.is_some_and(|at| now.saturating_sub(at) < LOOK_EVERY) {
@@ -83,13 +88,13 @@ impl<T: Send + 'static> Names<T> {
         if states == self.states {
             return;
         }
-        let first = self.states.is_empty();
         match dns::tokio::Transport::system(self.inner.clone()) {
             Ok(resolving) => {
-                self.resolving = Some(resolving);
-                if self.logged.differs(&states, true) && !first {
+                let is_first = self.logged.is_untouched();
+                if self.logged.differs(&states, true) && !is_first {
                     info!(files = ?self.files, "names are resolved by what these say now");
                 }
+                (self.resolving, self.states) = (Some(resolving), states);
             }
             Err(error) => {
                 if self.logged.differs(&states, false) {
@@ -97,11 +102,10 @@ impl<T: Send + 'static> Names<T> {
                         Some(_) => "as before",
                         None => "not at all: /dns addresses cannot be dialled",
                     };
-                    warn!(%error, "the resolver's files cannot be read; until they change, names are resolved {still}");
+                    warn!(%error, "the resolver's files cannot be read; until they can, names are resolved {still}");
                 }
             }
         }
-        self.states = states;
     }
 }
 

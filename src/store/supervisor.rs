@@ -1,4 +1,5 @@
-//! The thread that looks after the disk: measures, warns, and opens a database anew whose disk failed.
+//! The thread that looks after the disk: it measures it, warns when space runs out, and opens a database again after its disk
+//! has failed.
 //!
 //! A degraded database accepts nothing, and memory is served. Every second the disk is probed: there must be more free
 //! than the reserve, and a small file must be written, fsynced and removed. Then the handle is dropped, the database is

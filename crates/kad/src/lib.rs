@@ -22,12 +22,12 @@ pub mod table;
 pub mod useful;
 pub mod values;
 
+use libp2p_identity::PeerId;
+use multiaddr::Multiaddr;
+
 /// A CID whose multihash is as long as a key of content may be ([`rules::MAX_KEY`], PRV-1); the cid crate's own type stops at
 /// digests of 64 bytes.
 pub type Cid = cid::CidGeneric<{ rules::MAX_KEY }>;
-
-use libp2p_identity::PeerId;
-use multiaddr::Multiaddr;
 
 /// The two DHTs a node takes part in. Each has a routing table and an address scope of its own.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]

@@ -73,10 +73,10 @@ mod tests {
             memory_room_bytes: Some(7 << 30),
         };
         let bounds = Bounds { records: 20_000_000, disk_bytes: 2 << 30, reserve_bytes: 1 << 30 };
-        let told = lines(&Stat { limits: of(&figures, &bounds), ..Stat::default() });
-        let told: Vec<String> = told.into_iter().map(|(name, value)| format!("{name}: {value}")).collect();
+        let shown = lines(&Stat { limits: of(&figures, &bounds), ..Stat::default() });
+        let shown: Vec<String> = shown.into_iter().map(|(name, value)| format!("{name}: {value}")).collect();
         assert_eq!(
-            told,
+            shown,
             [
                 "Limit: store.max_disk = 2.00 GiB: 1.00 GiB now, 50 %",
                 "Limit: records.max = 20,000,000: 4,000,000 now, 20 %",

@@ -21,8 +21,8 @@ const AT_ONCE: usize = 32;
 const INTRODUCTION: (u32, Duration) = (50, Duration::from_millis(100));
 
 /// An entry is left alone for this many refreshes at most, whether it answered or not: doubled from one on, and from one again
-/// when its answer changes. Everybody asks the same few peers. Two sites that a cut has kept apart for long find each other
-/// after so many refreshes at the latest: 40 minutes with the default interval.
+/// when its answer changes. Everybody asks the same few peers. With the default interval this is 40 minutes: so long may two sites
+/// that were cut from each other take to meet again.
 const MAX_PAUSE: u32 = 4;
 
 /// The list, and how each peer of it fared.
@@ -181,7 +181,7 @@ impl Shared {
     async fn enter_through(self: &Arc<Self>, dht: Dht, id: PeerId) -> Result<(), RpcError> {
         let peer = PeerInfo { id, addrs: self.known_addresses(&id) };
         let answer = self.find_node(dht, &peer, &self.local.to_bytes()).await?;
-        // Without a place in the table it has still told of others.
+        // Those it names count even if it finds no place in the table itself.
         let unknown = answer.closer.into_iter().filter(|peer| !self.routing.of(dht).contains(&peer.id));
         let entered = stream::iter(unknown)
             .map(|peer| async move { self.try_candidate(dht, &peer).await })
