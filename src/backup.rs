@@ -13,7 +13,7 @@ mod writer;
 
 use crate::{
     config::file::{FILE_NAME as CONFIG, MAX_FILE_BYTES as CONFIG_MAX},
-    node::{
+    transport::{
         identity::{FILE_NAME as IDENTITY, MAX_FILE_BYTES as IDENTITY_MAX},
         swarm_key::{FILE_NAME as SWARM_KEY, MAX_FILE_BYTES as SWARM_KEY_MAX},
     },

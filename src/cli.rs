@@ -33,8 +33,11 @@ pub mod run;
 pub mod stat;
 pub mod unprovide;
 
-use crate::config::{Config, file::Sources};
-use clap::{ArgAction, Parser, Subcommand, ValueEnum};
+use crate::config::{Config, Profile, file::Sources};
+use clap::{
+    ArgAction, Parser, Subcommand, ValueEnum,
+    builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
+};
 use error::{CliError, Code, Result};
 use std::{
     fmt,
@@ -55,6 +58,20 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+}
+
+/// Reads `--profile`.
+fn profile_parser() -> impl TypedValueParser<Value = Profile> {
+    let of = |profile: Profile| {
+        PossibleValue::new(profile.name()).help(match profile {
+            Profile::Private => "A network of one's own: any address, records for 12 h, no bootstrappers",
+            Profile::Amino => {
+                "The public DHT: public addresses, records for 48 h (PRV-5), the public bootstrappers, IP diversity (RT-6)"
+            }
+        })
+    };
+    PossibleValuesParser::new(Profile::ALL.map(of))
+        .map(|name| if name == Profile::Amino.name() { Profile::Amino } else { Profile::Private })
 }
 
 const AFTER_HELP: &str = "\

@@ -4,58 +4,25 @@
 pub mod defaults;
 pub mod descriptors;
 pub mod file;
-pub mod filter;
 mod keys;
 mod text;
 mod validate;
 
-pub use crate::kad::mode::Setting as Mode;
+pub use crate::kad::{mode::Setting as Mode, scope::Profile};
 pub use validate::Warning;
-pub(crate) use validate::{UNSPOKEN, can_dial, can_reach_us, is_public_bootstrapper};
+pub(crate) use validate::{can_reach_us, is_public_bootstrapper};
 
-use crate::kad::{Dht, scope::AddressScope};
-use libp2p::{Multiaddr, multiaddr::Protocol};
+use crate::{
+    node,
+    transport::{addresses::is_quic, certificate},
+};
+use libp2p::Multiaddr;
 use serde::{Deserialize, Serialize};
 use std::{
     io,
     path::{Path, PathBuf},
     time::Duration,
 };
-
-/// What belongs together on a kind of network.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Profile {
-    /// A network of one's own: any address, records for 12 h, no bootstrappers.
-    #[default]
-    Private,
-    /// The public DHT: public addresses, records for 48 h (PRV-5), the public bootstrappers, IP diversity (RT-6).
-    Amino,
-}
-
-impl Profile {
-    /// The addresses that `dht` keeps and hands out.
-    pub fn scope(self, dht: Dht) -> AddressScope {
-        match (self, dht) {
-            (Profile::Private, _) => AddressScope::Any,
-            (Profile::Amino, Dht::Wan) => AddressScope::Public,
-            (Profile::Amino, Dht::Lan) => AddressScope::Private,
-        }
-    }
-
-    /// IP diversity (RT-6) holds on public DHTs only.
-    pub fn ip_diversity(self, dht: Dht) -> bool {
-        self == Profile::Amino && dht == Dht::Wan
-    }
-
-    /// As the configuration file names it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Profile::Private => "private",
-            Profile::Amino => "amino",
-        }
-    }
-}
 
 /// The effective configuration.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -74,7 +41,7 @@ pub struct Config {
     /// Announced as well.
     #[serde(with = "text::addresses")]
     pub append_announce: Vec<Multiaddr>,
-    /// Never announced: multiaddrs, or ranges like `/ip4/10.0.0.0/ipcidr/8`. Ask [`Config::may_announce`].
+    /// Never announced: multiaddrs, or ranges like `/ip4/10.0.0.0/ipcidr/8`.
     #[serde(with = "text::addresses")]
     pub no_announce: Vec<Multiaddr>,
     /// Pre-shared key of a private swarm, in Kubo's format. Unset: `swarm.key` in the data directory, if there is one.
@@ -387,23 +354,50 @@ impl Config {
         }
     }
 
-    /// Whether we have a transport for this listen address: IP and TCP, IP and UDP with QUIC v1, or WebSockets over TCP
-    /// (`/ws`, `/tls/ws`, `/wss`). No group of hosts: nothing can be bound to a multicast or broadcast address.
-    pub fn can_listen(addr: &Multiaddr) -> bool {
-        let parts: Vec<_> = addr.iter().collect();
-        let (is_host, over) = match parts.as_slice() {
-            [Protocol::Ip4(ip), over @ ..] => (!ip.is_multicast() && !ip.is_broadcast(), over),
-            [Protocol::Ip6(ip), over @ ..] => (!ip.is_multicast(), over),
-            _ => return false,
-        };
-        if !is_host {
-            return false;
-        }
-        match over {
-            [Protocol::Tcp(_)] | [Protocol::Udp(_), Protocol::QuicV1] => true,
-            [Protocol::Tcp(_), Protocol::Ws(path) | Protocol::Wss(path)]
-            | [Protocol::Tcp(_), Protocol::Tls, Protocol::Ws(path)] => path == "/",
-            _ => false,
+    /// What the node needs to know.
+    pub fn node_settings(&self) -> node::Settings {
+        let connections = &self.connections;
+        node::Settings {
+            profile: self.profile,
+            listen: self.listen.clone(),
+            announce: self.announce.clone(),
+            append_announce: self.append_announce.clone(),
+            no_announce: self.no_announce.clone(),
+            provider_addresses: self.provide.addresses.clone(),
+            swarm_key: self.swarm_key.clone(),
+            bootstrap: self.bootstrap.clone(),
+            mode: self.mode,
+            asn_database: self.routing.asn_database.clone(),
+            saved_peers: self.routing.saved_peers,
+            refresh_interval: self.jobs.routing_refresh.interval,
+            record_ttl: self.records.ttl,
+            connections: node::settings::Connections {
+                max: connections.max,
+                max_pending: connections.max_pending,
+                max_pending_per_group: connections.max_pending_per_group,
+                max_per_peer: connections.max_per_peer,
+                max_per_ip: connections.max_per_ip,
+                idle: connections.idle,
+            },
+            streams: node::settings::Streams {
+                max_per_connection: self.streams.max_per_connection,
+                idle: self.streams.idle,
+                message_timeout: self.streams.message_timeout,
+                read_budget: self.streams.read_budget,
+            },
+            autonat: node::settings::Autonat {
+                enabled: self.autonat.enabled,
+                max_dials: self.autonat.max_dials,
+                max_dials_per_peer: self.autonat.max_dials_per_peer,
+            },
+            relay: self.relay.enabled.then_some(node::settings::Relay {
+                max_reservations: self.relay.max_reservations,
+                max_circuits: self.relay.max_circuits,
+                reservation_ttl: self.relay.reservation_ttl,
+                connection_duration_limit: self.relay.connection_duration_limit,
+                connection_data_limit: self.relay.connection_data_limit as u64,
+            }),
+            certificates: self.websocket.files(),
         }
     }
 
@@ -413,28 +407,15 @@ impl Config {
         self.listen.iter().filter(|addr| !(private && is_quic(addr))).cloned().collect()
     }
 
-    /// Whether `no_announce` lets `addr` be announced.
-    pub fn may_announce(&self, addr: &Multiaddr) -> bool {
-        !self.no_announce.iter().any(|rule| filter::matches(rule, addr))
-    }
-
     /// `swarm.key` in the data directory: what an unset `swarm_key` means, if that file exists.
     pub fn default_swarm_key(data_dir: &Path) -> PathBuf {
         data_dir.join("swarm.key")
     }
 }
 
-/// Whether an address is one of WebSockets.
-pub fn is_websocket(addr: &Multiaddr) -> bool {
-    addr.iter().any(|p| matches!(p, Protocol::Ws(_) | Protocol::Wss(_)))
-}
-
-/// Whether an address is one of WebSockets over TLS.
-pub fn is_secure_websocket(addr: &Multiaddr) -> bool {
-    is_websocket(addr) && addr.iter().any(|p| matches!(p, Protocol::Tls | Protocol::Wss(_)))
-}
-
-/// Whether an address is a QUIC one.
-pub fn is_quic(addr: &Multiaddr) -> bool {
-    addr.iter().any(|p| matches!(p, Protocol::Quic | Protocol::QuicV1))
+impl Websocket {
+    /// The files that the settings name.
+    pub fn files(&self) -> certificate::Files {
+        certificate::Files { certificate: self.certificate.clone(), key: self.key.clone(), ca: self.ca.clone() }
+    }
 }

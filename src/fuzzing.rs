@@ -14,7 +14,7 @@ pub type Target = (&'static str, fn(&[u8]));
 /// Every target; `fuzz/fuzz_targets/NAME.rs` calls the one of its name.
 pub const TARGETS: [Target; 14] = [
     ("message", wire::message),
-    ("frame", wire::frame),
+    ("frame", crate::node::fuzzing::frame),
     ("request", wire::request),
     ("lookup", wire::lookup),
     ("values", wire::values),

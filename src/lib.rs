@@ -2,17 +2,17 @@
 
 pub mod backup;
 pub mod cli;
-pub mod clock;
 pub mod config;
 pub mod control;
-mod files;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
-pub mod node;
-pub mod provide;
+pub mod ops;
 pub mod schedule;
-pub mod store;
-pub mod vital;
 
+pub use dhtstore_host::{clock, files, vital};
 pub use dhtstore_kad as kad;
+pub use dhtstore_node as node;
+pub use dhtstore_provide as provide;
+pub use dhtstore_store as store;
+pub use dhtstore_transport as transport;

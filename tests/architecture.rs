@@ -1,4 +1,4 @@
-//! The arrows and invariants of ARCHITECTURE.md that can be read off the sources.
+//! What the sources of `node` can be asked. The arrows between crates are kept by cargo.
 
 #![allow(clippy::unwrap_used, reason = "tests fail by panics")]
 
@@ -7,9 +7,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Every source file below `src/`, with its text less comments.
+/// Every source file of the crate `node`, with its text less comments.
 fn sources() -> Vec<(PathBuf, String)> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/node/src");
     let mut found = Vec::new();
     let mut todo = vec![root.clone()];
     while let Some(dir) = todo.pop() {
@@ -24,7 +24,7 @@ fn sources() -> Vec<(PathBuf, String)> {
             }
         }
     }
-    assert!(found.len() > 50, "the sources were not found");
+    assert!(found.len() > 20, "the sources were not found");
     found
 }
 
@@ -46,28 +46,7 @@ fn offenders(words: &[&str], allowed: impl Fn(&Path) -> bool) -> Vec<String> {
 }
 
 #[test]
-fn only_store_names_sled_and_bincode() {
-    let allowed = |path: &Path| path.starts_with("store") || path == Path::new("store.rs");
-    assert_eq!(offenders(&["sled::", "bincode::"], allowed), Vec::<String>::new());
-}
-
-#[test]
-fn arrows_point_one_way() {
-    for (room, not_known) in [
-        ("store", &["crate::node", "crate::provide", "crate::control", "crate::cli", "crate::schedule"][..]),
-        ("node", &["crate::provide", "crate::control", "crate::cli", "crate::schedule"]),
-        ("provide", &["crate::control", "crate::cli", "crate::schedule"]),
-        ("schedule", &["crate::control", "crate::cli"]),
-        ("control", &["crate::cli"]),
-    ] {
-        let file = PathBuf::from(room).with_extension("rs");
-        let elsewhere = |path: &Path| !path.starts_with(room) && path != file;
-        assert_eq!(offenders(not_known, elsewhere), Vec::<String>::new(), "{room}");
-    }
-}
-
-#[test]
 fn the_swarm_task_knows_no_store() {
-    let elsewhere = |path: &Path| path != Path::new("node/driver.rs") && path != Path::new("node/swarm.rs");
-    assert_eq!(offenders(&["crate::store", ".store", "records", "provided"], elsewhere), Vec::<String>::new());
+    let elsewhere = |path: &Path| path != Path::new("driver.rs") && path != Path::new("swarm.rs");
+    assert_eq!(offenders(&["crate::store", "dhtstore_store", ".store", "records", "provided"], elsewhere), Vec::<String>::new());
 }

@@ -58,13 +58,11 @@ fn files(dir: &Path, extension: &str) -> Vec<PathBuf> {
     found
 }
 
-/// A source file as the table names it: `kad/` is a crate of its own.
+/// A source file as the table names it: below the name of a crate, or in `src/`. `kad.rs` is the root of the crate `kad`.
 fn source(name: &str) -> PathBuf {
-    match name.strip_prefix("kad/") {
-        Some(rest) => root().join("crates/kad/src").join(rest),
-        None if name == "kad.rs" => root().join("crates/kad/src/lib.rs"),
-        None => root().join("src").join(name),
-    }
+    let (room, rest) = name.split_once('/').unwrap_or((name.trim_end_matches(".rs"), "lib.rs"));
+    let of_crate = root().join("crates").join(room).join("src");
+    if of_crate.is_dir() { of_crate.join(rest) } else { root().join("src").join(name) }
 }
 
 /// The name behind `keyword`, if the line declares a function.

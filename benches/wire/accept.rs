@@ -2,8 +2,6 @@
 
 #[path = "../../tests/support/inbound.rs"]
 mod inbound;
-#[path = "../../src/node/muxer.rs"]
-mod muxer;
 
 use futures::StreamExt;
 use inbound::Inbound;
@@ -70,7 +68,7 @@ fn transport(keypair: &Keypair, yamux: Yamux) -> Boxed<(PeerId, StreamMuxerBox)>
             tcp.multiplex(muxer).map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer))).boxed()
         }
         Yamux::Ours => {
-            let muxer = muxer::Yamux::with_max_streams(MAX_STREAMS);
+            let muxer = dhtstore::transport::muxer::Yamux::with_max_streams(MAX_STREAMS);
             tcp.multiplex(muxer).map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer))).boxed()
         }
     };

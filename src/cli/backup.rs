@@ -13,13 +13,13 @@ use crate::{
     config::file::{Loaded, Origin},
     control::protocol::{Request, Stat},
     files::is_present,
-    node::{
-        identity::{self, Identity},
-        swarm_key::SwarmKey,
-    },
     store::{
         check,
         dump::{End, Filter, Summary, Table},
+    },
+    transport::{
+        identity::{self, Identity},
+        swarm_key::SwarmKey,
     },
 };
 use std::{

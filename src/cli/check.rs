@@ -10,8 +10,8 @@ use super::{
 use crate::{
     clock::{Clock, SystemClock},
     control::protocol::{Request, Stat},
-    node::{identity, swarm_key},
     store::check::{self, Announced, Finding, Level},
+    transport::{identity, swarm_key},
 };
 
 /// Arguments of `dhtstore check`.

@@ -8,7 +8,7 @@ use super::{
     ask::Server,
     error::{CliError, Code, Result},
 };
-use crate::{control::protocol::MAX_CIDS_BYTES, provide::cids};
+use crate::{control::protocol::MAX_CIDS_BYTES, kad::cids};
 use std::{
     fs::File,
     io::{self, BufRead, BufReader, BufWriter, Read, Seek, Write},

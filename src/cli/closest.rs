@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     control::protocol::{Closest, Request},
-    provide::cids,
+    kad::cids,
 };
 
 const COLUMNS: Schema = Schema { columns: &["dht", "peer", "cpl", "distance", "addresses"], id: "peer" };

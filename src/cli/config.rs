@@ -6,7 +6,8 @@ use crate::{
         Config, Profile,
         file::{Loaded, Origin},
     },
-    node::{asn::AsnDatabase, certificate, identity, swarm_key::SwarmKey},
+    node::asn::AsnDatabase,
+    transport::{certificate, identity, swarm_key::SwarmKey},
 };
 use std::fmt::Write;
 
@@ -47,7 +48,7 @@ enum Action {
     /// Print a commented configuration file with the defaults
     Default {
         /// A short file for this profile in place of the full one
-        #[arg(long)]
+        #[arg(long, value_parser = super::profile_parser())]
         profile: Option<Profile>,
     },
 }
@@ -78,7 +79,7 @@ fn check(context: &Context) -> Result<()> {
         AsnDatabase::load(path)
             .context(format_args!("{}: routing.asn_database", loaded.origin("routing.asn_database")))?;
     }
-    certificate::check(&loaded.config.websocket)?;
+    certificate::check(&loaded.config.websocket.files())?;
     loaded.config.check_forced_privacy()?;
     // As this user and session would run it; the unit has a limit of its own.
     if let Ok(limit) = rlimit::Resource::NOFILE.get_hard()

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     control::protocol::{Finding, Request, Verdict},
-    provide::cids,
+    kad::cids,
 };
 use serde::Serialize;
 use std::time::Duration;

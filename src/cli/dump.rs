@@ -11,14 +11,13 @@ use crate::{
     clock::{Clock, SystemClock, UnixTime},
     config::Config,
     control::protocol::{DumpEvent, Request},
-    node::identity,
-    provide::cids,
+    kad::cids,
     store::{
         self, data_dir,
         dump::{self, End, Filter, Header, Row, Summary, Table, Told, Want},
     },
+    transport::identity,
 };
-use clap::ValueEnum;
 use serde::Serialize;
 
 /// Damaged rows that are reported one by one; the others are counted.
@@ -292,8 +291,7 @@ impl Damaged {
 }
 
 fn filter(args: &Args) -> Result<Filter> {
-    let tables =
-        args.tables.iter().filter(|table| *table != "all").filter_map(|table| Table::from_str(table, true).ok());
+    let tables = args.tables.iter().filter_map(|name| Table::ALL.into_iter().find(|table| table.name() == *name));
     let all = args.tables.iter().any(|table| table == "all");
     let peer = args.peer.as_deref().map(|text| match parse_peer_id(text) {
         Ok(peer) => Ok(peer.to_string()),

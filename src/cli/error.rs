@@ -2,11 +2,9 @@
 
 use crate::{
     config::ConfigError,
-    node::{
-        NodeError, RpcError, asn::AsnError, certificate::CertificateError, identity::IdentityError,
-        swarm_key::SwarmKeyError,
-    },
+    node::{NodeError, RpcError, asn::AsnError},
     store::StoreError,
+    transport::{certificate::CertificateError, identity::IdentityError, swarm_key::SwarmKeyError},
 };
 use std::{fmt, io, path::Path, process::ExitCode};
 

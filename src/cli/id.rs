@@ -8,8 +8,9 @@ use crate::{
         protocol::Request,
     },
     kad::mode::Mode,
-    node::identity,
+    node::no_announce,
     store::data_dir,
+    transport::identity,
 };
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 use serde::{Deserialize, Serialize};
@@ -122,7 +123,7 @@ pub(super) fn configured_addresses(config: &Config) -> Vec<Multiaddr> {
     };
     let mut addresses: Vec<Multiaddr> = Vec::new();
     for addr in base.into_iter().chain(config.append_announce.iter().cloned()) {
-        if config.may_announce(&addr) && !addresses.contains(&addr) {
+        if no_announce::allows(&config.no_announce, &addr) && !addresses.contains(&addr) {
             addresses.push(addr);
         }
     }

@@ -9,8 +9,9 @@ use super::{
     output,
 };
 use crate::{
-    config::{Profile, file::FILE_NAME as CONFIG_NAME, is_websocket},
-    node::{
+    config::{Profile, file::FILE_NAME as CONFIG_NAME},
+    transport::{
+        addresses::is_websocket,
         identity::{self, Identity, write_private_file},
         swarm_key::{self, SwarmKey},
     },
@@ -33,7 +34,7 @@ Examples:
 Nothing that exists is overwritten (exit 73).")]
 pub struct Args {
     /// Write a configuration file for this kind of network into the data directory
-    #[arg(long, value_enum)]
+    #[arg(long, value_parser = super::profile_parser())]
     profile: Option<Profile>,
     /// Make a private network: write a new swarm.key, and print the commands that make a Kubo node join
     #[arg(long, conflicts_with = "from_kubo")]

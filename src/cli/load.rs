@@ -10,13 +10,13 @@ use crate::{
     clock::SystemClock,
     control::protocol::Request,
     kad::keyspace::Key,
-    node::identity,
     store::{
         Store,
         data_dir::Lock,
         dump::{End, Header, MAX_LINE, Mark},
         load::{Loader, Report},
     },
+    transport::identity,
 };
 use serde::Serialize;
 use std::{

@@ -11,6 +11,7 @@ use crate::{
     clock::{Clock, SystemClock},
     control::protocol::{Got, Placed, Request, ValueRow},
     kad::{
+        cids,
         peer_id::parse_peer_id,
         values::{
             self, MAX_VALUE,
@@ -18,8 +19,7 @@ use crate::{
             key_text,
         },
     },
-    node::identity,
-    provide::cids,
+    transport::identity,
 };
 use multibase::Base;
 use serde::Serialize;

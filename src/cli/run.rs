@@ -13,10 +13,11 @@ use crate::{
         service::{Parts, Service},
     },
     kad::peer_id::parse_multiaddr,
-    node::{Node, identity, swarm_key::SwarmKey},
-    provide::reprovider::Reprovider,
+    node::Node,
+    ops::network::{Reprovider, Servers},
     schedule::{Schedule, ScheduleError, jobs},
     store::{Store, ballast, data_dir::Lock},
+    transport::{identity, swarm_key::SwarmKey},
     vital::Failed,
 };
 use futures::FutureExt;
@@ -54,7 +55,7 @@ pub struct Args {
     #[arg(long, value_name = "MULTIADDR", value_parser = parse_multiaddr)]
     bootstrap: Vec<Multiaddr>,
     /// The kind of network
-    #[arg(long, value_enum)]
+    #[arg(long, value_parser = super::profile_parser())]
     profile: Option<Profile>,
 }
 
@@ -216,10 +217,10 @@ async fn start(mut config: Config, files: u64) -> Result<Running> {
     }
     fit_connections(&mut config, files)?;
     let control = Server::bind(&config.control_socket()).await?;
-    let node = Node::start(&config, identity, store.clone(), Arc::clone(&clock)).await?;
+    let node = Node::start(config.node_settings(), identity, store.clone(), Arc::clone(&clock)).await?;
     let vital = node.vital().clone();
     let reprovider =
-        Reprovider::new(node.clone(), store.provided.clone(), Arc::clone(&clock), config.reprovide.interval);
+        Reprovider::new(Servers(node.clone()), store.provided.clone(), Arc::clone(&clock), config.reprovide.interval);
     let reprovide = {
         let reprovider = reprovider.clone();
         tokio::spawn(vital.watch("reprovider", async move { reprovider.run().await }))

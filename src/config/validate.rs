@@ -2,13 +2,15 @@
 
 mod websocket;
 
-use super::{Config, ConfigError, Job, Profile, defaults, filter, is_quic, text::show_duration};
+use super::{Config, ConfigError, Job, Profile, defaults, text::show_duration};
 use crate::{
     clock::{Clock, SystemClock},
     kad::{
         Dht,
         scope::{AddressScope, reach, strip_peer},
     },
+    node::no_announce,
+    transport::addresses::{UNSPOKEN, can_dial, can_listen, is_quic},
 };
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 use std::{fmt, ops::RangeInclusive, time::Duration};
@@ -130,7 +132,7 @@ impl Config {
             findings.problem("listen", "no address; name at least one like \"/ip4/0.0.0.0/tcp/4001\"");
         }
         for addr in &self.listen {
-            if !Config::can_listen(addr) {
+            if !can_listen(addr) {
                 findings.problem(
                     "listen",
                     format_args!(
@@ -155,7 +157,7 @@ impl Config {
             }
         }
         for rule in &self.no_announce {
-            if let Some(Err(message)) = filter::range(rule) {
+            if let Some(Err(message)) = no_announce::range(rule) {
                 findings.problem("no_announce", message);
             }
         }
@@ -324,28 +326,6 @@ fn public_ttl_warning(ttl: Duration) -> String {
 /// Somebody else may be able to dial it.
 pub(crate) fn is_announceable(addr: &Multiaddr) -> bool {
     AddressScope::Any.hands_out(addr)
-}
-
-/// What is said of an address whose transport this node lacks.
-pub(crate) const UNSPOKEN: &str =
-    "dhtstore speaks TCP, QUIC v1 (/quic-v1) and WebSockets (/ws, /tls/ws); name an address of one of these";
-
-/// Whether this node has the transport of an address: TCP, QUIC v1, WebSockets plain or over TLS. Names that stand for whole
-/// addresses (`/dnsaddr`) count: what is behind them shows when they are resolved.
-pub(crate) fn can_dial(addr: &Multiaddr) -> bool {
-    let mut parts = addr.iter().filter(|part| !matches!(part, Protocol::P2p(_) | Protocol::Ip6zone(_)));
-    if matches!(parts.next(), Some(Protocol::Dnsaddr(_))) {
-        return parts.next().is_none();
-    }
-    let over: Vec<Protocol<'_>> = parts.collect();
-    matches!(
-        over.as_slice(),
-        [Protocol::Tcp(_)]
-            | [Protocol::Udp(_), Protocol::QuicV1]
-            | [Protocol::Tcp(_), Protocol::Ws(_) | Protocol::Wss(_)]
-            | [Protocol::Tcp(_), Protocol::Tls, Protocol::Ws(_)]
-            | [Protocol::Tcp(_), Protocol::Tls, Protocol::Sni(_), Protocol::Ws(_)]
-    )
 }
 
 /// Whether an address that this node announces can lead to it: by a transport that it speaks, or through a relay.

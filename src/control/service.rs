@@ -13,9 +13,9 @@ use super::{
 use crate::{
     clock::Clock,
     config::Config,
-    kad::{Cid, Dht, PeerInfo},
+    kad::{Cid, Dht, PeerInfo, cids},
     node::{Node, query::Event},
-    provide::{cids, reprovider::Reprovider},
+    ops::network::Reprovider,
     schedule::{Schedule, jobs},
     store::{self, Store, dump::Want, load::Loader},
 };

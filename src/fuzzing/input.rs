@@ -7,15 +7,16 @@ use crate::{
         cid_list::{CidArgs, is_utf16},
         init,
     },
-    config::{Config, file::Sources},
+    config::file::Sources,
     control::protocol,
     kad::{
+        cids as cid_text,
+        cids::place,
         message::EncodedPeer,
         scope::{self, AddressScope},
         useful::most_useful,
     },
-    node::{identity::Identity, swarm_key::SwarmKey},
-    provide::cids::{self as cid_text, place},
+    transport::{addresses::can_listen, identity::Identity, swarm_key::SwarmKey},
 };
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 
@@ -53,7 +54,7 @@ pub(super) fn addresses(data: &[u8]) {
             assert!(!allowed || scope::reach(&addr).is_some() && scope.hands_out(&addr), "{addr}");
         }
         scope::IpGroups::default().of(&addr);
-        Config::can_listen(&addr);
+        can_listen(&addr);
         let named = addr.iter().find_map(|part| match part {
             Protocol::P2p(peer) => Some(peer),
             _ => None,

@@ -60,14 +60,15 @@ fn made() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     let base64 = multibase::Base::Base64.encode(&protobuf);
     let id = key.public().to_peer_id();
     let swarm_key =
-        crate::node::swarm_key::SwarmKey::parse(b"/key/swarm/psk/1.0.0/\n/bin/\n01234567890123456789012345678901")
+        crate::transport::swarm_key::SwarmKey::parse(b"/key/swarm/psk/1.0.0/\n/bin/\n01234567890123456789012345678901")
             .unwrap();
     // Key, seconds, two values: as `wire::values` takes them apart.
     let values = |key: &[u8], a: &[u8], b: &[u8]| {
         let seconds = 1_700_000_000u32.to_be_bytes();
         [&[key.len() as u8], key, &seconds, &(a.len() as u16).to_be_bytes(), a, b].concat()
     };
-    let rsa = crate::node::identity::Identity::from_base64(include_str!("../../tests/fixtures/throwaway-rsa.base64"));
+    let rsa =
+        crate::transport::identity::Identity::from_base64(include_str!("../../tests/fixtures/throwaway-rsa.base64"));
     let rsa = rsa.unwrap().keypair;
     for (name, signer) in [("ipns-ed25519", &key), ("ipns-rsa", &rsa)] {
         let record = |sequence: u64| {

@@ -1,7 +1,7 @@
 //! The jobs of a node.
 
 use super::{Job, Outcome};
-use crate::{clock::Clock, config::Config, kad::Dht, node::Node, provide::reprovider::Reprovider, store::Store};
+use crate::{clock::Clock, config::Config, kad::Dht, node::Node, ops::network::Reprovider, store::Store};
 use std::{future::Future, sync::Arc, time::Duration};
 
 /// After a start the saved peers are verified one by one; until then a snapshot would lose those still waiting.

@@ -11,9 +11,9 @@
 //! nothing was lost or back, and recovery had nothing to note.
 //! sled may use the place of a page again before the one that replaces it is lasting: while the log was in its pages, 2 of
 //! 651 power cuts left a file that it could not read any more. That is still counted ([`SET_ASIDE`]), but costs no record: the
-//! log names all that it needs (`src/store/records/salvage.rs`).
+//! log names all that it needs (`crates/store/src/records/salvage.rs`).
 //! What was found before, and is mended: own CIDs lost to a power cut behind an export, records lost behind a torn file of
-//! `blobs/` (`src/store/files.rs`), a chunk whose key was given to the next (`Log::append`).
+//! `blobs/` (`crates/store/src/files.rs`), a chunk whose key was given to the next (`Log::append`).
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

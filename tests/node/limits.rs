@@ -45,8 +45,12 @@ async fn a_taken_port_is_an_error_that_names_it() {
     second.listen = one.node.listeners();
     for listen in one.node.listeners() {
         second.listen = vec![listen.clone()];
-        let error = Node::start(&second, Keypair::generate_ed25519(), one.store.clone(), SystemClock::new()).await;
-        let Err(NodeError::Listen { addr, reason }) = error else { panic!("{listen} was bound twice") };
+        let error =
+            Node::start(second.node_settings(), Keypair::generate_ed25519(), one.store.clone(), SystemClock::new())
+                .await;
+        let Err(NodeError::Listen(dhtstore::transport::listen::ListenError::Bind { addr, reason })) = error else {
+            panic!("{listen} was bound twice")
+        };
         assert_eq!(addr, listen);
         assert!(reason.contains("is taken"), "{reason}");
     }

@@ -17,7 +17,11 @@ use dhtstore::{
             pk,
         },
     },
-    node::{Node, identity::Identity, query::Event, query::values::QUORUM},
+    node::{
+        Node,
+        query::{Event, values::QUORUM},
+    },
+    transport::identity::Identity,
 };
 use libp2p::identity::Keypair;
 use std::time::Duration;

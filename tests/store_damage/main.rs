@@ -15,8 +15,8 @@ mod support;
 use dhtstore::{
     clock::ManualClock,
     config::file::Sources,
-    node::{identity, swarm_key::SwarmKey},
     store::{Settings, Store, data_dir::Lock},
+    transport::{identity, swarm_key::SwarmKey},
 };
 use mutation::{Kind, Mutation};
 use std::{

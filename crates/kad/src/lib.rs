@@ -9,6 +9,7 @@
 //! [`message::request`] to whom it is told, reports [`message::Message::closer_peer_infos`], and offers whoever answered
 //! to the table.
 
+pub mod cids;
 pub mod frame;
 pub mod keyspace;
 pub mod lookup;

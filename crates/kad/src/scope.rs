@@ -1,12 +1,52 @@
 //! Which addresses belong to which DHT, and which IP group an address is of.
 
+use crate::Dht;
 use libp2p_identity::PeerId;
 use multiaddr::{Multiaddr, Protocol};
+use serde::{Deserialize, Serialize};
 use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
 };
+
+/// What belongs together on a kind of network.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Profile {
+    /// A network of one's own: any address, no IP diversity.
+    #[default]
+    Private,
+    /// The public DHT: public addresses, IP diversity (RT-6).
+    Amino,
+}
+
+impl Profile {
+    /// Both.
+    pub const ALL: [Profile; 2] = [Profile::Private, Profile::Amino];
+
+    /// The addresses that `dht` keeps and hands out.
+    pub fn scope(self, dht: Dht) -> AddressScope {
+        match (self, dht) {
+            (Profile::Private, _) => AddressScope::Any,
+            (Profile::Amino, Dht::Wan) => AddressScope::Public,
+            (Profile::Amino, Dht::Lan) => AddressScope::Private,
+        }
+    }
+
+    /// IP diversity (RT-6) holds on public DHTs only.
+    pub fn ip_diversity(self, dht: Dht) -> bool {
+        self == Profile::Amino && dht == Dht::Wan
+    }
+
+    /// As the configuration file names it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Profile::Private => "private",
+            Profile::Amino => "amino",
+        }
+    }
+}
 
 /// The addresses that a DHT keeps and hands out.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -1,7 +1,7 @@
 //! How a Kubo node joins a private network: the commands, ready for `sh`. Run as they are printed against Kubo 0.43.1
 //! by `tests/interop`; other versions were not run.
 
-use crate::{config::Config, node::swarm_key::SwarmKey};
+use crate::{config::Config, transport::swarm_key::SwarmKey};
 use std::fmt::Write;
 
 /// A shell script: every line is one that can also be typed. `bootstrap` are our addresses with `/p2p/<id>`.

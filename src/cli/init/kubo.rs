@@ -2,10 +2,12 @@
 
 use crate::{
     cli::error::{CliError, Result},
-    config::{Config, Profile, can_dial, can_reach_us, defaults, filter, is_public_bootstrapper, is_websocket},
+    config::{Profile, can_reach_us, defaults, is_public_bootstrapper},
     files::{is_present, read_bounded},
     kad::peer_id::{parse_multiaddr, parse_peer_id},
-    node::{
+    node::no_announce,
+    transport::{
+        addresses::{can_dial, can_listen, is_websocket},
         identity::Identity,
         swarm_key::{self, SwarmKey},
     },
@@ -216,7 +218,7 @@ impl Translation<'_> {
         put("append_announce", self.addresses("Addresses.AppendAnnounce", &append, can_reach_us));
         put(
             "no_announce",
-            self.addresses("Addresses.NoAnnounce", &hidden, |rule| !matches!(filter::range(rule), Some(Err(_)))),
+            self.addresses("Addresses.NoAnnounce", &hidden, |rule| !matches!(no_announce::range(rule), Some(Err(_)))),
         );
         format!(
             "# Taken over from the Kubo repository {}. All settings: `dhtstore config default`.\n\nprofile = \"{}\"\n{table}",
@@ -228,7 +230,7 @@ impl Translation<'_> {
     /// Nothing if it comes down to our defaults.
     fn listen(&mut self, listed: &[String]) -> Vec<String> {
         // Kubo's WebSockets may share a port with TCP, and have no certificate file: for the operator to set up anew.
-        let usable = |addr: &Multiaddr| Config::can_listen(addr) && !is_websocket(addr);
+        let usable = |addr: &Multiaddr| can_listen(addr) && !is_websocket(addr);
         let mut listen = self.addresses("Addresses.Swarm", listed, usable);
         let is_default = |list: &[String]| {
             list.len() == defaults::LISTEN.len() && defaults::LISTEN.iter().all(|addr| list.iter().any(|a| a == addr))

@@ -12,15 +12,15 @@ use crate::{
     clock::SystemClock,
     config::{Config, file::FILE_NAME as CONFIG},
     kad::{keyspace::Key, peer_id::parse_peer_id},
-    node::{
-        identity::{FILE_NAME as IDENTITY, write_private_file},
-        swarm_key::FILE_NAME as SWARM_KEY,
-    },
     store::{
         Settings, Store, StoreError,
         data_dir::{Lock, staging::Staging},
         load::{Loader, Report},
         records::Refused,
+    },
+    transport::{
+        identity::{FILE_NAME as IDENTITY, write_private_file},
+        swarm_key::FILE_NAME as SWARM_KEY,
     },
 };
 use serde::{Deserialize, Serialize};

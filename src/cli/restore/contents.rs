@@ -3,7 +3,7 @@
 use super::super::error::{CliError, Result};
 use crate::{
     backup::{BackupError, FileName, Header, Part, Reader},
-    node::{identity::Identity, swarm_key::SwarmKey},
+    transport::{identity::Identity, swarm_key::SwarmKey},
 };
 use indicatif::ProgressBar;
 use std::{

@@ -9,8 +9,8 @@ use crate::{
         Config,
         file::{FILE_NAME as CONFIG, Loaded, Origin, Sources},
     },
-    node::{
-        asn::AsnDatabase,
+    node::asn::AsnDatabase,
+    transport::{
         certificate,
         swarm_key::{FILE_NAME as SWARM_KEY, SwarmKey},
     },
@@ -92,7 +92,7 @@ fn misfits(config: &Config, swarm_key: Option<&SwarmKey>, dir: &Path, ours: &[Ip
             _ => {}
         }
     }
-    if let Err(error) = certificate::check(&config.websocket) {
+    if let Err(error) = certificate::check(&config.websocket.files()) {
         found.push(error.to_string());
     }
     if let Some(Err(error)) = config.routing.asn_database.as_ref().map(|path| AsnDatabase::load(path)) {

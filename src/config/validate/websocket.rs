@@ -1,7 +1,10 @@
 //! Listen addresses of WebSockets, and the settings that they need (NET-5).
 
 use super::Findings;
-use crate::config::{Config, is_secure_websocket, is_websocket};
+use crate::{
+    config::Config,
+    transport::addresses::{is_secure_websocket, is_websocket},
+};
 use libp2p::{Multiaddr, multiaddr::Protocol};
 use std::net::IpAddr;
 

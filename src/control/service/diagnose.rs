@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     kad::{Dht, PeerInfo, keyspace::Key, scope::relay_address},
-    provide::verify::{Asked, ask_closest, dialable},
+    ops::verify::{Asked, ask_closest, dialable},
 };
 use futures::StreamExt;
 use libp2p::{Multiaddr, PeerId};

@@ -8,9 +8,8 @@ use super::{
     Parts, Query, parse, provider_addresses, texts, to_peer,
 };
 use crate::{
-    config::{UNSPOKEN, can_dial},
     kad::{
-        Dht,
+        Dht, cids,
         keyspace::Key,
         peer_id::{parse_multiaddr, parse_peer_id},
         scope::{reach, relay_address},
@@ -18,7 +17,7 @@ use crate::{
         useful,
     },
     node::{RpcError, query::Event},
-    provide::cids,
+    transport::addresses::{UNSPOKEN, can_dial},
 };
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 use serde_json::Value;

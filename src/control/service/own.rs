@@ -9,7 +9,8 @@ use super::{
 };
 use crate::{
     kad::{Dht, keyspace::Key},
-    provide::{reprovider::Progress, verify},
+    ops::verify,
+    provide::reprovider::Progress,
     store::StoreError,
 };
 use serde_json::Value;

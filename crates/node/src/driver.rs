@@ -1,0 +1,351 @@
+//! The swarm task: dials on command, keeps the address book and our announced addresses. It never touches the
+//! disk, and no request of the DHT passes through it.
+
+use super::{
+    NodeError, RpcError, Shared,
+    book::Connection,
+    counters::Counter,
+    ip_limits, listen,
+    swarm::{Behaviour, BehaviourEvent},
+};
+use futures::StreamExt;
+use libp2p::{
+    Multiaddr, PeerId, Swarm, TransportError,
+    core::{ConnectedPoint, transport::ListenerId},
+    identify, ping,
+    swarm::{
+        ConnectionError, ConnectionId, DialError, ListenError, SwarmEvent,
+        dial_opts::{DialOpts, PeerCondition},
+    },
+};
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
+use tracing::{debug, info, warn};
+
+/// Commands that wait for the swarm task. Dials are limited before they get here.
+pub(crate) const MAX_COMMANDS: usize = 256;
+
+/// How long to wait for the first address of each listener: those of wildcards come from the list of interfaces.
+const FIRST_ADDRESS: Duration = Duration::from_secs(1);
+
+/// How long the end of connections is told to the other sides.
+const GOODBYE: Duration = Duration::from_millis(500);
+
+/// Takes the outcome of a dial.
+type Reply = oneshot::Sender<Result<PeerId, RpcError>>;
+
+/// What the swarm task is asked to do.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Connect to a peer at any of these addresses; to whoever is there if no peer is named. A peer that is connected
+    /// is dialled only if `afresh`.
+    Dial { peer: Option<PeerId>, addrs: Vec<Multiaddr>, afresh: bool, reply: Reply },
+    /// What is announced of us is another set of addresses.
+    Announce,
+}
+
+/// A dial under way and who waits for it.
+#[derive(Debug)]
+struct Dial {
+    peer: Option<PeerId>,
+    addrs: Vec<Multiaddr>,
+    /// For each whether only this very dial will do, or any connection to the peer.
+    replies: Vec<(bool, Reply)>,
+}
+
+/// The swarm and what its task keeps.
+pub(crate) struct Driver {
+    swarm: Swarm<Behaviour>,
+    commands: mpsc::Receiver<Command>,
+    shared: Arc<Shared>,
+    dials: HashMap<ConnectionId, Dial>,
+    /// Told to identify.
+    announced: BTreeSet<Multiaddr>,
+}
+
+impl Driver {
+    pub(crate) fn new(swarm: Swarm<Behaviour>, commands: mpsc::Receiver<Command>, shared: Arc<Shared>) -> Self {
+        let mut driver = Self { swarm, commands, shared, dials: HashMap::new(), announced: BTreeSet::new() };
+        driver.announce();
+        driver
+    }
+
+    /// Binds `addrs`, whose ports were found free.
+    pub(crate) async fn bind(&mut self, addrs: Vec<Multiaddr>) -> Result<(), NodeError> {
+        let mut waiting: HashSet<ListenerId> = HashSet::new();
+        for addr in addrs {
+            let bound = self.swarm.listen_on(addr.clone()).map_err(|error| match error {
+                TransportError::Other(error) => listen::explain_bind(&addr, &error),
+                TransportError::MultiaddrNotSupported(addr) => listen::ListenError::Bind {
+                    addr,
+                    reason: "not an address to listen on; write /ip4/0.0.0.0/tcp/4001, /ip4/0.0.0.0/udp/4001/quic-v1 or /ip4/0.0.0.0/tcp/4002/tls/ws"
+                        .to_owned(),
+                },
+            });
+            waiting.insert(bound?);
+        }
+        let first_addresses = async {
+            while !waiting.is_empty() {
+                let event = self.swarm.select_next_some().await;
+                if let SwarmEvent::NewListenAddr { listener_id, .. } | SwarmEvent::ListenerClosed { listener_id, .. } =
+                    &event
+                {
+                    waiting.remove(listener_id);
+                }
+                self.handle(event);
+            }
+        };
+        // A wildcard on a machine without such an interface never gets an address, and may later.
+        let _ = timeout(FIRST_ADDRESS, first_addresses).await;
+        Ok(())
+    }
+
+    /// Runs until the node stops, then ends all connections.
+    pub(crate) async fn run(mut self) {
+        let stop = self.shared.stop.clone();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                event = self.swarm.select_next_some() => self.handle(event),
+                Some(command) = self.commands.recv() => self.obey(command),
+            }
+        }
+        let peers: Vec<PeerId> = self.swarm.connected_peers().copied().collect();
+        for peer in peers {
+            let _ = self.swarm.disconnect_peer_id(peer);
+        }
+        let goodbye = async {
+            while self.swarm.connected_peers().next().is_some() {
+                let _ = self.swarm.select_next_some().await;
+            }
+        };
+        let _ = timeout(GOODBYE, goodbye).await;
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Dial { peer, addrs, afresh, reply } => self.dial(peer, addrs, afresh, reply),
+            Command::Announce => {
+                self.announce();
+                // Identify itself pushes listen addresses and protocols only.
+                let peers: Vec<PeerId> = self.swarm.connected_peers().copied().collect();
+                self.swarm.behaviour_mut().identify.push(peers);
+            }
+        }
+    }
+
+    fn dial(
+        &mut self,
+        peer: Option<PeerId>,
+        addrs: Vec<Multiaddr>,
+        afresh: bool,
+        reply: oneshot::Sender<Result<PeerId, RpcError>>,
+    ) {
+        if reply.is_closed() {
+            return;
+        }
+        let opts = match peer {
+            Some(peer) if !afresh && self.swarm.is_connected(&peer) => {
+                let _ = reply.send(Ok(peer));
+                return;
+            }
+            Some(peer) => {
+                let same = |dial: &&mut Dial| dial.peer == Some(peer) && addrs.iter().all(|a| dial.addrs.contains(a));
+                if let Some(dial) = self.dials.values_mut().find(same) {
+                    dial.replies.push((afresh, reply));
+                    return;
+                }
+                // A new port: with the listener's, two nodes that dial each other at once can meet in a TCP
+                // simultaneous open, where both are dialers and the handshake fails.
+                DialOpts::peer_id(peer)
+                    .condition(if afresh { PeerCondition::Always } else { PeerCondition::Disconnected })
+                    .addresses(addrs.clone())
+                    .allocate_new_port()
+                    .build()
+            }
+            None => match addrs.first() {
+                Some(addr) => DialOpts::unknown_peer_id().address(addr.clone()).build(),
+                None => return,
+            },
+        };
+        let id = opts.connection_id();
+        match self.swarm.dial(opts) {
+            Ok(()) => {
+                self.dials.insert(id, Dial { peer, addrs, replies: vec![(afresh, reply)] });
+            }
+            // There were some: libp2p leaves out those at which this node listens itself.
+            Err(DialError::NoAddresses) => {
+                let _ = reply.send(Err(RpcError::Own));
+            }
+            Err(error) => {
+                let _ = reply.send(Err(self.explain(&error)));
+            }
+        }
+    }
+
+    fn handle(&mut self, event: SwarmEvent<BehaviourEvent>) {
+        match event {
+            SwarmEvent::Behaviour(BehaviourEvent::Identify(event)) => self.identify(event),
+            SwarmEvent::Behaviour(BehaviourEvent::Ping(ping::Event { peer, result: Ok(took), .. })) => {
+                self.shared.book.pinged(&peer, took);
+            }
+            SwarmEvent::Behaviour(BehaviourEvent::Ping(ping::Event { peer, connection, result: Err(failure) })) => {
+                self.unanswered(peer, connection, &failure);
+            }
+            SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
+                self.established(peer_id, connection_id, &endpoint);
+            }
+            SwarmEvent::ConnectionClosed { peer_id, connection_id, cause, num_established, .. } => {
+                debug!(peer = %peer_id, cause = cause.as_ref().map(ToString::to_string), "connection closed");
+                let now = self.shared.clock.monotonic();
+                self.shared.book.disconnected(&peer_id, connection_id, now);
+                if let Some(ConnectionError::IO(error)) = cause.filter(|_| num_established == 0) {
+                    self.shared.left(peer_id, is_orderly(&error));
+                }
+            }
+            SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
+                if let Some(dial) = self.dials.remove(&connection_id) {
+                    let error = self.explain(&error);
+                    for (_, reply) in dial.replies {
+                        let _ = reply.send(Err(error.clone()));
+                    }
+                }
+            }
+            SwarmEvent::IncomingConnectionError { error, send_back_addr, .. } => {
+                if let ListenError::Denied { cause } = &error
+                    && cause.downcast_ref::<ip_limits::TooMany>().is_none()
+                {
+                    self.shared.counters.add(Counter::ConnectionsOverLimit);
+                }
+                debug!(from = %send_back_addr, %error, "inbound connection failed");
+            }
+            SwarmEvent::NewListenAddr { address, .. } => {
+                info!(%address, "listening");
+                self.shared.addresses.listening(address);
+                self.announce();
+            }
+            SwarmEvent::ExpiredListenAddr { address, .. } => {
+                info!(%address, "no longer listening");
+                self.shared.addresses.not_listening(&address);
+                self.announce();
+            }
+            SwarmEvent::ListenerClosed { addresses, reason, .. } => {
+                if let Err(error) = reason {
+                    warn!(?addresses, %error, "listener failed; restart the node when the cause is gone");
+                }
+                for address in addresses {
+                    self.shared.addresses.not_listening(&address);
+                }
+                self.announce();
+            }
+            SwarmEvent::ListenerError { error, .. } => debug!(%error, "listener"),
+            _ => {}
+        }
+    }
+
+    fn established(&mut self, peer: PeerId, id: ConnectionId, endpoint: &ConnectedPoint) {
+        let address = endpoint.get_remote_address().clone();
+        debug!(%peer, %address, inbound = endpoint.is_listener(), "connected");
+        let since = self.shared.clock.monotonic();
+        let connection = Connection { id, address, inbound: endpoint.is_listener(), since, observed: None };
+        self.shared.book.connected(peer, connection);
+        self.dials.retain(|dialled, dial| {
+            if *dialled != id && dial.peer != Some(peer) {
+                return true;
+            }
+            let replies = std::mem::take(&mut dial.replies).into_iter();
+            let (waiting, met): (Vec<_>, Vec<_>) = replies.partition(|(afresh, _)| *afresh && *dialled != id);
+            for (_, reply) in met {
+                let _ = reply.send(Ok(peer));
+            }
+            dial.replies = waiting;
+            !dial.replies.is_empty()
+        });
+    }
+
+    /// Gives up a connection whose other side is silent. Ping reports the second failure in a row, not the first.
+    fn unanswered(&mut self, peer: PeerId, connection: ConnectionId, failure: &ping::Failure) {
+        if is_silence(failure) && self.swarm.close_connection(connection) {
+            debug!(%peer, %failure, "pings are not answered, connection given up");
+            self.shared.left(peer, false);
+        }
+    }
+
+    fn identify(&mut self, event: identify::Event) {
+        match event {
+            identify::Event::Received { connection_id, peer_id, info } => {
+                self.shared.book.observed(&peer_id, connection_id, info.observed_addr.clone());
+                self.shared.identified(peer_id, connection_id, info);
+                self.shared.nat.wake.notify_one();
+            }
+            identify::Event::Error { peer_id, error, .. } => debug!(peer = %peer_id, %error, "identify"),
+            identify::Event::Sent { .. } | identify::Event::Pushed { .. } => {}
+        }
+    }
+
+    /// Tells identify what we announce now.
+    fn announce(&mut self) {
+        let wanted = self.shared.addresses.of_any();
+        for gone in self.announced.difference(&wanted) {
+            self.swarm.remove_external_address(gone);
+        }
+        for new in wanted.difference(&self.announced) {
+            self.swarm.add_external_address(new.clone());
+        }
+        self.announced = wanted;
+    }
+
+    /// Why a dial failed, short enough to read.
+    fn explain(&self, error: &DialError) -> RpcError {
+        match error {
+            DialError::Denied { .. } => {
+                self.shared.counters.add(Counter::ConnectionsOverLimit);
+                RpcError::Busy("connection limit reached")
+            }
+            DialError::Transport(errors) => {
+                /// Enough to see a pattern; a peer may have dozens of addresses.
+                const SHOWN: usize = 3;
+                let shown: Vec<String> =
+                    errors.iter().take(SHOWN).map(|(addr, error)| format!("{addr}: {}", root_cause(error))).collect();
+                let more = if errors.len() > SHOWN { ", …" } else { "" };
+                RpcError::Dial(format!("{}{more}", shown.join(", ")))
+            }
+            DialError::WrongPeerId { obtained, address } => RpcError::Dial(format!("{address} is {obtained}")),
+            DialError::LocalPeerId { .. } => RpcError::Own,
+            error => RpcError::Dial(error.to_string()),
+        }
+    }
+}
+
+/// Whether the other side closed a connection in order: yamux, and QUIC with its code 0, say so. A process that was killed does
+/// not, nor does a network that went away.
+fn is_orderly(error: &std::io::Error) -> bool {
+    let cause = root_cause(error);
+    cause.contains("connection is closed") || cause.contains("closed by peer: 0")
+}
+
+/// Whether the other side is silent: its host or the network between is gone, and TCP would notice after a quarter of an hour at
+/// the earliest. A peer that answers in another way than it should is not.
+fn is_silence(failure: &ping::Failure) -> bool {
+    match failure {
+        ping::Failure::Timeout => true,
+        ping::Failure::Unsupported => false,
+        ping::Failure::Other { error } => root_cause(&**error).contains("timed out"),
+    }
+}
+
+/// The innermost error: the outer ones say "transport error" several times over.
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}

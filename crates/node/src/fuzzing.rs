@@ -1,0 +1,63 @@
+//! What the fuzz target `frame` runs. Compiled for that and for tests only.
+
+use crate::{
+    framing::{Budget, FrameReader, ReadError},
+    kad::frame::{self, FrameError, Header},
+};
+use futures::{AsyncRead, FutureExt};
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+/// A stream that gives `step` bytes at a time.
+struct Trickle<'d> {
+    rest: &'d [u8],
+    step: usize,
+}
+
+impl AsyncRead for Trickle<'_> {
+    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        let (now, rest) = self.rest.split_at(self.step.min(into.len()).min(self.rest.len()));
+        into[..now.len()].copy_from_slice(now);
+        self.rest = rest;
+        Poll::Ready(Ok(now.len()))
+    }
+}
+
+/// The reader of frames, fed in pieces whose size is the first byte, against a plain walk over all bytes.
+pub fn frame(data: &[u8]) {
+    const MAX_BODY: usize = 5000;
+    const BUDGET: usize = 1 << 20;
+    let Some((&step, mut rest)) = data.split_first() else { return };
+    let budget = Budget::new(BUDGET);
+    let mut reader = FrameReader::new(&budget, MAX_BODY);
+    // Byte by byte only what is short: a reader that is woken for every byte is slow, and that is all there is to find.
+    let step = if rest.len() > 512 { usize::from(step).max(16) } else { usize::from(step) + 1 };
+    let mut stream = Trickle { rest, step };
+    loop {
+        let read = reader.next(&mut stream).now_or_never();
+        let Some(read) = read else { panic!("the stream was ready, the reader was not") };
+        assert!(budget.used() <= rest.len() + (32 << 10), "holds more than has arrived");
+        match (frame::header(rest, MAX_BODY), read) {
+            (Ok(Header::Complete { header, body }), Ok(Some(at))) if header + body <= rest.len() => {
+                assert_eq!(reader.body(at), &rest[header..header + body]);
+                reader.consume(at);
+                rest = &rest[header + body..];
+            }
+            (Ok(Header::Incomplete), Ok(None)) if rest.is_empty() => break,
+            (Ok(_), Err(ReadError::Truncated)) if !rest.is_empty() => break,
+            (Err(expected), Err(ReadError::Frame(error))) => {
+                assert_eq!(expected, error);
+                if let FrameError::TooLong(length) = error {
+                    assert!(length > MAX_BODY as u64);
+                }
+                break;
+            }
+            (expected, read) => panic!("{expected:?} expected, read {read:?}"),
+        }
+    }
+    drop(reader);
+    assert_eq!(budget.used(), 0, "the budget is not given back");
+}

@@ -1,0 +1,286 @@
+//! AutoNAT: asks others whether they can dial us, and sets the mode by their answers (MODE-1); lets others ask us
+//! ([`guard`]).
+//!
+//! The client half is ours. libp2p's v1 client asks whoever is connected, even those who dialled us and those who speak no
+//! AutoNAT, and takes any address that an answer names for confirmed; its v2 client collects candidates without bound and
+//! never tests one again. This one asks only peers that *we* dialled, one of each IP group, at their public addresses.
+
+pub(super) mod guard;
+mod observed;
+mod probe;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+pub(crate) use probe::{V1, V2};
+
+use super::{Shared, addresses::is_loopback, book::Witness, counters::Counter, driver::Command};
+use crate::{
+    kad::{
+        Dht,
+        mode::{Decision, Mode, Reach, Reachability, Setting, Why},
+        scope::{self, IpGroup, Profile},
+    },
+    settings::Settings,
+};
+use futures::{StreamExt, stream};
+use libp2p::{Multiaddr, StreamProtocol};
+use observed::{MAX_CANDIDATES, Observed};
+use rand::seq::SliceRandom;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use tokio::{
+    sync::{Notify, watch},
+    time::{sleep, timeout},
+};
+use tracing::{debug, info, warn};
+use wire::Said;
+
+/// AutoNAT v2, where a server shows that it reached us.
+pub(crate) const DIAL_BACK: StreamProtocol = StreamProtocol::new("/libp2p/autonat/2/dial-back");
+
+/// Servers asked at a time: what a verdict takes.
+const AT_ONCE: usize = 3;
+
+/// Addresses that one v2 server is asked about in a row. go lets a peer ask 12 times a minute.
+const ADDRESSES_AT_ONE: usize = 4;
+
+/// The same group is asked again after this time.
+const ASK_AGAIN: Duration = Duration::from_secs(10 * 60);
+
+/// With a verdict, and nothing new, others are asked this often: half of go's 15 minutes, and well within the life of a
+/// vote.
+const ROUND: Duration = Duration::from_secs(5 * 60);
+
+/// How often to look whether somebody can be asked when nobody new comes.
+const LOOK: Duration = Duration::from_secs(15);
+
+/// Peers come in bursts: one look for all of a burst.
+const SETTLE: Duration = Duration::from_millis(200);
+
+/// Groups remembered as asked: hours of asking.
+const MAX_ASKED: usize = 256;
+
+/// What the rest of the node sees of this.
+#[derive(Debug, Default)]
+pub(crate) struct Nat {
+    /// Somebody was identified.
+    pub(crate) wake: Notify,
+    nonces: probe::Nonces,
+}
+
+/// What to know of a node before anybody was asked.
+pub(crate) fn first_decision(settings: &Settings) -> Decision {
+    Decision::new(settings.mode, pinned(settings), Reach::Unknown)
+}
+
+/// Why this node is a server whatever others say.
+fn pinned(settings: &Settings) -> Option<Why> {
+    if settings.profile == Profile::Private {
+        Some(Why::PrivateNetwork)
+    } else if !(settings.announce.is_empty() && settings.append_announce.is_empty()) {
+        Some(Why::Announced)
+    } else {
+        None
+    }
+}
+
+/// Whether others are asked at all: where it decides something.
+pub(crate) fn asks(settings: &Settings) -> bool {
+    pinned(settings).is_none() && settings.mode != Setting::Client
+}
+
+/// What the task that asks knows.
+#[derive(Debug, Default)]
+struct Asker {
+    node: Reachability<IpGroup>,
+    /// For each address that might be public; at most [`MAX_CANDIDATES`].
+    by_address: BTreeMap<Multiaddr, Reachability<IpGroup>>,
+    observed: Observed,
+    /// At most [`MAX_ASKED`].
+    asked: Vec<(IpGroup, Duration)>,
+    last_round: Option<Duration>,
+}
+
+/// What one server said.
+struct Heard {
+    group: IpGroup,
+    /// v2 only.
+    addresses: Vec<(Multiaddr, Said)>,
+    node: Said,
+}
+
+/// Runs until the node stops.
+pub(crate) async fn keep_asking(shared: Arc<Shared>) {
+    let mut asker = Asker::default();
+    loop {
+        // Either is fine.
+        let _ = timeout(LOOK, shared.nat.wake.notified()).await;
+        sleep(SETTLE).await;
+        shared.ask_round(&mut asker).await;
+        let now = shared.clock.monotonic();
+        let reach = asker.node.settle(now);
+        shared.set_mode(Decision::new(shared.settings.mode, pinned(&shared.settings), reach), asker.node.votes());
+        let mut confirmed = Vec::new();
+        for (addr, reachability) in &mut asker.by_address {
+            if reachability.settle(now) == Reach::Reachable {
+                confirmed.push(addr.clone());
+            }
+        }
+        if shared.addresses.confirm(confirmed) {
+            let _ = shared.commands.send(Command::Announce).await;
+        }
+    }
+}
+
+impl Shared {
+    async fn ask_round(self: &Arc<Self>, asker: &mut Asker) {
+        let now = self.clock.monotonic();
+        let listeners = self.addresses.listeners();
+        // A node on loopback is on a network of one machine: there loopback is what public is elsewhere.
+        let one_machine = listeners.iter().all(is_loopback);
+        let counts = |addr: &Multiaddr| match scope::reach(addr) {
+            Some(scope::Reach::Public) => true,
+            Some(scope::Reach::Loopback) => one_machine,
+            _ => false,
+        };
+        let mut witnesses = Vec::new();
+        for witness in self.book.witnesses() {
+            let Some(group) = self.ip_groups.of(&witness.address).filter(|_| counts(&witness.address)) else {
+                continue;
+            };
+            if let Some(seen) = &witness.observed {
+                asker.observed.note(group, seen, now);
+            }
+            witnesses.push((group, witness));
+        }
+        let candidates = asker.observed.candidates(&listeners, counts);
+        asker.by_address.retain(|addr, _| candidates.contains(addr));
+        let chosen = asker.choose(witnesses, now);
+        if chosen.is_empty() || listeners.is_empty() {
+            return;
+        }
+        asker.last_round = Some(now);
+        let heard: Vec<Heard> = stream::iter(chosen)
+            .map(|(group, witness)| self.ask_one(group, witness, &listeners, &candidates))
+            .buffer_unordered(AT_ONCE)
+            .collect()
+            .await;
+        let now = self.clock.monotonic();
+        for Heard { group, addresses, node } in heard {
+            for (addr, said) in addresses {
+                if said != Said::Nothing {
+                    asker.by_address.entry(addr).or_default().vote(group, said == Said::Reached, now);
+                }
+            }
+            debug_assert!(asker.by_address.len() <= MAX_CANDIDATES);
+            match node {
+                Said::Nothing => {}
+                said => {
+                    let reached = said == Said::Reached;
+                    self.counters.add(if reached { Counter::ReachedBack } else { Counter::NotReachedBack });
+                    asker.node.vote(group, reached, now);
+                }
+            }
+        }
+    }
+
+    async fn ask_one(
+        self: &Arc<Self>,
+        group: IpGroup,
+        witness: Witness,
+        listeners: &[Multiaddr],
+        candidates: &[Multiaddr],
+    ) -> Heard {
+        let Witness { peer, connection, v1, v2, .. } = witness;
+        let mut heard = Heard { group, addresses: Vec::new(), node: Said::Nothing };
+        if v2 {
+            for addr in candidates.iter().take(ADDRESSES_AT_ONE) {
+                match self.ask_v2(peer, connection, addr).await {
+                    Ok(said) => heard.addresses.push((addr.clone(), said)),
+                    Err(error) => {
+                        debug!(%peer, %addr, %error, "asked to be dialled back");
+                        break;
+                    }
+                }
+            }
+            let said = |wanted| heard.addresses.iter().any(|(_, said)| *said == wanted);
+            heard.node = match (said(Said::Reached), said(Said::NotReached)) {
+                (true, _) => Said::Reached,
+                (false, true) => Said::NotReached,
+                (false, false) => Said::Nothing,
+            };
+        }
+        if v1 && heard.node == Said::Nothing {
+            let addrs: Vec<Multiaddr> = candidates.iter().chain(listeners).cloned().collect();
+            match self.ask_v1(peer, connection, &addrs).await {
+                Ok(said) => heard.node = said,
+                Err(error) => debug!(%peer, %error, "asked to be dialled back"),
+            }
+        }
+        debug!(%peer, node = ?heard.node, addresses = ?heard.addresses, "asked to be dialled back");
+        heard
+    }
+
+    fn set_mode(self: &Arc<Self>, decision: Decision, (could, could_not): (usize, usize)) {
+        let before = *self.mode.borrow();
+        if before == decision {
+            return;
+        }
+        self.mode.send_replace(decision);
+        if before.mode == decision.mode {
+            return info!(mode = ?decision.mode, why = %decision.why, could, could_not, "reachability");
+        }
+        self.counters.add(Counter::ModeChanges);
+        match decision.mode {
+            Mode::Client => {
+                warn!(
+                    could,
+                    could_not,
+                    "client mode: other peers cannot dial this node, so it serves the public DHT no longer; forward its \
+                     port (4001 unless set otherwise, TCP and UDP) to this machine and open it in the firewall, or name \
+                     the address where it is reached in `announce`"
+                );
+                // CLI-1: from now on we are found through those who are connected.
+                let shared = self.clone();
+                self.spawn(async move { shared.stay_findable(Dht::Wan).await });
+            }
+            Mode::Server => {
+                info!(why = %decision.why, could, could_not, "server mode");
+                self.connections.keep(std::collections::HashSet::new());
+            }
+        }
+    }
+
+    /// What the node is in the WAN DHT now.
+    pub(crate) fn decision(&self) -> Decision {
+        *self.mode.borrow()
+    }
+}
+
+impl Asker {
+    /// Whom to ask now, one of each group: nobody while a verdict is fresh.
+    fn choose(&mut self, mut witnesses: Vec<(IpGroup, Witness)>, now: Duration) -> Vec<(IpGroup, Witness)> {
+        let since = |at: Duration| now.saturating_sub(at);
+        self.asked.retain(|(_, at)| since(*at) < ASK_AGAIN);
+        if self.node.reach() != Reach::Unknown && self.last_round.is_some_and(|at| since(at) < ROUND) {
+            return Vec::new();
+        }
+        // Nobody can arrange to be asked.
+        witnesses.shuffle(&mut rand::rng());
+        let mut chosen: Vec<(IpGroup, Witness)> = Vec::new();
+        for (group, witness) in witnesses {
+            let asked = self.asked.iter().any(|(other, _)| *other == group);
+            if asked || chosen.len() == AT_ONCE || self.asked.len() == MAX_ASKED {
+                continue;
+            }
+            self.asked.push((group, now));
+            chosen.push((group, witness));
+        }
+        chosen
+    }
+}
+
+/// Who is told the mode. The receiver is for the behaviour, which exists before the node does.
+pub(crate) fn mode(settings: &Settings) -> watch::Sender<Decision> {
+    watch::Sender::new(first_decision(settings))
+}

@@ -1,0 +1,321 @@
+//! Into the table and out of it (RT-2, RT-4, RT-8, LAN-1).
+
+use crate::{
+    RpcError, Shared,
+    addresses::plausible,
+    counters::Counter,
+    kad::{
+        Dht, PeerInfo, rules,
+        scope::{AddressScope, strip_peer},
+        table::{K, Offer},
+    },
+};
+use libp2p::{Multiaddr, PeerId, identify, swarm::ConnectionId};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+use tokio::time::{sleep, timeout};
+use tracing::{debug, warn};
+
+/// RT-8: a candidate answers within this time, dial included.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A candidate that dialled us and cannot be dialled back is left alone for so long: what it claims may be another's
+/// address, and to dial it must not become a tool against that other.
+const DIAL_BACK_PAUSE: Duration = Duration::from_secs(30);
+
+/// A peer that broke off is asked once more after this pause: it may be restarting.
+const RECHECK_PAUSE: Duration = Duration::from_secs(2);
+
+/// A peer whose connections break is checked once in so long.
+const RECHECK_SELDOM: Duration = Duration::from_secs(30);
+
+/// What Kubo reprovides by unless told otherwise: its records would be gone half of the time at our default ttl.
+const KUBO_INTERVAL: Duration = Duration::from_secs(22 * 3600);
+
+impl Shared {
+    /// What a connected peer says of itself. On the swarm task: must not block.
+    pub(crate) fn identified(self: &Arc<Self>, peer: PeerId, connection: ConnectionId, info: identify::Info) {
+        let said = info.listen_addrs.into_iter().filter_map(|addr| strip_peer(addr, &peer));
+        let said: Vec<_> = said.take(rules::MAX_ADDRESSES).collect();
+        let Some(known) = self.book.identified(&peer, &info.agent_version, &info.protocols, said) else { return };
+        self.warn_of_kubo_interval(&peer, &info.agent_version);
+        let connection = known.connections.iter().find(|c| c.id == connection);
+        let seen_at = connection.map(|c| &c.address);
+        for dht in Dht::ALL {
+            let table = self.routing.of(dht);
+            if !known.serves(dht) {
+                if table.remove(&peer) {
+                    debug!(%peer, dht = dht.name(), "no longer a server, removed from the routing table");
+                }
+                continue;
+            }
+            let scope = self.settings.profile.scope(dht);
+            // LAN-1: who speaks to us from elsewhere is not of the local network, whatever it says.
+            let from_elsewhere = seen_at.is_some_and(|addr| !scope.allows(addr));
+            if scope == AddressScope::Private && from_elsewhere && !table.contains(&peer) {
+                continue;
+            }
+            let mut addrs = plausible(scope, &known.addrs, seen_at);
+            // The one that we dialled is known to work.
+            let dialled = connection.filter(|c| !c.inbound).and_then(|c| strip_peer(c.address.clone(), &peer));
+            if let Some(dialled) = dialled.filter(|addr| scope.allows(addr)) {
+                addrs.retain(|addr| *addr != dialled);
+                addrs.insert(0, dialled);
+            }
+            if table.contains(&peer) && !addrs.is_empty() {
+                // What comes over a connection that it made is a claim: the address where it answered stays in front.
+                table.set_addresses(&peer, &addrs);
+            } else {
+                self.candidate(dht, PeerInfo { id: peer, addrs });
+            }
+        }
+    }
+
+    /// Probes a peer that might be a server of `dht`, if the table has use for it. Does not wait.
+    pub(crate) fn candidate(self: &Arc<Self>, dht: Dht, peer: PeerInfo) {
+        let table = self.routing.of(dht);
+        let now = self.clock.monotonic();
+        if table.offer(&peer, now) != Offer::Probe || table.is_paused(&peer.id, now) || !table.begin_probe(peer.id) {
+            return;
+        }
+        let Ok(permit) = self.routing.probes.clone().try_acquire_owned() else {
+            table.end_probe(&peer.id);
+            self.counters.add(Counter::ProbesDropped);
+            return;
+        };
+        let shared = self.clone();
+        self.spawn(async move {
+            let table = shared.routing.of(dht);
+            if let Err(RpcError::Dial(_) | RpcError::Timeout(_)) = shared.probe_and_admit(dht, &peer).await {
+                let now = shared.clock.monotonic();
+                table.pause(peer.id, now, now + DIAL_BACK_PAUSE);
+            }
+            table.end_probe(&peer.id);
+            drop(permit);
+        });
+    }
+
+    /// Probes a peer and waits for the outcome. True if it is in the table now.
+    pub(crate) async fn try_candidate(self: &Arc<Self>, dht: Dht, peer: &PeerInfo) -> bool {
+        let table = self.routing.of(dht);
+        match table.offer(peer, self.clock.monotonic()) {
+            Offer::Known => true,
+            Offer::Refused(_) => false,
+            Offer::Probe => {
+                if !table.begin_probe(peer.id) {
+                    return false;
+                }
+                let permit = self.routing.probes.acquire().await;
+                let admitted = permit.is_ok() && self.probe_and_admit(dht, peer).await.unwrap_or(false);
+                table.end_probe(&peer.id);
+                admitted
+            }
+        }
+    }
+
+    /// Whether the peer is in the table now, or why it did not answer.
+    async fn probe_and_admit(&self, dht: Dht, peer: &PeerInfo) -> Result<bool, RpcError> {
+        match self.probe(dht, peer).await {
+            Ok(at) => {
+                self.counters.add(Counter::ProbesAnswered);
+                let admitted = self.admit(dht, peer, at);
+                debug!(peer = %peer.id, dht = dht.name(), admitted, "probe answered");
+                Ok(admitted)
+            }
+            Err(error) => {
+                self.counters.add(Counter::ProbesFailed);
+                debug!(peer = %peer.id, dht = dht.name(), %error, "probe failed");
+                Err(error)
+            }
+        }
+    }
+
+    /// Enters a peer that has answered at `at`, with that address in front. True if it is in the table now.
+    fn admit(&self, dht: Dht, peer: &PeerInfo, at: Multiaddr) -> bool {
+        let claimed = peer.addrs.iter().filter(|addr| **addr != at).cloned();
+        let peer = PeerInfo { id: peer.id, addrs: [at.clone()].into_iter().chain(claimed).collect() };
+        let seen_at = self.book.seen_at(&peer.id);
+        let fitting = fitting(self.settings.profile.scope(dht), &peer, &seen_at);
+        fitting.is_some_and(|peer| self.routing.of(dht).admit(&peer, &seen_at, self.clock.monotonic()))
+    }
+
+    /// RT-8: FIND_NODE for the peer itself; it must know somebody, unless we are few ourselves. RT-4: over a connection
+    /// that we dialled. The address at which it answered.
+    async fn probe(&self, dht: Dht, peer: &PeerInfo) -> Result<Multiaddr, RpcError> {
+        let target = peer.id.to_bytes();
+        let asked = timeout(PROBE_TIMEOUT, self.find_node_dialled(dht, peer, &target)).await;
+        let (closer, at) = asked.map_err(|_| RpcError::Timeout(PROBE_TIMEOUT))??;
+        if closer.is_empty() && self.routing.of(dht).view().len() >= K {
+            return Err(RpcError::BadAnswer("knows nobody".to_owned()));
+        }
+        Ok(at)
+    }
+
+    /// What an ordinary request says about the peer: an answer with `closer` peers is as good as a probe if we have
+    /// dialled the peer, and leads to one if it has only dialled us; a failure of a peer in the table leads to a check.
+    pub(crate) fn notice(self: &Arc<Self>, dht: Dht, peer: &PeerInfo, closer: Result<usize, &RpcError>) {
+        let table = self.routing.of(dht);
+        let now = self.clock.monotonic();
+        let scope = self.settings.profile.scope(dht);
+        match closer {
+            Ok(closer) => match self.connections.dialled(&peer.id, scope) {
+                Some((at, _)) if table.contains(&peer.id) => table.reached(&peer.id, &at, now),
+                None if table.contains(&peer.id) => table.heard(&peer.id, now),
+                // Knows nobody, and we know enough.
+                _ if closer == 0 && table.view().len() >= K => {}
+                Some((at, _)) if table.offer(peer, now) == Offer::Probe => {
+                    self.admit(dht, peer, at);
+                }
+                None if fitting(scope, peer, &self.book.seen_at(&peer.id)).is_some() => {
+                    self.candidate(dht, peer.clone());
+                }
+                _ => {}
+            },
+            // Says something about us.
+            Err(RpcError::Busy(_) | RpcError::Stopped) => {}
+            Err(RpcError::Protocol(_)) => self.remove(dht, &peer.id, "does not speak the protocol"),
+            Err(error) if table.contains(&peer.id) => {
+                let pause = if matches!(error, RpcError::Timeout(_)) { Duration::ZERO } else { RECHECK_PAUSE };
+                self.recheck(dht, peer.clone(), pause);
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// Checks a peer of the table once more and removes it if it does not answer. Does not wait.
+    fn recheck(self: &Arc<Self>, dht: Dht, peer: PeerInfo, pause: Duration) {
+        let table = self.routing.of(dht);
+        if !table.begin_probe(peer.id) {
+            return;
+        }
+        let Ok(permit) = self.routing.probes.clone().try_acquire_owned() else {
+            // The refresh job checks it in any case.
+            return table.end_probe(&peer.id);
+        };
+        let shared = self.clone();
+        self.spawn(async move {
+            sleep(pause).await;
+            shared.check(dht, &peer).await;
+            shared.routing.of(dht).end_probe(&peer.id);
+            drop(permit);
+        });
+    }
+
+    /// The last connection to a peer was ended by the other side or the network. One of the table is checked soon: if it is
+    /// dead, each answer that names it costs somebody a dial that times out. On the swarm task: must not block.
+    ///
+    /// An idle peer that ends connections in order is checked as seldom as the refresh would, so that the check's own
+    /// connection, once idle, does not lead to the next check.
+    pub(crate) fn left(self: &Arc<Self>, peer: PeerId, in_order: bool) {
+        let now = self.clock.monotonic();
+        for dht in Dht::ALL {
+            let table = self.routing.of(dht);
+            let Some(known) = table.view().get(&peer).map(|entry| entry.peer.clone()) else { continue };
+            let seldom = if in_order { super::upkeep::UNHEARD } else { RECHECK_SELDOM };
+            if table.may_check_left(peer, now, seldom) {
+                self.recheck(dht, known, RECHECK_PAUSE + RECHECK_PAUSE.mul_f64(rand::random()));
+            }
+        }
+    }
+
+    /// [`Shared::check`] of a peer of which nothing is known but its silence: a server that stays is not removed for one
+    /// lost answer (RT-5). True if it stays.
+    pub(super) async fn check_twice(self: &Arc<Self>, dht: Dht, peer: &PeerInfo) -> bool {
+        match self.probe(dht, peer).await {
+            Ok(at) => {
+                self.routing.of(dht).reached(&peer.id, &at, self.clock.monotonic());
+                true
+            }
+            Err(_) => {
+                sleep(RECHECK_PAUSE).await;
+                self.check(dht, peer).await
+            }
+        }
+    }
+
+    /// Probes a peer of the table: heard of, or removed. True if it stays.
+    pub(super) async fn check(self: &Arc<Self>, dht: Dht, peer: &PeerInfo) -> bool {
+        match self.probe(dht, peer).await {
+            Ok(at) => {
+                self.routing.of(dht).reached(&peer.id, &at, self.clock.monotonic());
+                true
+            }
+            Err(RpcError::Busy(_) | RpcError::Stopped) => true,
+            // RT-5: where nobody is connected it is our own network, more likely than all peers, that went away.
+            Err(RpcError::Dial(why)) if !why.contains("refused") && !self.book.has_connections() => true,
+            Err(RpcError::Timeout(_)) if !self.book.has_connections() => true,
+            Err(error) => {
+                self.remove(dht, &peer.id, &error.to_string());
+                false
+            }
+        }
+    }
+
+    fn remove(&self, dht: Dht, peer: &PeerId, why: &str) {
+        if self.routing.of(dht).remove(peer) {
+            self.counters.add(Counter::PeersRemoved);
+            debug!(%peer, dht = dht.name(), why, "removed from the routing table");
+        }
+    }
+
+    /// Design, section 2. Once is enough: the operator sets it on all nodes.
+    fn warn_of_kubo_interval(&self, peer: &PeerId, agent: &str) {
+        let ttl = self.settings.record_ttl;
+        if ttl < KUBO_INTERVAL && agent.starts_with("kubo/") && !self.kubo_warned.swap(true, Ordering::Relaxed) {
+            warn!(
+                %peer,
+                agent,
+                ttl = %humantime::format_duration(ttl),
+                "Kubo announces its CIDs every 22 h unless told otherwise, and records live shorter than that here: \
+                 run `ipfs config Provide.DHT.Interval 10h` on each Kubo node, or raise `records.ttl`"
+            );
+        }
+    }
+}
+
+/// What of a peer may enter the table of a DHT with this scope: with the addresses that belong there (RT-3). `None` if
+/// it is a LAN's and none of its connections, at `seen_at`, is of the local network (LAN-1): others may have named a
+/// private address of a peer that is elsewhere.
+fn fitting(scope: AddressScope, peer: &PeerInfo, seen_at: &[Multiaddr]) -> Option<PeerInfo> {
+    let addrs: Vec<Multiaddr> = peer.addrs.iter().filter(|addr| scope.allows(addr)).cloned().collect();
+    let here = scope != AddressScope::Private || seen_at.iter().any(|addr| scope.allows(addr));
+    (here && !addrs.is_empty()).then_some(PeerInfo { id: peer.id, addrs })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addrs(texts: &[&str]) -> Vec<Multiaddr> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    fn peer(texts: &[&str]) -> PeerInfo {
+        PeerInfo { id: PeerId::random(), addrs: addrs(texts) }
+    }
+
+    #[test]
+    fn rt_3_only_public_addresses_enter_the_table_of_a_public_dht() {
+        let public = |peer: &PeerInfo| Some(fitting(AddressScope::Public, peer, &[])?.addrs);
+        let mixed = peer(&["/ip4/10.0.0.1/tcp/1", "/ip4/1.2.3.4/tcp/1", "/ip4/127.0.0.1/tcp/1"]);
+        assert_eq!(public(&mixed), Some(addrs(&["/ip4/1.2.3.4/tcp/1"])));
+        assert_eq!(public(&peer(&["/ip4/10.0.0.1/tcp/1", "/ip6/fd00::1/tcp/1"])), None);
+        let relay = format!("/ip4/1.2.3.4/tcp/1/p2p/{}/p2p-circuit", PeerId::random());
+        assert_eq!(public(&peer(&[&relay])), None);
+    }
+
+    #[test]
+    fn lan_1_who_is_connected_from_elsewhere_only_does_not_enter_a_lans_table() {
+        let claims = peer(&["/ip4/10.0.0.5/tcp/4001", "/ip4/8.8.8.8/tcp/4001"]);
+        let lan = |seen_at: &[&str]| Some(fitting(AddressScope::Private, &claims, &addrs(seen_at))?.addrs);
+        assert_eq!(lan(&["/ip4/8.8.8.8/tcp/40000"]), None);
+        assert_eq!(lan(&[]), None);
+        let here = Some(addrs(&["/ip4/10.0.0.5/tcp/4001"]));
+        assert_eq!(lan(&["/ip4/10.0.0.5/tcp/40000"]), here);
+        assert_eq!(lan(&["/ip4/8.8.8.8/tcp/40000", "/ip4/10.0.0.5/udp/4001/quic-v1"]), here);
+        // On a private network there is no elsewhere.
+        assert!(fitting(AddressScope::Any, &claims, &addrs(&["/ip4/8.8.8.8/tcp/40000"])).is_some());
+    }
+}

@@ -1,0 +1,280 @@
+//! The bootstrap list: asked at start beside the saved peers, and a little of it now and then, so that a network that the
+//! operator names is joined even while another one is known, and two halves of a network find each other again.
+
+use crate::{
+    RpcError, Shared,
+    kad::{Dht, PeerInfo},
+    streams::protocol,
+};
+use futures::{StreamExt, stream};
+use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
+use parking_lot::{Mutex, MutexGuard};
+use rand::seq::IndexedRandom;
+use serde::{Deserialize, Serialize};
+use std::{sync::Arc, time::Duration};
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+/// Entries that are dialled at a time.
+const AT_ONCE: usize = 32;
+
+/// How long a peer that was dialled may take to say by identify what it is.
+const INTRODUCTION: (u32, Duration) = (50, Duration::from_millis(100));
+
+/// An entry is left alone for this many refreshes at most, whether it answered or not: doubled from one on, and from one again
+/// when its answer changes. Everybody asks the same few peers. With the default interval this is 40 minutes: so long may two sites
+/// that were cut from each other take to meet again.
+const MAX_PAUSE: u32 = 4;
+
+/// The list, and how each peer of it fared.
+#[derive(Debug)]
+pub(crate) struct Bootstrap(Mutex<Vec<Entry>>);
+
+#[derive(Clone, Debug)]
+struct Entry {
+    peer: Option<PeerId>,
+    /// As configured.
+    addrs: Vec<Multiaddr>,
+    state: State,
+    /// Monotonic time before which it is not asked again, and refreshes that this takes.
+    next: Duration,
+    pause: u32,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum State {
+    Untried,
+    Answers,
+    Fails(String),
+    /// It is this node.
+    Own,
+}
+
+/// How a peer of the bootstrap list fares, for `stat` and `diagnose`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct BootstrapPeer {
+    /// Its addresses as configured.
+    pub addresses: Vec<String>,
+    /// It answered when it was last asked; `None` before.
+    pub answers: Option<bool>,
+    /// Why it does not.
+    pub error: Option<String>,
+}
+
+impl Bootstrap {
+    pub(crate) fn new(list: &[Multiaddr], own: &PeerId) -> Self {
+        let entry = |(peer, addrs)| {
+            let state = if peer == Some(*own) { State::Own } else { State::Untried };
+            Entry { peer, addrs, state, next: Duration::ZERO, pause: 1 }
+        };
+        Self(Mutex::new(by_peer(list).into_iter().map(entry).collect()))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Entry>> {
+        self.0.lock()
+    }
+
+    /// Numbers of the entries that are due and for which `wanted` holds.
+    fn due(&self, now: Duration, wanted: impl Fn(&Option<PeerId>) -> bool) -> Vec<usize> {
+        let entries = self.lock();
+        let due = |entry: &Entry| entry.state != State::Own && entry.next <= now && wanted(&entry.peer);
+        entries.iter().enumerate().filter(|(_, entry)| due(entry)).map(|(index, _)| index).collect()
+    }
+
+    fn get(&self, index: usize) -> Option<(Option<PeerId>, Vec<Multiaddr>)> {
+        self.lock().get(index).map(|entry| (entry.peer, entry.addrs.clone()))
+    }
+
+    /// Notes how an entry fared; one line in the log whenever that changes.
+    fn note(&self, index: usize, outcome: Result<PeerId, RpcError>, now: Duration, refresh: Duration) {
+        let mut entries = self.lock();
+        let Some(entry) = entries.get_mut(index) else { return };
+        let state = match outcome {
+            Ok(_) => State::Answers,
+            // Says nothing about the peer.
+            Err(RpcError::Busy(_) | RpcError::Stopped) => return,
+            Err(RpcError::Own) => State::Own,
+            Err(error) => State::Fails(error.to_string()),
+        };
+        if matches!((&entry.state, &state), (State::Answers, State::Fails(_)) | (State::Fails(_), State::Answers)) {
+            entry.pause = 1;
+        }
+        match (&entry.state, &state) {
+            (State::Fails(_), State::Answers) => info!(address = %entry.addrs[0], "a bootstrap peer answers again"),
+            (State::Untried | State::Answers, State::Fails(error)) => warn!(
+                address = %entry.addrs[0],
+                error,
+                "a bootstrap peer cannot be used; it is tried again now and then (`dhtstore stat` shows all of them)"
+            ),
+            _ => {}
+        }
+        entry.state = state;
+        entry.next = now + refresh * entry.pause;
+        entry.pause = (entry.pause * 2).min(MAX_PAUSE);
+    }
+
+    /// How each fares, this node itself left out.
+    pub(crate) fn status(&self) -> Vec<BootstrapPeer> {
+        let entries = self.lock();
+        let others = entries.iter().filter(|entry| entry.state != State::Own);
+        let status = |entry: &Entry| BootstrapPeer {
+            addresses: entry.addrs.iter().map(ToString::to_string).collect(),
+            answers: match entry.state {
+                State::Untried | State::Own => None,
+                State::Answers => Some(true),
+                State::Fails(_) => Some(false),
+            },
+            error: match &entry.state {
+                State::Fails(error) => Some(error.clone()),
+                _ => None,
+            },
+        };
+        others.map(status).collect()
+    }
+}
+
+impl Shared {
+    /// Asks the whole list: at start, and while every table is empty.
+    pub(super) async fn ask_bootstrap_list(self: &Arc<Self>) {
+        let all = self.bootstrap.due(Duration::MAX, |_| true);
+        stream::iter(all).for_each_concurrent(AT_ONCE, |index| self.ask_bootstrap(index)).await;
+    }
+
+    /// Asks one entry of the list, drawn among those that are due and neither connected nor in a table. After a pause of up
+    /// to a tenth of the refresh interval: all nodes of a network may have been started together.
+    pub(super) fn ask_of_bootstrap_list(self: &Arc<Self>) {
+        let known = |peer: &PeerId| {
+            self.connections.is_connected(peer) || Dht::ALL.iter().any(|dht| self.routing.of(*dht).contains(peer))
+        };
+        let due = self.bootstrap.due(self.clock.monotonic(), |peer| !peer.as_ref().is_some_and(known));
+        let Some(&index) = due.choose(&mut rand::rng()) else { return };
+        let shared = self.clone();
+        let pause = self.settings.refresh_interval.mul_f64(rand::random::<f64>() / 10.0);
+        self.spawn(async move {
+            sleep(pause).await;
+            shared.ask_bootstrap(index).await;
+        });
+    }
+
+    async fn ask_bootstrap(self: &Arc<Self>, index: usize) {
+        let Some((peer, addrs)) = self.bootstrap.get(index) else { return };
+        let outcome = self.join_through(peer, addrs).await;
+        let refresh = self.settings.refresh_interval;
+        self.bootstrap.note(index, outcome, self.clock.monotonic(), refresh);
+    }
+
+    /// Connects to a peer and joins the network that it is in: whom it names as closest to this node is tried, which with
+    /// its own look-ups does the rest.
+    async fn join_through(self: &Arc<Self>, peer: Option<PeerId>, addrs: Vec<Multiaddr>) -> Result<PeerId, RpcError> {
+        let id = self.dial(peer, addrs.clone()).await?;
+        let serves = self.introduced(&id).await;
+        let mut failure = Some(RpcError::Protocol("the DHT: it is connected, but no DHT server"));
+        for dht in serves {
+            match self.enter_through(dht, id).await {
+                Ok(()) => failure = None,
+                Err(error) => failure = failure.map(|_| error),
+            }
+        }
+        failure.map_or(Ok(id), Err)
+    }
+
+    /// Asks a connected server for whom it knows closest to this node, and tries those.
+    async fn enter_through(self: &Arc<Self>, dht: Dht, id: PeerId) -> Result<(), RpcError> {
+        let peer = PeerInfo { id, addrs: self.known_addresses(&id) };
+        let answer = self.find_node(dht, &peer, &self.local.to_bytes()).await?;
+        // Those it names count even if it finds no place in the table itself.
+        let unknown = answer.closer.into_iter().filter(|peer| !self.routing.of(dht).contains(&peer.id));
+        let entered = stream::iter(unknown)
+            .map(|peer| async move { self.try_candidate(dht, &peer).await })
+            .buffer_unordered(AT_ONCE)
+            .filter(|entered| std::future::ready(*entered))
+            .count()
+            .await;
+        if entered > 0 {
+            self.look_up_oneself(dht).await;
+        }
+        Ok(())
+    }
+
+    /// The DHTs of which a connected peer is a server, once identify has said so.
+    async fn introduced(&self, peer: &PeerId) -> Vec<Dht> {
+        let (tries, pause) = INTRODUCTION;
+        for _ in 0..tries {
+            if let Some(protocols) = self.book.protocols(peer).filter(|protocols| !protocols.is_empty()) {
+                return Dht::ALL.into_iter().filter(|dht| protocols.contains(&protocol(*dht))).collect();
+            }
+            sleep(pause).await;
+        }
+        Vec::new()
+    }
+}
+
+/// Addresses of the same peer are tried together; those without `/p2p/…` each for itself.
+fn by_peer(addrs: &[Multiaddr]) -> Vec<(Option<PeerId>, Vec<Multiaddr>)> {
+    let mut peers: Vec<(Option<PeerId>, Vec<Multiaddr>)> = Vec::new();
+    for addr in addrs {
+        let peer = match addr.iter().last() {
+            Some(Protocol::P2p(peer)) => Some(peer),
+            _ => None,
+        };
+        match peers.iter_mut().find(|(other, _)| peer.is_some() && *other == peer) {
+            Some((_, addrs)) => addrs.push(addr.clone()),
+            None => peers.push((peer, vec![addr.clone()])),
+        }
+    }
+    peers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_one_bootstrap_peer_are_tried_together() {
+        let (a, b) = (PeerId::random(), PeerId::random());
+        let list: Vec<Multiaddr> = [
+            format!("/ip4/192.0.2.1/tcp/1/p2p/{a}"),
+            format!("/ip4/192.0.2.2/tcp/1/p2p/{b}"),
+            format!("/ip4/192.0.2.1/udp/1/quic-v1/p2p/{a}"),
+            "/ip4/192.0.2.3/tcp/1".to_owned(),
+            "/ip4/192.0.2.4/tcp/1".to_owned(),
+        ]
+        .iter()
+        .map(|text| text.parse().unwrap())
+        .collect();
+        let peers = by_peer(&list);
+        assert_eq!(peers.len(), 4);
+        assert_eq!(peers[0], (Some(a), vec![list[0].clone(), list[2].clone()]));
+        assert_eq!(peers[3], (None, vec![list[4].clone()]));
+    }
+
+    #[test]
+    fn an_entry_is_asked_less_and_less_often_whether_it_answers_or_not_and_this_node_never() {
+        let (own, other) = (PeerId::random(), PeerId::random());
+        let list = [own, other].map(|peer| format!("/ip4/192.0.2.1/tcp/1/p2p/{peer}").parse().unwrap());
+        let bootstrap = Bootstrap::new(&list, &own);
+        let refresh = Duration::from_secs(600);
+        let mut now = Duration::ZERO;
+        let fails = || Err(RpcError::Dial("refused".into()));
+        for (answers, refreshes) in [
+            (true, 1),
+            (true, 2),
+            (true, 4),
+            (true, 4),
+            (false, 1),
+            (false, 2),
+            (false, 4),
+            (false, 4),
+            (true, 1),
+            (false, 1),
+        ] {
+            assert_eq!(bootstrap.due(now, |_| true), [1]);
+            assert!(bootstrap.due(now, |_| false).is_empty());
+            bootstrap.note(1, if answers { Ok(other) } else { fails() }, now, refresh);
+            assert!(bootstrap.due(now + refresh * refreshes - Duration::from_secs(1), |_| true).is_empty());
+            now += refresh * refreshes;
+        }
+        let [status] = bootstrap.status().try_into().unwrap();
+        assert_eq!((status.answers, status.error.as_deref()), (Some(false), Some("cannot be dialled: refused")));
+    }
+}

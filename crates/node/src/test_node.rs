@@ -1,0 +1,52 @@
+//! A node on loopback with a directory of its own, for tests of what only the crate sees.
+
+use super::Node;
+use crate::{
+    clock::{ManualClock, UnixTime},
+    settings::Settings,
+    store::{Store, data_dir::Lock},
+};
+use libp2p::{Multiaddr, identity::Keypair};
+use std::{sync::Arc, time::Duration};
+
+/// The node ends with the test.
+pub(super) struct TestNode {
+    pub(super) node: Node,
+    /// Stands still unless told otherwise: what waits by it does not end by itself.
+    pub(super) clock: Arc<ManualClock>,
+    _lock: Lock,
+    _dir: tempfile::TempDir,
+}
+
+impl TestNode {
+    /// As [`Settings::on_loopback`] has it.
+    pub(super) async fn start(settings: Settings) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = Lock::acquire(dir.path()).unwrap();
+        let clock = ManualClock::at(UnixTime(1_700_000_000));
+        let store = Store::open(&lock, crate::store::Settings::default(), clock.clone()).unwrap();
+        let node = Node::start(settings, Keypair::generate_ed25519(), store, clock.clone()).await.unwrap();
+        Self { node, clock, _lock: lock, _dir: dir }
+    }
+
+    /// Where it is dialled, with its id.
+    pub(super) fn address(&self) -> Multiaddr {
+        self.node.listeners()[0].clone().with_p2p(self.node.peer_id()).unwrap()
+    }
+
+    pub(super) async fn is_connected_to(&self, other: &TestNode) -> bool {
+        let other = other.node.peer_id().to_string();
+        self.node.peers().await.iter().any(|peer| peer.peer == other)
+    }
+}
+
+/// Waits until `condition` holds; panics with `what` after 30 s.
+pub(super) async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    for _ in 0..1500 {
+        if condition().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("not within 30 s: {what}");
+}

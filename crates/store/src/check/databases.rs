@@ -1,0 +1,293 @@
+//! The trees of both databases, row by row.
+
+use super::{Findings, OWN_NEXT, RECORDS_NEXT, TOLD_MAX};
+use crate::{
+    StoreError,
+    clock::UnixTime,
+    codec,
+    data_dir::bytes_below,
+    engine::{Found, Walk, each_row, guard, panic_text},
+    kad,
+    meta::{Floor, SCHEMA, floor_of, own_of, schema_of},
+    provided::{
+        exports,
+        shelf::{OwnRow, Position, Shelf},
+    },
+    records::{
+        book::PeerRow,
+        entry,
+        log::{Log, chunk_name, chunk_time, tree},
+    },
+    routing::SavedRow,
+    values::ValueRow,
+};
+use libp2p_identity::PeerId;
+use std::{
+    collections::{BTreeMap, HashSet},
+    fs,
+    path::Path,
+    thread,
+    time::Duration,
+};
+
+/// Both, as far as they open.
+pub struct Databases {
+    pub node: Option<sled::Db>,
+    pub records: Option<Log>,
+}
+
+impl Databases {
+    /// Of a copy.
+    pub fn open(copy: &Path, dir: &Path, findings: &mut Findings) -> Result<Self, StoreError> {
+        let node = open(copy, dir, "node", OWN_NEXT, findings);
+        if let Some(found) = node.as_ref().and_then(|db| schema_of(db).ok().flatten()) {
+            match found {
+                found if found > SCHEMA => return Err(StoreError::FromTheFuture { found, known: SCHEMA }),
+                found if found < SCHEMA => findings.note(
+                    "node/ meta",
+                    format_args!("schema {found}; this program writes {SCHEMA}"),
+                    "the next start takes the step, or `dhtstore migrate`",
+                ),
+                found => findings.ok("node/ meta", format_args!("schema {found}")),
+            }
+        }
+        let records = open(copy, dir, "records", RECORDS_NEXT, findings);
+        let records = records.and_then(|db| match Log::open(db, copy.join("records"), copy.join("log")) {
+            Ok(log) => Some(log),
+            Err(error) => {
+                findings.damaged("records/", error, RECORDS_NEXT);
+                None
+            }
+        });
+        Ok(Self { node, records })
+    }
+
+    /// What `node/` says that the log holds.
+    pub fn floor(&self) -> Option<Floor> {
+        self.node.as_ref().and_then(|db| floor_of(db).ok().flatten())
+    }
+}
+
+/// Whether something beside a database says that it held something.
+fn was_in_use(dir: &Path) -> bool {
+    let has = |name: &str| fs::read_dir(dir.join(name)).is_ok_and(|mut entries| entries.next().is_some());
+    has("exports") || has("log")
+}
+
+/// sled may panic on damage, so it opens in a thread of its own. It repairs what it opens: that is the copy.
+fn open(copy: &Path, original: &Path, name: &str, next: &str, findings: &mut Findings) -> Option<sled::Db> {
+    let dir = copy.join(name);
+    let place = original.join(name);
+    if fs::symlink_metadata(&place).is_ok() && !place.is_dir() {
+        let next = "no start can go on like this: move it away, and put the directory back (the next start takes from exports/ and log/ what they have)";
+        findings.damaged(&format!("{name}/"), "is a file, not a directory", next);
+        return None;
+    }
+    if !dir.is_dir() && was_in_use(original) {
+        let next = "put it back; else the next start makes an empty one, and restores what exports/ and log/ have";
+        findings.damaged(&format!("{name}/"), "is not there, though it was", next);
+        return None;
+    }
+    if !dir.is_dir() {
+        findings.note(
+            &format!("{name}/"),
+            "is not there",
+            "the next start makes an empty one, and restores what exports/ has",
+        );
+        return None;
+    }
+    let opened = thread::Builder::new().name("sled-open".into()).spawn(move || sled::Config::new().path(dir).open());
+    let opened = match opened.map(thread::JoinHandle::join) {
+        Ok(Ok(Ok(db))) => Ok(db),
+        Ok(Ok(Err(error))) => Err(error.to_string()),
+        Ok(Err(panic)) => Err(panic_text(panic.as_ref())),
+        Err(error) => Err(error.to_string()),
+    };
+    opened.map_err(|error| findings.damaged(&format!("{name}/"), format_args!("does not open: {error}"), next)).ok()
+}
+
+/// Numbers that the address book knows.
+pub struct Peers(HashSet<u32>);
+
+impl Peers {
+    pub fn read(records: &Log, findings: &mut Findings) -> Self {
+        let mut known = HashSet::new();
+        let mut bad = Bad::new("records/ peers", "the records of these peers cannot be served; they announce again");
+        for found in Walk::forwards(records.peers(), 0, u64::from(u32::MAX)) {
+            match found {
+                Found::Row(id, row) => match codec::decode::<PeerRow>(&row).map(|row| PeerId::from_bytes(&row.peer)) {
+                    Ok(Ok(_)) => drop(known.insert(id as u32)),
+                    Ok(Err(error)) => bad.add(findings, format!("peer {id}"), error.to_string()),
+                    Err(error) => bad.add(findings, format!("peer {id}"), error.to_string()),
+                },
+                Found::Lost(from, to, error) => bad.add(findings, format!("peers {from} to {to}"), error.to_string()),
+            }
+        }
+        bad.end(findings, format!("{} peers", known.len()));
+        Self(known)
+    }
+}
+
+/// Every chunk: its checksum, its entries, and whether the book knows whom they name.
+pub fn log(records: &Log, peers: &Peers, findings: &mut Findings) {
+    let mut bad = Bad::new("records/ log", RECORDS_NEXT);
+    let (mut chunks, mut entries, mut unknown) = (0u64, 0u64, 0u64);
+    for found in Walk::forwards(records.chunks(), 0, u64::MAX) {
+        match found {
+            Found::Row(key, chunk) => match entry::decode(&chunk) {
+                Ok(found) => {
+                    chunks += 1;
+                    entries += found.len() as u64;
+                    unknown += found.iter().filter(|entry| !peers.0.contains(&entry.peer)).count() as u64;
+                }
+                // Of version 1: a step of migration is due, which the schema says.
+                Err(codec::CodecError::Version(1)) => chunks += 1,
+                Err(error) => bad.add(findings, chunk_name(key), error.to_string()),
+            },
+            Found::Lost(from, to, error) => {
+                bad.add(findings, format!("{} to {}", chunk_name(from), chunk_name(to)), error.to_string());
+            }
+        }
+    }
+    if unknown > 0 {
+        let found = format!("{unknown} entries name peers that are not in the address book");
+        findings.damaged("records/ log", found, "their records cannot be served; they announce again");
+    }
+    bad.end(findings, format!("{chunks} chunks with {entries} entries"));
+}
+
+/// Every value: its frame, and that it is valid or has ended.
+pub fn values(records: &Log, now: UnixTime, findings: &mut Findings) {
+    let mut bad = Bad::new("records/ values", "it is not served, and goes with the next collection");
+    let mut count = 0u64;
+    let Ok(tree) = records.database.read(tree::VALUES, |tree| Ok(tree.clone())) else { return };
+    let unread = each_row(&tree, |key, bytes| {
+        let place = || kad::values::key_text::show(key);
+        match codec::read_frame::<ValueRow>(&mut &*bytes) {
+            Ok(Some(row)) => match kad::values::validate(key, row.value(), Duration::from_secs(now.0.into())) {
+                Ok(()) | Err(kad::values::Invalid::Expired) => count += 1,
+                Err(error) => bad.add(findings, place(), error.to_string()),
+            },
+            Ok(None) => bad.add(findings, place(), "an empty row".into()),
+            Err(error) => bad.add(findings, place(), error.to_string()),
+        }
+    });
+    if let Some(error) = unread {
+        bad.add(findings, "some values".into(), error.to_string());
+    }
+    bad.end(findings, format!("{count} values"));
+}
+
+/// The log must reach as far as it did, unless that has expired.
+pub fn floor(databases: &Databases, ttl: Duration, now: UnixTime, findings: &mut Findings) {
+    let floor = databases.floor();
+    let (Some(promised), Some(log)) = (floor.and_then(|floor| floor.newest), &databases.records) else { return };
+    if now.since(UnixTime(chunk_time(promised))) >= ttl {
+        return;
+    }
+    match log.newest() {
+        Some(newest) if newest >= promised => findings.ok("records/ floor", "the log reaches as far as it did"),
+        newest => {
+            let found = newest.map_or("is empty".into(), |key| format!("ends at {}", UnixTime(chunk_time(key))));
+            let found = format!("the log {found}, and went to {}", UnixTime(chunk_time(promised)));
+            findings.damaged("records/ floor", found, RECORDS_NEXT);
+        }
+    }
+}
+
+/// Own CIDs against their count, exports and journals; routing tables.
+pub fn node(db: &sled::Db, dir: &Path, findings: &mut Findings) {
+    let mut bad = Bad::new("node/ provided", OWN_NEXT);
+    let mut rows = Vec::new();
+    let unread = match guard(|| db.open_tree("provided")) {
+        Ok(tree) => each_row(&tree, |key, value| rows.push((key.to_vec(), value.to_vec()))),
+        Err(error) => Some(error),
+    };
+    if let Some(error) = unread {
+        bad.add(findings, "some own CIDs".into(), error.to_string());
+    }
+    rows.sort();
+    let mut damage = Vec::new();
+    let shelf = Shelf::load(rows.into_iter(), |key, why| damage.push((format!("own CIDs of {key:02x?}"), why)));
+    damage.into_iter().for_each(|(place, why)| bad.add(findings, place, why));
+    let promised = own_of(db).ok().flatten();
+    if let Some(promised) = promised.filter(|promised| *promised != shelf.len() as u64) {
+        bad.add(findings, "own CIDs".into(), format!("{} instead of {promised}", shelf.len()));
+    }
+    let journal = exports::read(&dir.join("exports"), false).journal;
+    if schema_of(db).ok().flatten() == Some(SCHEMA) {
+        compare(&shelf, &journal, &dir.join("exports"), &mut bad, findings);
+    }
+    let missing = journal.iter().filter(|(position, row)| row.is_some() && shelf.get(position).is_none()).count();
+    if missing > 0 {
+        let next = "the next start takes them from there";
+        findings.note("node/ provided", format_args!("{missing} own CIDs are in the journal only"), next);
+    }
+    bad.end(findings, format!("{} own CIDs", shelf.len()));
+
+    let mut bad = Bad::new("node/ routing", "routing tables are found anew");
+    let mut peers = 0;
+    if let Ok(tree) = guard(|| db.open_tree("routing")) {
+        let unread = each_row(&tree, |key, value| match codec::decode::<Vec<SavedRow>>(value) {
+            Ok(rows) => peers += rows.len(),
+            Err(error) => bad.add(findings, String::from_utf8_lossy(key).into_owned(), error.to_string()),
+        });
+        unread.into_iter().for_each(|error| bad.add(findings, "some rows".into(), error.to_string()));
+    }
+    bad.end(findings, format!("{peers} peers"));
+    findings.ok("exports/", format_args!("{} bytes", bytes_below(&dir.join("exports"))));
+}
+
+/// Own CIDs are in `node/` and in `exports/`: what only one of them has is lost with it.
+fn compare(
+    shelf: &Shelf,
+    journal: &BTreeMap<Position, Option<OwnRow>>,
+    exports: &Path,
+    bad: &mut Bad,
+    findings: &mut Findings,
+) {
+    let all = exports::read(exports, true);
+    let last = |position: &Position| all.journal.get(position).or_else(|| journal.get(position));
+    let exported = |position: &Position| match last(position) {
+        Some(last) => last.is_some(),
+        None => all.own.contains_key(position),
+    };
+    // A removal that a kill kept from node/ is taken from the journal by the next start.
+    let removed = |position: &Position| matches!(journal.get(position), Some(None));
+    let here = shelf.from(&[0; 32]).filter(|(position, _)| !exported(position) && !removed(position)).count();
+    if here > 0 {
+        bad.add(findings, "own CIDs".into(), format!("{here} are in node/ alone: what exports/ had of them is lost"));
+    }
+    let there = all.own.keys().filter(|position| exported(position) && !journal.contains_key(*position));
+    let there = there.filter(|position| shelf.get(position).is_none()).count();
+    if there > 0 {
+        bad.add(findings, "own CIDs".into(), format!("{there} are in exports/ alone"));
+    }
+}
+
+/// Bad rows of one tree.
+struct Bad {
+    tree: &'static str,
+    next: &'static str,
+    count: usize,
+}
+
+impl Bad {
+    fn new(tree: &'static str, next: &'static str) -> Self {
+        Self { tree, next, count: 0 }
+    }
+
+    fn add(&mut self, findings: &mut Findings, place: String, error: String) {
+        self.count += 1;
+        if self.count <= TOLD_MAX {
+            findings.damaged(&format!("{} {place}", self.tree), error, self.next);
+        }
+    }
+
+    fn end(self, findings: &mut Findings, whole: String) {
+        if self.count > TOLD_MAX {
+            findings.damaged(self.tree, format_args!("{} such places in all", self.count), self.next);
+        }
+        findings.ok(self.tree, whole);
+    }
+}

@@ -1,0 +1,35 @@
+//! Under which peer id own CIDs are announced, as far as a stopped node's directory says.
+
+use super::super::{StoreError, data_dir, engine::guard, meta};
+use libp2p_identity::PeerId;
+use std::{collections::BTreeMap, path::Path};
+
+/// What a directory says of its own CIDs.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Announced {
+    /// Own CIDs, at the last flush.
+    pub own: u64,
+    /// The peer id that the records name; `None` in a directory that no version has written it to.
+    pub peer: Option<PeerId>,
+    /// The highest sequence number of each own IPNS name.
+    pub sequences: BTreeMap<PeerId, u64>,
+}
+
+/// Reads it from a copy. Nothing where `node/` cannot be opened: that is another finding.
+///
+/// # Errors
+/// [`StoreError::Locked`] while a server has the directory; [`StoreError::Io`].
+pub fn announced(dir: &Path) -> Result<Announced, StoreError> {
+    let place = dir.join("node");
+    if !place.is_dir() {
+        return Ok(Announced::default());
+    }
+    let copy = data_dir::copy_part_for_reading(dir, "node")?;
+    let Ok(db) = guard(|| sled::Config::new().path(copy.path().join("node")).open()) else {
+        return Ok(Announced::default());
+    };
+    let own = meta::own_of(&db).ok().flatten().unwrap_or(0);
+    let peer = meta::peer_of(&db).ok().flatten().and_then(|bytes| PeerId::from_bytes(&bytes).ok());
+    let sequences = meta::peers_of(meta::sequences_of(&db).unwrap_or_default());
+    Ok(Announced { own, peer, sequences })
+}

@@ -1,0 +1,144 @@
+//! The segments of the log, byte by byte: what is damaged there is lost as soon as `records/` is lost too, also where no
+//! row points to it (the beginning of the file, rows of providers); and what stands there but has no row.
+
+use super::{Findings, RECORDS_NEXT, TOLD_MAX};
+use crate::{
+    clock::UnixTime,
+    codec::{self, CodecError},
+    engine::{Found, Walk},
+    meta::Floor,
+    records::{
+        book::PeerRow,
+        entry::{self, Entry, Place},
+        frames::{Item, Items},
+        log::{Log, chunk_key, segments},
+    },
+};
+use libp2p_identity::PeerId;
+use std::{collections::HashSet, path::Path, time::Duration};
+
+/// Records of chunks without a row that are looked for in others; of more, the first so many.
+const LOOKED_FOR_MAX: usize = 1_000_000;
+/// What a start makes of damage to a segment.
+const SEGMENT_NEXT: &str = "start the node: what this file has lost is gone until it is announced again, the rest is read; the file goes when its last record has expired";
+
+/// All of a directory, beside its database.
+pub fn check(
+    dir: &Path,
+    records: &Log,
+    floor: Option<Floor>,
+    (ttl, now): (Duration, UnixTime),
+    findings: &mut Findings,
+) {
+    let ends = records.ends().unwrap_or_default();
+    let keys: HashSet<u64> = Walk::forwards(records.keys(), 0, u64::MAX)
+        .filter_map(|found| match found {
+            Found::Row(key, _) => Some(key),
+            Found::Lost(..) => None,
+        })
+        .collect();
+    let ttl_s = u32::try_from(ttl.as_secs()).unwrap_or(u32::MAX);
+    let live = chunk_key(now.0.saturating_sub(ttl_s.saturating_sub(1)), 0);
+    let promised = floor.and_then(|floor| Some(floor.oldest?.max(live)..=floor.newest?));
+    let mut orphans: HashSet<(Place, u32)> = HashSet::new();
+    read(
+        dir,
+        |number| ends.get(&number).copied(),
+        findings,
+        |key, entries| {
+            if !promised.as_ref().is_some_and(|promised| promised.contains(&key)) || keys.contains(&key) {
+                return;
+            }
+            for entry in entries.iter().filter(|entry| !entry.removed) {
+                if orphans.len() < LOOKED_FOR_MAX {
+                    orphans.insert((entry.multihash.place(), entry.peer));
+                }
+            }
+        },
+    );
+    if orphans.is_empty() {
+        return;
+    }
+    // What was dated anew, or written again after an error of the disk, is named by another chunk.
+    for found in Walk::forwards(records.chunks(), 0, u64::MAX) {
+        let Found::Row(_, chunk) = found else { continue };
+        for entry in entry::decode(&chunk).unwrap_or_default() {
+            orphans.remove(&(entry.multihash.place(), entry.peer));
+        }
+    }
+    if !orphans.is_empty() {
+        let found = format!("{} records that stand in log/ have no row any more", orphans.len());
+        findings.damaged("records/ log", found, RECORDS_NEXT);
+    }
+}
+
+/// All of a directory by itself. `records`: the database of a running store, which has looked at its rows already;
+/// `None` if it cannot be read, or is not there.
+pub fn check_alone(dir: &Path, records: Option<&Log>, findings: &mut Findings) {
+    let ends = records.and_then(|log| log.ends().ok()).unwrap_or_default();
+    read(dir, |number| ends.get(&number).copied(), findings, |_, _| {});
+}
+
+/// Reads every segment. `end`: how far its database knows one.
+fn read(
+    dir: &Path,
+    end: impl Fn(u32) -> Option<u64>,
+    findings: &mut Findings,
+    mut chunk_of: impl FnMut(u64, &[Entry<'_>]),
+) {
+    let dir = dir.join("log");
+    for (number, _) in segments::list(&dir) {
+        let path = segments::path(&dir, number);
+        let place = format!("log/{}", path.file_name().unwrap_or_default().to_string_lossy());
+        let mut items = match Items::open(&path) {
+            Ok(items) => items,
+            Err(error) => {
+                findings.bad(&place, &error, SEGMENT_NEXT);
+                continue;
+            }
+        };
+        let (end, mut told, mut chunks, mut cut) = (end(number), 0, 0u64, false);
+        while let Some(item) = items.next() {
+            let at = items.place();
+            let error = match item {
+                Ok(Item::Chunk { key, chunk }) => match entry::decode(&chunk) {
+                    Ok(entries) => {
+                        chunks += 1;
+                        chunk_of(key, &entries);
+                        continue;
+                    }
+                    Err(error) => error,
+                },
+                Ok(Item::Peer { row, .. }) => match codec::decode::<PeerRow>(&row) {
+                    Ok(row) if PeerId::from_bytes(&row.peer).is_ok() => continue,
+                    Ok(_) => CodecError::Malformed("a row of a provider without a peer id".into()),
+                    Err(error) => error,
+                },
+                Ok(Item::Header { .. } | Item::End { .. }) => continue,
+                Err(error) => error,
+            };
+            // Behind what the database was told with the last flush, a kill or a power cut may have torn the end.
+            let is_torn = at.end >= items.bytes() && end.is_none_or(|end| at.offset >= end);
+            if is_torn && !matches!(error, CodecError::Io(_)) {
+                cut = true;
+                continue;
+            }
+            told += 1;
+            if told <= TOLD_MAX {
+                findings.bad(&format!("{place} at {}", at.offset), &error, SEGMENT_NEXT);
+            }
+        }
+        if end.is_some_and(|end| items.bytes() < end) {
+            let found = format!("{} bytes of {}", items.bytes(), end.unwrap_or_default());
+            findings.damaged(&place, found, SEGMENT_NEXT);
+        }
+        if cut {
+            let next = "a kill or a power cut came before it was flushed; nothing to do";
+            findings.note(&place, "ends with something that was cut off", next);
+        }
+        if told > TOLD_MAX {
+            findings.damaged(&place, format_args!("{told} such places in all"), SEGMENT_NEXT);
+        }
+        findings.ok(&place, format_args!("{chunks} chunks"));
+    }
+}

@@ -1,0 +1,83 @@
+//! The text of providers, made once and kept at hand: on a busy server most records are of few of them.
+
+use super::{Matcher, text};
+use crate::records::{Shared, time::Now};
+
+/// Providers at hand at most: a busy server knows 200,000.
+const PROVIDERS_MAX: usize = 1 << 18;
+/// Bytes of their text at most. A provider takes some 200; one with all the addresses that are kept of it 8 kB.
+const BYTES_MAX: usize = 32 << 20;
+/// What stands in front of the peer id in [`Provider::json`].
+const BEFORE_NAME: &[u8] = br#"","provider":""#;
+
+/// A provider as its rows show it.
+#[derive(Debug)]
+pub struct Provider {
+    id: u32,
+    /// Whether its rows are wanted.
+    pub wanted: bool,
+    name_len: usize,
+    json: Box<[u8]>,
+}
+
+impl Provider {
+    fn new(shared: &Shared, id: u32, matcher: &Matcher, now: &Now) -> Option<Self> {
+        let provider = shared.book.get(id)?;
+        let mut json = BEFORE_NAME.to_vec();
+        text::push_base58(&mut json, &provider.peer.to_bytes());
+        let name_len = json.len() - BEFORE_NAME.len();
+        json.extend_from_slice(br#"","addresses":["#);
+        for (n, address) in shared.book.live_addresses(&provider, now).iter().enumerate() {
+            if n > 0 {
+                json.push(b',');
+            }
+            // Text into memory cannot fail.
+            let _ = serde_json::to_writer(&mut json, &address.to_string());
+        }
+        json.push(b']');
+        Some(Self { id, wanted: matcher.peer(&provider.peer), name_len, json: json.into() })
+    }
+
+    /// Its peer id.
+    pub fn name(&self) -> &[u8] {
+        &self.json[BEFORE_NAME.len()..][..self.name_len]
+    }
+
+    /// `","provider":…,"addresses":[…]`
+    pub fn json(&self) -> &[u8] {
+        &self.json
+    }
+}
+
+/// See the module: a table by number, in which a newcomer takes the place of another one.
+#[derive(Debug)]
+pub struct Providers {
+    at_hand: Vec<Option<Provider>>,
+    bytes: usize,
+}
+
+impl Providers {
+    /// None at hand; room for as many as the address book has, within bounds.
+    pub fn new(shared: &Shared) -> Self {
+        let places = shared.book.len().next_power_of_two().min(PROVIDERS_MAX);
+        let mut at_hand = Vec::new();
+        at_hand.resize_with(places, || None);
+        Self { at_hand, bytes: 0 }
+    }
+
+    /// The provider of this number, as it is at `now` or was a little earlier. `None` if the book does not know it.
+    pub fn get(&mut self, shared: &Shared, id: u32, matcher: &Matcher, now: &Now) -> Option<&Provider> {
+        let place = id as usize % self.at_hand.len();
+        if !matches!(&self.at_hand[place], Some(provider) if provider.id == id) {
+            let provider = Provider::new(shared, id, matcher, now);
+            let bytes = provider.as_ref().map_or(0, |provider| provider.json.len());
+            if self.bytes + bytes > BYTES_MAX {
+                self.at_hand.iter_mut().for_each(|place| *place = None);
+                self.bytes = 0;
+            }
+            let before = std::mem::replace(&mut self.at_hand[place], provider);
+            self.bytes = self.bytes + bytes - before.map_or(0, |provider| provider.json.len());
+        }
+        self.at_hand[place].as_ref()
+    }
+}

@@ -1,0 +1,167 @@
+//! Provider records in log order: what a dump is mostly made of, so their lines are written by hand.
+
+use super::{
+    Matcher, Output,
+    provider::{Provider, Providers},
+    text::{self, sha256},
+};
+use crate::{
+    Store, StoreError,
+    clock::UnixTime,
+    engine::{Found, Walk},
+    records::{
+        Shared,
+        entry::{self, Entry, Hashed, Place},
+        log::{chunk_name, chunk_time},
+        time::Now,
+    },
+};
+use hashbrown::{HashTable, hash_table};
+
+/// An entry counts if the index says that it is the newest of its record.
+pub fn providers(store: &Store, matcher: &Matcher, output: &mut Output<'_>) -> Result<bool, StoreError> {
+    if output.is_full() {
+        return Ok(false);
+    }
+    let shared = &store.records.shared;
+    store.records.wait_replayed();
+    if !shared.health().is_read_only() {
+        shared.drain()?;
+    }
+    let mut at_hand = Providers::new(shared);
+    let mut told = Told::default();
+    for found in Walk::forwards(shared.log.chunks(), 0, u64::MAX) {
+        let (key, chunk) = match found {
+            Found::Row(key, chunk) => (key, chunk),
+            Found::Lost(_, _, error @ StoreError::Degraded(_)) => return Err(error),
+            Found::Lost(from, to, error) => {
+                if !output.damaged(format!("{} to {}", chunk_name(from), chunk_name(to)), error.to_string()) {
+                    return Ok(false);
+                }
+                continue;
+            }
+        };
+        let time = chunk_time(key);
+        told.begin(time);
+        let now = shared.time.now();
+        if !matcher.time(time) || !(matcher.expired || now.is_live(time, shared.ttl_s)) {
+            continue;
+        }
+        let entries: Vec<Entry<'_>> = match entry::decode(&chunk) {
+            Ok(entries) => entries,
+            Err(error) => {
+                if !output.damaged(chunk_name(key), error.to_string()) {
+                    return Ok(false);
+                }
+                continue;
+            }
+        };
+        let times = Times::new(shared, time, &now);
+        for entry in entries {
+            let Entry { multihash, peer, removed: false } = entry else { continue };
+            if !matcher.hashed(multihash) {
+                continue;
+            }
+            let place = multihash.place();
+            if shared.index.time(&place, peer) != Some(time) {
+                continue;
+            }
+            let Some(provider) = at_hand.get(shared, peer, matcher, &now).filter(|provider| provider.wanted) else {
+                continue;
+            };
+            if !told.is_first(place, peer) {
+                continue;
+            }
+            let json = |out: &mut Vec<u8>| push_json(out, multihash, provider, &times);
+            let hashed = |out: &mut Vec<u8>| push_words(out, multihash, provider, &times);
+            if !output.put_text(json, hashed) {
+                return Ok(false);
+            }
+        }
+    }
+    Ok(true)
+}
+
+/// The JSON object of a row.
+fn push_json(out: &mut Vec<u8>, multihash: Hashed<'_>, provider: &Provider, times: &Times) {
+    out.extend_from_slice(br#"{"table":"providers","cid":"b"#);
+    match multihash {
+        Hashed::Sha256(digest) => {
+            out.extend_from_slice(&sha256::cid(digest));
+            out.extend_from_slice(br#"","multihash":""#);
+            out.extend_from_slice(&sha256::multihash(digest));
+        }
+        Hashed::Other(bytes) => {
+            text::push_base32(out, &raw_cid(bytes));
+            out.extend_from_slice(br#"","multihash":""#);
+            text::push_base58(out, bytes);
+        }
+    }
+    out.extend_from_slice(provider.json());
+    out.extend_from_slice(times.json.as_bytes());
+}
+
+/// What of a row is hashed (docs/dump.md).
+fn push_words(out: &mut Vec<u8>, multihash: Hashed<'_>, provider: &Provider, times: &Times) {
+    out.extend_from_slice(b"providers b");
+    match multihash {
+        Hashed::Sha256(digest) => out.extend_from_slice(&sha256::cid(digest)),
+        Hashed::Other(bytes) => text::push_base32(out, &raw_cid(bytes)),
+    }
+    out.push(b' ');
+    out.extend_from_slice(provider.name());
+    out.push(b' ');
+    out.extend_from_slice(times.received.as_bytes());
+}
+
+/// Version 1, codec raw (0x55), then the multihash: by hand because that may be longer than the cid crate allows.
+fn raw_cid(multihash: &[u8]) -> Vec<u8> {
+    [&[0x01, 0x55], multihash].concat()
+}
+
+/// Records of one second that were told: one may stand in several of its chunks.
+#[derive(Debug, Default)]
+struct Told {
+    second: u32,
+    records: HashTable<(Place, u32)>,
+}
+
+impl Told {
+    fn begin(&mut self, second: u32) {
+        if self.second != second {
+            self.second = second;
+            self.records.clear();
+        }
+    }
+
+    fn is_first(&mut self, place: Place, peer: u32) -> bool {
+        let hash = |(place, peer): &(Place, u32)| {
+            u64::from_be_bytes(std::array::from_fn(|byte| place[byte])) ^ u64::from(*peer)
+        };
+        let record = (place, peer);
+        match self.records.entry(hash(&record), |told| *told == record, hash) {
+            hash_table::Entry::Occupied(_) => false,
+            hash_table::Entry::Vacant(room) => {
+                room.insert(record);
+                true
+            }
+        }
+    }
+}
+
+/// The times of a chunk's rows.
+struct Times {
+    received: String,
+    json: String,
+}
+
+impl Times {
+    fn new(shared: &Shared, time: u32, now: &Now) -> Self {
+        let received = UnixTime(time).to_string();
+        let ends = i64::from(time) + i64::from(shared.ttl_s);
+        let expires = UnixTime(u32::try_from(ends).unwrap_or(u32::MAX));
+        let json =
+            format!(r#","received":"{received}","expires":"{expires}","expires_in_s":{}}}"#, ends - i64::from(now.log));
+        Self { received, json }
+    }
+}

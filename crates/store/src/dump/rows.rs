@@ -1,0 +1,248 @@
+//! The rows of the small tables.
+
+use super::{Filter, Output, Row, Want};
+use crate::kad::Cid;
+use crate::{
+    Store, StoreError,
+    clock::UnixTime,
+    kad::{Dht, keyspace::Key, values::key_text},
+    records::entry::Hashed,
+};
+use libp2p_identity::PeerId;
+use multiaddr::Multiaddr;
+use multibase::Base;
+use std::str::FromStr;
+
+/// Own CIDs read at once, so that the lock is not held for long.
+const PROVIDED_AT_ONCE: usize = 1024;
+
+/// Values read at once: at most 2.5 MB.
+const VALUES_AT_ONCE: usize = 256;
+
+/// A [`Filter`], read.
+#[derive(Debug)]
+pub struct Matcher {
+    multihash: Option<Vec<u8>>,
+    peer: Option<PeerId>,
+    since: u32,
+    until: u32,
+    /// Not all of time.
+    times: bool,
+    pub expired: bool,
+}
+
+impl Matcher {
+    /// Reads CID and peer id.
+    pub fn new(filter: &Filter) -> Result<Self, StoreError> {
+        let bad = |what, text: &str, reason: String| StoreError::BadFilter { what, text: text.to_owned(), reason };
+        let multihash = match &filter.cid {
+            Some(text) => Some(multihash_of(text).map_err(|e| bad("CID", text, e))?),
+            None => None,
+        };
+        let peer = match &filter.peer {
+            Some(text) => Some(PeerId::from_str(text).map_err(|e| bad("peer id", text, e.to_string()))?),
+            None => None,
+        };
+        Ok(Self {
+            multihash,
+            peer,
+            since: filter.since.unwrap_or(0),
+            until: filter.until.unwrap_or(u32::MAX),
+            times: filter.since.is_some() || filter.until.is_some(),
+            expired: filter.expired,
+        })
+    }
+
+    pub fn time(&self, time: u32) -> bool {
+        !self.times || (self.since..self.until).contains(&time)
+    }
+
+    pub fn key(&self, multihash: &[u8]) -> bool {
+        self.multihash.as_ref().is_none_or(|wanted| wanted == multihash)
+    }
+
+    pub fn hashed(&self, multihash: Hashed<'_>) -> bool {
+        self.multihash.as_ref().is_none_or(|wanted| Hashed::new(wanted) == multihash)
+    }
+
+    pub fn peer(&self, peer: &PeerId) -> bool {
+        self.peer.is_none_or(|wanted| wanted == *peer)
+    }
+}
+
+fn multihash_of(text: &str) -> Result<Vec<u8>, String> {
+    let error = match Cid::from_str(text) {
+        Ok(cid) => return Ok(cid.hash().to_bytes()),
+        Err(error) => error.to_string(),
+    };
+    // What the dump prints as multihash. A CIDv0 is one, and was read above.
+    let bytes = Base::Base58Btc.decode(text).map_err(|_| error.clone())?;
+    cid::multihash::Multihash::<128>::from_bytes(&bytes).map(|_| bytes).map_err(|_| error)
+}
+
+/// Values, those closest to the node first.
+pub fn values(store: &Store, matcher: &Matcher, output: &mut Output<'_>) -> bool {
+    if matcher.multihash.is_some() {
+        return true;
+    }
+    let mut last: Option<Vec<u8>> = None;
+    loop {
+        let some = store.values.after(last.as_deref(), VALUES_AT_ONCE);
+        let Some((end, _)) = some.last() else { return true };
+        last = Some(end.key.to_vec());
+        for (held, is_live) in some {
+            // The peer whose name or key it is.
+            let is_peer = matcher.peer.is_none_or(|peer| held.key.ends_with(&peer.to_bytes()));
+            if !is_peer || !matcher.time(held.received.0) || !(matcher.expired || is_live) {
+                continue;
+            }
+            let expires = store.values.ends(&held);
+            let row = Row::Values {
+                key: key_text::show(&held.key),
+                bytes: held.value.len() as u64,
+                received: held.received.to_string(),
+                expires: expires.to_string(),
+                expires_in_s: i64::from(expires.0) - i64::from(store.records.shared.time.now().log),
+                record: multibase::encode(Base::Base64, &held.value),
+            };
+            if !output.put(&row) {
+                return false;
+            }
+        }
+    }
+}
+
+/// Own CIDs in keyspace order.
+pub fn provided(store: &Store, matcher: &Matcher, output: &mut Output<'_>) -> bool {
+    if matcher.peer.is_some() {
+        return true;
+    }
+    let mut from = Some(Key::from_bytes([0; 32]));
+    while let Some(first) = from {
+        let rows = store.provided.range(&first, PROVIDED_AT_ONCE);
+        from = rows.last().and_then(|(key, _)| after(key));
+        for (_, own) in rows {
+            let multihash = own.cid.hash().to_bytes();
+            if !matcher.key(&multihash) || !matcher.time(own.added.0) {
+                continue;
+            }
+            let row = Row::Provided {
+                cid: own.cid.to_string(),
+                multihash: base58(&multihash),
+                added: own.added.to_string(),
+                announced: own.announced.map(|time| time.to_string()),
+                confirmed: own.confirmed,
+            };
+            if !output.put(&row) {
+                return false;
+            }
+        }
+    }
+    true
+}
+
+/// The next place of the keyspace.
+fn after(key: &Key) -> Option<Key> {
+    let mut bytes = *key.as_bytes();
+    for byte in bytes.iter_mut().rev() {
+        *byte = byte.wrapping_add(1);
+        if *byte != 0 {
+            return Some(Key::from_bytes(bytes));
+        }
+    }
+    None
+}
+
+/// The address book in the order in which peers came.
+pub fn peers(store: &Store, matcher: &Matcher, output: &mut Output<'_>) -> bool {
+    if matcher.multihash.is_some() {
+        return true;
+    }
+    let shared = &store.records.shared;
+    store.records.wait_replayed();
+    let now = shared.time.now();
+    for peer in shared.book.all() {
+        if !matcher.peer(&peer.peer) || !matcher.time(peer.announced()) {
+            continue;
+        }
+        let addresses = shared.book.live_addresses(&peer, &now);
+        // A peer without addresses is what the records say of it.
+        if output.want == Want::Hash && addresses.is_empty() {
+            continue;
+        }
+        let row = Row::Peers {
+            peer: peer.peer.to_string(),
+            lan: peer.by_lan().min(addresses.len()) as u64,
+            addresses: text(&addresses),
+            announced: UnixTime(peer.announced()).to_string(),
+            records: peer.records(),
+        };
+        if !output.put(&row) {
+            return false;
+        }
+    }
+    true
+}
+
+/// Saved routing tables.
+pub fn routing(store: &Store, matcher: &Matcher, output: &mut Output<'_>) -> bool {
+    if matcher.multihash.is_some() {
+        return true;
+    }
+    for dht in Dht::ALL {
+        for saved in store.routing.load(dht) {
+            if !matcher.peer(&saved.peer.id) || !matcher.time(saved.heard.0) {
+                continue;
+            }
+            let row = Row::Routing {
+                dht: dht.name().to_owned(),
+                peer: saved.peer.id.to_string(),
+                addresses: text(&saved.peer.addrs),
+                heard: saved.heard.to_string(),
+            };
+            if !output.put(&row) {
+                return false;
+            }
+        }
+    }
+    true
+}
+
+/// Figures and notes. What differs between a running store and a stopped one by nature is left to `stat`.
+pub fn meta(store: &Store, matcher: &Matcher, output: &mut Output<'_>) -> bool {
+    if matcher.multihash.is_some() || matcher.peer.is_some() || matcher.times {
+        return true;
+    }
+    store.records.wait_replayed();
+    let stat = store.stat();
+    let time = |time: Option<u32>| time.map(|t| UnixTime(t).to_string());
+    let figures = [
+        ("schema", Some(stat.schema.to_string())),
+        ("records", Some(stat.records.to_string())),
+        ("keys", Some(stat.keys.to_string())),
+        ("peers", Some(stat.peers.to_string())),
+        ("values", Some(stat.values.to_string())),
+        ("provided", Some(stat.provided.to_string())),
+        ("log_chunks", Some(stat.log_chunks.to_string())),
+        ("oldest", time(stat.oldest)),
+        ("newest", time(stat.newest)),
+    ];
+    let figures = figures.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    let notes = stat.notes.into_iter().map(|note| ("note", note));
+    for (name, value) in figures.chain(notes) {
+        if !output.put(&Row::Meta { name: name.to_owned(), value }) {
+            return false;
+        }
+    }
+    true
+}
+
+fn base58(multihash: &[u8]) -> String {
+    let mut text = Vec::new();
+    super::text::push_base58(&mut text, multihash);
+    String::from_utf8(text).unwrap_or_default()
+}
+
+fn text(addrs: &[Multiaddr]) -> Vec<String> {
+    addrs.iter().map(Multiaddr::to_string).collect()
+}

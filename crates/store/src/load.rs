@@ -1,0 +1,253 @@
+//! Taking the rows of a dump in (docs/dump.md): into a running store or one that was opened for it.
+//!
+//! Rows are as untrusted as what comes from the network: every line is bounded and checked, every bound of the store
+//! holds. A row that is there already with the same time or a later one is passed over, so that the same dump may be
+//! loaded again, or a load that was cut off begun anew.
+
+mod rows;
+
+use super::{
+    Store, StoreError,
+    provided::Own,
+    records::{
+        Refused,
+        index::Loaded,
+        load::{BadDate, Chunks, date},
+        time::Now,
+    },
+    routing::SavedPeer,
+    values,
+};
+use crate::{clock::UnixTime, kad::Dht};
+use libp2p_identity::PeerId;
+use multiaddr::Multiaddr;
+use rows::{Line, Text};
+use serde::{Deserialize, Serialize};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashMap},
+};
+
+/// Peer ids whose text was read before: at some 150 bytes each 10 MB. When it is full it begins anew.
+const PEERS: usize = 1 << 16;
+
+/// Bad lines of one batch that are told one by one; the others are counted.
+pub const BAD_LINES_TOLD: usize = 100;
+
+/// What became of the rows of a dump.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Report {
+    /// Rows by table and by what became of them: `loaded`, `known`, `expired`, `future`, `removed`, `left_out`, or why
+    /// they were refused.
+    pub tables: BTreeMap<String, BTreeMap<String, u64>>,
+    /// Lines that are no rows.
+    pub bad: u64,
+    /// The first of them: number and what is wrong.
+    pub bad_lines: Vec<(u64, String)>,
+}
+
+impl Report {
+    /// Adds another one.
+    pub fn add(&mut self, other: Report) {
+        for (table, outcomes) in other.tables {
+            let sums = self.tables.entry(table).or_default();
+            for (outcome, rows) in outcomes {
+                *sums.entry(outcome).or_default() += rows;
+            }
+        }
+        self.bad += other.bad;
+        let room = BAD_LINES_TOLD.saturating_sub(self.bad_lines.len());
+        self.bad_lines.extend(other.bad_lines.into_iter().take(room));
+    }
+
+    /// Rows with this outcome.
+    pub fn rows(&self, outcome: &str) -> u64 {
+        self.tables.values().filter_map(|outcomes| outcomes.get(outcome)).sum()
+    }
+
+    fn count(&mut self, table: &'static str, outcome: &str) {
+        let outcomes = match self.tables.get_mut(table) {
+            Some(outcomes) => outcomes,
+            None => self.tables.entry(table.to_owned()).or_default(),
+        };
+        match outcomes.get_mut(outcome) {
+            Some(rows) => *rows += 1,
+            None => drop(outcomes.insert(outcome.to_owned(), 1)),
+        }
+    }
+
+    fn bad(&mut self, line: u64, error: String) {
+        self.bad += 1;
+        if self.bad_lines.len() < BAD_LINES_TOLD {
+            self.bad_lines.push((line, error));
+        }
+    }
+}
+
+/// Loads rows, batch by batch. Cheap to keep.
+#[derive(Debug)]
+pub struct Loader {
+    store: Store,
+    /// By their text.
+    peers: HashMap<Box<str>, PeerId>,
+    times: rows::Times,
+}
+
+/// What the rows of a batch come to.
+#[derive(Debug, Default)]
+struct Batch {
+    report: Report,
+    chunks: Chunks,
+    own: Vec<Own>,
+    routing: BTreeMap<&'static str, Vec<SavedPeer>>,
+}
+
+/// What became of a row, as reports call it.
+type Outcome = Cow<'static, str>;
+
+impl Loader {
+    /// Into `store`.
+    pub fn new(store: Store) -> Self {
+        Self { store, peers: HashMap::new(), times: rows::Times::default() }
+    }
+
+    /// Takes the lines of a batch, of which the first has this number. `provided`: own CIDs of the dump become own CIDs
+    /// here. Blocking, and not from an async task: waits for the end of replay, and while the writer is behind. On disk
+    /// within 1.5 s, or with the next flush.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`] when the database takes no writes; [`StoreError::Full`] for own CIDs.
+    pub fn load(&mut self, lines: &[u8], first: u64, provided: bool) -> Result<Report, StoreError> {
+        let records = self.store.records.clone();
+        records.wait_replayed();
+        records.shared.may_load()?;
+        let no_garbage = records.shared.hold_garbage();
+        let mut batch = Batch::default();
+        let now = records.shared.time.now();
+        for (number, line) in (first..).zip(lines.split(|byte| *byte == b'\n')) {
+            if line.is_empty() {
+                continue;
+            }
+            let taken = rows::read(line, &mut self.times).and_then(|line| self.take(line, provided, &now, &mut batch));
+            if let Err(error) = taken {
+                batch.report.bad(number, error);
+            }
+        }
+        batch.chunks.push(&records.shared);
+        drop(no_garbage);
+        for is_news in self.store.provided.load(&batch.own)? {
+            batch.report.count("provided", if is_news { "loaded" } else { "known" });
+        }
+        for dht in Dht::ALL {
+            let peers = batch.routing.remove(dht.name()).unwrap_or_default();
+            for is_news in self.store.routing.merge(dht, peers)? {
+                batch.report.count("routing", if is_news { "loaded" } else { "known" });
+            }
+        }
+        Ok(batch.report)
+    }
+
+    /// What is wrong with the row, if so.
+    fn take(&mut self, line: Line<'_>, provided: bool, now: &Now, batch: &mut Batch) -> Result<(), String> {
+        let past = |time: UnixTime| UnixTime(time.0.min(now.log));
+        let table = line.table();
+        let outcome = match line {
+            Line::Provider { multihash, provider, addresses, received } => {
+                self.provider(&multihash, &provider, &addresses, received, now, &mut batch.chunks)?
+            }
+            Line::Peer { peer, wan, lan, announced } => self.peer(&peer, [&wan, &lan], announced, now),
+            Line::Value { key, value, received } => self.value(&key, &value, received, now),
+            Line::Own(own) if provided => {
+                batch.own.push(Own { added: past(own.added), announced: own.announced.map(past), ..own });
+                return Ok(());
+            }
+            Line::Routing { dht, peer, heard } => {
+                batch.routing.entry(dht.name()).or_default().push(SavedPeer { peer, heard: past(heard) });
+                return Ok(());
+            }
+            Line::Own(_) | Line::Meta => "left_out".into(),
+        };
+        batch.report.count(table, &outcome);
+        Ok(())
+    }
+
+    fn provider(
+        &mut self,
+        multihash: &[u8],
+        provider: &str,
+        addresses: &[Text<'_>],
+        received: u32,
+        now: &Now,
+        chunks: &mut Chunks,
+    ) -> Result<Outcome, String> {
+        let peer = self.peer_id(provider)?;
+        let shared = &self.store.records.shared;
+        let time = match date(now, received, shared.ttl_s) {
+            Ok(time) => time,
+            Err(bad) => return Ok(of_date(bad)),
+        };
+        // Only of a provider that is new, or has not been heard since, the addresses are of use.
+        let known = shared.book.find(&peer).is_some_and(|known| known.announced() >= time);
+        let addresses: Vec<Multiaddr> = if known { Vec::new() } else { rows::addresses(addresses)? };
+        let restored = shared.restore_peer(&peer, (time, [&addresses, &[]]), (|at| !known && at < time, false), now);
+        let loaded = restored.and_then(|(peer, _)| shared.load(multihash, &peer, time, chunks));
+        Ok(match loaded {
+            Ok(Loaded::New | Loaded::Refreshed) => "loaded".into(),
+            Ok(Loaded::Known) => "known".into(),
+            Ok(Loaded::Removed) => "removed".into(),
+            Err(refused) => of_refusal(refused),
+        })
+    }
+
+    fn peer(&self, peer: &PeerId, lists: [&[Multiaddr]; 2], announced: u32, now: &Now) -> Outcome {
+        let shared = &self.store.records.shared;
+        let announced = match date(now, announced, shared.book.address_ttl_s()) {
+            Ok(time) => time,
+            Err(bad) => return of_date(bad),
+        };
+        match shared.restore_peer(peer, (announced, lists), (|at| at <= announced, true), now) {
+            Ok((_, true)) => "loaded".into(),
+            Ok((_, false)) => "known".into(),
+            Err(refused) => of_refusal(refused),
+        }
+    }
+
+    fn value(&self, key: &[u8], value: &[u8], received: u32, now: &Now) -> Outcome {
+        let received = match date(now, received, self.store.values.ttl_s()) {
+            Ok(time) => UnixTime(time),
+            Err(bad) => return of_date(bad),
+        };
+        match self.store.values.load(key, value, received) {
+            Ok(true) => "loaded".into(),
+            Ok(false) => "known".into(),
+            Err(values::Refused::Invalid(crate::kad::values::Invalid::Expired)) => "expired".into(),
+            Err(refused) => format!("refused: {refused}").into(),
+        }
+    }
+
+    fn peer_id(&mut self, text: &str) -> Result<PeerId, String> {
+        if let Some(peer) = self.peers.get(text) {
+            return Ok(*peer);
+        }
+        let peer = rows::peer_id(text)?;
+        if self.peers.len() >= PEERS {
+            self.peers.clear();
+        }
+        self.peers.insert(text.into(), peer);
+        Ok(peer)
+    }
+}
+
+fn of_date(bad: BadDate) -> Outcome {
+    match bad {
+        BadDate::Expired => "expired".into(),
+        BadDate::Future => "future".into(),
+        BadDate::ClockInDoubt => {
+            "refused: the clock of this machine is in doubt (see gc_paused of `dhtstore stat`); load the file again once it is not".into()
+        }
+    }
+}
+
+fn of_refusal(refused: Refused) -> Outcome {
+    format!("refused: {refused}").into()
+}

@@ -1,0 +1,373 @@
+//! `exports/`: own CIDs and routing tables outside of sled, so that damage to `node/` cannot take them.
+//!
+//! `own-<generation>.journal` is appended to and fsynced before an addition or removal is acknowledged.
+//! `node-<generation>-<time>.export` is the whole state before the journals of its generation and later ones. Both are
+//! frames with a length and a CRC-32 each; three exports are kept, and the journals that the oldest of them needs.
+
+use super::shelf::{OwnRow, Position};
+use crate::{
+    StoreError,
+    clock::UnixTime,
+    codec::{self, CodecError},
+    data_dir::{io_error, sync_dir},
+    exports::{Unfinished, create_dir, frame, open},
+    frames::{Frames, Part},
+    kad::Dht,
+    records::entry::position,
+    routing::{SavedPeer, SavedRow},
+};
+use bincode::{Decode, Encode};
+use std::{
+    collections::BTreeMap,
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+/// Exports kept: two bad ones in a row are survived.
+const KEEP: usize = 3;
+/// CIDs per frame: below the codec's limit with the longest of them.
+const PER_FRAME: usize = 256;
+
+/// A frame of either file.
+#[derive(Debug, Encode, Decode)]
+enum Item {
+    Own(Vec<OwnRow>),
+    /// Multihashes.
+    Remove(Vec<Vec<u8>>),
+    Routing {
+        dht: String,
+        peers: Vec<SavedRow>,
+    },
+    /// The last frame of an export: how many CIDs it has.
+    End {
+        own: u64,
+    },
+}
+
+/// A change to the own CIDs.
+#[derive(Debug)]
+pub enum Change<'a> {
+    /// Entered, or replaced.
+    Put(&'a [OwnRow]),
+    /// Taken out, by multihash.
+    Take(&'a [Vec<u8>]),
+}
+
+/// The directory, and the journal that is appended to.
+#[derive(Debug)]
+pub struct Exports {
+    dir: PathBuf,
+    generation: u64,
+    journal: Option<File>,
+    journal_bytes: u64,
+    export_bytes: Option<u64>,
+}
+
+/// What the files hold.
+#[derive(Debug, Default)]
+pub struct Restored {
+    /// Own CIDs of the newest export that can be read, if it was asked for.
+    pub own: BTreeMap<Position, OwnRow>,
+    /// What the journals since the newest export say, last word: entered or taken out.
+    pub journal: BTreeMap<Position, Option<OwnRow>>,
+    /// Routing tables of the export.
+    pub routing: BTreeMap<String, Vec<SavedPeer>>,
+    /// What could not be read.
+    pub notes: Vec<String>,
+}
+
+impl Exports {
+    /// Looks at what there is; creates nothing. New changes go to a journal of their own, never behind a torn frame.
+    pub fn open(dir: PathBuf) -> Self {
+        let files = Files::list(&dir);
+        let newest = files.exports.keys().chain(files.journals.keys()).max().copied().unwrap_or(0);
+        let export = files.exports.values().next_back();
+        let export_bytes = export.map(|path| fs::metadata(path).map_or(0, |m| m.len()));
+        Self { dir, generation: newest + 1, journal: None, journal_bytes: 0, export_bytes }
+    }
+
+    /// Appends changes to the journal, fsynced. On an error none of them counts.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn append(&mut self, change: &Change<'_>) -> Result<(), StoreError> {
+        let mut bytes = Vec::new();
+        match change {
+            Change::Put(rows) => {
+                for rows in rows.chunks(PER_FRAME) {
+                    bytes.extend(frame(&Item::Own(rows.to_vec()))?);
+                }
+            }
+            Change::Take(multihashes) => {
+                for multihashes in multihashes.chunks(PER_FRAME) {
+                    bytes.extend(frame(&Item::Remove(multihashes.to_vec()))?);
+                }
+            }
+        }
+        let path = self.journal_path();
+        let outcome = self.journal_file(&path).and_then(|file| {
+            file.write_all(&bytes)?;
+            file.sync_data()
+        });
+        if let Err(e) = outcome {
+            // Nothing may stand behind half a frame.
+            let before = self.journal_bytes;
+            let cut = self.journal.take().is_some_and(|file| file.set_len(before).is_ok());
+            if !cut {
+                self.generation += 1;
+                self.journal_bytes = 0;
+            }
+            return Err(io_error("write", &path, e));
+        }
+        self.journal_bytes += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Bytes in the journal since the last export.
+    pub fn journal_bytes(&self) -> u64 {
+        self.journal_bytes
+    }
+
+    /// Bytes of the newest export, if there is one.
+    pub fn export_bytes(&self) -> Option<u64> {
+        self.export_bytes
+    }
+
+    /// Writes an export of everything, then begins a new journal and removes what is not needed any more. Its generation.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]; then the journal goes on.
+    pub fn export<'a>(
+        &mut self,
+        now: UnixTime,
+        own: impl Iterator<Item = &'a OwnRow>,
+        routing: &[(Dht, Vec<SavedPeer>)],
+    ) -> Result<u64, StoreError> {
+        let next = self.generation + 1;
+        let mut file = Unfinished::create(&self.dir, "node.unfinished")?;
+        write_export(&mut file, own, routing)?;
+        let (_, bytes) = file.finish(&format!("node-{next:010}-{}.export", now.0))?;
+        self.generation = next;
+        self.journal = None;
+        self.journal_bytes = 0;
+        self.export_bytes = Some(bytes);
+        self.remove_old();
+        Ok(next)
+    }
+
+    fn remove_old(&self) {
+        let files = Files::list(&self.dir);
+        let oldest = files.exports.keys().rev().nth(KEEP - 1).copied().unwrap_or(0);
+        let old = files.exports.range(..oldest).chain(files.journals.range(..oldest));
+        for (_, path) in old {
+            if let Err(error) = fs::remove_file(path) {
+                tracing::warn!(path = %path.display(), %error, "an old export cannot be removed");
+            }
+        }
+    }
+
+    fn journal_path(&self) -> PathBuf {
+        self.dir.join(format!("own-{:010}.journal", self.generation))
+    }
+
+    fn journal_file(&mut self, path: &Path) -> io::Result<&mut File> {
+        if self.journal.is_none() {
+            create_dir(&self.dir).map_err(io::Error::other)?;
+            let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+            sync_dir(&self.dir).map_err(io::Error::other)?;
+            self.journal_bytes = file.metadata()?.len();
+            self.journal = Some(file);
+        }
+        self.journal.as_mut().ok_or_else(|| io::Error::other("no journal"))
+    }
+}
+
+/// The generation of the newest export; 0 if there is none.
+pub fn newest(dir: &Path) -> u64 {
+    Files::list(dir).exports.keys().next_back().copied().unwrap_or(0)
+}
+
+/// Reads the journals since the newest export, and `with_export` the newest export that is whole (and the journals
+/// since that).
+pub fn read(dir: &Path, with_export: bool) -> Restored {
+    let files = Files::list(dir);
+    let mut restored = Restored::default();
+    let mut since = files.exports.keys().next_back().copied().unwrap_or(0);
+    if with_export {
+        since = 0;
+        for (generation, path) in files.exports.iter().rev() {
+            match open(path).and_then(read_export) {
+                Ok((own, routing)) => {
+                    (restored.own, restored.routing) = (own, routing);
+                    since = *generation;
+                    break;
+                }
+                Err(error) => restored.notes.push(format!("{} cannot be read: {error}", path.display())),
+            }
+        }
+    }
+    for path in files.journals.range(since..).map(|(_, path)| path) {
+        let (found, unread) = (read_journal(path, &mut restored.journal), path.display());
+        restored.notes.extend(match found {
+            Ok(Journal { damage: Some(error), .. }) => {
+                Some(format!("{unread} is damaged: {error}; what stands behind the damage was read"))
+            }
+            Ok(Journal { cut: Some(error), .. }) => {
+                Some(format!("{unread} ends with a change that was cut off: {error}"))
+            }
+            Ok(_) => None,
+            Err(error) => Some(format!("{unread} cannot be read: {error}")),
+        });
+    }
+    restored
+}
+
+/// Own CIDs and routing tables.
+pub(crate) type Export = (BTreeMap<Position, OwnRow>, BTreeMap<String, Vec<SavedPeer>>);
+
+pub(crate) fn read_export(mut file: impl Read) -> Result<Export, CodecError> {
+    let mut own = BTreeMap::new();
+    let mut routing: BTreeMap<String, Vec<SavedPeer>> = BTreeMap::new();
+    while let Some(item) = codec::read_frame(&mut file)? {
+        match item {
+            Item::Own(rows) => own.extend(rows.into_iter().filter_map(|row| Some((row.read()?.1, row)))),
+            Item::Routing { dht, peers } => {
+                routing.entry(dht).or_default().extend(peers.into_iter().filter_map(SavedRow::into_peer));
+            }
+            Item::Remove(_) => return Err(CodecError::Malformed("a removal in an export".into())),
+            Item::End { own: promised } if promised == own.len() as u64 => return Ok((own, routing)),
+            Item::End { own: promised } => {
+                return Err(CodecError::Malformed(format!("{} own CIDs instead of {promised}", own.len())));
+            }
+        }
+    }
+    Err(CodecError::Malformed("its end is missing".into()))
+}
+
+/// How well a journal could be read.
+#[derive(Debug, Default)]
+pub(crate) struct Journal {
+    /// Why something in it cannot be read that was acknowledged.
+    pub damage: Option<CodecError>,
+    /// Why its last frame cannot be read: that of a change which a kill cut off, and which was never acknowledged.
+    pub cut: Option<CodecError>,
+}
+
+/// All frames that can be read, those behind a damaged one as well.
+///
+/// # Errors
+/// [`CodecError::Io`].
+pub(crate) fn read_journal(
+    path: &Path,
+    journal: &mut BTreeMap<Position, Option<OwnRow>>,
+) -> Result<Journal, CodecError> {
+    let mut found = Journal::default();
+    // What is in it was chosen here, not by strangers: a single frame behind damage counts.
+    for part in Frames::open(path, 0, 0)? {
+        match part? {
+            Part::Frame { item, .. } => enter(item, journal),
+            Part::Damage { is_cut: true, error, .. } => found.cut = Some(error),
+            Part::Damage { error, .. } => found.damage = found.damage.or(Some(error)),
+        }
+    }
+    Ok(found)
+}
+
+fn enter(item: Item, journal: &mut BTreeMap<Position, Option<OwnRow>>) {
+    match item {
+        Item::Own(rows) => journal.extend(rows.into_iter().filter_map(|row| Some((row.read()?.1, Some(row))))),
+        Item::Remove(multihashes) => {
+            journal.extend(multihashes.iter().map(|multihash| (position(multihash), None)));
+        }
+        Item::Routing { .. } | Item::End { .. } => {}
+    }
+}
+
+/// What became of reading an export or journal.
+#[derive(Debug)]
+pub(crate) enum Verified {
+    /// Own CIDs, or changes.
+    Whole(usize),
+    /// As whole, but for a last change that a kill cut off.
+    Cut(CodecError),
+    /// Something that was acknowledged cannot be read.
+    Damaged(CodecError),
+}
+
+/// Reads every frame of an export or journal. `None`: it is neither.
+///
+/// # Errors
+/// [`CodecError::Io`].
+pub(crate) fn verify(path: &Path) -> Option<Result<Verified, CodecError>> {
+    match path.extension()?.to_str()? {
+        "export" if path.file_name()?.to_str()?.starts_with("node-") => Some(match open(path).and_then(read_export) {
+            Ok((own, _)) => Ok(Verified::Whole(own.len())),
+            Err(error @ CodecError::Io(_)) => Err(error),
+            Err(error) => Ok(Verified::Damaged(error)),
+        }),
+        "journal" if path.file_name()?.to_str()?.starts_with("own-") => {
+            let mut changes = BTreeMap::new();
+            Some(read_journal(path, &mut changes).map(|found| match found {
+                Journal { damage: Some(error), .. } => Verified::Damaged(error),
+                Journal { cut: Some(error), .. } => Verified::Cut(error),
+                _ => Verified::Whole(changes.len()),
+            }))
+        }
+        _ => None,
+    }
+}
+
+/// The last frame is written; the file is not finished yet.
+fn write_export<'a>(
+    file: &mut Unfinished,
+    own: impl Iterator<Item = &'a OwnRow>,
+    routing: &[(Dht, Vec<SavedPeer>)],
+) -> Result<(), StoreError> {
+    let mut count = 0;
+    let mut rows = Vec::with_capacity(PER_FRAME);
+    for row in own {
+        rows.push(row.clone());
+        count += 1;
+        if rows.len() == PER_FRAME {
+            file.put(&Item::Own(std::mem::take(&mut rows)))?;
+        }
+    }
+    file.put(&Item::Own(rows))?;
+    for (dht, peers) in routing {
+        for peers in crate::routing::rows(peers) {
+            file.put(&Item::Routing { dht: dht.name().to_owned(), peers })?;
+        }
+    }
+    file.put(&Item::End { own: count })
+}
+
+/// The files by generation.
+#[derive(Debug, Default)]
+struct Files {
+    exports: BTreeMap<u64, PathBuf>,
+    journals: BTreeMap<u64, PathBuf>,
+}
+
+impl Files {
+    fn list(dir: &Path) -> Self {
+        let mut files = Self::default();
+        let Ok(entries) = fs::read_dir(dir) else { return files };
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            let number = |text: &str| text.parse::<u64>().ok();
+            if let Some(rest) = name.strip_prefix("node-").and_then(|n| n.strip_suffix(".export")) {
+                if let Some(generation) = rest.split('-').next().and_then(number) {
+                    files.exports.insert(generation, entry.path());
+                }
+            } else if let Some(generation) =
+                name.strip_prefix("own-").and_then(|n| n.strip_suffix(".journal")).and_then(number)
+            {
+                files.journals.insert(generation, entry.path());
+            }
+        }
+        files
+    }
+}

@@ -1,0 +1,200 @@
+//! One writer at a time: journal before memory, memory before the database, and now and then an export.
+
+use super::{
+    Disk, Inner, Own,
+    exports::Change,
+    shelf::{OwnRow, Position, Shelf, Stale},
+};
+use crate::{StoreError, kad::Dht, meta::tree, records::entry::position};
+use cid::CidGeneric;
+use parking_lot::{MutexGuard, RwLockReadGuard};
+use std::{collections::BTreeMap, time::Duration};
+
+/// An export is due when something changed and the last one is older than this ...
+const EXPORT_EVERY: Duration = Duration::from_secs(3600);
+/// ... or when the journal is longer than this, in bytes, and than a quarter of the last export: reading it back at
+/// start, and writing the export, then cost about the same.
+const JOURNAL_BYTES: u64 = 1 << 20;
+
+impl Inner {
+    pub(super) fn shelf(&self) -> RwLockReadGuard<'_, Shelf> {
+        self.shelf.read()
+    }
+
+    pub(super) fn disk(&self) -> Result<MutexGuard<'_, Disk>, StoreError> {
+        let disk = self.disk.lock();
+        match disk.read_only {
+            true => Err(StoreError::Database("opened for reading only".into())),
+            false => Ok(disk),
+        }
+    }
+
+    pub(super) fn add<const S: usize>(&self, cids: &[CidGeneric<S>]) -> Result<usize, StoreError> {
+        let mut disk = self.disk()?;
+        let now = self.clock.wall().0;
+        let mut put: BTreeMap<Position, OwnRow> = BTreeMap::new();
+        let mut new = 0;
+        {
+            let shelf = self.shelf();
+            for cid in cids {
+                let (position, bytes) = (position(&cid.hash().to_bytes()), cid.to_bytes().into_boxed_slice());
+                let known = put.get(&position).or_else(|| shelf.get(&position));
+                if known.is_some_and(|row| row.cid == bytes) {
+                    continue;
+                }
+                new += usize::from(known.is_none());
+                let row = OwnRow { cid: bytes, added: now, announced: None, confirmed: 0 };
+                let row = known.map_or(row.clone(), |known| OwnRow { cid: row.cid, ..known.clone() });
+                put.insert(position, row);
+            }
+            if shelf.len() + new > self.limit && new > 0 {
+                return Err(StoreError::Full { what: "own CIDs", limit: self.limit });
+            }
+        }
+        self.put(&mut disk, put)?;
+        Ok(new)
+    }
+
+    pub(super) fn load(&self, own: &[Own]) -> Result<Vec<bool>, StoreError> {
+        let mut disk = self.disk()?;
+        let mut put: BTreeMap<Position, OwnRow> = BTreeMap::new();
+        let mut new = 0;
+        let mut news = Vec::with_capacity(own.len());
+        {
+            let shelf = self.shelf();
+            for own in own {
+                let position = position(&own.cid.hash().to_bytes());
+                let known = put.get(&position).or_else(|| shelf.get(&position));
+                let announced = own.announced.map(|time| time.0);
+                let is_news = known.is_none_or(|known| known.announced < announced);
+                news.push(is_news);
+                if !is_news {
+                    continue;
+                }
+                new += usize::from(known.is_none());
+                let row = match known {
+                    Some(known) => OwnRow { announced, confirmed: own.confirmed, ..known.clone() },
+                    None => {
+                        let cid = own.cid.to_bytes().into_boxed_slice();
+                        OwnRow { cid, added: own.added.0, announced, confirmed: own.confirmed }
+                    }
+                };
+                put.insert(position, row);
+            }
+            if shelf.len() + new > self.limit && new > 0 {
+                return Err(StoreError::Full { what: "own CIDs", limit: self.limit });
+            }
+        }
+        self.put(&mut disk, put)?;
+        Ok(news)
+    }
+
+    /// Journal, memory, database.
+    fn put(&self, disk: &mut Disk, put: BTreeMap<Position, OwnRow>) -> Result<(), StoreError> {
+        if put.is_empty() {
+            return Ok(());
+        }
+        let rows: Vec<OwnRow> = put.values().cloned().collect();
+        disk.exports.append(&Change::Put(&rows))?;
+        {
+            let mut shelf = self.shelf.write();
+            for (position, row) in put {
+                shelf.put(position, row);
+            }
+        }
+        self.changed(disk);
+        Ok(())
+    }
+
+    pub(super) fn remove(&self, multihashes: Vec<Vec<u8>>) -> Result<usize, StoreError> {
+        let mut disk = self.disk()?;
+        let known: Vec<Vec<u8>> = {
+            let shelf = self.shelf();
+            multihashes.into_iter().filter(|m| shelf.get(&position(m)).is_some()).collect()
+        };
+        if known.is_empty() {
+            return Ok(0);
+        }
+        disk.exports.append(&Change::Take(&known))?;
+        let removed = {
+            let mut shelf = self.shelf.write();
+            known.iter().filter(|m| shelf.take(&position(m)).is_some()).count()
+        };
+        self.changed(&mut disk);
+        Ok(removed)
+    }
+
+    /// The journal has the change, which is safe; now the database. If that fails, the journal brings it back at the
+    /// next start, and it is not the caller's trouble.
+    fn changed(&self, disk: &mut Disk) {
+        disk.changed = true;
+        let outcome = self.write_stale().and_then(|()| self.export_if_due(disk));
+        if let Err(error) = outcome {
+            self.node.database.health.failed("write own CIDs", &error, self.clock.monotonic());
+        }
+    }
+
+    pub(super) fn flush(&self, last: bool) -> Result<(), StoreError> {
+        let mut disk = self.disk()?;
+        self.write_stale()?;
+        match last && (disk.changed || disk.routing_saves != self.routing.saves()) {
+            true => self.export(&mut disk),
+            false => self.export_if_due(&mut disk),
+        }
+    }
+
+    /// Chunks that changed to the database, flushed. The caller holds `disk`, so that this is the only one.
+    pub(super) fn write_stale(&self) -> Result<(), StoreError> {
+        let (stale, own) = {
+            let mut shelf = self.shelf.write();
+            (shelf.take_stale()?, shelf.len() as u64)
+        };
+        let written = self.write(&stale, own);
+        if written.is_err() {
+            self.shelf.write().put_back(stale);
+        }
+        written
+    }
+
+    fn write(&self, stale: &Stale, own: u64) -> Result<(), StoreError> {
+        for (key, value) in &stale.rows {
+            let _before = match value {
+                Some(value) => self.node.database.write(tree::PROVIDED, |tree| tree.insert(key, value.as_slice()))?,
+                None => self.node.database.write(tree::PROVIDED, |tree| tree.remove(key))?,
+            };
+        }
+        if !stale.rows.is_empty() {
+            self.node.meta.set_own(own)?;
+        }
+        self.node.flush()
+    }
+
+    fn export_if_due(&self, disk: &mut Disk) -> Result<(), StoreError> {
+        let saves = self.routing.saves();
+        if !disk.changed && disk.routing_saves == saves {
+            return Ok(());
+        }
+        let old = match disk.exported {
+            Some(at) => self.clock.monotonic().saturating_sub(at) >= EXPORT_EVERY,
+            None => true,
+        };
+        let long = disk.exports.export_bytes().unwrap_or(0).max(4 * JOURNAL_BYTES) / 4;
+        match old || disk.exports.journal_bytes() > long {
+            true => self.export(disk),
+            false => Ok(()),
+        }
+    }
+
+    pub(super) fn export(&self, disk: &mut Disk) -> Result<(), StoreError> {
+        disk.routing_saves = self.routing.saves();
+        let routing: Vec<_> = Dht::ALL.into_iter().map(|dht| (dht, self.routing.load(dht))).collect();
+        let shelf = self.shelf();
+        let own = shelf.from(&[0; 32]).map(|(_, row)| row);
+        let generation = disk.exports.export(self.clock.wall(), own, &routing)?;
+        drop(shelf);
+        self.node.meta.set_exported(generation)?;
+        disk.changed = false;
+        disk.exported = Some(self.clock.monotonic());
+        Ok(())
+    }
+}

@@ -1,0 +1,140 @@
+//! A provider: what the address book knows of it.
+
+use super::PeerRow;
+use crate::codec::{self, CodecError};
+use libp2p_identity::PeerId;
+use multiaddr::Multiaddr;
+use parking_lot::{Mutex, MutexGuard};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering},
+};
+
+/// A provider.
+#[derive(Debug)]
+pub struct Peer {
+    /// Its number.
+    pub id: u32,
+    /// Its peer id.
+    pub peer: PeerId,
+    addrs: Mutex<Addresses>,
+    /// Secret hash of each list as it came: nearly every announcement repeats it, and need not look further.
+    pub(super) came: [AtomicU64; 2],
+    pub(super) announced: AtomicU32,
+    /// Records in the index. May be off by those in the hands of other threads.
+    records: AtomicI64,
+    /// Time of the newest chunk that names it.
+    pub(super) named: AtomicU32,
+    /// Time of the row on disk; 0: there is none.
+    pub(super) stored: AtomicU32,
+    pub(super) dirty: AtomicBool,
+    pub(super) forgotten: AtomicBool,
+}
+
+/// Lists are shared with whoever is told of them: telling copies nothing.
+#[derive(Debug)]
+struct Addresses {
+    /// By the WAN and by the LAN DHT.
+    lists: [Arc<[Multiaddr]>; 2],
+    /// Both, without duplicates: nearly always one of them.
+    all: Arc<[Multiaddr]>,
+}
+
+impl Addresses {
+    fn new(lists: [Arc<[Multiaddr]>; 2]) -> Self {
+        let [wan, lan] = &lists;
+        let all = match (wan.is_empty(), lan.is_empty()) {
+            (_, true) => wan.clone(),
+            (true, _) => lan.clone(),
+            _ => wan.iter().chain(lan.iter().filter(|a| !wan.contains(a))).cloned().collect(),
+        };
+        Self { lists, all }
+    }
+}
+
+impl Peer {
+    /// A peer that nobody knew.
+    pub(super) fn new(id: u32, peer: PeerId, now: u32) -> Self {
+        let none: Arc<[Multiaddr]> = Arc::default();
+        Self::with(id, peer, [none.clone(), none], now, now, 0)
+    }
+
+    /// A peer as its row has it.
+    pub(super) fn of_row(id: u32, bytes: &[u8], now: u32) -> Result<Self, CodecError> {
+        let row: PeerRow = codec::decode(bytes)?;
+        let peer = PeerId::from_bytes(&row.peer).map_err(|e| CodecError::Malformed(e.to_string()))?;
+        let list = |list: Vec<Vec<u8>>| list.into_iter().filter_map(|a| Multiaddr::try_from(a).ok()).collect();
+        let announced = row.announced.min(now);
+        Ok(Self::with(id, peer, [list(row.wan), list(row.lan)], now, announced, announced))
+    }
+
+    fn with(id: u32, peer: PeerId, lists: [Arc<[Multiaddr]>; 2], named: u32, announced: u32, stored: u32) -> Self {
+        Self {
+            id,
+            peer,
+            addrs: Mutex::new(Addresses::new(lists)),
+            came: Default::default(),
+            announced: AtomicU32::new(announced),
+            records: AtomicI64::new(0),
+            named: AtomicU32::new(named),
+            stored: AtomicU32::new(stored),
+            dirty: AtomicBool::new(false),
+            forgotten: AtomicBool::new(false),
+        }
+    }
+
+    /// The same peer by another number.
+    pub(super) fn renumbered(self, id: u32) -> Self {
+        Self { id, ..self }
+    }
+
+    /// Newest announcement, Unix seconds.
+    pub fn announced(&self) -> u32 {
+        self.announced.load(Ordering::Relaxed)
+    }
+
+    /// Records in the index.
+    pub fn records(&self) -> u64 {
+        u64::try_from(self.records.load(Ordering::Relaxed)).unwrap_or(0)
+    }
+
+    /// The index has one record more (1) or less (-1).
+    pub fn count(&self, by: i64) {
+        self.records.fetch_add(by, Ordering::Relaxed);
+    }
+
+    /// What came by each DHT, without duplicates.
+    pub fn addresses(&self) -> Arc<[Multiaddr]> {
+        self.lock().all.clone()
+    }
+
+    /// How many of [`Peer::addresses`], at its end, came by the LAN DHT alone.
+    pub fn by_lan(&self) -> usize {
+        let addrs = self.lock();
+        addrs.all.len() - addrs.lists[0].len()
+    }
+
+    /// The row to be written.
+    pub fn row(&self) -> PeerRow {
+        let [wan, lan] = self.lock().lists.each_ref().map(|list| list.iter().map(|a| a.to_vec()).collect());
+        PeerRow { peer: self.peer.to_bytes(), wan, lan, announced: self.announced() }
+    }
+
+    /// Replaces the list by one DHT, whose secret hash is `hash`. True if it was another.
+    pub(super) fn replace(&self, which: usize, addrs: &[Multiaddr], hash: u64) -> bool {
+        let mut held = self.lock();
+        self.came[which].store(hash, Ordering::Release);
+        let changed = *held.lists[which] != *addrs;
+        if changed {
+            let mut lists = held.lists.clone();
+            // Copies, lest a few bytes hold all that they came in.
+            lists[which] = addrs.iter().filter_map(|a| Multiaddr::try_from(a.to_vec()).ok()).collect();
+            *held = Addresses::new(lists);
+        }
+        changed
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Addresses> {
+        self.addrs.lock()
+    }
+}

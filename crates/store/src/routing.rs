@@ -1,0 +1,186 @@
+//! Routing tables as saved at the last snapshot: tree `routing` of the `node/` database, some peers to a row.
+
+use super::{
+    StoreError, codec,
+    engine::guard,
+    meta::{NodeDb, tree},
+};
+use crate::{
+    clock::UnixTime,
+    kad::{Dht, PeerInfo},
+};
+use bincode::{Decode, Encode};
+use libp2p_identity::PeerId;
+use multiaddr::Multiaddr;
+use parking_lot::{Mutex, RwLock};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+/// Peers per row: with all the addresses that may be kept of each still below the codec's limit.
+const PER_ROW: usize = 32;
+/// Peers kept of one table: more than 256 buckets of 20 hold.
+const MAX_PEERS: usize = 8192;
+/// Bytes of addresses kept per peer.
+const MAX_ADDRESS_BYTES: usize = 1024;
+
+/// A peer of a saved table.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SavedPeer {
+    /// The peer and its addresses.
+    pub peer: PeerInfo,
+    /// When it was last heard.
+    pub heard: UnixTime,
+}
+
+/// Saved routing tables. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct RoutingState {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    node: NodeDb,
+    tables: [RwLock<Arc<Vec<SavedPeer>>>; 2],
+    /// One save at a time.
+    saving: Mutex<()>,
+    saves: AtomicU64,
+}
+
+/// A peer on disk; addresses are binary multiaddrs.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub(super) struct SavedRow {
+    peer: Vec<u8>,
+    addrs: Vec<Vec<u8>>,
+    heard: u32,
+}
+
+impl RoutingState {
+    pub(super) fn open(node: NodeDb) -> Result<Self, StoreError> {
+        let tree = node.database.read(tree::ROUTING, |tree| Ok(tree.clone()))?;
+        let state = Self {
+            inner: Arc::new(Inner {
+                tables: Default::default(),
+                saving: Mutex::default(),
+                saves: AtomicU64::new(0),
+                node,
+            }),
+        };
+        for dht in Dht::ALL {
+            let mut peers = Vec::new();
+            // A row that cannot be read is peers to be found anew.
+            let mut rows = tree.scan_prefix(dht.name());
+            while let Ok(Some((_, row))) = guard(|| rows.next().transpose()) {
+                let row: Vec<SavedRow> = codec::decode(&row).unwrap_or_default();
+                peers.extend(row.into_iter().filter_map(SavedRow::into_peer));
+            }
+            peers.truncate(MAX_PEERS);
+            *state.table(dht).write() = Arc::new(peers);
+        }
+        Ok(state)
+    }
+
+    /// Replaces the saved table of `dht` (at most 8192 peers); returns when it is flushed.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn save(&self, dht: Dht, peers: Vec<SavedPeer>) -> Result<(), StoreError> {
+        let state = self.clone();
+        super::blocking(move || state.save_blocking(dht, peers)).await
+    }
+
+    /// The saved table of `dht`; empty if none was saved.
+    pub fn load(&self, dht: Dht) -> Vec<SavedPeer> {
+        self.table(dht).read().to_vec()
+    }
+
+    /// Writes both tables, for a database that was opened anew.
+    pub(super) fn write_anew(&self) -> Result<(), StoreError> {
+        Dht::ALL.into_iter().try_for_each(|dht| self.save_blocking(dht, self.load(dht)))
+    }
+
+    pub(super) fn save_blocking(&self, dht: Dht, mut peers: Vec<SavedPeer>) -> Result<(), StoreError> {
+        let _only = self.inner.saving.lock();
+        peers.truncate(MAX_PEERS);
+        let rows = rows(&peers);
+        let written = rows.len();
+        for (n, row) in rows.into_iter().enumerate() {
+            let row = codec::encode(&row).map_err(|e| StoreError::Database(e.to_string()))?;
+            self.inner.node.database.write(tree::ROUTING, |tree| tree.insert(key(dht, n), row))?;
+        }
+        for n in written..MAX_PEERS.div_ceil(PER_ROW) {
+            if self.inner.node.database.write(tree::ROUTING, |tree| tree.remove(key(dht, n)))?.is_none() {
+                break;
+            }
+        }
+        *self.table(dht).write() = Arc::new(peers);
+        self.inner.saves.fetch_add(1, Ordering::Relaxed);
+        self.inner.node.flush()
+    }
+
+    /// Adds the peers of a dump to the saved table of `dht`; of one that is there what was heard later counts. Where there
+    /// is no room for all, those heard last stay. For each whether it was news. Blocking.
+    pub(super) fn merge(&self, dht: Dht, peers: Vec<SavedPeer>) -> Result<Vec<bool>, StoreError> {
+        let mut all = self.load(dht);
+        let mut at: std::collections::HashMap<PeerId, usize> =
+            all.iter().enumerate().map(|(n, saved)| (saved.peer.id, n)).collect();
+        let mut news = Vec::with_capacity(peers.len());
+        for peer in peers {
+            let known = *at.entry(peer.peer.id).or_insert(all.len());
+            let is_news = all.get(known).is_none_or(|known| known.heard < peer.heard);
+            news.push(is_news);
+            match all.get_mut(known) {
+                Some(known) if is_news => *known = peer,
+                Some(_) => {}
+                None => all.push(peer),
+            }
+        }
+        if all.len() > MAX_PEERS {
+            all.sort_by_key(|saved| std::cmp::Reverse(saved.heard));
+        }
+        if news.contains(&true) {
+            self.save_blocking(dht, all)?;
+        }
+        Ok(news)
+    }
+
+    /// How many tables were saved since start: whether an export is out of date.
+    pub(super) fn saves(&self) -> u64 {
+        self.inner.saves.load(Ordering::Relaxed)
+    }
+
+    fn table(&self, dht: Dht) -> &RwLock<Arc<Vec<SavedPeer>>> {
+        match dht {
+            Dht::Wan => &self.inner.tables[0],
+            Dht::Lan => &self.inner.tables[1],
+        }
+    }
+}
+
+/// A table as rows of a database or frames of an export.
+pub(super) fn rows(peers: &[SavedPeer]) -> Vec<Vec<SavedRow>> {
+    peers.chunks(PER_ROW).map(|some| some.iter().map(SavedRow::new).collect()).collect()
+}
+
+fn key(dht: Dht, n: usize) -> String {
+    format!("{}/{n:04}", dht.name())
+}
+
+impl SavedRow {
+    fn new(saved: &SavedPeer) -> Self {
+        let mut bytes = 0;
+        let addrs = saved.peer.addrs.iter().take_while(|a| {
+            bytes += a.len();
+            bytes <= MAX_ADDRESS_BYTES
+        });
+        Self { peer: saved.peer.id.to_bytes(), addrs: addrs.map(Multiaddr::to_vec).collect(), heard: saved.heard.0 }
+    }
+
+    pub(super) fn into_peer(self) -> Option<SavedPeer> {
+        let id = PeerId::from_bytes(&self.peer).ok()?;
+        let addrs = self.addrs.into_iter().filter_map(|a| Multiaddr::try_from(a).ok()).collect();
+        Some(SavedPeer { peer: PeerInfo { id, addrs }, heard: UnixTime(self.heard) })
+    }
+}

@@ -1,0 +1,151 @@
+//! Values in memory: in order of their distance from the node, and in the order in which they end. No IO, no clock.
+
+use crate::{
+    clock::UnixTime,
+    kad::keyspace::{Distance, Key},
+    records::time::Now,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+/// A value that is held.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Held {
+    /// As PUT_VALUE named it.
+    pub key: Arc<[u8]>,
+    /// A public key or an IPNS record.
+    pub value: Arc<[u8]>,
+    /// When it was last put.
+    pub received: UnixTime,
+    /// The first second at which it is no longer valid by its own word; `u32::MAX`: it says nothing of that.
+    pub ends: u32,
+    /// The time that its row on disk has.
+    pub(super) written: u32,
+    /// It was validated since the store was opened.
+    pub(super) checked: bool,
+}
+
+impl Held {
+    /// Whether it may be served.
+    pub(super) fn is_live(&self, now: &Now, ttl_s: u32) -> bool {
+        now.is_live(self.received.0, ttl_s) && now.for_ends() < self.ends
+    }
+
+    fn bytes(&self) -> usize {
+        self.key.len() + self.value.len()
+    }
+
+    fn deadline(&self, ttl_s: u32) -> u32 {
+        self.received.0.saturating_add(ttl_s).min(self.ends)
+    }
+}
+
+/// How much may be held.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Values.
+    pub max: usize,
+    /// Bytes of keys and values.
+    pub max_bytes: usize,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Table {
+    near: Key,
+    ttl_s: u32,
+    rows: BTreeMap<Distance, Held>,
+    /// When each value is to be collected.
+    deadlines: BTreeSet<(u32, Distance)>,
+    bytes: usize,
+}
+
+impl Table {
+    /// An empty table whose distances count from `near`.
+    pub fn new(near: Key, ttl_s: u32) -> Self {
+        Self { near, ttl_s, rows: BTreeMap::new(), deadlines: BTreeSet::new(), bytes: 0 }
+    }
+
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Bytes of keys and values.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub fn get(&self, key: &[u8]) -> Option<&Held> {
+        self.rows.get(&self.distance(key))
+    }
+
+    /// Takes a value in, in place of the one of its key.
+    pub fn insert(&mut self, held: Held) {
+        self.remove(&held.key);
+        let distance = self.distance(&held.key);
+        self.bytes += held.bytes();
+        self.deadlines.insert((held.deadline(self.ttl_s), distance));
+        self.rows.insert(distance, held);
+    }
+
+    pub fn remove(&mut self, key: &[u8]) -> Option<Held> {
+        let distance = self.distance(key);
+        let held = self.rows.remove(&distance)?;
+        self.bytes -= held.bytes();
+        self.deadlines.remove(&(held.deadline(self.ttl_s), distance));
+        Some(held)
+    }
+
+    /// The keys that must go so that `bounds` hold once `key` has `bytes` more: of what is farthest from the node, as
+    /// much as it takes. `None`: one that is not held yet is itself the farthest.
+    pub fn room_for(&self, key: &[u8], bytes: usize, bounds: Bounds) -> Option<Vec<Arc<[u8]>>> {
+        let own = self.distance(key);
+        let known = self.rows.get(&own);
+        let (mut rows, mut total) = match known {
+            Some(held) => (self.rows.len(), self.bytes - held.bytes() + bytes),
+            None => (self.rows.len() + 1, self.bytes + bytes),
+        };
+        let mut gone = Vec::new();
+        for (distance, held) in self.rows.iter().rev() {
+            if rows <= bounds.max && total <= bounds.max_bytes {
+                break;
+            }
+            if *distance == own {
+                continue;
+            }
+            if known.is_none() && *distance < own {
+                return None;
+            }
+            rows -= 1;
+            total -= held.bytes();
+            gone.push(held.key.clone());
+        }
+        // Alone it is too much for the bounds: what is held already is kept all the same.
+        let fits = known.is_some() || rows <= bounds.max && total <= bounds.max_bytes;
+        fits.then_some(gone)
+    }
+
+    /// Up to `limit` keys that are past their time, first that ended first.
+    pub fn ended(&self, now: &Now, limit: usize) -> Vec<Arc<[u8]>> {
+        let ended = self.deadlines.iter().take_while(|(deadline, _)| *deadline <= now.log).take(limit);
+        ended.filter_map(|(_, distance)| Some(self.rows.get(distance)?.key.clone())).collect()
+    }
+
+    /// Keys of values received `from..=to`.
+    pub fn received_between(&self, from: u32, to: u32) -> Vec<Arc<[u8]>> {
+        self.rows.values().filter(|held| (from..=to).contains(&held.received.0)).map(|held| held.key.clone()).collect()
+    }
+
+    /// Up to `limit` behind `key`, closest to the node first; from the first if `None`.
+    pub fn after(&self, key: Option<&[u8]>, limit: usize) -> Vec<Held> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let from = key.map_or(Unbounded, |key| Excluded(self.distance(key)));
+        self.rows.range((from, Unbounded)).take(limit).map(|(_, held)| held.clone()).collect()
+    }
+
+    fn distance(&self, key: &[u8]) -> Distance {
+        Key::for_value(key).distance(&self.near)
+    }
+}

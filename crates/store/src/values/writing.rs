@@ -1,0 +1,207 @@
+//! One writer at a time: values are judged and take the place of worse ones, end, are dated anew. Rows before memory.
+
+use super::{GcReport, Held, Inner, Put, Refused, Table, ValueRow, ends};
+use crate::{
+    StoreError,
+    clock::UnixTime,
+    codec,
+    engine::each_row,
+    kad::values::Invalid,
+    records::{
+        log::tree,
+        time::{Ledger, Move},
+    },
+};
+use parking_lot::{RwLockReadGuard, RwLockWriteGuard};
+use std::{
+    cmp::Ordering,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+/// Values collected between two looks at whether somebody else wants to write: some 1 ms.
+const SLICE: usize = 64;
+
+impl Inner {
+    pub(super) fn table(&self) -> RwLockReadGuard<'_, Table> {
+        self.table.read()
+    }
+
+    fn table_mut(&self) -> RwLockWriteGuard<'_, Table> {
+        self.table.write()
+    }
+
+    pub(super) fn put(&self, key: &[u8], value: &[u8]) -> Result<Put, Refused> {
+        let outcome = self.try_put(key, value, None);
+        let counters = &self.counters;
+        let counter = match &outcome {
+            Ok(Put::New) => &counters.new,
+            Ok(Put::Better) => &counters.better,
+            Ok(Put::Renewed) => &counters.renewed,
+            Err(Refused::Invalid(_)) => &counters.invalid,
+            Err(Refused::Worse) => &counters.worse,
+            Err(Refused::Full) => &counters.full,
+            Err(Refused::ReadOnly) => &counters.read_only,
+            Err(Refused::DiskFull) => &counters.disk_full,
+        };
+        counter.fetch_add(1, Relaxed);
+        outcome
+    }
+
+    /// `received`: then it yields to all that is not worse, and to the same of that time or later.
+    pub(super) fn try_put(&self, key: &[u8], value: &[u8], received: Option<UnixTime>) -> Result<Put, Refused> {
+        let now = self.records.time.now();
+        (self.judge.validate)(key, value, seconds(now.for_ends()))?;
+        let ends = ends(self.judge, key, value);
+        if ends <= now.for_ends() {
+            return Err(Invalid::Expired.into());
+        }
+        let _writing = self.writing.lock();
+        if self.records.health().is_read_only() || self.records.disk.is_short() {
+            return Err(Refused::ReadOnly);
+        }
+        let (known, evicted) = {
+            let table = self.table();
+            (table.get(key).cloned(), table.room_for(key, key.len() + value.len(), self.bounds))
+        };
+        let same = known.as_ref().is_some_and(|known| *known.value == *value);
+        let live = known.as_ref().filter(|known| known.is_live(&now, self.ttl_s) && self.check(known, now.for_ends()));
+        if let Some(known) = live {
+            let yields = match (same, received) {
+                (true, received) => received.is_some_and(|received| received <= known.received),
+                (false, None) => (self.judge.compare)(key, value, &known.value) == Ordering::Less,
+                (false, Some(_)) => (self.judge.compare)(key, value, &known.value) != Ordering::Greater,
+            };
+            if yields {
+                return Err(Refused::Worse);
+            }
+        }
+        let received = received.unwrap_or(UnixTime(now.log));
+        let evicted = evicted.ok_or(Refused::Full)?;
+        if known.is_none() && self.records.disk.is_full() {
+            return Err(Refused::DiskFull);
+        }
+        let mut held =
+            Held { key: key.into(), value: value.into(), received, ends, written: received.0, checked: true };
+        match known.as_ref().filter(|known| same && received.0.abs_diff(known.written) < self.repeat_s) {
+            Some(known) => held.written = known.written,
+            None => self.write(&held).map_err(|error| self.failed("write a value", &error))?,
+        }
+        let put = match live {
+            Some(_) if same => Put::Renewed,
+            Some(_) => Put::Better,
+            None => Put::New,
+        };
+        self.table_mut().insert(held);
+        for key in evicted {
+            self.forget(&key).map_err(|error| self.failed("remove a value", &error))?;
+            self.counters.evicted.fetch_add(1, Relaxed);
+        }
+        Ok(put)
+    }
+
+    /// Whether a value is valid: asked once after a start. One that is not goes with the next collection.
+    pub(super) fn check(&self, held: &Held, now_s: u32) -> bool {
+        if held.checked {
+            return true;
+        }
+        let valid = (self.judge.validate)(&held.key, &held.value, seconds(now_s)).is_ok();
+        let mut table = self.table_mut();
+        // Unless another took its place meanwhile.
+        if table.get(&held.key) == Some(held) {
+            let ends = if valid { held.ends } else { 0 };
+            table.insert(Held { checked: valid, ends, ..held.clone() });
+        }
+        valid
+    }
+
+    pub(super) fn collect(&self) -> Result<GcReport, StoreError> {
+        let time = &self.records.time;
+        let mut report = GcReport { paused: time.unconfirmed(), ..GcReport::default() };
+        while let Some(moved) = time.next_move(Ledger::Values).filter(|_| !self.records.health().is_read_only()) {
+            self.redate(moved)?;
+            time.done(Ledger::Values, moved);
+        }
+        while report.paused.is_none() {
+            let _writing = self.writing.lock();
+            let ended = self.table().ended(&time.now(), SLICE);
+            for key in &ended {
+                self.forget(key)?;
+            }
+            report.expired += ended.len() as u64;
+            self.counters.collected.fetch_add(ended.len() as u64, Relaxed);
+            if ended.len() < SLICE {
+                break;
+            }
+        }
+        Ok(report)
+    }
+
+    /// The base of log time has moved: values dated `from..=to` were received about now.
+    fn redate(&self, moved: Move) -> Result<(), StoreError> {
+        let _writing = self.writing.lock();
+        let keys = self.table().received_between(moved.from, moved.to);
+        for key in keys {
+            let now = self.records.time.now().log;
+            let Some(held) = self.table().get(&key).cloned() else { continue };
+            let held = Held { received: UnixTime(now), written: now, ..held };
+            self.write(&held)?;
+            self.table_mut().insert(held);
+        }
+        Ok(())
+    }
+
+    fn write(&self, held: &Held) -> Result<(), StoreError> {
+        let row = row(held)?;
+        self.records.log.database.write(tree::VALUES, |tree| tree.insert(&held.key, row)).map(|_| ())
+    }
+
+    /// From memory and disk, there perhaps not before it is opened anew. The caller is the only writer.
+    fn forget(&self, key: &[u8]) -> Result<(), StoreError> {
+        self.table_mut().remove(key);
+        match self.records.log.database.write(tree::VALUES, |tree| tree.remove(key)) {
+            Err(error) if !self.records.health().is_degraded() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes the rows what memory is.
+    pub(super) fn write_anew(&self) -> Result<(), StoreError> {
+        let _writing = self.writing.lock();
+        let rows = self.records.log.database.read(tree::VALUES, |tree| Ok(tree.clone()))?;
+        let mut gone = Vec::new();
+        each_row(&rows, |key, _| gone.extend(self.table().get(key).is_none().then(|| key.to_vec())));
+        drop(rows);
+        for key in gone {
+            self.records.log.database.write(tree::VALUES, |tree| tree.remove(&key))?;
+        }
+        let mut last: Option<Arc<[u8]>> = None;
+        loop {
+            let some = self.table().after(last.as_deref(), SLICE);
+            let Some(end) = some.last() else { return Ok(()) };
+            last = Some(end.key.clone());
+            for held in &some {
+                // The row may be older than what was last heard: as it would be had it been written then.
+                let row = row(&Held { received: UnixTime(held.written), ..held.clone() })?;
+                let known = self.records.log.database.read(tree::VALUES, |tree| tree.get(&held.key))?;
+                if known.as_deref() != Some(&row[..]) {
+                    self.records.log.database.write(tree::VALUES, |tree| tree.insert(&held.key, row))?;
+                }
+            }
+        }
+    }
+
+    fn failed(&self, doing: &'static str, error: &StoreError) -> Refused {
+        self.records.health().failed(doing, error, self.records.time.now().mono);
+        Refused::ReadOnly
+    }
+}
+
+fn row(held: &Held) -> Result<Vec<u8>, StoreError> {
+    let row = ValueRow { received: held.received.0, value: held.value.to_vec() };
+    codec::frame(&row).map_err(|error| StoreError::Database(error.to_string()))
+}
+
+fn seconds(unix: u32) -> Duration {
+    Duration::from_secs(u64::from(unix))
+}

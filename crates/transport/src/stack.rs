@@ -1,0 +1,133 @@
+//! All transports of a node, one inside the other.
+
+use crate::{
+    certificate::Certificates,
+    muxer::Yamux,
+    resolver::{Logged, Resolver},
+    security::Security,
+    wake_at_end::WakesAtEnd,
+    websocket::WebSockets,
+};
+use dhtstore_host::clock::Clock;
+use futures::{AsyncRead, AsyncWrite};
+use libp2p::{
+    PeerId, Transport,
+    core::{
+        muxing::{StreamMuxer, StreamMuxerBox},
+        transport::{Boxed, timeout::TransportTimeout},
+        upgrade::Version,
+    },
+    identity::Keypair,
+    pnet::{PnetConfig, PreSharedKey},
+    quic, tcp,
+};
+use std::{sync::Arc, time::Duration};
+
+/// A handshake that takes longer is given up, for inbound and outbound connections.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Most streams that yamux can be told: its receive window of 1 GiB must hold 256 KiB for each.
+const YAMUX_MAX_STREAMS: usize = 4096;
+
+/// Unread bytes that QUIC takes per stream and per connection. A request has 64 KiB at most, and the other streams
+/// must not starve behind one.
+const QUIC_STREAM_WINDOW: u32 = 256 * 1024;
+const QUIC_CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+
+/// What a connection may have.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Streams that the other side may have open on one connection.
+    pub max_inbound_streams: usize,
+    /// Streams of both sides on one connection; yamux counts them together.
+    pub max_streams: usize,
+}
+
+/// A transport whose connections know their peer, whatever carries them.
+pub type Peered = Boxed<(PeerId, StreamMuxerBox)>;
+
+/// TCP, QUIC and WebSockets, each with names resolved; in a private network (`psk`) all but QUIC, for which pnet is not
+/// defined. Nothing is bound yet.
+///
+/// WebSockets come first: they resolve names themselves, to check certificates against them. A `/dnsaddr` is resolved behind
+/// them, so a WebSocket address in its TXT records is not dialled.
+///
+/// # Errors
+/// A key pair that cannot sign.
+pub fn build(
+    settings: &Settings,
+    identity: &Keypair,
+    psk: Option<PreSharedKey>,
+    certificates: Arc<Certificates>,
+    clock: &Arc<dyn Clock>,
+) -> Result<Peered, String> {
+    let muxer = Yamux::with_max_streams(settings.max_streams.min(YAMUX_MAX_STREAMS));
+    let upgrade = Upgrade { psk, security: Security::new(identity)?, muxer };
+    let logged = Logged::default();
+    let resolved_tcp = Resolver::new(tcp().boxed(), clock.clone(), logged.clone()).boxed();
+    let websockets = upgrade.apply(WebSockets::new(resolved_tcp, certificates));
+    let tcp = upgrade.apply(tcp());
+    let direct = match psk {
+        Some(_) => tcp,
+        None => tcp.or_transport(quic(settings, identity)).map(|either, _| either.into_inner()).boxed(),
+    };
+    let others = Resolver::new(direct, clock.clone(), logged).boxed();
+    let all = websockets.or_transport(others).map(|either, _| either.into_inner());
+    Ok(TransportTimeout::new(all, HANDSHAKE_TIMEOUT).boxed())
+}
+
+fn tcp() -> tcp::tokio::Transport {
+    tcp::tokio::Transport::new(tcp::Config::new().nodelay(true))
+}
+
+fn quic(settings: &Settings, identity: &Keypair) -> Peered {
+    let mut quic = quic::Config::new(identity);
+    quic.max_concurrent_stream_limit = u32::try_from(settings.max_inbound_streams).unwrap_or(u32::MAX);
+    quic.max_stream_data = QUIC_STREAM_WINDOW;
+    quic.max_connection_data = QUIC_CONNECTION_WINDOW;
+    quic::tokio::Transport::new(quic).map(|(peer, muxer), _| (peer, boxed(muxer))).boxed()
+}
+
+fn boxed<M>(muxer: M) -> StreamMuxerBox
+where
+    M: StreamMuxer<Substream: Send + Unpin, Error: Send + Sync> + Send + Unpin + 'static,
+{
+    StreamMuxerBox::new(WakesAtEnd::new(muxer))
+}
+
+/// What turns a stream of bytes into a connection: the pre-shared key of a private network below all else (inside a
+/// WebSocket, as in go), then noise or TLS, and yamux.
+struct Upgrade {
+    psk: Option<PreSharedKey>,
+    security: Security,
+    muxer: Yamux,
+}
+
+impl Upgrade {
+    fn apply<T>(&self, transport: T) -> Peered
+    where
+        T: Transport<Output: AsyncRead + AsyncWrite + Send + Unpin + 'static, Error: Send + Sync + 'static>
+            + Send
+            + Unpin
+            + 'static,
+        T::Dial: Send + 'static,
+        T::ListenerUpgrade: Send + 'static,
+    {
+        let (security, muxer) = (self.security.clone(), self.muxer.clone());
+        match self.psk {
+            None => transport
+                .upgrade(Version::V1Lazy)
+                .authenticate(security)
+                .multiplex(muxer)
+                .map(|(peer, muxer), _| (peer, boxed(muxer)))
+                .boxed(),
+            Some(psk) => transport
+                .and_then(move |socket, _| PnetConfig::new(psk).handshake(socket))
+                .upgrade(Version::V1Lazy)
+                .authenticate(security)
+                .multiplex(muxer)
+                .map(|(peer, muxer), _| (peer, boxed(muxer)))
+                .boxed(),
+        }
+    }
+}
