@@ -25,7 +25,7 @@ use dhtstore::{
         rules::{self, Request},
         table::{K, RoutingTable, Settings, TableView},
     },
-    node::query::Event,
+    node::lookup::Event,
 };
 use futures::{AsyncReadExt, AsyncWriteExt, future::join_all};
 use kad_peer::KadPeer;

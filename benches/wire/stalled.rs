@@ -57,7 +57,7 @@ pub async fn run(keypair: Keypair, dir: &Path, listen: &[Multiaddr], ready: impl
     let stalling = Arc::new(StallingClock { clock: clock.clone(), readings: AtomicU64::new(0) });
     let lock = Lock::acquire(dir).unwrap();
     let store = Store::open(&lock, config.store_settings(), stalling).unwrap();
-    let _node = Node::start(config.node_settings(), keypair, store, clock).await.unwrap();
+    let _node = Node::start(config.node_settings(), keypair, store.stores(), clock).await.unwrap();
     ready();
     std::future::pending::<()>().await;
 }

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     control::protocol::{Peer, Request},
-    node::query::Event,
+    node::lookup::Event,
     store::dump::{Filter, Row, Table},
 };
 use serde::Serialize;

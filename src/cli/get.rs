@@ -9,7 +9,7 @@ use super::{
 use crate::{
     control::protocol::{Got, Request, ValueRow},
     kad::values::key_text,
-    node::query::Event,
+    node::lookup::Event,
 };
 use std::io::Write;
 

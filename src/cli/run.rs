@@ -217,7 +217,7 @@ async fn start(mut config: Config, files: u64) -> Result<Running> {
     }
     fit_connections(&mut config, files)?;
     let control = Server::bind(&config.control_socket()).await?;
-    let node = Node::start(config.node_settings(), identity, store.clone(), Arc::clone(&clock)).await?;
+    let node = Node::start(config.node_settings(), identity, store.stores(), Arc::clone(&clock)).await?;
     let vital = node.vital().clone();
     let reprovider =
         Reprovider::new(Servers(node.clone()), store.provided.clone(), Arc::clone(&clock), config.reprovide.interval);

@@ -56,7 +56,7 @@ pub enum Request {
         /// Own CIDs as text; empty: some from all over the keyspace.
         cids: Vec<String>,
     },
-    /// Rows: [`Peer`]. Events: [`crate::node::query::Event`].
+    /// Rows: [`Peer`]. Events: [`crate::node::lookup::Event`].
     FindProviders {
         /// The CID.
         cid: String,
@@ -65,12 +65,12 @@ pub enum Request {
         /// Ask this node only.
         local: bool,
     },
-    /// A row [`Peer`] if found. Events: [`crate::node::query::Event`].
+    /// A row [`Peer`] if found. Events: [`crate::node::lookup::Event`].
     FindPeer {
         /// The peer id.
         peer: String,
     },
-    /// Rows: [`Closest`]. Events: [`crate::node::query::Event`].
+    /// Rows: [`Closest`]. Events: [`crate::node::lookup::Event`].
     Closest {
         /// A CID, a multihash (base16 or base58), or a peer id.
         key: String,
@@ -78,7 +78,7 @@ pub enum Request {
         #[serde(default)]
         local: bool,
     },
-    /// A row [`ValueRow`] if found. Events: [`crate::node::query::Event`]. Done ([`Got`]) when servers with a worse value or
+    /// A row [`ValueRow`] if found. Events: [`crate::node::lookup::Event`]. Done ([`Got`]) when servers with a worse value or
     /// none are corrected.
     GetValue {
         /// `/ipns/…` or `/pk/…`
@@ -90,7 +90,7 @@ pub enum Request {
         #[serde(default)]
         local: bool,
     },
-    /// Events: [`crate::node::query::Event`]. Done: [`Placed`].
+    /// Events: [`crate::node::lookup::Event`]. Done: [`Placed`].
     PutValue {
         /// `/ipns/…` or `/pk/…`
         key: String,

@@ -14,7 +14,7 @@ use crate::{
     clock::Clock,
     config::Config,
     kad::{Cid, Dht, PeerInfo, cids},
-    node::{Node, query::Event},
+    node::{Node, lookup::Event},
     ops::network::Reprovider,
     schedule::{Schedule, jobs},
     store::{self, Store, dump::Want, load::Loader},

@@ -190,7 +190,9 @@ async fn rt_5_a_server_that_starts_again_while_it_is_checked_stays() {
     clock.pass(6 * 60);
     let back = async {
         tokio::time::sleep(Duration::from_millis(500)).await;
-        Node::start(Config { listen, ..config() }.node_settings(), key, store, SystemClock::new()).await.unwrap()
+        Node::start(Config { listen, ..config() }.node_settings(), key, store.stores(), SystemClock::new())
+            .await
+            .unwrap()
     };
     let (done, _back) = tokio::join!(ours.node.refresh_routing(), back);
     assert!(known(), "{done}");

@@ -46,7 +46,7 @@ async fn a_taken_port_is_an_error_that_names_it() {
     for listen in one.node.listeners() {
         second.listen = vec![listen.clone()];
         let error =
-            Node::start(second.node_settings(), Keypair::generate_ed25519(), one.store.clone(), SystemClock::new())
+            Node::start(second.node_settings(), Keypair::generate_ed25519(), one.store.stores(), SystemClock::new())
                 .await;
         let Err(NodeError::Listen(dhtstore::transport::listen::ListenError::Bind { addr, reason })) = error else {
             panic!("{listen} was bound twice")

@@ -61,7 +61,7 @@ impl Ours {
         let dir = tempfile::tempdir().unwrap();
         let lock = Lock::acquire(dir.path()).unwrap();
         let store = Store::open(&lock, config.store_settings(), clock.clone()).unwrap();
-        let node = Node::start(config.node_settings(), identity, store.clone(), clock).await.unwrap();
+        let node = Node::start(config.node_settings(), identity, store.stores(), clock).await.unwrap();
         Self { node, store, _dir: dir, _lock: lock }
     }
 
@@ -69,7 +69,7 @@ impl Ours {
     pub async fn restart(self, config: Config) -> Self {
         self.node.shutdown().await;
         let node =
-            Node::start(config.node_settings(), Keypair::generate_ed25519(), self.store.clone(), SystemClock::new())
+            Node::start(config.node_settings(), Keypair::generate_ed25519(), self.store.stores(), SystemClock::new())
                 .await;
         Self { node: node.unwrap(), ..self }
     }

@@ -19,7 +19,7 @@ use dhtstore::{
     },
     node::{
         Node,
-        query::{Event, values::QUORUM},
+        lookup::{Event, values::QUORUM},
     },
     transport::identity::Identity,
 };
@@ -109,7 +109,11 @@ async fn nodes(n: usize) -> (Vec<Ours>, Vec<PeerInfo>) {
 }
 
 /// Finds a value, with all that happened on the way.
-async fn find(node: &Node, key: &[u8], quorum: usize) -> (Option<dhtstore::node::query::values::Found>, Vec<Event>) {
+async fn find(
+    node: &Node,
+    key: &[u8],
+    quorum: usize,
+) -> (Option<dhtstore::node::lookup::values::BestValue>, Vec<Event>) {
     let (sender, mut events) = mpsc::channel(1000);
     let found = node.find_value(key, quorum, Some(sender)).await;
     let mut told = Vec::new();

@@ -9,7 +9,7 @@ mod transport;
 pub(crate) use pending::Group;
 pub(crate) use transport::Guarded;
 
-use super::counters::{Counter, Counters};
+use crate::counters::{Counter, Counters};
 use crate::{clock::Clock, settings::Connections};
 use libp2p::Multiaddr;
 use parking_lot::{Mutex, MutexGuard};

@@ -12,31 +12,38 @@ mod probe;
 mod tests;
 mod wire;
 
-pub(crate) use probe::{V1, V2};
+pub(crate) use probe::Nonces;
 
-use super::{Shared, addresses::is_loopback, book::Witness, counters::Counter, driver::Command};
 use crate::{
+    counters::{Counter, Counters},
+    dialer::Command,
+    framing::Budget,
     kad::{
         Dht,
         mode::{Decision, Mode, Reach, Reachability, Setting, Why},
-        scope::{self, IpGroup, Profile},
+        scope::{self, IpGroup, IpGroups, Profile},
     },
+    peers::{Peers, addresses::is_loopback, contacts::Witness},
+    routing::upkeep::Upkeep,
     settings::Settings,
+    tasks::Tasks,
 };
+use dhtstore_host::clock::Clock;
 use futures::{StreamExt, stream};
-use libp2p::{Multiaddr, StreamProtocol};
+use libp2p::Multiaddr;
 use observed::{MAX_CANDIDATES, Observed};
 use rand::seq::SliceRandom;
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{
-    sync::{Notify, watch},
+    sync::{Notify, mpsc, watch},
     time::{sleep, timeout},
 };
 use tracing::{debug, info, warn};
 use wire::Said;
-
-/// AutoNAT v2, where a server shows that it reached us.
-pub(crate) const DIAL_BACK: StreamProtocol = StreamProtocol::new("/libp2p/autonat/2/dial-back");
 
 /// Servers asked at a time: what a verdict takes.
 const AT_ONCE: usize = 3;
@@ -60,12 +67,25 @@ const SETTLE: Duration = Duration::from_millis(200);
 /// Groups remembered as asked: hours of asking.
 const MAX_ASKED: usize = 256;
 
-/// What the rest of the node sees of this.
-#[derive(Debug, Default)]
+/// Finds out by others whether this node can be dialled, and is a server or a client by that.
+#[derive(Debug)]
 pub(crate) struct Nat {
+    pub(crate) peers: Arc<Peers>,
+    /// A client stays findable.
+    pub(crate) upkeep: Arc<Upkeep>,
+    pub(crate) mode: watch::Sender<Decision>,
+    pub(crate) setting: Setting,
+    /// See [`pinned`].
+    pub(crate) pinned: Option<Why>,
+    pub(crate) ip_groups: IpGroups,
+    pub(crate) commands: mpsc::Sender<Command>,
+    pub(crate) budget: Budget,
+    pub(crate) tasks: Tasks,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) counters: Arc<Counters>,
     /// Somebody was identified.
     pub(crate) wake: Notify,
-    nonces: probe::Nonces,
+    pub(crate) nonces: Nonces,
 }
 
 /// What to know of a node before anybody was asked.
@@ -74,7 +94,7 @@ pub(crate) fn first_decision(settings: &Settings) -> Decision {
 }
 
 /// Why this node is a server whatever others say.
-fn pinned(settings: &Settings) -> Option<Why> {
+pub(crate) fn pinned(settings: &Settings) -> Option<Why> {
     if settings.profile == Profile::Private {
         Some(Why::PrivateNetwork)
     } else if !(settings.announce.is_empty() && settings.append_announce.is_empty()) {
@@ -109,33 +129,38 @@ struct Heard {
     node: Said,
 }
 
-/// Runs until the node stops.
-pub(crate) async fn keep_asking(shared: Arc<Shared>) {
-    let mut asker = Asker::default();
-    loop {
-        // Either is fine.
-        let _ = timeout(LOOK, shared.nat.wake.notified()).await;
-        sleep(SETTLE).await;
-        shared.ask_round(&mut asker).await;
-        let now = shared.clock.monotonic();
-        let reach = asker.node.settle(now);
-        shared.set_mode(Decision::new(shared.settings.mode, pinned(&shared.settings), reach), asker.node.votes());
-        let mut confirmed = Vec::new();
-        for (addr, reachability) in &mut asker.by_address {
-            if reachability.settle(now) == Reach::Reachable {
-                confirmed.push(addr.clone());
+impl Nat {
+    /// Runs until the node stops.
+    pub(crate) async fn keep_asking(self: Arc<Self>) {
+        let mut asker = Asker::default();
+        loop {
+            // Either is fine.
+            let _ = timeout(LOOK, self.wake.notified()).await;
+            sleep(SETTLE).await;
+            self.ask_round(&mut asker).await;
+            let now = self.clock.monotonic();
+            let reach = asker.node.settle(now);
+            self.set_mode(Decision::new(self.setting, self.pinned, reach), asker.node.votes());
+            let mut confirmed = Vec::new();
+            for (addr, reachability) in &mut asker.by_address {
+                if reachability.settle(now) == Reach::Reachable {
+                    confirmed.push(addr.clone());
+                }
+            }
+            if self.peers.addresses.confirm(confirmed) {
+                let _ = self.commands.send(Command::Announce).await;
             }
         }
-        if shared.addresses.confirm(confirmed) {
-            let _ = shared.commands.send(Command::Announce).await;
-        }
     }
-}
 
-impl Shared {
-    async fn ask_round(self: &Arc<Self>, asker: &mut Asker) {
+    /// What the node is in the WAN DHT now, and why.
+    pub(crate) fn decision(&self) -> Decision {
+        *self.mode.borrow()
+    }
+
+    async fn ask_round(&self, asker: &mut Asker) {
         let now = self.clock.monotonic();
-        let listeners = self.addresses.listeners();
+        let listeners = self.peers.addresses.listeners();
         // A node on loopback is on a network of one machine: there loopback is what public is elsewhere.
         let one_machine = listeners.iter().all(is_loopback);
         let counts = |addr: &Multiaddr| match scope::reach(addr) {
@@ -144,7 +169,7 @@ impl Shared {
             _ => false,
         };
         let mut witnesses = Vec::new();
-        for witness in self.book.witnesses() {
+        for witness in self.peers.contacts.witnesses() {
             let Some(group) = self.ip_groups.of(&witness.address).filter(|_| counts(&witness.address)) else {
                 continue;
             };
@@ -185,7 +210,7 @@ impl Shared {
     }
 
     async fn ask_one(
-        self: &Arc<Self>,
+        &self,
         group: IpGroup,
         witness: Witness,
         listeners: &[Multiaddr],
@@ -221,7 +246,7 @@ impl Shared {
         heard
     }
 
-    fn set_mode(self: &Arc<Self>, decision: Decision, (could, could_not): (usize, usize)) {
+    pub(super) fn set_mode(&self, decision: Decision, (could, could_not): (usize, usize)) {
         let before = *self.mode.borrow();
         if before == decision {
             return;
@@ -241,19 +266,14 @@ impl Shared {
                      the address where it is reached in `announce`"
                 );
                 // CLI-1: from now on we are found through those who are connected.
-                let shared = self.clone();
-                self.spawn(async move { shared.stay_findable(Dht::Wan).await });
+                let upkeep = self.upkeep.clone();
+                self.tasks.spawn(async move { upkeep.stay_findable(Dht::Wan).await });
             }
             Mode::Server => {
                 info!(why = %decision.why, could, could_not, "server mode");
-                self.connections.keep(std::collections::HashSet::new());
+                self.peers.connections.keep(HashSet::new());
             }
         }
-    }
-
-    /// What the node is in the WAN DHT now.
-    pub(crate) fn decision(&self) -> Decision {
-        *self.mode.borrow()
     }
 }
 
@@ -278,9 +298,4 @@ impl Asker {
         }
         chosen
     }
-}
-
-/// Who is told the mode. The receiver is for the behaviour, which exists before the node does.
-pub(crate) fn mode(settings: &Settings) -> watch::Sender<Decision> {
-    watch::Sender::new(first_decision(settings))
 }

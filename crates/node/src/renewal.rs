@@ -1,38 +1,47 @@
 //! Takes a renewed certificate up while the node runs (NET-5), and says what is wrong with the one in use.
 
-use super::{Node, Shared};
-use dhtstore_transport::addresses::is_secure_websocket;
-use dhtstore_transport::certificate::{CertificateError, RENEWAL_CHECK, Tls};
+use crate::peers::Peers;
+use dhtstore_host::clock::Clock;
+use dhtstore_transport::{
+    addresses::is_secure_websocket,
+    certificate::{CertificateError, Certificates, RENEWAL_CHECK, Tls},
+};
 use libp2p::{Multiaddr, multiaddr::Protocol};
 use std::sync::Arc;
 use tracing::{info, warn};
 
-/// Reads the files once a minute. Ends with the node; does nothing where no file is set.
-pub(crate) async fn keep_fresh(shared: Arc<Shared>) {
-    let settings = &shared.settings.certificates;
-    if settings.certificate.is_none() && settings.ca.is_none() {
-        return;
-    }
-    shared.warn_of_uncovered_addresses();
-    // Each complaint once: it holds until somebody does something about it.
-    let mut said: Option<String> = None;
-    loop {
-        let complaint = match shared.renew_certificate().await {
-            Ok(_) => shared.certificates.current().complaint(shared.clock.wall()).map(str::to_owned),
-            Err(error) => Some(format!("the certificate in use stays: {error}")),
-        };
-        if complaint != said {
-            if let Some(complaint) = &complaint {
-                warn!("{complaint}");
-            }
-            said = complaint;
-        }
-        tokio::time::sleep(RENEWAL_CHECK).await;
-    }
+/// The certificate in use, and its files.
+#[derive(Debug)]
+pub(crate) struct Renewal {
+    pub(crate) certificates: Arc<Certificates>,
+    pub(crate) peers: Arc<Peers>,
+    pub(crate) listen: Vec<Multiaddr>,
+    pub(crate) clock: Arc<dyn Clock>,
 }
 
-impl Shared {
-    async fn renew_certificate(&self) -> Result<bool, CertificateError> {
+impl Renewal {
+    /// Reads the files once a minute. Runs until the node stops.
+    pub(crate) async fn keep_fresh(self: Arc<Self>) {
+        self.warn_of_uncovered_addresses();
+        // Each complaint once: it holds until somebody does something about it.
+        let mut said: Option<String> = None;
+        loop {
+            let complaint = match self.renew().await {
+                Ok(_) => self.certificates.current().complaint(self.clock.wall()).map(str::to_owned),
+                Err(error) => Some(format!("the certificate in use stays: {error}")),
+            };
+            if complaint != said {
+                if let Some(complaint) = &complaint {
+                    warn!("{complaint}");
+                }
+                said = complaint;
+            }
+            tokio::time::sleep(RENEWAL_CHECK).await;
+        }
+    }
+
+    /// Reads the files now; whether they had changed. A certificate that cannot be used leaves the one in use where it is.
+    pub(crate) async fn renew(&self) -> Result<bool, CertificateError> {
         let certificates = self.certificates.clone();
         // A task that is gone has been told to end.
         let renewed = tokio::task::spawn_blocking(move || certificates.renew()).await.unwrap_or(Ok(false))?;
@@ -46,10 +55,10 @@ impl Shared {
     /// Who dials a secure WebSocket asks for a certificate of the host in the address: where no announced address names
     /// one, nobody gets through.
     fn warn_of_uncovered_addresses(&self) {
-        let listener = self.settings.listen.iter().find(|addr| is_secure_websocket(addr));
+        let listener = self.listen.iter().find(|addr| is_secure_websocket(addr));
         let tls = self.certificates.current();
         if let Some(listener) = listener
-            && let Some(hint) = uncovered(&tls, &self.addresses.announced(), listener)
+            && let Some(hint) = uncovered(&tls, &self.peers.addresses.announced(), listener)
         {
             warn!("{hint}");
         }
@@ -70,12 +79,4 @@ fn uncovered(tls: &Tls, announced: &[Multiaddr], listener: &Multiaddr) -> Option
          append_announce = [\"/dns/{}/tcp/{port}/tls/ws\"] with the port that others reach",
         names.example()
     ))
-}
-
-impl Node {
-    /// Reads the certificate's files now rather than at the next look; whether they had changed. A certificate that
-    /// cannot be used leaves the one in use where it is.
-    pub async fn renew_certificate(&self) -> Result<bool, CertificateError> {
-        self.shared.renew_certificate().await
-    }
 }

@@ -5,35 +5,32 @@
 //! straight to the connection's task.
 
 mod handler;
+pub(crate) mod inbound;
 mod together;
 
-pub(crate) use handler::{Handler, Open, OpenError};
-pub(crate) use together::Serving;
-
-use super::counters::Counters;
-use crate::kad::{
-    Dht,
-    mode::Decision,
-    scope::{AddressScope, strip_peer},
+use crate::{
+    counters::Counters,
+    kad::{mode::Decision, scope::strip_peer},
+    peers::connections::{Connections, Open, Opener},
 };
-use arc_swap::ArcSwap;
+use handler::Handler;
+use inbound::Acceptor;
 use libp2p::{
-    Multiaddr, PeerId, Stream, StreamProtocol,
+    Multiaddr, PeerId,
     core::{ConnectedPoint, Endpoint, transport::PortUse},
     swarm::{
         ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent,
         ToSwarm,
     },
 };
-use parking_lot::Mutex;
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     convert::Infallible,
     fmt,
     sync::Arc,
     task::{Context, Poll},
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 /// Inbound streams of the whole process. An idle one costs about 2 KB, so 130 MB at worst.
 const MAX_INBOUND: usize = 65_536;
@@ -41,111 +38,6 @@ const MAX_INBOUND: usize = 65_536;
 /// Requests for outbound streams that wait in front of one connection. Streams are pooled, two per peer, so more
 /// means that the connection does not move.
 const MAX_WAITING: usize = 32;
-
-/// The protocol id of a DHT, as libp2p has it.
-pub(crate) const fn protocol(dht: Dht) -> StreamProtocol {
-    StreamProtocol::new(dht.protocol())
-}
-
-/// What an inbound stream speaks.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Protocol {
-    Dht(Dht),
-    /// AutoNAT v2: a peer shows that it could dial us.
-    DialBack,
-}
-
-/// A stream that a peer opened.
-#[derive(Debug)]
-pub(crate) struct Inbound {
-    pub(crate) peer: PeerId,
-    pub(crate) protocol: Protocol,
-    pub(crate) stream: Stream,
-    /// Counts against the limits of connection and process while it lives.
-    pub(crate) permits: (OwnedSemaphorePermit, OwnedSemaphorePermit),
-}
-
-/// Takes inbound streams: what is to be done for one, if anything. Called on a connection's task: must not block.
-pub(crate) type Acceptor = Arc<dyn Fn(Inbound) -> Option<Serving> + Send + Sync>;
-
-/// Where one connection takes requests for streams.
-#[derive(Clone, Debug)]
-struct Opener {
-    id: ConnectionId,
-    requests: mpsc::Sender<Open>,
-    /// The address at which we dialled the peer; `None` if it dialled us, or through a relay.
-    dialled: Option<Multiaddr>,
-}
-
-/// Finds the connections of a peer. Shared by the behaviour, which keeps it, and those who open streams.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Connections {
-    /// Oldest first.
-    by_peer: Arc<Mutex<HashMap<PeerId, Vec<Opener>>>>,
-    /// Whose connections stay open without streams (CLI-1).
-    kept: Arc<ArcSwap<HashSet<PeerId>>>,
-}
-
-impl Connections {
-    /// Where to ask for a stream to `peer`: on its newest connection.
-    pub(crate) fn opener(&self, peer: &PeerId) -> Option<mpsc::Sender<Open>> {
-        let by_peer = self.by_peer.lock();
-        by_peer.get(peer)?.iter().rev().find(|opener| !opener.requests.is_closed()).map(|o| o.requests.clone())
-    }
-
-    /// The newest connection that we dialled at an address of `scope`: that address without the peer's id, and where to
-    /// ask for a stream.
-    pub(crate) fn dialled(&self, peer: &PeerId, scope: AddressScope) -> Option<(Multiaddr, mpsc::Sender<Open>)> {
-        let by_peer = self.by_peer.lock();
-        let open = by_peer.get(peer)?.iter().rev().filter(|opener| !opener.requests.is_closed());
-        open.filter_map(|opener| Some((opener.dialled.clone()?, opener.requests.clone())))
-            .find(|(dialled, _)| scope.allows(dialled))
-    }
-
-    /// How many connections there are to `peer`.
-    pub(crate) fn count(&self, peer: &PeerId) -> usize {
-        self.by_peer.lock().get(peer).map_or(0, Vec::len)
-    }
-
-    /// Where to ask for a stream on one connection of `peer`.
-    pub(crate) fn opener_on(&self, peer: &PeerId, id: ConnectionId) -> Option<mpsc::Sender<Open>> {
-        let by_peer = self.by_peer.lock();
-        by_peer.get(peer)?.iter().find(|opener| opener.id == id).map(|opener| opener.requests.clone())
-    }
-
-    /// From now on the connections of these peers, and of no others, stay open without streams.
-    pub(crate) fn keep(&self, peers: HashSet<PeerId>) {
-        self.kept.store(Arc::new(peers));
-    }
-
-    pub(crate) fn kept(&self) -> Vec<PeerId> {
-        self.kept.load().iter().copied().collect()
-    }
-
-    pub(crate) fn is_kept(&self, peer: &PeerId) -> bool {
-        self.kept.load().contains(peer)
-    }
-
-    /// Whether there is a connection to `peer`.
-    pub(crate) fn is_connected(&self, peer: &PeerId) -> bool {
-        self.opener(peer).is_some()
-    }
-
-    fn add(&self, peer: PeerId, opener: Opener) {
-        let mut by_peer = self.by_peer.lock();
-        by_peer.entry(peer).or_default().push(opener);
-    }
-
-    fn remove(&self, peer: &PeerId, id: ConnectionId) {
-        let mut by_peer = self.by_peer.lock();
-        if let Some(connections) = by_peer.get_mut(peer) {
-            connections.retain(|opener| opener.id != id);
-            if connections.is_empty() {
-                by_peer.remove(peer);
-            }
-        }
-    }
-}
 
 /// The behaviour. Has to be the last field of the node's behaviour, so that no other one denies a connection
 /// after this one has made its handler.

@@ -1,14 +1,18 @@
 //! The libp2p swarm: transports, and the behaviours beside our streams.
 
+pub(crate) mod driver;
+mod ip_limits;
+
 use crate::{
-    NodeError, Shared,
-    door::Guarded,
-    ip_limits,
+    counters::Counters,
+    door::{Door, Guarded},
+    error::NodeError,
     kad::Dht,
     nat::guard,
     settings::{Relay, Settings},
     streams,
 };
+use dhtstore_host::clock::Clock;
 use dhtstore_transport::{self as transport, certificate::Certificates};
 use libp2p::{
     Swarm, Transport, autonat,
@@ -30,7 +34,7 @@ const OTHER_STREAMS: usize = 64;
 pub(crate) struct Behaviour {
     limits: connection_limits::Behaviour,
     ip_limits: ip_limits::Behaviour,
-    pub(super) identify: identify::Behaviour,
+    identify: identify::Behaviour,
     ping: ping::Behaviour,
     autonat_v1: Toggle<guard::Guard<autonat::v1::Behaviour>>,
     autonat_v2: Toggle<guard::Guard<autonat::v2::server::Behaviour>>,
@@ -44,10 +48,10 @@ pub(crate) fn build(
     identity: Keypair,
     psk: Option<PreSharedKey>,
     streams: streams::Behaviour,
-    shared: &Shared,
+    door: Arc<Door>,
     certificates: Arc<Certificates>,
+    (clock, counters): (&Arc<dyn Clock>, &Arc<Counters>),
 ) -> Result<Swarm<Behaviour>, NodeError> {
-    let (counters, clock) = (&shared.counters, &shared.clock);
     let streams_of_others = settings.streams.max_per_connection + OTHER_STREAMS;
     let limits = transport::Settings {
         max_inbound_streams: streams_of_others,
@@ -55,7 +59,7 @@ pub(crate) fn build(
         max_streams: streams_of_others + settings.streams.max_per_connection,
     };
     let transport = transport::build(&limits, &identity, psk, certificates, clock).map_err(NodeError::Transport)?;
-    let transport = Guarded::new(transport, shared.door.clone()).boxed();
+    let transport = Guarded::new(transport, door).boxed();
     let local = identity.public().to_peer_id();
     let limits = ConnectionLimits::default()
         .with_max_established(Some(settings.connections.max))

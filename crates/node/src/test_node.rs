@@ -1,11 +1,8 @@
 //! A node on loopback with a directory of its own, for tests of what only the crate sees.
 
-use super::Node;
-use crate::{
-    clock::{ManualClock, UnixTime},
-    settings::Settings,
-    store::{Store, data_dir::Lock},
-};
+use super::{Node, Settings};
+use crate::clock::{ManualClock, UnixTime};
+use dhtstore_records::memory;
 use libp2p::{Multiaddr, identity::Keypair};
 use std::{sync::Arc, time::Duration};
 
@@ -14,19 +11,15 @@ pub(super) struct TestNode {
     pub(super) node: Node,
     /// Stands still unless told otherwise: what waits by it does not end by itself.
     pub(super) clock: Arc<ManualClock>,
-    _lock: Lock,
-    _dir: tempfile::TempDir,
 }
 
 impl TestNode {
-    /// As [`Settings::on_loopback`] has it.
+    /// With a store in memory.
     pub(super) async fn start(settings: Settings) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let lock = Lock::acquire(dir.path()).unwrap();
         let clock = ManualClock::at(UnixTime(1_700_000_000));
-        let store = Store::open(&lock, crate::store::Settings::default(), clock.clone()).unwrap();
-        let node = Node::start(settings, Keypair::generate_ed25519(), store, clock.clone()).await.unwrap();
-        Self { node, clock, _lock: lock, _dir: dir }
+        let stores = memory::stores(memory::Settings::default(), clock.clone());
+        let node = Node::start(settings, Keypair::generate_ed25519(), stores, clock.clone()).await.unwrap();
+        Self { node, clock }
     }
 
     /// Where it is dialled, with its id.

@@ -32,6 +32,7 @@ pub mod provided;
 pub mod records;
 mod recovery;
 pub mod routing;
+mod seam;
 mod stat;
 mod supervisor;
 pub mod values;

@@ -23,7 +23,8 @@ use crate::{
 };
 use book::{Book, Peer};
 use counters::Counters;
-use entry::{MAX_MULTIHASH, Place, place};
+pub use dhtstore_records::providers::{Added, MAX_MULTIHASH_LEN, Provider, Refused};
+use entry::{Place, place};
 use index::{Index, Limits, Upsert};
 use libp2p_identity::PeerId;
 use log::Log;
@@ -58,59 +59,6 @@ pub struct Records {
     pub(super) shared: Arc<Shared>,
     threads: Arc<Threads>,
 }
-
-/// A provider of a key, as GET_PROVIDERS answers it.
-#[derive(Clone, Debug)]
-pub struct Provider {
-    /// The provider.
-    pub peer: PeerId,
-    /// All known addresses, whichever DHT they came by; empty when older than the address ttl. Filter by scope. They are
-    /// shared with the address book, since copies would cost more than the rest of a look-up.
-    pub addrs: Arc<[Multiaddr]>,
-    /// When its announcement came (to about a second; a repeat within five minutes does not count).
-    pub received: UnixTime,
-}
-
-/// What became of an announcement.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Added {
-    /// No such record was known.
-    New,
-    /// The record was known; it lives on.
-    Refreshed,
-}
-
-/// Why an announcement was not taken.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
-pub enum Refused {
-    /// `records.max`.
-    #[error("record limit reached")]
-    RecordsFull,
-    /// `records.max` was reached, and records as far from this node as this one are not taken until there are fewer.
-    #[error("record limit reached, and this record is far from this node")]
-    RecordsFar,
-    /// `records.max_per_provider`.
-    #[error("record limit of this provider reached")]
-    ProviderFull,
-    /// `records.max_providers_per_key`.
-    #[error("provider limit of this key reached")]
-    KeyFull,
-    /// `records.max_peers`.
-    #[error("peer limit reached")]
-    PeersFull,
-    /// After an error of the disk, while it is nearly full, and when the store is closed.
-    #[error("the database does not take writes")]
-    ReadOnly,
-    /// `store.max_disk`: what is held is refreshed, and nothing new taken.
-    #[error("the data directory takes as much of the disk as it may")]
-    DiskFull,
-    /// A multihash longer than [`MAX_MULTIHASH_LEN`]. The protocol's own bound (PRV-1) is lower.
-    #[error("multihash longer than {MAX_MULTIHASH} bytes")]
-    KeyTooLong,
-}
-
-/// Longest multihash that the store takes, in bytes.
-pub const MAX_MULTIHASH_LEN: usize = MAX_MULTIHASH;
 
 /// What one garbage collection did.
 #[derive(Clone, Debug, Default)]

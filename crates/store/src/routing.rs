@@ -10,6 +10,7 @@ use crate::{
     kad::{Dht, PeerInfo},
 };
 use bincode::{Decode, Encode};
+pub use dhtstore_records::tables::SavedPeer;
 use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
 use parking_lot::{Mutex, RwLock};
@@ -24,15 +25,6 @@ const PER_ROW: usize = 32;
 const MAX_PEERS: usize = 8192;
 /// Bytes of addresses kept per peer.
 const MAX_ADDRESS_BYTES: usize = 1024;
-
-/// A peer of a saved table.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct SavedPeer {
-    /// The peer and its addresses.
-    pub peer: PeerInfo,
-    /// When it was last heard.
-    pub heard: UnixTime,
-}
 
 /// Saved routing tables. Cheap to clone.
 #[derive(Clone, Debug)]

@@ -13,6 +13,7 @@ mod table;
 mod tests;
 mod writing;
 
+pub use dhtstore_records::values::{Put, Refused};
 pub use table::{Bounds, Held};
 
 use super::{
@@ -45,37 +46,6 @@ use tokio::sync::Semaphore;
 const REPEAT: Duration = Duration::from_secs(300);
 /// ... but never more than this part of the ttl: a crash takes back so much of it.
 const REPEAT_PART_OF_TTL: u32 = 10;
-
-/// Why a value was not taken.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
-pub enum Refused {
-    /// VAL-1 to VAL-3.
-    #[error("invalid value: {0}")]
-    Invalid(#[from] Invalid),
-    /// A better one is held.
-    #[error("a better value is held")]
-    Worse,
-    /// `values.max` or `values.max_bytes`, and all that is held is closer to this node.
-    #[error("limit of values reached, and this one is farther from this node than all that are held")]
-    Full,
-    /// After an error of the disk, while it is nearly full, and when the store is closed.
-    #[error("the database does not take writes")]
-    ReadOnly,
-    /// `store.max_disk`: what is held is renewed, and nothing new taken.
-    #[error("the data directory takes as much of the disk as it may")]
-    DiskFull,
-}
-
-/// What became of a value.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Put {
-    /// None was held under its key.
-    New,
-    /// It took the place of a worse one.
-    Better,
-    /// The same was held; it lives on.
-    Renewed,
-}
 
 /// What one garbage collection did.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]

@@ -16,7 +16,7 @@ use crate::{
         table::K,
         useful,
     },
-    node::{RpcError, query::Event},
+    node::{RpcError, lookup::Event},
     transport::addresses::{UNSPOKEN, can_dial},
 };
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};

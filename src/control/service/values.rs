@@ -13,7 +13,7 @@ use crate::{
         ipns::{self, Record},
         key_text, rfc3339,
     },
-    node::query::values::QUORUM,
+    node::lookup::values::QUORUM,
     store::{StoreError, values::Refused},
 };
 use multibase::Base;

@@ -4,10 +4,10 @@
 //! nothing, as the protocols have it for a server that did not try.
 
 use crate::{
-    addresses::{ip_of, is_loopback},
     clock::Clock,
     counters::{Counter, Counters},
     kad::scope::{AddressScope, Reach, reach},
+    peers::addresses::{ip_of, is_loopback},
     settings::Autonat,
 };
 use dhtstore_transport::addresses::can_listen;

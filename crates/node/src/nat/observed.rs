@@ -1,6 +1,6 @@
 //! At which addresses others see us, and which of ours could therefore be public ones.
 
-use crate::{addresses::ip_of, kad::scope::IpGroup};
+use crate::{kad::scope::IpGroup, peers::addresses::ip_of};
 use libp2p::{Multiaddr, multiaddr::Protocol};
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 

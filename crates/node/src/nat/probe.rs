@@ -1,20 +1,19 @@
 //! Asks one server to dial us, over a stream: AutoNAT v1 and v2.
 
-use super::wire::{self, Answer, Said};
+use super::{
+    Nat,
+    wire::{self, Answer, Said},
+};
 use crate::{
-    RpcError, Shared,
+    error::RpcError,
     framing::{FrameReader, flush_moving, write_moving},
-    streams::{Open, OpenError},
+    peers::connections::{Open, OpenError},
+    protocols::{AUTONAT_V1, AUTONAT_V2_REQUEST},
 };
 use libp2p::{Multiaddr, PeerId, Stream, StreamProtocol, swarm::ConnectionId};
 use parking_lot::Mutex;
 use std::time::Duration;
 use tokio::{sync::oneshot, time::timeout};
-
-/// v1
-pub(crate) const V1: StreamProtocol = StreamProtocol::new("/libp2p/autonat/1.0.0");
-/// v2, where a server is asked.
-pub(crate) const V2: StreamProtocol = StreamProtocol::new("/libp2p/autonat/2/dial-request");
 
 /// For one request: the server's own dial takes up to 15 s with go.
 const ANSWER: Duration = Duration::from_secs(30);
@@ -58,13 +57,13 @@ impl Nonces {
     }
 }
 
-impl Shared {
+impl Nat {
     /// v1: whether `peer` reaches any of `addrs`, at the IP address by which it sees us.
     pub(super) async fn ask_v1(&self, peer: PeerId, on: ConnectionId, addrs: &[Multiaddr]) -> Result<Said, RpcError> {
         let asked = async {
-            let mut stream = self.open_on(peer, on, V1).await?;
-            send(&mut stream, &wire::v1_request(&self.local, addrs)).await?;
-            let mut reader = FrameReader::new(&self.read_budget, MAX_ANSWER);
+            let mut stream = self.open_on(peer, on, AUTONAT_V1).await?;
+            send(&mut stream, &wire::v1_request(&self.peers.local, addrs)).await?;
+            let mut reader = FrameReader::new(&self.budget, MAX_ANSWER);
             let body = receive(&mut reader, &mut stream).await?;
             wire::v1_answer(&body).map_err(|error| RpcError::BadAnswer(error.to_string()))
         };
@@ -74,11 +73,11 @@ impl Shared {
     /// v2: whether `peer` reaches `addr`. "Reached" is proven by the nonce that it showed us there.
     pub(super) async fn ask_v2(&self, peer: PeerId, on: ConnectionId, addr: &Multiaddr) -> Result<Said, RpcError> {
         let nonce: u64 = rand::random();
-        let shown = self.nat.nonces.expect(nonce);
+        let shown = self.nonces.expect(nonce);
         let asked = async {
-            let mut stream = self.open_on(peer, on, V2).await?;
+            let mut stream = self.open_on(peer, on, AUTONAT_V2_REQUEST).await?;
             send(&mut stream, &wire::v2_request(addr, nonce)).await?;
-            let mut reader = FrameReader::new(&self.read_budget, MAX_ANSWER);
+            let mut reader = FrameReader::new(&self.budget, MAX_ANSWER);
             let mut padded = false;
             loop {
                 let body = receive(&mut reader, &mut stream).await?;
@@ -110,10 +109,10 @@ impl Shared {
     /// A peer that dialled us shows its nonce.
     pub(crate) async fn dialled_back(&self, mut stream: Stream) {
         let shown = async {
-            let mut reader = FrameReader::new(&self.read_budget, MAX_ANSWER);
+            let mut reader = FrameReader::new(&self.budget, MAX_ANSWER);
             let body = receive(&mut reader, &mut stream).await?;
             let nonce = wire::dial_back(&body).map_err(|error| RpcError::BadAnswer(error.to_string()))?;
-            if !self.nat.nonces.show(nonce) {
+            if !self.nonces.show(nonce) {
                 return Err(RpcError::BadAnswer("not a nonce of ours".to_owned()));
             }
             send(&mut stream, wire::DIAL_BACK_OK).await?;
@@ -128,7 +127,7 @@ impl Shared {
 
     async fn open_on(&self, peer: PeerId, on: ConnectionId, protocol: StreamProtocol) -> Result<Stream, RpcError> {
         let closed = || RpcError::Stream("connection closed".to_owned());
-        let opener = self.connections.opener_on(&peer, on).ok_or_else(closed)?;
+        let opener = self.peers.connections.opener_on(&peer, on).ok_or_else(closed)?;
         let (reply, opened) = oneshot::channel();
         opener.send(Open { protocol, reply }).await.map_err(|_| closed())?;
         opened.await.map_err(|_| closed())?.map_err(|error| match error {

@@ -59,8 +59,8 @@ async fn cli_1_at_the_change_to_client_mode_the_closest_servers_are_connected_to
     eventually("it knows the server", async || Dht::ALL.iter().all(|dht| ours.node.table(*dht).len() == 1)).await;
     eventually("the connection has ended", async || has_ended(&server).await).await;
 
-    ours.node.shared.set_mode(Decision { mode: Mode::Client, why: Why::Unreachable }, (0, 3));
-    let kept = async || ours.node.shared.connections.kept() == [server.node.peer_id()];
+    ours.node.parts.nat.set_mode(Decision { mode: Mode::Client, why: Why::Unreachable }, (0, 3));
+    let kept = async || ours.node.parts.peers.connections.kept() == [server.node.peer_id()];
     eventually("it has found the closest", kept).await;
     eventually("and is connected again", async || ours.is_connected_to(&server).await).await;
     ours.node.connect(late.address()).await.unwrap();
@@ -72,6 +72,6 @@ async fn cli_1_at_the_change_to_client_mode_the_closest_servers_are_connected_to
         assert!(!has_ended(&server).await, "one of the closest servers is not kept");
     }
 
-    ours.node.shared.set_mode(Decision { mode: Mode::Server, why: Why::Reachable }, (3, 0));
+    ours.node.parts.nat.set_mode(Decision { mode: Mode::Server, why: Why::Reachable }, (3, 0));
     eventually("a server keeps nobody", async || has_ended(&server).await).await;
 }

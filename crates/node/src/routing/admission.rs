@@ -1,22 +1,32 @@
 //! Into the table and out of it (RT-2, RT-4, RT-8, LAN-1).
 
+use super::tables::Tables;
 use crate::{
-    RpcError, Shared,
-    addresses::plausible,
-    counters::Counter,
+    counters::{Counter, Counters},
+    error::RpcError,
     kad::{
         Dht, PeerInfo, rules,
         scope::{AddressScope, strip_peer},
         table::{K, Offer},
     },
+    peers::{Peers, addresses::plausible},
+    rpc::{Observer, Rpc},
+    tasks::Tasks,
 };
+use dhtstore_host::clock::Clock;
 use libp2p::{Multiaddr, PeerId, identify, swarm::ConnectionId};
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
+
+/// RT-7: those that did not answer at an address of theirs for so long are checked.
+pub(super) const UNHEARD: Duration = Duration::from_secs(5 * 60);
 
 /// RT-8: a candidate answers within this time, dial included.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -34,24 +44,91 @@ const RECHECK_SELDOM: Duration = Duration::from_secs(30);
 /// What Kubo reprovides by unless told otherwise: its records would be gone half of the time at our default ttl.
 const KUBO_INTERVAL: Duration = Duration::from_secs(22 * 3600);
 
-impl Shared {
+/// Decides by probes who is in the tables.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    /// To hand itself to tasks.
+    this: Weak<Admission>,
+    peers: Arc<Peers>,
+    tables: Arc<Tables>,
+    rpc: Arc<Rpc>,
+    tasks: Tasks,
+    clock: Arc<dyn Clock>,
+    counters: Arc<Counters>,
+    record_ttl: Duration,
+    kubo_warned: AtomicBool,
+}
+
+impl Observer for Admission {
+    /// An answer with `closer` peers is as good as a probe if we have dialled the peer, and leads to one if it has only
+    /// dialled us; a failure of a peer in the table leads to a check.
+    fn answered(&self, dht: Dht, peer: &PeerInfo, closer: Result<usize, &RpcError>) {
+        match closer {
+            Ok(closer) => self.well(dht, peer, closer),
+            Err(error) => self.ill(dht, peer, error),
+        }
+    }
+}
+
+impl Admission {
+    /// `rpc` makes the requests, which this observes in turn. Warns once of neighbours whose records end before
+    /// `record_ttl` brings them again.
+    pub(crate) fn new(
+        peers: Arc<Peers>,
+        tables: Arc<Tables>,
+        rpc: impl FnOnce(Weak<dyn Observer>) -> Arc<Rpc>,
+        tasks: Tasks,
+        clock: Arc<dyn Clock>,
+        counters: Arc<Counters>,
+        record_ttl: Duration,
+    ) -> Arc<Self> {
+        Arc::new_cyclic(|this: &Weak<Self>| Self {
+            this: this.clone(),
+            peers,
+            tables,
+            rpc: rpc(this.clone()),
+            tasks,
+            clock,
+            counters,
+            record_ttl,
+            kubo_warned: AtomicBool::new(false),
+        })
+    }
+
+    /// What makes its requests.
+    pub(crate) fn rpc(&self) -> &Arc<Rpc> {
+        &self.rpc
+    }
+
+    /// A task of the node that holds this.
+    fn spawn<F>(&self, task: impl FnOnce(Arc<Self>) -> F)
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+        if let Some(this) = self.this.upgrade() {
+            self.tasks.spawn(task(this));
+        }
+    }
+
     /// What a connected peer says of itself. On the swarm task: must not block.
-    pub(crate) fn identified(self: &Arc<Self>, peer: PeerId, connection: ConnectionId, info: identify::Info) {
+    pub(crate) fn identified(&self, peer: PeerId, connection: ConnectionId, info: identify::Info) {
         let said = info.listen_addrs.into_iter().filter_map(|addr| strip_peer(addr, &peer));
         let said: Vec<_> = said.take(rules::MAX_ADDRESSES).collect();
-        let Some(known) = self.book.identified(&peer, &info.agent_version, &info.protocols, said) else { return };
+        let Some(known) = self.peers.contacts.identified(&peer, &info.agent_version, &info.protocols, said) else {
+            return;
+        };
         self.warn_of_kubo_interval(&peer, &info.agent_version);
         let connection = known.connections.iter().find(|c| c.id == connection);
         let seen_at = connection.map(|c| &c.address);
         for dht in Dht::ALL {
-            let table = self.routing.of(dht);
+            let table = self.tables.of(dht);
             if !known.serves(dht) {
                 if table.remove(&peer) {
                     debug!(%peer, dht = dht.name(), "no longer a server, removed from the routing table");
                 }
                 continue;
             }
-            let scope = self.settings.profile.scope(dht);
+            let scope = self.peers.scope(dht);
             // LAN-1: who speaks to us from elsewhere is not of the local network, whatever it says.
             let from_elsewhere = seen_at.is_some_and(|addr| !scope.allows(addr));
             if scope == AddressScope::Private && from_elsewhere && !table.contains(&peer) {
@@ -74,22 +151,21 @@ impl Shared {
     }
 
     /// Probes a peer that might be a server of `dht`, if the table has use for it. Does not wait.
-    pub(crate) fn candidate(self: &Arc<Self>, dht: Dht, peer: PeerInfo) {
-        let table = self.routing.of(dht);
+    pub(crate) fn candidate(&self, dht: Dht, peer: PeerInfo) {
+        let table = self.tables.of(dht);
         let now = self.clock.monotonic();
         if table.offer(&peer, now) != Offer::Probe || table.is_paused(&peer.id, now) || !table.begin_probe(peer.id) {
             return;
         }
-        let Ok(permit) = self.routing.probes.clone().try_acquire_owned() else {
+        let Ok(permit) = self.tables.probes.clone().try_acquire_owned() else {
             table.end_probe(&peer.id);
             self.counters.add(Counter::ProbesDropped);
             return;
         };
-        let shared = self.clone();
-        self.spawn(async move {
-            let table = shared.routing.of(dht);
-            if let Err(RpcError::Dial(_) | RpcError::Timeout(_)) = shared.probe_and_admit(dht, &peer).await {
-                let now = shared.clock.monotonic();
+        self.spawn(|this| async move {
+            let table = this.tables.of(dht);
+            if let Err(RpcError::Dial(_) | RpcError::Timeout(_)) = this.probe_and_admit(dht, &peer).await {
+                let now = this.clock.monotonic();
                 table.pause(peer.id, now, now + DIAL_BACK_PAUSE);
             }
             table.end_probe(&peer.id);
@@ -98,8 +174,8 @@ impl Shared {
     }
 
     /// Probes a peer and waits for the outcome. True if it is in the table now.
-    pub(crate) async fn try_candidate(self: &Arc<Self>, dht: Dht, peer: &PeerInfo) -> bool {
-        let table = self.routing.of(dht);
+    pub(crate) async fn try_candidate(&self, dht: Dht, peer: &PeerInfo) -> bool {
+        let table = self.tables.of(dht);
         match table.offer(peer, self.clock.monotonic()) {
             Offer::Known => true,
             Offer::Refused(_) => false,
@@ -107,7 +183,7 @@ impl Shared {
                 if !table.begin_probe(peer.id) {
                     return false;
                 }
-                let permit = self.routing.probes.acquire().await;
+                let permit = self.tables.probes.acquire().await;
                 let admitted = permit.is_ok() && self.probe_and_admit(dht, peer).await.unwrap_or(false);
                 table.end_probe(&peer.id);
                 admitted
@@ -136,69 +212,69 @@ impl Shared {
     fn admit(&self, dht: Dht, peer: &PeerInfo, at: Multiaddr) -> bool {
         let claimed = peer.addrs.iter().filter(|addr| **addr != at).cloned();
         let peer = PeerInfo { id: peer.id, addrs: [at.clone()].into_iter().chain(claimed).collect() };
-        let seen_at = self.book.seen_at(&peer.id);
-        let fitting = fitting(self.settings.profile.scope(dht), &peer, &seen_at);
-        fitting.is_some_and(|peer| self.routing.of(dht).admit(&peer, &seen_at, self.clock.monotonic()))
+        let seen_at = self.peers.contacts.seen_at(&peer.id);
+        let fitting = fitting(self.peers.scope(dht), &peer, &seen_at);
+        fitting.is_some_and(|peer| self.tables.of(dht).admit(&peer, &seen_at, self.clock.monotonic()))
     }
 
     /// RT-8: FIND_NODE for the peer itself; it must know somebody, unless we are few ourselves. RT-4: over a connection
     /// that we dialled. The address at which it answered.
     async fn probe(&self, dht: Dht, peer: &PeerInfo) -> Result<Multiaddr, RpcError> {
         let target = peer.id.to_bytes();
-        let asked = timeout(PROBE_TIMEOUT, self.find_node_dialled(dht, peer, &target)).await;
+        let asked = timeout(PROBE_TIMEOUT, self.rpc.find_node_dialled(dht, peer, &target)).await;
         let (closer, at) = asked.map_err(|_| RpcError::Timeout(PROBE_TIMEOUT))??;
-        if closer.is_empty() && self.routing.of(dht).view().len() >= K {
+        if closer.is_empty() && self.tables.of(dht).view().len() >= K {
             return Err(RpcError::BadAnswer("knows nobody".to_owned()));
         }
         Ok(at)
     }
 
-    /// What an ordinary request says about the peer: an answer with `closer` peers is as good as a probe if we have
-    /// dialled the peer, and leads to one if it has only dialled us; a failure of a peer in the table leads to a check.
-    pub(crate) fn notice(self: &Arc<Self>, dht: Dht, peer: &PeerInfo, closer: Result<usize, &RpcError>) {
-        let table = self.routing.of(dht);
+    fn well(&self, dht: Dht, peer: &PeerInfo, closer: usize) {
+        let table = self.tables.of(dht);
         let now = self.clock.monotonic();
-        let scope = self.settings.profile.scope(dht);
-        match closer {
-            Ok(closer) => match self.connections.dialled(&peer.id, scope) {
-                Some((at, _)) if table.contains(&peer.id) => table.reached(&peer.id, &at, now),
-                None if table.contains(&peer.id) => table.heard(&peer.id, now),
-                // Knows nobody, and we know enough.
-                _ if closer == 0 && table.view().len() >= K => {}
-                Some((at, _)) if table.offer(peer, now) == Offer::Probe => {
-                    self.admit(dht, peer, at);
-                }
-                None if fitting(scope, peer, &self.book.seen_at(&peer.id)).is_some() => {
-                    self.candidate(dht, peer.clone());
-                }
-                _ => {}
-            },
+        let scope = self.peers.scope(dht);
+        match self.peers.connections.dialled(&peer.id, scope) {
+            Some((at, _)) if table.contains(&peer.id) => table.reached(&peer.id, &at, now),
+            None if table.contains(&peer.id) => table.heard(&peer.id, now),
+            // Knows nobody, and we know enough.
+            _ if closer == 0 && table.view().len() >= K => {}
+            Some((at, _)) if table.offer(peer, now) == Offer::Probe => {
+                self.admit(dht, peer, at);
+            }
+            None if fitting(scope, peer, &self.peers.contacts.seen_at(&peer.id)).is_some() => {
+                self.candidate(dht, peer.clone());
+            }
+            _ => {}
+        }
+    }
+
+    fn ill(&self, dht: Dht, peer: &PeerInfo, error: &RpcError) {
+        match error {
             // Says something about us.
-            Err(RpcError::Busy(_) | RpcError::Stopped) => {}
-            Err(RpcError::Protocol(_)) => self.remove(dht, &peer.id, "does not speak the protocol"),
-            Err(error) if table.contains(&peer.id) => {
+            RpcError::Busy(_) | RpcError::Stopped => {}
+            RpcError::Protocol(_) => self.remove(dht, &peer.id, "does not speak the protocol"),
+            error if self.tables.of(dht).contains(&peer.id) => {
                 let pause = if matches!(error, RpcError::Timeout(_)) { Duration::ZERO } else { RECHECK_PAUSE };
                 self.recheck(dht, peer.clone(), pause);
             }
-            Err(_) => {}
+            _ => {}
         }
     }
 
     /// Checks a peer of the table once more and removes it if it does not answer. Does not wait.
-    fn recheck(self: &Arc<Self>, dht: Dht, peer: PeerInfo, pause: Duration) {
-        let table = self.routing.of(dht);
+    fn recheck(&self, dht: Dht, peer: PeerInfo, pause: Duration) {
+        let table = self.tables.of(dht);
         if !table.begin_probe(peer.id) {
             return;
         }
-        let Ok(permit) = self.routing.probes.clone().try_acquire_owned() else {
+        let Ok(permit) = self.tables.probes.clone().try_acquire_owned() else {
             // The refresh job checks it in any case.
             return table.end_probe(&peer.id);
         };
-        let shared = self.clone();
-        self.spawn(async move {
+        self.spawn(|this| async move {
             sleep(pause).await;
-            shared.check(dht, &peer).await;
-            shared.routing.of(dht).end_probe(&peer.id);
+            this.check(dht, &peer).await;
+            this.tables.of(dht).end_probe(&peer.id);
             drop(permit);
         });
     }
@@ -208,24 +284,24 @@ impl Shared {
     ///
     /// An idle peer that ends connections in order is checked as seldom as the refresh would, so that the check's own
     /// connection, once idle, does not lead to the next check.
-    pub(crate) fn left(self: &Arc<Self>, peer: PeerId, in_order: bool) {
+    pub(crate) fn left(&self, peer: PeerId, in_order: bool) {
         let now = self.clock.monotonic();
         for dht in Dht::ALL {
-            let table = self.routing.of(dht);
+            let table = self.tables.of(dht);
             let Some(known) = table.view().get(&peer).map(|entry| entry.peer.clone()) else { continue };
-            let seldom = if in_order { super::upkeep::UNHEARD } else { RECHECK_SELDOM };
+            let seldom = if in_order { UNHEARD } else { RECHECK_SELDOM };
             if table.may_check_left(peer, now, seldom) {
                 self.recheck(dht, known, RECHECK_PAUSE + RECHECK_PAUSE.mul_f64(rand::random()));
             }
         }
     }
 
-    /// [`Shared::check`] of a peer of which nothing is known but its silence: a server that stays is not removed for one
+    /// [`Admission::check`] of a peer of which nothing is known but its silence: a server that stays is not removed for one
     /// lost answer (RT-5). True if it stays.
-    pub(super) async fn check_twice(self: &Arc<Self>, dht: Dht, peer: &PeerInfo) -> bool {
+    pub(super) async fn check_twice(&self, dht: Dht, peer: &PeerInfo) -> bool {
         match self.probe(dht, peer).await {
             Ok(at) => {
-                self.routing.of(dht).reached(&peer.id, &at, self.clock.monotonic());
+                self.tables.of(dht).reached(&peer.id, &at, self.clock.monotonic());
                 true
             }
             Err(_) => {
@@ -236,16 +312,16 @@ impl Shared {
     }
 
     /// Probes a peer of the table: heard of, or removed. True if it stays.
-    pub(super) async fn check(self: &Arc<Self>, dht: Dht, peer: &PeerInfo) -> bool {
+    pub(super) async fn check(&self, dht: Dht, peer: &PeerInfo) -> bool {
         match self.probe(dht, peer).await {
             Ok(at) => {
-                self.routing.of(dht).reached(&peer.id, &at, self.clock.monotonic());
+                self.tables.of(dht).reached(&peer.id, &at, self.clock.monotonic());
                 true
             }
             Err(RpcError::Busy(_) | RpcError::Stopped) => true,
             // RT-5: where nobody is connected it is our own network, more likely than all peers, that went away.
-            Err(RpcError::Dial(why)) if !why.contains("refused") && !self.book.has_connections() => true,
-            Err(RpcError::Timeout(_)) if !self.book.has_connections() => true,
+            Err(RpcError::Dial(why)) if !why.contains("refused") && !self.peers.contacts.has_connections() => true,
+            Err(RpcError::Timeout(_)) if !self.peers.contacts.has_connections() => true,
             Err(error) => {
                 self.remove(dht, &peer.id, &error.to_string());
                 false
@@ -254,7 +330,7 @@ impl Shared {
     }
 
     fn remove(&self, dht: Dht, peer: &PeerId, why: &str) {
-        if self.routing.of(dht).remove(peer) {
+        if self.tables.of(dht).remove(peer) {
             self.counters.add(Counter::PeersRemoved);
             debug!(%peer, dht = dht.name(), why, "removed from the routing table");
         }
@@ -262,7 +338,7 @@ impl Shared {
 
     /// Design, section 2. Once is enough: the operator sets it on all nodes.
     fn warn_of_kubo_interval(&self, peer: &PeerId, agent: &str) {
-        let ttl = self.settings.record_ttl;
+        let ttl = self.record_ttl;
         if ttl < KUBO_INTERVAL && agent.starts_with("kubo/") && !self.kubo_warned.swap(true, Ordering::Relaxed) {
             warn!(
                 %peer,

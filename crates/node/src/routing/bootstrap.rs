@@ -1,11 +1,18 @@
 //! The bootstrap list: asked at start beside the saved peers, and a little of it now and then, so that a network that the
 //! operator names is joined even while another one is known, and two halves of a network find each other again.
 
+use super::{admission::Admission, tables::Tables};
 use crate::{
-    RpcError, Shared,
+    dialer::Dialer,
+    error::RpcError,
     kad::{Dht, PeerInfo},
-    streams::protocol,
+    lookup::Lookups,
+    peers::Peers,
+    protocols,
+    rpc::Rpc,
+    tasks::Tasks,
 };
+use dhtstore_host::clock::Clock;
 use futures::{StreamExt, stream};
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 use parking_lot::{Mutex, MutexGuard};
@@ -28,7 +35,7 @@ const MAX_PAUSE: u32 = 4;
 
 /// The list, and how each peer of it fared.
 #[derive(Debug)]
-pub(crate) struct Bootstrap(Mutex<Vec<Entry>>);
+pub(crate) struct List(Mutex<Vec<Entry>>);
 
 #[derive(Clone, Debug)]
 struct Entry {
@@ -61,7 +68,7 @@ pub struct BootstrapPeer {
     pub error: Option<String>,
 }
 
-impl Bootstrap {
+impl List {
     pub(crate) fn new(list: &[Multiaddr], own: &PeerId) -> Self {
         let entry = |(peer, addrs)| {
             let state = if peer == Some(*own) { State::Own } else { State::Untried };
@@ -133,40 +140,55 @@ impl Bootstrap {
     }
 }
 
-impl Shared {
+/// Joins the network by the list.
+#[derive(Debug)]
+pub(crate) struct Bootstrap {
+    pub(crate) list: List,
+    pub(crate) peers: Arc<Peers>,
+    pub(crate) tables: Arc<Tables>,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) rpc: Arc<Rpc>,
+    pub(crate) dialer: Arc<Dialer>,
+    pub(crate) lookups: Arc<Lookups>,
+    pub(crate) tasks: Tasks,
+    pub(crate) clock: Arc<dyn Clock>,
+    /// How often the tables are refreshed.
+    pub(crate) refresh: Duration,
+}
+
+impl Bootstrap {
     /// Asks the whole list: at start, and while every table is empty.
-    pub(super) async fn ask_bootstrap_list(self: &Arc<Self>) {
-        let all = self.bootstrap.due(Duration::MAX, |_| true);
-        stream::iter(all).for_each_concurrent(AT_ONCE, |index| self.ask_bootstrap(index)).await;
+    pub(super) async fn ask_all(&self) {
+        let all = self.list.due(Duration::MAX, |_| true);
+        stream::iter(all).for_each_concurrent(AT_ONCE, |index| self.ask(index)).await;
     }
 
     /// Asks one entry of the list, drawn among those that are due and neither connected nor in a table. After a pause of up
     /// to a tenth of the refresh interval: all nodes of a network may have been started together.
-    pub(super) fn ask_of_bootstrap_list(self: &Arc<Self>) {
+    pub(super) fn ask_one(self: &Arc<Self>) {
         let known = |peer: &PeerId| {
-            self.connections.is_connected(peer) || Dht::ALL.iter().any(|dht| self.routing.of(*dht).contains(peer))
+            self.peers.connections.is_connected(peer) || Dht::ALL.iter().any(|dht| self.tables.of(*dht).contains(peer))
         };
-        let due = self.bootstrap.due(self.clock.monotonic(), |peer| !peer.as_ref().is_some_and(known));
+        let due = self.list.due(self.clock.monotonic(), |peer| !peer.as_ref().is_some_and(known));
         let Some(&index) = due.choose(&mut rand::rng()) else { return };
-        let shared = self.clone();
-        let pause = self.settings.refresh_interval.mul_f64(rand::random::<f64>() / 10.0);
-        self.spawn(async move {
+        let bootstrap = self.clone();
+        let pause = self.refresh.mul_f64(rand::random::<f64>() / 10.0);
+        self.tasks.spawn(async move {
             sleep(pause).await;
-            shared.ask_bootstrap(index).await;
+            bootstrap.ask(index).await;
         });
     }
 
-    async fn ask_bootstrap(self: &Arc<Self>, index: usize) {
-        let Some((peer, addrs)) = self.bootstrap.get(index) else { return };
+    async fn ask(&self, index: usize) {
+        let Some((peer, addrs)) = self.list.get(index) else { return };
         let outcome = self.join_through(peer, addrs).await;
-        let refresh = self.settings.refresh_interval;
-        self.bootstrap.note(index, outcome, self.clock.monotonic(), refresh);
+        self.list.note(index, outcome, self.clock.monotonic(), self.refresh);
     }
 
     /// Connects to a peer and joins the network that it is in: whom it names as closest to this node is tried, which with
     /// its own look-ups does the rest.
-    async fn join_through(self: &Arc<Self>, peer: Option<PeerId>, addrs: Vec<Multiaddr>) -> Result<PeerId, RpcError> {
-        let id = self.dial(peer, addrs.clone()).await?;
+    async fn join_through(&self, peer: Option<PeerId>, addrs: Vec<Multiaddr>) -> Result<PeerId, RpcError> {
+        let id = self.dialer.dial(peer, addrs.clone()).await?;
         let serves = self.introduced(&id).await;
         let mut failure = Some(RpcError::Protocol("the DHT: it is connected, but no DHT server"));
         for dht in serves {
@@ -179,19 +201,19 @@ impl Shared {
     }
 
     /// Asks a connected server for whom it knows closest to this node, and tries those.
-    async fn enter_through(self: &Arc<Self>, dht: Dht, id: PeerId) -> Result<(), RpcError> {
-        let peer = PeerInfo { id, addrs: self.known_addresses(&id) };
-        let answer = self.find_node(dht, &peer, &self.local.to_bytes()).await?;
+    async fn enter_through(&self, dht: Dht, id: PeerId) -> Result<(), RpcError> {
+        let peer = PeerInfo { id, addrs: self.rpc.known_addresses(&id) };
+        let answer = self.rpc.find_node(dht, &peer, &self.peers.local.to_bytes()).await?;
         // Those it names count even if it finds no place in the table itself.
-        let unknown = answer.closer.into_iter().filter(|peer| !self.routing.of(dht).contains(&peer.id));
+        let unknown = answer.closer.into_iter().filter(|peer| !self.tables.of(dht).contains(&peer.id));
         let entered = stream::iter(unknown)
-            .map(|peer| async move { self.try_candidate(dht, &peer).await })
+            .map(|peer| async move { self.admission.try_candidate(dht, &peer).await })
             .buffer_unordered(AT_ONCE)
             .filter(|entered| std::future::ready(*entered))
             .count()
             .await;
         if entered > 0 {
-            self.look_up_oneself(dht).await;
+            self.lookups.look_up_oneself(dht).await;
         }
         Ok(())
     }
@@ -200,8 +222,8 @@ impl Shared {
     async fn introduced(&self, peer: &PeerId) -> Vec<Dht> {
         let (tries, pause) = INTRODUCTION;
         for _ in 0..tries {
-            if let Some(protocols) = self.book.protocols(peer).filter(|protocols| !protocols.is_empty()) {
-                return Dht::ALL.into_iter().filter(|dht| protocols.contains(&protocol(*dht))).collect();
+            if let Some(protocols) = self.peers.contacts.protocols(peer).filter(|protocols| !protocols.is_empty()) {
+                return Dht::ALL.into_iter().filter(|dht| protocols.contains(&protocols::of(*dht))).collect();
             }
             sleep(pause).await;
         }
@@ -252,7 +274,7 @@ mod tests {
     fn an_entry_is_asked_less_and_less_often_whether_it_answers_or_not_and_this_node_never() {
         let (own, other) = (PeerId::random(), PeerId::random());
         let list = [own, other].map(|peer| format!("/ip4/192.0.2.1/tcp/1/p2p/{peer}").parse().unwrap());
-        let bootstrap = Bootstrap::new(&list, &own);
+        let bootstrap = List::new(&list, &own);
         let refresh = Duration::from_secs(600);
         let mut now = Duration::ZERO;
         let fails = || Err(RpcError::Dial("refused".into()));

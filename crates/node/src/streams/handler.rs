@@ -2,11 +2,15 @@
 //! (MODE-1). When that changes the connection is woken, and libp2p notices that the list is another one: identify
 //! pushes it to the peer at once.
 
-use super::{Acceptor, Connections, Inbound, Protocol, protocol, together::Together};
+use super::{
+    inbound::{Acceptor, Inbound, Protocol},
+    together::Together,
+};
 use crate::{
     counters::{Counter, Counters},
     kad::{Dht, mode::Decision},
-    nat::DIAL_BACK,
+    peers::connections::{Connections, Open, OpenError},
+    protocols::{self, AUTONAT_V2_DIAL_BACK as DIAL_BACK},
 };
 use libp2p::{
     PeerId, Stream, StreamProtocol,
@@ -34,22 +38,6 @@ const MAX_NEGOTIATING: usize = 64;
 
 /// A peer that does not agree on a protocol within this time is taken for mute: as long as for an answer.
 const NEGOTIATION_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// A request for an outbound stream.
-#[derive(Debug)]
-pub(crate) struct Open {
-    pub(crate) protocol: StreamProtocol,
-    pub(crate) reply: oneshot::Sender<Result<Stream, OpenError>>,
-}
-
-/// Why there is no outbound stream.
-#[derive(Debug)]
-pub(crate) enum OpenError {
-    /// The peer does not speak the protocol.
-    Unsupported,
-    Timeout(Duration),
-    Io(std::io::Error),
-}
 
 /// The handler of one connection.
 pub(crate) struct Handler {
@@ -204,7 +192,7 @@ impl UpgradeInfo for Listens {
     type InfoIter = Flatten<std::array::IntoIter<Option<StreamProtocol>, 3>>;
 
     fn protocol_info(&self) -> Self::InfoIter {
-        let [wan, lan] = Dht::ALL.map(|dht| self.decision.serves(dht).then(|| protocol(dht)));
+        let [wan, lan] = Dht::ALL.map(|dht| self.decision.serves(dht).then(|| protocols::of(dht)));
         [wan, lan, self.dial_back.then_some(DIAL_BACK)].into_iter().flatten()
     }
 }
@@ -215,7 +203,7 @@ impl InboundUpgrade<Stream> for Listens {
     type Future = Ready<Result<Self::Output, Infallible>>;
 
     fn upgrade_inbound(self, stream: Stream, chosen: StreamProtocol) -> Self::Future {
-        let dht = Dht::ALL.into_iter().find(|dht| protocol(*dht) == chosen);
+        let dht = Dht::ALL.into_iter().find(|dht| protocols::of(*dht) == chosen);
         ready(Ok((stream, dht.map_or(Protocol::DialBack, Protocol::Dht))))
     }
 }

@@ -67,7 +67,7 @@ impl Counters {
             Err(Refused::ProviderFull) => &self.provider_full,
             Err(Refused::KeyFull) => &self.key_full,
             Err(Refused::PeersFull) => &self.peers_full,
-            Err(Refused::ReadOnly) => &self.read_only,
+            Err(Refused::ReadOnly | Refused::NotNow(_)) => &self.read_only,
             Err(Refused::DiskFull) => &self.disk_full,
             Err(Refused::KeyTooLong) => &self.key_too_long,
         };

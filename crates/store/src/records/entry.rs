@@ -10,7 +10,7 @@ use bincode::{
 use sha2::{Digest, Sha256};
 
 /// Longest multihash that is stored, in bytes. PRV-1 allows 80 on the wire; a peer cannot make rows longer than this.
-pub const MAX_MULTIHASH: usize = 128;
+pub const MAX_MULTIHASH: usize = dhtstore_records::providers::MAX_MULTIHASH_LEN;
 
 /// What every SHA-256 multihash begins with: its code and its length.
 const SHA256: [u8; 2] = [0x12, 32];

@@ -2,7 +2,7 @@
 //! seconds, so that replay and garbage collection treat them as if they had been announced here.
 
 use super::{
-    MAX_MULTIHASH, Refused, Shared,
+    MAX_MULTIHASH_LEN as MAX_MULTIHASH, Refused, Shared,
     book::{BookFull, Peer},
     entry::{Entry, Hashed},
     index::Loaded,

@@ -70,11 +70,16 @@ pub struct Pending {
 }
 
 impl Pending {
+    /// Whether [`Pending::room`] would wait.
+    pub fn is_behind(&self) -> bool {
+        self.queued.load(Ordering::Acquire) >= QUEUE
+    }
+
     /// Waits until the writer is less than a queue behind.
     pub async fn room(&self) {
-        while self.queued.load(Ordering::Acquire) >= QUEUE {
+        while self.is_behind() {
             let notified = self.room.notified();
-            if self.queued.load(Ordering::Acquire) < QUEUE {
+            if !self.is_behind() {
                 return;
             }
             notified.await;
@@ -83,7 +88,7 @@ impl Pending {
 
     /// The same for threads.
     pub fn room_blocking(&self) {
-        if self.queued.load(Ordering::Acquire) < QUEUE {
+        if !self.is_behind() {
             return;
         }
         let mut state = self.lock();

@@ -79,7 +79,7 @@ pub struct Shared {
 }
 
 impl Shared {
-    pub(super) fn add(&self, multihash: &[u8], provider: &PeerInfo, via: Dht) -> Result<Added, Refused> {
+    pub fn add(&self, multihash: &[u8], provider: &PeerInfo, via: Dht) -> Result<Added, Refused> {
         let outcome = self.try_add(multihash, provider, via);
         self.counters.count(&outcome);
         outcome.map(|upsert| if upsert == Upsert::New { Added::New } else { Added::Refreshed })

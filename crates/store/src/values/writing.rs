@@ -41,7 +41,7 @@ impl Inner {
             Err(Refused::Invalid(_)) => &counters.invalid,
             Err(Refused::Worse) => &counters.worse,
             Err(Refused::Full) => &counters.full,
-            Err(Refused::ReadOnly) => &counters.read_only,
+            Err(Refused::ReadOnly | Refused::NotNow(_)) => &counters.read_only,
             Err(Refused::DiskFull) => &counters.disk_full,
         };
         counter.fetch_add(1, Relaxed);

@@ -1,9 +1,9 @@
 //! How long a stream is waited on for its next request.
 
 use crate::{
-    Shared, clock,
+    clock,
     counters::{Counter, Counters},
-    kad::Dht,
+    kad::{Dht, mode::Decision},
 };
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use std::{
@@ -11,7 +11,11 @@ use std::{
     task::{Context, Poll},
     time::Duration,
 };
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::{
+    sync::watch,
+    time::{Instant, Sleep, sleep},
+};
+use tokio_util::sync::CancellationToken;
 
 /// Until a stream is idle for too long, the node shuts down or becomes a client. Made once per stream and not per request:
 /// timers and waiting lists are shared by all streams of the process, and to enter and leave them for each request cost
@@ -26,8 +30,12 @@ pub(super) struct Patience {
 }
 
 impl Patience {
-    pub(super) fn new(shared: &Shared, dht: Dht) -> Self {
-        let (draining, mut mode) = (shared.draining.clone(), shared.mode.subscribe());
+    pub(super) fn new(
+        idle: Duration,
+        draining: CancellationToken,
+        mut mode: watch::Receiver<Decision>,
+        dht: Dht,
+    ) -> Self {
         let over = async move {
             tokio::select! {
                 () = draining.cancelled() => {}
@@ -35,7 +43,6 @@ impl Patience {
                 _ = mode.wait_for(|decision| !decision.serves(dht)) => {}
             }
         };
-        let idle = shared.settings.streams.idle;
         let over = FuturesUnordered::from_iter([over.boxed()]);
         Self { timer: Box::pin(sleep(idle)), until: clock::timer() + idle, over }
     }

@@ -1,6 +1,6 @@
 //! At most so many inbound connections per IP address (IPv6: per /64, which is one customer).
 
-use super::counters::{Counter, Counters};
+use crate::counters::{Counter, Counters};
 use libp2p::{
     Multiaddr, PeerId,
     core::{ConnectedPoint, Endpoint, transport::PortUse},

@@ -1,27 +1,35 @@
-//! From a request to its answer: the pure rules of [`crate::kad::rules`], with the store, the table and the books.
+//! From a request to its answer: the pure rules of [`crate::kad::rules`], with the store, the tables and what is known of peers.
+//! No swarm, no socket and no clock of its own.
 
-use super::{MAX_PROVIDERS, StreamError};
 use crate::{
-    Shared,
-    counters::Counter,
+    counters::{Counter, Counters},
+    holdings::Holdings,
     kad::{
         Dht, PeerInfo,
-        message::{self, EncodedPeer, Message},
-        rules::{self, Request},
+        message::{self, DecodeError, EncodedPeer, Message},
+        rules::{self, Refusal, Request},
         scope::AddressScope,
+        table::K,
         useful::{is_arranged, most_useful},
     },
+    peers::Peers,
+    routing::tables::Tables,
 };
 use bytes::Bytes;
+use dhtstore_host::clock::Clock;
+use dhtstore_records::{NotNow, Stores, providers, values};
 use libp2p::{Multiaddr, PeerId};
 use std::sync::Arc;
+
+/// Providers looked for: more do not fit into an answer, where one without addresses takes some 45 bytes.
+const MAX_PROVIDERS: usize = 16 * K;
 
 /// Longest provider entry that is kept: honest ones have 150 to 800 bytes, and it is held while the stream is idle.
 const MAX_KEPT_ENTRY: usize = 1024;
 
 /// What the sender last said of itself on a stream.
 #[derive(Debug)]
-pub(super) struct Announced {
+pub(crate) struct Announced {
     /// The body of its entry.
     entry: Vec<u8>,
     /// The same, read, with the addresses that belong to the stream's DHT; there are some.
@@ -37,59 +45,98 @@ impl Announced {
     }
 }
 
-impl Shared {
-    /// The framed answer; `None` for ADD_PROVIDER, which gets none (PRV-4). `announced` is the stream's.
-    pub(super) async fn answer(
-        self: &Arc<Self>,
+/// Why a request gets no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unanswered {
+    /// No message.
+    #[error(transparent)]
+    Malformed(#[from] DecodeError),
+    /// A message that the protocol refuses.
+    #[error("refused: {0}")]
+    Refused(#[from] Refusal),
+    /// The store does not take the announcement.
+    #[error("announcement not taken: {0}")]
+    Announcement(#[from] providers::Refused),
+    /// The store does not take the value.
+    #[error("value not taken: {0}")]
+    Value(#[from] values::Refused),
+    /// The store cannot be asked.
+    #[error(transparent)]
+    NotNow(#[from] NotNow),
+}
+
+/// Answers requests.
+#[derive(Debug)]
+pub(crate) struct Responder {
+    peers: Arc<Peers>,
+    tables: Arc<Tables>,
+    stores: Stores,
+    holdings: Holdings,
+    counters: Arc<Counters>,
+}
+
+impl Responder {
+    pub(crate) fn new(peers: Arc<Peers>, tables: Arc<Tables>, stores: Stores, counters: Arc<Counters>) -> Self {
+        let holdings = Holdings::new(peers.local, &stores);
+        Self { peers, tables, stores, holdings, counters }
+    }
+
+    /// The framed answer; `None` for ADD_PROVIDER, which gets none (PRV-4). `announced` is the stream's; `seed` decides what
+    /// is drawn where not all fits.
+    pub(crate) async fn answer(
+        &self,
         dht: Dht,
         sender: PeerId,
         body: &[u8],
         announced: &mut Option<Announced>,
-    ) -> Result<Option<Bytes>, StreamError> {
+        (clock, seed): (&dyn Clock, u64),
+    ) -> Result<Option<Bytes>, Unanswered> {
         let message = Message::decode(body)?;
         if let Some(Announced { entry, provider }) = announced
             && let Some(multihash) = rules::check_repeat(&message, entry)
         {
-            self.store.records.add(multihash?, provider, dht).await?;
+            self.stores.providers.add(multihash?, provider, dht).wait().await?;
             self.counters.add(Counter::AddProvider);
             return Ok(None);
         }
         let (counter, answer) = match rules::check(&message, &sender)? {
             Request::Ping => (Counter::Ping, Some(rules::answer_ping())),
             Request::FindNode { target } => {
-                let known = PeerId::from_bytes(target).ok().and_then(|peer| self.describe(dht, &peer));
-                let table = self.routing.of(dht).view();
+                let known = match PeerId::from_bytes(target) {
+                    Ok(peer) => self.describe(dht, &peer).await,
+                    Err(_) => None,
+                };
+                let table = self.tables.of(dht).view();
                 (Counter::FindNode, Some(rules::answer_find_node(&table, target, &sender, known.as_ref())))
             }
             Request::GetProviders { multihash } => {
-                let providers = self.providers_of(dht, multihash).await;
-                let table = self.routing.of(dht).view();
-                let seed = rand::random();
+                let providers = self.providers_of(dht, multihash, seed).await?;
+                let table = self.tables.of(dht).view();
                 let answer = rules::answer_get_providers(&table, multihash, &sender, &providers, seed);
                 (Counter::GetProviders, Some(answer))
             }
             Request::AddProvider { multihash, mut provider } => {
-                let scope = self.settings.profile.scope(dht);
+                let scope = self.peers.scope(dht);
                 provider.addrs.retain(|addr| scope.hands_out(addr));
                 provider.addrs = most_useful(provider.addrs);
                 let has_addresses = !provider.addrs.is_empty();
                 if !has_addresses {
                     // libp2p-kad sends its confirmed external addresses only; identify has told us more.
-                    provider.addrs = self.identified_addresses(dht, &sender);
+                    provider.addrs = self.peers.identified_addresses(dht, &sender);
                 }
-                self.store.records.add(multihash, &provider, dht).await?;
+                self.stores.providers.add(multihash, &provider, dht).wait().await?;
                 *announced = Announced::of(&message, provider).filter(|_| has_addresses);
                 (Counter::AddProvider, None)
             }
             Request::GetValue { key } => {
-                let held = self.store.values.get(key);
+                let held = self.stores.values.get(key).wait().await?;
                 let record = held.map(|held| message::record(key, &held.value, &held.received.to_string()));
-                let table = self.routing.of(dht).view();
+                let table = self.tables.of(dht).view();
                 (Counter::GetValue, Some(rules::answer_get_value(&table, key, &sender, record.as_deref())))
             }
             Request::PutValue { key, value } => {
-                self.store.values.put(key.to_vec(), value.to_vec()).await?;
-                let received = self.clock.wall().to_string();
+                self.stores.values.put(key, value).wait().await?;
+                let received = clock.wall().to_string();
                 (Counter::PutValue, Some(rules::answer_put_value(key, value, &received)))
             }
         };
@@ -98,13 +145,13 @@ impl Shared {
     }
 
     /// Whoever provides `multihash`, ourselves first, with the addresses that belong to `dht`.
-    async fn providers_of(&self, dht: Dht, multihash: &[u8]) -> Vec<EncodedPeer> {
-        let scope = self.settings.profile.scope(dht);
-        let own = self.store.provided.contains(multihash).then(|| self.provider_entry(dht));
-        let records = self.store.records.providers(multihash, MAX_PROVIDERS, rand::random()).await;
+    async fn providers_of(&self, dht: Dht, multihash: &[u8], seed: u64) -> Result<Vec<EncodedPeer>, NotNow> {
+        let scope = self.peers.scope(dht);
+        let held = self.holdings.of(multihash, MAX_PROVIDERS, seed).await?;
+        let own = held.own.then(|| self.peers.provider_entry(dht));
         // What is allowed nowhere has not been taken by the store: see the scope of ADD_PROVIDER above.
         let is_any = scope == AddressScope::Any;
-        let others = records.iter().filter(|record| record.peer != self.local).map(|record| {
+        let others = held.others.iter().map(|record| {
             // What came by both DHTs is one list behind the other.
             if is_any && !is_arranged(&record.addrs) {
                 return EncodedPeer::new(&record.peer, &most_useful(record.addrs.to_vec()));
@@ -112,50 +159,35 @@ impl Shared {
             let mut allowed = record.addrs.iter().filter(|addr| is_any || scope.hands_out(addr)).peekable();
             match allowed.peek() {
                 Some(_) => EncodedPeer::new(&record.peer, allowed),
-                None => EncodedPeer::new(&record.peer, &self.identified_addresses(dht, &record.peer)),
+                None => EncodedPeer::new(&record.peer, &self.peers.identified_addresses(dht, &record.peer)),
             }
         });
-        own.into_iter().chain(others).collect()
-    }
-
-    /// Where others can reach a peer in `dht` that is or was lately connected, as it says by identify.
-    fn identified_addresses(&self, dht: Dht, peer: &PeerId) -> Vec<Multiaddr> {
-        let scope = self.settings.profile.scope(dht);
-        let known = self.book.addresses(peer).map(|known| known.addrs).unwrap_or_default();
-        most_useful(known.into_iter().filter(|addr| scope.hands_out(addr)).collect())
+        Ok(own.into_iter().chain(others).collect())
     }
 
     /// A peer as the target of FIND_NODE (SRV-5): from the table, or whatever our books say of it, even if it is a
     /// client and even if its addresses are private.
-    fn describe(&self, dht: Dht, peer: &PeerId) -> Option<EncodedPeer> {
-        if *peer == self.local {
-            return Some(EncodedPeer::new(peer, &self.addresses.of(dht)));
+    async fn describe(&self, dht: Dht, peer: &PeerId) -> Option<EncodedPeer> {
+        if *peer == self.peers.local {
+            return Some(EncodedPeer::new(peer, &self.peers.addresses.of(dht)));
         }
-        if let Some(entry) = self.routing.of(dht).view().get(peer) {
+        if let Some(entry) = self.tables.of(dht).view().get(peer) {
             return Some(entry.encoded.clone());
         }
-        let scope = self.settings.profile.scope(dht);
-        let mut known = self.known_addresses(peer);
+        let scope = self.peers.scope(dht);
+        let identified = self.peers.contacts.addresses(peer).map(|known| known.addrs).unwrap_or_default();
+        let mut known = identified;
         if !known.iter().any(|addr| scope.hands_out(addr)) {
             // A peer that has a relay by now may have said so in an announcement only.
-            known.extend(self.store.records.addresses(peer).unwrap_or_default());
+            known.extend(self.stores.providers.addresses(peer).wait().await.unwrap_or_default());
         }
         if known.is_empty() {
             // The table of the other DHT is a book of addresses, too.
-            let others = Dht::ALL.into_iter().map(|dht| self.routing.of(dht).view());
+            let others = Dht::ALL.into_iter().map(|dht| self.tables.of(dht).view());
             known = others.into_iter().find_map(|table| Some(table.get(peer)?.peer.addrs.clone()))?;
         }
         // Those of the DHT first: not all of them may fit.
         let (fitting, others): (Vec<Multiaddr>, Vec<Multiaddr>) = known.into_iter().partition(|a| scope.hands_out(a));
         Some(EncodedPeer::new(peer, most_useful(fitting).iter().chain(&most_useful(others))))
-    }
-
-    /// What identify or an announcement told of a peer's addresses.
-    pub(crate) fn known_addresses(&self, peer: &PeerId) -> Vec<Multiaddr> {
-        self.book
-            .addresses(peer)
-            .map(|PeerInfo { addrs, .. }| addrs)
-            .or_else(|| self.store.records.addresses(peer))
-            .unwrap_or_default()
     }
 }

@@ -1,41 +1,37 @@
 //! Values over the network (VAL-6): the best that the closest servers hold, correction of those that hold a worse one
 //! or none, and placing a value with the closest.
 
-use super::{Answer, Event, Events, Node, Question, Shared, tell};
-use crate::{
-    RpcError,
-    kad::{
-        Dht, PeerInfo,
-        keyspace::Key,
-        lookup::{Goal, Lookup},
-        values::{self, ipns, pk},
-    },
-    store::values::Refused,
+use super::{Answer, Event, Events, Lookups, Question, tell};
+use crate::kad::{
+    Dht, PeerInfo,
+    keyspace::Key,
+    lookup::{Goal, Lookup},
+    values::{self, ipns, pk},
 };
+use dhtstore_records::values::Refused;
 use futures::{StreamExt, future::join_all, stream::FuturesUnordered};
 use libp2p::PeerId;
 use parking_lot::Mutex;
 use std::{cmp::Ordering, collections::BTreeSet, sync::Arc, time::Duration};
-use tokio::sync::mpsc;
 
 /// Servers that must hold the same best IPNS record before a look-up for it ends early (VAL-6). Of public keys all that
 /// are valid are the same: the first is enough.
 pub const QUORUM: usize = 16;
 
 /// A server by the DHT in which it was asked.
-pub type Place = (Dht, PeerInfo);
+pub type Holder = (Dht, PeerInfo);
 
 /// What a look-up for a value brought.
 #[derive(Clone, Debug)]
-pub struct Found {
+pub struct BestValue {
     /// The best valid value.
     pub value: Vec<u8>,
     /// Distinct servers that hold it; none if only this node does, or if the key itself says it.
     pub held_by: usize,
     /// Distinct servers that answered.
     pub answered: usize,
-    /// Servers among the closest that answered with a worse value or none: to be corrected with [`Node::put_values`].
-    pub stale: Vec<Place>,
+    /// Servers among the closest that answered with a worse value or none: to be corrected with [`crate::Node::put_values`].
+    pub stale: Vec<Holder>,
 }
 
 /// What became of a value that was sent to servers.
@@ -92,10 +88,10 @@ impl Best<'_> {
     }
 
     /// The value, and who of the `closest` is to be told of it.
-    fn found(self, closest: impl IntoIterator<Item = Place>) -> Option<Found> {
+    fn found(self, closest: impl IntoIterator<Item = Holder>) -> Option<BestValue> {
         let held_by = self.held_by();
         let stale = closest.into_iter().filter(|(dht, peer)| !self.holders.contains(&(*dht, peer.id))).collect();
-        Some(Found { value: self.value?, held_by, answered: self.answered.len(), stale })
+        Some(BestValue { value: self.value?, held_by, answered: self.answered.len(), stale })
     }
 }
 
@@ -114,28 +110,28 @@ fn inline(key: &[u8]) -> Option<Vec<u8>> {
     pk::decode(&peer, &bytes).is_ok().then_some(bytes)
 }
 
-impl Shared {
+impl Lookups {
     fn unix_now(&self) -> Duration {
         Duration::from_secs(u64::from(self.clock.wall().0))
     }
 
     /// Sends a value to servers, all at once: there are at most k of each DHT.
-    async fn put_values(self: &Arc<Self>, key: &[u8], value: &[u8], to: Vec<Place>, events: &Events) -> Placed {
+    pub(crate) async fn put_values(&self, key: &[u8], value: &[u8], to: Vec<Holder>, events: &Events) -> Placed {
         let (key, value): (Arc<[u8]>, Arc<[u8]>) = (key.into(), value.into());
         let (mut sent, mut confirmed) = (BTreeSet::new(), BTreeSet::new());
         let mut under_way = FuturesUnordered::new();
         for (dht, peer) in to {
             sent.insert(peer.id);
-            let (shared, key, value) = (self.clone(), key.clone(), value.clone());
+            let (rpc, key, value) = (self.rpc.clone(), key.clone(), value.clone());
             // A task of its own: whoever asked for it may go away meanwhile.
-            under_way.push(self.spawn(async move {
-                let outcome = shared.put_value(dht, &peer, &key, &value).await;
+            under_way.push(self.tasks.spawn(async move {
+                let outcome = rpc.put_value(dht, &peer, &key, &value).await;
                 (dht, peer.id, outcome)
             }));
         }
         while let Some(ended) = under_way.next().await {
             let Ok(Some((dht, peer, outcome))) = ended else { continue };
-            let error = outcome.err().map(|error: RpcError| error.to_string());
+            let error = outcome.err().map(|error| error.to_string());
             if error.is_none() {
                 confirmed.insert(peer);
             }
@@ -143,18 +139,15 @@ impl Shared {
         }
         Placed { sent: sent.len(), confirmed: confirmed.len() }
     }
-}
 
-impl Node {
     /// The best value of `key` that this node and the closest servers of both DHTs hold. Ends early when `quorum`
     /// servers hold the same best. If what this node itself holds is worse, it is corrected.
-    pub async fn find_value(&self, key: &[u8], quorum: usize, events: Option<mpsc::Sender<Event>>) -> Option<Found> {
-        let shared = &self.shared;
-        let held = shared.store.values.get(key).map(|held| held.value.to_vec());
+    pub(crate) async fn find_value(&self, key: &[u8], quorum: usize, events: Events) -> Option<BestValue> {
+        let held = self.values.get(key).wait().await.ok().flatten().map(|held| held.value.to_vec());
         let known = inline(key).or_else(|| held.clone());
         let quorum = if key.starts_with(pk::PREFIX) { 1 } else { quorum.max(1) };
         let (holders, answered) = Default::default();
-        let best = Best { key, now: shared.unix_now(), quorum, value: known, holders, answered };
+        let best = Best { key, now: self.unix_now(), quorum, value: known, holders, answered };
         if key.starts_with(pk::PREFIX) && best.value.is_some() {
             return best.found([]);
         }
@@ -171,28 +164,17 @@ impl Node {
                 };
                 let target = Key::for_value(key);
                 let lookup: Lookup =
-                    shared.drive(dht, target, Goal::Closest, Question::Value(key.into()), events, each).await;
-                lookup.closest().into_iter().map(move |peer| (dht, peer)).collect::<Vec<Place>>()
+                    self.drive(dht, target, Goal::Closest, Question::Value(key.into()), events, each).await;
+                lookup.closest().into_iter().map(move |peer| (dht, peer)).collect::<Vec<Holder>>()
             }
         });
-        let closest: Vec<Place> = join_all(searches).await.into_iter().flatten().collect();
+        let closest: Vec<Holder> = join_all(searches).await.into_iter().flatten().collect();
         let found = best.into_inner().found(closest)?;
         if held.is_some_and(|held| values::compare(key, &found.value, &held) == Ordering::Greater) {
             // Refused only if a better one came meanwhile, or at a limit: counted there.
-            let _ = shared.store.values.put(key.to_vec(), found.value.clone()).await;
+            let _ = self.values.put(key, &found.value).wait().await;
         }
         Some(found)
-    }
-
-    /// Sends `value` to servers; each confirms by an echo.
-    pub async fn put_values(
-        &self,
-        key: &[u8],
-        value: &[u8],
-        to: Vec<Place>,
-        events: Option<mpsc::Sender<Event>>,
-    ) -> Placed {
-        self.shared.put_values(key, value, to, &events).await
     }
 
     /// Takes `value` into the own store, then places it with the k closest servers of each DHT.
@@ -200,25 +182,25 @@ impl Node {
     /// # Errors
     /// It is invalid, or a better one is held here. What else stands in the way of the own store does not stand in the
     /// way of the others: that is the first part of the outcome.
-    pub async fn place_value(
+    pub(crate) async fn place_value(
         &self,
         key: &[u8],
         value: &[u8],
-        events: Option<mpsc::Sender<Event>>,
+        events: Events,
     ) -> Result<(Result<(), Refused>, Placed), Refused> {
-        let own = self.shared.store.values.put(key.to_vec(), value.to_vec()).await;
+        let own = self.values.put(key, value).wait().await;
         if let Err(refused @ (Refused::Invalid(_) | Refused::Worse)) = own {
             return Err(refused);
         }
         let searches = Dht::ALL.into_iter().map(|dht| {
             let events = events.clone();
             async move {
-                let closest = self.shared.closest(dht, key, events).await;
-                closest.peers.into_iter().map(move |peer| (dht, peer)).collect::<Vec<Place>>()
+                let closest = self.closest(dht, key, events).await;
+                closest.peers.into_iter().map(move |peer| (dht, peer)).collect::<Vec<Holder>>()
             }
         });
-        let closest: Vec<Place> = join_all(searches).await.into_iter().flatten().collect();
-        let placed = self.shared.put_values(key, value, closest, &events).await;
+        let closest: Vec<Holder> = join_all(searches).await.into_iter().flatten().collect();
+        let placed = self.put_values(key, value, closest, &events).await;
         Ok((own.map(drop), placed))
     }
 }

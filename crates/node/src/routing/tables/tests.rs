@@ -17,14 +17,14 @@ impl AutonomousSystems for OneSystem {
 }
 
 /// Which of these, all of one bucket, the table takes one after the other.
-fn taken(routing: &Routing, dht: Dht, local: PeerId, ips: [&str; 3]) -> [bool; 3] {
+fn taken(tables: &Tables, dht: Dht, local: PeerId, ips: [&str; 3]) -> [bool; 3] {
     let near = Key::for_peer(&local);
     let mut far =
         std::iter::repeat_with(PeerId::random).filter(|peer| Key::for_peer(peer).common_prefix_length(&near) == 0);
     ips.map(|ip| {
         let addr: Multiaddr = format!("/{ip}/tcp/4001").parse().unwrap();
         let peer = PeerInfo { id: far.next().unwrap(), addrs: vec![addr] };
-        routing.of(dht).admit(&peer, &[], NOW)
+        tables.of(dht).admit(&peer, &[], NOW)
     })
 }
 
@@ -41,8 +41,8 @@ fn rt_6_on_the_public_dht_alone_the_third_of_an_ip_group_is_refused() {
             (Profile::Private, Dht::Lan, true),
         ] {
             let local = PeerId::random();
-            let routing = Routing::new(local, profile, &IpGroups::new(Arc::new(OneSystem)));
-            assert_eq!(taken(&routing, dht, local, ips), [true, true, third], "{profile:?} {dht:?} {ips:?}");
+            let tables = Tables::new(local, profile, &IpGroups::new(Arc::new(OneSystem)));
+            assert_eq!(taken(&tables, dht, local, ips), [true, true, third], "{profile:?} {dht:?} {ips:?}");
         }
     }
 }

@@ -18,7 +18,7 @@ async fn lkp_2_on_the_public_dht_alone_three_of_an_ip_group_are_taken_from_an_an
     ] {
         let node = TestNode::start(Settings::on_loopback(profile)).await.node;
         let target = target_key(b"target");
-        let mut lookup = node.shared.lookup_from(dht, target, vec![asked.clone()], Goal::Closest);
+        let mut lookup = node.parts.lookups.lookup_from(dht, target, vec![asked.clone()], Goal::Closest);
         assert_eq!(lookup.next(Duration::ZERO), Next::Ask(asked.clone()));
         lookup.answered(&asked.id, named.clone());
         assert_eq!(lookup.closest_heard_of().len(), 1 + taken, "{profile:?} {dht:?}");

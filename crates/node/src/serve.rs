@@ -1,40 +1,39 @@
 //! What is done for an inbound stream: reads requests, answers them in order (MSG-2), keeps to time-outs and byte budgets.
 
-mod answers;
 mod patience;
+pub(crate) mod responder;
 
-use super::{
-    Shared,
-    counters::Counter,
-    framing::{Budget, FREE, FrameReader, Lease, ReadError, WriteError, flush_moving, write_moving},
-};
 use crate::{
     clock,
+    counters::{Counter, Counters},
+    framing::{Budget, FREE, FrameReader, Lease, ReadError, WriteError, flush_moving, write_moving},
     kad::{
         Dht,
         frame::{FrameError, MAX_REQUEST},
-        message::DecodeError,
         mode::Decision,
         rules::Refusal,
-        table::K,
     },
-    store::values,
+    routing::tables::Tables,
+    settings,
 };
-use answers::Announced;
 use bytes::Bytes;
+use dhtstore_host::clock::Clock;
+use dhtstore_records::values;
 use futures::AsyncWriteExt;
 use libp2p::{PeerId, Stream};
 use patience::Patience;
+use responder::{Announced, Responder, Unanswered};
 use std::{future::poll_fn, io, sync::Arc, task::Poll, time::Duration};
 use tokio::{
-    sync::watch,
+    sync::{Semaphore, watch},
     time::{Instant, timeout},
 };
+use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 /// Streams whose answers wait to be taken, in the whole process. Nothing is read from such a stream, and who keeps sending
 /// leaves up to 256 KiB unread in yamux, which no budget of ours counts: 512 MiB at worst, instead of 16 GiB.
-pub(crate) const MAX_WRITING: usize = 2048;
+const MAX_WRITING: usize = 2048;
 
 /// Answers to pipelined requests are gathered up to this size and written at once.
 const WRITE_BATCH: usize = 16 * 1024;
@@ -44,19 +43,13 @@ const HEARD_EVERY: Duration = Duration::from_secs(60);
 
 /// Why a stream is reset: told to nobody but the log and the counters.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum StreamError {
+enum StreamError {
     #[error(transparent)]
     Read(#[from] ReadError),
     #[error(transparent)]
     Frame(#[from] FrameError),
     #[error(transparent)]
-    Malformed(#[from] DecodeError),
-    #[error("refused: {0}")]
-    Refused(#[from] Refusal),
-    #[error("announcement not taken: {0}")]
-    Store(#[from] crate::store::records::Refused),
-    #[error("value not taken: {0}")]
-    Value(#[from] values::Refused),
+    Unanswered(#[from] Unanswered),
     #[error("message not finished within {0:?}")]
     Unfinished(Duration),
     #[error(transparent)]
@@ -73,46 +66,81 @@ impl StreamError {
             Self::Read(ReadError::Truncated | ReadError::Io(_)) | Self::Write(WriteError::Io(_)) => {
                 Counter::StreamBroken
             }
-            Self::Malformed(_) => Counter::Malformed,
-            Self::Refused(Refusal::EmptyKey) => Counter::EmptyKey,
-            Self::Refused(Refusal::KeyTooLong) => Counter::KeyTooLong,
-            Self::Refused(Refusal::NotAMultihash) => Counter::NotAMultihash,
-            Self::Refused(Refusal::NotTheSender) => Counter::NotTheSender,
-            Self::Refused(Refusal::UnknownNamespace) => Counter::UnknownNamespace,
-            Self::Refused(Refusal::BadRecord) => Counter::BadRecord,
-            Self::Value(values::Refused::Invalid(_)) => Counter::InvalidValue,
-            Self::Value(values::Refused::Worse) => Counter::WorseValue,
-            Self::Store(_)
-            | Self::Value(values::Refused::Full | values::Refused::ReadOnly | values::Refused::DiskFull) => {
-                Counter::StoreRefused
-            }
+            Self::Unanswered(why) => counter(why),
             Self::Unfinished(_) => Counter::MessageTimeout,
             Self::Write(WriteError::Stalled(_)) => Counter::WriteStalled,
         }
     }
 }
 
-/// Serves one stream to its end.
-pub(crate) async fn serve(shared: Arc<Shared>, peer: PeerId, dht: Dht, stream: Stream) {
-    let mut session = Session::new(shared.clone(), peer, dht, stream);
-    match session.run().await {
-        Ok(()) => {
-            let _ = timeout(session.write_stall(), session.stream.close()).await;
-        }
-        Err(error) => {
-            // What was asked before the nonsense has its answer (MSG-2).
-            if !matches!(error, StreamError::Write(_)) {
-                let _ = session.write_out().await;
+fn counter(why: &Unanswered) -> Counter {
+    match why {
+        Unanswered::Malformed(_) => Counter::Malformed,
+        Unanswered::Refused(Refusal::EmptyKey) => Counter::EmptyKey,
+        Unanswered::Refused(Refusal::KeyTooLong) => Counter::KeyTooLong,
+        Unanswered::Refused(Refusal::NotAMultihash) => Counter::NotAMultihash,
+        Unanswered::Refused(Refusal::NotTheSender) => Counter::NotTheSender,
+        Unanswered::Refused(Refusal::UnknownNamespace) => Counter::UnknownNamespace,
+        Unanswered::Refused(Refusal::BadRecord) => Counter::BadRecord,
+        Unanswered::Value(values::Refused::Invalid(_)) => Counter::InvalidValue,
+        Unanswered::Value(values::Refused::Worse) => Counter::WorseValue,
+        Unanswered::Announcement(_) | Unanswered::Value(_) | Unanswered::NotNow(_) => Counter::StoreRefused,
+    }
+}
+
+/// Serves the DHT's inbound streams, within the bounds of the process.
+#[derive(Debug)]
+pub(crate) struct Server {
+    responder: Responder,
+    tables: Arc<Tables>,
+    limits: settings::Streams,
+    budget: Budget,
+    /// Inbound streams that write: see [`MAX_WRITING`].
+    writing: Semaphore,
+    mode: watch::Receiver<Decision>,
+    draining: CancellationToken,
+    clock: Arc<dyn Clock>,
+    counters: Arc<Counters>,
+}
+
+impl Server {
+    #[expect(clippy::too_many_arguments, reason = "each is another part of the node")]
+    pub(crate) fn new(
+        responder: Responder,
+        tables: Arc<Tables>,
+        limits: settings::Streams,
+        budget: Budget,
+        mode: watch::Receiver<Decision>,
+        draining: CancellationToken,
+        clock: Arc<dyn Clock>,
+        counters: Arc<Counters>,
+    ) -> Self {
+        let writing = Semaphore::new(MAX_WRITING);
+        Self { responder, tables, limits, budget, writing, mode, draining, clock, counters }
+    }
+
+    /// Serves one stream to its end.
+    pub(crate) async fn serve(self: Arc<Self>, peer: PeerId, dht: Dht, stream: Stream) {
+        let mut session = Session::new(self.clone(), peer, dht, stream);
+        match session.run().await {
+            Ok(()) => {
+                let _ = timeout(session.write_stall(), session.stream.close()).await;
             }
-            // Dropping the stream resets it: the nonsense is not answered (PRV-3, MSG-1).
-            shared.counters.add(error.counter());
-            debug!(%peer, dht = dht.name(), %error, "stream reset");
+            Err(error) => {
+                // What was asked before the nonsense has its answer (MSG-2).
+                if !matches!(error, StreamError::Write(_)) {
+                    let _ = session.write_out().await;
+                }
+                // Dropping the stream resets it: the nonsense is not answered (PRV-3, MSG-1).
+                self.counters.add(error.counter());
+                debug!(%peer, dht = dht.name(), %error, "stream reset");
+            }
         }
     }
 }
 
 struct Session {
-    shared: Arc<Shared>,
+    server: Arc<Server>,
     peer: PeerId,
     dht: Dht,
     stream: Stream,
@@ -135,12 +163,12 @@ enum Arrival {
 }
 
 impl Session {
-    fn new(shared: Arc<Shared>, peer: PeerId, dht: Dht, stream: Stream) -> Self {
-        let budget: &Budget = &shared.read_budget;
+    fn new(server: Arc<Server>, peer: PeerId, dht: Dht, stream: Stream) -> Self {
+        let budget = &server.budget;
         let reader = FrameReader::new(budget, MAX_REQUEST);
         let answers_lease = budget.lease();
-        let mode = shared.mode.subscribe();
-        let patience = Patience::new(&shared, dht);
+        let mode = server.mode.clone();
+        let patience = Patience::new(server.limits.idle, server.draining.clone(), server.mode.clone(), dht);
         Self {
             peer,
             dht,
@@ -153,7 +181,7 @@ impl Session {
             announced: None,
             mode,
             patience,
-            shared,
+            server,
         }
     }
 
@@ -161,7 +189,9 @@ impl Session {
         loop {
             while let Some(at) = self.reader.message()? {
                 self.mark_heard();
-                let answer = self.shared.answer(self.dht, self.peer, self.reader.body(at), &mut self.announced).await?;
+                let Self { server, announced, reader, .. } = self;
+                let aids: (&dyn Clock, u64) = (&*server.clock, rand::random());
+                let answer = server.responder.answer(self.dht, self.peer, reader.body(at), announced, aids).await?;
                 self.reader.consume(at);
                 if let Some(answer) = answer {
                     self.hold(answer)?;
@@ -199,12 +229,12 @@ impl Session {
 
     /// An answer must move within this time.
     fn write_stall(&self) -> Duration {
-        self.shared.settings.streams.message_timeout
+        self.server.limits.message_timeout
     }
 
     async fn write(&mut self) -> Result<(), StreamError> {
-        let shared = self.shared.clone();
-        let Ok(_writing) = shared.writing.try_acquire() else { return Err(StreamError::OverBudget) };
+        let server = self.server.clone();
+        let Ok(_writing) = server.writing.try_acquire() else { return Err(StreamError::OverBudget) };
         self.unflushed = true;
         let stall = self.write_stall();
         write_moving(&mut self.stream, &self.answers, stall).await?;
@@ -255,13 +285,13 @@ impl Session {
     /// Waits for the next request: as long as an idle stream may, or until the node shuts down.
     async fn next_request(&mut self) -> Result<Arrival, StreamError> {
         self.reader.release();
-        let Self { reader, stream, shared, patience, .. } = self;
-        patience.renew(shared.settings.streams.idle);
+        let Self { reader, stream, server, patience, .. } = self;
+        patience.renew(server.limits.idle);
         let read = poll_fn(|cx| {
             if let Poll::Ready(read) = reader.poll_fill(cx, stream) {
                 return Poll::Ready(Some(read));
             }
-            patience.poll_end(cx, &shared.counters).map(|()| None)
+            patience.poll_end(cx, &server.counters).map(|()| None)
         });
         let Some(read) = read.await else { return Ok(Arrival::End) };
         match read {
@@ -273,7 +303,7 @@ impl Session {
 
     /// Waits until the message that has begun is whole.
     async fn rest_of_message(&mut self, begun: Instant) -> Result<Arrival, StreamError> {
-        let limit = self.shared.settings.streams.message_timeout;
+        let limit = self.server.limits.message_timeout;
         loop {
             let Self { reader, stream, .. } = self;
             let read = tokio::time::timeout_at(begun + limit, poll_fn(|cx| reader.poll_fill(cx, stream))).await;
@@ -285,10 +315,10 @@ impl Session {
     }
 
     fn mark_heard(&mut self) {
-        let now = self.shared.clock.monotonic();
+        let now = self.server.clock.monotonic();
         if self.heard.is_none_or(|heard| now.saturating_sub(heard) >= HEARD_EVERY) {
             self.heard = Some(now);
-            self.shared.routing.of(self.dht).heard(&self.peer, now);
+            self.server.tables.of(self.dht).heard(&self.peer, now);
         }
     }
 }
@@ -303,6 +333,3 @@ fn is_end(error: &io::Error) -> bool {
             | io::ErrorKind::NotConnected
     )
 }
-
-/// Providers looked for: more do not fit into an answer, where one without addresses takes some 45 bytes.
-pub(crate) const MAX_PROVIDERS: usize = 16 * K;

@@ -1,13 +1,17 @@
 //! The swarm task: dials on command, keeps the address book and our announced addresses. It never touches the
 //! disk, and no request of the DHT passes through it.
 
-use super::{
-    NodeError, RpcError, Shared,
-    book::Connection,
-    counters::Counter,
-    ip_limits, listen,
-    swarm::{Behaviour, BehaviourEvent},
+use super::{Behaviour, BehaviourEvent, ip_limits};
+use crate::{
+    counters::{Counter, Counters},
+    dialer::{Command, Reply},
+    error::{NodeError, RpcError},
+    nat::Nat,
+    peers::{Peers, contacts::Connection},
+    routing::admission::Admission,
 };
+use dhtstore_host::clock::Clock;
+use dhtstore_transport::listen::{self, ListenError as CannotListen};
 use futures::StreamExt;
 use libp2p::{
     Multiaddr, PeerId, Swarm, TransportError,
@@ -23,33 +27,15 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::{
-    sync::{mpsc, oneshot},
-    time::timeout,
-};
+use tokio::{sync::mpsc, time::timeout};
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
-
-/// Commands that wait for the swarm task. Dials are limited before they get here.
-pub(crate) const MAX_COMMANDS: usize = 256;
 
 /// How long to wait for the first address of each listener: those of wildcards come from the list of interfaces.
 const FIRST_ADDRESS: Duration = Duration::from_secs(1);
 
 /// How long the end of connections is told to the other sides.
 const GOODBYE: Duration = Duration::from_millis(500);
-
-/// Takes the outcome of a dial.
-type Reply = oneshot::Sender<Result<PeerId, RpcError>>;
-
-/// What the swarm task is asked to do.
-#[derive(Debug)]
-pub(crate) enum Command {
-    /// Connect to a peer at any of these addresses; to whoever is there if no peer is named. A peer that is connected
-    /// is dialled only if `afresh`.
-    Dial { peer: Option<PeerId>, addrs: Vec<Multiaddr>, afresh: bool, reply: Reply },
-    /// What is announced of us is another set of addresses.
-    Announce,
-}
 
 /// A dial under way and who waits for it.
 #[derive(Debug)]
@@ -60,19 +46,29 @@ struct Dial {
     replies: Vec<(bool, Reply)>,
 }
 
+/// What is told of events, and what tells when to stop. Nothing here keeps records: see ARCHITECTURE.md.
+pub(crate) struct Told {
+    pub(crate) peers: Arc<Peers>,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) nat: Arc<Nat>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) stop: CancellationToken,
+}
+
 /// The swarm and what its task keeps.
 pub(crate) struct Driver {
     swarm: Swarm<Behaviour>,
     commands: mpsc::Receiver<Command>,
-    shared: Arc<Shared>,
+    told: Told,
     dials: HashMap<ConnectionId, Dial>,
     /// Told to identify.
     announced: BTreeSet<Multiaddr>,
 }
 
 impl Driver {
-    pub(crate) fn new(swarm: Swarm<Behaviour>, commands: mpsc::Receiver<Command>, shared: Arc<Shared>) -> Self {
-        let mut driver = Self { swarm, commands, shared, dials: HashMap::new(), announced: BTreeSet::new() };
+    pub(crate) fn new(swarm: Swarm<Behaviour>, commands: mpsc::Receiver<Command>, told: Told) -> Self {
+        let mut driver = Self { swarm, commands, told, dials: HashMap::new(), announced: BTreeSet::new() };
         driver.announce();
         driver
     }
@@ -83,7 +79,7 @@ impl Driver {
         for addr in addrs {
             let bound = self.swarm.listen_on(addr.clone()).map_err(|error| match error {
                 TransportError::Other(error) => listen::explain_bind(&addr, &error),
-                TransportError::MultiaddrNotSupported(addr) => listen::ListenError::Bind {
+                TransportError::MultiaddrNotSupported(addr) => CannotListen::Bind {
                     addr,
                     reason: "not an address to listen on; write /ip4/0.0.0.0/tcp/4001, /ip4/0.0.0.0/udp/4001/quic-v1 or /ip4/0.0.0.0/tcp/4002/tls/ws"
                         .to_owned(),
@@ -109,7 +105,7 @@ impl Driver {
 
     /// Runs until the node stops, then ends all connections.
     pub(crate) async fn run(mut self) {
-        let stop = self.shared.stop.clone();
+        let stop = self.told.stop.clone();
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -141,13 +137,7 @@ impl Driver {
         }
     }
 
-    fn dial(
-        &mut self,
-        peer: Option<PeerId>,
-        addrs: Vec<Multiaddr>,
-        afresh: bool,
-        reply: oneshot::Sender<Result<PeerId, RpcError>>,
-    ) {
+    fn dial(&mut self, peer: Option<PeerId>, addrs: Vec<Multiaddr>, afresh: bool, reply: Reply) {
         if reply.is_closed() {
             return;
         }
@@ -194,7 +184,7 @@ impl Driver {
         match event {
             SwarmEvent::Behaviour(BehaviourEvent::Identify(event)) => self.identify(event),
             SwarmEvent::Behaviour(BehaviourEvent::Ping(ping::Event { peer, result: Ok(took), .. })) => {
-                self.shared.book.pinged(&peer, took);
+                self.told.peers.contacts.pinged(&peer, took);
             }
             SwarmEvent::Behaviour(BehaviourEvent::Ping(ping::Event { peer, connection, result: Err(failure) })) => {
                 self.unanswered(peer, connection, &failure);
@@ -204,10 +194,10 @@ impl Driver {
             }
             SwarmEvent::ConnectionClosed { peer_id, connection_id, cause, num_established, .. } => {
                 debug!(peer = %peer_id, cause = cause.as_ref().map(ToString::to_string), "connection closed");
-                let now = self.shared.clock.monotonic();
-                self.shared.book.disconnected(&peer_id, connection_id, now);
+                let now = self.told.clock.monotonic();
+                self.told.peers.contacts.disconnected(&peer_id, connection_id, now);
                 if let Some(ConnectionError::IO(error)) = cause.filter(|_| num_established == 0) {
-                    self.shared.left(peer_id, is_orderly(&error));
+                    self.told.admission.left(peer_id, is_orderly(&error));
                 }
             }
             SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
@@ -222,18 +212,18 @@ impl Driver {
                 if let ListenError::Denied { cause } = &error
                     && cause.downcast_ref::<ip_limits::TooMany>().is_none()
                 {
-                    self.shared.counters.add(Counter::ConnectionsOverLimit);
+                    self.told.counters.add(Counter::ConnectionsOverLimit);
                 }
                 debug!(from = %send_back_addr, %error, "inbound connection failed");
             }
             SwarmEvent::NewListenAddr { address, .. } => {
                 info!(%address, "listening");
-                self.shared.addresses.listening(address);
+                self.told.peers.addresses.listening(address);
                 self.announce();
             }
             SwarmEvent::ExpiredListenAddr { address, .. } => {
                 info!(%address, "no longer listening");
-                self.shared.addresses.not_listening(&address);
+                self.told.peers.addresses.not_listening(&address);
                 self.announce();
             }
             SwarmEvent::ListenerClosed { addresses, reason, .. } => {
@@ -241,7 +231,7 @@ impl Driver {
                     warn!(?addresses, %error, "listener failed; restart the node when the cause is gone");
                 }
                 for address in addresses {
-                    self.shared.addresses.not_listening(&address);
+                    self.told.peers.addresses.not_listening(&address);
                 }
                 self.announce();
             }
@@ -253,9 +243,9 @@ impl Driver {
     fn established(&mut self, peer: PeerId, id: ConnectionId, endpoint: &ConnectedPoint) {
         let address = endpoint.get_remote_address().clone();
         debug!(%peer, %address, inbound = endpoint.is_listener(), "connected");
-        let since = self.shared.clock.monotonic();
+        let since = self.told.clock.monotonic();
         let connection = Connection { id, address, inbound: endpoint.is_listener(), since, observed: None };
-        self.shared.book.connected(peer, connection);
+        self.told.peers.contacts.connected(peer, connection);
         self.dials.retain(|dialled, dial| {
             if *dialled != id && dial.peer != Some(peer) {
                 return true;
@@ -274,16 +264,16 @@ impl Driver {
     fn unanswered(&mut self, peer: PeerId, connection: ConnectionId, failure: &ping::Failure) {
         if is_silence(failure) && self.swarm.close_connection(connection) {
             debug!(%peer, %failure, "pings are not answered, connection given up");
-            self.shared.left(peer, false);
+            self.told.admission.left(peer, false);
         }
     }
 
     fn identify(&mut self, event: identify::Event) {
         match event {
             identify::Event::Received { connection_id, peer_id, info } => {
-                self.shared.book.observed(&peer_id, connection_id, info.observed_addr.clone());
-                self.shared.identified(peer_id, connection_id, info);
-                self.shared.nat.wake.notify_one();
+                self.told.peers.contacts.observed(&peer_id, connection_id, info.observed_addr.clone());
+                self.told.admission.identified(peer_id, connection_id, info);
+                self.told.nat.wake.notify_one();
             }
             identify::Event::Error { peer_id, error, .. } => debug!(peer = %peer_id, %error, "identify"),
             identify::Event::Sent { .. } | identify::Event::Pushed { .. } => {}
@@ -292,7 +282,7 @@ impl Driver {
 
     /// Tells identify what we announce now.
     fn announce(&mut self) {
-        let wanted = self.shared.addresses.of_any();
+        let wanted = self.told.peers.addresses.of_any();
         for gone in self.announced.difference(&wanted) {
             self.swarm.remove_external_address(gone);
         }
@@ -306,7 +296,7 @@ impl Driver {
     fn explain(&self, error: &DialError) -> RpcError {
         match error {
             DialError::Denied { .. } => {
-                self.shared.counters.add(Counter::ConnectionsOverLimit);
+                self.told.counters.add(Counter::ConnectionsOverLimit);
                 RpcError::Busy("connection limit reached")
             }
             DialError::Transport(errors) => {

@@ -1,29 +1,25 @@
 //! Servers that read one request of each stream, as litep2p does: what is pipelined behind it is lost. They are found out
 //! when a stream ends instead of answering, remembered, and told each announcement on a stream of its own.
 
-use super::{ANSWER_TIMEOUT, Exchange, MAX_REFUSED, WRITE_STALL, pool};
+use super::{
+    Delivery, Rpc,
+    announce::MAX_REFUSED,
+    decode,
+    exchange::{ANSWER_TIMEOUT, Exchange, WRITE_STALL, not_written},
+    pool,
+};
 use crate::{
-    Delivery, RpcError, Shared,
-    framing::{FrameReader, WriteError, flush_moving, write_moving},
+    error::RpcError,
+    framing::{flush_moving, write_moving},
     kad::{
         Dht, PeerInfo,
-        frame::MAX_ANSWER,
         message::{self, EncodedPeer, Message, MessageType},
     },
 };
 use bytes::Bytes;
 use futures::{AsyncReadExt, AsyncWriteExt, StreamExt};
-use libp2p::{PeerId, Stream};
-use parking_lot::Mutex;
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use libp2p::Stream;
 use tokio::time::timeout;
-
-/// How long such a server is remembered; then it is tried again, for it may have been updated. Trying costs three
-/// streams.
-const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
-
-/// Servers remembered, some 100 bytes each. Beyond it the one found out first is forgotten, and tried again.
-const MAX_REMEMBERED: usize = 4096;
 
 /// Announcements to one server at the same time: a stream each. At 200 ms to the server a thousand take about a minute.
 const PARALLEL: usize = 16;
@@ -31,37 +27,13 @@ const PARALLEL: usize = 16;
 /// Bytes that a server may send on the stream of an announcement before it ends it. A longer echo is no echo.
 const MAX_ECHO: usize = 16 * 1024;
 
-/// The servers that read one request of each stream, and when they were found out.
-#[derive(Debug, Default)]
-pub(super) struct Singles {
-    found: Mutex<HashMap<PeerId, Duration>>,
-}
-
-impl Singles {
-    pub(super) fn contains(&self, peer: &PeerId, now: Duration) -> bool {
-        let found = self.found.lock();
-        found.get(peer).is_some_and(|&at| now.saturating_sub(at) < REMEMBERED)
-    }
-
-    pub(super) fn insert(&self, peer: PeerId, now: Duration) {
-        let mut found = self.found.lock();
-        if found.len() >= MAX_REMEMBERED
-            && !found.contains_key(&peer)
-            && let Some(oldest) = found.iter().min_by_key(|&(_, at)| *at).map(|(peer, _)| *peer)
-        {
-            found.remove(&oldest);
-        }
-        found.insert(peer, now);
-    }
-}
-
-impl Shared {
+impl Rpc {
     /// Whether the server answers the first of two FIND_NODEs on a fresh stream and ends the stream before the second: what
     /// a refusal of a record cannot be mistaken for.
     pub(super) async fn reads_one_per_stream(&self, dht: Dht, peer: &PeerInfo) -> bool {
-        let Ok(_permit) = self.client.requests.acquire().await else { return false };
-        let Ok(mut stream) = self.open(dht, peer).await else { return false };
-        let question = message::request(MessageType::FindNode, &self.local.to_bytes());
+        let Ok(_permit) = self.exchanges.permit().await else { return false };
+        let Ok(mut stream) = self.exchanges.open(dht, peer).await else { return false };
+        let question = message::request(MessageType::FindNode, &self.peers.local.to_bytes());
         for _ in 0..2 {
             // The second may meet a stream that has been ended; the answer to the first is there nevertheless.
             if write_moving(&mut stream, &question, WRITE_STALL).await.is_err()
@@ -70,7 +42,7 @@ impl Shared {
                 break;
             }
         }
-        let mut reader = FrameReader::new(&self.client.budget, MAX_ANSWER);
+        let mut reader = self.exchanges.reader();
         let Ok(Ok(Some(at))) = timeout(ANSWER_TIMEOUT, reader.next(&mut stream)).await else { return false };
         if Message::decode(reader.body(at)).map(|answer| answer.kind) != Ok(MessageType::FindNode) {
             return false;
@@ -90,7 +62,7 @@ impl Shared {
     /// Each announcement on a stream of its own; the first is at the given position of the delivery. False if the server
     /// is of no use for further ones.
     pub(super) async fn add_on_own_streams(
-        self: &Arc<Self>,
+        &self,
         dht: Dht,
         peer: &PeerInfo,
         (first, multihashes): (usize, &[Vec<u8>]),
@@ -127,23 +99,17 @@ impl Shared {
 
     /// One announcement on a stream of its own. That it was read is proved by GET_PROVIDERS on another, in whose answer we
     /// must be: the end of a stream is all that the server says of the announcement, and it says the same of a refusal.
-    async fn add_and_ask(
-        self: &Arc<Self>,
-        dht: Dht,
-        peer: &PeerInfo,
-        add: &Bytes,
-        multihash: &[u8],
-    ) -> Result<(), RpcError> {
+    async fn add_and_ask(&self, dht: Dht, peer: &PeerInfo, add: &Bytes, multihash: &[u8]) -> Result<(), RpcError> {
         {
-            let _permit = self.client.requests.acquire().await.map_err(|_| RpcError::Stopped)?;
-            let stream = self.open(dht, peer).await?;
+            let _permit = self.exchanges.permit().await?;
+            let stream = self.exchanges.open(dht, peer).await?;
             write_and_await_end(stream, add).await?;
         }
         let question = [message::request(MessageType::GetProviders, multihash)];
-        let body = self.request(dht, peer, Exchange { frames: &question, answer: MessageType::GetProviders }).await?;
-        let answer = Message::decode(&body).map_err(|error| RpcError::BadAnswer(error.to_string()))?;
+        let body = self.exchange(dht, peer, Exchange { frames: &question, answer: MessageType::GetProviders }).await?;
+        let answer = decode(&body)?;
         self.notice(dht, peer, Ok(answer.closer_peers().count()));
-        let own = self.local.to_bytes();
+        let own = self.peers.local.to_bytes();
         let named = answer.provider_peers().any(|provider| provider.id == own);
         named.then_some(()).ok_or_else(|| RpcError::Stream("it does not name us as a provider afterwards".to_owned()))
     }
@@ -152,35 +118,12 @@ impl Shared {
 /// Writes the one frame of a stream, ends our half and waits until the server, having read it, ends the other. A reset is
 /// an end as well: it is how a stream is ended that the server drops.
 async fn write_and_await_end(mut stream: Stream, frame: &[u8]) -> Result<(), RpcError> {
-    let failed = |error| match error {
-        WriteError::Stalled(stall) => RpcError::Timeout(stall),
-        WriteError::Io(error) => RpcError::Stream(error.to_string()),
-    };
-    write_moving(&mut stream, frame, WRITE_STALL).await.map_err(failed)?;
-    flush_moving(&mut stream, WRITE_STALL).await.map_err(failed)?;
+    write_moving(&mut stream, frame, WRITE_STALL).await.map_err(not_written)?;
+    flush_moving(&mut stream, WRITE_STALL).await.map_err(not_written)?;
     let ended = async {
         let _ = stream.close().await;
         let mut echo = Vec::new();
         let _ = (&mut stream).take(MAX_ECHO as u64).read_to_end(&mut echo).await;
     };
     timeout(ANSWER_TIMEOUT, ended).await.map_err(|_| RpcError::Timeout(ANSWER_TIMEOUT))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn servers_are_remembered_for_a_day_and_no_more_of_them_than_the_bound() {
-        let singles = Singles::default();
-        let first = PeerId::random();
-        singles.insert(first, Duration::ZERO);
-        assert!(singles.contains(&first, REMEMBERED - Duration::from_secs(1)));
-        assert!(!singles.contains(&first, REMEMBERED));
-        for second in 1..=MAX_REMEMBERED as u64 {
-            singles.insert(PeerId::random(), Duration::from_secs(second));
-        }
-        assert_eq!(singles.found.lock().len(), MAX_REMEMBERED);
-        assert!(!singles.contains(&first, Duration::ZERO), "the one found out first makes room");
-    }
 }

@@ -22,23 +22,23 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A place for one stream. Holding its lock is what serialises requests.
 #[derive(Debug, Default)]
 pub(super) struct Slot {
-    place: AsyncMutex<Place>,
+    kept: AsyncMutex<Kept>,
 }
 
 impl Slot {
-    pub(super) async fn lock(&self) -> MutexGuard<'_, Place> {
-        self.place.lock().await
+    pub(super) async fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().await
     }
 }
 
 /// What is in a place.
 #[derive(Debug, Default)]
-pub(super) struct Place {
+pub(super) struct Kept {
     stream: Option<Stream>,
     used: Duration,
 }
 
-impl Place {
+impl Kept {
     /// Takes the stream out, so that whoever gives up in the middle of an exchange drops it. `None` also if the
     /// other side has ended it.
     pub(super) fn take(&mut self) -> Option<Stream> {
@@ -91,11 +91,11 @@ fn sweep(slots: &mut HashMap<(PeerId, Dht), Arc<Slot>>, now: Duration, idle: Dur
         if Arc::strong_count(slot) > 1 {
             return true;
         }
-        let Ok(mut place) = slot.place.try_lock() else { return true };
-        if place.stream.is_some() && now.saturating_sub(place.used) < idle {
+        let Ok(mut kept) = slot.kept.try_lock() else { return true };
+        if kept.stream.is_some() && now.saturating_sub(kept.used) < idle {
             return true;
         }
-        if let Some(stream) = place.stream.take() {
+        if let Some(stream) = kept.stream.take() {
             end(stream);
         }
         false

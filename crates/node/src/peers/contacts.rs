@@ -1,12 +1,11 @@
 //! What we know of connected peers, and of those that left lately: identify, addresses, round-trip times.
 
-use super::{
-    nat::{V1, V2},
-    streams::protocol,
-};
-use crate::kad::{
-    Dht, PeerInfo,
-    useful::{self, MAX_ADDRESSES},
+use crate::{
+    kad::{
+        Dht, PeerInfo,
+        useful::{self, MAX_ADDRESSES},
+    },
+    protocols::{self, AUTONAT_V1, AUTONAT_V2_REQUEST},
 };
 use libp2p::{Multiaddr, PeerId, StreamProtocol, swarm::ConnectionId};
 use parking_lot::{Mutex, MutexGuard};
@@ -68,13 +67,13 @@ pub(crate) struct Known {
 impl Known {
     /// Whether the peer is a server of `dht`.
     pub(crate) fn serves(&self, dht: Dht) -> bool {
-        self.protocols.contains(&protocol(dht))
+        self.protocols.contains(&protocols::of(dht))
     }
 }
 
-/// The book. Bounded by the connection limits and [`MAX_LEFT`]. Times are monotonic.
+/// The contacts. Bounded by the connection limits and [`MAX_LEFT`]. Times are monotonic.
 #[derive(Debug, Default)]
-pub(crate) struct Book {
+pub(crate) struct Contacts {
     inner: Mutex<Inner>,
 }
 
@@ -100,7 +99,7 @@ impl Inner {
     }
 }
 
-impl Book {
+impl Contacts {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock()
     }
@@ -138,7 +137,7 @@ impl Book {
         let inner = self.lock();
         let witness = |(peer, known): (&PeerId, &Known)| {
             let speaks = |protocol: &StreamProtocol| known.protocols.contains(protocol);
-            let (v1, v2) = (speaks(&V1), speaks(&V2));
+            let (v1, v2) = (speaks(&AUTONAT_V1), speaks(&AUTONAT_V2_REQUEST));
             let connection = known.connections.iter().find(|connection| !connection.inbound)?;
             let Connection { id, address, observed, .. } = connection.clone();
             (v1 || v2).then_some(Witness { peer: *peer, connection: id, address, observed, v1, v2 })
@@ -160,8 +159,8 @@ impl Book {
         known.protocols = protocols.iter().take(MAX_PROTOCOLS).cloned().collect();
         // Both of ours count wherever they stand in the list.
         for dht in Dht::ALL {
-            if protocols.contains(&protocol(dht)) && !known.protocols.contains(&protocol(dht)) {
-                known.protocols.push(protocol(dht));
+            if protocols.contains(&protocols::of(dht)) && !known.protocols.contains(&protocols::of(dht)) {
+                known.protocols.push(protocols::of(dht));
             }
         }
         known.addrs = addrs;
@@ -224,63 +223,63 @@ mod tests {
         }
     }
 
-    fn meet(book: &Book, peer: PeerId, id: usize) {
-        book.connected(peer, connection(id));
+    fn meet(contacts: &Contacts, peer: PeerId, id: usize) {
+        contacts.connected(peer, connection(id));
         let addrs = vec!["/ip4/127.0.0.1/tcp/4001".parse().unwrap()];
-        book.identified(&peer, "test/1", &[protocol(Dht::Wan)], addrs).unwrap();
+        contacts.identified(&peer, "test/1", &[protocols::of(Dht::Wan)], addrs).unwrap();
     }
 
     #[test]
     fn a_peer_is_remembered_for_a_while_after_it_left() {
-        let book = Book::default();
+        let contacts = Contacts::default();
         let (a, b) = (PeerId::random(), PeerId::random());
-        meet(&book, a, 1);
-        book.disconnected(&a, ConnectionId::new_unchecked(1), Duration::from_secs(10));
-        assert!(book.addresses(&a).is_some());
-        assert!(book.connected_peers().is_empty());
-        meet(&book, b, 2);
-        book.disconnected(&b, ConnectionId::new_unchecked(2), Duration::from_secs(10) + KEPT);
-        assert!(book.addresses(&a).is_none());
-        assert!(book.addresses(&b).is_some());
+        meet(&contacts, a, 1);
+        contacts.disconnected(&a, ConnectionId::new_unchecked(1), Duration::from_secs(10));
+        assert!(contacts.addresses(&a).is_some());
+        assert!(contacts.connected_peers().is_empty());
+        meet(&contacts, b, 2);
+        contacts.disconnected(&b, ConnectionId::new_unchecked(2), Duration::from_secs(10) + KEPT);
+        assert!(contacts.addresses(&a).is_none());
+        assert!(contacts.addresses(&b).is_some());
     }
 
     #[test]
     fn a_peer_that_came_back_is_not_forgotten() {
-        let book = Book::default();
+        let contacts = Contacts::default();
         let (a, b) = (PeerId::random(), PeerId::random());
-        meet(&book, a, 1);
-        book.disconnected(&a, ConnectionId::new_unchecked(1), Duration::ZERO);
-        meet(&book, a, 2);
-        meet(&book, b, 3);
-        book.disconnected(&b, ConnectionId::new_unchecked(3), KEPT * 2);
-        assert!(book.addresses(&a).is_some());
-        assert_eq!(book.connected_peers().len(), 1);
+        meet(&contacts, a, 1);
+        contacts.disconnected(&a, ConnectionId::new_unchecked(1), Duration::ZERO);
+        meet(&contacts, a, 2);
+        meet(&contacts, b, 3);
+        contacts.disconnected(&b, ConnectionId::new_unchecked(3), KEPT * 2);
+        assert!(contacts.addresses(&a).is_some());
+        assert_eq!(contacts.connected_peers().len(), 1);
     }
 
     #[test]
-    fn the_book_is_bounded() {
-        let book = Book::default();
+    fn the_contacts_are_bounded() {
+        let contacts = Contacts::default();
         for id in 0..MAX_LEFT + 50 {
             let peer = PeerId::random();
-            book.connected(peer, connection(id));
-            book.disconnected(&peer, ConnectionId::new_unchecked(id), Duration::ZERO);
+            contacts.connected(peer, connection(id));
+            contacts.disconnected(&peer, ConnectionId::new_unchecked(id), Duration::ZERO);
         }
-        let inner = book.lock();
+        let inner = contacts.lock();
         assert_eq!(inner.peers.len(), MAX_LEFT);
         assert_eq!(inner.left.len(), MAX_LEFT);
     }
 
     #[test]
     fn what_a_peer_says_is_cut_to_size() {
-        let book = Book::default();
+        let contacts = Contacts::default();
         let peer = PeerId::random();
-        book.connected(peer, connection(1));
+        contacts.connected(peer, connection(1));
         let protocols: Vec<_> = (0..500)
             .map(|n| StreamProtocol::try_from_owned(format!("/p/{n}")).unwrap())
-            .chain([protocol(Dht::Lan)])
+            .chain([protocols::of(Dht::Lan)])
             .collect();
         let addrs = vec!["/ip4/127.0.0.1/tcp/4001".parse().unwrap(); 100];
-        let known = book.identified(&peer, &"x".repeat(10_000), &protocols, addrs).unwrap();
+        let known = contacts.identified(&peer, &"x".repeat(10_000), &protocols, addrs).unwrap();
         assert_eq!(known.agent.as_deref().map(str::len), Some(MAX_AGENT));
         assert_eq!(known.addrs.len(), MAX_ADDRESSES);
         assert!(known.protocols.len() <= MAX_PROTOCOLS + 2);

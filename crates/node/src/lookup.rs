@@ -4,15 +4,24 @@
 mod tests;
 pub mod values;
 
-use super::{Node, ProvidersAnswer, RpcError, Shared, ValueAnswer, client::NodeAnswer};
-use crate::kad::{
-    Dht, PeerInfo,
-    keyspace::Key,
-    lookup::{Goal, Lookup, Next, SEEDS, Settings},
-    rules::target_key,
+use crate::{
+    error::RpcError,
+    holdings::Holdings,
+    kad::{
+        Dht, PeerInfo,
+        keyspace::Key,
+        lookup::{Goal, Lookup, Next, SEEDS, Settings},
+        rules::target_key,
+    },
+    peers::Peers,
+    routing::tables::Tables,
+    rpc::{NodeAnswer, ProvidersAnswer, Rpc, ValueAnswer},
+    tasks::Tasks,
 };
+use dhtstore_host::clock::Clock;
+use dhtstore_records::{Stores, values::Values};
 use futures::{StreamExt, future::join_all, stream::FuturesUnordered};
-use libp2p::{Multiaddr, PeerId};
+use libp2p::PeerId;
 use parking_lot::Mutex;
 use std::{sync::Arc, time::Duration};
 use tokio::{sync::mpsc, time::sleep};
@@ -131,7 +140,7 @@ impl From<NodeAnswer> for Answer {
 /// Where events go. A slow reader slows its query down, one that is gone does not.
 type Events = Option<mpsc::Sender<Event>>;
 
-/// What `each` of [`Shared::drive`] says to an answer that is of no interest by itself.
+/// What `each` of [`Lookups::drive`] says to an answer that is of no interest by itself.
 const GO_ON: (bool, Vec<Event>) = (true, Vec::new());
 
 async fn tell(events: &Events, event: impl FnOnce() -> Event) {
@@ -140,16 +149,40 @@ async fn tell(events: &Events, event: impl FnOnce() -> Event) {
     }
 }
 
-impl Shared {
+/// Makes look-ups.
+#[derive(Debug)]
+pub(crate) struct Lookups {
+    peers: Arc<Peers>,
+    tables: Arc<Tables>,
+    rpc: Arc<Rpc>,
+    holdings: Holdings,
+    values: Arc<dyn Values>,
+    tasks: Tasks,
+    clock: Arc<dyn Clock>,
+}
+
+impl Lookups {
+    pub(crate) fn new(
+        peers: Arc<Peers>,
+        tables: Arc<Tables>,
+        rpc: Arc<Rpc>,
+        stores: &Stores,
+        tasks: Tasks,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let holdings = Holdings::new(peers.local, stores);
+        Self { peers, tables, rpc, holdings, values: stores.values.clone(), tasks, clock }
+    }
+
     /// A look-up that begins with `seeds`, by the rules of `dht` (LKP-2).
     fn lookup_from(&self, dht: Dht, target: Key, seeds: Vec<PeerInfo>, goal: Goal) -> Lookup {
-        let settings = Settings { ip_diversity: self.ip_diversity(dht), ..Settings::default() };
-        Lookup::new(target, self.local, seeds, goal, settings)
+        let settings = Settings { ip_diversity: self.tables.ip_diversity(dht), ..Settings::default() };
+        Lookup::new(target, self.peers.local, seeds, goal, settings)
     }
 
     /// Runs a look-up to its end. `each` sees every answer, says whether to go on, and what is to be told.
     async fn drive(
-        self: &Arc<Self>,
+        &self,
         dht: Dht,
         target: Key,
         goal: Goal,
@@ -157,7 +190,7 @@ impl Shared {
         events: &Events,
         mut each: impl FnMut(&PeerInfo, &Answer) -> (bool, Vec<Event>) + Send,
     ) -> Lookup {
-        let view = self.routing.of(dht).view();
+        let view = self.tables.of(dht).view();
         let seeds = view.closest(&target, SEEDS).into_iter().map(|entry| entry.peer.clone()).collect();
         drop(view);
         let mut lookup = self.lookup_from(dht, target, seeds, goal);
@@ -168,9 +201,9 @@ impl Shared {
                 Next::Done => return lookup,
                 Next::Ask(peer) => {
                     tell(events, || Event::Asking { dht: dht.name().to_owned(), peer: peer.id.to_string() }).await;
-                    let (shared, question) = (self.clone(), question.clone());
+                    let asked = ask(self.rpc.clone(), self.clock.clone(), dht, peer, question.clone());
                     // A task of its own: what a mute peer does after the look-up still counts against it.
-                    let asked = self.spawn(async move { shared.ask(dht, peer, question).await });
+                    let asked = self.tasks.spawn(asked);
                     in_flight.push(asked);
                     continue;
                 }
@@ -215,114 +248,47 @@ impl Shared {
         }
     }
 
-    async fn ask(
-        self: Arc<Self>,
-        dht: Dht,
-        peer: PeerInfo,
-        question: Question,
-    ) -> (PeerInfo, Result<Answer, RpcError>, Duration) {
-        let begun = self.clock.monotonic();
-        let answer = match question {
-            Question::Node(target) => self.find_node(dht, &peer, &target).await.map(Answer::from),
-            Question::Providers(multihash) => self.get_providers(dht, &peer, &multihash).await.map(Answer::from),
-            Question::Value(key) => self.get_value(dht, &peer, &key).await.map(Answer::from),
-        };
-        let took = self.clock.monotonic().saturating_sub(begun);
-        (peer, answer, took)
-    }
-
     /// The k closest servers to `target`; asks on until they have answered.
-    pub(crate) async fn closest(self: &Arc<Self>, dht: Dht, target: &[u8], events: Events) -> Closest {
+    pub(crate) async fn closest(&self, dht: Dht, target: &[u8], events: Events) -> Closest {
         let question = Question::Node(target.into());
         let lookup = self.drive(dht, target_key(target), Goal::Closest, question, &events, |_, _| GO_ON).await;
         Closest { peers: lookup.closest(), asked: lookup.asked(), hops: lookup.hops() }
     }
 
     /// A look-up for the sake of the routing table: ends when the few closest have answered.
-    pub(crate) async fn search(self: &Arc<Self>, dht: Dht, target: &[u8]) {
+    pub(crate) async fn search(&self, dht: Dht, target: &[u8]) {
         let question = Question::Node(target.into());
         self.drive(dht, target_key(target), Goal::Search, question, &None, |_, _| GO_ON).await;
     }
 
-    /// What we hold ourselves.
-    async fn local_providers(&self, multihash: &[u8], limit: usize) -> Vec<PeerInfo> {
-        let mut providers = Vec::new();
-        if self.store.provided.contains(multihash) {
-            let addrs: Vec<Multiaddr> = Dht::ALL.into_iter().flat_map(|dht| self.provider_addresses(dht)).collect();
-            let mut distinct: Vec<Multiaddr> = Vec::new();
-            distinct.extend(addrs);
-            distinct.sort();
-            distinct.dedup();
-            providers.push(PeerInfo { id: self.local, addrs: distinct });
-        }
-        let records = self.store.records.providers(multihash, limit, rand::random()).await;
-        let others = records.into_iter().filter(|record| record.peer != self.local);
-        providers.extend(others.map(|record| PeerInfo { id: record.peer, addrs: record.addrs.to_vec() }));
-        providers.truncate(limit);
-        providers
-    }
-}
-
-/// Providers found so far, in the order found.
-struct Found {
-    providers: Vec<PeerInfo>,
-    limit: usize,
-}
-
-impl Found {
-    /// True if the provider is new. Addresses are taken over where there were none.
-    fn add(&mut self, provider: &PeerInfo) -> bool {
-        if let Some(known) = self.providers.iter_mut().find(|known| known.id == provider.id) {
-            if known.addrs.is_empty() {
-                known.addrs.clone_from(&provider.addrs);
-            }
-            return false;
-        }
-        if self.is_full() {
-            return false;
-        }
-        self.providers.push(provider.clone());
-        true
+    /// How many of the closest to us answered.
+    pub(crate) async fn look_up_oneself(&self, dht: Dht) -> usize {
+        self.closest(dht, &self.peers.local.to_bytes(), None).await.peers.len()
     }
 
-    fn is_full(&self) -> bool {
-        self.providers.len() >= self.limit
-    }
-}
-
-fn provider_event(dht: &str, provider: &PeerInfo, from: &PeerId) -> Event {
-    Event::Provider {
-        dht: dht.to_owned(),
-        provider: provider.id.to_string(),
-        addresses: provider.addrs.iter().map(ToString::to_string).collect(),
-        from: from.to_string(),
-    }
-}
-
-impl Node {
-    /// The k closest servers to `target` (a multihash, a binary peer id, a preimage) in `dht`; asks on until they
-    /// have answered.
-    pub async fn closest_peers(&self, dht: Dht, target: &[u8], events: Option<mpsc::Sender<Event>>) -> Closest {
-        self.shared.closest(dht, target, events).await
+    /// What this node itself says of the providers; nothing while its store is out of reach.
+    async fn held(&self, multihash: &[u8], limit: usize) -> Vec<PeerInfo> {
+        let Ok(held) = self.holdings.of(multihash, limit, rand::random()).await else { return Vec::new() };
+        let own = held.own.then(|| {
+            let mut addrs: Vec<_> = Dht::ALL.into_iter().flat_map(|dht| self.peers.provider_addresses(dht)).collect();
+            addrs.sort();
+            addrs.dedup();
+            PeerInfo { id: self.peers.local, addrs }
+        });
+        let others = held.others.into_iter().map(|held| PeerInfo { id: held.peer, addrs: held.addrs.to_vec() });
+        own.into_iter().chain(others).take(limit).collect()
     }
 
-    /// Providers of `multihash`, local store first, then every DHT with peers at once; distinct, until `limit` or
-    /// the end. Some may have no addresses.
-    pub async fn find_providers(
-        &self,
-        multihash: &[u8],
-        limit: usize,
-        events: Option<mpsc::Sender<Event>>,
-    ) -> Vec<PeerInfo> {
-        let shared = &self.shared;
-        let mut found = Found { providers: Vec::new(), limit };
-        for provider in shared.local_providers(multihash, limit).await {
+    /// See [`crate::Node::find_providers`].
+    pub(crate) async fn find_providers(&self, multihash: &[u8], limit: usize, events: Events) -> Vec<PeerInfo> {
+        let mut found = Providers { found: Vec::new(), limit };
+        for provider in self.held(multihash, limit).await {
             if found.add(&provider) {
-                tell(&events, || provider_event("local", &provider, &shared.local)).await;
+                tell(&events, || provider_event("local", &provider, &self.peers.local)).await;
             }
         }
         if found.is_full() {
-            return found.providers;
+            return found.found;
         }
         let found = Mutex::new(found);
         let searches = Dht::ALL.into_iter().map(|dht| {
@@ -336,22 +302,21 @@ impl Node {
                     (!found.is_full(), news)
                 };
                 // All of the closest: the record may be with any of them.
-                shared.drive(dht, Key::for_content(multihash), Goal::Closest, question, events, each).await;
+                self.drive(dht, Key::for_content(multihash), Goal::Closest, question, events, each).await;
             }
         });
         join_all(searches).await;
-        found.into_inner().providers
+        found.into_inner().found
     }
 
-    /// Addresses of a peer: from our own books, or from a look-up in every DHT. `None` if nobody knows any.
-    pub async fn find_peer(&self, peer: &PeerId, events: Option<mpsc::Sender<Event>>) -> Option<PeerInfo> {
-        let shared = &self.shared;
-        if *peer == shared.local {
-            return Some(PeerInfo { id: *peer, addrs: shared.addresses.of_any().into_iter().collect() });
+    /// See [`crate::Node::find_peer`].
+    pub(crate) async fn find_peer(&self, peer: &PeerId, events: Events) -> Option<PeerInfo> {
+        if *peer == self.peers.local {
+            return Some(PeerInfo { id: *peer, addrs: self.peers.addresses.of_any().into_iter().collect() });
         }
-        let tables = Dht::ALL.map(|dht| shared.routing.of(dht).view());
+        let tables = Dht::ALL.map(|dht| self.tables.of(dht).view());
         let in_table = tables.iter().find_map(|table| Some(table.get(peer)?.peer.addrs.clone()));
-        let known = in_table.unwrap_or_else(|| shared.known_addresses(peer));
+        let known = in_table.unwrap_or_else(|| self.rpc.known_addresses(peer));
         if !known.is_empty() {
             return Some(PeerInfo { id: *peer, addrs: known });
         }
@@ -368,10 +333,63 @@ impl Node {
                     (found.is_none(), Vec::new())
                 };
                 let question = Question::Node(target.as_slice().into());
-                shared.drive(dht, target_key(target), Goal::Search, question, events, each).await;
+                self.drive(dht, target_key(target), Goal::Search, question, events, each).await;
             }
         });
         join_all(searches).await;
         found.into_inner()
+    }
+}
+
+async fn ask(
+    rpc: Arc<Rpc>,
+    clock: Arc<dyn Clock>,
+    dht: Dht,
+    peer: PeerInfo,
+    question: Question,
+) -> (PeerInfo, Result<Answer, RpcError>, Duration) {
+    let begun = clock.monotonic();
+    let answer = match question {
+        Question::Node(target) => rpc.find_node(dht, &peer, &target).await.map(Answer::from),
+        Question::Providers(multihash) => rpc.get_providers(dht, &peer, &multihash).await.map(Answer::from),
+        Question::Value(key) => rpc.get_value(dht, &peer, &key).await.map(Answer::from),
+    };
+    let took = clock.monotonic().saturating_sub(begun);
+    (peer, answer, took)
+}
+
+/// Providers found so far, in the order found.
+struct Providers {
+    found: Vec<PeerInfo>,
+    limit: usize,
+}
+
+impl Providers {
+    /// True if the provider is new. Addresses are taken over where there were none.
+    fn add(&mut self, provider: &PeerInfo) -> bool {
+        if let Some(known) = self.found.iter_mut().find(|known| known.id == provider.id) {
+            if known.addrs.is_empty() {
+                known.addrs.clone_from(&provider.addrs);
+            }
+            return false;
+        }
+        if self.is_full() {
+            return false;
+        }
+        self.found.push(provider.clone());
+        true
+    }
+
+    fn is_full(&self) -> bool {
+        self.found.len() >= self.limit
+    }
+}
+
+fn provider_event(dht: &str, provider: &PeerInfo, from: &PeerId) -> Event {
+    Event::Provider {
+        dht: dht.to_owned(),
+        provider: provider.id.to_string(),
+        addresses: provider.addrs.iter().map(ToString::to_string).collect(),
+        from: from.to_string(),
     }
 }

@@ -1,0 +1,74 @@
+//! Asks the swarm task for connections. Few at a time: over the connection limits a dial fails instead of waiting.
+
+use crate::{error::RpcError, peers::Peers};
+use libp2p::{Multiaddr, PeerId};
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    sync::{Semaphore, mpsc, oneshot},
+    time::timeout,
+};
+
+/// Commands that wait for the swarm task. Dials are limited before they get here.
+pub(crate) const MAX_COMMANDS: usize = 256;
+
+/// Dials have their own time-out in the transport; this one catches a command that is never answered.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Addresses tried of one peer.
+const MAX_DIALLED: usize = 16;
+
+/// Takes the outcome of a dial.
+pub(crate) type Reply = oneshot::Sender<Result<PeerId, RpcError>>;
+
+/// What the swarm task is asked to do.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Connect to a peer at any of these addresses; to whoever is there if no peer is named. A peer that is connected
+    /// is dialled only if `afresh`.
+    Dial { peer: Option<PeerId>, addrs: Vec<Multiaddr>, afresh: bool, reply: Reply },
+    /// What is announced of us is another set of addresses.
+    Announce,
+}
+
+/// Dials.
+#[derive(Debug)]
+pub(crate) struct Dialer {
+    commands: mpsc::Sender<Command>,
+    peers: Arc<Peers>,
+    dials: Semaphore,
+}
+
+impl Dialer {
+    /// `max_pending` connections may be under negotiation at a time: dials take half of them.
+    pub(crate) fn new(commands: mpsc::Sender<Command>, peers: Arc<Peers>, max_pending: u32) -> Self {
+        Self { commands, peers, dials: Semaphore::new((max_pending as usize / 2).max(1)) }
+    }
+
+    /// Connects, unless there is a connection.
+    pub(crate) async fn dial(&self, peer: Option<PeerId>, addrs: Vec<Multiaddr>) -> Result<PeerId, RpcError> {
+        if let Some(peer) = peer.filter(|peer| self.peers.connections.is_connected(peer)) {
+            return Ok(peer);
+        }
+        self.dial_by(peer, addrs, false).await
+    }
+
+    /// Connects once more if there is a connection: only that tells whether the peer is at these addresses.
+    pub(crate) async fn dial_afresh(&self, peer: PeerId, addrs: Vec<Multiaddr>) -> Result<PeerId, RpcError> {
+        self.dial_by(Some(peer), addrs, true).await
+    }
+
+    async fn dial_by(&self, peer: Option<PeerId>, mut addrs: Vec<Multiaddr>, afresh: bool) -> Result<PeerId, RpcError> {
+        if addrs.is_empty() {
+            return Err(RpcError::Dial("no address that may be dialled".to_owned()));
+        }
+        addrs.truncate(MAX_DIALLED);
+        let _permit = self.dials.acquire().await.map_err(|_| RpcError::Stopped)?;
+        let (reply, outcome) = oneshot::channel();
+        self.commands.send(Command::Dial { peer, addrs, afresh, reply }).await.map_err(|_| RpcError::Stopped)?;
+        match timeout(DIAL_TIMEOUT, outcome).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) => Err(RpcError::Stopped),
+            Err(_) => Err(RpcError::Timeout(DIAL_TIMEOUT)),
+        }
+    }
+}

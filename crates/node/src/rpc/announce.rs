@@ -1,0 +1,105 @@
+//! Announcing: ADD_PROVIDERs pipelined in front of a FIND_NODE whose answer proves that they were read.
+
+use super::{Delivery, Rpc, decode, exchange::Exchange};
+use crate::{
+    error::RpcError,
+    kad::{
+        Dht, PeerInfo,
+        message::{self, MessageType},
+    },
+};
+use bytes::Bytes;
+
+/// ADD_PROVIDERs in front of one barrier, some 50 KB. More would make the answer wait for more work than its
+/// time-out allows on a slow server.
+const PIPELINE: usize = 256;
+
+/// A server that ends the stream on so many records in a row, sent one by one, will not take the others either.
+pub(super) const MAX_REFUSED: usize = 3;
+
+impl Rpc {
+    /// See [`crate::Node::add_providers`].
+    pub(crate) async fn add_providers(&self, dht: Dht, peer: &PeerInfo, multihashes: &[Vec<u8>]) -> Delivery {
+        let provider = self.peers.provider_entry(dht);
+        if self.peers.provider_addresses(dht).is_empty() {
+            let why = "we have no address to announce there; set `announce` or `provide.addresses`";
+            return Delivery { read: Vec::new(), error: Some(RpcError::Stream(why.to_owned())) };
+        }
+        let barrier = message::request(MessageType::FindNode, &self.peers.local.to_bytes());
+        let mut delivery = Delivery::default();
+        for (number, chunk) in multihashes.chunks(PIPELINE).enumerate() {
+            let first = number * PIPELINE;
+            if self.singles.contains(&peer.id, self.clock.monotonic()) {
+                if !self.add_on_own_streams(dht, peer, (first, chunk), &provider, &mut delivery).await {
+                    return delivery;
+                }
+                continue;
+            }
+            let adds = chunk.iter().map(|multihash| message::add_provider(multihash, &provider));
+            let frames: Vec<Bytes> = adds.chain([barrier.clone()]).collect();
+            match self.barrier(dht, peer, &frames).await {
+                Ok(()) => delivery.read.extend(first..first + chunk.len()),
+                // Either it reads one request of each stream, or one record that it refuses ended the stream for all.
+                Err(error @ RpcError::Stream(_)) => {
+                    let goes_on = if self.reads_one_per_stream(dht, peer).await {
+                        tracing::debug!(peer = %peer.id, "reads one request of each stream: announcing on streams of their own");
+                        self.singles.insert(peer.id, self.clock.monotonic());
+                        self.add_on_own_streams(dht, peer, (first, chunk), &provider, &mut delivery).await
+                    } else if chunk.len() > 1 {
+                        self.one_by_one(dht, peer, (first, &frames), &barrier, &mut delivery).await
+                    } else {
+                        delivery.error = Some(error);
+                        false
+                    };
+                    if !goes_on {
+                        return delivery;
+                    }
+                }
+                Err(error) => {
+                    delivery.error = Some(error);
+                    return delivery;
+                }
+            }
+        }
+        delivery
+    }
+
+    /// Each of the frames but the last, which is the barrier, behind a barrier of its own; the first is at the given
+    /// position of the delivery. False if the server is of no use for further ones.
+    async fn one_by_one(
+        &self,
+        dht: Dht,
+        peer: &PeerInfo,
+        (first, frames): (usize, &[Bytes]),
+        barrier: &Bytes,
+        delivery: &mut Delivery,
+    ) -> bool {
+        let mut refused = 0;
+        let adds = frames.split_last().map(|(_, adds)| adds).unwrap_or_default();
+        for (at, add) in adds.iter().enumerate() {
+            match self.barrier(dht, peer, &[add.clone(), barrier.clone()]).await {
+                Ok(()) => {
+                    delivery.read.push(first + at);
+                    refused = 0;
+                }
+                Err(error) => {
+                    refused += 1;
+                    let hopeless = refused == MAX_REFUSED || !matches!(error, RpcError::Stream(_));
+                    delivery.error = Some(error);
+                    if hopeless {
+                        return false;
+                    }
+                }
+            }
+        }
+        true
+    }
+
+    /// Writes `frames`, the last of which is a FIND_NODE, and waits for its answer.
+    async fn barrier(&self, dht: Dht, peer: &PeerInfo, frames: &[Bytes]) -> Result<(), RpcError> {
+        let answer = self.exchange(dht, peer, Exchange { frames, answer: MessageType::FindNode }).await;
+        let closer = answer.and_then(|body| Ok(decode(&body)?.closer_peers().count()));
+        self.notice(dht, peer, closer.as_ref().copied());
+        closer.map(|_| ())
+    }
+}
