@@ -13,6 +13,7 @@ use crate::{
         Closest, Event,
         values::{BestValue, Holder, Placed},
     },
+    metrics::Metrics,
     routing::bootstrap::BootstrapPeer,
 };
 use dhtstore_records::{tables::NotSaved, values};
@@ -133,9 +134,16 @@ impl Node {
         self.parts.bootstrap.list.status()
     }
 
-    /// What happened since the start, by name: requests, refusals, limits.
+    /// What is counted: requests, refusals, limits.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.parts.metrics
+    }
+
+    /// What happened since the start, by the names that `stat` gives it; what did not happen is left out.
     pub fn counters(&self) -> BTreeMap<String, u64> {
-        self.parts.counters.snapshot()
+        let mut counters = self.parts.metrics.by_name();
+        counters.retain(|_, n| *n > 0);
+        counters
     }
 
     /// What is in hand for others right now.

@@ -9,7 +9,7 @@ mod transport;
 pub(crate) use pending::Group;
 pub(crate) use transport::Guarded;
 
-use crate::counters::{Counter, Counters};
+use crate::metrics::Metrics;
 use crate::{clock::Clock, settings::Connections};
 use libp2p::Multiaddr;
 use parking_lot::{Mutex, MutexGuard};
@@ -29,7 +29,7 @@ const WARN_EVERY: Duration = Duration::from_secs(60);
 pub(crate) struct Door {
     inner: Mutex<Inner>,
     clock: Arc<dyn Clock>,
-    counters: Arc<Counters>,
+    metrics: Arc<Metrics>,
 }
 
 #[derive(Debug)]
@@ -50,9 +50,9 @@ pub(crate) struct Place {
 }
 
 impl Door {
-    pub(crate) fn new(limits: &Connections, clock: Arc<dyn Clock>, counters: Arc<Counters>) -> Self {
+    pub(crate) fn new(limits: &Connections, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Self {
         let pending = Pending::new(limits.max_pending as usize, limits.max_pending_per_group as usize, GRACE);
-        Self { inner: Mutex::new(Inner { pending, ends: HashMap::new(), warned: None }), clock, counters }
+        Self { inner: Mutex::new(Inner { pending, ends: HashMap::new(), warned: None }), clock, metrics }
     }
 
     /// Handshakes under way.
@@ -70,11 +70,11 @@ impl Door {
             Arrival::Enters(ticket) => (Some(ticket), None),
             Arrival::Replaces { ticket, gone, of } => {
                 inner.ends.remove(&gone);
-                self.counters.add(Counter::HandshakesGaveWay);
+                self.metrics.handshakes_gave_way.inc();
                 (Some(ticket), Some(of))
             }
             Arrival::Refused { crowd } => {
-                self.counters.add(Counter::HandshakesRefused);
+                self.metrics.handshakes_refused.inc();
                 (None, Some(crowd))
             }
         };

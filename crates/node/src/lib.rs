@@ -20,7 +20,6 @@
 
 mod api;
 pub mod asn;
-mod counters;
 mod dialer;
 mod door;
 mod error;
@@ -30,6 +29,7 @@ mod framing;
 pub mod fuzzing;
 mod holdings;
 pub mod lookup;
+pub mod metrics;
 mod nat;
 pub mod no_announce;
 mod peers;
@@ -46,7 +46,6 @@ mod tasks;
 mod test_node;
 
 pub use api::{ConnectedPeer, Load};
-use counters::Counters;
 use dhtstore_host::{
     clock::{self, Clock},
     files,
@@ -61,6 +60,7 @@ pub use error::{NodeError, RpcError};
 use framing::Budget;
 use libp2p::identity::Keypair;
 use lookup::Lookups;
+use metrics::Metrics;
 use nat::Nat;
 use peers::Peers;
 use renewal::Renewal;
@@ -104,7 +104,7 @@ struct Parts {
     budget: Budget,
     tasks: Tasks,
     clock: Arc<dyn Clock>,
-    counters: Arc<Counters>,
+    metrics: Arc<Metrics>,
 }
 
 /// What is done for the streams of others. It ends with the node, also while connections last.
@@ -147,12 +147,12 @@ impl Node {
 
         let local = identity.public().to_peer_id();
         let tasks = Tasks::default();
-        let counters = Arc::<Counters>::default();
+        let metrics = Arc::<Metrics>::default();
         let (commands, obeyed) = mpsc::channel(MAX_COMMANDS);
         let peers = Arc::new(Peers::new(local, &settings));
         let tables = Arc::new(Tables::new(local, settings.profile, &ip_groups));
         let dialer = Arc::new(Dialer::new(commands.clone(), peers.clone(), settings.connections.max_pending));
-        let door = Arc::new(Door::new(&settings.connections, clock.clone(), counters.clone()));
+        let door = Arc::new(Door::new(&settings.connections, clock.clone(), metrics.clone()));
         let budget = Budget::new(settings.streams.read_budget);
         let mode = watch::Sender::new(nat::first_decision(&settings));
 
@@ -166,7 +166,7 @@ impl Node {
             },
             tasks.clone(),
             clock.clone(),
-            counters.clone(),
+            metrics.clone(),
             settings.record_ttl,
         );
         let rpc = admission.rpc().clone();
@@ -208,11 +208,11 @@ impl Node {
             budget: budget.clone(),
             tasks: tasks.clone(),
             clock: clock.clone(),
-            counters: counters.clone(),
+            metrics: metrics.clone(),
             wake: Notify::new(),
             nonces: nat::Nonces::default(),
         });
-        let responder = Responder::new(peers.clone(), tables.clone(), stores, counters.clone());
+        let responder = Responder::new(peers.clone(), tables.clone(), stores, metrics.clone());
         let server = Arc::new(Server::new(
             responder,
             tables.clone(),
@@ -221,7 +221,7 @@ impl Node {
             decided.clone(),
             tasks.draining().clone(),
             clock.clone(),
-            counters.clone(),
+            metrics.clone(),
         ));
         let renewal = Arc::new(Renewal {
             certificates: certificates.clone(),
@@ -234,18 +234,18 @@ impl Node {
             acceptor(server, nat.clone(), tasks.clone()),
             peers.connections.clone(),
             settings.streams.max_per_connection,
-            counters.clone(),
+            metrics.clone(),
             decided,
             nat::asks(&settings),
         );
-        let aids = (&clock, &counters);
+        let aids = (&clock, &metrics);
         let swarm = swarm::build(&settings, identity, psk, streams, door.clone(), certificates, aids)?;
         let told = Told {
             peers: peers.clone(),
             admission,
             nat: nat.clone(),
             clock: clock.clone(),
-            counters: counters.clone(),
+            metrics: metrics.clone(),
             stop: tasks.stopping().clone(),
         };
         let mut driver = Driver::new(swarm, obeyed, told);
@@ -274,7 +274,7 @@ impl Node {
             budget,
             tasks,
             clock,
-            counters,
+            metrics,
         };
         Ok(Node { parts: Arc::new(parts) })
     }

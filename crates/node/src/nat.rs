@@ -15,7 +15,6 @@ mod wire;
 pub(crate) use probe::Nonces;
 
 use crate::{
-    counters::{Counter, Counters},
     dialer::Command,
     framing::Budget,
     kad::{
@@ -23,6 +22,7 @@ use crate::{
         mode::{Decision, Mode, Reach, Reachability, Setting, Why},
         scope::{self, IpGroup, IpGroups, Profile},
     },
+    metrics::Metrics,
     peers::{Peers, addresses::is_loopback, contacts::Witness},
     routing::upkeep::Upkeep,
     settings::Settings,
@@ -82,7 +82,7 @@ pub(crate) struct Nat {
     pub(crate) budget: Budget,
     pub(crate) tasks: Tasks,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) counters: Arc<Counters>,
+    pub(crate) metrics: Arc<Metrics>,
     /// Somebody was identified.
     pub(crate) wake: Notify,
     pub(crate) nonces: Nonces,
@@ -202,7 +202,11 @@ impl Nat {
                 Said::Nothing => {}
                 said => {
                     let reached = said == Said::Reached;
-                    self.counters.add(if reached { Counter::ReachedBack } else { Counter::NotReachedBack });
+                    if reached {
+                        self.metrics.reached_back.inc()
+                    } else {
+                        self.metrics.not_reached_back.inc()
+                    }
                     asker.node.vote(group, reached, now);
                 }
             }
@@ -255,7 +259,7 @@ impl Nat {
         if before.mode == decision.mode {
             return info!(mode = ?decision.mode, why = %decision.why, could, could_not, "reachability");
         }
-        self.counters.add(Counter::ModeChanges);
+        self.metrics.mode_changes.inc();
         match decision.mode {
             Mode::Client => {
                 warn!(

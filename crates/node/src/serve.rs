@@ -5,7 +5,6 @@ pub(crate) mod responder;
 
 use crate::{
     clock,
-    counters::{Counter, Counters},
     framing::{Budget, FREE, FrameReader, Lease, ReadError, WriteError, flush_moving, write_moving},
     kad::{
         Dht,
@@ -13,11 +12,12 @@ use crate::{
         mode::Decision,
         rules::Refusal,
     },
+    metrics::Metrics,
     routing::tables::Tables,
     settings,
 };
 use bytes::Bytes;
-use dhtstore_host::clock::Clock;
+use dhtstore_host::{clock::Clock, metrics::Counter};
 use dhtstore_records::values;
 use futures::AsyncWriteExt;
 use libp2p::{PeerId, Stream};
@@ -41,7 +41,7 @@ const WRITE_BATCH: usize = 16 * 1024;
 /// How often at most a peer that keeps asking is marked as heard of.
 const HEARD_EVERY: Duration = Duration::from_secs(60);
 
-/// Why a stream is reset: told to nobody but the log and the counters.
+/// Why a stream is reset: told to nobody but the log and the metrics.
 #[derive(Debug, thiserror::Error)]
 enum StreamError {
     #[error(transparent)]
@@ -59,32 +59,32 @@ enum StreamError {
 }
 
 impl StreamError {
-    fn counter(&self) -> Counter {
+    fn counter<'m>(&self, metrics: &'m Metrics) -> &'m Counter {
         match self {
-            Self::Read(ReadError::Frame(_)) | Self::Frame(_) => Counter::BadFrame,
-            Self::Read(ReadError::OverBudget) | Self::OverBudget => Counter::OverBudget,
+            Self::Read(ReadError::Frame(_)) | Self::Frame(_) => &metrics.bad_frame,
+            Self::Read(ReadError::OverBudget) | Self::OverBudget => &metrics.over_budget,
             Self::Read(ReadError::Truncated | ReadError::Io(_)) | Self::Write(WriteError::Io(_)) => {
-                Counter::StreamBroken
+                &metrics.stream_broken
             }
-            Self::Unanswered(why) => counter(why),
-            Self::Unfinished(_) => Counter::MessageTimeout,
-            Self::Write(WriteError::Stalled(_)) => Counter::WriteStalled,
+            Self::Unanswered(why) => counter(why, metrics),
+            Self::Unfinished(_) => &metrics.message_timeout,
+            Self::Write(WriteError::Stalled(_)) => &metrics.write_stalled,
         }
     }
 }
 
-fn counter(why: &Unanswered) -> Counter {
+fn counter<'m>(why: &Unanswered, metrics: &'m Metrics) -> &'m Counter {
     match why {
-        Unanswered::Malformed(_) => Counter::Malformed,
-        Unanswered::Refused(Refusal::EmptyKey) => Counter::EmptyKey,
-        Unanswered::Refused(Refusal::KeyTooLong) => Counter::KeyTooLong,
-        Unanswered::Refused(Refusal::NotAMultihash) => Counter::NotAMultihash,
-        Unanswered::Refused(Refusal::NotTheSender) => Counter::NotTheSender,
-        Unanswered::Refused(Refusal::UnknownNamespace) => Counter::UnknownNamespace,
-        Unanswered::Refused(Refusal::BadRecord) => Counter::BadRecord,
-        Unanswered::Value(values::Refused::Invalid(_)) => Counter::InvalidValue,
-        Unanswered::Value(values::Refused::Worse) => Counter::WorseValue,
-        Unanswered::Announcement(_) | Unanswered::Value(_) | Unanswered::NotNow(_) => Counter::StoreRefused,
+        Unanswered::Malformed(_) => &metrics.malformed,
+        Unanswered::Refused(Refusal::EmptyKey) => &metrics.empty_key,
+        Unanswered::Refused(Refusal::KeyTooLong) => &metrics.key_too_long,
+        Unanswered::Refused(Refusal::NotAMultihash) => &metrics.not_a_multihash,
+        Unanswered::Refused(Refusal::NotTheSender) => &metrics.not_the_sender,
+        Unanswered::Refused(Refusal::UnknownNamespace) => &metrics.unknown_namespace,
+        Unanswered::Refused(Refusal::BadRecord) => &metrics.bad_record,
+        Unanswered::Value(values::Refused::Invalid(_)) => &metrics.invalid_value,
+        Unanswered::Value(values::Refused::Worse) => &metrics.worse_value,
+        Unanswered::Announcement(_) | Unanswered::Value(_) | Unanswered::NotNow(_) => &metrics.store_refused,
     }
 }
 
@@ -100,7 +100,7 @@ pub(crate) struct Server {
     mode: watch::Receiver<Decision>,
     draining: CancellationToken,
     clock: Arc<dyn Clock>,
-    counters: Arc<Counters>,
+    metrics: Arc<Metrics>,
 }
 
 impl Server {
@@ -113,10 +113,10 @@ impl Server {
         mode: watch::Receiver<Decision>,
         draining: CancellationToken,
         clock: Arc<dyn Clock>,
-        counters: Arc<Counters>,
+        metrics: Arc<Metrics>,
     ) -> Self {
         let writing = Semaphore::new(MAX_WRITING);
-        Self { responder, tables, limits, budget, writing, mode, draining, clock, counters }
+        Self { responder, tables, limits, budget, writing, mode, draining, clock, metrics }
     }
 
     /// Serves one stream to its end.
@@ -132,7 +132,7 @@ impl Server {
                     let _ = session.write_out().await;
                 }
                 // Dropping the stream resets it: the nonsense is not answered (PRV-3, MSG-1).
-                self.counters.add(error.counter());
+                error.counter(&self.metrics).inc();
                 debug!(%peer, dht = dht.name(), %error, "stream reset");
             }
         }
@@ -291,7 +291,7 @@ impl Session {
             if let Poll::Ready(read) = reader.poll_fill(cx, stream) {
                 return Poll::Ready(Some(read));
             }
-            patience.poll_end(cx, &server.counters).map(|()| None)
+            patience.poll_end(cx, &server.metrics).map(|()| None)
         });
         let Some(read) = read.await else { return Ok(Arrival::End) };
         match read {

@@ -9,8 +9,8 @@ pub(crate) mod inbound;
 mod together;
 
 use crate::{
-    counters::Counters,
     kad::{mode::Decision, scope::strip_peer},
+    metrics::Metrics,
     peers::connections::{Connections, Open, Opener},
 };
 use handler::Handler;
@@ -48,7 +48,7 @@ pub(crate) struct Behaviour {
     fresh: HashMap<ConnectionId, mpsc::Sender<Open>>,
     inbound: Arc<Semaphore>,
     max_per_connection: usize,
-    counters: Arc<Counters>,
+    metrics: Arc<Metrics>,
     mode: watch::Receiver<Decision>,
     dial_back: bool,
 }
@@ -66,22 +66,22 @@ impl Behaviour {
         acceptor: Acceptor,
         connections: Connections,
         max_per_connection: usize,
-        counters: Arc<Counters>,
+        metrics: Arc<Metrics>,
         mode: watch::Receiver<Decision>,
         dial_back: bool,
     ) -> Self {
         let inbound = Arc::new(Semaphore::new(MAX_INBOUND));
         let fresh = HashMap::new();
-        Self { acceptor, connections, fresh, inbound, max_per_connection, counters, mode, dial_back }
+        Self { acceptor, connections, fresh, inbound, max_per_connection, metrics, mode, dial_back }
     }
 
     fn handler(&mut self, peer: PeerId, id: ConnectionId) -> Handler {
         let (opener, requests) = mpsc::channel(MAX_WAITING);
         self.fresh.insert(id, opener);
         let limits = (Arc::new(Semaphore::new(self.max_per_connection)), self.inbound.clone());
-        let (counters, connections) = (self.counters.clone(), self.connections.clone());
+        let (metrics, connections) = (self.metrics.clone(), self.connections.clone());
         let listens = (self.mode.clone(), self.dial_back);
-        Handler::new(peer, self.acceptor.clone(), limits, requests, counters, connections, listens)
+        Handler::new(peer, self.acceptor.clone(), limits, requests, metrics, connections, listens)
     }
 }
 

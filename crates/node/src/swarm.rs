@@ -4,10 +4,10 @@ pub(crate) mod driver;
 mod ip_limits;
 
 use crate::{
-    counters::Counters,
     door::{Door, Guarded},
     error::NodeError,
     kad::Dht,
+    metrics::Metrics,
     nat::guard,
     settings::{Relay, Settings},
     streams,
@@ -50,7 +50,7 @@ pub(crate) fn build(
     streams: streams::Behaviour,
     door: Arc<Door>,
     certificates: Arc<Certificates>,
-    (clock, counters): (&Arc<dyn Clock>, &Arc<Counters>),
+    (clock, metrics): (&Arc<dyn Clock>, &Arc<Metrics>),
 ) -> Result<Swarm<Behaviour>, NodeError> {
     let streams_of_others = settings.streams.max_per_connection + OTHER_STREAMS;
     let limits = transport::Settings {
@@ -77,11 +77,11 @@ pub(crate) fn build(
         // The address book is ours.
         .with_cache_size(0);
     let (scope, help) = (settings.profile.scope(Dht::Wan), &settings.autonat);
-    let autonat_v1 = help.enabled.then(|| guard::v1(local, scope, help, clock.clone(), counters.clone()));
-    let autonat_v2 = help.enabled.then(|| guard::v2(scope, help, clock.clone(), counters.clone()));
+    let autonat_v1 = help.enabled.then(|| guard::v1(local, scope, help, clock.clone(), metrics.clone()));
+    let autonat_v2 = help.enabled.then(|| guard::v2(scope, help, clock.clone(), metrics.clone()));
     let behaviour = Behaviour {
         limits: connection_limits::Behaviour::new(limits),
-        ip_limits: ip_limits::Behaviour::new(settings.connections.max_per_ip, counters.clone()),
+        ip_limits: ip_limits::Behaviour::new(settings.connections.max_per_ip, metrics.clone()),
         identify: identify::Behaviour::new(identify),
         ping: ping::Behaviour::default(),
         autonat_v1: autonat_v1.into(),

@@ -5,8 +5,8 @@
 
 use crate::{
     clock::Clock,
-    counters::{Counter, Counters},
     kad::scope::{AddressScope, Reach, reach},
+    metrics::Metrics,
     peers::addresses::{ip_of, is_loopback},
     settings::Autonat,
 };
@@ -94,7 +94,7 @@ pub(crate) struct Guard<S> {
     scope: AddressScope,
     limits: Autonat,
     clock: Arc<dyn Clock>,
-    counters: Arc<Counters>,
+    metrics: Arc<Metrics>,
     /// Dials of the last [`PERIOD`], oldest first; at most `limits.max_dials`.
     recent: VecDeque<(PeerId, Duration)>,
     /// Dials under way.
@@ -111,7 +111,7 @@ pub(crate) fn v1(
     scope: AddressScope,
     limits: &Autonat,
     clock: Arc<dyn Clock>,
-    counters: Arc<Counters>,
+    metrics: Arc<Metrics>,
 ) -> Guard<autonat::v1::Behaviour> {
     let config = autonat::v1::Config {
         timeout: V1_TIMEOUT,
@@ -123,7 +123,7 @@ pub(crate) fn v1(
         only_global_ips: scope == AddressScope::Public,
         ..autonat::v1::Config::default()
     };
-    Guard::new(autonat::v1::Behaviour::new(local, config), scope, limits, clock, counters)
+    Guard::new(autonat::v1::Behaviour::new(local, config), scope, limits, clock, metrics)
 }
 
 /// v2.
@@ -131,19 +131,19 @@ pub(crate) fn v2(
     scope: AddressScope,
     limits: &Autonat,
     clock: Arc<dyn Clock>,
-    counters: Arc<Counters>,
+    metrics: Arc<Metrics>,
 ) -> Guard<autonat::v2::server::Behaviour> {
-    Guard::new(autonat::v2::server::Behaviour::default(), scope, limits, clock, counters)
+    Guard::new(autonat::v2::server::Behaviour::default(), scope, limits, clock, metrics)
 }
 
 impl<S: Server> Guard<S> {
-    fn new(inner: S, scope: AddressScope, limits: &Autonat, clock: Arc<dyn Clock>, counters: Arc<Counters>) -> Self {
+    fn new(inner: S, scope: AddressScope, limits: &Autonat, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Self {
         Self {
             inner,
             scope,
             limits: limits.clone(),
             clock,
-            counters,
+            metrics,
             recent: VecDeque::new(),
             dialling: HashSet::new(),
             too_late: FuturesUnordered::new(),
@@ -245,7 +245,7 @@ impl<S: Server> NetworkBehaviour for Guard<S> {
             FromSwarm::DialFailure(failure) => {
                 let ours = self.dialling.remove(&failure.connection_id);
                 if ours && matches!(failure.error, DialError::Denied { .. }) {
-                    self.counters.add(Counter::DialBacksRefused);
+                    self.metrics.dial_backs_refused.inc();
                     if let Some(peer) = failure.peer_id {
                         self.inner.forget_dial(failure.connection_id, peer);
                     }
@@ -259,7 +259,7 @@ impl<S: Server> NetworkBehaviour for Guard<S> {
 
     fn on_connection_handler_event(&mut self, peer: PeerId, id: ConnectionId, event: THandlerOutEvent<Self>) {
         if S::asks_for_dial(&event) && !self.may_dial(peer) {
-            self.counters.add(Counter::DialBacksRefused);
+            self.metrics.dial_backs_refused.inc();
             // Dropped: answered with an internal error.
             return;
         }
@@ -272,7 +272,7 @@ impl<S: Server> NetworkBehaviour for Guard<S> {
                 Poll::Ready(ToSwarm::Dial { opts }) => {
                     let (id, peer) = (opts.connection_id(), opts.get_peer_id());
                     self.dialling.insert(id);
-                    self.counters.add(Counter::DialBacks);
+                    self.metrics.dial_backs.inc();
                     if let Some(patience) = S::DIAL {
                         self.too_late.push(tokio::time::sleep(patience).map(move |()| (id, peer)).boxed());
                     }

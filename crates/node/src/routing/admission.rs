@@ -2,13 +2,13 @@
 
 use super::tables::Tables;
 use crate::{
-    counters::{Counter, Counters},
     error::RpcError,
     kad::{
         Dht, PeerInfo, rules,
         scope::{AddressScope, strip_peer},
         table::{K, Offer},
     },
+    metrics::Metrics,
     peers::{Peers, addresses::plausible},
     rpc::{Observer, Rpc},
     tasks::Tasks,
@@ -54,7 +54,7 @@ pub(crate) struct Admission {
     rpc: Arc<Rpc>,
     tasks: Tasks,
     clock: Arc<dyn Clock>,
-    counters: Arc<Counters>,
+    metrics: Arc<Metrics>,
     record_ttl: Duration,
     kubo_warned: AtomicBool,
 }
@@ -79,7 +79,7 @@ impl Admission {
         rpc: impl FnOnce(Weak<dyn Observer>) -> Arc<Rpc>,
         tasks: Tasks,
         clock: Arc<dyn Clock>,
-        counters: Arc<Counters>,
+        metrics: Arc<Metrics>,
         record_ttl: Duration,
     ) -> Arc<Self> {
         Arc::new_cyclic(|this: &Weak<Self>| Self {
@@ -89,7 +89,7 @@ impl Admission {
             rpc: rpc(this.clone()),
             tasks,
             clock,
-            counters,
+            metrics,
             record_ttl,
             kubo_warned: AtomicBool::new(false),
         })
@@ -159,7 +159,7 @@ impl Admission {
         }
         let Ok(permit) = self.tables.probes.clone().try_acquire_owned() else {
             table.end_probe(&peer.id);
-            self.counters.add(Counter::ProbesDropped);
+            self.metrics.probes_dropped.inc();
             return;
         };
         self.spawn(|this| async move {
@@ -195,13 +195,13 @@ impl Admission {
     async fn probe_and_admit(&self, dht: Dht, peer: &PeerInfo) -> Result<bool, RpcError> {
         match self.probe(dht, peer).await {
             Ok(at) => {
-                self.counters.add(Counter::ProbesAnswered);
+                self.metrics.probes_answered.inc();
                 let admitted = self.admit(dht, peer, at);
                 debug!(peer = %peer.id, dht = dht.name(), admitted, "probe answered");
                 Ok(admitted)
             }
             Err(error) => {
-                self.counters.add(Counter::ProbesFailed);
+                self.metrics.probes_failed.inc();
                 debug!(peer = %peer.id, dht = dht.name(), %error, "probe failed");
                 Err(error)
             }
@@ -331,7 +331,7 @@ impl Admission {
 
     fn remove(&self, dht: Dht, peer: &PeerId, why: &str) {
         if self.tables.of(dht).remove(peer) {
-            self.counters.add(Counter::PeersRemoved);
+            self.metrics.peers_removed.inc();
             debug!(%peer, dht = dht.name(), why, "removed from the routing table");
         }
     }

@@ -2,8 +2,8 @@
 
 use crate::{
     clock,
-    counters::{Counter, Counters},
     kad::{Dht, mode::Decision},
+    metrics::Metrics,
 };
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use std::{
@@ -53,13 +53,13 @@ impl Patience {
     }
 
     /// Ready when it is at its end.
-    pub(super) fn poll_end(&mut self, cx: &mut Context<'_>, counters: &Counters) -> Poll<()> {
+    pub(super) fn poll_end(&mut self, cx: &mut Context<'_>, metrics: &Metrics) -> Poll<()> {
         if self.over.poll_next_unpin(cx).is_ready() {
             return Poll::Ready(());
         }
         while self.timer.as_mut().poll(cx).is_ready() {
             if clock::timer() >= self.until {
-                counters.add(Counter::StreamIdle);
+                metrics.stream_idle.inc();
                 return Poll::Ready(());
             }
             self.timer.as_mut().reset(self.until);

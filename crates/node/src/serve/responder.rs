@@ -2,7 +2,6 @@
 //! No swarm, no socket and no clock of its own.
 
 use crate::{
-    counters::{Counter, Counters},
     holdings::Holdings,
     kad::{
         Dht, PeerInfo,
@@ -12,6 +11,7 @@ use crate::{
         table::K,
         useful::{is_arranged, most_useful},
     },
+    metrics::Metrics,
     peers::Peers,
     routing::tables::Tables,
 };
@@ -72,13 +72,13 @@ pub(crate) struct Responder {
     tables: Arc<Tables>,
     stores: Stores,
     holdings: Holdings,
-    counters: Arc<Counters>,
+    metrics: Arc<Metrics>,
 }
 
 impl Responder {
-    pub(crate) fn new(peers: Arc<Peers>, tables: Arc<Tables>, stores: Stores, counters: Arc<Counters>) -> Self {
+    pub(crate) fn new(peers: Arc<Peers>, tables: Arc<Tables>, stores: Stores, metrics: Arc<Metrics>) -> Self {
         let holdings = Holdings::new(peers.local, &stores);
-        Self { peers, tables, stores, holdings, counters }
+        Self { peers, tables, stores, holdings, metrics }
     }
 
     /// The framed answer; `None` for ADD_PROVIDER, which gets none (PRV-4). `announced` is the stream's; `seed` decides what
@@ -96,24 +96,25 @@ impl Responder {
             && let Some(multihash) = rules::check_repeat(&message, entry)
         {
             self.stores.providers.add(multihash?, provider, dht).wait().await?;
-            self.counters.add(Counter::AddProvider);
+            self.metrics.add_provider.inc();
             return Ok(None);
         }
+        let metrics = &self.metrics;
         let (counter, answer) = match rules::check(&message, &sender)? {
-            Request::Ping => (Counter::Ping, Some(rules::answer_ping())),
+            Request::Ping => (&metrics.ping, Some(rules::answer_ping())),
             Request::FindNode { target } => {
                 let known = match PeerId::from_bytes(target) {
                     Ok(peer) => self.describe(dht, &peer).await,
                     Err(_) => None,
                 };
                 let table = self.tables.of(dht).view();
-                (Counter::FindNode, Some(rules::answer_find_node(&table, target, &sender, known.as_ref())))
+                (&metrics.find_node, Some(rules::answer_find_node(&table, target, &sender, known.as_ref())))
             }
             Request::GetProviders { multihash } => {
                 let providers = self.providers_of(dht, multihash, seed).await?;
                 let table = self.tables.of(dht).view();
                 let answer = rules::answer_get_providers(&table, multihash, &sender, &providers, seed);
-                (Counter::GetProviders, Some(answer))
+                (&metrics.get_providers, Some(answer))
             }
             Request::AddProvider { multihash, mut provider } => {
                 let scope = self.peers.scope(dht);
@@ -126,21 +127,21 @@ impl Responder {
                 }
                 self.stores.providers.add(multihash, &provider, dht).wait().await?;
                 *announced = Announced::of(&message, provider).filter(|_| has_addresses);
-                (Counter::AddProvider, None)
+                (&metrics.add_provider, None)
             }
             Request::GetValue { key } => {
                 let held = self.stores.values.get(key).wait().await?;
                 let record = held.map(|held| message::record(key, &held.value, &held.received.to_string()));
                 let table = self.tables.of(dht).view();
-                (Counter::GetValue, Some(rules::answer_get_value(&table, key, &sender, record.as_deref())))
+                (&metrics.get_value, Some(rules::answer_get_value(&table, key, &sender, record.as_deref())))
             }
             Request::PutValue { key, value } => {
                 self.stores.values.put(key, value).wait().await?;
                 let received = clock.wall().to_string();
-                (Counter::PutValue, Some(rules::answer_put_value(key, value, &received)))
+                (&metrics.put_value, Some(rules::answer_put_value(key, value, &received)))
             }
         };
-        self.counters.add(counter);
+        counter.inc();
         Ok(answer)
     }
 

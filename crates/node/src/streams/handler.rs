@@ -7,8 +7,8 @@ use super::{
     together::Together,
 };
 use crate::{
-    counters::{Counter, Counters},
     kad::{Dht, mode::Decision},
+    metrics::Metrics,
     peers::connections::{Connections, Open, OpenError},
     protocols::{self, AUTONAT_V2_DIAL_BACK as DIAL_BACK},
 };
@@ -49,7 +49,7 @@ pub(crate) struct Handler {
     limits: (Arc<Semaphore>, Arc<Semaphore>),
     requests: mpsc::Receiver<Open>,
     negotiating: usize,
-    counters: Arc<Counters>,
+    metrics: Arc<Metrics>,
     connections: Connections,
     listens: Listens,
     /// Ready when the node's mode is another one; `None` when there is no node any more.
@@ -73,26 +73,26 @@ impl Handler {
         acceptor: Acceptor,
         limits: (Arc<Semaphore>, Arc<Semaphore>),
         requests: mpsc::Receiver<Open>,
-        counters: Arc<Counters>,
+        metrics: Arc<Metrics>,
         connections: Connections,
         (mut mode, dial_back): (watch::Receiver<Decision>, bool),
     ) -> Self {
         let listens = Listens { decision: *mode.borrow_and_update(), dial_back };
         let mode = ReusableBoxFuture::new(changed(mode));
         let together = Together::new(limits.0.available_permits());
-        Self { peer, acceptor, together, limits, requests, negotiating: 0, counters, connections, listens, mode }
+        Self { peer, acceptor, together, limits, requests, negotiating: 0, metrics, connections, listens, mode }
     }
 
     fn accept(&mut self, stream: Stream, protocol: Protocol) {
         let alone = self.limits.0.available_permits() == self.together.max;
         let Ok(of_connection) = self.limits.0.clone().try_acquire_owned() else {
-            return self.counters.add(Counter::StreamsOverConnectionLimit);
+            return self.metrics.streams_over_connection_limit.inc();
         };
         let Ok(of_process) = self.limits.1.clone().try_acquire_owned() else {
-            return self.counters.add(Counter::StreamsOverProcessLimit);
+            return self.metrics.streams_over_process_limit.inc();
         };
         if matches!(protocol, Protocol::Dht(_)) {
-            self.counters.add(Counter::StreamsServed);
+            self.metrics.streams_served.inc();
         }
         let inbound = Inbound { peer: self.peer, protocol, stream, permits: (of_connection, of_process) };
         if let Some(serving) = (self.acceptor)(inbound) {

@@ -3,9 +3,9 @@
 
 use super::{Behaviour, BehaviourEvent, ip_limits};
 use crate::{
-    counters::{Counter, Counters},
     dialer::{Command, Reply},
     error::{NodeError, RpcError},
+    metrics::Metrics,
     nat::Nat,
     peers::{Peers, contacts::Connection},
     routing::admission::Admission,
@@ -52,7 +52,7 @@ pub(crate) struct Told {
     pub(crate) admission: Arc<Admission>,
     pub(crate) nat: Arc<Nat>,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) counters: Arc<Counters>,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) stop: CancellationToken,
 }
 
@@ -212,7 +212,7 @@ impl Driver {
                 if let ListenError::Denied { cause } = &error
                     && cause.downcast_ref::<ip_limits::TooMany>().is_none()
                 {
-                    self.told.counters.add(Counter::ConnectionsOverLimit);
+                    self.told.metrics.connections_over_limit.inc();
                 }
                 debug!(from = %send_back_addr, %error, "inbound connection failed");
             }
@@ -296,7 +296,7 @@ impl Driver {
     fn explain(&self, error: &DialError) -> RpcError {
         match error {
             DialError::Denied { .. } => {
-                self.told.counters.add(Counter::ConnectionsOverLimit);
+                self.told.metrics.connections_over_limit.inc();
                 RpcError::Busy("connection limit reached")
             }
             DialError::Transport(errors) => {

@@ -1,6 +1,6 @@
 //! At most so many inbound connections per IP address (IPv6: per /64, which is one customer).
 
-use crate::counters::{Counter, Counters};
+use crate::metrics::Metrics;
 use libp2p::{
     Multiaddr, PeerId,
     core::{ConnectedPoint, Endpoint, transport::PortUse},
@@ -33,12 +33,12 @@ pub(crate) struct Behaviour {
     by_ip: HashMap<IpAddr, u32>,
     /// Which connections are counted, and where: each is taken off exactly once.
     counted: HashMap<ConnectionId, IpAddr>,
-    counters: Arc<Counters>,
+    metrics: Arc<Metrics>,
 }
 
 impl Behaviour {
-    pub(crate) fn new(max: u32, counters: Arc<Counters>) -> Self {
-        Self { max, by_ip: HashMap::new(), counted: HashMap::new(), counters }
+    pub(crate) fn new(max: u32, metrics: Arc<Metrics>) -> Self {
+        Self { max, by_ip: HashMap::new(), counted: HashMap::new(), metrics }
     }
 
     fn count(&mut self, id: ConnectionId, ip: IpAddr) -> Result<(), TooMany> {
@@ -89,7 +89,7 @@ impl NetworkBehaviour for Behaviour {
     ) -> Result<(), ConnectionDenied> {
         let Some(ip) = source(remote) else { return Ok(()) };
         self.count(id, ip).map_err(|error| {
-            self.counters.add(Counter::ConnectionsPerIp);
+            self.metrics.connections_per_ip.inc();
             ConnectionDenied::new(error)
         })
     }
