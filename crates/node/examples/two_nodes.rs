@@ -37,7 +37,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 
-    let [server] = publisher.closest_peers(Dht::Wan, &MULTIHASH, None).await.peers.try_into().map_err(|_| "one server")?;
+    let [server] =
+        publisher.closest_peers(Dht::Wan, &MULTIHASH, None).await.peers.try_into().map_err(|_| "one server")?;
     let delivery = publisher.add_providers(Dht::Wan, &server, &[MULTIHASH.to_vec()]).await;
     println!("announced to {}: {} confirmed", server.id, delivery.confirmed());
 
