@@ -8,7 +8,7 @@ mod segments;
 pub use identity::{Announced, announced};
 
 use super::provided::exports::Verified;
-use super::{Store, StoreError, codec::CodecError, data_dir, is_data_dir, provided::exports, records};
+use super::{Store, StoreError, codec::CodecError, data_dir, filesystem, is_data_dir, provided::exports, records};
 use databases::{Databases, Peers};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -138,13 +138,15 @@ pub fn stopped(dir: &Path, ttl: Duration, now: crate::clock::UnixTime) -> Result
 
 /// Files that this user may not read are no damage: whoever asks has to be another one.
 fn may_read(dir: &Path) -> Result<(), StoreError> {
-    for entry in fs::read_dir(dir).map_err(|e| data_dir::io_error("read", dir, e))? {
-        let entry = entry.map_err(|e| data_dir::io_error("read", dir, e))?;
+    for entry in fs::read_dir(dir).map_err(|e| filesystem::io_error("read", dir, e))? {
+        let entry = entry.map_err(|e| filesystem::io_error("read", dir, e))?;
         let (path, kind) = (entry.path(), entry.file_type());
-        let kind = kind.map_err(|e| data_dir::io_error("read", &path, e))?;
+        let kind = kind.map_err(|e| filesystem::io_error("read", &path, e))?;
         let outcome = match kind {
             kind if kind.is_dir() => may_read(&path),
-            kind if kind.is_file() => fs::File::open(&path).map(drop).map_err(|e| data_dir::io_error("read", &path, e)),
+            kind if kind.is_file() => {
+                fs::File::open(&path).map(drop).map_err(|e| filesystem::io_error("read", &path, e))
+            }
             _ => Ok(()),
         };
         match outcome {

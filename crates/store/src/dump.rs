@@ -9,7 +9,7 @@ mod providers;
 mod rows;
 pub(super) mod text;
 
-use super::{Purpose, Settings, Store, StoreError, data_dir, is_data_dir};
+use super::{Purpose, Settings, Store, StoreError, data_dir, filesystem, is_data_dir};
 use crate::clock::{ManualClock, UnixTime};
 pub use header::{End, Header, MAX_LINE, Mark, VERSION};
 use output::Output;
@@ -297,7 +297,7 @@ pub fn stopped(
     if let Err(e) = std::fs::read_dir(dir)
         && e.kind() != ErrorKind::NotFound
     {
-        return Err(data_dir::io_error("read", dir, e));
+        return Err(filesystem::io_error("read", dir, e));
     }
     if !is_data_dir(dir) {
         return Err(StoreError::NoDatabase(dir.to_owned()));

@@ -3,13 +3,13 @@
 
 use super::{
     StoreError, codec,
-    data_dir::{io_error, sync_dir},
+    filesystem::{create_dir, io_error, sync_dir},
 };
 use bincode::Encode;
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{BufReader, BufWriter, Read, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
@@ -117,16 +117,4 @@ pub fn expect(file: &mut impl Read, wanted: &[u8]) -> Result<(), codec::CodecErr
         true => Ok(()),
         false => Err(codec::CodecError::Malformed("it does not begin as such files do".into())),
     }
-}
-
-/// Makes the directory (0700), for good.
-///
-/// # Errors
-/// [`StoreError::Io`].
-pub fn create_dir(dir: &Path) -> Result<(), StoreError> {
-    if dir.is_dir() {
-        return Ok(());
-    }
-    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|e| io_error("create", dir, e))?;
-    dir.parent().map_or(Ok(()), sync_dir)
 }

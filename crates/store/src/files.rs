@@ -9,7 +9,7 @@
 
 use super::{
     StoreError,
-    data_dir::{io_error, sync_dir},
+    filesystem::{io_error, sync_dir},
 };
 use parking_lot::Mutex;
 use std::{

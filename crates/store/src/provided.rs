@@ -9,6 +9,7 @@ mod writing;
 
 use super::{
     StoreError,
+    blocking::blocking,
     engine::each_row,
     meta::{NodeDb, tree},
     records::entry::position,
@@ -146,7 +147,7 @@ impl Provided {
     /// [`StoreError::Full`] beyond `reprovide.max_cids`; [`StoreError::Io`] if the journal cannot be written.
     pub async fn add<const S: usize>(&self, cids: Vec<CidGeneric<S>>) -> Result<usize, StoreError> {
         let inner = self.inner.clone();
-        super::blocking(move || inner.add(&cids)).await
+        blocking(move || inner.add(&cids)).await
     }
 
     /// Own CIDs of a dump, with their times; of one that is there the later announcement counts. Returns once they are
@@ -164,7 +165,7 @@ impl Provided {
     /// [`StoreError::Io`] if the journal cannot be written.
     pub async fn remove(&self, multihashes: Vec<Vec<u8>>) -> Result<usize, StoreError> {
         let inner = self.inner.clone();
-        super::blocking(move || inner.remove(multihashes)).await
+        blocking(move || inner.remove(multihashes)).await
     }
 
     /// The own CID of a multihash.

@@ -16,7 +16,7 @@ pub(super) mod time;
 mod unflushed;
 mod writer;
 
-use super::{Settings, StoreError, disk::Disk, meta::Meta};
+use super::{Settings, StoreError, blocking::blocking, disk::Disk, meta::Meta};
 use crate::{
     clock::UnixTime,
     kad::{Dht, PeerInfo},
@@ -253,7 +253,7 @@ impl Records {
         // Goes into the thread: a caller who gives up does not let a second collection in.
         let only = self.shared.gc.clone().lock_owned().await;
         let shared = self.shared.clone();
-        super::blocking(move || {
+        blocking(move || {
             let _only = only;
             gc::collect(&shared)
         })

@@ -11,8 +11,8 @@
 
 use super::{
     StoreError,
-    data_dir::{copy_dir, io_error, is_there, sync_dir},
     engine::{guard, panic_text},
+    filesystem::{copy_dir, io_error, is_there, sync_dir},
 };
 use crate::clock::UnixTime;
 use std::{fs, io, path::Path, path::PathBuf, thread, time::Duration};

@@ -1,7 +1,9 @@
 //! Routing tables as saved at the last snapshot: tree `routing` of the `node/` database, some peers to a row.
 
 use super::{
-    StoreError, codec,
+    StoreError,
+    blocking::blocking,
+    codec,
     engine::guard,
     meta::{NodeDb, tree},
 };
@@ -88,7 +90,7 @@ impl RoutingState {
     /// [`StoreError::Database`].
     pub async fn save(&self, dht: Dht, peers: Vec<SavedPeer>) -> Result<(), StoreError> {
         let state = self.clone();
-        super::blocking(move || state.save_blocking(dht, peers)).await
+        blocking(move || state.save_blocking(dht, peers)).await
     }
 
     /// The saved table of `dht`; empty if none was saved.

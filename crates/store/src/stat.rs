@@ -1,7 +1,9 @@
 //! Figures of the store, as `stat` and `dump meta` show them.
 
 use super::{
-    LOG, NODE, Purpose, RECORDS, Settings, Store, StoreError, data_dir, disk, footprint, is_data_dir, limits,
+    Purpose, Settings, Store, StoreError, data_dir,
+    data_dir::names::{EXPORTS, LOG, NODE, RECORDS},
+    disk, filesystem, footprint, is_data_dir, limits,
     records::log::chunk_time,
 };
 use crate::clock::UnixTime;
@@ -34,12 +36,12 @@ impl Store {
             newest: shared.log.newest().map(chunk_time),
             records_bytes_on_disk: [RECORDS, LOG]
                 .iter()
-                .map(|part| data_dir::bytes_below(&self.opened.dir.join(part)))
+                .map(|part| filesystem::bytes_below(&self.opened.dir.join(part)))
                 .sum(),
-            node_bytes_on_disk: data_dir::bytes_below(&self.opened.dir.join("node")),
+            node_bytes_on_disk: filesystem::bytes_below(&self.opened.dir.join(NODE)),
             bytes_on_disk: shared.disk.used(),
             disk_free: shared.disk.free(),
-            exports_bytes_on_disk: data_dir::bytes_below(&self.opened.dir.join("exports")),
+            exports_bytes_on_disk: filesystem::bytes_below(&self.opened.dir.join(EXPORTS)),
             replayed: shared.replay.progress(),
             gc_paused,
             notes: self.opened.notes.iter().cloned().chain(shared.notes()).chain(node.note(NODE)).collect(),

@@ -8,15 +8,14 @@
 
 use super::{
     SCHEMA, StoreError,
-    data_dir::io_error,
     database::Database,
+    databases::{node_contents, node_place, records_contents, records_place},
     engine::panic_text,
+    filesystem::io_error,
     jobs::JobLog,
     meta::NodeDb,
-    node_contents, node_place,
     provided::Provided,
     records::Shared,
-    records_contents, records_place,
     recovery::{Contents, Place},
     routing::RoutingState,
     values::Values,

@@ -16,7 +16,9 @@ mod writing;
 pub use table::{Bounds, Held};
 
 use super::{
-    Settings, StoreError, codec,
+    Settings, StoreError,
+    blocking::blocking,
+    codec,
     engine::each_row,
     records::{Shared as RecordsShared, log::tree},
 };
@@ -252,7 +254,7 @@ impl Values {
     /// [`StoreError::Database`]; what has ended is not served all the same.
     pub async fn collect_garbage(&self) -> Result<GcReport, StoreError> {
         let inner = self.inner.clone();
-        super::blocking(move || inner.collect()).await
+        blocking(move || inner.collect()).await
     }
 
     /// How many, and the bytes of keys and values; ended ones that are not collected yet included.

@@ -5,8 +5,8 @@ use crate::{
     StoreError,
     clock::UnixTime,
     codec,
-    data_dir::bytes_below,
     engine::{Found, Walk, each_row, guard, panic_text},
+    filesystem::bytes_below,
     kad,
     meta::{Floor, SCHEMA, floor_of, own_of, schema_of},
     provided::{

@@ -9,8 +9,8 @@
 
 use crate::{
     StoreError, codec,
-    data_dir::{io_error, sync_dir},
-    exports::{create_dir, frame},
+    exports::frame,
+    filesystem::{create_dir, io_error, sync_dir},
     records::frames::{self, Item},
 };
 use bincode::{Decode, Encode};
