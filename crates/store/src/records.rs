@@ -1,15 +1,19 @@
 //! Provider records: the log, the index and the address book behind one door.
 
+mod announcements;
 pub(super) mod book;
 mod counters;
 pub(super) mod entry;
 pub(super) mod frames;
 mod gc;
 pub(super) mod index;
+mod indexing;
 pub(super) mod load;
 pub(super) mod log;
 mod pending;
+mod progress;
 mod replay;
+pub(super) mod rewrite;
 pub(super) mod salvage;
 mod shared;
 pub(super) mod time;
@@ -24,14 +28,15 @@ use crate::{
 use book::{Book, Peer};
 use counters::Counters;
 use entry::{MAX_MULTIHASH, Place, place};
+pub use gc::GcReport;
 use index::{Index, Limits, Upsert};
 use libp2p_identity::PeerId;
 use log::Log;
 use multiaddr::Multiaddr;
 use parking_lot::Mutex;
 use pending::Pending;
+use progress::Progress;
 use rand::Rng;
-use replay::Replay;
 pub(super) use shared::{Before, Shared};
 use std::{
     cmp::Reverse,
@@ -112,17 +117,6 @@ pub enum Refused {
 /// Longest multihash that the store takes, in bytes.
 pub const MAX_MULTIHASH_LEN: usize = MAX_MULTIHASH;
 
-/// What one garbage collection did.
-#[derive(Clone, Debug, Default)]
-pub struct GcReport {
-    /// Chunks popped from the log.
-    pub chunks: u64,
-    /// Records dropped from the index.
-    pub expired: u64,
-    /// Why it did not go on, if so.
-    pub paused: Option<String>,
-}
-
 /// The threads of a store; they end with it.
 #[derive(Debug)]
 struct Threads {
@@ -149,7 +143,7 @@ impl Records {
         let shared = Arc::new(Shared {
             index: Index::new(limits, (secret.random(), secret.random())),
             book: Book::new(settings.max_peers, seconds(settings.address_ttl)),
-            replay: Replay::default(),
+            replay: Progress::default(),
             disk,
             before,
             counters: Counters::default(),

@@ -15,7 +15,7 @@ use super::{
     jobs::JobLog,
     meta::NodeDb,
     provided::Provided,
-    records::Shared,
+    records::{Shared, rewrite},
     recovery::{Contents, Place},
     routing::RoutingState,
     values::Values,
@@ -230,7 +230,7 @@ impl Parts {
             Ok(lossy) => lossy,
             Err(why) => return Ok(Reopened::Damaged(why)),
         };
-        self.records.write_anew(lossy)?;
+        rewrite::run(&self.records, lossy)?;
         self.values.write_anew()?;
         self.records.flush_log()?;
         Ok(Reopened::Whole)

@@ -2,12 +2,11 @@
 //! dropped from the index unless a newer chunk names it. Costs what expires, not what is stored.
 
 use super::{
-    GcReport, Shared,
+    Shared,
     entry::{self, Entry},
     index::batch::{BATCH, Named},
     log::{chunk_key, chunk_name, chunk_time},
     time::{Ledger, Move, Now},
-    writer,
 };
 use crate::{
     StoreError,
@@ -17,6 +16,17 @@ use std::{sync::atomic::Ordering, thread};
 
 /// Chunks between two looks at the clock and at whether the store closes: up to [`BATCH`] records, 20 ms.
 const SLICE: usize = 128;
+
+/// What one garbage collection did.
+#[derive(Clone, Debug, Default)]
+pub struct GcReport {
+    /// Chunks popped from the log.
+    pub chunks: u64,
+    /// Records dropped from the index.
+    pub expired: u64,
+    /// Why it did not go on, if so.
+    pub paused: Option<String>,
+}
 
 /// One collection. Blocking; the caller is the only one.
 pub fn collect(shared: &Shared) -> Result<GcReport, StoreError> {
@@ -151,7 +161,7 @@ fn forget_peers(shared: &Shared, now: &Now) -> Result<(), StoreError> {
 fn redate(shared: &Shared, moved: Move) -> Result<(), StoreError> {
     // The floor may not promise chunks that are about to go.
     shared.hold_floor(true);
-    writer::write_floor(shared)?;
+    shared.write_floor()?;
     shared.pending.drain()?;
     shared.log.look_at_ends();
     // What is written from here on must not be walked over: time may come to the first of these dates meanwhile.
@@ -182,7 +192,7 @@ fn redate(shared: &Shared, moved: Move) -> Result<(), StoreError> {
     shared.book.redate(moved.from, moved.to, shared.time.now().log);
     shared.log.look_at_ends();
     shared.hold_floor(false);
-    writer::write_floor(shared)?;
+    shared.write_floor()?;
     shared.counters.redated.fetch_add(records, Ordering::Relaxed);
     tracing::info!(records, seconds = moved.by, "records dated anew after the wall clock stepped");
     Ok(())

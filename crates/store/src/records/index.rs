@@ -9,6 +9,7 @@
 
 pub mod batch;
 mod big;
+mod record;
 mod shard;
 mod table;
 mod upkeep;
@@ -16,7 +17,8 @@ mod upkeep;
 use super::entry::Place;
 use crate::kad::seeded::Seeded;
 use parking_lot::{RwLock, RwLockWriteGuard};
-use shard::{Record, SHARDS, Secret, Shard, Slot, shard_of};
+use record::{Record, Secret, Slot};
+use shard::{SHARDS, Shard, shard_of};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Classes of nearness to this node: shared bits of the position up to 31, each in eight parts.

@@ -3,11 +3,11 @@
 
 use super::{
     MAX_MULTIHASH, Refused, Shared,
+    announcements::refused,
     book::{BookFull, Peer},
     entry::{Entry, Hashed},
     index::Loaded,
     pending::{CHUNK_BYTES, CHUNK_ENTRIES, Sealed},
-    shared,
     time::{Now, STEP_S},
 };
 use crate::{StoreError, codec};
@@ -115,7 +115,7 @@ impl Shared {
         let loaded = self
             .index
             .load(&hashed.place(), peer.id, time, barred.is_none(), || chunks.append(time, entry))
-            .map_err(|full| shared::refused(full, barred))?;
+            .map_err(|full| refused(full, barred))?;
         match loaded {
             Loaded::New => {
                 peer.count(1);

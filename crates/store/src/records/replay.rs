@@ -6,7 +6,8 @@
 use super::{
     Shared,
     entry::{self, Entry},
-    index::batch::{BATCH, Named, Replayed},
+    index::batch::{BATCH, Named},
+    indexing::{enter, name},
     log::{chunk_key, chunk_name, chunk_time},
     salvage,
 };
@@ -14,14 +15,10 @@ use crate::{
     StoreError,
     engine::{Found, Walk, panic_text},
 };
-use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::{
     num::NonZero,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -32,87 +29,6 @@ const CLAIM_S: u32 = 32;
 
 /// Between two looks at whether a database that is being opened anew is there again.
 const WAIT_FOR_DISK: Duration = Duration::from_millis(100);
-
-/// The most that is shown of a replay that is under way.
-const NOT_DONE: f64 = 0.99;
-
-/// How far replay has come.
-#[derive(Debug, Default)]
-pub struct Replay {
-    done: AtomicBool,
-    /// Keys that are replayed: from the first (chunks below were expired) to the last.
-    first: AtomicU64,
-    last: AtomicU64,
-    unclaimed: Mutex<Unclaimed>,
-    /// Chunks that were read whole.
-    found: AtomicU64,
-    ended: Mutex<()>,
-    end: Condvar,
-}
-
-/// What no thread has taken yet.
-#[derive(Debug, Default)]
-struct Unclaimed {
-    /// The highest key of it; `None` once all is taken.
-    to: Option<u64>,
-    /// Threads that read what they took.
-    reading: usize,
-}
-
-impl Unclaimed {
-    fn is_read(&self) -> bool {
-        self.to.is_none() && self.reading == 0
-    }
-}
-
-impl Replay {
-    /// True once the log is read.
-    pub fn is_done(&self) -> bool {
-        self.done.load(Ordering::Acquire)
-    }
-
-    /// 0.0 to 1.0, by the time that the log spans; 1.0 only once all of it is in the index.
-    pub fn progress(&self) -> f64 {
-        if self.is_done() {
-            return 1.0;
-        }
-        let (first, last) = (self.first.load(Ordering::Relaxed), self.last.load(Ordering::Relaxed));
-        let to = self.lock().to.unwrap_or(first);
-        let read = last.saturating_sub(to) as f64 / last.saturating_sub(first).max(1) as f64;
-        // What was taken last is being read, and what was read enters the index.
-        read.min(NOT_DONE)
-    }
-
-    /// Chunks of the log that were read whole.
-    pub fn found(&self) -> u64 {
-        self.found.load(Ordering::Relaxed)
-    }
-
-    /// A chunk was found that sled did not know.
-    pub fn salvaged(&self) {
-        self.found.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Waits for the end. False if the store closed before it.
-    pub fn wait(&self, is_closing: impl Fn() -> bool) -> bool {
-        let mut guard = self.ended.lock();
-        while !self.is_done() && !is_closing() {
-            let timeout = Duration::from_millis(100);
-            self.end.wait_for(&mut guard, timeout);
-        }
-        self.is_done()
-    }
-
-    fn finish(&self) {
-        self.done.store(true, Ordering::Release);
-        let _guard = self.ended.lock();
-        self.end.notify_all();
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Unclaimed> {
-        self.unclaimed.lock()
-    }
-}
 
 /// Starts reading what the log holds now. Chunks expired by now are passed over, unless `with_expired`.
 pub fn start(shared: &Arc<Shared>, with_expired: bool) -> Vec<JoinHandle<()>> {
@@ -296,32 +212,7 @@ fn read(shared: &Shared, key: u64, chunk: &[u8], batch: &mut Vec<Named>) {
             return;
         }
     };
-    shared.replay.found.fetch_add(1, Ordering::Relaxed);
+    shared.replay.count();
     shared.counters.replayed.fetch_add(entries.len() as u64, Ordering::Relaxed);
     name(shared, chunk_time(key), &entries, batch);
-}
-
-/// Adds the entries of a chunk of `time` to `batch`, the last word first.
-pub fn name(shared: &Shared, time: u32, entries: &[Entry<'_>], batch: &mut Vec<Named>) {
-    for Entry { multihash, peer, removed } in entries.iter().rev() {
-        match shared.book.replayed(*peer, time, !removed) {
-            true => batch.push(Named { place: multihash.place(), peer: *peer, time, removed: *removed }),
-            false => _ = shared.counters.unknown_peers.fetch_add(1, Ordering::Relaxed),
-        }
-    }
-}
-
-/// Hands what was read to the index.
-pub fn enter(shared: &Shared, batch: &mut Vec<Named>) {
-    let mut counts = Vec::with_capacity(batch.len());
-    shared.index.replay(batch, |record, outcome| match outcome {
-        Replayed::Added => counts.push((record.peer, 1)),
-        Replayed::Removed => counts.push((record.peer, -1)),
-        Replayed::Known => {}
-        Replayed::Refused(_) => _ = shared.counters.replay_refused.fetch_add(1, Ordering::Relaxed),
-    });
-    for (peer, by) in counts {
-        shared.book.count(peer, by);
-    }
-    batch.clear();
 }

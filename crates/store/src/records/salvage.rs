@@ -13,11 +13,11 @@ use super::{
     Shared,
     entry::{self, Entry},
     frames::{Item, Items},
+    indexing,
     log::{
         chunk_key, chunk_time,
         segments::{Location, Unindexed},
     },
-    replay,
 };
 use crate::{StoreError, codec::CodecError, engine::panic_text};
 use peers::Peers;
@@ -215,11 +215,11 @@ impl Salvage<'_> {
         // The last word first, as in replay.
         for (found, entries, same) in translated.into_iter().rev() {
             self.write(found, &entries, same)?;
-            replay::name(shared, chunk_time(found.key), &entries, &mut records);
-            shared.replay.salvaged();
+            indexing::name(shared, chunk_time(found.key), &entries, &mut records);
+            shared.replay.count();
             self.chunks += 1;
         }
-        replay::enter(shared, &mut records);
+        indexing::enter(shared, &mut records);
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! The thread that writes the log. Rows of new peers are written out before the chunks that name them.
 
 use super::{Shared, pending::Sealed};
-use crate::{StoreError, codec, engine::panic_text, meta::Floor};
+use crate::{StoreError, codec, engine::panic_text};
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     thread,
@@ -62,7 +62,7 @@ fn write_until_closed(shared: &Shared) {
         let mono = shared.time.now().mono;
         if mono.saturating_sub(rows_at) >= ROWS_EVERY && shared.book.has_dirty() && !shared.health().is_read_only() {
             rows_at = mono;
-            if let Err(error) = write_peers(shared) {
+            if let Err(error) = shared.write_peers() {
                 shared.health().failed("write the rows of peers", &error, mono);
             }
         }
@@ -73,7 +73,7 @@ fn write_until_closed(shared: &Shared) {
         }
         if mono.saturating_sub(floor_at) >= FLOOR_EVERY {
             floor_at = mono;
-            if let Err(error) = write_floor(shared) {
+            if let Err(error) = shared.write_floor() {
                 shared.health().failed("write the floor of the log", &error, mono);
             }
         }
@@ -95,7 +95,7 @@ fn write_batch(shared: &Shared, batch: &mut Vec<Sealed>) {
 }
 
 fn write(shared: &Shared, batch: &[Sealed], done: &mut usize) -> Result<(), StoreError> {
-    write_peers(shared)?;
+    shared.write_peers()?;
     for chunk in batch {
         let value = codec::chunk(chunk.count, &chunk.body).map_err(|e| StoreError::Database(e.to_string()))?;
         let key = shared.log.append(chunk.time, &value)?;
@@ -103,45 +103,4 @@ fn write(shared: &Shared, batch: &[Sealed], done: &mut usize) -> Result<(), Stor
         *done += 1;
     }
     Ok(())
-}
-
-/// Rows of peers that are new or changed; written out if one is new.
-pub fn write_peers(shared: &Shared) -> Result<(), StoreError> {
-    let _only = shared.rows.lock();
-    let (rows, new) = shared.book.take_dirty();
-    let outcome = rows.iter().try_for_each(|peer| shared.log.put_peer(peer.id, &peer.row()));
-    let outcome = outcome.and_then(|()| {
-        if let Some(below) = shared.book.reservation() {
-            shared.log.reserve(below)?;
-            shared.book.reserved(below);
-        }
-        // Nobody waits for an fsync: the chunks stand behind the rows in the same file.
-        if new { shared.log.database.write_out() } else { Ok(()) }
-    });
-    match outcome {
-        Ok(()) => {
-            shared.book.written(&rows);
-            shared.unflushed.peers(&rows, shared.time.now().mono);
-        }
-        Err(_) => rows.iter().for_each(|peer| shared.book.mark_dirty(peer)),
-    }
-    outcome
-}
-
-/// Flushes the log, then notes in `node/` what it holds: what a later open must find at least.
-pub fn write_floor(shared: &Shared) -> Result<(), StoreError> {
-    let Some(meta) = &shared.floor else { return Ok(()) };
-    let held = shared.is_floor_held();
-    // Before the flush: what is written meanwhile is not promised.
-    let floor = Floor {
-        chunks: shared.replay.is_done().then(|| shared.log.count()),
-        oldest: shared.log.oldest(),
-        newest: shared.log.newest().filter(|_| !held),
-        last_seen: shared.time.now().log,
-    };
-    shared.flush_log()?;
-    if shared.replay.is_done() {
-        meta.set_records(shared.index.len() as u64)?;
-    }
-    meta.set_floor(&floor)
 }

@@ -1,6 +1,6 @@
 //! A key with many providers, apart from the tables: every step costs what it does, and not what is there.
 
-use super::{Secret, Slot};
+use super::record::{Secret, Slot};
 use crate::{kad::seeded::Seeded, records::entry::Place};
 use hashbrown::HashTable;
 

@@ -1,9 +1,12 @@
 //! One table of the index, and beside it what is rare. A look-up takes one probe.
 
-use super::{big::Big, table::Table};
+use super::{
+    big::Big,
+    record::{Record, Secret, Slot},
+    table::Table,
+};
 use crate::records::entry::Place;
 use hashbrown::HashTable;
-use siphasher::sip::SipHasher13;
 use std::collections::HashMap;
 
 /// Tables. Many keep them small (of 100 million records each holds some 25,000, and doubles in a millisecond) and make
@@ -11,27 +14,6 @@ use std::collections::HashMap;
 pub const SHARDS: usize = 4096;
 /// A key with more providers is kept apart: records of one key stand in a row, which others must pass.
 pub const CHAIN: usize = 24;
-
-/// What places keys and peers: both are chosen by strangers.
-#[derive(Clone, Debug)]
-pub struct Secret(SipHasher13);
-
-impl Secret {
-    /// From the keys of SipHash.
-    pub fn new((k0, k1): (u64, u64)) -> Self {
-        Self(SipHasher13::new_with_keys(k0, k1))
-    }
-
-    /// The hash of a key.
-    pub fn of(&self, place: &Place) -> u64 {
-        self.0.hash(place)
-    }
-
-    /// The hash of a provider of one key.
-    pub fn of_peer(&self, peer: u32) -> u64 {
-        self.0.hash(&peer.to_le_bytes())
-    }
-}
 
 /// The shard of a hash, by bits that tables do not use: they go by the low half.
 ///
@@ -48,26 +30,6 @@ pub fn shard_of(hash: u64) -> usize {
 pub fn share(shard: usize) -> f64 {
     let u = |x: f64| (1.34 - (1.34f64.powi(2) - 4.0 * 0.34 * x).max(0.0).sqrt()) / (2.0 * 0.34);
     (u((shard + 1) as f64 / SHARDS as f64) - u(shard as f64 / SHARDS as f64)).max(0.0)
-}
-
-/// One record in a table.
-#[derive(Clone, Copy, Debug)]
-pub struct Record {
-    /// Its key.
-    pub place: Place,
-    /// Its provider.
-    pub peer: u32,
-    /// Time of the chunk that names it, Unix seconds.
-    pub time: u32,
-}
-
-/// What one probe tells of a record.
-#[derive(Debug)]
-pub enum Slot<'s> {
-    /// It is there, and this is its time.
-    Known(&'s mut u32),
-    /// It is not, and its key has so many others.
-    Others(usize),
 }
 
 /// See the module. It fits into a line of the processor's caches, with its lock.

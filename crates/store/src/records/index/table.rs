@@ -4,7 +4,7 @@
 //! A record stands in its home line or, where that is full, in the next that is not. Each line counts the records that
 //! have passed it and remembers their kinds, so a search ends where nothing of its kind went on.
 
-use super::shard::Record;
+use super::record::Record;
 
 /// Records in a line.
 const IN_LINE: usize = 3;
