@@ -138,7 +138,7 @@ impl Store {
         notes.extend(restored);
         migrate(&node, &log, &provided, read_only)?;
         let records = records::Records::open(log, &settings, time, meta, disk, before)?;
-        let values = values::Values::open(records.shared.clone(), &settings)?;
+        let values = values::Values::open(records.state.clone(), &settings)?;
         notes.extend(values.notes().iter().cloned());
         for note in &notes {
             tracing::warn!("{note}");
@@ -149,7 +149,7 @@ impl Store {
             dir: dir.to_owned(),
             ttl: settings.ttl,
             clock,
-            records: records.shared.clone(),
+            records: records.state.clone(),
             values: values.clone(),
             node: node.clone(),
             provided: provided.clone(),

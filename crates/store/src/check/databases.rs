@@ -1,6 +1,6 @@
 //! The trees of both databases, row by row.
 
-use super::{Findings, OWN_NEXT, RECORDS_NEXT, TOLD_MAX};
+use super::findings::{Findings, OWN_NEXT, RECORDS_NEXT, TOLD_MAX};
 use crate::{
     StoreError,
     clock::UnixTime,
@@ -11,7 +11,8 @@ use crate::{
     meta::{Floor, SCHEMA, floor_of, own_of, schema_of},
     provided::{
         exports,
-        shelf::{OwnRow, Position, Shelf},
+        own::{OwnRow, Position},
+        trie::Trie,
     },
     records::{
         book::PeerRow,
@@ -208,22 +209,22 @@ pub fn node(db: &sled::Db, dir: &Path, findings: &mut Findings) {
     }
     rows.sort();
     let mut damage = Vec::new();
-    let shelf = Shelf::load(rows.into_iter(), |key, why| damage.push((format!("own CIDs of {key:02x?}"), why)));
+    let trie = Trie::load(rows.into_iter(), |key, why| damage.push((format!("own CIDs of {key:02x?}"), why)));
     damage.into_iter().for_each(|(place, why)| bad.add(findings, place, why));
     let promised = own_of(db).ok().flatten();
-    if let Some(promised) = promised.filter(|promised| *promised != shelf.len() as u64) {
-        bad.add(findings, "own CIDs".into(), format!("{} instead of {promised}", shelf.len()));
+    if let Some(promised) = promised.filter(|promised| *promised != trie.len() as u64) {
+        bad.add(findings, "own CIDs".into(), format!("{} instead of {promised}", trie.len()));
     }
     let journal = exports::read(&dir.join("exports"), false).journal;
     if schema_of(db).ok().flatten() == Some(SCHEMA) {
-        compare(&shelf, &journal, &dir.join("exports"), &mut bad, findings);
+        compare(&trie, &journal, &dir.join("exports"), &mut bad, findings);
     }
-    let missing = journal.iter().filter(|(position, row)| row.is_some() && shelf.get(position).is_none()).count();
+    let missing = journal.iter().filter(|(position, row)| row.is_some() && trie.get(position).is_none()).count();
     if missing > 0 {
         let next = "the next start takes them from there";
         findings.note("node/ provided", format_args!("{missing} own CIDs are in the journal only"), next);
     }
-    bad.end(findings, format!("{} own CIDs", shelf.len()));
+    bad.end(findings, format!("{} own CIDs", trie.len()));
 
     let mut bad = Bad::new("node/ routing", "routing tables are found anew");
     let mut peers = 0;
@@ -240,7 +241,7 @@ pub fn node(db: &sled::Db, dir: &Path, findings: &mut Findings) {
 
 /// Own CIDs are in `node/` and in `exports/`: what only one of them has is lost with it.
 fn compare(
-    shelf: &Shelf,
+    trie: &Trie,
     journal: &BTreeMap<Position, Option<OwnRow>>,
     exports: &Path,
     bad: &mut Bad,
@@ -254,12 +255,12 @@ fn compare(
     };
     // A removal that a kill kept from node/ is taken from the journal by the next start.
     let removed = |position: &Position| matches!(journal.get(position), Some(None));
-    let here = shelf.from(&[0; 32]).filter(|(position, _)| !exported(position) && !removed(position)).count();
+    let here = trie.from(&[0; 32]).filter(|(position, _)| !exported(position) && !removed(position)).count();
     if here > 0 {
         bad.add(findings, "own CIDs".into(), format!("{here} are in node/ alone: what exports/ had of them is lost"));
     }
     let there = all.own.keys().filter(|position| exported(position) && !journal.contains_key(*position));
-    let there = there.filter(|position| shelf.get(position).is_none()).count();
+    let there = there.filter(|position| trie.get(position).is_none()).count();
     if there > 0 {
         bad.add(findings, "own CIDs".into(), format!("{there} are in exports/ alone"));
     }

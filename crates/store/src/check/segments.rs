@@ -1,7 +1,7 @@
 //! The segments of the log, byte by byte: what is damaged there is lost as soon as `records/` is lost too, also where no
 //! row points to it (the beginning of the file, rows of providers); and what stands there but has no row.
 
-use super::{Findings, RECORDS_NEXT, TOLD_MAX};
+use super::findings::{Findings, RECORDS_NEXT, TOLD_MAX};
 use crate::{
     clock::UnixTime,
     codec::{self, CodecError},

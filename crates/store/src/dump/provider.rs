@@ -1,7 +1,7 @@
 //! The text of providers, made once and kept at hand: on a busy server most records are of few of them.
 
-use super::{Matcher, text};
-use crate::records::{Shared, time::Now};
+use super::{filter::Matcher, text};
+use crate::records::{RecordsState, time::Now};
 
 /// Providers at hand at most: a busy server knows 200,000.
 const PROVIDERS_MAX: usize = 1 << 18;
@@ -21,13 +21,13 @@ pub struct Provider {
 }
 
 impl Provider {
-    fn new(shared: &Shared, id: u32, matcher: &Matcher, now: &Now) -> Option<Self> {
-        let provider = shared.book.get(id)?;
+    fn new(state: &RecordsState, id: u32, matcher: &Matcher, now: &Now) -> Option<Self> {
+        let provider = state.book.get(id)?;
         let mut json = BEFORE_NAME.to_vec();
         text::push_base58(&mut json, &provider.peer.to_bytes());
         let name_len = json.len() - BEFORE_NAME.len();
         json.extend_from_slice(br#"","addresses":["#);
-        for (n, address) in shared.book.live_addresses(&provider, now).iter().enumerate() {
+        for (n, address) in state.book.live_addresses(&provider, now).iter().enumerate() {
             if n > 0 {
                 json.push(b',');
             }
@@ -58,18 +58,18 @@ pub struct Providers {
 
 impl Providers {
     /// None at hand; room for as many as the address book has, within bounds.
-    pub fn new(shared: &Shared) -> Self {
-        let places = shared.book.len().next_power_of_two().min(PROVIDERS_MAX);
+    pub fn new(state: &RecordsState) -> Self {
+        let places = state.book.len().next_power_of_two().min(PROVIDERS_MAX);
         let mut at_hand = Vec::new();
         at_hand.resize_with(places, || None);
         Self { at_hand, bytes: 0 }
     }
 
     /// The provider of this number, as it is at `now` or was a little earlier. `None` if the book does not know it.
-    pub fn get(&mut self, shared: &Shared, id: u32, matcher: &Matcher, now: &Now) -> Option<&Provider> {
+    pub fn get(&mut self, state: &RecordsState, id: u32, matcher: &Matcher, now: &Now) -> Option<&Provider> {
         let place = id as usize % self.at_hand.len();
         if !matches!(&self.at_hand[place], Some(provider) if provider.id == id) {
-            let provider = Provider::new(shared, id, matcher, now);
+            let provider = Provider::new(state, id, matcher, now);
             let bytes = provider.as_ref().map_or(0, |provider| provider.json.len());
             if self.bytes + bytes > BYTES_MAX {
                 self.at_hand.iter_mut().for_each(|place| *place = None);

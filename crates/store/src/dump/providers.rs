@@ -1,7 +1,8 @@
 //! Provider records in log order: what a dump is mostly made of, so their lines are written by hand.
 
 use super::{
-    Matcher, Output,
+    filter::Matcher,
+    output::Output,
     provider::{Provider, Providers},
     text::{self, sha256},
 };
@@ -10,7 +11,7 @@ use crate::{
     clock::UnixTime,
     engine::{Found, Walk},
     records::{
-        Shared,
+        RecordsState,
         entry::{self, Entry, Hashed, Place},
         log::{chunk_name, chunk_time},
         time::Now,
@@ -23,14 +24,14 @@ pub fn providers(store: &Store, matcher: &Matcher, output: &mut Output<'_>) -> R
     if output.is_full() {
         return Ok(false);
     }
-    let shared = &store.records.shared;
+    let state = &store.records.state;
     store.records.wait_replayed();
-    if !shared.health().is_read_only() {
-        shared.drain()?;
+    if !state.health().is_read_only() {
+        state.drain()?;
     }
-    let mut at_hand = Providers::new(shared);
+    let mut at_hand = Providers::new(state);
     let mut told = Told::default();
-    for found in Walk::forwards(shared.log.chunks(), 0, u64::MAX) {
+    for found in Walk::forwards(state.log.chunks(), 0, u64::MAX) {
         let (key, chunk) = match found {
             Found::Row(key, chunk) => (key, chunk),
             Found::Lost(_, _, error @ StoreError::Degraded(_)) => return Err(error),
@@ -43,8 +44,8 @@ pub fn providers(store: &Store, matcher: &Matcher, output: &mut Output<'_>) -> R
         };
         let time = chunk_time(key);
         told.begin(time);
-        let now = shared.time.now();
-        if !matcher.time(time) || !(matcher.expired || now.is_live(time, shared.ttl_s)) {
+        let now = state.time.now();
+        if !matcher.time(time) || !(matcher.expired || now.is_live(time, state.ttl_s)) {
             continue;
         }
         let entries: Vec<Entry<'_>> = match entry::decode(&chunk) {
@@ -56,17 +57,17 @@ pub fn providers(store: &Store, matcher: &Matcher, output: &mut Output<'_>) -> R
                 continue;
             }
         };
-        let times = Times::new(shared, time, &now);
+        let times = Times::new(state, time, &now);
         for entry in entries {
             let Entry { multihash, peer, removed: false } = entry else { continue };
             if !matcher.hashed(multihash) {
                 continue;
             }
             let place = multihash.place();
-            if shared.index.time(&place, peer) != Some(time) {
+            if state.index.time(&place, peer) != Some(time) {
                 continue;
             }
-            let Some(provider) = at_hand.get(shared, peer, matcher, &now).filter(|provider| provider.wanted) else {
+            let Some(provider) = at_hand.get(state, peer, matcher, &now).filter(|provider| provider.wanted) else {
                 continue;
             };
             if !told.is_first(place, peer) {
@@ -156,9 +157,9 @@ struct Times {
 }
 
 impl Times {
-    fn new(shared: &Shared, time: u32, now: &Now) -> Self {
+    fn new(state: &RecordsState, time: u32, now: &Now) -> Self {
         let received = UnixTime(time).to_string();
-        let ends = i64::from(time) + i64::from(shared.ttl_s);
+        let ends = i64::from(time) + i64::from(state.ttl_s);
         let expires = UnixTime(u32::try_from(ends).unwrap_or(u32::MAX));
         let json =
             format!(r#","received":"{received}","expires":"{expires}","expires_in_s":{}}}"#, ends - i64::from(now.log));

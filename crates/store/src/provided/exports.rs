@@ -4,7 +4,7 @@
 //! `node-<generation>-<time>.export` is the whole state before the journals of its generation and later ones. Both are
 //! frames with a length and a CRC-32 each; three exports are kept, and the journals that the oldest of them needs.
 
-use super::shelf::{OwnRow, Position};
+use super::own::{OwnRow, Position};
 use crate::{
     StoreError,
     clock::UnixTime,

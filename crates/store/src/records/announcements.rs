@@ -1,7 +1,7 @@
 //! How an announcement goes through the record store, and a removal.
 
 use super::{
-    Added, Refused, Shared, Upsert,
+    Added, RecordsState, Refused, Upsert,
     book::{BookFull, Peer},
     entry::{Entry, Hashed, MAX_MULTIHASH, place},
     index::Full,
@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering;
 /// of it in the log.
 const CROWDED_PART_OF_TTL: u32 = 4;
 
-impl Shared {
+impl RecordsState {
     pub(super) fn add(&self, multihash: &[u8], provider: &PeerInfo, via: Dht) -> Result<Added, Refused> {
         let outcome = self.try_add(multihash, provider, via);
         self.counters.count(&outcome);

@@ -2,7 +2,7 @@
 //! seconds, so that replay and garbage collection treat them as if they had been announced here.
 
 use super::{
-    MAX_MULTIHASH, Refused, Shared,
+    MAX_MULTIHASH, RecordsState, Refused,
     announcements::refused,
     book::{BookFull, Peer},
     entry::{Entry, Hashed},
@@ -70,15 +70,15 @@ impl Chunks {
     }
 
     /// To the writer, oldest first. Waits while it is behind.
-    pub fn push(mut self, shared: &Shared) {
+    pub fn push(mut self, state: &RecordsState) {
         let open = self.open.into_iter().filter(|(_, (_, count))| *count > 0);
         self.full.extend(open.map(|(time, (body, count))| Sealed { time, body, count }));
         self.full.sort_by_key(|chunk| chunk.time);
-        self.full.into_iter().for_each(|chunk| shared.pending.push(chunk));
+        self.full.into_iter().for_each(|chunk| state.pending.push(chunk));
     }
 }
 
-impl Shared {
+impl RecordsState {
     /// Keeps garbage collection out while records are loaded: it could move dates of what is not in the log yet.
     pub fn hold_garbage(&self) -> tokio::sync::MutexGuard<'_, ()> {
         self.gc.blocking_lock()

@@ -1,6 +1,6 @@
 //! A database that was opened again gets what the last one may not have brought to disk.
 
-use super::{Shared, salvage};
+use super::{RecordsState, salvage};
 use crate::StoreError;
 
 /// Writes what was accepted since the last flush that returned; everything that memory knows, if the database holds
@@ -8,24 +8,24 @@ use crate::StoreError;
 ///
 /// # Errors
 /// Those of the database: what was to be written is kept for the next try.
-pub fn run(shared: &Shared, nothing: bool) -> Result<(), StoreError> {
-    let (chunks, peers) = shared.unflushed.copy();
-    shared.log.reopened()?;
+pub fn run(state: &RecordsState, nothing: bool) -> Result<(), StoreError> {
+    let (chunks, peers) = state.unflushed.copy();
+    state.log.reopened()?;
     match nothing {
-        true => shared.book.write_all_again(),
-        false => shared.book.write_again(&peers),
+        true => state.book.write_all_again(),
+        false => state.book.write_again(&peers),
     }
-    let outcome = shared
+    let outcome = state
         .write_peers()
-        .and_then(|()| chunks.iter().try_for_each(|(key, chunk)| shared.log.put_back(*key, chunk, chunk)))
-        .and_then(|()| shared.flush_log());
+        .and_then(|()| chunks.iter().try_for_each(|(key, chunk)| state.log.put_back(*key, chunk, chunk)))
+        .and_then(|()| state.flush_log());
     if outcome.is_err() {
-        shared.unflushed.put_back((chunks, peers));
+        state.unflushed.put_back((chunks, peers));
     }
-    shared.log.look_at_ends();
+    state.log.look_at_ends();
     outcome?;
     if nothing {
-        salvage::run(shared);
+        salvage::run(state);
     }
     Ok(())
 }

@@ -1,14 +1,21 @@
 //! One writer at a time: journal before memory, memory before the database, and now and then an export.
 
 use super::{
-    Disk, Inner, Own,
-    exports::Change,
-    shelf::{OwnRow, Position, Shelf, Stale},
+    exports::{Change, Exports},
+    own::{Own, OwnRow, Position},
+    trie::{Stale, Trie},
 };
-use crate::{StoreError, kad::Dht, meta::tree, records::entry::position};
+use crate::{
+    StoreError,
+    clock::Clock,
+    kad::Dht,
+    meta::{NodeDb, tree},
+    records::entry::position,
+    routing::RoutingState,
+};
 use cid::CidGeneric;
-use parking_lot::{MutexGuard, RwLockReadGuard};
-use std::{collections::BTreeMap, time::Duration};
+use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// An export is due when something changed and the last one is older than this ...
 const EXPORT_EVERY: Duration = Duration::from_secs(3600);
@@ -16,9 +23,32 @@ const EXPORT_EVERY: Duration = Duration::from_secs(3600);
 /// start, and writing the export, then cost about the same.
 const JOURNAL_BYTES: u64 = 1 << 20;
 
-impl Inner {
-    pub(super) fn shelf(&self) -> RwLockReadGuard<'_, Shelf> {
-        self.shelf.read()
+/// What the clones of [`super::Provided`] share.
+#[derive(Debug)]
+pub struct ProvidedState {
+    pub trie: RwLock<Trie>,
+    /// One writer at a time, journal before memory before database.
+    pub disk: Mutex<Disk>,
+    pub node: NodeDb,
+    pub routing: RoutingState,
+    pub clock: Arc<dyn Clock>,
+    pub limit: usize,
+}
+
+/// Exports and journal, and whether they are behind.
+#[derive(Debug)]
+pub struct Disk {
+    pub exports: Exports,
+    /// Something changed since the last export.
+    pub changed: bool,
+    pub exported: Option<Duration>,
+    pub routing_saves: u64,
+    pub read_only: bool,
+}
+
+impl ProvidedState {
+    pub(super) fn trie(&self) -> RwLockReadGuard<'_, Trie> {
+        self.trie.read()
     }
 
     pub(super) fn disk(&self) -> Result<MutexGuard<'_, Disk>, StoreError> {
@@ -35,10 +65,10 @@ impl Inner {
         let mut put: BTreeMap<Position, OwnRow> = BTreeMap::new();
         let mut new = 0;
         {
-            let shelf = self.shelf();
+            let trie = self.trie();
             for cid in cids {
                 let (position, bytes) = (position(&cid.hash().to_bytes()), cid.to_bytes().into_boxed_slice());
-                let known = put.get(&position).or_else(|| shelf.get(&position));
+                let known = put.get(&position).or_else(|| trie.get(&position));
                 if known.is_some_and(|row| row.cid == bytes) {
                     continue;
                 }
@@ -47,7 +77,7 @@ impl Inner {
                 let row = known.map_or(row.clone(), |known| OwnRow { cid: row.cid, ..known.clone() });
                 put.insert(position, row);
             }
-            if shelf.len() + new > self.limit && new > 0 {
+            if trie.len() + new > self.limit && new > 0 {
                 return Err(StoreError::Full { what: "own CIDs", limit: self.limit });
             }
         }
@@ -61,10 +91,10 @@ impl Inner {
         let mut new = 0;
         let mut news = Vec::with_capacity(own.len());
         {
-            let shelf = self.shelf();
+            let trie = self.trie();
             for own in own {
                 let position = position(&own.cid.hash().to_bytes());
-                let known = put.get(&position).or_else(|| shelf.get(&position));
+                let known = put.get(&position).or_else(|| trie.get(&position));
                 let announced = own.announced.map(|time| time.0);
                 let is_news = known.is_none_or(|known| known.announced < announced);
                 news.push(is_news);
@@ -81,7 +111,7 @@ impl Inner {
                 };
                 put.insert(position, row);
             }
-            if shelf.len() + new > self.limit && new > 0 {
+            if trie.len() + new > self.limit && new > 0 {
                 return Err(StoreError::Full { what: "own CIDs", limit: self.limit });
             }
         }
@@ -97,9 +127,9 @@ impl Inner {
         let rows: Vec<OwnRow> = put.values().cloned().collect();
         disk.exports.append(&Change::Put(&rows))?;
         {
-            let mut shelf = self.shelf.write();
+            let mut trie = self.trie.write();
             for (position, row) in put {
-                shelf.put(position, row);
+                trie.put(position, row);
             }
         }
         self.changed(disk);
@@ -109,16 +139,16 @@ impl Inner {
     pub(super) fn remove(&self, multihashes: Vec<Vec<u8>>) -> Result<usize, StoreError> {
         let mut disk = self.disk()?;
         let known: Vec<Vec<u8>> = {
-            let shelf = self.shelf();
-            multihashes.into_iter().filter(|m| shelf.get(&position(m)).is_some()).collect()
+            let trie = self.trie();
+            multihashes.into_iter().filter(|m| trie.get(&position(m)).is_some()).collect()
         };
         if known.is_empty() {
             return Ok(0);
         }
         disk.exports.append(&Change::Take(&known))?;
         let removed = {
-            let mut shelf = self.shelf.write();
-            known.iter().filter(|m| shelf.take(&position(m)).is_some()).count()
+            let mut trie = self.trie.write();
+            known.iter().filter(|m| trie.take(&position(m)).is_some()).count()
         };
         self.changed(&mut disk);
         Ok(removed)
@@ -143,15 +173,15 @@ impl Inner {
         }
     }
 
-    /// Chunks that changed to the database, flushed. The caller holds `disk`, so that this is the only one.
+    /// Trie that changed to the database, flushed. The caller holds `disk`, so that this is the only one.
     pub(super) fn write_stale(&self) -> Result<(), StoreError> {
         let (stale, own) = {
-            let mut shelf = self.shelf.write();
-            (shelf.take_stale()?, shelf.len() as u64)
+            let mut trie = self.trie.write();
+            (trie.take_stale()?, trie.len() as u64)
         };
         let written = self.write(&stale, own);
         if written.is_err() {
-            self.shelf.write().put_back(stale);
+            self.trie.write().put_back(stale);
         }
         written
     }
@@ -188,10 +218,10 @@ impl Inner {
     pub(super) fn export(&self, disk: &mut Disk) -> Result<(), StoreError> {
         disk.routing_saves = self.routing.saves();
         let routing: Vec<_> = Dht::ALL.into_iter().map(|dht| (dht, self.routing.load(dht))).collect();
-        let shelf = self.shelf();
-        let own = shelf.from(&[0; 32]).map(|(_, row)| row);
+        let trie = self.trie();
+        let own = trie.from(&[0; 32]).map(|(_, row)| row);
         let generation = disk.exports.export(self.clock.wall(), own, &routing)?;
-        drop(shelf);
+        drop(trie);
         self.node.meta.set_exported(generation)?;
         disk.changed = false;
         disk.exported = Some(self.clock.monotonic());

@@ -37,7 +37,7 @@ pub struct Before {
 
 /// What threads and callers share.
 #[derive(Debug)]
-pub struct Shared {
+pub struct RecordsState {
     pub time: Timekeeper,
     pub index: Index,
     pub book: Book,
@@ -64,7 +64,7 @@ pub struct Shared {
     pub(super) gc: Arc<tokio::sync::Mutex<()>>,
 }
 
-impl Shared {
+impl RecordsState {
     pub(super) fn flush(&self) -> Result<(), StoreError> {
         let outcome = self.pending.drain().and_then(|()| self.write_peers()).and_then(|()| self.flush_log());
         if let Err(error) = &outcome {
