@@ -10,7 +10,7 @@ pub use identity::{Announced, announced};
 
 use super::provided::exports::Verified;
 use super::{Store, StoreError, data_dir, filesystem, is_data_dir, provided::exports, records};
-use databases::{Databases, Peers};
+use databases::{Databases, KnownPeers};
 use findings::Findings;
 pub use findings::{Finding, Level};
 use std::{
@@ -40,7 +40,7 @@ pub fn stopped(dir: &Path, ttl: Duration, now: crate::clock::UnixTime) -> Result
         databases::node(node, dir, &mut findings);
     }
     if let Some(records) = &databases.records {
-        let peers = Peers::read(records, &mut findings);
+        let peers = KnownPeers::read(records, &mut findings);
         databases::log(records, &peers, &mut findings);
         segments::check(dir, records, databases.floor(), (ttl, now), &mut findings);
         databases::values(records, now, &mut findings);
@@ -131,7 +131,7 @@ fn exports(dir: &Path, findings: &mut Findings) {
     let Ok(entries) = fs::read_dir(dir) else { return };
     let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     paths.sort();
-    let old = records::salvage::exports::list(dir).len();
+    let old = records::salvage::old_exports::list(dir).len();
     if old > 0 {
         let next = "the next start takes from them what log/ lacks, and removes them";
         findings.note("exports/", format_args!("{old} exports of provider records, as older versions made them"), next);

@@ -11,8 +11,8 @@ use super::{
     databases::{NODE_CACHE, RECORDS_CACHE},
     dump::text::Sum,
     engine::guard,
-    files::Files,
     filesystem::{bytes_below, io_error, sync_dir},
+    sled_files::SledFiles,
 };
 use crate::clock::Clock;
 use std::{fs, io, path::Path, sync::Arc};
@@ -66,7 +66,7 @@ fn database(dir: &Path, name: &'static str, cache: u64) -> Result<Compacted, Sto
             guard(|| tree.insert(key, value)).map(drop)
         })?;
         guard(|| to.flush())?;
-        Files::open(&new)?.sync()?;
+        SledFiles::open(&new)?.sync()?;
         let read = trees(&to, |_, _, _| Ok(()))?;
         if read != written {
             return Err(StoreError::Database(format!(

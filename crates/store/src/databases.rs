@@ -5,7 +5,7 @@ use super::{
     data_dir::names::{EXPORTS, NODE, RECORDS},
     meta::{Floor, NodeDb, SCHEMA, schema_of},
     records::log::{chunk_time, newest_chunk},
-    recovery::{Contents, Opened, Place},
+    recovery::{Contents, DatabaseDir, Opened},
 };
 use crate::clock::UnixTime;
 use std::{path::Path, time::Duration};
@@ -16,8 +16,8 @@ pub const RECORDS_CACHE: u64 = 64 << 20;
 pub const NODE_CACHE: u64 = 16 << 20;
 
 /// Where `node/` of the data directory `dir` lies.
-pub fn node_place(dir: &Path, now: UnixTime) -> Place<'_> {
-    Place { parent: dir, name: NODE, cache: NODE_CACHE, now }
+pub fn node_dir(dir: &Path, now: UnixTime) -> DatabaseDir<'_> {
+    DatabaseDir { parent: dir, name: NODE, cache: NODE_CACHE, now }
 }
 
 /// What `node/` holds, compared with what it should.
@@ -34,9 +34,9 @@ pub fn node_contents(dir: &Path) -> impl Fn(&sled::Db) -> Contents {
 /// Opens `node/`, whether it holds less than it did, and what the recovery did.
 ///
 /// # Errors
-/// [`StoreError::FromTheFuture`]; [`StoreError::Io`] and [`StoreError::Database`] as of [`Place::open`].
+/// [`StoreError::FromTheFuture`]; [`StoreError::Io`] and [`StoreError::Database`] as of [`DatabaseDir::open`].
 pub fn open_node(dir: &Path, now: UnixTime) -> Result<(NodeDb, bool, Vec<String>), StoreError> {
-    let Opened { db, notes, lossy } = node_place(dir, now).open(&node_contents(dir))?;
+    let Opened { db, notes, lossy } = node_dir(dir, now).open(&node_contents(dir))?;
     let node = NodeDb::new(db, dir.join(NODE))?;
     // A directory without node/ may have exports/ all the same.
     let lossy = lossy || !notes.is_empty() || node.meta.schema().is_none();
@@ -47,8 +47,8 @@ pub fn open_node(dir: &Path, now: UnixTime) -> Result<(NodeDb, bool, Vec<String>
 }
 
 /// Where `records/` of the data directory `dir` lies.
-pub fn records_place(dir: &Path, now: UnixTime) -> Place<'_> {
-    Place { parent: dir, name: RECORDS, cache: RECORDS_CACHE, now }
+pub fn records_dir(dir: &Path, now: UnixTime) -> DatabaseDir<'_> {
+    DatabaseDir { parent: dir, name: RECORDS, cache: RECORDS_CACHE, now }
 }
 
 /// What `records/` holds, compared with what it should.

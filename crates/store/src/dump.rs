@@ -5,7 +5,7 @@
 mod filter;
 mod header;
 mod output;
-mod provider;
+mod provider_text;
 mod providers;
 mod row;
 mod rows;

@@ -1,7 +1,7 @@
 //! What a record takes: on disk, in memory, and how often it stands in the log.
 
 use super::{
-    engine::{Found, Walk},
+    engine::{Walk, Walked},
     limits::Figures,
     memory,
     records::{RecordsState, entry},
@@ -54,7 +54,7 @@ pub(super) fn entries(state: &RecordsState) -> Option<u64> {
     for place in 0..places {
         let from = oldest + newest.saturating_sub(oldest) / places * place;
         for found in Walk::forwards(state.log.chunks(), from, u64::MAX).take(run) {
-            if let Found::Row(_, chunk) = found
+            if let Walked::Row(_, chunk) = found
                 && let Ok(read) = entry::decode(&chunk)
             {
                 chunks += 1;

@@ -4,15 +4,15 @@ use super::{
     codec::{self, CHUNK_VERSION},
     jobs::JobRow,
     meta::Floor,
-    migrate::v2,
     provided::{exports, own::OwnRow, trie::Trie},
     records::{
         book::{Book, PeerRow},
         entry,
-        frames::{Item, Items},
         log::segments::Location,
+        log_frames::{LogFrame, LogFrames},
     },
     routing::SavedRow,
+    schema::v2,
     values::ValueRow,
 };
 use bincode::{Decode, Encode};
@@ -132,8 +132,8 @@ pub fn exports(data: &[u8]) {
     }
     let _ = exports::read_export(&file[..]);
     let mut segment = &file[..];
-    while let Ok(Some(item)) = codec::read_frame::<Item>(&mut segment) {
-        if let Item::Chunk { chunk, .. } = item {
+    while let Ok(Some(item)) = codec::read_frame::<LogFrame>(&mut segment) {
+        if let LogFrame::Chunk { chunk, .. } = item {
             let _ = entry::decode(&chunk);
         }
     }
@@ -143,9 +143,9 @@ pub fn exports(data: &[u8]) {
     if std::fs::write(on_disk.path(), &file).is_err() {
         return;
     }
-    if let Ok(items) = Items::open(on_disk.path()) {
+    if let Ok(items) = LogFrames::open(on_disk.path()) {
         for item in items.flatten() {
-            if let Item::Chunk { chunk, .. } = item {
+            if let LogFrame::Chunk { chunk, .. } = item {
                 let _ = entry::decode(&chunk);
             }
         }

@@ -16,10 +16,9 @@ mod disk;
 pub mod dump;
 mod engine;
 mod error;
-mod exports;
-mod files;
 mod filesystem;
 pub mod footprint;
+mod frame_writer;
 mod frames;
 #[cfg(any(test, fuzzing, feature = "fuzzing"))]
 #[doc(hidden)]
@@ -30,13 +29,14 @@ pub mod limits;
 pub mod load;
 mod memory;
 mod meta;
-mod migrate;
 pub mod migration;
 pub mod provided;
 pub mod records;
 mod recovery;
 pub mod routing;
+mod schema;
 mod settings;
+mod sled_files;
 mod stat;
 mod supervisor;
 pub mod values;
@@ -45,7 +45,7 @@ use blocking::blocking;
 use clock::{Clock, UnixTime};
 pub use data_dir::is_data_dir;
 use data_dir::names::{EXPORTS, LOG, RECORDS};
-use databases::{open_node, records_contents, records_place};
+use databases::{open_node, records_contents, records_dir};
 use dhtstore_host::{clock, vital};
 use dhtstore_kad as kad;
 pub use error::StoreError;
@@ -112,7 +112,7 @@ impl Store {
         let now = clock.wall();
         let (node, lossy, mut notes) = open_node(dir, now)?;
         let floor = node.meta.floor();
-        let opened = records_place(dir, now).open(&records_contents(now, floor, settings.ttl))?;
+        let opened = records_dir(dir, now).open(&records_contents(now, floor, settings.ttl))?;
         let recovered = !opened.notes.is_empty();
         notes.extend(opened.notes);
         let log = Log::open(opened.db, dir.join(RECORDS), dir.join(LOG))?;
@@ -145,7 +145,7 @@ impl Store {
         }
         let schema = node.meta.schema().unwrap_or(SCHEMA);
         let jobs = jobs::JobLog::open(node.clone())?;
-        let parts = supervisor::Parts {
+        let supervised = supervisor::Supervised {
             dir: dir.to_owned(),
             ttl: settings.ttl,
             clock,
@@ -156,7 +156,7 @@ impl Store {
             routing: routing.clone(),
             jobs: jobs.clone(),
         };
-        let supervisor = if read_only { None } else { Some(supervisor::Supervisor::start(parts)?) };
+        let supervisor = if read_only { None } else { Some(supervisor::Supervisor::start(supervised)?) };
         let bounds = limits::Bounds {
             records: settings.max_records as u64,
             disk_bytes: settings.max_disk,
@@ -251,7 +251,7 @@ fn migrate(node: &NodeDb, log: &Log, provided: &provided::Provided, read_only: b
         provided.export()?;
     }
     // A version that was lost may have been the first.
-    for step in migrate::needed(found.unwrap_or(1)) {
+    for step in schema::needed(found.unwrap_or(1)) {
         let done = step.take(log)?;
         if found.is_some() {
             tracing::info!("{done}");

@@ -189,8 +189,8 @@ impl Loader {
         // Only of a provider that is new, or has not been heard since, the addresses are of use.
         let known = state.book.find(&peer).is_some_and(|known| known.announced() >= time);
         let addresses: Vec<Multiaddr> = if known { Vec::new() } else { rows::addresses(addresses)? };
-        let restored = state.restore_peer(&peer, (time, [&addresses, &[]]), (|at| !known && at < time, false), now);
-        let loaded = restored.and_then(|(peer, _)| state.load(multihash, &peer, time, chunks));
+        let merged = state.load_peer(&peer, (time, [&addresses, &[]]), (|at| !known && at < time, false), now);
+        let loaded = merged.and_then(|(peer, _)| state.load(multihash, &peer, time, chunks));
         Ok(match loaded {
             Ok(Loaded::New | Loaded::Refreshed) => "loaded".into(),
             Ok(Loaded::Known) => "known".into(),
@@ -205,7 +205,7 @@ impl Loader {
             Ok(time) => time,
             Err(bad) => return of_date(bad),
         };
-        match state.restore_peer(peer, (announced, lists), (|at| at <= announced, true), now) {
+        match state.load_peer(peer, (announced, lists), (|at| at <= announced, true), now) {
             Ok((_, true)) => "loaded".into(),
             Ok((_, false)) => "known".into(),
             Err(refused) => of_refusal(refused),

@@ -1,7 +1,7 @@
-//! Migration on request: what a start would do by itself (`migrate.rs`), told, tried on a copy, or done now.
+//! Migration on request: what a start would do by itself (`schema.rs`), told, tried on a copy, or done now.
 
 pub use super::meta::SCHEMA;
-use super::{Settings, Store, StoreError, data_dir, databases::NODE_CACHE, filesystem, migrate, recovery::Place};
+use super::{Settings, Store, StoreError, data_dir, databases::NODE_CACHE, filesystem, recovery::DatabaseDir, schema};
 use crate::clock::Clock;
 use std::{path::Path, sync::Arc};
 
@@ -37,12 +37,12 @@ pub fn status(dir: &Path) -> Result<Status, StoreError> {
             filesystem::copy_dir(&dir.join("node"), &copy.path().join("node"), &|_| true)?;
         }
     }
-    let place = Place { parent: copy.path(), name: "node", cache: NODE_CACHE, now: crate::clock::UnixTime(0) };
-    let opened = place.open(&|_| super::recovery::Contents::Complete)?;
+    let node = DatabaseDir { parent: copy.path(), name: "node", cache: NODE_CACHE, now: crate::clock::UnixTime(0) };
+    let opened = node.open(&|_| super::recovery::Contents::Complete)?;
     let found = super::meta::schema_of(&opened.db)?;
     match found {
         Some(found) if found > SCHEMA => Err(StoreError::FromTheFuture { found, known: SCHEMA }),
-        _ => Ok(Status { found, steps: migrate::needed(found.unwrap_or(1)).map(|step| step.name).collect() }),
+        _ => Ok(Status { found, steps: schema::needed(found.unwrap_or(1)).map(|step| step.name).collect() }),
     }
 }
 

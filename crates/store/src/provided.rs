@@ -25,7 +25,7 @@ use exports::Exports;
 pub use own::Own;
 use own::OwnRow;
 use parking_lot::{Mutex, RwLock};
-use state::{Disk, ProvidedState};
+use state::{OwnFiles, ProvidedState};
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 use trie::Trie;
 
@@ -66,18 +66,18 @@ impl Provided {
         let is_behind = node.meta.exported().unwrap_or(0) < exports::newest(&opening.exports);
         let is_complete = node.meta.own() == Some(trie.len() as u64);
         let whole = !opening.lossy && notes.is_empty() && is_complete && !is_behind;
-        let restored = exports::read(&opening.exports, !whole);
-        let is_unread = !restored.notes.is_empty();
-        notes.extend(if whole { Vec::new() } else { restored.notes });
+        let exported = exports::read(&opening.exports, !whole);
+        let is_unread = !exported.notes.is_empty();
+        notes.extend(if whole { Vec::new() } else { exported.notes });
         let damaged = opening.lossy || !notes.is_empty();
         let (mut from_export, mut from_journal) = (0, 0);
-        for (position, row) in restored.own {
-            let removed_since = matches!(restored.journal.get(&position), Some(None));
+        for (position, row) in exported.own {
+            let removed_since = matches!(exported.journal.get(&position), Some(None));
             if !removed_since && trie.get(&position).is_none() {
                 from_export += u64::from(trie.put(position, row));
             }
         }
-        for (position, last_word) in restored.journal {
+        for (position, last_word) in exported.journal {
             match last_word {
                 Some(row) if trie.get(&position).is_none() => from_journal += u64::from(trie.put(position, row)),
                 Some(_) => {}
@@ -91,9 +91,9 @@ impl Provided {
             back => notes.push(format!("{back} own CIDs restored from exports/")),
         }
         if !whole {
-            notes.extend(restore_routing(&routing, restored.routing));
+            notes.extend(load_routing(&routing, exported.routing));
         }
-        let disk = Disk {
+        let files = OwnFiles {
             exports: Exports::open(opening.exports),
             // A journal that is damaged holds less than it did: an export makes up for it.
             changed: is_unread,
@@ -103,7 +103,7 @@ impl Provided {
         };
         let state = ProvidedState {
             trie: RwLock::new(trie),
-            disk: Mutex::new(disk),
+            files: Mutex::new(files),
             node,
             routing,
             clock,
@@ -187,13 +187,13 @@ impl Provided {
     /// # Errors
     /// [`StoreError::Database`].
     pub(super) fn forget_announcements(&self) -> Result<usize, StoreError> {
-        let mut disk = self.state.disk()?;
+        let mut files = self.state.files()?;
         let own = {
             let mut trie = self.state.trie.write();
             trie.change_all(|row| (row.announced, row.confirmed) = (None, 0));
             trie.len()
         };
-        disk.changed = true;
+        files.changed = true;
         self.state.write_stale()?;
         Ok(own)
     }
@@ -205,7 +205,7 @@ impl Provided {
 
     /// Writes what the database does not have, once it was opened anew; all of it where that holds `nothing` now.
     pub(super) fn write_anew(&self, nothing: bool) -> Result<(), StoreError> {
-        let _disk = self.state.disk()?;
+        let _files = self.state.files()?;
         if nothing {
             self.state.trie.write().all_stale();
         }
@@ -214,8 +214,8 @@ impl Provided {
 
     /// An export now, whether or not one is due.
     pub(super) fn export(&self) -> Result<(), StoreError> {
-        let mut disk = self.state.disk()?;
-        self.state.export(&mut disk)
+        let mut files = self.state.files()?;
+        self.state.export(&mut files)
     }
 }
 
@@ -230,7 +230,7 @@ fn read_rows(tree: &sled::Tree) -> (Vec<RawRow>, Option<String>) {
     (rows, error.map(|error| format!("some own CIDs cannot be read from node/: {error}")))
 }
 
-fn restore_routing(routing: &RoutingState, saved: BTreeMap<String, Vec<super::routing::SavedPeer>>) -> Option<String> {
+fn load_routing(routing: &RoutingState, saved: BTreeMap<String, Vec<super::routing::SavedPeer>>) -> Option<String> {
     let mut peers = 0;
     for (name, saved) in saved {
         let dht = Dht::ALL.into_iter().find(|dht| dht.name() == name)?;

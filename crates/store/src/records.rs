@@ -4,12 +4,12 @@ mod announcements;
 pub(super) mod book;
 mod counters;
 pub(super) mod entry;
-pub(super) mod frames;
 mod gc;
 pub(super) mod index;
 mod indexing;
 pub(super) mod load;
 pub(super) mod log;
+pub(super) mod log_frames;
 mod pending;
 mod progress;
 mod replay;
@@ -26,10 +26,10 @@ use crate::{
     kad::{Dht, PeerInfo},
 };
 use book::{Book, Peer};
-use counters::Counters;
-use entry::{MAX_MULTIHASH, Place, place};
+use counters::RecordCounters;
+use entry::{KeyPrefix, MAX_MULTIHASH, key_prefix};
 pub use gc::GcReport;
-use index::{Index, Limits, Upsert};
+use index::{Index, Limits};
 use libp2p_identity::PeerId;
 use log::Log;
 use multiaddr::Multiaddr;
@@ -136,7 +136,7 @@ impl Records {
         before: Before,
     ) -> Result<Self, StoreError> {
         let ttl_s = seconds(settings.ttl);
-        let origin: Place = std::array::from_fn(|i| settings.position[i]);
+        let origin: KeyPrefix = std::array::from_fn(|i| settings.position[i]);
         let limits = Limits { records: settings.max_records, per_key: settings.max_providers_per_key, origin };
         let mut secret = rand::rng();
         let read_only = floor.is_none();
@@ -146,7 +146,7 @@ impl Records {
             replay: Progress::default(),
             disk,
             before,
-            counters: Counters::default(),
+            counters: RecordCounters::default(),
             pending: Pending::default(),
             unflushed: Unflushed::default(),
             repeat_s: seconds(REPEAT).min(ttl_s / REPEAT_PART_OF_TTL),
@@ -211,7 +211,7 @@ impl Records {
         let state = &*self.state;
         let now = state.time.now();
         let is_live = |time| now.is_live(time, state.ttl_s);
-        let mut found = state.index.providers(&place(multihash), limit, seed, is_live);
+        let mut found = state.index.providers(&key_prefix(multihash), limit, seed, is_live);
         found.sort_unstable_by_key(|(peer, time)| Reverse((*time, *peer)));
         let mut providers = Vec::with_capacity(found.len());
         for (id, time) in found {

@@ -15,7 +15,7 @@ mod tests;
 
 pub use state::GcReport;
 pub(super) use state::ValueRow;
-pub use table::{Bounds, Held};
+pub use table::{Held, ValueBounds};
 
 use super::{
     Settings, StoreError,
@@ -29,13 +29,13 @@ use crate::{
     kad::{keyspace::Key, values::Invalid},
 };
 use parking_lot::{Mutex, RwLock};
-use state::{Counters, JUDGE, Judge, ValuesState, ends};
+use state::{JUDGE, Judge, ValueCounters, ValuesState, ends};
 use std::{
     collections::BTreeMap,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
-use table::Table;
+use table::ValueTable;
 use tokio::sync::Semaphore;
 
 /// A repeat of the same value within this time is not written again ...
@@ -89,8 +89,8 @@ impl Values {
     fn open_with(records: Arc<RecordsState>, settings: &Settings, judge: Judge) -> Result<Self, StoreError> {
         let ttl_s = super::records::seconds(settings.values_ttl);
         let tree = records.log.database.read(tree::VALUES, |tree| Ok(tree.clone()))?;
-        let counters = Counters::default();
-        let mut table = Table::new(Key::from_bytes(settings.position), ttl_s);
+        let counters = ValueCounters::default();
+        let mut table = ValueTable::new(Key::from_bytes(settings.position), ttl_s);
         let mut damage = None;
         let unread = each_row(&tree, |key, bytes| match codec::read_frame::<ValueRow>(&mut &*bytes) {
             Ok(Some(ValueRow { received, value })) => {
@@ -117,7 +117,7 @@ impl Values {
             table: RwLock::new(table),
             writing: Mutex::default(),
             judge,
-            bounds: Bounds { max: settings.max_values, max_bytes: settings.max_values_bytes },
+            bounds: ValueBounds { max: settings.max_values, max_bytes: settings.max_values_bytes },
             ttl_s,
             repeat_s: super::records::seconds(REPEAT).min(ttl_s / REPEAT_PART_OF_TTL),
             threads: Semaphore::new(threads()),

@@ -5,7 +5,7 @@ use crate::{
     StoreError,
     clock::UnixTime,
     codec,
-    engine::{Found, Walk, each_row, guard, panic_text},
+    engine::{Walk, Walked, each_row, guard, panic_text},
     filesystem::bytes_below,
     kad,
     meta::{Floor, SCHEMA, floor_of, own_of, schema_of},
@@ -108,20 +108,20 @@ fn open(copy: &Path, original: &Path, name: &str, next: &str, findings: &mut Fin
 }
 
 /// Numbers that the address book knows.
-pub struct Peers(HashSet<u32>);
+pub struct KnownPeers(HashSet<u32>);
 
-impl Peers {
+impl KnownPeers {
     pub fn read(records: &Log, findings: &mut Findings) -> Self {
         let mut known = HashSet::new();
         let mut bad = Bad::new("records/ peers", "the records of these peers cannot be served; they announce again");
         for found in Walk::forwards(records.peers(), 0, u64::from(u32::MAX)) {
             match found {
-                Found::Row(id, row) => match codec::decode::<PeerRow>(&row).map(|row| PeerId::from_bytes(&row.peer)) {
+                Walked::Row(id, row) => match codec::decode::<PeerRow>(&row).map(|row| PeerId::from_bytes(&row.peer)) {
                     Ok(Ok(_)) => drop(known.insert(id as u32)),
                     Ok(Err(error)) => bad.add(findings, format!("peer {id}"), error.to_string()),
                     Err(error) => bad.add(findings, format!("peer {id}"), error.to_string()),
                 },
-                Found::Lost(from, to, error) => bad.add(findings, format!("peers {from} to {to}"), error.to_string()),
+                Walked::Lost(from, to, error) => bad.add(findings, format!("peers {from} to {to}"), error.to_string()),
             }
         }
         bad.end(findings, format!("{} peers", known.len()));
@@ -130,12 +130,12 @@ impl Peers {
 }
 
 /// Every chunk: its checksum, its entries, and whether the book knows whom they name.
-pub fn log(records: &Log, peers: &Peers, findings: &mut Findings) {
+pub fn log(records: &Log, peers: &KnownPeers, findings: &mut Findings) {
     let mut bad = Bad::new("records/ log", RECORDS_NEXT);
     let (mut chunks, mut entries, mut unknown) = (0u64, 0u64, 0u64);
     for found in Walk::forwards(records.chunks(), 0, u64::MAX) {
         match found {
-            Found::Row(key, chunk) => match entry::decode(&chunk) {
+            Walked::Row(key, chunk) => match entry::decode(&chunk) {
                 Ok(found) => {
                     chunks += 1;
                     entries += found.len() as u64;
@@ -145,7 +145,7 @@ pub fn log(records: &Log, peers: &Peers, findings: &mut Findings) {
                 Err(codec::CodecError::Version(1)) => chunks += 1,
                 Err(error) => bad.add(findings, chunk_name(key), error.to_string()),
             },
-            Found::Lost(from, to, error) => {
+            Walked::Lost(from, to, error) => {
                 bad.add(findings, format!("{} to {}", chunk_name(from), chunk_name(to)), error.to_string());
             }
         }

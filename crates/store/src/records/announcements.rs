@@ -1,10 +1,10 @@
 //! How an announcement goes through the record store, and a removal.
 
 use super::{
-    Added, RecordsState, Refused, Upsert,
+    Added, RecordsState, Refused,
     book::{BookFull, Peer},
-    entry::{Entry, Hashed, MAX_MULTIHASH, place},
-    index::Full,
+    entry::{Entry, Hashed, MAX_MULTIHASH, key_prefix},
+    index::{Full, Upsert},
 };
 use crate::kad::{Dht, PeerInfo};
 use libp2p_identity::PeerId;
@@ -44,7 +44,7 @@ impl RecordsState {
         let fresh = |time: u32| time <= now.log && now.log - time < repeat_s;
         let hashed = Hashed::new(multihash);
         let log = || self.pending.append(&now, Entry { multihash: hashed, peer: peer.id, removed: false });
-        let upsert = self.index.add(&hashed.place(), peer.id, barred.is_none(), fresh, log);
+        let upsert = self.index.add(&hashed.key_prefix(), peer.id, barred.is_none(), fresh, log);
         if upsert == Ok(Upsert::New) {
             peer.count(1);
         }
@@ -71,7 +71,7 @@ impl RecordsState {
                 self.pending.append(&now, Entry { multihash: Hashed::new(multihash), peer: peer.id, removed: true })
             }
         };
-        let removed = self.index.remove(&place(multihash), peer.id, !self.replay.is_done(), log);
+        let removed = self.index.remove(&key_prefix(multihash), peer.id, !self.replay.is_done(), log);
         if removed {
             peer.count(-1);
             self.counters.removed.fetch_add(1, Ordering::Relaxed);

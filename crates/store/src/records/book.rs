@@ -200,7 +200,7 @@ impl Book {
     ///
     /// # Errors
     /// [`BookFull`].
-    pub fn restore(
+    pub fn merge(
         &self,
         peer: &PeerId,
         (announced, [wan, lan]): (u32, [&[Multiaddr]; 2]),

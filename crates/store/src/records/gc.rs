@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     StoreError,
-    engine::{Found, Walk},
+    engine::{Walk, Walked},
 };
 use std::{sync::atomic::Ordering, thread};
 
@@ -78,18 +78,18 @@ fn pop(state: &RecordsState, now: &Now, report: &mut GcReport) -> Result<(), Sto
     let (mut keys, mut batch) = (Vec::new(), Vec::new());
     for found in Walk::forwards(state.log.chunks(), 0, chunk_key(newest_expired, u32::MAX)) {
         match found {
-            Found::Row(key, chunk) => {
+            Walked::Row(key, chunk) => {
                 read(state, key, &chunk, &mut batch);
                 keys.push(key);
             }
-            Found::Lost(_, _, error @ StoreError::Degraded(_)) => return Err(error),
-            Found::Lost(from, to, error) => {
+            Walked::Lost(_, _, error @ StoreError::Degraded(_)) => return Err(error),
+            Walked::Lost(from, to, error) => {
                 failed(state, &error);
                 state.damaged(format!("{} to {} cannot be read: {error}", chunk_name(from), chunk_name(to)));
                 // What their bodies named goes by its time; the rows go with the others.
                 keys.extend(Walk::forwards(state.log.keys(), from, to).filter_map(|found| match found {
-                    Found::Row(key, _) => Some(key),
-                    Found::Lost(..) => None,
+                    Walked::Row(key, _) => Some(key),
+                    Walked::Lost(..) => None,
                 }));
             }
         }
@@ -136,7 +136,7 @@ fn read(state: &RecordsState, key: u64, chunk: &[u8], batch: &mut Vec<Named>) {
     let time = chunk_time(key);
     match entry::decode(chunk) {
         Ok(entries) => batch.extend(entries.into_iter().map(|Entry { multihash, peer, removed }| Named {
-            place: multihash.place(),
+            prefix: multihash.key_prefix(),
             peer,
             time,
             removed,
@@ -171,12 +171,12 @@ fn redate(state: &RecordsState, moved: Move) -> Result<(), StoreError> {
     let mut records = 0;
     for found in Walk::forwards(state.log.chunks(), from, to) {
         match found {
-            Found::Row(key, chunk) => {
+            Walked::Row(key, chunk) => {
                 records += redate_chunk(state, key, &chunk);
                 written_anew.push(key);
             }
-            Found::Lost(_, _, error @ StoreError::Degraded(_)) => return Err(error),
-            Found::Lost(from, to, error) => {
+            Walked::Lost(_, _, error @ StoreError::Degraded(_)) => return Err(error),
+            Walked::Lost(from, to, error) => {
                 failed(state, &error);
                 state.damaged(format!("{} to {} cannot be read: {error}", chunk_name(from), chunk_name(to)));
             }
@@ -221,14 +221,14 @@ fn redate_chunk(state: &RecordsState, key: u64, chunk: &[u8]) -> u64 {
     for entry in entries {
         state.pending.room_blocking();
         let now = state.time.now();
-        let place = entry.multihash.place();
+        let prefix = entry.multihash.key_prefix();
         if entry.removed {
             // Still hides older chunks, unless the record came back.
-            if state.index.time(&place, entry.peer).is_none() {
+            if state.index.time(&prefix, entry.peer).is_none() {
                 let time = state.pending.append(&now, entry);
-                state.index.redate_removal(&place, entry.peer, time);
+                state.index.redate_removal(&prefix, entry.peer, time);
             }
-        } else if state.index.redate(&place, entry.peer, chunk_time(key), || state.pending.append(&now, entry)) {
+        } else if state.index.redate(&prefix, entry.peer, chunk_time(key), || state.pending.append(&now, entry)) {
             records += 1;
         }
     }

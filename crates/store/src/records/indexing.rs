@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 pub fn name(state: &RecordsState, time: u32, entries: &[Entry<'_>], batch: &mut Vec<Named>) {
     for Entry { multihash, peer, removed } in entries.iter().rev() {
         match state.book.replayed(*peer, time, !removed) {
-            true => batch.push(Named { place: multihash.place(), peer: *peer, time, removed: *removed }),
+            true => batch.push(Named { prefix: multihash.key_prefix(), peer: *peer, time, removed: *removed }),
             false => _ = state.counters.unknown_peers.fetch_add(1, Ordering::Relaxed),
         }
     }

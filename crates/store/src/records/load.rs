@@ -2,10 +2,10 @@
 //! seconds, so that replay and garbage collection treat them as if they had been announced here.
 
 use super::{
-    MAX_MULTIHASH, RecordsState, Refused,
+    RecordsState, Refused,
     announcements::refused,
     book::{BookFull, Peer},
-    entry::{Entry, Hashed},
+    entry::{Entry, Hashed, MAX_MULTIHASH},
     index::Loaded,
     pending::{CHUNK_BYTES, CHUNK_ENTRIES, Sealed},
     time::{Now, STEP_S},
@@ -84,8 +84,8 @@ impl RecordsState {
         self.gc.blocking_lock()
     }
 
-    /// The peer of a row, and whether what the row says of it was news; see [`super::book::Book::restore`].
-    pub fn restore_peer(
+    /// The peer of a row, and whether what the row says of it was news; see [`super::book::Book::merge`].
+    pub fn load_peer(
         &self,
         peer: &PeerId,
         (announced, lists): (u32, [&[Multiaddr]; 2]),
@@ -93,12 +93,10 @@ impl RecordsState {
         now: &Now,
     ) -> Result<(Arc<Peer>, bool), Refused> {
         let may_enter = !self.index.is_full();
-        self.book.restore(peer, (announced, lists), (newer, dated), now, may_enter).map_err(
-            |BookFull| match may_enter {
-                true => Refused::PeersFull,
-                false => Refused::RecordsFull,
-            },
-        )
+        self.book.merge(peer, (announced, lists), (newer, dated), now, may_enter).map_err(|BookFull| match may_enter {
+            true => Refused::PeersFull,
+            false => Refused::RecordsFull,
+        })
     }
 
     /// Takes a record of `time`, unless what is known of it is not older.
@@ -114,7 +112,7 @@ impl RecordsState {
         let entry = Entry { multihash: hashed, peer: peer.id, removed: false };
         let loaded = self
             .index
-            .load(&hashed.place(), peer.id, time, barred.is_none(), || chunks.append(time, entry))
+            .load(&hashed.key_prefix(), peer.id, time, barred.is_none(), || chunks.append(time, entry))
             .map_err(|full| refused(full, barred))?;
         match loaded {
             Loaded::New => {

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     StoreError,
-    engine::{Found, Walk, panic_text},
+    engine::{Walk, Walked, panic_text},
 };
 use std::{
     num::NonZero,
@@ -63,7 +63,7 @@ pub fn start(state: &Arc<RecordsState>, with_expired: bool) -> Vec<JoinHandle<()
 
 /// There is nothing to read; perhaps there should be.
 fn end_of_nothing(state: &Arc<RecordsState>) -> Vec<JoinHandle<()>> {
-    if salvage::exports::list(&state.before.exports).is_empty() && state.log.unindexed(false).is_empty() {
+    if salvage::old_exports::list(&state.before.exports).is_empty() && state.log.unindexed(false).is_empty() {
         end(state);
         return Vec::new();
     }
@@ -150,19 +150,19 @@ fn claim(state: &RecordsState) -> Option<(u64, u64)> {
                 return None;
             }
             match found {
-                Found::Row(key, _) => {
+                Walked::Row(key, _) => {
                     let from = chunk_key(chunk_time(key).saturating_sub(CLAIM_S - 1), 0).max(first);
                     unclaimed.to = from.checked_sub(1).filter(|to| *to >= first);
                     unclaimed.reading += 1;
                     return Some((from, key));
                 }
-                Found::Lost(_, _, StoreError::Degraded(_)) => {
+                Walked::Lost(_, _, StoreError::Degraded(_)) => {
                     drop(unclaimed);
                     thread::sleep(WAIT_FOR_DISK);
                     unclaimed = state.replay.lock();
                     continue 'again;
                 }
-                Found::Lost(from, to, error) => lost(state, from, to, &error),
+                Walked::Lost(from, to, error) => lost(state, from, to, &error),
             }
         }
         break;
@@ -184,14 +184,14 @@ fn read_range(state: &RecordsState, from: u64, to: u64, batch: &mut Vec<Named>) 
             return None;
         }
         match found {
-            Found::Row(key, chunk) => {
+            Walked::Row(key, chunk) => {
                 read(state, key, &chunk, batch);
                 if batch.len() >= BATCH {
                     enter(state, batch);
                 }
             }
-            Found::Lost(_, rest, StoreError::Degraded(_)) => return Some(rest),
-            Found::Lost(from, to, error) => lost(state, from, to, &error),
+            Walked::Lost(_, rest, StoreError::Degraded(_)) => return Some(rest),
+            Walked::Lost(from, to, error) => lost(state, from, to, &error),
         }
     }
     None

@@ -1,13 +1,13 @@
 //! State of the record store: what its threads and its callers share.
 
 use super::{
-    book::Book, counters::Counters, index::Index, log::Log, pending::Pending, progress::Progress, time::Timekeeper,
-    unflushed::Unflushed,
+    book::Book, counters::RecordCounters, index::Index, log::Log, pending::Pending, progress::Progress,
+    time::Timekeeper, unflushed::Unflushed,
 };
 use crate::{
     StoreError,
     disk::Disk,
-    engine::{Found, Walk},
+    engine::{Walk, Walked},
     health::Health,
     meta::{Floor, Meta},
 };
@@ -45,7 +45,7 @@ pub struct RecordsState {
     pub replay: Progress,
     pub disk: Disk,
     pub before: Before,
-    pub counters: Counters,
+    pub counters: RecordCounters,
     pub ttl_s: u32,
     pub(super) max_per_provider: u64,
     pub(super) max_records: usize,
@@ -127,12 +127,12 @@ impl RecordsState {
         let now = self.time.now().log;
         for found in Walk::forwards(self.log.peers(), 0, u64::from(u32::MAX)) {
             match found {
-                Found::Row(id, row) => {
+                Walked::Row(id, row) => {
                     if let Err(error) = self.book.load(id as u32, &row, now) {
                         self.damaged(format!("peer {id} is damaged: {error}"));
                     }
                 }
-                Found::Lost(from, to, error) => {
+                Walked::Lost(from, to, error) => {
                     self.health().failed("read the address book", &error, self.time.now().mono);
                     self.damaged(format!("peers {from} to {to} cannot be read: {error}"));
                 }

@@ -2,7 +2,7 @@
 
 use super::{
     Put, Refused,
-    table::{Bounds, Held, Table},
+    table::{Held, ValueBounds, ValueTable},
 };
 use crate::{
     StoreError,
@@ -59,22 +59,22 @@ pub const JUDGE: Judge = Judge { validate: values::validate, compare: values::co
 pub struct ValuesState {
     /// Clock, database and disk are those of the records.
     pub records: Arc<RecordsState>,
-    pub table: RwLock<Table>,
+    pub table: RwLock<ValueTable>,
     /// One writer at a time, row before memory. Readers wait for neither.
     pub writing: Mutex<()>,
     pub judge: Judge,
-    pub bounds: Bounds,
+    pub bounds: ValueBounds,
     pub ttl_s: u32,
     pub repeat_s: u32,
     /// Threads that check signatures and write rows.
     pub threads: Semaphore,
-    pub counters: Counters,
+    pub counters: ValueCounters,
     pub notes: Vec<String>,
 }
 
 /// Events since start.
 #[derive(Debug, Default)]
-pub struct Counters {
+pub struct ValueCounters {
     pub new: AtomicU64,
     pub better: AtomicU64,
     pub renewed: AtomicU64,
@@ -110,11 +110,11 @@ impl ValueRow {
 }
 
 impl ValuesState {
-    pub(super) fn table(&self) -> RwLockReadGuard<'_, Table> {
+    pub(super) fn table(&self) -> RwLockReadGuard<'_, ValueTable> {
         self.table.read()
     }
 
-    fn table_mut(&self) -> RwLockWriteGuard<'_, Table> {
+    fn table_mut(&self) -> RwLockWriteGuard<'_, ValueTable> {
         self.table.write()
     }
 

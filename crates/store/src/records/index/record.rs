@@ -1,6 +1,6 @@
 //! A record of the index, the hash that places it, and what a probe for it finds.
 
-use crate::records::entry::Place;
+use crate::records::entry::KeyPrefix;
 use siphasher::sip::SipHasher13;
 
 /// What places keys and peers: both are chosen by strangers.
@@ -14,8 +14,8 @@ impl Secret {
     }
 
     /// The hash of a key.
-    pub fn of(&self, place: &Place) -> u64 {
-        self.0.hash(place)
+    pub fn of(&self, prefix: &KeyPrefix) -> u64 {
+        self.0.hash(prefix)
     }
 
     /// The hash of a provider of one key.
@@ -28,7 +28,7 @@ impl Secret {
 #[derive(Clone, Copy, Debug)]
 pub struct Record {
     /// Its key.
-    pub place: Place,
+    pub prefix: KeyPrefix,
     /// Its provider.
     pub peer: u32,
     /// Time of the chunk that names it, Unix seconds.

@@ -12,13 +12,13 @@ use std::collections::HashMap;
 
 /// Rows of peers by the numbers that they have in a file, and those that they have here.
 #[derive(Debug, Default)]
-pub struct Peers {
+pub struct PeerNumbers {
     /// As the file has them.
     pub rows: HashMap<u32, Vec<u8>>,
     numbers: HashMap<u32, Option<u32>>,
 }
 
-impl Peers {
+impl PeerNumbers {
     /// The number here of a peer of the file: a row that is not here is entered.
     fn number(&mut self, state: &RecordsState, id: u32) -> Option<u32> {
         let Self { rows, numbers } = self;
