@@ -9,7 +9,13 @@ mod segments;
 pub use identity::{Announced, announced};
 
 use super::provided::exports::Verified;
-use super::{Store, StoreError, data_dir, filesystem, is_data_dir, provided::exports, records};
+use super::{
+    Store, StoreError,
+    data_dir::{self, names::EXPORTS},
+    filesystem, is_data_dir,
+    provided::exports,
+    records,
+};
 use databases::{Databases, KnownPeers};
 use findings::Findings;
 pub use findings::{Finding, Level};
@@ -32,7 +38,7 @@ pub fn stopped(dir: &Path, ttl: Duration, now: crate::clock::UnixTime) -> Result
     may_read(dir)?;
     let mut findings = Findings::default();
     rights(dir, &mut findings);
-    exports(&dir.join("exports"), &mut findings);
+    exports(&dir.join(EXPORTS), &mut findings);
     set_aside(dir, &mut findings);
     let copy = data_dir::copy_for_reading(dir, None)?;
     let databases = Databases::open(copy.path(), dir, &mut findings)?;
@@ -104,7 +110,7 @@ pub fn running(store: &Store) -> Vec<Finding> {
             n => findings.note(name, format_args!("{n} operations failed"), "see the log and the disk"),
         }
     }
-    exports(&store.opened.dir.join("exports"), &mut findings);
+    exports(&store.opened.dir.join(EXPORTS), &mut findings);
     segments::check_alone(&store.opened.dir, Some(&store.records.state.log), &mut findings);
     rights(&store.opened.dir, &mut findings);
     findings

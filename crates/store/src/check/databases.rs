@@ -5,6 +5,7 @@ use crate::{
     StoreError,
     clock::UnixTime,
     codec,
+    data_dir::names::{EXPORTS, LOG, RECORDS},
     engine::{Walk, Walked, each_row, guard, panic_text},
     filesystem::bytes_below,
     kad,
@@ -53,7 +54,7 @@ impl Databases {
             }
         }
         let records = open(copy, dir, "records", RECORDS_NEXT, findings);
-        let records = records.and_then(|db| match Log::open(db, copy.join("records"), copy.join("log")) {
+        let records = records.and_then(|db| match Log::open(db, copy.join(RECORDS), copy.join(LOG)) {
             Ok(log) => Some(log),
             Err(error) => {
                 findings.damaged("records/", error, RECORDS_NEXT);
@@ -215,9 +216,9 @@ pub fn node(db: &sled::Db, dir: &Path, findings: &mut Findings) {
     if let Some(promised) = promised.filter(|promised| *promised != trie.len() as u64) {
         bad.add(findings, "own CIDs".into(), format!("{} instead of {promised}", trie.len()));
     }
-    let journal = exports::read(&dir.join("exports"), false).journal;
+    let journal = exports::read(&dir.join(EXPORTS), false).journal;
     if schema_of(db).ok().flatten() == Some(SCHEMA) {
-        compare(&trie, &journal, &dir.join("exports"), &mut bad, findings);
+        compare(&trie, &journal, &dir.join(EXPORTS), &mut bad, findings);
     }
     let missing = journal.iter().filter(|(position, row)| row.is_some() && trie.get(position).is_none()).count();
     if missing > 0 {
@@ -236,7 +237,7 @@ pub fn node(db: &sled::Db, dir: &Path, findings: &mut Findings) {
         unread.into_iter().for_each(|error| bad.add(findings, "some rows".into(), error.to_string()));
     }
     bad.end(findings, format!("{peers} peers"));
-    findings.ok("exports/", format_args!("{} bytes", bytes_below(&dir.join("exports"))));
+    findings.ok("exports/", format_args!("{} bytes", bytes_below(&dir.join(EXPORTS))));
 }
 
 /// Own CIDs are in `node/` and in `exports/`: what only one of them has is lost with it.

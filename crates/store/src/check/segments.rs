@@ -5,6 +5,7 @@ use super::findings::{Findings, RECORDS_NEXT, TOLD_MAX};
 use crate::{
     clock::UnixTime,
     codec::{self, CodecError},
+    data_dir::names::LOG,
     engine::{Walk, Walked},
     meta::Floor,
     records::{
@@ -86,7 +87,7 @@ fn read(
     findings: &mut Findings,
     mut chunk_of: impl FnMut(u64, &[Entry<'_>]),
 ) {
-    let dir = dir.join("log");
+    let dir = dir.join(LOG);
     for (number, _) in segments::list(&dir) {
         let path = segments::path(&dir, number);
         let place = format!("log/{}", path.file_name().unwrap_or_default().to_string_lossy());

@@ -1,4 +1,4 @@
-//! What a chunk of the log holds, and how a multihash finds its place.
+//! What a chunk of the log holds, and the positions of multihashes in the keyspace.
 
 use crate::codec::{self, CodecError};
 use bincode::{
@@ -84,7 +84,7 @@ impl<'a> Hashed<'a> {
     }
 }
 
-/// SHA-256 of the multihash: its place in the keyspace (KEY-1).
+/// SHA-256 of the multihash: its position in the keyspace (KEY-1).
 pub fn position(multihash: &[u8]) -> [u8; 32] {
     Sha256::digest(multihash).into()
 }

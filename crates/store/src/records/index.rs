@@ -31,7 +31,7 @@ pub struct Limits {
     pub records: usize,
     /// Providers of one key.
     pub per_key: usize,
-    /// The place of this node: records near it are worth most, since who looks for them comes here first.
+    /// The key prefix of this node: records near it are worth most, since who looks for them comes here first.
     pub origin: KeyPrefix,
 }
 

@@ -32,7 +32,7 @@ impl Index {
         before.saturating_sub(self.len())
     }
 
-    /// Drops every record that `goes` by its place and time, telling its peer: for when the log cannot name what to drop.
+    /// Drops every record that `goes` by its key prefix and time, telling its peer: for when the log cannot name what to drop.
     pub fn sweep(&self, goes: impl Fn(&KeyPrefix, u32) -> bool, mut dropped: impl FnMut(u32)) {
         for ShardLine(lock) in &self.shards {
             let mut shard = lock.write();
