@@ -13,7 +13,7 @@
 //! 651 power cuts left a file that it could not read any more. That is still counted ([`SET_ASIDE`]), but costs no record: the
 //! log names all that it needs (`crates/store/src/records/salvage.rs`).
 //! What was found before, and is mended: own CIDs lost to a power cut behind an export, records lost behind a torn file of
-//! `blobs/` (`crates/store/src/files.rs`), a chunk whose key was given to the next (`Log::append`).
+//! `blobs/` (`crates/store/src/sled_files.rs`), a chunk whose key was given to the next (`Log::append`).
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

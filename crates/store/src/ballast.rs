@@ -6,9 +6,9 @@
 //! start has it too. They are made again once there is space.
 
 use super::{
-    LOG, NODE, RECORDS, StoreError,
-    data_dir::{bytes_allocated, io_error},
-    exports::create_dir,
+    StoreError,
+    data_dir::names::{BALLAST, EXPORTS, LOG, NODE, RECORDS},
+    filesystem::{bytes_allocated, create_dir, io_error},
 };
 use std::{
     fs::{self, File, OpenOptions},
@@ -17,8 +17,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Where they lie, below the data directory and below each of its parts that is a file system of its own.
-pub const DIR: &str = "ballast";
 /// Files: as many inodes. A start makes at most a snapshot for each database, a socket, a segment and a journal.
 const PIECES: u32 = 16;
 /// Bytes of each: 8 MiB in all. A start was seen to write less than 2 MiB; a snapshot takes some 20 bytes for each page
@@ -32,7 +30,7 @@ pub fn file_systems(dir: &Path) -> Vec<PathBuf> {
     let device = |path: &Path| fs::metadata(path).map(|found| found.dev()).ok();
     let mut devices = vec![device(dir)];
     let mut found = vec![dir.to_owned()];
-    for part in [NODE, RECORDS, LOG, "exports"].map(|part| dir.join(part)) {
+    for part in [NODE, RECORDS, LOG, EXPORTS].map(|part| dir.join(part)) {
         let device = device(&part);
         if device.is_some() && !devices.contains(&device) {
             devices.push(device);
@@ -44,7 +42,7 @@ pub fn file_systems(dir: &Path) -> Vec<PathBuf> {
 
 /// Bytes that it takes below a data directory.
 pub fn bytes(dir: &Path) -> u64 {
-    file_systems(dir).iter().map(|dir| bytes_allocated(&dir.join(DIR))).sum()
+    file_systems(dir).iter().map(|dir| bytes_allocated(&dir.join(BALLAST))).sum()
 }
 
 /// Gives it up where the disk is full. The caller holds the lock of the directory. Whether something was given up.
@@ -82,7 +80,7 @@ pub fn make(dir: &Path, reserve: u64, all: bool) -> Result<(), StoreError> {
             if !all && free(&dir).is_none_or(|free| free < reserve.saturating_add(left)) {
                 break;
             }
-            create_dir(&dir.join(DIR))?;
+            create_dir(&dir.join(BALLAST))?;
             allocate(&path).map_err(|error| io_error("write", &path, error))?;
         }
     }
@@ -99,16 +97,16 @@ fn free(dir: &Path) -> Option<u64> {
 }
 
 fn piece(dir: &Path, n: u32) -> PathBuf {
-    dir.join(DIR).join(n.to_string())
+    dir.join(BALLAST).join(n.to_string())
 }
 
 /// Takes and gives back what a start may need.
 fn room(dir: &Path) -> io::Result<()> {
-    create_dir(&dir.join(DIR)).map_err(|error| match error {
+    create_dir(&dir.join(BALLAST)).map_err(|error| match error {
         StoreError::Io { source, .. } => source,
         error => io::Error::other(error),
     })?;
-    let paths: Vec<PathBuf> = (0..ROOM).map(|n| dir.join(DIR).join(format!("room-{n}"))).collect();
+    let paths: Vec<PathBuf> = (0..ROOM).map(|n| dir.join(BALLAST).join(format!("room-{n}"))).collect();
     let outcome = paths.iter().try_for_each(|path| allocate(path));
     for path in paths {
         // What was not made need not go.
@@ -152,7 +150,7 @@ mod tests {
             assert!(bytes(dir.path()) >= u64::from(PIECES) * PIECE_BYTES);
         }
         assert!(!give_up_if_full(dir.path()), "there is room");
-        assert_eq!(fs::read_dir(dir.path().join(DIR)).unwrap().count(), PIECES as usize);
+        assert_eq!(fs::read_dir(dir.path().join(BALLAST)).unwrap().count(), PIECES as usize);
     }
 
     #[test]

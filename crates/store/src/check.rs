@@ -2,107 +2,29 @@
 //! from a copy, without the recovery that an open would begin with.
 
 mod databases;
+mod findings;
 mod identity;
 mod segments;
 
 pub use identity::{Announced, announced};
 
 use super::provided::exports::Verified;
-use super::{Store, StoreError, codec::CodecError, data_dir, is_data_dir, provided::exports, records};
-use databases::{Databases, Peers};
-use serde::{Deserialize, Serialize};
+use super::{
+    Store, StoreError,
+    data_dir::{self, names::EXPORTS},
+    filesystem, is_data_dir,
+    provided::exports,
+    records,
+};
+use databases::{Databases, KnownPeers};
+use findings::Findings;
+pub use findings::{Finding, Level};
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     time::Duration,
 };
-
-/// Findings of one kind that are told one by one; the others are counted.
-pub const TOLD_MAX: usize = 100;
-
-/// How bad a finding is.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Level {
-    /// As it should be.
-    Ok,
-    /// Worth knowing; nothing is lost.
-    Note,
-    /// The disk did not return it, so that nothing is known of it: exit 1 if nothing is damaged.
-    Unread,
-    /// Damage: exit 65.
-    Damaged,
-}
-
-/// One thing that was looked at.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Finding {
-    /// How bad.
-    pub level: Level,
-    /// What was looked at: a file, a tree, a row.
-    pub place: String,
-    /// What was found.
-    pub found: String,
-    /// What to do about it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub next: Option<String>,
-}
-
-/// Collects findings.
-#[derive(Debug, Default)]
-pub struct Findings(Vec<Finding>);
-
-impl Findings {
-    /// As it should be.
-    pub fn ok(&mut self, place: &str, found: impl ToString) {
-        self.push(Level::Ok, place, found, None);
-    }
-
-    /// Worth knowing.
-    pub fn note(&mut self, place: &str, found: impl ToString, next: &str) {
-        self.push(Level::Note, place, found, Some(next));
-    }
-
-    /// What the disk did not return.
-    pub fn unread(&mut self, place: &str, error: impl ToString) {
-        self.push(Level::Unread, place, error, Some("see to the disk (dmesg), then check again"));
-    }
-
-    /// Damage, unless the disk did not return it.
-    pub fn bad(&mut self, place: &str, error: &CodecError, next: &str) {
-        match error {
-            CodecError::Io(error) => self.unread(place, format_args!("cannot be read: {error}")),
-            error => self.damaged(place, error, next),
-        }
-    }
-
-    /// Damage.
-    pub fn damaged(&mut self, place: &str, found: impl ToString, next: &str) {
-        self.push(Level::Damaged, place, found, Some(next));
-    }
-
-    fn push(&mut self, level: Level, place: &str, found: impl ToString, next: Option<&str>) {
-        self.0.push(Finding {
-            level,
-            place: place.to_owned(),
-            found: found.to_string(),
-            next: next.map(str::to_owned),
-        });
-    }
-
-    /// All of them.
-    pub fn into_inner(self) -> Vec<Finding> {
-        self.0
-    }
-}
-
-/// What a start makes of damage to provider records.
-const RECORDS_NEXT: &str =
-    "start the node: it keeps what can be read and sets the rest aside; publishers announce again within a day";
-/// What a start makes of damage to what is ours.
-const OWN_NEXT: &str =
-    "start the node: it restores own CIDs and routing tables from exports/; keep a copy of the directory first";
 
 /// Verifies a stopped node's directory. `ttl`: of records.
 ///
@@ -116,7 +38,7 @@ pub fn stopped(dir: &Path, ttl: Duration, now: crate::clock::UnixTime) -> Result
     may_read(dir)?;
     let mut findings = Findings::default();
     rights(dir, &mut findings);
-    exports(&dir.join("exports"), &mut findings);
+    exports(&dir.join(EXPORTS), &mut findings);
     set_aside(dir, &mut findings);
     let copy = data_dir::copy_for_reading(dir, None)?;
     let databases = Databases::open(copy.path(), dir, &mut findings)?;
@@ -124,7 +46,7 @@ pub fn stopped(dir: &Path, ttl: Duration, now: crate::clock::UnixTime) -> Result
         databases::node(node, dir, &mut findings);
     }
     if let Some(records) = &databases.records {
-        let peers = Peers::read(records, &mut findings);
+        let peers = KnownPeers::read(records, &mut findings);
         databases::log(records, &peers, &mut findings);
         segments::check(dir, records, databases.floor(), (ttl, now), &mut findings);
         databases::values(records, now, &mut findings);
@@ -138,13 +60,15 @@ pub fn stopped(dir: &Path, ttl: Duration, now: crate::clock::UnixTime) -> Result
 
 /// Files that this user may not read are no damage: whoever asks has to be another one.
 fn may_read(dir: &Path) -> Result<(), StoreError> {
-    for entry in fs::read_dir(dir).map_err(|e| data_dir::io_error("read", dir, e))? {
-        let entry = entry.map_err(|e| data_dir::io_error("read", dir, e))?;
+    for entry in fs::read_dir(dir).map_err(|e| filesystem::io_error("read", dir, e))? {
+        let entry = entry.map_err(|e| filesystem::io_error("read", dir, e))?;
         let (path, kind) = (entry.path(), entry.file_type());
-        let kind = kind.map_err(|e| data_dir::io_error("read", &path, e))?;
+        let kind = kind.map_err(|e| filesystem::io_error("read", &path, e))?;
         let outcome = match kind {
             kind if kind.is_dir() => may_read(&path),
-            kind if kind.is_file() => fs::File::open(&path).map(drop).map_err(|e| data_dir::io_error("read", &path, e)),
+            kind if kind.is_file() => {
+                fs::File::open(&path).map(drop).map_err(|e| filesystem::io_error("read", &path, e))
+            }
             _ => Ok(()),
         };
         match outcome {
@@ -186,8 +110,8 @@ pub fn running(store: &Store) -> Vec<Finding> {
             n => findings.note(name, format_args!("{n} operations failed"), "see the log and the disk"),
         }
     }
-    exports(&store.opened.dir.join("exports"), &mut findings);
-    segments::check_alone(&store.opened.dir, Some(&store.records.shared.log), &mut findings);
+    exports(&store.opened.dir.join(EXPORTS), &mut findings);
+    segments::check_alone(&store.opened.dir, Some(&store.records.state.log), &mut findings);
     rights(&store.opened.dir, &mut findings);
     findings
         .ok("records/", format_args!("{} records of {} peers in {} chunks", stat.records, stat.peers, stat.log_chunks));
@@ -213,7 +137,7 @@ fn exports(dir: &Path, findings: &mut Findings) {
     let Ok(entries) = fs::read_dir(dir) else { return };
     let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     paths.sort();
-    let old = records::salvage::exports::list(dir).len();
+    let old = records::salvage::old_exports::list(dir).len();
     if old > 0 {
         let next = "the next start takes from them what log/ lacks, and removes them";
         findings.note("exports/", format_args!("{old} exports of provider records, as older versions made them"), next);

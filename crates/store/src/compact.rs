@@ -5,11 +5,14 @@
 //! it puts in place (`store/recovery.rs`).
 
 use super::{
-    NODE_CACHE, RECORDS_CACHE, Settings, Store, StoreError,
-    data_dir::{Lock, bytes_below, io_error, sync_dir},
+    Settings, Store, StoreError,
+    blocking::blocking,
+    data_dir::Lock,
+    databases::{NODE_CACHE, RECORDS_CACHE},
     dump::text::Sum,
     engine::guard,
-    files::Files,
+    filesystem::{bytes_below, io_error, sync_dir},
+    sled_files::SledFiles,
 };
 use crate::clock::Clock;
 use std::{fs, io, path::Path, sync::Arc};
@@ -37,11 +40,11 @@ pub async fn compact(dir: &Path, settings: Settings, clock: Arc<dyn Clock>) -> R
     let lock = Lock::acquire(dir)?;
     {
         let opening = lock.path().to_owned();
-        let store = super::blocking(move || Store::open_for(super::Purpose::Serve, &opening, settings, clock)).await?;
+        let store = blocking(move || Store::open_for(super::Purpose::Serve, &opening, settings, clock)).await?;
         store.records.collect_garbage().await?;
         store.close().await?;
     }
-    super::blocking(move || {
+    blocking(move || {
         let one = |name, cache| database(lock.path(), name, cache);
         Ok(vec![one("records", RECORDS_CACHE)?, one("node", NODE_CACHE)?])
     })
@@ -63,7 +66,7 @@ fn database(dir: &Path, name: &'static str, cache: u64) -> Result<Compacted, Sto
             guard(|| tree.insert(key, value)).map(drop)
         })?;
         guard(|| to.flush())?;
-        Files::open(&new)?.sync()?;
+        SledFiles::open(&new)?.sync()?;
         let read = trees(&to, |_, _, _| Ok(()))?;
         if read != written {
             return Err(StoreError::Database(format!(

@@ -2,14 +2,14 @@
 //!
 //! sled 0.34 keeps the first IO error of a write and fails every write from then on, until the database is opened anew;
 //! an error of its background fsync it only prints. So whoever works with a tree asks here for each call, nobody keeps a
-//! handle, and a flush is sled's followed by a sync of our own (`store/files.rs`). After an error the database is *degraded*: nothing is
+//! handle, and a flush is sled's followed by a sync of our own (`store/sled_files.rs`). After an error the database is *degraded*: nothing is
 //! accepted, memory is served, and the supervisor takes it from there.
 
 use super::{
     StoreError,
     engine::{Numbered, Rows, guard},
-    files::Files,
     health::Health,
+    sled_files::SledFiles,
 };
 use arc_swap::ArcSwapOption;
 use std::{
@@ -51,7 +51,7 @@ pub struct Database<const TREES: usize> {
 struct Open<const TREES: usize> {
     trees: [sled::Tree; TREES],
     db: sled::Db,
-    files: Files,
+    files: SledFiles,
 }
 
 impl<const TREES: usize> Open<TREES> {
@@ -59,7 +59,7 @@ impl<const TREES: usize> Open<TREES> {
         let trees = names.map(|name| guard(|| db.open_tree(name)));
         let mut failed = None;
         let trees = trees.map(|tree| tree.map_err(|error| failed = Some(error)).ok());
-        let files = Files::open(dir)?;
+        let files = SledFiles::open(dir)?;
         if let Some(error) = failed {
             return Err(error);
         }
@@ -134,8 +134,8 @@ impl<const TREES: usize> Database<TREES> {
     }
 
     /// It was opened anew, and has everything that was accepted.
-    pub fn recovered(&self) {
-        self.health.recovered(&self.dir);
+    pub fn set_reopened(&self) {
+        self.health.set_reopened(&self.dir);
     }
 
     /// Bytes of its files; 0 if they cannot be told.
@@ -315,7 +315,7 @@ mod tests {
         assert!(database.replace(|| Err(StoreError::Database("still".into()))).is_err());
         assert!(matches!(database.flush(), Err(StoreError::Degraded(_))));
         database.replace(|| Ok(sled::open(tmp.path()).unwrap())).unwrap();
-        database.recovered();
+        database.set_reopened();
         database.flush().unwrap();
         assert_eq!((database.health.note("records"), database.health.reopened()), (None, 1));
     }

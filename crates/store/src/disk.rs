@@ -5,7 +5,7 @@
 //! *budget* is what the whole data directory may take: at its end new records are refused and refreshes are taken, as
 //! long as the reserve holds. Of both the operator is warned before.
 
-use super::{ballast, data_dir::bytes_allocated};
+use super::{ballast, filesystem::bytes_allocated};
 use std::{
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, AtomicU64, Ordering},

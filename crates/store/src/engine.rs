@@ -90,7 +90,7 @@ impl<const WIDTH: usize> Rows for Numbered<WIDTH> {
 
 /// What a walk comes by.
 #[derive(Debug)]
-pub enum Found<V> {
+pub enum Walked<V> {
     /// A row.
     Row(u64, V),
     /// No row of this range can be read (first, last, why).
@@ -164,9 +164,9 @@ impl<R: Rows> Walk<R> {
 }
 
 impl<R: Rows> Iterator for Walk<R> {
-    type Item = Found<R::Value>;
+    type Item = Walked<R::Value>;
 
-    fn next(&mut self) -> Option<Found<R::Value>> {
+    fn next(&mut self) -> Option<Walked<R::Value>> {
         let range = self.rest?;
         match self.read(range.0, range.1) {
             Ok(None) => {
@@ -176,7 +176,7 @@ impl<R: Rows> Iterator for Walk<R> {
             Ok(Some((key, value))) => {
                 let walked = if self.backwards { range.1.checked_sub(key) } else { key.checked_sub(range.0) };
                 self.rest = walked.and_then(|n| self.without(range, n.checked_add(1)?));
-                Some(Found::Row(key, value))
+                Some(Walked::Row(key, value))
             }
             Err(error) => {
                 let lost = self.unreadable(range);
@@ -186,7 +186,7 @@ impl<R: Rows> Iterator for Walk<R> {
                     (Some(n), false) => (range.0, range.0 + (n - 1)),
                     (Some(n), true) => (range.1 - (n - 1), range.1),
                 };
-                Some(Found::Lost(from, to, error))
+                Some(Walked::Lost(from, to, error))
             }
         }
     }
@@ -244,8 +244,8 @@ mod tests {
             let mut lost = Vec::new();
             for item in walk {
                 match item {
-                    Found::Row(key, value) => found.push((key, value)),
-                    Found::Lost(from, to, _) => lost.push((from, to)),
+                    Walked::Row(key, value) => found.push((key, value)),
+                    Walked::Lost(from, to, _) => lost.push((from, to)),
                 }
             }
             if backwards {

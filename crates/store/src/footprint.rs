@@ -1,10 +1,10 @@
 //! What a record takes: on disk, in memory, and how often it stands in the log.
 
 use super::{
-    engine::{Found, Walk},
+    engine::{Walk, Walked},
     limits::Figures,
     memory,
-    records::{Shared, entry},
+    records::{RecordsState, entry},
 };
 use serde::{Deserialize, Serialize};
 
@@ -27,12 +27,12 @@ pub struct Footprint {
 }
 
 /// What is measured for [`super::limits`].
-pub(super) fn figures(shared: &Shared) -> Figures {
+pub(super) fn figures(state: &RecordsState) -> Figures {
     let memory_bytes = memory::resident();
     Figures {
-        records: shared.index.len() as u64,
-        disk_bytes: shared.disk.used(),
-        disk_free_bytes: shared.disk.free(),
+        records: state.index.len() as u64,
+        disk_bytes: state.disk.used(),
+        disk_free_bytes: state.disk.free(),
         memory_bytes,
         memory_room_bytes: memory_bytes.and_then(memory::room),
     }
@@ -40,10 +40,10 @@ pub(super) fn figures(shared: &Shared) -> Figures {
 
 /// Entries of the log, about: some chunks are read, the others taken to be alike. `None` if there are none, or the disk
 /// does not work. Reads 2 MB at most.
-pub(super) fn entries(shared: &Shared) -> Option<u64> {
-    let (oldest, newest) = (shared.log.oldest()?, shared.log.newest()?);
-    let all = shared.log.count();
-    if shared.health().is_degraded() {
+pub(super) fn entries(state: &RecordsState) -> Option<u64> {
+    let (oldest, newest) = (state.log.oldest()?, state.log.newest()?);
+    let all = state.log.count();
+    if state.health().is_degraded() {
         return None;
     }
     let (places, run) = match all <= PLACES * CHUNKS as u64 {
@@ -53,8 +53,8 @@ pub(super) fn entries(shared: &Shared) -> Option<u64> {
     let (mut chunks, mut entries) = (0u64, 0u64);
     for place in 0..places {
         let from = oldest + newest.saturating_sub(oldest) / places * place;
-        for found in Walk::forwards(shared.log.chunks(), from, u64::MAX).take(run) {
-            if let Found::Row(_, chunk) = found
+        for found in Walk::forwards(state.log.chunks(), from, u64::MAX).take(run) {
+            if let Walked::Row(_, chunk) = found
                 && let Ok(read) = entry::decode(&chunk)
             {
                 chunks += 1;

@@ -216,6 +216,27 @@ impl<T: Decode<()>> Iterator for Frames<T> {
     }
 }
 
+/// Opens a file for reading.
+///
+/// # Errors
+/// That of the file system.
+pub fn open(path: &Path) -> Result<BufReader<File>, CodecError> {
+    Ok(BufReader::with_capacity(1 << 16, File::open(path)?))
+}
+
+/// Takes `wanted` off the front of a file.
+///
+/// # Errors
+/// [`CodecError`] if something else stands there.
+pub fn expect(file: &mut impl Read, wanted: &[u8]) -> Result<(), CodecError> {
+    let mut found = Vec::with_capacity(wanted.len());
+    file.by_ref().take(wanted.len() as u64).read_to_end(&mut found)?;
+    match found == wanted {
+        true => Ok(()),
+        false => Err(CodecError::Malformed("it does not begin as such files do".into())),
+    }
+}
+
 fn bytes(at: u64, to: u64) -> u32 {
     u32::try_from(to - at).unwrap_or(u32::MAX)
 }

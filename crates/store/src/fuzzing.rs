@@ -4,18 +4,15 @@ use super::{
     codec::{self, CHUNK_VERSION},
     jobs::JobRow,
     meta::Floor,
-    migrate::v2,
-    provided::{
-        exports,
-        shelf::{OwnRow, Shelf},
-    },
+    provided::{exports, own::OwnRow, trie::Trie},
     records::{
         book::{Book, PeerRow},
         entry,
-        frames::{Item, Items},
         log::segments::Location,
+        log_frames::{LogFrame, LogFrames},
     },
     routing::SavedRow,
+    schema::v2,
     values::ValueRow,
 };
 use bincode::{Decode, Encode};
@@ -52,7 +49,7 @@ pub fn rows(data: &[u8]) {
         }
         8 => values_row(value),
         9 => v2::says_the_same(value),
-        _ => shelf(value),
+        _ => trie(value),
     }
 }
 
@@ -93,8 +90,8 @@ fn chunk(body: &[u8]) {
     }
 }
 
-/// Own CIDs: chunks of key (33 bytes), length (2 bytes), value. What a shelf writes is the shelf.
-fn shelf(mut rest: &[u8]) {
+/// Own CIDs: leaves of key (33 bytes), length (2 bytes), value. What a trie writes is the trie.
+fn trie(mut rest: &[u8]) {
     let mut stored: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
     while let Some((key, more)) = rest.split_first_chunk::<33>() {
         let Some((length, more)) = more.split_first_chunk::<2>() else { break };
@@ -103,17 +100,17 @@ fn shelf(mut rest: &[u8]) {
         rest = more;
     }
     let mut written = stored.clone();
-    let mut shelf = Shelf::load(stored.into_iter(), |_, _| {});
-    let Ok(stale) = shelf.take_stale() else { panic!("a shelf cannot be written") };
+    let mut trie = Trie::load(stored.into_iter(), |_, _| {});
+    let Ok(stale) = trie.take_stale() else { panic!("a trie cannot be written") };
     for (key, value) in stale.rows {
         match value {
             Some(value) => written.insert(key.to_vec(), value),
             None => written.remove(&key[..]),
         };
     }
-    let again = Shelf::load(written.into_iter(), |_, _| {});
-    let all = |shelf: &Shelf| shelf.from(&[0; 32]).map(|(at, row)| (*at, row.clone())).collect::<Vec<_>>();
-    assert_eq!(all(&again), all(&shelf));
+    let again = Trie::load(written.into_iter(), |_, _| {});
+    let all = |trie: &Trie| trie.from(&[0; 32]).map(|(at, row)| (*at, row.clone())).collect::<Vec<_>>();
+    assert_eq!(all(&again), all(&trie));
 }
 
 /// The first byte says whether the frames' lengths and checksums are to be made (from a length of two bytes before
@@ -135,8 +132,8 @@ pub fn exports(data: &[u8]) {
     }
     let _ = exports::read_export(&file[..]);
     let mut segment = &file[..];
-    while let Ok(Some(item)) = codec::read_frame::<Item>(&mut segment) {
-        if let Item::Chunk { chunk, .. } = item {
+    while let Ok(Some(item)) = codec::read_frame::<LogFrame>(&mut segment) {
+        if let LogFrame::Chunk { chunk, .. } = item {
             let _ = entry::decode(&chunk);
         }
     }
@@ -146,9 +143,9 @@ pub fn exports(data: &[u8]) {
     if std::fs::write(on_disk.path(), &file).is_err() {
         return;
     }
-    if let Ok(items) = Items::open(on_disk.path()) {
+    if let Ok(items) = LogFrames::open(on_disk.path()) {
         for item in items.flatten() {
-            if let Item::Chunk { chunk, .. } = item {
+            if let LogFrame::Chunk { chunk, .. } = item {
                 let _ = entry::decode(&chunk);
             }
         }
@@ -193,12 +190,12 @@ pub fn seeds() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     codec::append(&mut entries, &Entry { multihash: Hashed::new(&multihash), peer: 7, removed: true }).unwrap();
     let chunk = codec::chunk(2, &entries).unwrap();
 
-    let mut shelf = Shelf::default();
+    let mut trie = Trie::default();
     for row in &owns {
-        shelf.put(row.read().unwrap().1, row.clone());
+        trie.put(row.read().unwrap().1, row.clone());
     }
     let mut on_disk = Vec::new();
-    for (key, value) in shelf.take_stale().unwrap().rows {
+    for (key, value) in trie.take_stale().unwrap().rows {
         let value = value.unwrap_or_default();
         on_disk.extend([&key[..], &(value.len() as u16).to_be_bytes(), &value].concat());
     }
@@ -232,7 +229,7 @@ pub fn seeds() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         ("rows", "number", row(5, &codec::encode(&u64::MAX).unwrap())),
         ("rows", "own", row(6, &codec::encode(&owns).unwrap())),
         ("rows", "place", row(7, &Location { segment: 3, offset: 1 << 20, len: 30_000 }.to_row().unwrap()[1..])),
-        ("rows", "shelf", row(10, &on_disk)),
+        ("rows", "trie", row(10, &on_disk)),
         ("rows", "value", row(8, &codec::encode(&value).unwrap())),
         ("rows", "value-frame", row(8, &codec::frame(&value).unwrap())),
         ("rows", "chunk-1-body", row(9, &v2::seed(&multihash))),

@@ -42,7 +42,7 @@ impl Health {
         tracing::error!(%error, "{dir} cannot be written: nothing is accepted, what is known is served; see to the disk, it is opened anew by itself");
     }
 
-    pub(super) fn recovered(&self, dir: &Path) {
+    pub(super) fn set_reopened(&self, dir: &Path) {
         self.degraded.store(false, Ordering::Release);
         self.reopened.fetch_add(1, Ordering::Relaxed);
         tracing::warn!("{} was opened anew and is written again", dir.display());

@@ -31,11 +31,11 @@ pub struct JobRun {
 /// The last run of each job. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct JobLog {
-    inner: Arc<Inner>,
+    state: Arc<JobLogState>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct JobLogState {
     node: NodeDb,
     runs: RwLock<HashMap<String, JobRun>>,
 }
@@ -61,7 +61,7 @@ impl JobLog {
                 runs.insert(name.to_owned(), JobRun { started: UnixTime(started), took_ms, outcome, ok });
             }
         });
-        Ok(Self { inner: Arc::new(Inner { node, runs: RwLock::new(runs) }) })
+        Ok(Self { state: Arc::new(JobLogState { node, runs: RwLock::new(runs) }) })
     }
 
     /// Notes a run. Written at once, on disk with the next flush.
@@ -73,7 +73,7 @@ impl JobLog {
         let cut = (0..=MAX_OUTCOME.min(run.outcome.len())).rev().find(|i| run.outcome.is_char_boundary(*i));
         run.outcome.truncate(cut.unwrap_or(0));
         {
-            let mut runs = self.inner.runs.write();
+            let mut runs = self.state.runs.write();
             if runs.len() >= MAX_JOBS && !runs.contains_key(job) {
                 return Err(StoreError::Full { what: "jobs", limit: MAX_JOBS });
             }
@@ -84,18 +84,18 @@ impl JobLog {
 
     /// Writes all of them, for a database that was opened anew.
     pub(super) fn write_anew(&self) -> Result<(), StoreError> {
-        let runs = self.inner.runs.read().clone();
+        let runs = self.state.runs.read().clone();
         runs.into_iter().try_for_each(|(job, run)| self.write(&job, run))
     }
 
     fn write(&self, job: &str, run: JobRun) -> Result<(), StoreError> {
         let row = JobRow { started: run.started.0, took_ms: run.took_ms, outcome: run.outcome, ok: run.ok };
         let row = codec::encode(&row).map_err(|e| StoreError::Database(e.to_string()))?;
-        self.inner.node.database.write(tree::JOBS, |tree| tree.insert(job, row)).map(|_| ())
+        self.state.node.database.write(tree::JOBS, |tree| tree.insert(job, row)).map(|_| ())
     }
 
     /// The last run of a job, if it ever ran.
     pub fn last(&self, job: &str) -> Option<JobRun> {
-        self.inner.runs.read().get(job).cloned()
+        self.state.runs.read().get(job).cloned()
     }
 }

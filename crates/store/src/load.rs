@@ -120,10 +120,10 @@ impl Loader {
     pub fn load(&mut self, lines: &[u8], first: u64, provided: bool) -> Result<Report, StoreError> {
         let records = self.store.records.clone();
         records.wait_replayed();
-        records.shared.may_load()?;
-        let no_garbage = records.shared.hold_garbage();
+        records.state.may_load()?;
+        let no_garbage = records.state.hold_garbage();
         let mut batch = Batch::default();
-        let now = records.shared.time.now();
+        let now = records.state.time.now();
         for (number, line) in (first..).zip(lines.split(|byte| *byte == b'\n')) {
             if line.is_empty() {
                 continue;
@@ -133,7 +133,7 @@ impl Loader {
                 batch.report.bad(number, error);
             }
         }
-        batch.chunks.push(&records.shared);
+        batch.chunks.push(&records.state);
         drop(no_garbage);
         for is_news in self.store.provided.load(&batch.own)? {
             batch.report.count("provided", if is_news { "loaded" } else { "known" });
@@ -181,16 +181,16 @@ impl Loader {
         chunks: &mut Chunks,
     ) -> Result<Outcome, String> {
         let peer = self.peer_id(provider)?;
-        let shared = &self.store.records.shared;
-        let time = match date(now, received, shared.ttl_s) {
+        let state = &self.store.records.state;
+        let time = match date(now, received, state.ttl_s) {
             Ok(time) => time,
             Err(bad) => return Ok(of_date(bad)),
         };
         // Only of a provider that is new, or has not been heard since, the addresses are of use.
-        let known = shared.book.find(&peer).is_some_and(|known| known.announced() >= time);
+        let known = state.book.find(&peer).is_some_and(|known| known.announced() >= time);
         let addresses: Vec<Multiaddr> = if known { Vec::new() } else { rows::addresses(addresses)? };
-        let restored = shared.restore_peer(&peer, (time, [&addresses, &[]]), (|at| !known && at < time, false), now);
-        let loaded = restored.and_then(|(peer, _)| shared.load(multihash, &peer, time, chunks));
+        let merged = state.load_peer(&peer, (time, [&addresses, &[]]), (|at| !known && at < time, false), now);
+        let loaded = merged.and_then(|(peer, _)| state.load(multihash, &peer, time, chunks));
         Ok(match loaded {
             Ok(Loaded::New | Loaded::Refreshed) => "loaded".into(),
             Ok(Loaded::Known) => "known".into(),
@@ -200,12 +200,12 @@ impl Loader {
     }
 
     fn peer(&self, peer: &PeerId, lists: [&[Multiaddr]; 2], announced: u32, now: &Now) -> Outcome {
-        let shared = &self.store.records.shared;
-        let announced = match date(now, announced, shared.book.address_ttl_s()) {
+        let state = &self.store.records.state;
+        let announced = match date(now, announced, state.book.address_ttl_s()) {
             Ok(time) => time,
             Err(bad) => return of_date(bad),
         };
-        match shared.restore_peer(peer, (announced, lists), (|at| at <= announced, true), now) {
+        match state.load_peer(peer, (announced, lists), (|at| at <= announced, true), now) {
             Ok((_, true)) => "loaded".into(),
             Ok((_, false)) => "known".into(),
             Err(refused) => of_refusal(refused),

@@ -1,7 +1,14 @@
-//! Migration on request: what a start would do by itself (`migrate.rs`), told, tried on a copy, or done now.
+//! Migration on request: what a start would do by itself (`schema.rs`), told, tried on a copy, or done now.
 
 pub use super::meta::SCHEMA;
-use super::{Settings, Store, StoreError, data_dir, migrate, recovery::Place};
+use super::{
+    Settings, Store, StoreError,
+    data_dir::{self, names::NODE},
+    databases::NODE_CACHE,
+    filesystem,
+    recovery::DatabaseDir,
+    schema,
+};
 use crate::clock::Clock;
 use std::{path::Path, sync::Arc};
 
@@ -30,19 +37,19 @@ pub struct Migrated {
 /// # Errors
 /// [`StoreError::FromTheFuture`]; [`StoreError::Locked`]; [`StoreError::Io`] and [`StoreError::Database`].
 pub fn status(dir: &Path) -> Result<Status, StoreError> {
-    let copy = tempfile::tempdir().map_err(|e| data_dir::io_error("create a copy in", &std::env::temp_dir(), e))?;
+    let copy = tempfile::tempdir().map_err(|e| filesystem::io_error("create a copy in", &std::env::temp_dir(), e))?;
     {
         let _keeps_servers_out = data_dir::share(dir)?;
-        if dir.join("node").is_dir() {
-            data_dir::copy_dir(&dir.join("node"), &copy.path().join("node"), &|_| true)?;
+        if dir.join(NODE).is_dir() {
+            filesystem::copy_dir(&dir.join(NODE), &copy.path().join(NODE), &|_| true)?;
         }
     }
-    let place = Place { parent: copy.path(), name: "node", cache: super::NODE_CACHE, now: crate::clock::UnixTime(0) };
-    let opened = place.open(&|_| super::recovery::Contents::Complete)?;
+    let node = DatabaseDir { parent: copy.path(), name: NODE, cache: NODE_CACHE, now: crate::clock::UnixTime(0) };
+    let opened = node.open(&|_| super::recovery::Contents::Complete)?;
     let found = super::meta::schema_of(&opened.db)?;
     match found {
         Some(found) if found > SCHEMA => Err(StoreError::FromTheFuture { found, known: SCHEMA }),
-        _ => Ok(Status { found, steps: migrate::needed(found.unwrap_or(1)).map(|step| step.name).collect() }),
+        _ => Ok(Status { found, steps: schema::needed(found.unwrap_or(1)).map(|step| step.name).collect() }),
     }
 }
 

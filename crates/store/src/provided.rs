@@ -4,65 +4,35 @@
 //! acknowledged, then in the `node/` database; and now and then in an export. Damage to one of them loses none.
 
 pub(super) mod exports;
-pub(super) mod shelf;
-mod writing;
+pub(super) mod own;
+mod state;
+pub(super) mod trie;
 
 use super::{
     StoreError,
+    blocking::blocking,
     engine::each_row,
     meta::{NodeDb, tree},
     records::entry::position,
     routing::RoutingState,
 };
-use crate::kad::Cid;
 use crate::{
     clock::{Clock, UnixTime},
     kad::{Dht, keyspace::Key},
 };
 use cid::CidGeneric;
 use exports::Exports;
+pub use own::Own;
+use own::OwnRow;
 use parking_lot::{Mutex, RwLock};
-use shelf::{OwnRow, Shelf};
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
-
-/// One CID that this node keeps announced.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Own {
-    /// As last given.
-    pub cid: Cid,
-    /// When it was first given.
-    pub added: UnixTime,
-    /// The last announcement, if any.
-    pub announced: Option<UnixTime>,
-    /// Servers that confirmed the last announcement.
-    pub confirmed: u16,
-}
+use state::{OwnFiles, ProvidedState};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use trie::Trie;
 
 /// Our own CIDs. Cheap to clone. One per multihash: the codec last given is kept for display.
 #[derive(Clone, Debug)]
 pub struct Provided {
-    inner: Arc<Inner>,
-}
-
-#[derive(Debug)]
-struct Inner {
-    shelf: RwLock<Shelf>,
-    /// One writer at a time, journal before memory before database.
-    disk: Mutex<Disk>,
-    node: NodeDb,
-    routing: RoutingState,
-    clock: Arc<dyn Clock>,
-    limit: usize,
-}
-
-#[derive(Debug)]
-struct Disk {
-    exports: Exports,
-    /// Something changed since the last export.
-    changed: bool,
-    exported: Option<Duration>,
-    routing_saves: u64,
-    read_only: bool,
+    state: Arc<ProvidedState>,
 }
 
 /// How to open.
@@ -90,28 +60,28 @@ impl Provided {
         let mut notes = Vec::new();
         let (rows, unread) = read_rows(&tree);
         notes.extend(unread);
-        let mut shelf =
-            Shelf::load(rows.into_iter(), |key, why| notes.push(format!("own CIDs of {key:02x?} are damaged: {why}")));
+        let mut trie =
+            Trie::load(rows.into_iter(), |key, why| notes.push(format!("own CIDs of {key:02x?} are damaged: {why}")));
         // Damage can take sled back to an earlier state that is sound in itself.
         let is_behind = node.meta.exported().unwrap_or(0) < exports::newest(&opening.exports);
-        let is_complete = node.meta.own() == Some(shelf.len() as u64);
+        let is_complete = node.meta.own() == Some(trie.len() as u64);
         let whole = !opening.lossy && notes.is_empty() && is_complete && !is_behind;
-        let restored = exports::read(&opening.exports, !whole);
-        let is_unread = !restored.notes.is_empty();
-        notes.extend(if whole { Vec::new() } else { restored.notes });
+        let exported = exports::read(&opening.exports, !whole);
+        let is_unread = !exported.notes.is_empty();
+        notes.extend(if whole { Vec::new() } else { exported.notes });
         let damaged = opening.lossy || !notes.is_empty();
         let (mut from_export, mut from_journal) = (0, 0);
-        for (position, row) in restored.own {
-            let removed_since = matches!(restored.journal.get(&position), Some(None));
-            if !removed_since && shelf.get(&position).is_none() {
-                from_export += u64::from(shelf.put(position, row));
+        for (position, row) in exported.own {
+            let removed_since = matches!(exported.journal.get(&position), Some(None));
+            if !removed_since && trie.get(&position).is_none() {
+                from_export += u64::from(trie.put(position, row));
             }
         }
-        for (position, last_word) in restored.journal {
+        for (position, last_word) in exported.journal {
             match last_word {
-                Some(row) if shelf.get(&position).is_none() => from_journal += u64::from(shelf.put(position, row)),
+                Some(row) if trie.get(&position).is_none() => from_journal += u64::from(trie.put(position, row)),
                 Some(_) => {}
-                None => drop(shelf.take(&position)),
+                None => drop(trie.take(&position)),
             }
         }
         match from_export + from_journal {
@@ -121,9 +91,9 @@ impl Provided {
             back => notes.push(format!("{back} own CIDs restored from exports/")),
         }
         if !whole {
-            notes.extend(restore_routing(&routing, restored.routing));
+            notes.extend(load_routing(&routing, exported.routing));
         }
-        let disk = Disk {
+        let files = OwnFiles {
             exports: Exports::open(opening.exports),
             // A journal that is damaged holds less than it did: an export makes up for it.
             changed: is_unread,
@@ -131,11 +101,17 @@ impl Provided {
             routing_saves: routing.saves(),
             read_only: opening.read_only,
         };
-        let inner =
-            Inner { shelf: RwLock::new(shelf), disk: Mutex::new(disk), node, routing, clock, limit: opening.limit };
-        let provided = Self { inner: Arc::new(inner) };
+        let state = ProvidedState {
+            trie: RwLock::new(trie),
+            files: Mutex::new(files),
+            node,
+            routing,
+            clock,
+            limit: opening.limit,
+        };
+        let provided = Self { state: Arc::new(state) };
         if !opening.read_only {
-            provided.inner.write_stale()?;
+            provided.state.write_stale()?;
         }
         Ok((provided, notes))
     }
@@ -145,8 +121,8 @@ impl Provided {
     /// # Errors
     /// [`StoreError::Full`] beyond `reprovide.max_cids`; [`StoreError::Io`] if the journal cannot be written.
     pub async fn add<const S: usize>(&self, cids: Vec<CidGeneric<S>>) -> Result<usize, StoreError> {
-        let inner = self.inner.clone();
-        super::blocking(move || inner.add(&cids)).await
+        let state = self.state.clone();
+        blocking(move || state.add(&cids)).await
     }
 
     /// Own CIDs of a dump, with their times; of one that is there the later announcement counts. Returns once they are
@@ -155,7 +131,7 @@ impl Provided {
     /// # Errors
     /// As [`Provided::add`].
     pub(super) fn load(&self, own: &[Own]) -> Result<Vec<bool>, StoreError> {
-        self.inner.load(own)
+        self.state.load(own)
     }
 
     /// Returns once flushed: how many were there.
@@ -163,23 +139,23 @@ impl Provided {
     /// # Errors
     /// [`StoreError::Io`] if the journal cannot be written.
     pub async fn remove(&self, multihashes: Vec<Vec<u8>>) -> Result<usize, StoreError> {
-        let inner = self.inner.clone();
-        super::blocking(move || inner.remove(multihashes)).await
+        let state = self.state.clone();
+        blocking(move || state.remove(multihashes)).await
     }
 
     /// The own CID of a multihash.
     pub fn get(&self, multihash: &[u8]) -> Option<Own> {
-        self.inner.shelf().get(&position(multihash)).and_then(own)
+        self.state.trie().get(&position(multihash)).and_then(OwnRow::own)
     }
 
     /// Whether we provide it.
     pub fn contains(&self, multihash: &[u8]) -> bool {
-        self.inner.shelf().get(&position(multihash)).is_some()
+        self.state.trie().get(&position(multihash)).is_some()
     }
 
     /// How many.
     pub fn len(&self) -> usize {
-        self.inner.shelf().len()
+        self.state.trie().len()
     }
 
     /// Whether there are none.
@@ -189,16 +165,16 @@ impl Provided {
 
     /// Up to `limit` in keyspace order, from `from` on.
     pub fn range(&self, from: &Key, limit: usize) -> Vec<(Key, Own)> {
-        let shelf = self.inner.shelf();
-        let rows = shelf.from(from.as_bytes()).take(limit);
-        rows.filter_map(|(position, row)| Some((Key::from_bytes(*position), own(row)?))).collect()
+        let trie = self.state.trie();
+        let rows = trie.from(from.as_bytes()).take(limit);
+        rows.filter_map(|(position, row)| Some((Key::from_bytes(*position), row.own()?))).collect()
     }
 
     /// Notes announcements; on disk with the next flush (a crash repeats announcements, which is harmless).
     pub fn mark_announced(&self, done: &[(Key, u16)], at: UnixTime) {
-        let mut shelf = self.inner.shelf.write();
+        let mut trie = self.state.trie.write();
         for (key, confirmed) in done {
-            shelf.change(key.as_bytes(), |row| {
+            trie.change(key.as_bytes(), |row| {
                 row.announced = Some(at.0);
                 row.confirmed = *confirmed;
             });
@@ -211,41 +187,36 @@ impl Provided {
     /// # Errors
     /// [`StoreError::Database`].
     pub(super) fn forget_announcements(&self) -> Result<usize, StoreError> {
-        let mut disk = self.inner.disk()?;
+        let mut files = self.state.files()?;
         let own = {
-            let mut shelf = self.inner.shelf.write();
-            shelf.change_all(|row| (row.announced, row.confirmed) = (None, 0));
-            shelf.len()
+            let mut trie = self.state.trie.write();
+            trie.change_all(|row| (row.announced, row.confirmed) = (None, 0));
+            trie.len()
         };
-        disk.changed = true;
-        self.inner.write_stale()?;
+        files.changed = true;
+        self.state.write_stale()?;
         Ok(own)
     }
 
     /// Announcements to disk; an export when one is due, or something changed and it is the `last` time.
     pub(super) fn flush(&self, last: bool) -> Result<(), StoreError> {
-        self.inner.flush(last)
+        self.state.flush(last)
     }
 
     /// Writes what the database does not have, once it was opened anew; all of it where that holds `nothing` now.
     pub(super) fn write_anew(&self, nothing: bool) -> Result<(), StoreError> {
-        let _disk = self.inner.disk()?;
+        let _files = self.state.files()?;
         if nothing {
-            self.inner.shelf.write().all_stale();
+            self.state.trie.write().all_stale();
         }
-        self.inner.write_stale()
+        self.state.write_stale()
     }
 
     /// An export now, whether or not one is due.
     pub(super) fn export(&self) -> Result<(), StoreError> {
-        let mut disk = self.inner.disk()?;
-        self.inner.export(&mut disk)
+        let mut files = self.state.files()?;
+        self.state.export(&mut files)
     }
-}
-
-fn own(row: &OwnRow) -> Option<Own> {
-    let cid = Cid::try_from(&*row.cid).ok()?;
-    Some(Own { cid, added: UnixTime(row.added), announced: row.announced.map(UnixTime), confirmed: row.confirmed })
 }
 
 /// Key and value.
@@ -259,7 +230,7 @@ fn read_rows(tree: &sled::Tree) -> (Vec<RawRow>, Option<String>) {
     (rows, error.map(|error| format!("some own CIDs cannot be read from node/: {error}")))
 }
 
-fn restore_routing(routing: &RoutingState, saved: BTreeMap<String, Vec<super::routing::SavedPeer>>) -> Option<String> {
+fn load_routing(routing: &RoutingState, saved: BTreeMap<String, Vec<super::routing::SavedPeer>>) -> Option<String> {
     let mut peers = 0;
     for (name, saved) in saved {
         let dht = Dht::ALL.into_iter().find(|dht| dht.name() == name)?;

@@ -1,39 +1,44 @@
 //! Provider records: the log, the index and the address book behind one door.
 
+mod announcements;
 pub(super) mod book;
 mod counters;
 pub(super) mod entry;
-pub(super) mod frames;
 mod gc;
 pub(super) mod index;
+mod indexing;
 pub(super) mod load;
 pub(super) mod log;
+pub(super) mod log_frames;
 mod pending;
+mod progress;
 mod replay;
+pub(super) mod rewrite;
 pub(super) mod salvage;
-mod shared;
+mod state;
 pub(super) mod time;
 mod unflushed;
 mod writer;
 
-use super::{Settings, StoreError, disk::Disk, meta::Meta};
+use super::{Settings, StoreError, blocking::blocking, disk::Disk, meta::Meta};
 use crate::{
     clock::UnixTime,
     kad::{Dht, PeerInfo},
 };
 use book::{Book, Peer};
-use counters::Counters;
+use counters::RecordCounters;
 pub use dhtstore_records::providers::{Added, MAX_MULTIHASH_LEN, Provider, Refused};
-use entry::{Place, place};
-use index::{Index, Limits, Upsert};
+use entry::{KeyPrefix, key_prefix};
+pub use gc::GcReport;
+use index::{Index, Limits};
 use libp2p_identity::PeerId;
 use log::Log;
 use multiaddr::Multiaddr;
 use parking_lot::Mutex;
 use pending::Pending;
+use progress::Progress;
 use rand::Rng;
-use replay::Replay;
-pub(super) use shared::{Before, Shared};
+pub(super) use state::{Before, RecordsState};
 use std::{
     cmp::Reverse,
     sync::{
@@ -56,25 +61,14 @@ const MIN_ENTRY_BYTES: u64 = 33;
 /// The record store. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Records {
-    pub(super) shared: Arc<Shared>,
+    pub(super) state: Arc<RecordsState>,
     threads: Arc<Threads>,
-}
-
-/// What one garbage collection did.
-#[derive(Clone, Debug, Default)]
-pub struct GcReport {
-    /// Chunks popped from the log.
-    pub chunks: u64,
-    /// Records dropped from the index.
-    pub expired: u64,
-    /// Why it did not go on, if so.
-    pub paused: Option<String>,
 }
 
 /// The threads of a store; they end with it.
 #[derive(Debug)]
 struct Threads {
-    shared: Arc<Shared>,
+    state: Arc<RecordsState>,
     handles: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -90,17 +84,17 @@ impl Records {
         before: Before,
     ) -> Result<Self, StoreError> {
         let ttl_s = seconds(settings.ttl);
-        let origin: Place = std::array::from_fn(|i| settings.position[i]);
+        let origin: KeyPrefix = std::array::from_fn(|i| settings.position[i]);
         let limits = Limits { records: settings.max_records, per_key: settings.max_providers_per_key, origin };
         let mut secret = rand::rng();
         let read_only = floor.is_none();
-        let shared = Arc::new(Shared {
+        let state = Arc::new(RecordsState {
             index: Index::new(limits, (secret.random(), secret.random())),
             book: Book::new(settings.max_peers, seconds(settings.address_ttl)),
-            replay: Replay::default(),
+            replay: Progress::default(),
             disk,
             before,
-            counters: Counters::default(),
+            counters: RecordCounters::default(),
             pending: Pending::default(),
             unflushed: Unflushed::default(),
             repeat_s: seconds(REPEAT).min(ttl_s / REPEAT_PART_OF_TTL),
@@ -117,22 +111,22 @@ impl Records {
             time,
             floor,
         });
-        shared.load_book();
+        state.load_book();
         // Not more than the log can hold, whatever a damaged row says.
-        let most = shared.log.bytes() / MIN_ENTRY_BYTES;
-        let records = shared.floor.as_ref().and_then(Meta::records).unwrap_or(0).min(most);
-        shared.index.reserve(usize::try_from(records).unwrap_or(0));
+        let most = state.log.bytes() / MIN_ENTRY_BYTES;
+        let records = state.floor.as_ref().and_then(Meta::records).unwrap_or(0).min(most);
+        state.index.reserve(usize::try_from(records).unwrap_or(0));
         // Expired chunks are passed over only if it is sure that they are: else they may prove alive.
-        let with_expired = read_only || shared.time.unconfirmed().is_some();
-        let mut handles = replay::start(&shared, with_expired);
+        let with_expired = read_only || state.time.unconfirmed().is_some();
+        let mut handles = replay::start(&state, with_expired);
         if read_only {
-            shared.health().close_for_writes();
+            state.health().close_for_writes();
         } else {
-            let writer = shared.clone();
+            let writer = state.clone();
             let spawned = thread::Builder::new().name("record-log".into()).spawn(move || writer::run(&writer));
             handles.push(spawned.map_err(|e| StoreError::Database(format!("cannot start the writer thread: {e}")))?);
         }
-        Ok(Self { threads: Arc::new(Threads { shared: shared.clone(), handles: Mutex::new(handles) }), shared })
+        Ok(Self { threads: Arc::new(Threads { state: state.clone(), handles: Mutex::new(handles) }), state })
     }
 
     /// Takes an announcement that came by `via`; waits while the writer is behind. Refreshes are always taken.
@@ -142,8 +136,8 @@ impl Records {
     /// # Errors
     /// [`Refused`]: a bound is reached, or the database takes no writes.
     pub async fn add(&self, multihash: &[u8], provider: &PeerInfo, via: Dht) -> Result<Added, Refused> {
-        self.shared.pending.room().await;
-        self.shared.add(multihash, provider, via)
+        self.state.pending.room().await;
+        self.state.add(multihash, provider, via)
     }
 
     /// [`Records::add`] for threads.
@@ -151,8 +145,8 @@ impl Records {
     /// # Errors
     /// As [`Records::add`].
     pub fn add_blocking(&self, multihash: &[u8], provider: &PeerInfo, via: Dht) -> Result<Added, Refused> {
-        self.shared.pending.room_blocking();
-        self.shared.add(multihash, provider, via)
+        self.state.pending.room_blocking();
+        self.state.add(multihash, provider, via)
     }
 
     /// Up to `limit` live providers, newest first; a random subset (by `seed`) when there are more.
@@ -162,33 +156,33 @@ impl Records {
 
     /// The same for threads: memory only, it never waits for the disk.
     pub fn providers_now(&self, multihash: &[u8], limit: usize, seed: u64) -> Vec<Provider> {
-        let shared = &*self.shared;
-        let now = shared.time.now();
-        let is_live = |time| now.is_live(time, shared.ttl_s);
-        let mut found = shared.index.providers(&place(multihash), limit, seed, is_live);
+        let state = &*self.state;
+        let now = state.time.now();
+        let is_live = |time| now.is_live(time, state.ttl_s);
+        let mut found = state.index.providers(&key_prefix(multihash), limit, seed, is_live);
         found.sort_unstable_by_key(|(peer, time)| Reverse((*time, *peer)));
         let mut providers = Vec::with_capacity(found.len());
         for (id, time) in found {
             let provider = |peer: &Arc<Peer>| Provider {
                 peer: peer.peer,
-                addrs: shared.book.live_addresses(peer, &now),
+                addrs: state.book.live_addresses(peer, &now),
                 received: UnixTime(time),
             };
-            providers.extend(shared.book.with(id, provider));
+            providers.extend(state.book.with(id, provider));
         }
         providers
     }
 
     /// Removes a record, for good: the removal is in the log. True if it was known.
     pub async fn remove(&self, multihash: &[u8], provider: &PeerId) -> bool {
-        self.shared.pending.room().await;
-        self.shared.remove(multihash, provider)
+        self.state.pending.room().await;
+        self.state.remove(multihash, provider)
     }
 
     /// A provider's addresses from the address book, unless outlived or none.
     pub fn addresses(&self, peer: &PeerId) -> Option<Vec<Multiaddr>> {
-        let peer = self.shared.book.find(peer)?;
-        let addrs = self.shared.book.live_addresses(&peer, &self.shared.time.now());
+        let peer = self.state.book.find(peer)?;
+        let addrs = self.state.book.live_addresses(&peer, &self.state.time.now());
         (!addrs.is_empty()).then(|| addrs.to_vec())
     }
 
@@ -199,50 +193,50 @@ impl Records {
     /// [`StoreError::Database`]; what is expired is not served all the same.
     pub async fn collect_garbage(&self) -> Result<GcReport, StoreError> {
         // Goes into the thread: a caller who gives up does not let a second collection in.
-        let only = self.shared.gc.clone().lock_owned().await;
-        let shared = self.shared.clone();
-        super::blocking(move || {
+        let only = self.state.gc.clone().lock_owned().await;
+        let state = self.state.clone();
+        blocking(move || {
             let _only = only;
-            gc::collect(&shared)
+            gc::collect(&state)
         })
         .await
     }
 
     /// True once the log has been replayed.
     pub fn is_replayed(&self) -> bool {
-        self.shared.replay.is_done()
+        self.state.replay.is_done()
     }
 
     /// Waits until the log is replayed. False if the store closes before.
     pub fn wait_replayed(&self) -> bool {
-        self.shared.replay.wait(|| self.shared.is_closing())
+        self.state.replay.wait(|| self.state.is_closing())
     }
 
     /// Bytes that the index takes in memory.
     pub fn index_bytes(&self) -> usize {
-        self.shared.index.bytes()
+        self.state.index.bytes()
     }
 
     /// Everything accepted so far to disk, fsynced, and the floor raised.
     pub(super) fn flush(&self) -> Result<(), StoreError> {
-        self.shared.flush()
+        self.state.flush()
     }
 
     /// Nothing is accepted from now on; what was is flushed, and the threads end.
     pub(super) fn close(&self) -> Result<(), StoreError> {
-        let was_open = !self.shared.health().is_closed();
-        self.shared.health().close_for_writes();
-        let outcome = if was_open { self.shared.flush() } else { Ok(()) };
+        let was_open = !self.state.health().is_closed();
+        self.state.health().close_for_writes();
+        let outcome = if was_open { self.state.flush() } else { Ok(()) };
         self.threads.end();
         // What was under way when the door closed.
-        outcome.and_then(|()| if was_open { self.shared.flush_log() } else { Ok(()) })
+        outcome.and_then(|()| if was_open { self.state.flush_log() } else { Ok(()) })
     }
 }
 
 impl Threads {
     fn end(&self) {
-        self.shared.closing.store(true, Ordering::Release);
-        self.shared.pending.stop();
+        self.state.closing.store(true, Ordering::Release);
+        self.state.pending.stop();
         let handles = std::mem::take(&mut *self.handles.lock());
         for handle in handles {
             // What it panicked with has been logged by the panic hook.

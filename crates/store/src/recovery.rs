@@ -11,8 +11,8 @@
 
 use super::{
     StoreError,
-    data_dir::{copy_dir, io_error, is_there, sync_dir},
     engine::{guard, panic_text},
+    filesystem::{copy_dir, io_error, is_there, sync_dir},
 };
 use crate::clock::UnixTime;
 use std::{fs, io, path::Path, path::PathBuf, thread, time::Duration};
@@ -50,7 +50,7 @@ pub struct Opened {
 
 /// One database of a data directory.
 #[derive(Debug)]
-pub struct Place<'a> {
+pub struct DatabaseDir<'a> {
     /// The data directory.
     pub parent: &'a Path,
     /// `records` or `node`.
@@ -71,7 +71,7 @@ enum Failure {
     Damage(String),
 }
 
-impl Place<'_> {
+impl DatabaseDir<'_> {
     /// Opens or creates the database; recovers it from damage.
     ///
     /// # Errors
@@ -105,7 +105,7 @@ impl Place<'_> {
     /// should be: what cannot be read now may be readable soon. The inner error is damage, if there is no doubt.
     ///
     /// # Errors
-    /// As [`Place::open`], and all errors of the disk.
+    /// As [`DatabaseDir::open`], and all errors of the disk.
     pub fn open_again(&self, contents: &dyn Fn(&sled::Db) -> Contents) -> Result<Result<sled::Db, String>, StoreError> {
         let dir = self.dir();
         // sled would create it.

@@ -1,7 +1,9 @@
 //! Routing tables as saved at the last snapshot: tree `routing` of the `node/` database, some peers to a row.
 
 use super::{
-    StoreError, codec,
+    StoreError,
+    blocking::blocking,
+    codec,
     engine::guard,
     meta::{NodeDb, tree},
 };
@@ -29,11 +31,11 @@ const MAX_ADDRESS_BYTES: usize = 1024;
 /// Saved routing tables. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct RoutingState {
-    inner: Arc<Inner>,
+    state: Arc<SavedTables>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct SavedTables {
     node: NodeDb,
     tables: [RwLock<Arc<Vec<SavedPeer>>>; 2],
     /// One save at a time.
@@ -53,7 +55,7 @@ impl RoutingState {
     pub(super) fn open(node: NodeDb) -> Result<Self, StoreError> {
         let tree = node.database.read(tree::ROUTING, |tree| Ok(tree.clone()))?;
         let state = Self {
-            inner: Arc::new(Inner {
+            state: Arc::new(SavedTables {
                 tables: Default::default(),
                 saving: Mutex::default(),
                 saves: AtomicU64::new(0),
@@ -80,7 +82,7 @@ impl RoutingState {
     /// [`StoreError::Database`].
     pub async fn save(&self, dht: Dht, peers: Vec<SavedPeer>) -> Result<(), StoreError> {
         let state = self.clone();
-        super::blocking(move || state.save_blocking(dht, peers)).await
+        blocking(move || state.save_blocking(dht, peers)).await
     }
 
     /// The saved table of `dht`; empty if none was saved.
@@ -94,22 +96,22 @@ impl RoutingState {
     }
 
     pub(super) fn save_blocking(&self, dht: Dht, mut peers: Vec<SavedPeer>) -> Result<(), StoreError> {
-        let _only = self.inner.saving.lock();
+        let _only = self.state.saving.lock();
         peers.truncate(MAX_PEERS);
         let rows = rows(&peers);
         let written = rows.len();
         for (n, row) in rows.into_iter().enumerate() {
             let row = codec::encode(&row).map_err(|e| StoreError::Database(e.to_string()))?;
-            self.inner.node.database.write(tree::ROUTING, |tree| tree.insert(key(dht, n), row))?;
+            self.state.node.database.write(tree::ROUTING, |tree| tree.insert(key(dht, n), row))?;
         }
         for n in written..MAX_PEERS.div_ceil(PER_ROW) {
-            if self.inner.node.database.write(tree::ROUTING, |tree| tree.remove(key(dht, n)))?.is_none() {
+            if self.state.node.database.write(tree::ROUTING, |tree| tree.remove(key(dht, n)))?.is_none() {
                 break;
             }
         }
         *self.table(dht).write() = Arc::new(peers);
-        self.inner.saves.fetch_add(1, Ordering::Relaxed);
-        self.inner.node.flush()
+        self.state.saves.fetch_add(1, Ordering::Relaxed);
+        self.state.node.flush()
     }
 
     /// Adds the peers of a dump to the saved table of `dht`; of one that is there what was heard later counts. Where there
@@ -140,13 +142,13 @@ impl RoutingState {
 
     /// How many tables were saved since start: whether an export is out of date.
     pub(super) fn saves(&self) -> u64 {
-        self.inner.saves.load(Ordering::Relaxed)
+        self.state.saves.load(Ordering::Relaxed)
     }
 
     fn table(&self, dht: Dht) -> &RwLock<Arc<Vec<SavedPeer>>> {
         match dht {
-            Dht::Wan => &self.inner.tables[0],
-            Dht::Lan => &self.inner.tables[1],
+            Dht::Wan => &self.state.tables[0],
+            Dht::Lan => &self.state.tables[1],
         }
     }
 }

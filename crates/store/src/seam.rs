@@ -32,8 +32,8 @@ impl Store {
 
 impl ProviderRecords for Records {
     fn add(&self, multihash: &[u8], provider: &PeerInfo, via: Dht) -> Outcome<Result<Added, Refused>> {
-        if !self.shared.pending.is_behind() {
-            return Outcome::Ready(self.shared.add(multihash, provider, via));
+        if !self.state.pending.is_behind() {
+            return Outcome::Ready(self.state.add(multihash, provider, via));
         }
         let (records, multihash, provider) = (self.clone(), multihash.to_vec(), provider.clone());
         Outcome::Pending(async move { Records::add(&records, &multihash, &provider, via).await }.boxed())

@@ -1,7 +1,9 @@
 //! Figures of the store, as `stat` and `dump meta` show them.
 
 use super::{
-    LOG, NODE, Purpose, RECORDS, Settings, Store, StoreError, data_dir, disk, footprint, is_data_dir, limits,
+    Purpose, Settings, Store, StoreError, data_dir,
+    data_dir::names::{EXPORTS, LOG, NODE, RECORDS},
+    disk, filesystem, footprint, is_data_dir, limits,
     records::log::chunk_time,
 };
 use crate::clock::UnixTime;
@@ -10,59 +12,59 @@ use std::path::Path;
 impl Store {
     /// Counts, bounds, bytes on disk, floor, recovery notes: what `stat` and `dump meta` show.
     pub fn stat(&self) -> Stat {
-        let shared = &self.records.shared;
-        let mut counters = shared.counters();
+        let state = &self.records.state;
+        let mut counters = state.counters();
         let node = &self.opened.node.database.health;
         counters.insert("node_database_failures".to_owned(), node.failures());
         counters.insert("node_database_reopened".to_owned(), node.reopened());
         counters.extend(self.values.counters());
         let (values, values_bytes) = self.values.size();
-        let gc_paused = match shared.replay.is_done() {
-            true => shared.time.unconfirmed(),
+        let gc_paused = match state.replay.is_done() {
+            true => state.time.unconfirmed(),
             false => Some("the log is being replayed".to_owned()),
         };
         let mut stat = Stat {
             schema: self.opened.schema,
-            records: shared.index.len() as u64,
-            keys: shared.index.keys() as u64,
-            peers: shared.book.len() as u64,
+            records: state.index.len() as u64,
+            keys: state.index.keys() as u64,
+            peers: state.book.len() as u64,
             provided: self.provided.len() as u64,
             values: values as u64,
             values_bytes: values_bytes as u64,
-            log_chunks: shared.log.count(),
-            oldest: shared.log.oldest().map(chunk_time),
-            newest: shared.log.newest().map(chunk_time),
+            log_chunks: state.log.count(),
+            oldest: state.log.oldest().map(chunk_time),
+            newest: state.log.newest().map(chunk_time),
             records_bytes_on_disk: [RECORDS, LOG]
                 .iter()
-                .map(|part| data_dir::bytes_below(&self.opened.dir.join(part)))
+                .map(|part| filesystem::bytes_below(&self.opened.dir.join(part)))
                 .sum(),
-            node_bytes_on_disk: data_dir::bytes_below(&self.opened.dir.join("node")),
-            bytes_on_disk: shared.disk.used(),
-            disk_free: shared.disk.free(),
-            exports_bytes_on_disk: data_dir::bytes_below(&self.opened.dir.join("exports")),
-            replayed: shared.replay.progress(),
+            node_bytes_on_disk: filesystem::bytes_below(&self.opened.dir.join(NODE)),
+            bytes_on_disk: state.disk.used(),
+            disk_free: state.disk.free(),
+            exports_bytes_on_disk: filesystem::bytes_below(&self.opened.dir.join(EXPORTS)),
+            replayed: state.replay.progress(),
             gc_paused,
-            notes: self.opened.notes.iter().cloned().chain(shared.notes()).chain(node.note(NODE)).collect(),
+            notes: self.opened.notes.iter().cloned().chain(state.notes()).chain(node.note(NODE)).collect(),
             counters,
-            log_entries: footprint::entries(shared),
+            log_entries: footprint::entries(state),
             oldest_age_s: None,
             log_entries_per_s: None,
             per_record: footprint::Footprint::default(),
             limits: Vec::new(),
         };
-        self.put_in_relation(&mut stat, &footprint::figures(shared));
+        self.put_in_relation(&mut stat, &footprint::figures(state));
         stat
     }
 
     /// Those of the notes of [`Store::stat`] that tell of the disk or a limit as it is now: nothing is damaged.
     pub(super) fn passing_notes(&self) -> Vec<String> {
         let node = self.opened.node.database.health.note(NODE);
-        self.records.shared.passing_notes().into_iter().chain(node).collect()
+        self.records.state.passing_notes().into_iter().chain(node).collect()
     }
 
     /// What follows from the figures of `stat` and these.
     fn put_in_relation(&self, stat: &mut Stat, figures: &limits::Figures) {
-        let shared = &self.records.shared;
+        let state = &self.records.state;
         let per_record = |n: u64| (stat.records > 0).then(|| n as f64 / stat.records as f64);
         stat.per_record = footprint::Footprint {
             disk_bytes: per_record(stat.records_bytes_on_disk),
@@ -70,7 +72,7 @@ impl Store {
             memory_bytes: figures.memory_bytes.and_then(per_record),
             log_copies: stat.log_entries.and_then(per_record),
         };
-        let age = |time: u32| u64::from(shared.time.now().log.saturating_sub(time));
+        let age = |time: u32| u64::from(state.time.now().log.saturating_sub(time));
         stat.oldest_age_s = stat.oldest.map(age);
         let span = stat.newest.zip(stat.oldest).map(|(newest, oldest)| newest.saturating_sub(oldest));
         let span = span.filter(|seconds| *seconds > 0).map(f64::from);

@@ -8,16 +8,15 @@
 
 use super::{
     SCHEMA, StoreError,
-    data_dir::io_error,
     database::Database,
+    databases::{node_contents, node_dir, records_contents, records_dir},
     engine::panic_text,
+    filesystem::io_error,
     jobs::JobLog,
     meta::NodeDb,
-    node_contents, node_place,
     provided::Provided,
-    records::Shared,
-    records_contents, records_place,
-    recovery::{Contents, Place},
+    records::{RecordsState, rewrite},
+    recovery::{Contents, DatabaseDir},
     routing::RoutingState,
     values::Values,
 };
@@ -51,11 +50,11 @@ const PROBE_BYTES: usize = 4096;
 
 /// What it looks after.
 #[derive(Debug)]
-pub struct Parts {
+pub struct Supervised {
     pub dir: PathBuf,
     pub ttl: Duration,
     pub clock: Arc<dyn Clock>,
-    pub records: Arc<Shared>,
+    pub records: Arc<RecordsState>,
     pub values: Values,
     pub node: NodeDb,
     pub provided: Provided,
@@ -81,14 +80,14 @@ impl Supervisor {
     ///
     /// # Errors
     /// [`StoreError::Database`] if there is no thread.
-    pub fn start(parts: Parts) -> Result<Self, StoreError> {
+    pub fn start(supervised: Supervised) -> Result<Self, StoreError> {
         let stop = Arc::new(Stop::default());
         let told = stop.clone();
         let thread = thread::Builder::new()
             .name("disk".into())
             .spawn(move || {
                 // Without it nothing is flushed: after a panic it begins again.
-                while let Err(panic) = catch_unwind(AssertUnwindSafe(|| run(&parts, &told))) {
+                while let Err(panic) = catch_unwind(AssertUnwindSafe(|| run(&supervised, &told))) {
                     tracing::error!(
                         panic = panic_text(panic.as_ref()),
                         "the thread that looks after the disk panicked"
@@ -129,7 +128,7 @@ struct Patience {
     flushes: u64,
 }
 
-fn run(parts: &Parts, stop: &Stop) {
+fn run(supervised: &Supervised, stop: &Stop) {
     let (mut records, mut node) = (Patience::default(), Patience::default());
     let mut crowded = false;
     let mut tick = 0;
@@ -143,20 +142,20 @@ fn run(parts: &Parts, stop: &Stop) {
         if stopped {
             return;
         }
-        parts.records.disk.look();
+        supervised.records.disk.look();
         if tick % MEASURE_EVERY == 0 {
-            parts.records.disk.measure();
+            supervised.records.disk.measure();
         }
-        let was_crowded = std::mem::replace(&mut crowded, parts.records.is_crowded());
+        let was_crowded = std::mem::replace(&mut crowded, supervised.records.is_crowded());
         if crowded && !was_crowded {
             tracing::warn!(
-                records = parts.records.index.len(),
+                records = supervised.records.index.len(),
                 "nine tenths of records.max: soon the farthest are dropped"
             );
         }
         // node/ first: it has the floor of the other.
-        node.look(tick, parts, &parts.node.database, Parts::reopen_node);
-        records.look(tick, parts, &parts.records.log.database, Parts::reopen_records);
+        node.look(tick, supervised, &supervised.node.database, Supervised::reopen_node);
+        records.look(tick, supervised, &supervised.records.log.database, Supervised::reopen_records);
     }
 }
 
@@ -164,9 +163,9 @@ impl Patience {
     fn look<const N: usize>(
         &mut self,
         tick: u64,
-        parts: &Parts,
+        supervised: &Supervised,
         database: &Database<N>,
-        reopen: fn(&Parts, believed: bool) -> Result<Reopened, StoreError>,
+        reopen: fn(&Supervised, believed: bool) -> Result<Reopened, StoreError>,
     ) {
         if !database.health.is_degraded() {
             self.flushes = database.wake(self.flushes);
@@ -175,20 +174,20 @@ impl Patience {
             }
             return;
         }
-        if tick < self.next || !parts.disk_works() {
+        if tick < self.next || !supervised.disk_works() {
             return;
         }
-        let outcome = catch_unwind(AssertUnwindSafe(|| reopen(parts, self.damaged >= BELIEVED)));
+        let outcome = catch_unwind(AssertUnwindSafe(|| reopen(supervised, self.damaged >= BELIEVED)));
         let outcome = outcome.unwrap_or_else(|panic| Err(StoreError::Database(panic_text(panic.as_ref()))));
         self.next = tick.saturating_add((1 << self.tries.min(16)).min(MOST_TICKS));
         self.tries = self.tries.saturating_add(1);
         match outcome {
             Ok(Reopened::Whole) => {
                 self.well_since = tick;
-                database.recovered();
+                database.set_reopened();
                 // Of records/; the other has no queue.
-                if !parts.records.health().is_degraded() {
-                    parts.records.pending.resume();
+                if !supervised.records.health().is_degraded() {
+                    supervised.records.pending.resume();
                 }
             }
             Ok(Reopened::Damaged(why)) => {
@@ -209,7 +208,7 @@ enum Reopened {
     Damaged(String),
 }
 
-impl Parts {
+impl Supervised {
     /// Whether the file system of the data directory takes and keeps a small file.
     fn disk_works(&self) -> bool {
         self.records.disk.look();
@@ -227,19 +226,19 @@ impl Parts {
         let now = self.clock.wall();
         let contents = records_contents(now, self.node.meta.floor(), self.ttl);
         let database = &self.records.log.database;
-        let lossy = match self.reopen(database, &records_place(&self.dir, now), &contents, believed)? {
+        let lossy = match self.reopen(database, &records_dir(&self.dir, now), &contents, believed)? {
             Ok(lossy) => lossy,
             Err(why) => return Ok(Reopened::Damaged(why)),
         };
-        self.records.write_anew(lossy)?;
+        rewrite::run(&self.records, lossy)?;
         self.values.write_anew()?;
         self.records.flush_log()?;
         Ok(Reopened::Whole)
     }
 
     fn reopen_node(&self, believed: bool) -> Result<Reopened, StoreError> {
-        let place = node_place(&self.dir, self.clock.wall());
-        let lossy = match self.reopen(&self.node.database, &place, &node_contents(&self.dir), believed)? {
+        let dir = node_dir(&self.dir, self.clock.wall());
+        let lossy = match self.reopen(&self.node.database, &dir, &node_contents(&self.dir), believed)? {
             Ok(lossy) => lossy,
             Err(why) => return Ok(Reopened::Damaged(why)),
         };
@@ -254,18 +253,18 @@ impl Parts {
     fn reopen<const N: usize>(
         &self,
         database: &Database<N>,
-        place: &Place<'_>,
+        dir: &DatabaseDir<'_>,
         contents: &dyn Fn(&sled::Db) -> Contents,
         believed: bool,
     ) -> Result<Result<bool, String>, StoreError> {
         let (mut notes, mut damage) = (Vec::new(), None);
         let outcome = database.replace(|| match believed {
             true => {
-                let opened = place.open(contents)?;
+                let opened = dir.open(contents)?;
                 notes = opened.notes;
                 Ok(opened.db)
             }
-            false => place.open_again(contents)?.map_err(|why| {
+            false => dir.open_again(contents)?.map_err(|why| {
                 damage = Some(why.clone());
                 StoreError::Database(why)
             }),

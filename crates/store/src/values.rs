@@ -8,38 +8,32 @@
 //! come for it: a value of a key that is held is always taken, and what is farthest gives way; a newcomer that is itself
 //! the farthest is refused.
 
+mod state;
 mod table;
 #[cfg(test)]
 mod tests;
-mod writing;
 
 pub use dhtstore_records::values::{Put, Refused};
-pub use table::{Bounds, Held};
+pub use state::GcReport;
+pub(super) use state::ValueRow;
+pub use table::{Held, ValueBounds};
 
 use super::{
-    Settings, StoreError, codec,
+    Settings, StoreError,
+    blocking::blocking,
+    codec,
     engine::each_row,
-    records::{Shared as RecordsShared, log::tree},
+    records::{RecordsState, log::tree},
 };
-use crate::{
-    clock::UnixTime,
-    kad::{
-        keyspace::Key,
-        values::{self, Invalid},
-    },
-};
-use bincode::{Decode, Encode};
+use crate::{clock::UnixTime, kad::keyspace::Key};
 use parking_lot::{Mutex, RwLock};
+use state::{JUDGE, Judge, ValueCounters, ValuesState, ends};
 use std::{
-    cmp::Ordering,
     collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
-use table::Table;
+use table::ValueTable;
 use tokio::sync::Semaphore;
 
 /// A repeat of the same value within this time is not written again ...
@@ -47,98 +41,23 @@ const REPEAT: Duration = Duration::from_secs(300);
 /// ... but never more than this part of the ttl: a crash takes back so much of it.
 const REPEAT_PART_OF_TTL: u32 = 10;
 
-/// What one garbage collection did.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct GcReport {
-    /// Values dropped.
-    pub expired: u64,
-    /// Why it did not go on, if so.
-    pub paused: Option<String>,
-}
-
-/// Whether a value may be held under a key at a time.
-type Validate = fn(&[u8], &[u8], Duration) -> Result<(), Invalid>;
-
-/// What a value is worth: the rules of [`crate::kad::values`].
-#[derive(Clone, Copy, Debug)]
-struct Judge {
-    validate: Validate,
-    compare: fn(&[u8], &[u8], &[u8]) -> Ordering,
-    ends: fn(&[u8], &[u8]) -> Option<Duration>,
-}
-
-const JUDGE: Judge = Judge { validate: values::validate, compare: values::compare, ends: values::ends };
-
 /// The store of values. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Values {
-    inner: Arc<Inner>,
-}
-
-#[derive(Debug)]
-struct Inner {
-    /// Clock, database and disk are those of the records.
-    records: Arc<RecordsShared>,
-    table: RwLock<Table>,
-    /// One writer at a time, row before memory. Readers wait for neither.
-    writing: Mutex<()>,
-    judge: Judge,
-    bounds: Bounds,
-    ttl_s: u32,
-    repeat_s: u32,
-    /// Threads that check signatures and write rows.
-    threads: Semaphore,
-    counters: Counters,
-    notes: Vec<String>,
-}
-
-#[derive(Debug, Default)]
-struct Counters {
-    new: AtomicU64,
-    better: AtomicU64,
-    renewed: AtomicU64,
-    invalid: AtomicU64,
-    worse: AtomicU64,
-    full: AtomicU64,
-    read_only: AtomicU64,
-    disk_full: AtomicU64,
-    evicted: AtomicU64,
-    collected: AtomicU64,
-    damaged: AtomicU64,
-}
-
-/// A row of the tree; its key is the value's.
-#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
-pub(super) struct ValueRow {
-    /// Unix seconds of the last PUT_VALUE.
-    received: u32,
-    value: Vec<u8>,
-}
-
-impl ValueRow {
-    /// A seed for `crate::fuzzing`.
-    #[cfg(any(test, fuzzing, feature = "fuzzing"))]
-    pub(super) fn seed(received: u32, value: &[u8]) -> Self {
-        Self { received, value: value.to_vec() }
-    }
-
-    /// The value.
-    pub(super) fn value(&self) -> &[u8] {
-        &self.value
-    }
+    state: Arc<ValuesState>,
 }
 
 impl Values {
     /// Reads all rows; those that are damaged are passed over, counted and told.
-    pub(super) fn open(records: Arc<RecordsShared>, settings: &Settings) -> Result<Self, StoreError> {
+    pub(super) fn open(records: Arc<RecordsState>, settings: &Settings) -> Result<Self, StoreError> {
         Self::open_with(records, settings, JUDGE)
     }
 
-    fn open_with(records: Arc<RecordsShared>, settings: &Settings, judge: Judge) -> Result<Self, StoreError> {
+    fn open_with(records: Arc<RecordsState>, settings: &Settings, judge: Judge) -> Result<Self, StoreError> {
         let ttl_s = super::records::seconds(settings.values_ttl);
         let tree = records.log.database.read(tree::VALUES, |tree| Ok(tree.clone()))?;
-        let counters = Counters::default();
-        let mut table = Table::new(Key::from_bytes(settings.position), ttl_s);
+        let counters = ValueCounters::default();
+        let mut table = ValueTable::new(Key::from_bytes(settings.position), ttl_s);
         let mut damage = None;
         let unread = each_row(&tree, |key, bytes| match codec::read_frame::<ValueRow>(&mut &*bytes) {
             Ok(Some(ValueRow { received, value })) => {
@@ -160,19 +79,19 @@ impl Values {
             counters.damaged.fetch_add(1, Relaxed);
             notes.push(format!("some values cannot be read from records/: {error}"));
         }
-        let inner = Inner {
+        let state = ValuesState {
             records,
             table: RwLock::new(table),
             writing: Mutex::default(),
             judge,
-            bounds: Bounds { max: settings.max_values, max_bytes: settings.max_values_bytes },
+            bounds: ValueBounds { max: settings.max_values, max_bytes: settings.max_values_bytes },
             ttl_s,
             repeat_s: super::records::seconds(REPEAT).min(ttl_s / REPEAT_PART_OF_TTL),
             threads: Semaphore::new(threads()),
             counters,
             notes,
         };
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self { state: Arc::new(state) })
     }
 
     /// Validates a value and takes it if no better one is held; the same again renews its time. Off the async threads,
@@ -181,10 +100,10 @@ impl Values {
     /// # Errors
     /// [`Refused`].
     pub async fn put(&self, key: Vec<u8>, value: Vec<u8>) -> Result<Put, Refused> {
-        let inner = self.inner.clone();
-        let Ok(_thread) = self.inner.threads.acquire().await else { return Err(Refused::ReadOnly) };
+        let state = self.state.clone();
+        let Ok(_thread) = self.state.threads.acquire().await else { return Err(Refused::ReadOnly) };
         // A panic there is one of sled, or of the runtime that ends.
-        tokio::task::spawn_blocking(move || inner.put(&key, &value)).await.unwrap_or(Err(Refused::ReadOnly))
+        tokio::task::spawn_blocking(move || state.put(&key, &value)).await.unwrap_or(Err(Refused::ReadOnly))
     }
 
     /// [`Values::put`] for threads.
@@ -192,7 +111,7 @@ impl Values {
     /// # Errors
     /// [`Refused`].
     pub fn put_blocking(&self, key: &[u8], value: &[u8]) -> Result<Put, Refused> {
-        self.inner.put(key, value)
+        self.state.put(key, value)
     }
 
     /// Takes a value of another time, from a dump: validated as any. False if the same is held with that time or a later
@@ -201,7 +120,7 @@ impl Values {
     /// # Errors
     /// [`Refused`].
     pub(super) fn load(&self, key: &[u8], value: &[u8], received: UnixTime) -> Result<bool, Refused> {
-        match self.inner.try_put(key, value, Some(received)) {
+        match self.state.try_put(key, value, Some(received)) {
             Ok(_) => Ok(true),
             Err(Refused::Worse) => Ok(false),
             Err(refused) => Err(refused),
@@ -211,9 +130,9 @@ impl Values {
     /// The value of `key`, if one is held and still valid. Memory only. Of a value from before the last start the
     /// signature is checked at the first reading.
     pub fn get(&self, key: &[u8]) -> Option<Held> {
-        let now = self.inner.records.time.now();
-        let held = self.inner.table().get(key).cloned()?;
-        (held.is_live(&now, self.inner.ttl_s) && self.inner.check(&held, now.for_ends())).then_some(held)
+        let now = self.state.records.time.now();
+        let held = self.state.table().get(key).cloned()?;
+        (held.is_live(&now, self.state.ttl_s) && self.state.check(&held, now.for_ends())).then_some(held)
     }
 
     /// Removes what has ended, at the cost of what goes. Deletes nothing while the wall clock is in doubt.
@@ -221,39 +140,39 @@ impl Values {
     /// # Errors
     /// [`StoreError::Database`]; what has ended is not served all the same.
     pub async fn collect_garbage(&self) -> Result<GcReport, StoreError> {
-        let inner = self.inner.clone();
-        super::blocking(move || inner.collect()).await
+        let state = self.state.clone();
+        blocking(move || state.collect()).await
     }
 
     /// How many, and the bytes of keys and values; ended ones that are not collected yet included.
     pub fn size(&self) -> (usize, usize) {
-        let table = self.inner.table();
+        let table = self.state.table();
         (table.len(), table.bytes())
     }
 
     /// Up to `limit` behind `key`, those closest to the node first, and whether each is still served.
     pub fn after(&self, key: Option<&[u8]>, limit: usize) -> Vec<(Held, bool)> {
-        let now = self.inner.records.time.now();
-        let held = self.inner.table().after(key, limit);
+        let now = self.state.records.time.now();
+        let held = self.state.table().after(key, limit);
         held.into_iter()
-            .map(|held| (held.is_live(&now, self.inner.ttl_s), held))
+            .map(|held| (held.is_live(&now, self.state.ttl_s), held))
             .map(|(live, held)| (held, live))
             .collect()
     }
 
     /// How long a value is served after its last PUT_VALUE, in seconds.
     pub(super) fn ttl_s(&self) -> u32 {
-        self.inner.ttl_s
+        self.state.ttl_s
     }
 
     /// When `held` is served no longer.
     pub fn ends(&self, held: &Held) -> UnixTime {
-        UnixTime(held.received.0.saturating_add(self.inner.ttl_s).min(held.ends))
+        UnixTime(held.received.0.saturating_add(self.state.ttl_s).min(held.ends))
     }
 
     /// Events since start, by name.
     pub(super) fn counters(&self) -> BTreeMap<String, u64> {
-        let counters = &self.inner.counters;
+        let counters = &self.state.counters;
         let all = [
             ("values_new", &counters.new),
             ("values_better", &counters.better),
@@ -272,18 +191,13 @@ impl Values {
 
     /// Makes the rows what memory is, once the database was opened anew.
     pub(super) fn write_anew(&self) -> Result<(), StoreError> {
-        self.inner.write_anew()
+        self.state.write_anew()
     }
 
     /// What was found damaged.
     pub(super) fn notes(&self) -> &[String] {
-        &self.inner.notes
+        &self.state.notes
     }
-}
-
-fn ends(judge: Judge, key: &[u8], value: &[u8]) -> u32 {
-    let ends = (judge.ends)(key, value).map(|ends| u32::try_from(ends.as_secs()).unwrap_or(u32::MAX));
-    ends.unwrap_or(u32::MAX)
 }
 
 /// Half of the processors: whoever sends signatures to check leaves the others to everybody else.

@@ -1,17 +1,19 @@
 //! The trees of both databases, row by row.
 
-use super::{Findings, OWN_NEXT, RECORDS_NEXT, TOLD_MAX};
+use super::findings::{Findings, OWN_NEXT, RECORDS_NEXT, TOLD_MAX};
 use crate::{
     StoreError,
     clock::UnixTime,
     codec,
-    data_dir::bytes_below,
-    engine::{Found, Walk, each_row, guard, panic_text},
+    data_dir::names::{EXPORTS, LOG, RECORDS},
+    engine::{Walk, Walked, each_row, guard, panic_text},
+    filesystem::bytes_below,
     kad,
     meta::{Floor, SCHEMA, floor_of, own_of, schema_of},
     provided::{
         exports,
-        shelf::{OwnRow, Position, Shelf},
+        own::{OwnRow, Position},
+        trie::Trie,
     },
     records::{
         book::PeerRow,
@@ -52,7 +54,7 @@ impl Databases {
             }
         }
         let records = open(copy, dir, "records", RECORDS_NEXT, findings);
-        let records = records.and_then(|db| match Log::open(db, copy.join("records"), copy.join("log")) {
+        let records = records.and_then(|db| match Log::open(db, copy.join(RECORDS), copy.join(LOG)) {
             Ok(log) => Some(log),
             Err(error) => {
                 findings.damaged("records/", error, RECORDS_NEXT);
@@ -107,20 +109,20 @@ fn open(copy: &Path, original: &Path, name: &str, next: &str, findings: &mut Fin
 }
 
 /// Numbers that the address book knows.
-pub struct Peers(HashSet<u32>);
+pub struct KnownPeers(HashSet<u32>);
 
-impl Peers {
+impl KnownPeers {
     pub fn read(records: &Log, findings: &mut Findings) -> Self {
         let mut known = HashSet::new();
         let mut bad = Bad::new("records/ peers", "the records of these peers cannot be served; they announce again");
         for found in Walk::forwards(records.peers(), 0, u64::from(u32::MAX)) {
             match found {
-                Found::Row(id, row) => match codec::decode::<PeerRow>(&row).map(|row| PeerId::from_bytes(&row.peer)) {
+                Walked::Row(id, row) => match codec::decode::<PeerRow>(&row).map(|row| PeerId::from_bytes(&row.peer)) {
                     Ok(Ok(_)) => drop(known.insert(id as u32)),
                     Ok(Err(error)) => bad.add(findings, format!("peer {id}"), error.to_string()),
                     Err(error) => bad.add(findings, format!("peer {id}"), error.to_string()),
                 },
-                Found::Lost(from, to, error) => bad.add(findings, format!("peers {from} to {to}"), error.to_string()),
+                Walked::Lost(from, to, error) => bad.add(findings, format!("peers {from} to {to}"), error.to_string()),
             }
         }
         bad.end(findings, format!("{} peers", known.len()));
@@ -129,12 +131,12 @@ impl Peers {
 }
 
 /// Every chunk: its checksum, its entries, and whether the book knows whom they name.
-pub fn log(records: &Log, peers: &Peers, findings: &mut Findings) {
+pub fn log(records: &Log, peers: &KnownPeers, findings: &mut Findings) {
     let mut bad = Bad::new("records/ log", RECORDS_NEXT);
     let (mut chunks, mut entries, mut unknown) = (0u64, 0u64, 0u64);
     for found in Walk::forwards(records.chunks(), 0, u64::MAX) {
         match found {
-            Found::Row(key, chunk) => match entry::decode(&chunk) {
+            Walked::Row(key, chunk) => match entry::decode(&chunk) {
                 Ok(found) => {
                     chunks += 1;
                     entries += found.len() as u64;
@@ -144,7 +146,7 @@ pub fn log(records: &Log, peers: &Peers, findings: &mut Findings) {
                 Err(codec::CodecError::Version(1)) => chunks += 1,
                 Err(error) => bad.add(findings, chunk_name(key), error.to_string()),
             },
-            Found::Lost(from, to, error) => {
+            Walked::Lost(from, to, error) => {
                 bad.add(findings, format!("{} to {}", chunk_name(from), chunk_name(to)), error.to_string());
             }
         }
@@ -208,22 +210,22 @@ pub fn node(db: &sled::Db, dir: &Path, findings: &mut Findings) {
     }
     rows.sort();
     let mut damage = Vec::new();
-    let shelf = Shelf::load(rows.into_iter(), |key, why| damage.push((format!("own CIDs of {key:02x?}"), why)));
+    let trie = Trie::load(rows.into_iter(), |key, why| damage.push((format!("own CIDs of {key:02x?}"), why)));
     damage.into_iter().for_each(|(place, why)| bad.add(findings, place, why));
     let promised = own_of(db).ok().flatten();
-    if let Some(promised) = promised.filter(|promised| *promised != shelf.len() as u64) {
-        bad.add(findings, "own CIDs".into(), format!("{} instead of {promised}", shelf.len()));
+    if let Some(promised) = promised.filter(|promised| *promised != trie.len() as u64) {
+        bad.add(findings, "own CIDs".into(), format!("{} instead of {promised}", trie.len()));
     }
-    let journal = exports::read(&dir.join("exports"), false).journal;
+    let journal = exports::read(&dir.join(EXPORTS), false).journal;
     if schema_of(db).ok().flatten() == Some(SCHEMA) {
-        compare(&shelf, &journal, &dir.join("exports"), &mut bad, findings);
+        compare(&trie, &journal, &dir.join(EXPORTS), &mut bad, findings);
     }
-    let missing = journal.iter().filter(|(position, row)| row.is_some() && shelf.get(position).is_none()).count();
+    let missing = journal.iter().filter(|(position, row)| row.is_some() && trie.get(position).is_none()).count();
     if missing > 0 {
         let next = "the next start takes them from there";
         findings.note("node/ provided", format_args!("{missing} own CIDs are in the journal only"), next);
     }
-    bad.end(findings, format!("{} own CIDs", shelf.len()));
+    bad.end(findings, format!("{} own CIDs", trie.len()));
 
     let mut bad = Bad::new("node/ routing", "routing tables are found anew");
     let mut peers = 0;
@@ -235,12 +237,12 @@ pub fn node(db: &sled::Db, dir: &Path, findings: &mut Findings) {
         unread.into_iter().for_each(|error| bad.add(findings, "some rows".into(), error.to_string()));
     }
     bad.end(findings, format!("{peers} peers"));
-    findings.ok("exports/", format_args!("{} bytes", bytes_below(&dir.join("exports"))));
+    findings.ok("exports/", format_args!("{} bytes", bytes_below(&dir.join(EXPORTS))));
 }
 
 /// Own CIDs are in `node/` and in `exports/`: what only one of them has is lost with it.
 fn compare(
-    shelf: &Shelf,
+    trie: &Trie,
     journal: &BTreeMap<Position, Option<OwnRow>>,
     exports: &Path,
     bad: &mut Bad,
@@ -254,12 +256,12 @@ fn compare(
     };
     // A removal that a kill kept from node/ is taken from the journal by the next start.
     let removed = |position: &Position| matches!(journal.get(position), Some(None));
-    let here = shelf.from(&[0; 32]).filter(|(position, _)| !exported(position) && !removed(position)).count();
+    let here = trie.from(&[0; 32]).filter(|(position, _)| !exported(position) && !removed(position)).count();
     if here > 0 {
         bad.add(findings, "own CIDs".into(), format!("{here} are in node/ alone: what exports/ had of them is lost"));
     }
     let there = all.own.keys().filter(|position| exported(position) && !journal.contains_key(*position));
-    let there = there.filter(|position| shelf.get(position).is_none()).count();
+    let there = there.filter(|position| trie.get(position).is_none()).count();
     if there > 0 {
         bad.add(findings, "own CIDs".into(), format!("{there} are in exports/ alone"));
     }

@@ -1,6 +1,11 @@
 //! Under which peer id own CIDs are announced, as far as a stopped node's directory says.
 
-use super::super::{StoreError, data_dir, engine::guard, meta};
+use crate::{
+    StoreError,
+    data_dir::{self, names::NODE},
+    engine::guard,
+    meta,
+};
 use libp2p_identity::PeerId;
 use std::{collections::BTreeMap, path::Path};
 
@@ -20,12 +25,12 @@ pub struct Announced {
 /// # Errors
 /// [`StoreError::Locked`] while a server has the directory; [`StoreError::Io`].
 pub fn announced(dir: &Path) -> Result<Announced, StoreError> {
-    let place = dir.join("node");
+    let place = dir.join(NODE);
     if !place.is_dir() {
         return Ok(Announced::default());
     }
-    let copy = data_dir::copy_part_for_reading(dir, "node")?;
-    let Ok(db) = guard(|| sled::Config::new().path(copy.path().join("node")).open()) else {
+    let copy = data_dir::copy_part_for_reading(dir, NODE)?;
+    let Ok(db) = guard(|| sled::Config::new().path(copy.path().join(NODE)).open()) else {
         return Ok(Announced::default());
     };
     let own = meta::own_of(&db).ok().flatten().unwrap_or(0);

@@ -1,17 +1,18 @@
 //! The segments of the log, byte by byte: what is damaged there is lost as soon as `records/` is lost too, also where no
 //! row points to it (the beginning of the file, rows of providers); and what stands there but has no row.
 
-use super::{Findings, RECORDS_NEXT, TOLD_MAX};
+use super::findings::{Findings, RECORDS_NEXT, TOLD_MAX};
 use crate::{
     clock::UnixTime,
     codec::{self, CodecError},
-    engine::{Found, Walk},
+    data_dir::names::LOG,
+    engine::{Walk, Walked},
     meta::Floor,
     records::{
         book::PeerRow,
-        entry::{self, Entry, Place},
-        frames::{Item, Items},
+        entry::{self, Entry, KeyPrefix},
         log::{Log, chunk_key, segments},
+        log_frames::{LogFrame, LogFrames},
     },
 };
 use libp2p_identity::PeerId;
@@ -33,14 +34,14 @@ pub fn check(
     let ends = records.ends().unwrap_or_default();
     let keys: HashSet<u64> = Walk::forwards(records.keys(), 0, u64::MAX)
         .filter_map(|found| match found {
-            Found::Row(key, _) => Some(key),
-            Found::Lost(..) => None,
+            Walked::Row(key, _) => Some(key),
+            Walked::Lost(..) => None,
         })
         .collect();
     let ttl_s = u32::try_from(ttl.as_secs()).unwrap_or(u32::MAX);
     let live = chunk_key(now.0.saturating_sub(ttl_s.saturating_sub(1)), 0);
     let promised = floor.and_then(|floor| Some(floor.oldest?.max(live)..=floor.newest?));
-    let mut orphans: HashSet<(Place, u32)> = HashSet::new();
+    let mut orphans: HashSet<(KeyPrefix, u32)> = HashSet::new();
     read(
         dir,
         |number| ends.get(&number).copied(),
@@ -51,7 +52,7 @@ pub fn check(
             }
             for entry in entries.iter().filter(|entry| !entry.removed) {
                 if orphans.len() < LOOKED_FOR_MAX {
-                    orphans.insert((entry.multihash.place(), entry.peer));
+                    orphans.insert((entry.multihash.key_prefix(), entry.peer));
                 }
             }
         },
@@ -61,9 +62,9 @@ pub fn check(
     }
     // What was dated anew, or written again after an error of the disk, is named by another chunk.
     for found in Walk::forwards(records.chunks(), 0, u64::MAX) {
-        let Found::Row(_, chunk) = found else { continue };
+        let Walked::Row(_, chunk) = found else { continue };
         for entry in entry::decode(&chunk).unwrap_or_default() {
-            orphans.remove(&(entry.multihash.place(), entry.peer));
+            orphans.remove(&(entry.multihash.key_prefix(), entry.peer));
         }
     }
     if !orphans.is_empty() {
@@ -86,11 +87,11 @@ fn read(
     findings: &mut Findings,
     mut chunk_of: impl FnMut(u64, &[Entry<'_>]),
 ) {
-    let dir = dir.join("log");
+    let dir = dir.join(LOG);
     for (number, _) in segments::list(&dir) {
         let path = segments::path(&dir, number);
         let place = format!("log/{}", path.file_name().unwrap_or_default().to_string_lossy());
-        let mut items = match Items::open(&path) {
+        let mut items = match LogFrames::open(&path) {
             Ok(items) => items,
             Err(error) => {
                 findings.bad(&place, &error, SEGMENT_NEXT);
@@ -99,9 +100,9 @@ fn read(
         };
         let (end, mut told, mut chunks, mut cut) = (end(number), 0, 0u64, false);
         while let Some(item) = items.next() {
-            let at = items.place();
+            let at = items.extent();
             let error = match item {
-                Ok(Item::Chunk { key, chunk }) => match entry::decode(&chunk) {
+                Ok(LogFrame::Chunk { key, chunk }) => match entry::decode(&chunk) {
                     Ok(entries) => {
                         chunks += 1;
                         chunk_of(key, &entries);
@@ -109,12 +110,12 @@ fn read(
                     }
                     Err(error) => error,
                 },
-                Ok(Item::Peer { row, .. }) => match codec::decode::<PeerRow>(&row) {
+                Ok(LogFrame::Peer { row, .. }) => match codec::decode::<PeerRow>(&row) {
                     Ok(row) if PeerId::from_bytes(&row.peer).is_ok() => continue,
                     Ok(_) => CodecError::Malformed("a row of a provider without a peer id".into()),
                     Err(error) => error,
                 },
-                Ok(Item::Header { .. } | Item::End { .. }) => continue,
+                Ok(LogFrame::Header { .. } | LogFrame::End { .. }) => continue,
                 Err(error) => error,
             };
             // Behind what the database was told with the last flush, a kill or a power cut may have torn the end.

@@ -6,7 +6,14 @@
 //! may have been moved, which the next restore of the same backup finishes; or the whole. Until it is whole nobody
 //! else opens the directory ([`StoreError::Unfinished`]).
 
-use super::{Lock, StoreError, io_error, sync_dir};
+use super::{
+    lock::{Lock, is_locked},
+    names::{LOCK, RESTORE},
+};
+use crate::{
+    StoreError,
+    filesystem::{io_error, sync_dir},
+};
 use std::{
     fs::{self, DirBuilder, File},
     io::{self, Read, Write},
@@ -14,8 +21,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Where it is built, in the data directory.
-pub const NAME: &str = ".dhtstore-restore";
 /// In there, once all is built: a note of whoever built it.
 const COMPLETE: &str = "complete";
 /// Bytes of the note that are read.
@@ -23,7 +28,7 @@ const NOTE_MAX: u64 = 64 << 10;
 /// Moved last: as long as it is missing, the directory is not initialised.
 const LAST: &str = "identity.key";
 /// What may lie in an empty data directory: the lock, and what `mkfs` makes.
-const IGNORED: [&str; 3] = [super::LOCK, NAME, "lost+found"];
+const IGNORED: [&str; 3] = [LOCK, RESTORE, "lost+found"];
 
 /// What a data directory holds for a restore.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -46,7 +51,7 @@ pub struct Staging {
 /// # Errors
 /// [`StoreError::NotEmpty`]; [`StoreError::Locked`]; [`StoreError::Io`].
 pub fn look(dir: &Path) -> Result<Found, StoreError> {
-    if super::is_locked(dir) {
+    if is_locked(dir) {
         return Err(StoreError::Locked(dir.to_owned()));
     }
     look_inside(dir)
@@ -58,7 +63,7 @@ fn look_inside(dir: &Path) -> Result<Found, StoreError> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
         Err(e) => return Err(io_error("read", dir, e)),
     };
-    let path = dir.join(NAME).join(COMPLETE);
+    let path = dir.join(RESTORE).join(COMPLETE);
     match File::open(&path) {
         Ok(file) => {
             let mut note = Vec::new();
@@ -77,12 +82,6 @@ fn look_inside(dir: &Path) -> Result<Found, StoreError> {
     Ok(Found::Nothing)
 }
 
-/// The error if a restore into `dir` was cut off. An empty directory is what a kill leaves before or after everything.
-pub(super) fn refuse_unfinished(dir: &Path) -> Result<(), StoreError> {
-    let begun = fs::read_dir(dir.join(NAME)).is_ok_and(|mut entries| entries.next().is_some());
-    if begun { Err(StoreError::Unfinished(dir.to_owned())) } else { Ok(()) }
-}
-
 impl Staging {
     /// Begins: creates the data directory (0700) where it is missing, takes its lock, throws a beginning away.
     ///
@@ -91,9 +90,9 @@ impl Staging {
     pub fn begin(dir: &Path) -> Result<Self, StoreError> {
         let lock = Lock::acquire_unfinished(dir)?;
         if let Found::Complete(_) = look_inside(dir)? {
-            return Err(StoreError::NotEmpty { dir: dir.to_owned(), found: NAME.to_owned() });
+            return Err(StoreError::NotEmpty { dir: dir.to_owned(), found: RESTORE.to_owned() });
         }
-        let staging = Self { lock, dir: dir.join(NAME) };
+        let staging = Self { lock, dir: dir.join(RESTORE) };
         staging.remove()?;
         let path = staging.path();
         DirBuilder::new().mode(0o700).create(path).map_err(|e| io_error("create", path, e))?;
@@ -106,7 +105,7 @@ impl Staging {
     /// # Errors
     /// [`StoreError::Locked`]; [`StoreError::Io`], also where there is none.
     pub fn resume(dir: &Path) -> Result<Self, StoreError> {
-        let staging = Self { lock: Lock::acquire_unfinished(dir)?, dir: dir.join(NAME) };
+        let staging = Self { lock: Lock::acquire_unfinished(dir)?, dir: dir.join(RESTORE) };
         let note = staging.dir.join(COMPLETE);
         note.metadata().map_err(|e| io_error("read", &note, e))?;
         Ok(staging)
@@ -123,7 +122,7 @@ impl Staging {
     /// # Errors
     /// [`StoreError::Io`].
     pub fn complete(&self, note: &[u8]) -> Result<(), StoreError> {
-        let lock = self.dir.join(super::LOCK);
+        let lock = self.dir.join(LOCK);
         match fs::remove_file(&lock) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(io_error("remove", &lock, e)),
             _ => sync_dir(&self.dir)?,
@@ -230,7 +229,7 @@ mod tests {
     fn a_beginning_keeps_everybody_else_out_and_is_thrown_away_by_the_next_restore() {
         let tmp = tempfile::tempdir().unwrap();
         drop(built(tmp.path()));
-        fs::write(tmp.path().join(NAME).join("left over"), "").unwrap();
+        fs::write(tmp.path().join(RESTORE).join("left over"), "").unwrap();
         assert!(matches!(Lock::acquire(tmp.path()), Err(StoreError::Unfinished(_))));
         assert!(matches!(super::super::share(tmp.path()), Err(StoreError::Unfinished(_))));
         assert_eq!(look(tmp.path()).unwrap(), Found::Nothing);
@@ -265,7 +264,7 @@ mod tests {
         let staging = built(tmp.path());
         staging.complete(b"").unwrap();
         staging.finish().unwrap();
-        fs::create_dir(tmp.path().join(NAME)).unwrap();
+        fs::create_dir(tmp.path().join(RESTORE)).unwrap();
         assert!(Lock::acquire(tmp.path()).is_ok());
     }
 

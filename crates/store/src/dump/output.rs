@@ -1,6 +1,10 @@
 //! Where rows go: lines of JSON in large pieces, a count, or a hash.
 
-use super::{Row, Table, Told, Want, text::Sum};
+use super::{
+    row::{Row, Table},
+    text::Sum,
+};
+use crate::clock::UnixTime;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -10,6 +14,56 @@ const PIECE_BYTES: usize = 64 * 1024;
 const PIECE_ROOM: usize = PIECE_BYTES + 4096;
 /// The first rows are handed on one by one, so that `| head` and people see them at once.
 const AT_ONCE_ROWS: u64 = 256;
+
+/// What is wanted of the rows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Want {
+    /// Each as a JSON object between these.
+    Lines {
+        /// Before each row.
+        before: &'static str,
+        /// After each row.
+        after: &'static str,
+    },
+    /// How many there are.
+    Count,
+    /// How many there are, and a hash that does not depend on their order: the sum modulo 2^256 of the SHA-256 of each
+    /// row's words (docs/dump.md). Live ones, without `meta`.
+    Hash,
+}
+
+impl Want {
+    /// NDJSON.
+    pub const NDJSON: Self = Self::Lines { before: "", after: "\n" };
+}
+
+/// What a dump tells on its way.
+#[derive(Debug)]
+pub enum Told<'a> {
+    /// It begins: the schema of the database, and its time.
+    Begin {
+        /// See migrations/.
+        schema: u32,
+        /// Now.
+        time: UnixTime,
+    },
+    /// Rows of a table, as they were wanted.
+    Rows {
+        /// Of this table.
+        table: Table,
+        /// How many.
+        rows: u64,
+        /// Their text. Who keeps it takes it, and leaves another buffer or none.
+        json: &'a mut Vec<u8>,
+    },
+    /// Something could not be read; the rest is told all the same.
+    Damaged {
+        /// Where it is.
+        place: String,
+        /// Why it cannot be read.
+        error: String,
+    },
+}
 
 /// What a dump told in all.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]

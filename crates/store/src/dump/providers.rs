@@ -1,17 +1,18 @@
 //! Provider records in log order: what a dump is mostly made of, so their lines are written by hand.
 
 use super::{
-    Matcher, Output,
-    provider::{Provider, Providers},
+    filter::Matcher,
+    output::Output,
+    provider_text::{ProviderText, ProviderTexts},
     text::{self, sha256},
 };
 use crate::{
     Store, StoreError,
     clock::UnixTime,
-    engine::{Found, Walk},
+    engine::{Walk, Walked},
     records::{
-        Shared,
-        entry::{self, Entry, Hashed, Place},
+        RecordsState,
+        entry::{self, Entry, Hashed, KeyPrefix},
         log::{chunk_name, chunk_time},
         time::Now,
     },
@@ -23,18 +24,18 @@ pub fn providers(store: &Store, matcher: &Matcher, output: &mut Output<'_>) -> R
     if output.is_full() {
         return Ok(false);
     }
-    let shared = &store.records.shared;
+    let state = &store.records.state;
     store.records.wait_replayed();
-    if !shared.health().is_read_only() {
-        shared.drain()?;
+    if !state.health().is_read_only() {
+        state.drain()?;
     }
-    let mut at_hand = Providers::new(shared);
-    let mut told = Told::default();
-    for found in Walk::forwards(shared.log.chunks(), 0, u64::MAX) {
+    let mut at_hand = ProviderTexts::new(state);
+    let mut seen = RecordsOfSecond::default();
+    for found in Walk::forwards(state.log.chunks(), 0, u64::MAX) {
         let (key, chunk) = match found {
-            Found::Row(key, chunk) => (key, chunk),
-            Found::Lost(_, _, error @ StoreError::Degraded(_)) => return Err(error),
-            Found::Lost(from, to, error) => {
+            Walked::Row(key, chunk) => (key, chunk),
+            Walked::Lost(_, _, error @ StoreError::Degraded(_)) => return Err(error),
+            Walked::Lost(from, to, error) => {
                 if !output.damaged(format!("{} to {}", chunk_name(from), chunk_name(to)), error.to_string()) {
                     return Ok(false);
                 }
@@ -42,9 +43,9 @@ pub fn providers(store: &Store, matcher: &Matcher, output: &mut Output<'_>) -> R
             }
         };
         let time = chunk_time(key);
-        told.begin(time);
-        let now = shared.time.now();
-        if !matcher.time(time) || !(matcher.expired || now.is_live(time, shared.ttl_s)) {
+        seen.begin(time);
+        let now = state.time.now();
+        if !matcher.time(time) || !(matcher.expired || now.is_live(time, state.ttl_s)) {
             continue;
         }
         let entries: Vec<Entry<'_>> = match entry::decode(&chunk) {
@@ -56,20 +57,20 @@ pub fn providers(store: &Store, matcher: &Matcher, output: &mut Output<'_>) -> R
                 continue;
             }
         };
-        let times = Times::new(shared, time, &now);
+        let times = RowTimes::new(state, time, &now);
         for entry in entries {
             let Entry { multihash, peer, removed: false } = entry else { continue };
             if !matcher.hashed(multihash) {
                 continue;
             }
-            let place = multihash.place();
-            if shared.index.time(&place, peer) != Some(time) {
+            let prefix = multihash.key_prefix();
+            if state.index.time(&prefix, peer) != Some(time) {
                 continue;
             }
-            let Some(provider) = at_hand.get(shared, peer, matcher, &now).filter(|provider| provider.wanted) else {
+            let Some(provider) = at_hand.get(state, peer, matcher, &now).filter(|provider| provider.wanted) else {
                 continue;
             };
-            if !told.is_first(place, peer) {
+            if !seen.is_first(prefix, peer) {
                 continue;
             }
             let json = |out: &mut Vec<u8>| push_json(out, multihash, provider, &times);
@@ -83,7 +84,7 @@ pub fn providers(store: &Store, matcher: &Matcher, output: &mut Output<'_>) -> R
 }
 
 /// The JSON object of a row.
-fn push_json(out: &mut Vec<u8>, multihash: Hashed<'_>, provider: &Provider, times: &Times) {
+fn push_json(out: &mut Vec<u8>, multihash: Hashed<'_>, provider: &ProviderText, times: &RowTimes) {
     out.extend_from_slice(br#"{"table":"providers","cid":"b"#);
     match multihash {
         Hashed::Sha256(digest) => {
@@ -102,7 +103,7 @@ fn push_json(out: &mut Vec<u8>, multihash: Hashed<'_>, provider: &Provider, time
 }
 
 /// What of a row is hashed (docs/dump.md).
-fn push_words(out: &mut Vec<u8>, multihash: Hashed<'_>, provider: &Provider, times: &Times) {
+fn push_words(out: &mut Vec<u8>, multihash: Hashed<'_>, provider: &ProviderText, times: &RowTimes) {
     out.extend_from_slice(b"providers b");
     match multihash {
         Hashed::Sha256(digest) => out.extend_from_slice(&sha256::cid(digest)),
@@ -121,12 +122,12 @@ fn raw_cid(multihash: &[u8]) -> Vec<u8> {
 
 /// Records of one second that were told: one may stand in several of its chunks.
 #[derive(Debug, Default)]
-struct Told {
+struct RecordsOfSecond {
     second: u32,
-    records: HashTable<(Place, u32)>,
+    records: HashTable<(KeyPrefix, u32)>,
 }
 
-impl Told {
+impl RecordsOfSecond {
     fn begin(&mut self, second: u32) {
         if self.second != second {
             self.second = second;
@@ -134,12 +135,12 @@ impl Told {
         }
     }
 
-    fn is_first(&mut self, place: Place, peer: u32) -> bool {
-        let hash = |(place, peer): &(Place, u32)| {
-            u64::from_be_bytes(std::array::from_fn(|byte| place[byte])) ^ u64::from(*peer)
+    fn is_first(&mut self, prefix: KeyPrefix, peer: u32) -> bool {
+        let hash = |(prefix, peer): &(KeyPrefix, u32)| {
+            u64::from_be_bytes(std::array::from_fn(|byte| prefix[byte])) ^ u64::from(*peer)
         };
-        let record = (place, peer);
-        match self.records.entry(hash(&record), |told| *told == record, hash) {
+        let record = (prefix, peer);
+        match self.records.entry(hash(&record), |seen| *seen == record, hash) {
             hash_table::Entry::Occupied(_) => false,
             hash_table::Entry::Vacant(room) => {
                 room.insert(record);
@@ -150,15 +151,15 @@ impl Told {
 }
 
 /// The times of a chunk's rows.
-struct Times {
+struct RowTimes {
     received: String,
     json: String,
 }
 
-impl Times {
-    fn new(shared: &Shared, time: u32, now: &Now) -> Self {
+impl RowTimes {
+    fn new(state: &RecordsState, time: u32, now: &Now) -> Self {
         let received = UnixTime(time).to_string();
-        let ends = i64::from(time) + i64::from(shared.ttl_s);
+        let ends = i64::from(time) + i64::from(state.ttl_s);
         let expires = UnixTime(u32::try_from(ends).unwrap_or(u32::MAX));
         let json =
             format!(r#","received":"{received}","expires":"{expires}","expires_in_s":{}}}"#, ends - i64::from(now.log));

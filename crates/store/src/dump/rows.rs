@@ -1,84 +1,23 @@
 //! The rows of the small tables.
 
-use super::{Filter, Output, Row, Want};
-use crate::kad::Cid;
+use super::{
+    filter::Matcher,
+    output::{Output, Want},
+    row::Row,
+};
 use crate::{
-    Store, StoreError,
+    Store,
     clock::UnixTime,
     kad::{Dht, keyspace::Key, values::key_text},
-    records::entry::Hashed,
 };
-use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
 use multibase::Base;
-use std::str::FromStr;
 
 /// Own CIDs read at once, so that the lock is not held for long.
 const PROVIDED_AT_ONCE: usize = 1024;
 
 /// Values read at once: at most 2.5 MB.
 const VALUES_AT_ONCE: usize = 256;
-
-/// A [`Filter`], read.
-#[derive(Debug)]
-pub struct Matcher {
-    multihash: Option<Vec<u8>>,
-    peer: Option<PeerId>,
-    since: u32,
-    until: u32,
-    /// Not all of time.
-    times: bool,
-    pub expired: bool,
-}
-
-impl Matcher {
-    /// Reads CID and peer id.
-    pub fn new(filter: &Filter) -> Result<Self, StoreError> {
-        let bad = |what, text: &str, reason: String| StoreError::BadFilter { what, text: text.to_owned(), reason };
-        let multihash = match &filter.cid {
-            Some(text) => Some(multihash_of(text).map_err(|e| bad("CID", text, e))?),
-            None => None,
-        };
-        let peer = match &filter.peer {
-            Some(text) => Some(PeerId::from_str(text).map_err(|e| bad("peer id", text, e.to_string()))?),
-            None => None,
-        };
-        Ok(Self {
-            multihash,
-            peer,
-            since: filter.since.unwrap_or(0),
-            until: filter.until.unwrap_or(u32::MAX),
-            times: filter.since.is_some() || filter.until.is_some(),
-            expired: filter.expired,
-        })
-    }
-
-    pub fn time(&self, time: u32) -> bool {
-        !self.times || (self.since..self.until).contains(&time)
-    }
-
-    pub fn key(&self, multihash: &[u8]) -> bool {
-        self.multihash.as_ref().is_none_or(|wanted| wanted == multihash)
-    }
-
-    pub fn hashed(&self, multihash: Hashed<'_>) -> bool {
-        self.multihash.as_ref().is_none_or(|wanted| Hashed::new(wanted) == multihash)
-    }
-
-    pub fn peer(&self, peer: &PeerId) -> bool {
-        self.peer.is_none_or(|wanted| wanted == *peer)
-    }
-}
-
-fn multihash_of(text: &str) -> Result<Vec<u8>, String> {
-    let error = match Cid::from_str(text) {
-        Ok(cid) => return Ok(cid.hash().to_bytes()),
-        Err(error) => error.to_string(),
-    };
-    // What the dump prints as multihash. A CIDv0 is one, and was read above.
-    let bytes = Base::Base58Btc.decode(text).map_err(|_| error.clone())?;
-    cid::multihash::Multihash::<128>::from_bytes(&bytes).map(|_| bytes).map_err(|_| error)
-}
 
 /// Values, those closest to the node first.
 pub fn values(store: &Store, matcher: &Matcher, output: &mut Output<'_>) -> bool {
@@ -102,7 +41,7 @@ pub fn values(store: &Store, matcher: &Matcher, output: &mut Output<'_>) -> bool
                 bytes: held.value.len() as u64,
                 received: held.received.to_string(),
                 expires: expires.to_string(),
-                expires_in_s: i64::from(expires.0) - i64::from(store.records.shared.time.now().log),
+                expires_in_s: i64::from(expires.0) - i64::from(store.records.state.time.now().log),
                 record: multibase::encode(Base::Base64, &held.value),
             };
             if !output.put(&row) {
@@ -158,14 +97,14 @@ pub fn peers(store: &Store, matcher: &Matcher, output: &mut Output<'_>) -> bool 
     if matcher.multihash.is_some() {
         return true;
     }
-    let shared = &store.records.shared;
+    let state = &store.records.state;
     store.records.wait_replayed();
-    let now = shared.time.now();
-    for peer in shared.book.all() {
+    let now = state.time.now();
+    for peer in state.book.all() {
         if !matcher.peer(&peer.peer) || !matcher.time(peer.announced()) {
             continue;
         }
-        let addresses = shared.book.live_addresses(&peer, &now);
+        let addresses = state.book.live_addresses(&peer, &now);
         // A peer without addresses is what the records say of it.
         if output.want == Want::Hash && addresses.is_empty() {
             continue;

@@ -4,14 +4,14 @@
 //! `node-<generation>-<time>.export` is the whole state before the journals of its generation and later ones. Both are
 //! frames with a length and a CRC-32 each; three exports are kept, and the journals that the oldest of them needs.
 
-use super::shelf::{OwnRow, Position};
+use super::own::{OwnRow, Position};
 use crate::{
     StoreError,
     clock::UnixTime,
     codec::{self, CodecError},
-    data_dir::{io_error, sync_dir},
-    exports::{Unfinished, create_dir, frame, open},
-    frames::{Frames, Part},
+    filesystem::{create_dir, io_error, sync_dir},
+    frame_writer::{FrameWriter, frame},
+    frames::{Frames, Part, open},
     kad::Dht,
     records::entry::position,
     routing::{SavedPeer, SavedRow},
@@ -32,7 +32,7 @@ const PER_FRAME: usize = 256;
 
 /// A frame of either file.
 #[derive(Debug, Encode, Decode)]
-enum Item {
+enum ExportFrame {
     Own(Vec<OwnRow>),
     /// Multihashes.
     Remove(Vec<Vec<u8>>),
@@ -67,7 +67,7 @@ pub struct Exports {
 
 /// What the files hold.
 #[derive(Debug, Default)]
-pub struct Restored {
+pub struct Exported {
     /// Own CIDs of the newest export that can be read, if it was asked for.
     pub own: BTreeMap<Position, OwnRow>,
     /// What the journals since the newest export say, last word: entered or taken out.
@@ -97,12 +97,12 @@ impl Exports {
         match change {
             Change::Put(rows) => {
                 for rows in rows.chunks(PER_FRAME) {
-                    bytes.extend(frame(&Item::Own(rows.to_vec()))?);
+                    bytes.extend(frame(&ExportFrame::Own(rows.to_vec()))?);
                 }
             }
             Change::Take(multihashes) => {
                 for multihashes in multihashes.chunks(PER_FRAME) {
-                    bytes.extend(frame(&Item::Remove(multihashes.to_vec()))?);
+                    bytes.extend(frame(&ExportFrame::Remove(multihashes.to_vec()))?);
                 }
             }
         }
@@ -146,7 +146,7 @@ impl Exports {
         routing: &[(Dht, Vec<SavedPeer>)],
     ) -> Result<u64, StoreError> {
         let next = self.generation + 1;
-        let mut file = Unfinished::create(&self.dir, "node.unfinished")?;
+        let mut file = FrameWriter::create(&self.dir, "node.unfinished")?;
         write_export(&mut file, own, routing)?;
         let (_, bytes) = file.finish(&format!("node-{next:010}-{}.export", now.0))?;
         self.generation = next;
@@ -191,26 +191,26 @@ pub fn newest(dir: &Path) -> u64 {
 
 /// Reads the journals since the newest export, and `with_export` the newest export that is whole (and the journals
 /// since that).
-pub fn read(dir: &Path, with_export: bool) -> Restored {
+pub fn read(dir: &Path, with_export: bool) -> Exported {
     let files = Files::list(dir);
-    let mut restored = Restored::default();
+    let mut exported = Exported::default();
     let mut since = files.exports.keys().next_back().copied().unwrap_or(0);
     if with_export {
         since = 0;
         for (generation, path) in files.exports.iter().rev() {
             match open(path).and_then(read_export) {
                 Ok((own, routing)) => {
-                    (restored.own, restored.routing) = (own, routing);
+                    (exported.own, exported.routing) = (own, routing);
                     since = *generation;
                     break;
                 }
-                Err(error) => restored.notes.push(format!("{} cannot be read: {error}", path.display())),
+                Err(error) => exported.notes.push(format!("{} cannot be read: {error}", path.display())),
             }
         }
     }
     for path in files.journals.range(since..).map(|(_, path)| path) {
-        let (found, unread) = (read_journal(path, &mut restored.journal), path.display());
-        restored.notes.extend(match found {
+        let (found, unread) = (read_journal(path, &mut exported.journal), path.display());
+        exported.notes.extend(match found {
             Ok(Journal { damage: Some(error), .. }) => {
                 Some(format!("{unread} is damaged: {error}; what stands behind the damage was read"))
             }
@@ -221,7 +221,7 @@ pub fn read(dir: &Path, with_export: bool) -> Restored {
             Err(error) => Some(format!("{unread} cannot be read: {error}")),
         });
     }
-    restored
+    exported
 }
 
 /// Own CIDs and routing tables.
@@ -232,13 +232,13 @@ pub(crate) fn read_export(mut file: impl Read) -> Result<Export, CodecError> {
     let mut routing: BTreeMap<String, Vec<SavedPeer>> = BTreeMap::new();
     while let Some(item) = codec::read_frame(&mut file)? {
         match item {
-            Item::Own(rows) => own.extend(rows.into_iter().filter_map(|row| Some((row.read()?.1, row)))),
-            Item::Routing { dht, peers } => {
+            ExportFrame::Own(rows) => own.extend(rows.into_iter().filter_map(|row| Some((row.read()?.1, row)))),
+            ExportFrame::Routing { dht, peers } => {
                 routing.entry(dht).or_default().extend(peers.into_iter().filter_map(SavedRow::into_peer));
             }
-            Item::Remove(_) => return Err(CodecError::Malformed("a removal in an export".into())),
-            Item::End { own: promised } if promised == own.len() as u64 => return Ok((own, routing)),
-            Item::End { own: promised } => {
+            ExportFrame::Remove(_) => return Err(CodecError::Malformed("a removal in an export".into())),
+            ExportFrame::End { own: promised } if promised == own.len() as u64 => return Ok((own, routing)),
+            ExportFrame::End { own: promised } => {
                 return Err(CodecError::Malformed(format!("{} own CIDs instead of {promised}", own.len())));
             }
         }
@@ -275,13 +275,13 @@ pub(crate) fn read_journal(
     Ok(found)
 }
 
-fn enter(item: Item, journal: &mut BTreeMap<Position, Option<OwnRow>>) {
+fn enter(item: ExportFrame, journal: &mut BTreeMap<Position, Option<OwnRow>>) {
     match item {
-        Item::Own(rows) => journal.extend(rows.into_iter().filter_map(|row| Some((row.read()?.1, Some(row))))),
-        Item::Remove(multihashes) => {
+        ExportFrame::Own(rows) => journal.extend(rows.into_iter().filter_map(|row| Some((row.read()?.1, Some(row))))),
+        ExportFrame::Remove(multihashes) => {
             journal.extend(multihashes.iter().map(|multihash| (position(multihash), None)));
         }
-        Item::Routing { .. } | Item::End { .. } => {}
+        ExportFrame::Routing { .. } | ExportFrame::End { .. } => {}
     }
 }
 
@@ -321,7 +321,7 @@ pub(crate) fn verify(path: &Path) -> Option<Result<Verified, CodecError>> {
 
 /// The last frame is written; the file is not finished yet.
 fn write_export<'a>(
-    file: &mut Unfinished,
+    file: &mut FrameWriter,
     own: impl Iterator<Item = &'a OwnRow>,
     routing: &[(Dht, Vec<SavedPeer>)],
 ) -> Result<(), StoreError> {
@@ -331,16 +331,16 @@ fn write_export<'a>(
         rows.push(row.clone());
         count += 1;
         if rows.len() == PER_FRAME {
-            file.put(&Item::Own(std::mem::take(&mut rows)))?;
+            file.put(&ExportFrame::Own(std::mem::take(&mut rows)))?;
         }
     }
-    file.put(&Item::Own(rows))?;
+    file.put(&ExportFrame::Own(rows))?;
     for (dht, peers) in routing {
         for peers in crate::routing::rows(peers) {
-            file.put(&Item::Routing { dht: dht.name().to_owned(), peers })?;
+            file.put(&ExportFrame::Routing { dht: dht.name().to_owned(), peers })?;
         }
     }
-    file.put(&Item::End { own: count })
+    file.put(&ExportFrame::End { own: count })
 }
 
 /// The files by generation.

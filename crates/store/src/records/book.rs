@@ -6,14 +6,13 @@
 
 mod peer;
 
-pub use peer::Peer;
+pub use peer::{Peer, PeerRow};
 
 use super::time::Now;
 use crate::{
     codec::CodecError,
     kad::{Dht, PeerInfo},
 };
-use bincode::{Decode, Encode};
 use hashbrown::HashTable;
 use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
@@ -40,19 +39,6 @@ const ROW_AGE_PART_OF_TTL: u32 = 10;
 const BLOCK: u64 = 1024;
 /// Numbers left out when the reservation is lost but chunks are not: more than were ever given out in one run.
 pub const LOST_RESERVATION: u64 = 1 << 24;
-
-/// The row of a peer. Addresses are binary multiaddrs.
-#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
-pub struct PeerRow {
-    /// Binary peer id.
-    pub peer: Vec<u8>,
-    /// Came by `/ipfs/kad/1.0.0`.
-    pub wan: Vec<Vec<u8>>,
-    /// Came by `/ipfs/lan/kad/1.0.0`.
-    pub lan: Vec<Vec<u8>>,
-    /// Newest announcement when the row was written, Unix seconds.
-    pub announced: u32,
-}
 
 /// There are as many peers as may be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -214,7 +200,7 @@ impl Book {
     ///
     /// # Errors
     /// [`BookFull`].
-    pub fn restore(
+    pub fn merge(
         &self,
         peer: &PeerId,
         (announced, [wan, lan]): (u32, [&[Multiaddr]; 2]),

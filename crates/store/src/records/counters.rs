@@ -8,7 +8,7 @@ use std::{
 
 /// Events since start.
 #[derive(Debug, Default)]
-pub struct Counters {
+pub struct RecordCounters {
     /// New records.
     pub new: AtomicU64,
     /// Announcements of known records.
@@ -55,7 +55,7 @@ pub struct Counters {
     pub key_too_long: AtomicU64,
 }
 
-impl Counters {
+impl RecordCounters {
     /// Counts what became of an announcement.
     pub fn count(&self, outcome: &Result<Upsert, Refused>) {
         let counter = match outcome {

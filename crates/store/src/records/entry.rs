@@ -1,4 +1,4 @@
-//! What a chunk of the log holds, and how a multihash finds its place.
+//! What a chunk of the log holds, and the positions of multihashes in the keyspace.
 
 use crate::codec::{self, CodecError};
 use bincode::{
@@ -18,7 +18,7 @@ const SHA256: [u8; 2] = [0x12, 32];
 /// The first bytes of SHA-256(multihash): the Kademlia position of the content, 12 bytes of which tell 10^8 keys apart
 /// (chance of any collision among them: 10^-13). Who makes two keys collide on purpose mixes up the providers of these
 /// two; he could as well announce himself for both.
-pub type Place = [u8; 12];
+pub type KeyPrefix = [u8; 12];
 
 /// A multihash as it is written: nearly all are of SHA-256, and only their digest is kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -69,8 +69,8 @@ impl<'a> Hashed<'a> {
         }
     }
 
-    /// See [`Place`].
-    pub fn place(self) -> Place {
+    /// See [`KeyPrefix`].
+    pub fn key_prefix(self) -> KeyPrefix {
         let position: [u8; 32] = match self {
             Hashed::Sha256(digest) => {
                 let mut multihash = [0; 34];
@@ -84,14 +84,14 @@ impl<'a> Hashed<'a> {
     }
 }
 
-/// SHA-256 of the multihash: its place in the keyspace (KEY-1).
+/// SHA-256 of the multihash: its position in the keyspace (KEY-1).
 pub fn position(multihash: &[u8]) -> [u8; 32] {
     Sha256::digest(multihash).into()
 }
 
 /// The part of [`position`] that the index keeps.
-pub fn place(multihash: &[u8]) -> Place {
-    Hashed::new(multihash).place()
+pub fn key_prefix(multihash: &[u8]) -> KeyPrefix {
+    Hashed::new(multihash).key_prefix()
 }
 
 impl Encode for Entry<'_> {

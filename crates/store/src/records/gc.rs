@@ -2,145 +2,155 @@
 //! dropped from the index unless a newer chunk names it. Costs what expires, not what is stored.
 
 use super::{
-    GcReport, Shared,
+    RecordsState,
     entry::{self, Entry},
     index::batch::{BATCH, Named},
     log::{chunk_key, chunk_name, chunk_time},
     time::{Ledger, Move, Now},
-    writer,
 };
 use crate::{
     StoreError,
-    engine::{Found, Walk},
+    engine::{Walk, Walked},
 };
 use std::{sync::atomic::Ordering, thread};
 
 /// Chunks between two looks at the clock and at whether the store closes: up to [`BATCH`] records, 20 ms.
 const SLICE: usize = 128;
 
+/// What one garbage collection did.
+#[derive(Clone, Debug, Default)]
+pub struct GcReport {
+    /// Chunks popped from the log.
+    pub chunks: u64,
+    /// Records dropped from the index.
+    pub expired: u64,
+    /// Why it did not go on, if so.
+    pub paused: Option<String>,
+}
+
 /// One collection. Blocking; the caller is the only one.
-pub fn collect(shared: &Shared) -> Result<GcReport, StoreError> {
+pub fn collect(state: &RecordsState) -> Result<GcReport, StoreError> {
     let mut report = GcReport::default();
-    if !shared.replay.wait(|| shared.is_closing()) {
+    if !state.replay.wait(|| state.is_closing()) {
         report.paused = Some("the store is closing".into());
         return Ok(report);
     }
     // What is expired is not served, and nothing new comes in: it can wait for the disk.
-    if let Some(note) = shared.health().note("records") {
+    if let Some(note) = state.health().note("records") {
         report.paused = Some(note);
         return Ok(report);
     }
-    report.paused = shared.time.unconfirmed();
-    while let Some(moved) = shared.time.next_move(Ledger::Records).filter(|_| !shared.health().is_read_only()) {
-        redate(shared, moved)?;
-        shared.time.done(Ledger::Records, moved);
+    report.paused = state.time.unconfirmed();
+    while let Some(moved) = state.time.next_move(Ledger::Records).filter(|_| !state.health().is_read_only()) {
+        redate(state, moved)?;
+        state.time.done(Ledger::Records, moved);
     }
     if report.paused.is_some() {
         return Ok(report);
     }
-    let now = shared.time.now();
-    let outcome = pop(shared, &now, &mut report);
+    let now = state.time.now();
+    let outcome = pop(state, &now, &mut report);
     // Records whose chunks cannot be named go by their time.
-    if outcome.is_err() || shared.must_sweep.swap(false, Ordering::AcqRel) {
+    if outcome.is_err() || state.must_sweep.swap(false, Ordering::AcqRel) {
         let drop_one = |id| {
             report.expired += 1;
-            shared.book.count(id, -1);
+            state.book.count(id, -1);
         };
-        shared.index.sweep(|_, time| !now.is_live(time, shared.ttl_s), drop_one);
+        state.index.sweep(|_, time| !now.is_live(time, state.ttl_s), drop_one);
     }
-    let evicted = shared.index.make_room(|id| shared.book.count(id, -1));
+    let evicted = state.index.make_room(|id| state.book.count(id, -1));
     if evicted > 0 {
-        shared.counters.evicted.fetch_add(evicted as u64, Ordering::Relaxed);
+        state.counters.evicted.fetch_add(evicted as u64, Ordering::Relaxed);
         tracing::warn!(evicted, "near the limit of records: those farthest from this node were dropped");
     }
-    shared.counters.collected.fetch_add(report.expired, Ordering::Relaxed);
-    shared.index.forget_tombstones(|time| now.is_live(time, shared.ttl_s));
-    shared.index.shrink();
+    state.counters.collected.fetch_add(report.expired, Ordering::Relaxed);
+    state.index.forget_tombstones(|time| now.is_live(time, state.ttl_s));
+    state.index.shrink();
     outcome?;
-    shared.log.look_at_ends();
-    forget_peers(shared, &now)?;
+    state.log.look_at_ends();
+    forget_peers(state, &now)?;
     Ok(report)
 }
 
 /// Pops expired chunks from the front.
-fn pop(shared: &Shared, now: &Now, report: &mut GcReport) -> Result<(), StoreError> {
-    let Some(newest_expired) = now.log.checked_sub(shared.ttl_s) else { return Ok(()) };
+fn pop(state: &RecordsState, now: &Now, report: &mut GcReport) -> Result<(), StoreError> {
+    let Some(newest_expired) = now.log.checked_sub(state.ttl_s) else { return Ok(()) };
     let (mut keys, mut batch) = (Vec::new(), Vec::new());
-    for found in Walk::forwards(shared.log.chunks(), 0, chunk_key(newest_expired, u32::MAX)) {
+    for found in Walk::forwards(state.log.chunks(), 0, chunk_key(newest_expired, u32::MAX)) {
         match found {
-            Found::Row(key, chunk) => {
-                read(shared, key, &chunk, &mut batch);
+            Walked::Row(key, chunk) => {
+                read(state, key, &chunk, &mut batch);
                 keys.push(key);
             }
-            Found::Lost(_, _, error @ StoreError::Degraded(_)) => return Err(error),
-            Found::Lost(from, to, error) => {
-                failed(shared, &error);
-                shared.damaged(format!("{} to {} cannot be read: {error}", chunk_name(from), chunk_name(to)));
+            Walked::Lost(_, _, error @ StoreError::Degraded(_)) => return Err(error),
+            Walked::Lost(from, to, error) => {
+                failed(state, &error);
+                state.damaged(format!("{} to {} cannot be read: {error}", chunk_name(from), chunk_name(to)));
                 // What their bodies named goes by its time; the rows go with the others.
-                keys.extend(Walk::forwards(shared.log.keys(), from, to).filter_map(|found| match found {
-                    Found::Row(key, _) => Some(key),
-                    Found::Lost(..) => None,
+                keys.extend(Walk::forwards(state.log.keys(), from, to).filter_map(|found| match found {
+                    Walked::Row(key, _) => Some(key),
+                    Walked::Lost(..) => None,
                 }));
             }
         }
         if batch.len() >= BATCH || keys.len() >= SLICE {
-            drop_slice(shared, &mut keys, &mut batch, report)?;
-            if shared.is_closing() {
+            drop_slice(state, &mut keys, &mut batch, report)?;
+            if state.is_closing() {
                 return Ok(());
             }
-            report.paused = shared.time.unconfirmed();
+            report.paused = state.time.unconfirmed();
             if report.paused.is_some() {
                 return Ok(());
             }
             thread::yield_now();
         }
     }
-    drop_slice(shared, &mut keys, &mut batch, report)
+    drop_slice(state, &mut keys, &mut batch, report)
 }
 
 /// Drops the records of these chunks, unless newer; then the chunks.
 fn drop_slice(
-    shared: &Shared,
+    state: &RecordsState,
     keys: &mut Vec<u64>,
     batch: &mut Vec<Named>,
     report: &mut GcReport,
 ) -> Result<(), StoreError> {
     let mut gone = Vec::with_capacity(batch.len());
-    shared.index.collect(batch, |record| gone.push(record.peer));
+    state.index.collect(batch, |record| gone.push(record.peer));
     report.expired += gone.len() as u64;
-    gone.into_iter().for_each(|peer| shared.book.count(peer, -1));
+    gone.into_iter().for_each(|peer| state.book.count(peer, -1));
     batch.clear();
     for key in keys.drain(..) {
         report.chunks += 1;
-        shared.log.remove(key).inspect_err(|e| failed(shared, e))?;
+        state.log.remove(key).inspect_err(|e| failed(state, e))?;
     }
     Ok(())
 }
 
-fn failed(shared: &Shared, error: &StoreError) {
-    shared.health().failed("collect garbage", error, shared.time.now().mono);
+fn failed(state: &RecordsState, error: &StoreError) {
+    state.health().failed("collect garbage", error, state.time.now().mono);
 }
 
 /// Adds the records that a chunk names to `batch`.
-fn read(shared: &Shared, key: u64, chunk: &[u8], batch: &mut Vec<Named>) {
+fn read(state: &RecordsState, key: u64, chunk: &[u8], batch: &mut Vec<Named>) {
     let time = chunk_time(key);
     match entry::decode(chunk) {
         Ok(entries) => batch.extend(entries.into_iter().map(|Entry { multihash, peer, removed }| Named {
-            place: multihash.place(),
+            prefix: multihash.key_prefix(),
             peer,
             time,
             removed,
         })),
-        Err(error) => shared.damaged(format!("{} is damaged: {error}", chunk_name(key))),
+        Err(error) => state.damaged(format!("{} is damaged: {error}", chunk_name(key))),
     }
 }
 
 /// Forgets peers that nothing names any more.
-fn forget_peers(shared: &Shared, now: &Now) -> Result<(), StoreError> {
+fn forget_peers(state: &RecordsState, now: &Now) -> Result<(), StoreError> {
     // A chunk that is not written yet may name a peer as well, but none as old as the ttl.
-    let oldest = shared.log.oldest().map_or(u32::MAX, chunk_time).min(now.log.saturating_sub(shared.ttl_s));
-    for id in shared.book.forget(oldest, now) {
-        shared.log.remove_peer(id).inspect_err(|e| failed(shared, e))?;
+    let oldest = state.log.oldest().map_or(u32::MAX, chunk_time).min(now.log.saturating_sub(state.ttl_s));
+    for id in state.book.forget(oldest, now) {
+        state.log.remove_peer(id).inspect_err(|e| failed(state, e))?;
     }
     Ok(())
 }
@@ -148,77 +158,77 @@ fn forget_peers(shared: &Shared, now: &Now) -> Result<(), StoreError> {
 /// The base of log time has moved: writes what is dated `from..=to` anew, at now. Without this, records dated in a
 /// future that is taken back would live until it comes, and records received while a step forward was not believed
 /// would be outlived at once.
-fn redate(shared: &Shared, moved: Move) -> Result<(), StoreError> {
+fn redate(state: &RecordsState, moved: Move) -> Result<(), StoreError> {
     // The floor may not promise chunks that are about to go.
-    shared.hold_floor(true);
-    writer::write_floor(shared)?;
-    shared.pending.drain()?;
-    shared.log.look_at_ends();
+    state.hold_floor(true);
+    state.write_floor()?;
+    state.pending.drain()?;
+    state.log.look_at_ends();
     // What is written from here on must not be walked over: time may come to the first of these dates meanwhile.
-    let last = shared.log.newest().unwrap_or(0);
+    let last = state.log.newest().unwrap_or(0);
     let (from, to) = (chunk_key(moved.from, 0), chunk_key(moved.to, u32::MAX).min(last));
     let mut written_anew = Vec::new();
     let mut records = 0;
-    for found in Walk::forwards(shared.log.chunks(), from, to) {
+    for found in Walk::forwards(state.log.chunks(), from, to) {
         match found {
-            Found::Row(key, chunk) => {
-                records += redate_chunk(shared, key, &chunk);
+            Walked::Row(key, chunk) => {
+                records += redate_chunk(state, key, &chunk);
                 written_anew.push(key);
             }
-            Found::Lost(_, _, error @ StoreError::Degraded(_)) => return Err(error),
-            Found::Lost(from, to, error) => {
-                failed(shared, &error);
-                shared.damaged(format!("{} to {} cannot be read: {error}", chunk_name(from), chunk_name(to)));
+            Walked::Lost(_, _, error @ StoreError::Degraded(_)) => return Err(error),
+            Walked::Lost(from, to, error) => {
+                failed(state, &error);
+                state.damaged(format!("{} to {} cannot be read: {error}", chunk_name(from), chunk_name(to)));
             }
         }
         if written_anew.len() >= SLICE {
-            remove_old(shared, &mut written_anew)?;
+            remove_old(state, &mut written_anew)?;
         }
-        if shared.is_closing() {
+        if state.is_closing() {
             break;
         }
     }
-    remove_old(shared, &mut written_anew)?;
-    shared.book.redate(moved.from, moved.to, shared.time.now().log);
-    shared.log.look_at_ends();
-    shared.hold_floor(false);
-    writer::write_floor(shared)?;
-    shared.counters.redated.fetch_add(records, Ordering::Relaxed);
+    remove_old(state, &mut written_anew)?;
+    state.book.redate(moved.from, moved.to, state.time.now().log);
+    state.log.look_at_ends();
+    state.hold_floor(false);
+    state.write_floor()?;
+    state.counters.redated.fetch_add(records, Ordering::Relaxed);
     tracing::info!(records, seconds = moved.by, "records dated anew after the wall clock stepped");
     Ok(())
 }
 
 /// The new chunks to disk, then the old ones go.
-fn remove_old(shared: &Shared, keys: &mut Vec<u64>) -> Result<(), StoreError> {
-    shared.pending.drain()?;
-    shared.flush_log()?;
+fn remove_old(state: &RecordsState, keys: &mut Vec<u64>) -> Result<(), StoreError> {
+    state.pending.drain()?;
+    state.flush_log()?;
     for key in keys.drain(..) {
-        shared.log.remove(key)?;
+        state.log.remove(key)?;
     }
     Ok(())
 }
 
 /// Writes the entries of a chunk anew that are still the newest of their record. How many.
-fn redate_chunk(shared: &Shared, key: u64, chunk: &[u8]) -> u64 {
+fn redate_chunk(state: &RecordsState, key: u64, chunk: &[u8]) -> u64 {
     let entries: Vec<Entry<'_>> = match entry::decode(chunk) {
         Ok(entries) => entries,
         Err(error) => {
-            shared.damaged(format!("{} is damaged: {error}", chunk_name(key)));
+            state.damaged(format!("{} is damaged: {error}", chunk_name(key)));
             return 0;
         }
     };
     let mut records = 0;
     for entry in entries {
-        shared.pending.room_blocking();
-        let now = shared.time.now();
-        let place = entry.multihash.place();
+        state.pending.room_blocking();
+        let now = state.time.now();
+        let prefix = entry.multihash.key_prefix();
         if entry.removed {
             // Still hides older chunks, unless the record came back.
-            if shared.index.time(&place, entry.peer).is_none() {
-                let time = shared.pending.append(&now, entry);
-                shared.index.redate_removal(&place, entry.peer, time);
+            if state.index.time(&prefix, entry.peer).is_none() {
+                let time = state.pending.append(&now, entry);
+                state.index.redate_removal(&prefix, entry.peer, time);
             }
-        } else if shared.index.redate(&place, entry.peer, chunk_time(key), || shared.pending.append(&now, entry)) {
+        } else if state.index.redate(&prefix, entry.peer, chunk_time(key), || state.pending.append(&now, entry)) {
             records += 1;
         }
     }

@@ -9,14 +9,16 @@
 
 pub mod batch;
 mod big;
+mod record;
 mod shard;
 mod table;
 mod upkeep;
 
-use super::entry::Place;
+use super::entry::KeyPrefix;
 use crate::kad::seeded::Seeded;
 use parking_lot::{RwLock, RwLockWriteGuard};
-use shard::{Record, SHARDS, Secret, Shard, Slot, shard_of};
+use record::{Record, Secret, Slot};
+use shard::{SHARDS, Shard, shard_of};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Classes of nearness to this node: shared bits of the position up to 31, each in eight parts.
@@ -29,8 +31,8 @@ pub struct Limits {
     pub records: usize,
     /// Providers of one key.
     pub per_key: usize,
-    /// The place of this node: records near it are worth most, since who looks for them comes here first.
-    pub origin: Place,
+    /// The key prefix of this node: records near it are worth most, since who looks for them comes here first.
+    pub origin: KeyPrefix,
 }
 
 /// Which bound a new record would exceed.
@@ -73,7 +75,7 @@ pub enum Loaded {
 /// The index.
 #[derive(Debug)]
 pub struct Index {
-    shards: Box<[Line]>,
+    shards: Box<[ShardLine]>,
     secret: Secret,
     limits: Limits,
     records: AtomicUsize,
@@ -87,14 +89,14 @@ pub struct Index {
 /// A shard in a cache line of its own: one miss, and no other shard's lock in it.
 #[derive(Debug, Default)]
 #[repr(align(64))]
-struct Line(RwLock<Shard>);
+struct ShardLine(RwLock<Shard>);
 
-const _: () = assert!(size_of::<Line>() == 64);
+const _: () = assert!(size_of::<ShardLine>() == 64);
 
 impl Index {
     /// An empty index placed by `secret`.
     pub fn new(limits: Limits, secret: (u64, u64)) -> Self {
-        let shards = (0..SHARDS).map(|_| Line::default()).collect();
+        let shards = (0..SHARDS).map(|_| ShardLine::default()).collect();
         let classes = (0..CLASSES).map(|_| AtomicUsize::new(0)).collect();
         let (records, keys, cutoff) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
         Self { shards, secret: Secret::new(secret), limits, records, keys, classes, cutoff }
@@ -120,15 +122,15 @@ impl Index {
     /// and says at what time. A record that is not there is let in if it `may_enter`.
     pub fn add(
         &self,
-        place: &Place,
+        prefix: &KeyPrefix,
         peer: u32,
         may_enter: bool,
         keep: impl FnOnce(u32) -> bool,
         log: impl FnOnce() -> u32,
     ) -> Result<Upsert, Full> {
-        let hash = self.secret.of(place);
+        let hash = self.secret.of(prefix);
         let mut shard = self.write(hash);
-        let others = match shard.slot(&self.secret, hash, place, peer) {
+        let others = match shard.slot(&self.secret, hash, prefix, peer) {
             Slot::Known(time) if keep(*time) => return Ok(Upsert::Kept),
             Slot::Known(time) => {
                 *time = log();
@@ -136,9 +138,9 @@ impl Index {
             }
             Slot::Others(others) => others,
         };
-        self.room(may_enter, others, place)?;
+        self.room(may_enter, others, prefix)?;
         let time = log();
-        self.insert(&mut shard, hash, Record { place: *place, peer, time }, others);
+        self.insert(&mut shard, hash, Record { prefix: *prefix, peer, time }, others);
         Ok(Upsert::New)
     }
 
@@ -146,16 +148,16 @@ impl Index {
     /// removal. A record that is not there is let in if it `may_enter`.
     pub fn load(
         &self,
-        place: &Place,
+        prefix: &KeyPrefix,
         peer: u32,
         time: u32,
         may_enter: bool,
         log: impl FnOnce(),
     ) -> Result<Loaded, Full> {
-        let hash = self.secret.of(place);
+        let hash = self.secret.of(prefix);
         let mut shard = self.write(hash);
-        let is_removed = shard.is_removed(place, peer, time);
-        let others = match shard.slot(&self.secret, hash, place, peer) {
+        let is_removed = shard.is_removed(prefix, peer, time);
+        let others = match shard.slot(&self.secret, hash, prefix, peer) {
             Slot::Others(_) if !may_enter => return Err(Full::Barred),
             _ if is_removed => return Ok(Loaded::Removed),
             Slot::Known(known) if *known >= time => return Ok(Loaded::Known),
@@ -166,35 +168,35 @@ impl Index {
             }
             Slot::Others(others) => others,
         };
-        self.room(may_enter, others, place)?;
+        self.room(may_enter, others, prefix)?;
         log();
-        self.insert(&mut shard, hash, Record { place: *place, peer, time }, others);
+        self.insert(&mut shard, hash, Record { prefix: *prefix, peer, time }, others);
         Ok(Loaded::New)
     }
 
     /// A removal. `log` writes it to the log if there is something to remove, or may be (`replaying`). True if it was
     /// there.
-    pub fn remove(&self, place: &Place, peer: u32, replaying: bool, log: impl FnOnce() -> u32) -> bool {
-        let hash = self.secret.of(place);
+    pub fn remove(&self, prefix: &KeyPrefix, peer: u32, replaying: bool, log: impl FnOnce() -> u32) -> bool {
+        let hash = self.secret.of(prefix);
         let mut shard = self.write(hash);
-        let found = self.delete(&mut shard, hash, place, peer, |_| true);
+        let found = self.delete(&mut shard, hash, prefix, peer, |_| true);
         if found || replaying {
             let time = log();
-            shard.bury_anew(place, peer, time);
+            shard.bury_anew(prefix, peer, time);
         }
         found
     }
 
     /// The removal of a record that is not there was written to the log anew, at `time`.
-    pub fn redate_removal(&self, place: &Place, peer: u32, time: u32) {
-        self.write(self.secret.of(place)).bury_anew(place, peer, time);
+    pub fn redate_removal(&self, prefix: &KeyPrefix, peer: u32, time: u32) {
+        self.write(self.secret.of(prefix)).bury_anew(prefix, peer, time);
     }
 
     /// Dates a record anew if its time is still `time`; `log` writes it and says at what time.
-    pub fn redate(&self, place: &Place, peer: u32, time: u32, log: impl FnOnce() -> u32) -> bool {
-        let hash = self.secret.of(place);
+    pub fn redate(&self, prefix: &KeyPrefix, peer: u32, time: u32, log: impl FnOnce() -> u32) -> bool {
+        let hash = self.secret.of(prefix);
         let mut shard = self.write(hash);
-        match shard.slot(&self.secret, hash, place, peer) {
+        match shard.slot(&self.secret, hash, prefix, peer) {
             Slot::Known(known) if *known == time => {
                 *known = log();
                 true
@@ -204,22 +206,28 @@ impl Index {
     }
 
     /// The time of a record.
-    pub fn time(&self, place: &Place, peer: u32) -> Option<u32> {
-        let hash = self.secret.of(place);
+    pub fn time(&self, prefix: &KeyPrefix, peer: u32) -> Option<u32> {
+        let hash = self.secret.of(prefix);
         let shard = self.shards[shard_of(hash)].0.read();
-        shard.time(&self.secret, hash, place, peer)
+        shard.time(&self.secret, hash, prefix, peer)
     }
 
     /// Up to `most` providers of a key that are live by their times, which are told with them; chosen by `seed` where
     /// there are more. Costs what is told, and not what is there, unless nearly all that is there is outlived.
-    pub fn providers(&self, place: &Place, most: usize, seed: u64, is_live: impl Fn(u32) -> bool) -> Vec<(u32, u32)> {
-        let hash = self.secret.of(place);
+    pub fn providers(
+        &self,
+        prefix: &KeyPrefix,
+        most: usize,
+        seed: u64,
+        is_live: impl Fn(u32) -> bool,
+    ) -> Vec<(u32, u32)> {
+        let hash = self.secret.of(prefix);
         let mut found = Vec::new();
         let shard = self.shards[shard_of(hash)].0.read();
-        match shard.big(hash, place) {
+        match shard.big(hash, prefix) {
             Some(big) => big.choose(is_live, most, &mut Seeded::new(seed), &mut found),
             None => {
-                let of_key = shard.table.near(hash).filter(|r| r.place == *place && is_live(r.time));
+                let of_key = shard.table.near(hash).filter(|r| r.prefix == *prefix && is_live(r.time));
                 found.extend(of_key.map(|r| (r.peer, r.time)));
                 drop(shard);
                 Seeded::new(seed).choose_first(&mut found, most);
@@ -230,8 +238,8 @@ impl Index {
     }
 
     /// The larger, the nearer to this node.
-    fn class(&self, place: &Place) -> usize {
-        let distance = place.iter().zip(&self.limits.origin).take(8).fold(0u64, |d, (a, b)| d << 8 | u64::from(a ^ b));
+    fn class(&self, prefix: &KeyPrefix) -> usize {
+        let distance = prefix.iter().zip(&self.limits.origin).take(8).fold(0u64, |d, (a, b)| d << 8 | u64::from(a ^ b));
         let shared = distance.leading_zeros().min(31);
         // The three bits behind the first that differs.
         let behind = (distance << shared << 1) >> 61;
@@ -243,14 +251,14 @@ impl Index {
     }
 
     /// Whether there is room for one more record of a key with `others`.
-    fn room(&self, may_enter: bool, others: usize, place: &Place) -> Result<(), Full> {
+    fn room(&self, may_enter: bool, others: usize, prefix: &KeyPrefix) -> Result<(), Full> {
         if !may_enter {
             return Err(Full::Barred);
         }
         if self.is_full() {
             return Err(Full::Records);
         }
-        if self.class(place) < self.cutoff.load(Ordering::Relaxed) {
+        if self.class(prefix) < self.cutoff.load(Ordering::Relaxed) {
             return Err(Full::Far);
         }
         if others >= self.limits.per_key {
@@ -262,7 +270,7 @@ impl Index {
     /// A record that is not there, of a key with `others`.
     fn insert(&self, shard: &mut Shard, hash: u64, record: Record, others: usize) {
         self.records.fetch_add(1, Ordering::Relaxed);
-        self.classes[self.class(&record.place)].fetch_add(1, Ordering::Relaxed);
+        self.classes[self.class(&record.prefix)].fetch_add(1, Ordering::Relaxed);
         if others == 0 {
             self.keys.fetch_add(1, Ordering::Relaxed);
         }
@@ -270,10 +278,17 @@ impl Index {
     }
 
     /// Drops a record if `may`, by its time. True if it went.
-    fn delete(&self, shard: &mut Shard, hash: u64, place: &Place, peer: u32, may: impl FnOnce(u32) -> bool) -> bool {
-        let Some(last) = shard.remove(&self.secret, hash, place, peer, may) else { return false };
+    fn delete(
+        &self,
+        shard: &mut Shard,
+        hash: u64,
+        prefix: &KeyPrefix,
+        peer: u32,
+        may: impl FnOnce(u32) -> bool,
+    ) -> bool {
+        let Some(last) = shard.remove(&self.secret, hash, prefix, peer, may) else { return false };
         self.records.fetch_sub(1, Ordering::Relaxed);
-        self.classes[self.class(place)].fetch_sub(1, Ordering::Relaxed);
+        self.classes[self.class(prefix)].fetch_sub(1, Ordering::Relaxed);
         if last {
             self.keys.fetch_sub(1, Ordering::Relaxed);
         }

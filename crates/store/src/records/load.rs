@@ -2,12 +2,12 @@
 //! seconds, so that replay and garbage collection treat them as if they had been announced here.
 
 use super::{
-    MAX_MULTIHASH_LEN as MAX_MULTIHASH, Refused, Shared,
+    RecordsState, Refused,
+    announcements::refused,
     book::{BookFull, Peer},
-    entry::{Entry, Hashed},
+    entry::{Entry, Hashed, MAX_MULTIHASH},
     index::Loaded,
     pending::{CHUNK_BYTES, CHUNK_ENTRIES, Sealed},
-    shared,
     time::{Now, STEP_S},
 };
 use crate::{StoreError, codec};
@@ -70,22 +70,22 @@ impl Chunks {
     }
 
     /// To the writer, oldest first. Waits while it is behind.
-    pub fn push(mut self, shared: &Shared) {
+    pub fn push(mut self, state: &RecordsState) {
         let open = self.open.into_iter().filter(|(_, (_, count))| *count > 0);
         self.full.extend(open.map(|(time, (body, count))| Sealed { time, body, count }));
         self.full.sort_by_key(|chunk| chunk.time);
-        self.full.into_iter().for_each(|chunk| shared.pending.push(chunk));
+        self.full.into_iter().for_each(|chunk| state.pending.push(chunk));
     }
 }
 
-impl Shared {
+impl RecordsState {
     /// Keeps garbage collection out while records are loaded: it could move dates of what is not in the log yet.
     pub fn hold_garbage(&self) -> tokio::sync::MutexGuard<'_, ()> {
         self.gc.blocking_lock()
     }
 
-    /// The peer of a row, and whether what the row says of it was news; see [`super::book::Book::restore`].
-    pub fn restore_peer(
+    /// The peer of a row, and whether what the row says of it was news; see [`super::book::Book::merge`].
+    pub fn load_peer(
         &self,
         peer: &PeerId,
         (announced, lists): (u32, [&[Multiaddr]; 2]),
@@ -93,12 +93,10 @@ impl Shared {
         now: &Now,
     ) -> Result<(Arc<Peer>, bool), Refused> {
         let may_enter = !self.index.is_full();
-        self.book.restore(peer, (announced, lists), (newer, dated), now, may_enter).map_err(
-            |BookFull| match may_enter {
-                true => Refused::PeersFull,
-                false => Refused::RecordsFull,
-            },
-        )
+        self.book.merge(peer, (announced, lists), (newer, dated), now, may_enter).map_err(|BookFull| match may_enter {
+            true => Refused::PeersFull,
+            false => Refused::RecordsFull,
+        })
     }
 
     /// Takes a record of `time`, unless what is known of it is not older.
@@ -114,8 +112,8 @@ impl Shared {
         let entry = Entry { multihash: hashed, peer: peer.id, removed: false };
         let loaded = self
             .index
-            .load(&hashed.place(), peer.id, time, barred.is_none(), || chunks.append(time, entry))
-            .map_err(|full| shared::refused(full, barred))?;
+            .load(&hashed.key_prefix(), peer.id, time, barred.is_none(), || chunks.append(time, entry))
+            .map_err(|full| refused(full, barred))?;
         match loaded {
             Loaded::New => {
                 peer.count(1);

@@ -86,7 +86,7 @@ impl Log {
     /// [`StoreError::Database`].
     pub fn open(db: sled::Db, dir: PathBuf, segments: PathBuf) -> Result<Self, StoreError> {
         let database = Database::new(db, dir, tree::NAMES)?;
-        let Found { known, rows, unwritten } = found(&database, &segments)?;
+        let Survey { known, rows, unwritten } = survey(&database, &segments)?;
         let log = Self {
             segments: Mutex::new(Segments::open(segments.clone(), &known)),
             dir: segments,
@@ -324,7 +324,7 @@ impl Log {
 
     /// The database was opened anew: rows that had not come to the disk are gone. The next chunk begins another segment.
     pub fn reopened(&self) -> Result<(), StoreError> {
-        let Found { known, rows, unwritten } = found(&self.database, &self.dir)?;
+        let Survey { known, rows, unwritten } = survey(&self.database, &self.dir)?;
         self.segments().reopened(&known);
         self.count.store(rows, Ordering::Relaxed);
         unwritten.into_iter().try_for_each(|key| self.remove(key))?;
@@ -372,17 +372,17 @@ impl Log {
 }
 
 /// What sled knows when it is opened.
-struct Found {
+struct Survey {
     /// ... of each segment.
-    known: segments::Rows,
+    known: segments::SegmentRows,
     /// Rows of chunks.
     rows: u64,
     /// Keys of those whose chunks are not there because they never were.
     unwritten: Vec<u64>,
 }
 
-fn found(database: &Database<5>, dir: &Path) -> Result<Found, StoreError> {
-    let mut known = segments::Rows::new();
+fn survey(database: &Database<5>, dir: &Path) -> Result<Survey, StoreError> {
+    let mut known = segments::SegmentRows::new();
     let (ends, rows) = [tree::SEGMENTS, tree::LOG].map(|tree| database.read(tree, |tree| Ok(tree.clone()))).into();
     let number = |key: &[u8]| Some(u32::from_be_bytes(key.try_into().ok()?));
     // What cannot be read is told by replay.
@@ -401,7 +401,7 @@ fn found(database: &Database<5>, dir: &Path) -> Result<Found, StoreError> {
             unwritten.push(key);
         }
     });
-    Ok(Found { known, rows: count, unwritten })
+    Ok(Survey { known, rows: count, unwritten })
 }
 
 /// The chunks of a log, for walks.

@@ -39,7 +39,7 @@ pub struct Sealed {
 }
 
 #[derive(Debug, Default)]
-struct Open {
+struct OpenChunk {
     time: u32,
     opened: Duration,
     body: Vec<u8>,
@@ -48,7 +48,7 @@ struct Open {
 
 #[derive(Debug, Default)]
 struct State {
-    open: Open,
+    open: OpenChunk,
     sealed: VecDeque<Sealed>,
     /// Chunks closed, and chunks written, since start.
     closed: u64,

@@ -4,24 +4,21 @@
 //! thread, the newest chunk is read first and wins. Removals stay as tombstones until they expire.
 
 use super::{
-    Shared,
+    RecordsState,
     entry::{self, Entry},
-    index::batch::{BATCH, Named, Replayed},
+    index::batch::{BATCH, Named},
+    indexing::{enter, name},
     log::{chunk_key, chunk_name, chunk_time},
     salvage,
 };
 use crate::{
     StoreError,
-    engine::{Found, Walk, panic_text},
+    engine::{Walk, Walked, panic_text},
 };
-use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::{
     num::NonZero,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -33,111 +30,30 @@ const CLAIM_S: u32 = 32;
 /// Between two looks at whether a database that is being opened anew is there again.
 const WAIT_FOR_DISK: Duration = Duration::from_millis(100);
 
-/// The most that is shown of a replay that is under way.
-const NOT_DONE: f64 = 0.99;
-
-/// How far replay has come.
-#[derive(Debug, Default)]
-pub struct Replay {
-    done: AtomicBool,
-    /// Keys that are replayed: from the first (chunks below were expired) to the last.
-    first: AtomicU64,
-    last: AtomicU64,
-    unclaimed: Mutex<Unclaimed>,
-    /// Chunks that were read whole.
-    found: AtomicU64,
-    ended: Mutex<()>,
-    end: Condvar,
-}
-
-/// What no thread has taken yet.
-#[derive(Debug, Default)]
-struct Unclaimed {
-    /// The highest key of it; `None` once all is taken.
-    to: Option<u64>,
-    /// Threads that read what they took.
-    reading: usize,
-}
-
-impl Unclaimed {
-    fn is_read(&self) -> bool {
-        self.to.is_none() && self.reading == 0
-    }
-}
-
-impl Replay {
-    /// True once the log is read.
-    pub fn is_done(&self) -> bool {
-        self.done.load(Ordering::Acquire)
-    }
-
-    /// 0.0 to 1.0, by the time that the log spans; 1.0 only once all of it is in the index.
-    pub fn progress(&self) -> f64 {
-        if self.is_done() {
-            return 1.0;
-        }
-        let (first, last) = (self.first.load(Ordering::Relaxed), self.last.load(Ordering::Relaxed));
-        let to = self.lock().to.unwrap_or(first);
-        let read = last.saturating_sub(to) as f64 / last.saturating_sub(first).max(1) as f64;
-        // What was taken last is being read, and what was read enters the index.
-        read.min(NOT_DONE)
-    }
-
-    /// Chunks of the log that were read whole.
-    pub fn found(&self) -> u64 {
-        self.found.load(Ordering::Relaxed)
-    }
-
-    /// A chunk was found that sled did not know.
-    pub fn salvaged(&self) {
-        self.found.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Waits for the end. False if the store closed before it.
-    pub fn wait(&self, is_closing: impl Fn() -> bool) -> bool {
-        let mut guard = self.ended.lock();
-        while !self.is_done() && !is_closing() {
-            let timeout = Duration::from_millis(100);
-            self.end.wait_for(&mut guard, timeout);
-        }
-        self.is_done()
-    }
-
-    fn finish(&self) {
-        self.done.store(true, Ordering::Release);
-        let _guard = self.ended.lock();
-        self.end.notify_all();
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Unclaimed> {
-        self.unclaimed.lock()
-    }
-}
-
 /// Starts reading what the log holds now. Chunks expired by now are passed over, unless `with_expired`.
-pub fn start(shared: &Arc<Shared>, with_expired: bool) -> Vec<JoinHandle<()>> {
-    let (Some(mut first), Some(last)) = (shared.log.oldest(), shared.log.newest()) else {
-        return end_of_nothing(shared);
+pub fn start(state: &Arc<RecordsState>, with_expired: bool) -> Vec<JoinHandle<()>> {
+    let (Some(mut first), Some(last)) = (state.log.oldest(), state.log.newest()) else {
+        return end_of_nothing(state);
     };
     if !with_expired {
-        let live = shared.time.now().oldest_live(shared.ttl_s);
+        let live = state.time.now().oldest_live(state.ttl_s);
         first = first.max(chunk_key(live, 0));
     }
-    shared.replay.first.store(first, Ordering::Relaxed);
+    state.replay.first.store(first, Ordering::Relaxed);
     if first > last {
-        return end_of_nothing(shared);
+        return end_of_nothing(state);
     }
-    shared.replay.last.store(last, Ordering::Relaxed);
-    shared.replay.lock().to = Some(last);
+    state.replay.last.store(last, Ordering::Relaxed);
+    state.replay.lock().to = Some(last);
     let threads = thread::available_parallelism().map_or(1, NonZero::get);
     (0..threads)
         .filter_map(|n| {
-            let worker = shared.clone();
+            let worker = state.clone();
             let spawned = thread::Builder::new().name(format!("replay-{n}")).spawn(move || work(&worker));
             if let Err(error) = &spawned {
                 tracing::warn!(%error, "no thread for the replay of the log");
                 if n == 0 {
-                    work(shared);
+                    work(state);
                 }
             }
             spawned.ok()
@@ -146,107 +62,107 @@ pub fn start(shared: &Arc<Shared>, with_expired: bool) -> Vec<JoinHandle<()>> {
 }
 
 /// There is nothing to read; perhaps there should be.
-fn end_of_nothing(shared: &Arc<Shared>) -> Vec<JoinHandle<()>> {
-    if salvage::exports::list(&shared.before.exports).is_empty() && shared.log.unindexed(false).is_empty() {
-        end(shared);
+fn end_of_nothing(state: &Arc<RecordsState>) -> Vec<JoinHandle<()>> {
+    if salvage::old_exports::list(&state.before.exports).is_empty() && state.log.unindexed(false).is_empty() {
+        end(state);
         return Vec::new();
     }
-    let worker = shared.clone();
+    let worker = state.clone();
     let spawned = thread::Builder::new().name("replay-0".into()).spawn(move || end(&worker));
     if let Err(error) = &spawned {
         tracing::warn!(%error, "no thread for what segments have of the log");
-        end(shared);
+        end(state);
     }
     spawned.into_iter().collect()
 }
 
-fn work(shared: &Shared) {
+fn work(state: &RecordsState) {
     let mut batch = Vec::new();
-    while let Some((from, to)) = claim(shared) {
-        let read = catch_unwind(AssertUnwindSafe(|| read_claimed(shared, from, to, &mut batch)));
+    while let Some((from, to)) = claim(state) {
+        let read = catch_unwind(AssertUnwindSafe(|| read_claimed(state, from, to, &mut batch)));
         if let Err(panic) = read {
             // Else replay would never end, and with it nothing that waits for its end.
             batch.clear();
             let place = format!("{} to {}", chunk_name(from), chunk_name(to));
-            shared.damaged(format!("{place} cannot be read: panicked: {}", panic_text(panic.as_ref())));
+            state.damaged(format!("{place} cannot be read: panicked: {}", panic_text(panic.as_ref())));
         }
-        if shared.is_closing() {
+        if state.is_closing() {
             return;
         }
-        let mut unclaimed = shared.replay.lock();
+        let mut unclaimed = state.replay.lock();
         unclaimed.reading -= 1;
         let is_read = unclaimed.is_read();
         drop(unclaimed);
         if is_read {
-            end(shared);
+            end(state);
         }
     }
 }
 
 /// Reads what this thread claimed, and hands it to the index.
-fn read_claimed(shared: &Shared, from: u64, to: u64, batch: &mut Vec<Named>) {
+fn read_claimed(state: &RecordsState, from: u64, to: u64, batch: &mut Vec<Named>) {
     let mut rest = Some(to);
     while let Some(to) = rest {
-        rest = read_range(shared, from, to, batch);
+        rest = read_range(state, from, to, batch);
         if rest.is_some() {
             // The database is being opened anew.
             thread::sleep(WAIT_FOR_DISK);
         }
     }
-    if !shared.is_closing() {
-        enter(shared, batch);
+    if !state.is_closing() {
+        enter(state, batch);
     }
 }
 
 /// All is read, as one thread finds; what is not there is looked for in segments.
-fn end(shared: &Shared) {
-    salvage::run(shared);
-    count_lost(shared);
-    if shared.is_closing() {
+fn end(state: &RecordsState) {
+    salvage::run(state);
+    count_lost(state);
+    if state.is_closing() {
         return;
     }
-    shared.replay.finish();
-    tracing::info!(records = shared.index.len(), chunks = shared.log.count(), "the log is replayed");
+    state.replay.finish();
+    tracing::info!(records = state.index.len(), chunks = state.log.count(), "the log is replayed");
 }
 
 /// What the log was to hold and nothing has.
-fn count_lost(shared: &Shared) {
-    let live = chunk_key(shared.time.now().oldest_live(shared.ttl_s), 0);
-    let Some(floor) = shared.before.floor else { return };
+fn count_lost(state: &RecordsState) {
+    let live = chunk_key(state.time.now().oldest_live(state.ttl_s), 0);
+    let Some(floor) = state.before.floor else { return };
     // Nothing that it counts has expired since.
     let expected = floor.chunks.filter(|_| floor.newest.is_some() && floor.oldest.is_some_and(|oldest| oldest >= live));
-    let lost = expected.unwrap_or(0).saturating_sub(shared.replay.found());
-    if lost > 0 && !shared.is_closing() {
-        shared.counters.lost_chunks.fetch_add(lost, Ordering::Relaxed);
-        shared.note(format!(
+    let lost = expected.unwrap_or(0).saturating_sub(state.replay.found());
+    if lost > 0 && !state.is_closing() {
+        state.counters.lost_chunks.fetch_add(lost, Ordering::Relaxed);
+        state.note(format!(
             "{lost} chunks of the log (up to some 700 announcements each) are lost until they are announced again"
         ));
     }
 }
 
 /// The next keys for this thread (first, last): whole seconds, from the newest that nobody has.
-fn claim(shared: &Shared) -> Option<(u64, u64)> {
-    let first = shared.replay.first.load(Ordering::Relaxed);
-    let mut unclaimed = shared.replay.lock();
+fn claim(state: &RecordsState) -> Option<(u64, u64)> {
+    let first = state.replay.first.load(Ordering::Relaxed);
+    let mut unclaimed = state.replay.lock();
     'again: loop {
-        for found in Walk::backwards(shared.log.keys(), first, unclaimed.to?) {
-            if shared.is_closing() {
+        for found in Walk::backwards(state.log.keys(), first, unclaimed.to?) {
+            if state.is_closing() {
                 return None;
             }
             match found {
-                Found::Row(key, _) => {
+                Walked::Row(key, _) => {
                     let from = chunk_key(chunk_time(key).saturating_sub(CLAIM_S - 1), 0).max(first);
                     unclaimed.to = from.checked_sub(1).filter(|to| *to >= first);
                     unclaimed.reading += 1;
                     return Some((from, key));
                 }
-                Found::Lost(_, _, StoreError::Degraded(_)) => {
+                Walked::Lost(_, _, StoreError::Degraded(_)) => {
                     drop(unclaimed);
                     thread::sleep(WAIT_FOR_DISK);
-                    unclaimed = shared.replay.lock();
+                    unclaimed = state.replay.lock();
                     continue 'again;
                 }
-                Found::Lost(from, to, error) => lost(shared, from, to, &error),
+                Walked::Lost(from, to, error) => lost(state, from, to, &error),
             }
         }
         break;
@@ -256,72 +172,47 @@ fn claim(shared: &Shared) -> Option<(u64, u64)> {
     let is_read = unclaimed.is_read();
     drop(unclaimed);
     if is_read {
-        end(shared);
+        end(state);
     }
     None
 }
 
 /// Reads `from..=to`, newest first. What is left of it, if the database has no handle just now.
-fn read_range(shared: &Shared, from: u64, to: u64, batch: &mut Vec<Named>) -> Option<u64> {
-    for found in Walk::backwards(shared.log.chunks(), from, to) {
-        if shared.is_closing() {
+fn read_range(state: &RecordsState, from: u64, to: u64, batch: &mut Vec<Named>) -> Option<u64> {
+    for found in Walk::backwards(state.log.chunks(), from, to) {
+        if state.is_closing() {
             return None;
         }
         match found {
-            Found::Row(key, chunk) => {
-                read(shared, key, &chunk, batch);
+            Walked::Row(key, chunk) => {
+                read(state, key, &chunk, batch);
                 if batch.len() >= BATCH {
-                    enter(shared, batch);
+                    enter(state, batch);
                 }
             }
-            Found::Lost(_, rest, StoreError::Degraded(_)) => return Some(rest),
-            Found::Lost(from, to, error) => lost(shared, from, to, &error),
+            Walked::Lost(_, rest, StoreError::Degraded(_)) => return Some(rest),
+            Walked::Lost(from, to, error) => lost(state, from, to, &error),
         }
     }
     None
 }
 
-fn lost(shared: &Shared, from: u64, to: u64, error: &StoreError) {
+fn lost(state: &RecordsState, from: u64, to: u64, error: &StoreError) {
     let place = format!("{} to {}", chunk_name(from), chunk_name(to));
-    shared.health().failed("read the log", error, shared.time.now().mono);
-    shared.damaged(format!("{place} cannot be read: {error}"));
+    state.health().failed("read the log", error, state.time.now().mono);
+    state.damaged(format!("{place} cannot be read: {error}"));
 }
 
 /// Adds what a chunk names to `batch`, the last word first.
-fn read(shared: &Shared, key: u64, chunk: &[u8], batch: &mut Vec<Named>) {
+fn read(state: &RecordsState, key: u64, chunk: &[u8], batch: &mut Vec<Named>) {
     let entries: Vec<Entry<'_>> = match entry::decode(chunk) {
         Ok(entries) => entries,
         Err(error) => {
-            shared.damaged(format!("{} is damaged: {error}", chunk_name(key)));
+            state.damaged(format!("{} is damaged: {error}", chunk_name(key)));
             return;
         }
     };
-    shared.replay.found.fetch_add(1, Ordering::Relaxed);
-    shared.counters.replayed.fetch_add(entries.len() as u64, Ordering::Relaxed);
-    name(shared, chunk_time(key), &entries, batch);
-}
-
-/// Adds the entries of a chunk of `time` to `batch`, the last word first.
-pub fn name(shared: &Shared, time: u32, entries: &[Entry<'_>], batch: &mut Vec<Named>) {
-    for Entry { multihash, peer, removed } in entries.iter().rev() {
-        match shared.book.replayed(*peer, time, !removed) {
-            true => batch.push(Named { place: multihash.place(), peer: *peer, time, removed: *removed }),
-            false => _ = shared.counters.unknown_peers.fetch_add(1, Ordering::Relaxed),
-        }
-    }
-}
-
-/// Hands what was read to the index.
-pub fn enter(shared: &Shared, batch: &mut Vec<Named>) {
-    let mut counts = Vec::with_capacity(batch.len());
-    shared.index.replay(batch, |record, outcome| match outcome {
-        Replayed::Added => counts.push((record.peer, 1)),
-        Replayed::Removed => counts.push((record.peer, -1)),
-        Replayed::Known => {}
-        Replayed::Refused(_) => _ = shared.counters.replay_refused.fetch_add(1, Ordering::Relaxed),
-    });
-    for (peer, by) in counts {
-        shared.book.count(peer, by);
-    }
-    batch.clear();
+    state.replay.count();
+    state.counters.replayed.fetch_add(entries.len() as u64, Ordering::Relaxed);
+    name(state, chunk_time(key), &entries, batch);
 }

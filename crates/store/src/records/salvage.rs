@@ -4,23 +4,23 @@
 //! Segments name their peers themselves. A chunk stays where it is and gets its row back; it is written anew only where
 //! one of its peers has another number by now, or another chunk its key.
 //!
-//! Exports of older versions are files of the same kind, and are taken in the same way ([`exports`]).
+//! Exports of older versions are files of the same kind, and are taken in the same way ([`old_exports`]).
 
-pub mod exports;
-mod peers;
+pub mod old_exports;
+mod peer_numbers;
 
 use super::{
-    Shared,
+    RecordsState,
     entry::{self, Entry},
-    frames::{Item, Items},
+    indexing,
     log::{
         chunk_key, chunk_time,
         segments::{Location, Unindexed},
     },
-    replay,
+    log_frames::{LogFrame, LogFrames},
 };
 use crate::{StoreError, codec::CodecError, engine::panic_text};
-use peers::Peers;
+use peer_numbers::PeerNumbers;
 use std::{
     collections::HashSet,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -32,33 +32,33 @@ use std::{
 const BATCH: usize = 64;
 
 /// Looks through what sled does not know. What cannot be entered now is found again by the next start.
-pub fn run(shared: &Shared) {
-    let outcome = catch_unwind(AssertUnwindSafe(|| try_run(shared)));
+pub fn run(state: &RecordsState) {
+    let outcome = catch_unwind(AssertUnwindSafe(|| try_run(state)));
     if let Err(panic) = outcome {
-        shared.damaged(format!("salvaging from log/ failed: {}", panic_text(panic.as_ref())));
+        state.damaged(format!("salvaging from log/ failed: {}", panic_text(panic.as_ref())));
     }
 }
 
-fn try_run(shared: &Shared) {
-    let (counters, now) = (&shared.counters, shared.time.now());
-    let lost = shared.before.recovered
+fn try_run(state: &RecordsState) {
+    let (counters, now) = (&state.counters, state.time.now());
+    let lost = state.before.recovered
         || [&counters.damaged, &counters.unknown_peers].iter().any(|n| n.load(Ordering::Relaxed) > 0);
     let mut salvage = Salvage {
-        live: chunk_key(now.oldest_live(shared.ttl_s), 0),
+        live: chunk_key(now.oldest_live(state.ttl_s), 0),
         now: chunk_key(now.log, u32::MAX),
-        shared,
-        peers: Peers::default(),
+        state,
+        peers: PeerNumbers::default(),
         written: HashSet::new(),
         batch: Vec::new(),
         chunks: 0,
     };
-    for unindexed in shared.log.unindexed(lost) {
+    for unindexed in state.log.unindexed(lost) {
         match salvage.look_through(&File::of(&unindexed)) {
-            Ok(true) => shared.log.salvaged(unindexed.segment),
+            Ok(true) => state.log.salvaged(unindexed.segment),
             Ok(false) => return,
             Err(error) => {
                 // It stays, and is looked through again by the next start.
-                shared.health().failed("salvage the log", &error, shared.time.now().mono);
+                state.health().failed("salvage the log", &error, state.time.now().mono);
             }
         }
     }
@@ -70,7 +70,7 @@ fn try_run(shared: &Shared) {
     match chunks {
         0 => {}
         _ if lost => {
-            shared.note(format!("{chunks} chunks of the log were found in log/, though records/ had lost them"))
+            state.note(format!("{chunks} chunks of the log were found in log/, though records/ had lost them"))
         }
         _ => tracing::info!(chunks, "the end of the log was found in log/"),
     }
@@ -96,7 +96,7 @@ impl<'a> File<'a> {
 }
 
 /// A chunk that sled does not know.
-struct Found {
+struct UnindexedChunk {
     key: u64,
     is_exported: bool,
     /// `None`: it cannot be read from there by a row, and is written anew.
@@ -105,15 +105,15 @@ struct Found {
 }
 
 struct Salvage<'a> {
-    shared: &'a Shared,
+    state: &'a RecordsState,
     /// Keys below have expired.
     live: u64,
     /// Keys above are of a time that was taken back: the log was dated anew.
     now: u64,
-    peers: Peers,
+    peers: PeerNumbers,
     /// Peers whose rows are written.
     written: HashSet<u32>,
-    batch: Vec<Found>,
+    batch: Vec<UnindexedChunk>,
     chunks: u64,
 }
 
@@ -121,64 +121,64 @@ impl Salvage<'_> {
     /// Takes what the log lacks from the exports of older versions, which are then removed. False if the store closes before the
     /// end.
     fn exports(&mut self) -> bool {
-        let (paths, before) = (exports::list(&self.shared.before.exports), self.chunks);
+        let (paths, before) = (old_exports::list(&self.state.before.exports), self.chunks);
         let mut taken = Vec::with_capacity(paths.len());
         for path in &paths {
             match self.look_through(&File { path, from: 0, segment: None }) {
                 Ok(true) => taken.push(path),
                 Ok(false) => return false,
-                Err(error) => self.shared.note(format!("{error}; it is looked through again by the next start")),
+                Err(error) => self.state.note(format!("{error}; it is looked through again by the next start")),
             }
         }
         if self.chunks > before {
             let chunks = self.chunks - before;
-            self.shared.counters.salvaged_chunks.fetch_add(chunks, Ordering::Relaxed);
-            self.shared.note(format!("{chunks} chunks of the log were found in exports/ of an older version"));
+            self.state.counters.salvaged_chunks.fetch_add(chunks, Ordering::Relaxed);
+            self.state.note(format!("{chunks} chunks of the log were found in exports/ of an older version"));
         }
-        if !taken.is_empty() && !self.shared.reads_only() && self.shared.flush_log().is_ok() {
-            taken.into_iter().for_each(|path| exports::remove(path));
+        if !taken.is_empty() && !self.state.reads_only() && self.state.flush_log().is_ok() {
+            taken.into_iter().for_each(|path| old_exports::remove(path));
         }
         true
     }
 
     /// False if the store closes before the end.
     fn look_through(&mut self, file: &File<'_>) -> Result<bool, StoreError> {
-        let mut items = match Items::open(file.path) {
+        let mut items = match LogFrames::open(file.path) {
             Ok(items) => items,
             // It may be whole: the disk does not tell, or another version has written it.
             Err(error) => return Err(unread(file.path, &error)),
         };
-        self.peers = Peers::default();
+        self.peers = PeerNumbers::default();
         loop {
             let item = items.next();
-            let place = items.place();
+            let extent = items.extent();
             match item {
                 None => break,
-                Some(Ok(Item::Peer { id, row })) => drop(self.peers.rows.insert(id, row)),
-                Some(Ok(Item::Chunk { key, chunk }))
-                    if place.end > file.from && (self.live..=self.now).contains(&key) =>
+                Some(Ok(LogFrame::Peer { id, row })) => drop(self.peers.rows.insert(id, row)),
+                Some(Ok(LogFrame::Chunk { key, chunk }))
+                    if extent.end > file.from && (self.live..=self.now).contains(&key) =>
                 {
                     // Else another version has written it, and the beginning that would say so is damaged.
                     if let Err(error @ CodecError::Version(_)) = entry::decode(&chunk) {
                         return Err(unread(file.path, &error));
                     }
-                    let len = u32::try_from(place.end - place.offset).unwrap_or(u32::MAX);
-                    let location = |segment| Location { segment, offset: place.offset, len };
-                    let location = file.segment.filter(|_| place.intact).map(location);
-                    self.batch.push(Found { key, is_exported: file.segment.is_none(), location, chunk });
+                    let len = u32::try_from(extent.end - extent.offset).unwrap_or(u32::MAX);
+                    let location = |segment| Location { segment, offset: extent.offset, len };
+                    let location = file.segment.filter(|_| extent.intact).map(location);
+                    self.batch.push(UnindexedChunk { key, is_exported: file.segment.is_none(), location, chunk });
                 }
                 Some(Ok(_)) => {}
                 Some(Err(error @ CodecError::Io(_))) => return Err(unread(file.path, &error)),
                 // A torn end, or a place that rows do not point to, else replay has told of it. What follows is read.
                 Some(Err(error)) => {
-                    let offset = place.offset;
+                    let offset = extent.offset;
                     tracing::debug!(path = %file.path.display(), offset, %error, "a frame of the log cannot be read");
                 }
             }
             if self.batch.len() >= BATCH {
                 self.enter()?;
             }
-            if self.shared.is_closing() {
+            if self.state.is_closing() {
                 return Ok(false);
             }
         }
@@ -188,47 +188,47 @@ impl Salvage<'_> {
 
     /// Into sled, and into the index.
     fn enter(&mut self) -> Result<(), StoreError> {
-        let shared = self.shared;
+        let state = self.state;
         let batch = std::mem::take(&mut self.batch);
         let mut unknown = Vec::new();
         for found in &batch {
-            let held = || shared.log.get(found.key).ok().flatten();
+            let held = || state.log.get(found.key).ok().flatten();
             // An export may have other numbers for the same peers.
-            let has_it =
-                !peers::is_missing(shared, found.key) && (found.is_exported || held().as_ref() == Some(&found.chunk));
+            let has_it = !peer_numbers::is_missing(state, found.key)
+                && (found.is_exported || held().as_ref() == Some(&found.chunk));
             if !has_it && let Ok(entries) = entry::decode(&found.chunk) {
                 unknown.push((found, entries));
             }
         }
         let mut translated = Vec::new();
         for (found, entries) in unknown {
-            let (entries, same) = self.peers.translate(shared, entries);
+            let (entries, same) = self.peers.translate(state, entries);
             translated.push((found, entries, same));
         }
         let named = translated.iter().flat_map(|(_, entries, _)| entries.iter().map(|entry| entry.peer));
         let mut unwritten: Vec<u32> = named.filter(|peer| self.written.insert(*peer)).collect();
         unwritten.sort_unstable();
         if !unwritten.is_empty() {
-            peers::write(shared, &unwritten)?;
+            peer_numbers::write(state, &unwritten)?;
         }
         let mut records = Vec::new();
         // The last word first, as in replay.
         for (found, entries, same) in translated.into_iter().rev() {
             self.write(found, &entries, same)?;
-            replay::name(shared, chunk_time(found.key), &entries, &mut records);
-            shared.replay.salvaged();
+            indexing::name(state, chunk_time(found.key), &entries, &mut records);
+            state.replay.count();
             self.chunks += 1;
         }
-        replay::enter(shared, &mut records);
+        indexing::enter(state, &mut records);
         Ok(())
     }
 
-    fn write(&self, found: &Found, entries: &[Entry<'_>], same: bool) -> Result<(), StoreError> {
-        let log = &self.shared.log;
+    fn write(&self, found: &UnindexedChunk, entries: &[Entry<'_>], same: bool) -> Result<(), StoreError> {
+        let log = &self.state.log;
         if let Some(location) = found.location.filter(|_| same) {
             return log.found(found.key, location, &found.chunk);
         }
-        let as_here = peers::encode(entries).map_err(|e| StoreError::Database(e.to_string()))?;
+        let as_here = peer_numbers::encode(entries).map_err(|e| StoreError::Database(e.to_string()))?;
         log.put_back(found.key, &found.chunk, &as_here)
     }
 }

@@ -32,7 +32,7 @@ pub struct LogTime {
     /// Log time less monotonic time, in milliseconds.
     offset_ms: i64,
     grace: Duration,
-    step: Option<Step>,
+    step: Option<ClockStep>,
     /// Since when the time between two runs, which nobody measured, waits to be believed.
     gap: Option<(Duration, i64)>,
     /// How what earlier runs received is aged until that is clear.
@@ -59,7 +59,7 @@ impl Earlier {
 
 /// A step of the wall clock that is not believed yet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Step {
+pub struct ClockStep {
     /// Wall clock less log time, in seconds.
     pub by: i64,
     since: Duration,
@@ -96,7 +96,7 @@ impl LogTime {
         let mut time = Self { offset_ms: base * 1000 - millis(mono), grace, step: None, gap: None, earlier: None };
         let earlier = |stamp: i64, before: i64| Earlier { before: clamp(before), opened: mono, stamp: clamp(stamp) };
         if wall_s < last - STEP_S {
-            time.step = Some(Step { by: wall_s - last, since: mono, from: clamp(last) });
+            time.step = Some(ClockStep { by: wall_s - last, since: mono, from: clamp(last) });
             // Dates ahead of the wall clock are judged by log time: they are not what it would outlive.
             time.earlier = credible.filter(|stamp| *stamp <= wall).map(|_| earlier(wall_s, wall_s + 1));
         } else if wall_s > last + STEP_S {
@@ -144,7 +144,7 @@ impl LogTime {
             // Stepped, or stepped once more: the grace period begins anew, what came meanwhile is still to be dated.
             earlier => {
                 let from = earlier.map_or(now, |s| s.from);
-                self.step = Some(Step { by, since: mono, from });
+                self.step = Some(ClockStep { by, since: mono, from });
                 None
             }
         }
@@ -176,7 +176,7 @@ impl LogTime {
     }
 
     /// The step that waits to be believed.
-    pub fn step(&self) -> Option<Step> {
+    pub fn step(&self) -> Option<ClockStep> {
         self.step
     }
 

@@ -1,7 +1,7 @@
 //! What was written since the last flush that returned: if the disk fails before the next one, it is written once more
 //! to the database that is opened anew. Bounded, since the writer flushes, and nothing is accepted meanwhile.
 
-use super::{Shared, book::Peer, salvage};
+use super::book::Peer;
 use crate::StoreError;
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
@@ -55,55 +55,38 @@ impl Unflushed {
         old || written.chunks.len() >= CHUNKS || written.peers.len() >= PEERS
     }
 
-    fn written(&self) -> MutexGuard<'_, Written> {
-        self.written.lock()
-    }
-}
-
-impl Shared {
-    /// Everything written before to disk, fsynced.
-    pub fn flush_log(&self) -> Result<(), StoreError> {
-        let _only = self.unflushed.flushing.lock();
+    /// Runs `flush`, which brings to disk all that was written before, and returns when it began.
+    ///
+    /// # Errors
+    /// That of `flush`: all is kept then.
+    pub fn flush(&self, flush: impl FnOnce() -> Result<Duration, StoreError>) -> Result<(), StoreError> {
+        let _only = self.flushing.lock();
         let (chunks, peers) = {
-            let written = self.unflushed.written();
+            let written = self.written();
             (written.chunks.len(), written.peers.len())
         };
-        let mono = self.time.now().mono;
-        self.log.flush()?;
-        let mut written = self.unflushed.written();
+        let mono = flush()?;
+        let mut written = self.written();
         written.chunks.drain(..chunks);
         written.peers.drain(..peers);
         written.since = (!written.chunks.is_empty() || !written.peers.is_empty()).then_some(mono);
         Ok(())
     }
 
-    /// Writes to a database that was opened anew what the last one may not have brought to disk; everything that memory
-    /// knows, if it holds `nothing`.
-    pub fn write_anew(&self, nothing: bool) -> Result<(), StoreError> {
-        let (chunks, peers) = {
-            let written = self.unflushed.written();
-            let peers: Vec<_> = written.peers.iter().cloned().collect();
-            (written.chunks.clone(), peers)
-        };
-        self.log.reopened()?;
-        match nothing {
-            true => self.book.write_all_again(),
-            false => self.book.write_again(&peers),
-        }
-        let outcome = super::writer::write_peers(self)
-            .and_then(|()| chunks.iter().try_for_each(|(key, chunk)| self.log.put_back(*key, chunk, chunk)))
-            .and_then(|()| self.flush_log());
-        if outcome.is_err() {
-            // A flush on the way has taken them for written.
-            let mut written = self.unflushed.written();
-            chunks.into_iter().rev().for_each(|chunk| written.chunks.push_front(chunk));
-            peers.into_iter().rev().for_each(|peer| written.peers.push_front(peer));
-        }
-        self.log.look_at_ends();
-        outcome?;
-        if nothing {
-            salvage::run(self);
-        }
-        Ok(())
+    /// All of it: chunks with their keys, and peers.
+    pub fn copy(&self) -> (VecDeque<(u64, Bytes)>, Vec<Arc<Peer>>) {
+        let written = self.written();
+        (written.chunks.clone(), written.peers.iter().cloned().collect())
+    }
+
+    /// What [`Unflushed::copy`] returned could not be written again, though a flush on the way took it for written.
+    pub fn put_back(&self, (chunks, peers): (VecDeque<(u64, Bytes)>, Vec<Arc<Peer>>)) {
+        let mut written = self.written();
+        chunks.into_iter().rev().for_each(|chunk| written.chunks.push_front(chunk));
+        peers.into_iter().rev().for_each(|peer| written.peers.push_front(peer));
+    }
+
+    fn written(&self) -> MutexGuard<'_, Written> {
+        self.written.lock()
     }
 }

@@ -1,7 +1,7 @@
 //! The thread that writes the log. Rows of new peers are written out before the chunks that name them.
 
-use super::{Shared, pending::Sealed};
-use crate::{StoreError, codec, engine::panic_text, meta::Floor};
+use super::{RecordsState, pending::Sealed};
+use crate::{StoreError, codec, engine::panic_text};
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     thread,
@@ -24,9 +24,9 @@ const FLOOR_EVERY: Duration = Duration::from_secs(60);
 const AFTER_PANIC: Duration = Duration::from_secs(1);
 
 /// The body of the thread: runs until told to stop. While the database is degraded it only waits.
-pub fn run(shared: &Shared) {
+pub fn run(state: &RecordsState) {
     // Without it announcements wait for ever: after a panic it begins again. What was taken is in the queue still.
-    while let Err(panic) = catch_unwind(AssertUnwindSafe(|| write_until_closed(shared))) {
+    while let Err(panic) = catch_unwind(AssertUnwindSafe(|| write_until_closed(state))) {
         tracing::error!(
             panic = panic_text(panic.as_ref()),
             "the thread that writes the log panicked; it is started again"
@@ -35,113 +35,72 @@ pub fn run(shared: &Shared) {
     }
 }
 
-fn write_until_closed(shared: &Shared) {
-    let mut floor_at = shared.time.now().mono;
+fn write_until_closed(state: &RecordsState) {
+    let mut floor_at = state.time.now().mono;
     let mut rows_at = floor_at;
     let (mut turns, mut flushes) = (0u64, [0; 2]);
     loop {
         turns += 1;
         if turns % WAKE_EVERY == 0 {
             // The supervisor does the same, but may itself be the one who waits.
-            flushes[0] = shared.log.database.wake(flushes[0]);
-            flushes[1] = shared.floor.as_ref().map_or(0, |meta| meta.wake(flushes[1]));
+            flushes[0] = state.log.database.wake(flushes[0]);
+            flushes[1] = state.floor.as_ref().map_or(0, |meta| meta.wake(flushes[1]));
         }
-        shared.disk.look();
-        let (mut batch, stop) = shared.pending.take(BATCH, PATIENCE, || shared.time.now());
+        state.disk.look();
+        let (mut batch, stop) = state.pending.take(BATCH, PATIENCE, || state.time.now());
         if !batch.is_empty() {
-            write_batch(shared, &mut batch);
+            write_batch(state, &mut batch);
         }
         if stop {
             // Nobody may wait for what is never written.
-            shared.pending.failed(Vec::new());
+            state.pending.failed(Vec::new());
             return;
         }
-        if shared.health().is_degraded() {
+        if state.health().is_degraded() {
             continue;
         }
-        let mono = shared.time.now().mono;
-        if mono.saturating_sub(rows_at) >= ROWS_EVERY && shared.book.has_dirty() && !shared.health().is_read_only() {
+        let mono = state.time.now().mono;
+        if mono.saturating_sub(rows_at) >= ROWS_EVERY && state.book.has_dirty() && !state.health().is_read_only() {
             rows_at = mono;
-            if let Err(error) = write_peers(shared) {
-                shared.health().failed("write the rows of peers", &error, mono);
+            if let Err(error) = state.write_peers() {
+                state.health().failed("write the rows of peers", &error, mono);
             }
         }
-        if shared.unflushed.is_due(mono)
-            && let Err(error) = shared.flush_log()
+        if state.unflushed.is_due(mono)
+            && let Err(error) = state.flush_log()
         {
-            shared.health().failed("flush the log", &error, mono);
+            state.health().failed("flush the log", &error, mono);
         }
         if mono.saturating_sub(floor_at) >= FLOOR_EVERY {
             floor_at = mono;
-            if let Err(error) = write_floor(shared) {
-                shared.health().failed("write the floor of the log", &error, mono);
+            if let Err(error) = state.write_floor() {
+                state.health().failed("write the floor of the log", &error, mono);
             }
         }
     }
 }
 
 /// Writes chunks; what cannot be written stays in the queue until the database was opened anew.
-fn write_batch(shared: &Shared, batch: &mut Vec<Sealed>) {
+fn write_batch(state: &RecordsState, batch: &mut Vec<Sealed>) {
     let mut done = 0;
-    let outcome = catch_unwind(AssertUnwindSafe(|| write(shared, batch, &mut done)));
+    let outcome = catch_unwind(AssertUnwindSafe(|| write(state, batch, &mut done)));
     let outcome = outcome.unwrap_or_else(|panic| Err(StoreError::Database(panic_text(panic.as_ref()))));
-    shared.pending.written(done);
+    state.pending.written(done);
     if let Err(error) = outcome {
-        shared.health().failed("write a chunk of the log", &error, shared.time.now().mono);
+        state.health().failed("write a chunk of the log", &error, state.time.now().mono);
         // Whatever it was.
-        shared.log.database.fault(&error);
-        shared.pending.failed(batch.split_off(done));
+        state.log.database.fault(&error);
+        state.pending.failed(batch.split_off(done));
     }
 }
 
-fn write(shared: &Shared, batch: &[Sealed], done: &mut usize) -> Result<(), StoreError> {
-    write_peers(shared)?;
+fn write(state: &RecordsState, batch: &[Sealed], done: &mut usize) -> Result<(), StoreError> {
+    state.write_peers()?;
     for chunk in batch {
         let value = codec::chunk(chunk.count, &chunk.body).map_err(|e| StoreError::Database(e.to_string()))?;
-        let key = shared.log.append(chunk.time, &value)?;
-        shared.unflushed.chunk(key, value, shared.time.now().mono);
+        let key = state.log.append(chunk.time, &value)?;
+        state.unflushed.chunk(key, value, state.time.now().mono);
         *done += 1;
     }
     Ok(())
-}
-
-/// Rows of peers that are new or changed; written out if one is new.
-pub fn write_peers(shared: &Shared) -> Result<(), StoreError> {
-    let _only = shared.rows.lock();
-    let (rows, new) = shared.book.take_dirty();
-    let outcome = rows.iter().try_for_each(|peer| shared.log.put_peer(peer.id, &peer.row()));
-    let outcome = outcome.and_then(|()| {
-        if let Some(below) = shared.book.reservation() {
-            shared.log.reserve(below)?;
-            shared.book.reserved(below);
-        }
-        // Nobody waits for an fsync: the chunks stand behind the rows in the same file.
-        if new { shared.log.database.write_out() } else { Ok(()) }
-    });
-    match outcome {
-        Ok(()) => {
-            shared.book.written(&rows);
-            shared.unflushed.peers(&rows, shared.time.now().mono);
-        }
-        Err(_) => rows.iter().for_each(|peer| shared.book.mark_dirty(peer)),
-    }
-    outcome
-}
-
-/// Flushes the log, then notes in `node/` what it holds: what a later open must find at least.
-pub fn write_floor(shared: &Shared) -> Result<(), StoreError> {
-    let Some(meta) = &shared.floor else { return Ok(()) };
-    let held = shared.is_floor_held();
-    // Before the flush: what is written meanwhile is not promised.
-    let floor = Floor {
-        chunks: shared.replay.is_done().then(|| shared.log.count()),
-        oldest: shared.log.oldest(),
-        newest: shared.log.newest().filter(|_| !held),
-        last_seen: shared.time.now().log,
-    };
-    shared.flush_log()?;
-    if shared.replay.is_done() {
-        meta.set_records(shared.index.len() as u64)?;
-    }
-    meta.set_floor(&floor)
 }

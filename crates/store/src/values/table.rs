@@ -44,7 +44,7 @@ impl Held {
 
 /// How much may be held.
 #[derive(Clone, Copy, Debug)]
-pub struct Bounds {
+pub struct ValueBounds {
     /// Values.
     pub max: usize,
     /// Bytes of keys and values.
@@ -53,7 +53,7 @@ pub struct Bounds {
 
 /// See the module.
 #[derive(Debug)]
-pub struct Table {
+pub struct ValueTable {
     near: Key,
     ttl_s: u32,
     rows: BTreeMap<Distance, Held>,
@@ -62,7 +62,7 @@ pub struct Table {
     bytes: usize,
 }
 
-impl Table {
+impl ValueTable {
     /// An empty table whose distances count from `near`.
     pub fn new(near: Key, ttl_s: u32) -> Self {
         Self { near, ttl_s, rows: BTreeMap::new(), deadlines: BTreeSet::new(), bytes: 0 }
@@ -100,7 +100,7 @@ impl Table {
 
     /// The keys that must go so that `bounds` hold once `key` has `bytes` more: of what is farthest from the node, as
     /// much as it takes. `None`: one that is not held yet is itself the farthest.
-    pub fn room_for(&self, key: &[u8], bytes: usize, bounds: Bounds) -> Option<Vec<Arc<[u8]>>> {
+    pub fn room_for(&self, key: &[u8], bytes: usize, bounds: ValueBounds) -> Option<Vec<Arc<[u8]>>> {
         let own = self.distance(key);
         let known = self.rows.get(&own);
         let (mut rows, mut total) = match known {

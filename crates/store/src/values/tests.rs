@@ -1,4 +1,5 @@
 use super::*;
+use crate::kad::values::Invalid;
 use crate::{Store, clock::ManualClock, data_dir::Lock};
 use std::path::Path;
 
@@ -41,7 +42,7 @@ struct Opened {
 fn open_at(dir: &Path, settings: &Settings, clock: Arc<ManualClock>) -> Opened {
     let lock = Lock::acquire(dir).unwrap();
     let store = Store::open(&lock, settings.clone(), clock.clone()).unwrap();
-    let values = Values::open_with(store.records.shared.clone(), settings, RANKED).unwrap();
+    let values = Values::open_with(store.records.state.clone(), settings, RANKED).unwrap();
     Opened { store, values, clock, _lock: lock }
 }
 
@@ -51,7 +52,7 @@ fn open(dir: &Path, settings: &Settings) -> Opened {
 
 /// The rows on disk.
 fn rows(opened: &Opened) -> sled::Tree {
-    opened.store.records.shared.log.database.read(tree::VALUES, |tree| Ok(tree.clone())).unwrap()
+    opened.store.records.state.log.database.read(tree::VALUES, |tree| Ok(tree.clone())).unwrap()
 }
 
 impl Opened {
@@ -68,7 +69,7 @@ impl Opened {
     }
 
     fn collect(&self) -> GcReport {
-        self.values.inner.collect().unwrap()
+        self.values.state.collect().unwrap()
     }
 
     fn counter(&self, name: &str) -> u64 {
@@ -237,11 +238,11 @@ fn damaged_rows_are_passed_over_and_counted_and_invalid_ones_never_served() {
     // Whole, but not what the rules take: written by another version, say.
     let row = codec::frame(&ValueRow { received: T0, value: vec![1] }).unwrap();
     tree.insert(key(2), row).unwrap();
-    let again = Values::open_with(opened.store.records.shared.clone(), &Settings::default(), RANKED).unwrap();
+    let again = Values::open_with(opened.store.records.state.clone(), &Settings::default(), RANKED).unwrap();
     assert_eq!(again.counters()["values_damaged"], 2);
     assert!(again.notes()[0].contains("2 rows of values are damaged"), "{:?}", again.notes());
     assert_eq!((0..4).filter(|n| again.get(&key(*n)).is_some()).collect::<Vec<_>>(), [3]);
-    assert_eq!(again.inner.collect().unwrap().expired, 1, "the invalid one goes");
+    assert_eq!(again.state.collect().unwrap().expired, 1, "the invalid one goes");
     assert_eq!(again.put_blocking(&key(2), &forever(0)), Ok(Put::New));
 }
 
@@ -279,7 +280,7 @@ fn nothing_is_taken_once_the_database_takes_no_writes() {
     let dir = tempfile::tempdir().unwrap();
     let opened = open(dir.path(), &Settings::default());
     opened.put(1, &forever(1)).unwrap();
-    opened.store.records.shared.health().close_for_writes();
+    opened.store.records.state.health().close_for_writes();
     assert_eq!(opened.put(2, &forever(1)), Err(Refused::ReadOnly));
     assert_eq!(opened.rank(1), Some(1));
     assert_eq!(opened.counter("values_refused_read_only"), 1);

@@ -1,7 +1,7 @@
 //! A provider: what the address book knows of it.
 
-use super::PeerRow;
 use crate::codec::{self, CodecError};
+use bincode::{Decode, Encode};
 use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
 use parking_lot::{Mutex, MutexGuard};
@@ -9,6 +9,19 @@ use std::sync::{
     Arc,
     atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering},
 };
+
+/// The row of a peer. Addresses are binary multiaddrs.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct PeerRow {
+    /// Binary peer id.
+    pub peer: Vec<u8>,
+    /// Came by `/ipfs/kad/1.0.0`.
+    pub wan: Vec<Vec<u8>>,
+    /// Came by `/ipfs/lan/kad/1.0.0`.
+    pub lan: Vec<Vec<u8>>,
+    /// Newest announcement when the row was written, Unix seconds.
+    pub announced: u32,
+}
 
 /// A provider.
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! Many records of the log at once, shard by shard: a lock is taken once for all records of its shard, and what they
 //! need of its table is in the processor's caches. At millions of records one at a time waits for memory at each step.
 
-use super::{Full, Index, Place, Record, SHARDS, Shard, Slot, shard_of};
+use super::{Full, Index, KeyPrefix, Record, SHARDS, Shard, Slot, shard_of};
 
 /// Records that are best handed over together: some 16 for each shard, 3 MB with what is needed to sort them.
 pub const BATCH: usize = 1 << 16;
@@ -12,7 +12,7 @@ const HELD: usize = 64;
 #[derive(Clone, Copy, Debug)]
 pub struct Named {
     /// Its key.
-    pub place: Place,
+    pub prefix: KeyPrefix,
     /// Its provider.
     pub peer: u32,
     /// Time of the chunk, Unix seconds.
@@ -51,27 +51,27 @@ impl Index {
     /// a lock of the index.
     pub fn collect(&self, records: &[Named], mut went: impl FnMut(&Named)) {
         self.by_shard(records, |shard, hash, record| {
-            if !record.removed && self.delete(shard, hash, &record.place, record.peer, |known| known <= record.time) {
+            if !record.removed && self.delete(shard, hash, &record.prefix, record.peer, |known| known <= record.time) {
                 went(record);
             }
         });
     }
 
     fn replay_add(&self, shard: &mut Shard, hash: u64, record: &Named) -> Replayed {
-        let Named { place, peer, time, .. } = *record;
-        if shard.is_removed(&place, peer, time) {
+        let Named { prefix, peer, time, .. } = *record;
+        if shard.is_removed(&prefix, peer, time) {
             return Replayed::Known;
         }
-        let others = match shard.slot(&self.secret, hash, &place, peer) {
+        let others = match shard.slot(&self.secret, hash, &prefix, peer) {
             Slot::Known(known) => {
                 *known = time.max(*known);
                 return Replayed::Known;
             }
             Slot::Others(others) => others,
         };
-        match self.room(true, others, &place) {
+        match self.room(true, others, &prefix) {
             Ok(()) => {
-                self.insert(shard, hash, Record { place, peer, time }, others);
+                self.insert(shard, hash, Record { prefix, peer, time }, others);
                 Replayed::Added
             }
             Err(full) => Replayed::Refused(full),
@@ -79,12 +79,12 @@ impl Index {
     }
 
     fn replay_remove(&self, shard: &mut Shard, hash: u64, record: &Named) -> Replayed {
-        let Named { place, peer, time, .. } = *record;
-        if matches!(shard.slot(&self.secret, hash, &place, peer), Slot::Known(known) if *known >= time) {
+        let Named { prefix, peer, time, .. } = *record;
+        if matches!(shard.slot(&self.secret, hash, &prefix, peer), Slot::Known(known) if *known >= time) {
             return Replayed::Known;
         }
-        shard.bury(&place, peer, time);
-        match self.delete(shard, hash, &place, peer, |_| true) {
+        shard.bury(&prefix, peer, time);
+        match self.delete(shard, hash, &prefix, peer, |_| true) {
             true => Replayed::Removed,
             false => Replayed::Known,
         }
@@ -92,7 +92,7 @@ impl Index {
 
     /// Calls `each` with all records, those of one shard one after the other and in the order given.
     fn by_shard(&self, records: &[Named], mut each: impl FnMut(&mut Shard, u64, &Named)) {
-        let hashes: Vec<u64> = records.iter().map(|record| self.secret.of(&record.place)).collect();
+        let hashes: Vec<u64> = records.iter().map(|record| self.secret.of(&record.prefix)).collect();
         // A counting sort: where each shard begins, then who stands where.
         let mut next = vec![0usize; SHARDS + 1];
         hashes.iter().for_each(|hash| next[shard_of(*hash) + 1] += 1);

@@ -1,7 +1,7 @@
 //! A key with many providers, apart from the tables: every step costs what it does, and not what is there.
 
-use super::{Secret, Slot};
-use crate::{kad::seeded::Seeded, records::entry::Place};
+use super::record::{Secret, Slot};
+use crate::{kad::seeded::Seeded, records::entry::KeyPrefix};
 use hashbrown::HashTable;
 
 /// Draws per provider that is wanted, after which it is cheaper to look at all: most of them are outlived and not
@@ -12,7 +12,7 @@ const DRAWS: usize = 8;
 #[derive(Debug)]
 pub struct Big {
     /// The key.
-    pub place: Place,
+    pub prefix: KeyPrefix,
     /// Providers with their times, in no order, without holes: one can be drawn at random.
     providers: Vec<(u32, u32)>,
     /// Where each of them stands.
@@ -21,8 +21,8 @@ pub struct Big {
 
 impl Big {
     /// A key without providers, with room for some.
-    pub fn new(place: Place, room: usize) -> Self {
-        Self { place, providers: Vec::with_capacity(room), at: HashTable::with_capacity(room) }
+    pub fn new(prefix: KeyPrefix, room: usize) -> Self {
+        Self { prefix, providers: Vec::with_capacity(room), at: HashTable::with_capacity(room) }
     }
 
     /// Providers.

@@ -1,9 +1,12 @@
 //! One table of the index, and beside it what is rare. A look-up takes one probe.
 
-use super::{big::Big, table::Table};
-use crate::records::entry::Place;
+use super::{
+    big::Big,
+    record::{Record, Secret, Slot},
+    table::RecordTable,
+};
+use crate::records::entry::KeyPrefix;
 use hashbrown::HashTable;
-use siphasher::sip::SipHasher13;
 use std::collections::HashMap;
 
 /// Tables. Many keep them small (of 100 million records each holds some 25,000, and doubles in a millisecond) and make
@@ -11,27 +14,6 @@ use std::collections::HashMap;
 pub const SHARDS: usize = 4096;
 /// A key with more providers is kept apart: records of one key stand in a row, which others must pass.
 pub const CHAIN: usize = 24;
-
-/// What places keys and peers: both are chosen by strangers.
-#[derive(Clone, Debug)]
-pub struct Secret(SipHasher13);
-
-impl Secret {
-    /// From the keys of SipHash.
-    pub fn new((k0, k1): (u64, u64)) -> Self {
-        Self(SipHasher13::new_with_keys(k0, k1))
-    }
-
-    /// The hash of a key.
-    pub fn of(&self, place: &Place) -> u64 {
-        self.0.hash(place)
-    }
-
-    /// The hash of a provider of one key.
-    pub fn of_peer(&self, peer: u32) -> u64 {
-        self.0.hash(&peer.to_le_bytes())
-    }
-}
 
 /// The shard of a hash, by bits that tables do not use: they go by the low half.
 ///
@@ -50,31 +32,11 @@ pub fn share(shard: usize) -> f64 {
     (u((shard + 1) as f64 / SHARDS as f64) - u(shard as f64 / SHARDS as f64)).max(0.0)
 }
 
-/// One record in a table.
-#[derive(Clone, Copy, Debug)]
-pub struct Record {
-    /// Its key.
-    pub place: Place,
-    /// Its provider.
-    pub peer: u32,
-    /// Time of the chunk that names it, Unix seconds.
-    pub time: u32,
-}
-
-/// What one probe tells of a record.
-#[derive(Debug)]
-pub enum Slot<'s> {
-    /// It is there, and this is its time.
-    Known(&'s mut u32),
-    /// It is not, and its key has so many others.
-    Others(usize),
-}
-
 /// See the module. It fits into a line of the processor's caches, with its lock.
 #[derive(Debug, Default)]
 pub struct Shard {
     /// Records of keys that never had more than [`CHAIN`] providers at a time.
-    pub table: Table,
+    pub table: RecordTable,
     rare: Option<Box<Rare>>,
 }
 
@@ -83,20 +45,20 @@ struct Rare {
     /// Keys that have, or had, more than [`CHAIN`] providers.
     big: HashTable<Big>,
     /// Removals of the log, until they expire: they outlive older additions, of a log that is replayed or of a dump.
-    tombstones: HashMap<(Place, u32), u32>,
+    tombstones: HashMap<(KeyPrefix, u32), u32>,
 }
 
 impl Shard {
     /// A record of the key whose hash is `hash`.
-    pub fn slot(&mut self, secret: &Secret, hash: u64, place: &Place, peer: u32) -> Slot<'_> {
+    pub fn slot(&mut self, secret: &Secret, hash: u64, prefix: &KeyPrefix, peer: u32) -> Slot<'_> {
         if let Some(rare) = &mut self.rare
-            && let Some(big) = rare.big.find_mut(hash, |big| big.place == *place)
+            && let Some(big) = rare.big.find_mut(hash, |big| big.prefix == *prefix)
         {
             return big.slot(secret, peer);
         }
         let mut others = 0;
         let is_it = |record: &Record| {
-            let same_key = record.place == *place;
+            let same_key = record.prefix == *prefix;
             let same = same_key && record.peer == peer;
             others += usize::from(same_key && !same);
             same
@@ -108,16 +70,16 @@ impl Shard {
     }
 
     /// The time of a record.
-    pub fn time(&self, secret: &Secret, hash: u64, place: &Place, peer: u32) -> Option<u32> {
-        match self.big(hash, place) {
+    pub fn time(&self, secret: &Secret, hash: u64, prefix: &KeyPrefix, peer: u32) -> Option<u32> {
+        match self.big(hash, prefix) {
             Some(big) => big.time(secret, peer),
-            None => self.table.find(hash, |r| r.peer == peer && r.place == *place).map(|r| r.time),
+            None => self.table.find(hash, |r| r.peer == peer && r.prefix == *prefix).map(|r| r.time),
         }
     }
 
     /// The providers of a key, if it has, or had, more than [`CHAIN`].
-    pub fn big(&self, hash: u64, place: &Place) -> Option<&Big> {
-        self.rare.as_ref()?.big.find(hash, |big| big.place == *place)
+    pub fn big(&self, hash: u64, prefix: &KeyPrefix) -> Option<&Big> {
+        self.rare.as_ref()?.big.find(hash, |big| big.prefix == *prefix)
     }
 
     /// All such keys.
@@ -127,13 +89,13 @@ impl Shard {
 
     /// Enters a record that is not there, of a key with `others`.
     pub fn insert(&mut self, secret: &Secret, hash: u64, record: Record, others: usize) {
-        let hash_of = |r: &Record| secret.of(&r.place);
+        let hash_of = |r: &Record| secret.of(&r.prefix);
         if others < CHAIN && self.rare.is_none() {
             self.table.insert(hash, record, hash_of);
             return;
         }
         let big = self.rare.get_or_insert_default();
-        if let Some(big) = big.big.find_mut(hash, |big| big.place == record.place) {
+        if let Some(big) = big.big.find_mut(hash, |big| big.prefix == record.prefix) {
             big.insert(secret, record.peer, record.time);
             return;
         }
@@ -141,12 +103,12 @@ impl Shard {
             self.table.insert(hash, record, hash_of);
             return;
         }
-        let mut providers = Big::new(record.place, 2 * CHAIN);
-        while let Some(moved) = self.table.remove(hash, |r| r.place == record.place) {
+        let mut providers = Big::new(record.prefix, 2 * CHAIN);
+        while let Some(moved) = self.table.remove(hash, |r| r.prefix == record.prefix) {
             providers.insert(secret, moved.peer, moved.time);
         }
         providers.insert(secret, record.peer, record.time);
-        big.big.insert_unique(hash, providers, |big| secret.of(&big.place));
+        big.big.insert_unique(hash, providers, |big| secret.of(&big.prefix));
     }
 
     /// Drops a record if `may`, by its time: whether it was the last of its key. `None` if it did not go.
@@ -154,12 +116,12 @@ impl Shard {
         &mut self,
         secret: &Secret,
         hash: u64,
-        place: &Place,
+        prefix: &KeyPrefix,
         peer: u32,
         may: impl FnOnce(u32) -> bool,
     ) -> Option<bool> {
         if let Some(rare) = &mut self.rare
-            && let Ok(mut entry) = rare.big.find_entry(hash, |big| big.place == *place)
+            && let Ok(mut entry) = rare.big.find_entry(hash, |big| big.prefix == *prefix)
         {
             let big = entry.get_mut();
             if !big.remove(secret, peer, may) {
@@ -172,26 +134,26 @@ impl Shard {
             return Some(last);
         }
         let mut may = Some(may);
-        let goes = |r: &Record| r.peer == peer && r.place == *place && may.take().is_some_and(|may| may(r.time));
+        let goes = |r: &Record| r.peer == peer && r.prefix == *prefix && may.take().is_some_and(|may| may(r.time));
         self.table.remove(hash, goes)?;
-        Some(self.table.find(hash, |r| r.place == *place).is_none())
+        Some(self.table.find(hash, |r| r.prefix == *prefix).is_none())
     }
 
     /// Whether a record of `time` was removed then or later.
-    pub fn is_removed(&self, place: &Place, peer: u32, time: u32) -> bool {
-        let removed = self.rare.as_ref().and_then(|rare| rare.tombstones.get(&(*place, peer)));
+    pub fn is_removed(&self, prefix: &KeyPrefix, peer: u32, time: u32) -> bool {
+        let removed = self.rare.as_ref().and_then(|rare| rare.tombstones.get(&(*prefix, peer)));
         removed.is_some_and(|removed| *removed >= time)
     }
 
     /// A record was removed at `time`, if nothing later is known.
-    pub fn bury(&mut self, place: &Place, peer: u32, time: u32) {
-        let tombstone = self.rare.get_or_insert_default().tombstones.entry((*place, peer)).or_insert(time);
+    pub fn bury(&mut self, prefix: &KeyPrefix, peer: u32, time: u32) {
+        let tombstone = self.rare.get_or_insert_default().tombstones.entry((*prefix, peer)).or_insert(time);
         *tombstone = time.max(*tombstone);
     }
 
     /// A record was removed at `time`, whatever was known.
-    pub fn bury_anew(&mut self, place: &Place, peer: u32, time: u32) {
-        self.rare.get_or_insert_default().tombstones.insert((*place, peer), time);
+    pub fn bury_anew(&mut self, prefix: &KeyPrefix, peer: u32, time: u32) {
+        self.rare.get_or_insert_default().tombstones.insert((*prefix, peer), time);
     }
 
     /// Keeps the removals whose times `stay`.
@@ -209,12 +171,12 @@ impl Shard {
     /// Gives memory back where there is much too much.
     pub fn shrink(&mut self, secret: &Secret) {
         if self.table.len() < self.table.capacity() / 8 {
-            self.table.shrink(|r| secret.of(&r.place));
+            self.table.shrink(|r| secret.of(&r.prefix));
         }
         if let Some(rare) = &mut self.rare {
             rare.big.iter_mut().for_each(|big| big.shrink(secret));
             if rare.big.len() < rare.big.capacity() / 8 {
-                rare.big.shrink_to(0, |big| secret.of(&big.place));
+                rare.big.shrink_to(0, |big| secret.of(&big.prefix));
             }
         }
     }

@@ -4,7 +4,7 @@
 //! A record stands in its home line or, where that is full, in the next that is not. Each line counts the records that
 //! have passed it and remembers their kinds, so a search ends where nothing of its kind went on.
 
-use super::shard::Record;
+use super::record::Record;
 
 /// Records in a line.
 const IN_LINE: usize = 3;
@@ -17,7 +17,7 @@ const MANY: u16 = u16::MAX;
 
 #[derive(Clone, Copy, Debug)]
 #[repr(align(64))]
-struct Line {
+struct RecordLine {
     /// The first `used` of them.
     records: [Record; IN_LINE],
     used: u8,
@@ -26,11 +26,11 @@ struct Line {
     passed: u16,
 }
 
-const _: () = assert!(size_of::<Line>() == 64);
+const _: () = assert!(size_of::<RecordLine>() == 64);
 
-impl Line {
+impl RecordLine {
     const EMPTY: Self =
-        Self { records: [Record { place: [0; 12], peer: 0, time: 0 }; IN_LINE], used: 0, kinds: 0, passed: 0 };
+        Self { records: [Record { prefix: [0; 12], peer: 0, time: 0 }; IN_LINE], used: 0, kinds: 0, passed: 0 };
 
     fn records(&self) -> &[Record] {
         &self.records[..usize::from(self.used).min(IN_LINE)]
@@ -39,12 +39,12 @@ impl Line {
 
 /// See the module.
 #[derive(Debug, Default)]
-pub struct Table {
-    lines: Box<[Line]>,
+pub struct RecordTable {
+    lines: Box<[RecordLine]>,
     len: usize,
 }
 
-impl Table {
+impl RecordTable {
     /// Records.
     pub fn len(&self) -> usize {
         self.len
@@ -57,7 +57,7 @@ impl Table {
 
     /// All records.
     pub fn iter(&self) -> impl Iterator<Item = &Record> {
-        self.lines.iter().flat_map(Line::records)
+        self.lines.iter().flat_map(RecordLine::records)
     }
 
     /// The records that may have this hash, and others.
@@ -129,9 +129,9 @@ impl Table {
     }
 
     fn resize(&mut self, lines: usize, hash_of: impl Fn(&Record) -> u64) {
-        let old = std::mem::replace(&mut self.lines, vec![Line::EMPTY; lines].into());
+        let old = std::mem::replace(&mut self.lines, vec![RecordLine::EMPTY; lines].into());
         self.len = 0;
-        old.iter().flat_map(Line::records).for_each(|record| self.place(hash_of(record), *record));
+        old.iter().flat_map(RecordLine::records).for_each(|record| self.place(hash_of(record), *record));
     }
 
     /// Into the first line with room: there is one.
@@ -187,7 +187,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn record(n: u32) -> Record {
-        Record { place: [0; 12], peer: n, time: n + 1 }
+        Record { prefix: [0; 12], peer: n, time: n + 1 }
     }
 
     #[derive(Clone, Debug)]
@@ -216,7 +216,7 @@ mod tests {
         ) {
             let hash = |n: u32| u64::from(n).wrapping_mul(spread);
             let hash_of = |record: &Record| hash(record.peer);
-            let mut table = Table::default();
+            let mut table = RecordTable::default();
             let mut model = std::collections::BTreeSet::new();
             for op in ops {
                 match op {

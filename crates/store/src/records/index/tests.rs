@@ -11,14 +11,14 @@ fn index() -> Index {
     Index::new(LIMITS, (1, 2))
 }
 
-fn place(n: u8) -> Place {
-    let mut place = Place::default();
-    place[11] = n;
-    place
+fn key_prefix(n: u8) -> KeyPrefix {
+    let mut prefix = KeyPrefix::default();
+    prefix[11] = n;
+    prefix
 }
 
 fn named(key: u8, peer: u32, time: u32, removed: bool) -> Named {
-    Named { place: place(key), peer, time, removed }
+    Named { prefix: key_prefix(key), peer, time, removed }
 }
 
 #[derive(Clone, Debug)]
@@ -49,10 +49,10 @@ proptest! {
                 Op::Add(k, p, t) => {
                     let was = model.insert((k, p), t);
                     let expected = if was.is_some() { Upsert::Refreshed } else { Upsert::New };
-                    prop_assert_eq!(index.add(&place(k), p, true, |_| false, || t), Ok(expected));
+                    prop_assert_eq!(index.add(&key_prefix(k), p, true, |_| false, || t), Ok(expected));
                 }
                 Op::Remove(k, p) => {
-                    prop_assert_eq!(index.remove(&place(k), p, false, || 0), model.remove(&(k, p)).is_some());
+                    prop_assert_eq!(index.remove(&key_prefix(k), p, false, || 0), model.remove(&(k, p)).is_some());
                 }
                 Op::Collect(k, p, t) => {
                     let goes = model.get(&(k, p)).is_some_and(|known| *known <= t);
@@ -76,15 +76,15 @@ proptest! {
         }
         for k in 0..3 {
             let mut found = BTreeMap::new();
-            for (peer, time) in index.providers(&place(k), 1000, 0, |_| true) {
+            for (peer, time) in index.providers(&key_prefix(k), 1000, 0, |_| true) {
                 prop_assert!(found.insert((k, peer), time).is_none());
             }
-            let some = index.providers(&place(k), 20, u64::from(k), |time| time >= 25);
+            let some = index.providers(&key_prefix(k), 20, u64::from(k), |time| time >= 25);
             let all = found.values().filter(|time| **time >= 25).count();
             prop_assert_eq!(some.len(), all.min(20));
             prop_assert!(some.iter().all(|(peer, time)| *time >= 25 && found.get(&(k, *peer)) == Some(time)));
             for p in 0..150 {
-                prop_assert_eq!(index.time(&place(k), p), model.get(&(k, p)).copied());
+                prop_assert_eq!(index.time(&key_prefix(k), p), model.get(&(k, p)).copied());
             }
             prop_assert_eq!(found, model.range((k, 0)..=(k, u32::MAX)).map(|(k, v)| (*k, *v)).collect());
         }
@@ -126,7 +126,7 @@ proptest! {
         index.forget_tombstones(|_| false);
         prop_assert_eq!(index.len(), model.len());
         for ((key, peer), time) in model {
-            prop_assert_eq!(index.time(&place(key), peer), Some(time));
+            prop_assert_eq!(index.time(&key_prefix(key), peer), Some(time));
         }
     }
 }
@@ -135,35 +135,35 @@ proptest! {
 fn bounds_refuse_new_records_and_take_refreshes() {
     let index = Index::new(Limits { records: 3, per_key: 2, origin: [0; 12] }, (1, 2));
     for peer in 0..2 {
-        index.add(&place(0), peer, true, |_| false, || 1).unwrap();
+        index.add(&key_prefix(0), peer, true, |_| false, || 1).unwrap();
     }
-    assert_eq!(index.add(&place(0), 2, true, |_| false, || 1), Err(Full::Key));
-    assert_eq!(index.add(&place(1), 0, false, |_| false, || 1), Err(Full::Barred));
-    index.add(&place(1), 0, true, |_| false, || 1).unwrap();
-    assert_eq!(index.add(&place(2), 0, true, |_| false, || 1), Err(Full::Records));
-    assert_eq!(index.add(&place(0), 1, false, |_| false, || 2), Ok(Upsert::Refreshed));
-    assert_eq!(index.add(&place(0), 1, true, |time| time == 2, || 3), Ok(Upsert::Kept));
-    assert_eq!(index.time(&place(0), 1), Some(2));
+    assert_eq!(index.add(&key_prefix(0), 2, true, |_| false, || 1), Err(Full::Key));
+    assert_eq!(index.add(&key_prefix(1), 0, false, |_| false, || 1), Err(Full::Barred));
+    index.add(&key_prefix(1), 0, true, |_| false, || 1).unwrap();
+    assert_eq!(index.add(&key_prefix(2), 0, true, |_| false, || 1), Err(Full::Records));
+    assert_eq!(index.add(&key_prefix(0), 1, false, |_| false, || 2), Ok(Upsert::Refreshed));
+    assert_eq!(index.add(&key_prefix(0), 1, true, |time| time == 2, || 3), Ok(Upsert::Kept));
+    assert_eq!(index.time(&key_prefix(0), 1), Some(2));
 }
 
 #[test]
 fn a_removal_during_replay_outlives_older_additions() {
     let index = index();
-    assert!(!index.remove(&place(0), 1, true, || 50));
+    assert!(!index.remove(&key_prefix(0), 1, true, || 50));
     index.replay(&[named(0, 1, 40, false)], |_, outcome| assert_eq!(outcome, Replayed::Known));
-    assert_eq!(index.time(&place(0), 1), None);
-    index.add(&place(0), 1, true, |_| false, || 50).unwrap();
+    assert_eq!(index.time(&key_prefix(0), 1), None);
+    index.add(&key_prefix(0), 1, true, |_| false, || 50).unwrap();
     index.replay(&[named(0, 1, 45, false)], |_, outcome| assert_eq!(outcome, Replayed::Known));
-    assert_eq!(index.time(&place(0), 1), Some(50));
+    assert_eq!(index.time(&key_prefix(0), 1), Some(50));
 }
 
 #[test]
 fn a_record_costs_at_most_32_bytes_however_many_there_are() {
     let index = Index::new(LIMITS, (3, 4));
     for n in 0..400_000u64 {
-        let mut place = Place::default();
-        place[..8].copy_from_slice(&n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes());
-        index.add(&place, 1, true, |_| false, || 1).unwrap();
+        let mut prefix = KeyPrefix::default();
+        prefix[..8].copy_from_slice(&n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes());
+        index.add(&prefix, 1, true, |_| false, || 1).unwrap();
         // The empty tables themselves are 256 kB.
         if n >= 100_000 && n % 10_000 == 0 {
             let each = (index.bytes() - Index::new(LIMITS, (3, 4)).bytes()) as f64 / n as f64;
@@ -176,9 +176,9 @@ fn a_record_costs_at_most_32_bytes_however_many_there_are() {
 fn keys_that_are_ground_to_lie_together_spread_over_the_tables_as_others_do() {
     let index = index();
     for n in 0..100_000u32 {
-        let mut place = Place::default();
-        place[8..].copy_from_slice(&n.to_be_bytes());
-        index.add(&place, 1, true, |_| false, || 1).unwrap();
+        let mut prefix = KeyPrefix::default();
+        prefix[8..].copy_from_slice(&n.to_be_bytes());
+        index.add(&prefix, 1, true, |_| false, || 1).unwrap();
     }
     // 24 on average, from 17 to 35 by the sizes that they are meant to have; six deviations on top of that.
     let largest = index.shards.iter().map(|line| line.0.read().table.len()).max().unwrap();
@@ -190,13 +190,13 @@ fn near_the_limit_the_farthest_go_and_newcomers_as_far_are_refused() {
     let limits = Limits { records: 10_000, per_key: 10, origin: [0xa5; 12] };
     let index = Index::new(limits, (5, 6));
     let mut random = crate::kad::seeded::Seeded::new(1);
-    let mut place = || {
-        let mut place = Place::default();
-        place.iter_mut().for_each(|byte| *byte = random.next() as u8);
-        place
+    let mut prefix = || {
+        let mut prefix = KeyPrefix::default();
+        prefix.iter_mut().for_each(|byte| *byte = random.next() as u8);
+        prefix
     };
-    let distance = |place: &Place| -> Place { std::array::from_fn(|i| place[i] ^ 0xa5) };
-    while index.add(&place(), 1, true, |_| false, || 1) == Ok(Upsert::New) {}
+    let distance = |prefix: &KeyPrefix| -> KeyPrefix { std::array::from_fn(|i| prefix[i] ^ 0xa5) };
+    while index.add(&prefix(), 1, true, |_| false, || 1) == Ok(Upsert::New) {}
     assert!(index.is_full());
     let mut dropped = 0;
     let went = index.make_room(|_| dropped += 1);
@@ -206,12 +206,12 @@ fn near_the_limit_the_farthest_go_and_newcomers_as_far_are_refused() {
     // Two kinds of newcomers, and none of the first farther than one of the second.
     let (mut taken, mut refused) = (Vec::new(), Vec::new());
     for _ in 0..200 {
-        let place = place();
-        match index.add(&place, 2, true, |_| false, || 2) {
-            Ok(_) => taken.push(distance(&place)),
+        let prefix = prefix();
+        match index.add(&prefix, 2, true, |_| false, || 2) {
+            Ok(_) => taken.push(distance(&prefix)),
             Err(full) => {
                 assert_eq!(full, Full::Far);
-                refused.push(distance(&place));
+                refused.push(distance(&prefix));
             }
         }
     }
@@ -220,7 +220,7 @@ fn near_the_limit_the_farthest_go_and_newcomers_as_far_are_refused() {
     assert_eq!(index.make_room(|_| ()), 0);
     index.sweep(|_, time| time == 1, |_| ());
     assert_eq!(index.make_room(|_| ()), 0);
-    let far: Place = std::array::from_fn(|_| !0xa5);
+    let far: KeyPrefix = std::array::from_fn(|_| !0xa5);
     assert_eq!(index.add(&far, 3, true, |_| false, || 3), Ok(Upsert::New));
     assert_eq!(index.add(&far, 3, true, |_| false, || 4), Ok(Upsert::Refreshed));
 }
@@ -232,10 +232,10 @@ fn tables_that_were_reserved_do_not_grow_on_the_way() {
     reserved.reserve(1_000_000);
     let before = reserved.bytes();
     for n in 0..1_000_000u64 {
-        let mut place = Place::default();
-        place[..8].copy_from_slice(&n.to_be_bytes());
+        let mut prefix = KeyPrefix::default();
+        prefix[..8].copy_from_slice(&n.to_be_bytes());
         for index in [&grown, &reserved] {
-            index.add(&place, 1, true, |_| false, || 1).unwrap();
+            index.add(&prefix, 1, true, |_| false, || 1).unwrap();
         }
     }
     assert!(reserved.bytes() <= before + before / 100, "{before} bytes were reserved, {} it became", reserved.bytes());

@@ -9,9 +9,9 @@
 
 use crate::{
     StoreError, codec,
-    data_dir::{io_error, sync_dir},
-    exports::{create_dir, frame},
-    records::frames::{self, Item},
+    filesystem::{create_dir, io_error, sync_dir},
+    frame_writer::frame,
+    records::log_frames::{self, LogFrame},
 };
 use bincode::{Decode, Encode};
 use std::{
@@ -109,7 +109,7 @@ struct Writing {
 
 /// What sled knows of each segment, by its number: how many rows point to it, and how far it is indexed (`None`: not at
 /// all).
-pub type Rows = BTreeMap<u32, (u64, Option<u64>)>;
+pub type SegmentRows = BTreeMap<u32, (u64, Option<u64>)>;
 
 /// What a flush has to sync, in this order: files, directory, rows.
 #[derive(Debug)]
@@ -134,7 +134,7 @@ pub struct Unindexed {
 
 impl Segments {
     /// Those of `dir`, which need not exist.
-    pub fn open(dir: PathBuf, rows: &Rows) -> Self {
+    pub fn open(dir: PathBuf, rows: &SegmentRows) -> Self {
         let mut segments = Self {
             known: BTreeMap::new(),
             writing: None,
@@ -159,7 +159,7 @@ impl Segments {
     }
 
     /// sled was opened anew, and knows this.
-    pub fn reopened(&mut self, rows: &Rows) {
+    pub fn reopened(&mut self, rows: &SegmentRows) {
         let next = self.next;
         *self = Self::open(std::mem::take(&mut self.dir), rows);
         self.next = self.next.max(next);
@@ -185,16 +185,16 @@ impl Segments {
         let known = self.known.entry(writing.number).or_default();
         let mut bytes = Vec::with_capacity(chunk.len() + 64);
         if known.bytes == 0 {
-            bytes = frames::begin(0)?;
+            bytes = log_frames::begin(0)?;
         }
         for id in peers {
             if writing.peers.insert(id)
                 && let Some(row) = row(id)
             {
-                bytes.extend_from_slice(&frame(&Item::Peer { id, row })?);
+                bytes.extend_from_slice(&frame(&LogFrame::Peer { id, row })?);
             }
         }
-        let chunk = frame(&Item::Chunk { key, chunk: chunk.to_vec() })?;
+        let chunk = frame(&LogFrame::Chunk { key, chunk: chunk.to_vec() })?;
         let offset = known.bytes + bytes.len() as u64;
         bytes.extend_from_slice(&chunk);
         let written = (&*writing.file).write_all(&bytes);
@@ -380,7 +380,7 @@ pub fn read(dir: &Path, key: u64, location: Location) -> Result<Vec<u8>, StoreEr
     let file = File::open(&path).map_err(|e| io_error("open", &path, e))?;
     file.read_exact_at(&mut bytes, location.offset).map_err(|e| io_error("read", &path, e))?;
     match codec::read_frame(&mut &bytes[..]) {
-        Ok(Some(Item::Chunk { key: found, chunk })) if found == key => Ok(chunk),
+        Ok(Some(LogFrame::Chunk { key: found, chunk })) if found == key => Ok(chunk),
         Ok(_) => Err(damaged(format!("another frame lies at {}", location.offset))),
         Err(error) => Err(damaged(error.to_string())),
     }

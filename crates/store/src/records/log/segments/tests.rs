@@ -3,7 +3,7 @@ use super::*;
 #[test]
 fn the_chunk_that_fills_a_segment_counts_before_it_is_closed() {
     let dir = tempfile::tempdir().unwrap();
-    let mut segments = Segments::open(dir.path().to_owned(), &Rows::new());
+    let mut segments = Segments::open(dir.path().to_owned(), &SegmentRows::new());
     let chunk = vec![7; 30_000];
     let mut append = |key: u64| {
         let location = segments.append(key, &chunk, std::iter::empty(), |_| None).unwrap();
@@ -27,7 +27,7 @@ fn the_chunk_that_fills_a_segment_counts_before_it_is_closed() {
     assert_eq!(segments.synced(&unsynced), Vec::<u32>::new());
     assert_eq!(read(dir.path(), key, last).unwrap(), chunk);
     // A restart has nothing to salvage.
-    let rows = Rows::from([(0, (1, Some(bytes)))]);
+    let rows = SegmentRows::from([(0, (1, Some(bytes)))]);
     assert_eq!(Segments::open(dir.path().to_owned(), &rows).unindexed(false), []);
     // And it goes once its last chunk has.
     segments.unpointed(0);

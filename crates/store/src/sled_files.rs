@@ -9,7 +9,7 @@
 
 use super::{
     StoreError,
-    data_dir::{io_error, sync_dir},
+    filesystem::{io_error, sync_dir},
 };
 use parking_lot::Mutex;
 use std::{
@@ -22,7 +22,7 @@ use std::{
 
 /// See the module.
 #[derive(Debug)]
-pub struct Files {
+pub struct SledFiles {
     dir: PathBuf,
     /// sled's log: everything but large pages. Held open, it tells of every error of writing since then.
     log: File,
@@ -30,7 +30,7 @@ pub struct Files {
     synced: Mutex<BTreeSet<OsString>>,
 }
 
-impl Files {
+impl SledFiles {
     /// Those of the database that sled has opened in `dir`; makes their names lasting.
     ///
     /// # Errors

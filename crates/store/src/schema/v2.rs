@@ -2,7 +2,7 @@
 
 use crate::{
     StoreError, codec,
-    engine::{Found, Walk},
+    engine::{Walk, Walked},
     records::{
         entry::{Entry, Hashed},
         log::Log,
@@ -51,7 +51,7 @@ pub fn run(log: &Log) -> Result<u64, StoreError> {
 
 fn old_chunks(log: &Log) -> impl Iterator<Item = (u64, sled::IVec)> {
     Walk::forwards(log.keys(), 0, u64::MAX).filter_map(|found| match found {
-        Found::Row(key, chunk) if chunk.first() == Some(&OLD) => Some((key, chunk)),
+        Walked::Row(key, chunk) if chunk.first() == Some(&OLD) => Some((key, chunk)),
         _ => None,
     })
 }

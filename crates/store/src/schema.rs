@@ -11,7 +11,7 @@ use super::{StoreError, records::log::Log};
 
 /// One step.
 #[derive(Clone, Copy, Debug)]
-pub struct Step {
+pub struct SchemaStep {
     /// The version that it leads to, from the one before.
     pub to: u32,
     /// Its file in migrations/, without the ending.
@@ -21,15 +21,17 @@ pub struct Step {
 }
 
 /// All steps, in order; that to version 1 is the first open.
-pub const STEPS: [Step; 2] =
-    [Step { to: 2, name: "0002-compact-chunks", run: v2::run }, Step { to: 3, name: "0003-segments", run: v3::run }];
+pub const STEPS: [SchemaStep; 2] = [
+    SchemaStep { to: 2, name: "0002-compact-chunks", run: v2::run },
+    SchemaStep { to: 3, name: "0003-segments", run: v3::run },
+];
 
 /// The steps that a database of version `from` needs.
-pub fn needed(from: u32) -> impl Iterator<Item = &'static Step> {
+pub fn needed(from: u32) -> impl Iterator<Item = &'static SchemaStep> {
     STEPS.iter().filter(move |step| step.to > from)
 }
 
-impl Step {
+impl SchemaStep {
     /// Takes the step. Says what it did.
     ///
     /// # Errors

@@ -1,15 +1,14 @@
-//! Files of `exports/`: frames with a length and a CRC-32 each (`codec`), written beside and renamed once they are whole
-//! and fsynced. So a file under its own name was whole once, and what is not is damage.
+//! Writer of a file of frames (`codec`: a length and a CRC-32 each): it is renamed once it is whole and fsynced. So a file under its own name was whole once, and what is not is damage.
 
 use super::{
     StoreError, codec,
-    data_dir::{io_error, sync_dir},
+    filesystem::{create_dir, io_error, sync_dir},
 };
 use bincode::Encode;
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
-    io::{BufReader, BufWriter, Read, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    fs::{self, File, OpenOptions},
+    io::{BufWriter, Write},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
@@ -18,7 +17,7 @@ const SYNC_EVERY: u64 = 16 << 20;
 
 /// A file that is being written. Dropped before its end it is removed.
 #[derive(Debug)]
-pub struct Unfinished {
+pub struct FrameWriter {
     dir: PathBuf,
     path: PathBuf,
     file: BufWriter<File>,
@@ -27,7 +26,7 @@ pub struct Unfinished {
     finished: bool,
 }
 
-impl Unfinished {
+impl FrameWriter {
     /// Begins a file in `dir`, which is made if it is not there; `name` is its name until it is finished.
     ///
     /// # Errors
@@ -81,7 +80,7 @@ impl Unfinished {
     }
 }
 
-impl Drop for Unfinished {
+impl Drop for FrameWriter {
     fn drop(&mut self) {
         if !self.finished {
             // Best effort: the next one overwrites it.
@@ -96,37 +95,4 @@ impl Drop for Unfinished {
 /// [`StoreError::Database`] if it cannot be encoded.
 pub fn frame<T: Encode>(item: &T) -> Result<Vec<u8>, StoreError> {
     codec::frame(item).map_err(|e| StoreError::Database(e.to_string()))
-}
-
-/// Opens a file for reading.
-///
-/// # Errors
-/// That of the file system.
-pub fn open(path: &Path) -> Result<BufReader<File>, codec::CodecError> {
-    Ok(BufReader::with_capacity(1 << 16, File::open(path)?))
-}
-
-/// Takes `wanted` off the front of a file.
-///
-/// # Errors
-/// [`codec::CodecError`] if something else stands there.
-pub fn expect(file: &mut impl Read, wanted: &[u8]) -> Result<(), codec::CodecError> {
-    let mut found = Vec::with_capacity(wanted.len());
-    file.by_ref().take(wanted.len() as u64).read_to_end(&mut found)?;
-    match found == wanted {
-        true => Ok(()),
-        false => Err(codec::CodecError::Malformed("it does not begin as such files do".into())),
-    }
-}
-
-/// Makes the directory (0700), for good.
-///
-/// # Errors
-/// [`StoreError::Io`].
-pub fn create_dir(dir: &Path) -> Result<(), StoreError> {
-    if dir.is_dir() {
-        return Ok(());
-    }
-    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|e| io_error("create", dir, e))?;
-    dir.parent().map_or(Ok(()), sync_dir)
 }

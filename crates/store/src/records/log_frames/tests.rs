@@ -6,7 +6,7 @@ fn written() -> (tempfile::NamedTempFile, Vec<u8>) {
     let file = tempfile::NamedTempFile::new().unwrap();
     let mut bytes = begin(7).unwrap();
     for key in 1..=20 {
-        bytes.extend(exports::frame(&Item::Chunk { key, chunk: vec![key as u8; 300] }).unwrap());
+        bytes.extend(frame_writer::frame(&LogFrame::Chunk { key, chunk: vec![key as u8; 300] }).unwrap());
     }
     (file, bytes)
 }
@@ -14,9 +14,9 @@ fn written() -> (tempfile::NamedTempFile, Vec<u8>) {
 fn keys(file: &tempfile::NamedTempFile, bytes: &[u8]) -> (Vec<u64>, usize) {
     fs::write(file.path(), bytes).unwrap();
     let (mut keys, mut damage) = (Vec::new(), 0);
-    for item in Items::open(file.path()).unwrap() {
+    for item in LogFrames::open(file.path()).unwrap() {
         match item {
-            Ok(Item::Chunk { key, .. }) => keys.push(key),
+            Ok(LogFrame::Chunk { key, .. }) => keys.push(key),
             Ok(_) => {}
             Err(_) => damage += 1,
         }
@@ -51,7 +51,7 @@ fn a_beginning_that_is_gone_costs_no_whole_chunk() {
 #[test]
 fn a_file_of_another_version_is_refused() {
     let (file, _) = written();
-    let header = exports::frame(&Item::Header { chunk_version: 9, from: 0 }).unwrap();
+    let header = frame_writer::frame(&LogFrame::Header { chunk_version: 9, from: 0 }).unwrap();
     fs::write(file.path(), [MAGIC, &header].concat()).unwrap();
-    assert!(matches!(Items::open(file.path()), Err(CodecError::Version(9))));
+    assert!(matches!(LogFrames::open(file.path()), Err(CodecError::Version(9))));
 }

@@ -1,14 +1,21 @@
 //! One writer at a time: journal before memory, memory before the database, and now and then an export.
 
 use super::{
-    Disk, Inner, Own,
-    exports::Change,
-    shelf::{OwnRow, Position, Shelf, Stale},
+    exports::{Change, Exports},
+    own::{Own, OwnRow, Position},
+    trie::{Stale, Trie},
 };
-use crate::{StoreError, kad::Dht, meta::tree, records::entry::position};
+use crate::{
+    StoreError,
+    clock::Clock,
+    kad::Dht,
+    meta::{NodeDb, tree},
+    records::entry::position,
+    routing::RoutingState,
+};
 use cid::CidGeneric;
-use parking_lot::{MutexGuard, RwLockReadGuard};
-use std::{collections::BTreeMap, time::Duration};
+use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// An export is due when something changed and the last one is older than this ...
 const EXPORT_EVERY: Duration = Duration::from_secs(3600);
@@ -16,29 +23,52 @@ const EXPORT_EVERY: Duration = Duration::from_secs(3600);
 /// start, and writing the export, then cost about the same.
 const JOURNAL_BYTES: u64 = 1 << 20;
 
-impl Inner {
-    pub(super) fn shelf(&self) -> RwLockReadGuard<'_, Shelf> {
-        self.shelf.read()
+/// What the clones of [`super::Provided`] share.
+#[derive(Debug)]
+pub struct ProvidedState {
+    pub trie: RwLock<Trie>,
+    /// One writer at a time, journal before memory before database.
+    pub files: Mutex<OwnFiles>,
+    pub node: NodeDb,
+    pub routing: RoutingState,
+    pub clock: Arc<dyn Clock>,
+    pub limit: usize,
+}
+
+/// Exports and journal, and whether they are behind.
+#[derive(Debug)]
+pub struct OwnFiles {
+    pub exports: Exports,
+    /// Something changed since the last export.
+    pub changed: bool,
+    pub exported: Option<Duration>,
+    pub routing_saves: u64,
+    pub read_only: bool,
+}
+
+impl ProvidedState {
+    pub(super) fn trie(&self) -> RwLockReadGuard<'_, Trie> {
+        self.trie.read()
     }
 
-    pub(super) fn disk(&self) -> Result<MutexGuard<'_, Disk>, StoreError> {
-        let disk = self.disk.lock();
-        match disk.read_only {
+    pub(super) fn files(&self) -> Result<MutexGuard<'_, OwnFiles>, StoreError> {
+        let files = self.files.lock();
+        match files.read_only {
             true => Err(StoreError::Database("opened for reading only".into())),
-            false => Ok(disk),
+            false => Ok(files),
         }
     }
 
     pub(super) fn add<const S: usize>(&self, cids: &[CidGeneric<S>]) -> Result<usize, StoreError> {
-        let mut disk = self.disk()?;
+        let mut files = self.files()?;
         let now = self.clock.wall().0;
         let mut put: BTreeMap<Position, OwnRow> = BTreeMap::new();
         let mut new = 0;
         {
-            let shelf = self.shelf();
+            let trie = self.trie();
             for cid in cids {
                 let (position, bytes) = (position(&cid.hash().to_bytes()), cid.to_bytes().into_boxed_slice());
-                let known = put.get(&position).or_else(|| shelf.get(&position));
+                let known = put.get(&position).or_else(|| trie.get(&position));
                 if known.is_some_and(|row| row.cid == bytes) {
                     continue;
                 }
@@ -47,24 +77,24 @@ impl Inner {
                 let row = known.map_or(row.clone(), |known| OwnRow { cid: row.cid, ..known.clone() });
                 put.insert(position, row);
             }
-            if shelf.len() + new > self.limit && new > 0 {
+            if trie.len() + new > self.limit && new > 0 {
                 return Err(StoreError::Full { what: "own CIDs", limit: self.limit });
             }
         }
-        self.put(&mut disk, put)?;
+        self.put(&mut files, put)?;
         Ok(new)
     }
 
     pub(super) fn load(&self, own: &[Own]) -> Result<Vec<bool>, StoreError> {
-        let mut disk = self.disk()?;
+        let mut files = self.files()?;
         let mut put: BTreeMap<Position, OwnRow> = BTreeMap::new();
         let mut new = 0;
         let mut news = Vec::with_capacity(own.len());
         {
-            let shelf = self.shelf();
+            let trie = self.trie();
             for own in own {
                 let position = position(&own.cid.hash().to_bytes());
-                let known = put.get(&position).or_else(|| shelf.get(&position));
+                let known = put.get(&position).or_else(|| trie.get(&position));
                 let announced = own.announced.map(|time| time.0);
                 let is_news = known.is_none_or(|known| known.announced < announced);
                 news.push(is_news);
@@ -81,77 +111,77 @@ impl Inner {
                 };
                 put.insert(position, row);
             }
-            if shelf.len() + new > self.limit && new > 0 {
+            if trie.len() + new > self.limit && new > 0 {
                 return Err(StoreError::Full { what: "own CIDs", limit: self.limit });
             }
         }
-        self.put(&mut disk, put)?;
+        self.put(&mut files, put)?;
         Ok(news)
     }
 
     /// Journal, memory, database.
-    fn put(&self, disk: &mut Disk, put: BTreeMap<Position, OwnRow>) -> Result<(), StoreError> {
+    fn put(&self, files: &mut OwnFiles, put: BTreeMap<Position, OwnRow>) -> Result<(), StoreError> {
         if put.is_empty() {
             return Ok(());
         }
         let rows: Vec<OwnRow> = put.values().cloned().collect();
-        disk.exports.append(&Change::Put(&rows))?;
+        files.exports.append(&Change::Put(&rows))?;
         {
-            let mut shelf = self.shelf.write();
+            let mut trie = self.trie.write();
             for (position, row) in put {
-                shelf.put(position, row);
+                trie.put(position, row);
             }
         }
-        self.changed(disk);
+        self.changed(files);
         Ok(())
     }
 
     pub(super) fn remove(&self, multihashes: Vec<Vec<u8>>) -> Result<usize, StoreError> {
-        let mut disk = self.disk()?;
+        let mut files = self.files()?;
         let known: Vec<Vec<u8>> = {
-            let shelf = self.shelf();
-            multihashes.into_iter().filter(|m| shelf.get(&position(m)).is_some()).collect()
+            let trie = self.trie();
+            multihashes.into_iter().filter(|m| trie.get(&position(m)).is_some()).collect()
         };
         if known.is_empty() {
             return Ok(0);
         }
-        disk.exports.append(&Change::Take(&known))?;
+        files.exports.append(&Change::Take(&known))?;
         let removed = {
-            let mut shelf = self.shelf.write();
-            known.iter().filter(|m| shelf.take(&position(m)).is_some()).count()
+            let mut trie = self.trie.write();
+            known.iter().filter(|m| trie.take(&position(m)).is_some()).count()
         };
-        self.changed(&mut disk);
+        self.changed(&mut files);
         Ok(removed)
     }
 
     /// The journal has the change, which is safe; now the database. If that fails, the journal brings it back at the
     /// next start, and it is not the caller's trouble.
-    fn changed(&self, disk: &mut Disk) {
-        disk.changed = true;
-        let outcome = self.write_stale().and_then(|()| self.export_if_due(disk));
+    fn changed(&self, files: &mut OwnFiles) {
+        files.changed = true;
+        let outcome = self.write_stale().and_then(|()| self.export_if_due(files));
         if let Err(error) = outcome {
             self.node.database.health.failed("write own CIDs", &error, self.clock.monotonic());
         }
     }
 
     pub(super) fn flush(&self, last: bool) -> Result<(), StoreError> {
-        let mut disk = self.disk()?;
+        let mut files = self.files()?;
         self.write_stale()?;
-        match last && (disk.changed || disk.routing_saves != self.routing.saves()) {
-            true => self.export(&mut disk),
-            false => self.export_if_due(&mut disk),
+        match last && (files.changed || files.routing_saves != self.routing.saves()) {
+            true => self.export(&mut files),
+            false => self.export_if_due(&mut files),
         }
     }
 
-    /// Chunks that changed to the database, flushed. The caller holds `disk`, so that this is the only one.
+    /// Leaves that changed to the database, flushed. The caller holds `files`, so that this is the only one.
     pub(super) fn write_stale(&self) -> Result<(), StoreError> {
         let (stale, own) = {
-            let mut shelf = self.shelf.write();
-            (shelf.take_stale()?, shelf.len() as u64)
+            let mut trie = self.trie.write();
+            (trie.take_stale()?, trie.len() as u64)
         };
         let written = self.write(&stale, own);
         if written.is_err() {
-            self.shelf.write().put_back(stale);
+            self.trie.write().put_back(stale);
         }
         written
     }
@@ -169,32 +199,32 @@ impl Inner {
         self.node.flush()
     }
 
-    fn export_if_due(&self, disk: &mut Disk) -> Result<(), StoreError> {
+    fn export_if_due(&self, files: &mut OwnFiles) -> Result<(), StoreError> {
         let saves = self.routing.saves();
-        if !disk.changed && disk.routing_saves == saves {
+        if !files.changed && files.routing_saves == saves {
             return Ok(());
         }
-        let old = match disk.exported {
+        let old = match files.exported {
             Some(at) => self.clock.monotonic().saturating_sub(at) >= EXPORT_EVERY,
             None => true,
         };
-        let long = disk.exports.export_bytes().unwrap_or(0).max(4 * JOURNAL_BYTES) / 4;
-        match old || disk.exports.journal_bytes() > long {
-            true => self.export(disk),
+        let long = files.exports.export_bytes().unwrap_or(0).max(4 * JOURNAL_BYTES) / 4;
+        match old || files.exports.journal_bytes() > long {
+            true => self.export(files),
             false => Ok(()),
         }
     }
 
-    pub(super) fn export(&self, disk: &mut Disk) -> Result<(), StoreError> {
-        disk.routing_saves = self.routing.saves();
+    pub(super) fn export(&self, files: &mut OwnFiles) -> Result<(), StoreError> {
+        files.routing_saves = self.routing.saves();
         let routing: Vec<_> = Dht::ALL.into_iter().map(|dht| (dht, self.routing.load(dht))).collect();
-        let shelf = self.shelf();
-        let own = shelf.from(&[0; 32]).map(|(_, row)| row);
-        let generation = disk.exports.export(self.clock.wall(), own, &routing)?;
-        drop(shelf);
+        let trie = self.trie();
+        let own = trie.from(&[0; 32]).map(|(_, row)| row);
+        let generation = files.exports.export(self.clock.wall(), own, &routing)?;
+        drop(trie);
         self.node.meta.set_exported(generation)?;
-        disk.changed = false;
-        disk.exported = Some(self.clock.monotonic());
+        files.changed = false;
+        files.exported = Some(self.clock.monotonic());
         Ok(())
     }
 }

@@ -1,27 +1,16 @@
-//! What the threads of the record store and its callers share, and how an announcement goes through it.
+//! State of the record store: what its threads and its callers share.
 
 use super::{
-    Added, Refused, Upsert,
-    book::{Book, BookFull, Peer},
-    counters::Counters,
-    entry::{Entry, Hashed, MAX_MULTIHASH, place},
-    index::{Full, Index},
-    log::Log,
-    pending::Pending,
-    replay::Replay,
-    time::Timekeeper,
-    unflushed::Unflushed,
-    writer,
+    book::Book, counters::RecordCounters, index::Index, log::Log, pending::Pending, progress::Progress,
+    time::Timekeeper, unflushed::Unflushed,
 };
 use crate::{
     StoreError,
     disk::Disk,
-    engine::{Found, Walk},
+    engine::{Walk, Walked},
     health::Health,
-    kad::{Dht, PeerInfo},
     meta::{Floor, Meta},
 };
-use libp2p_identity::PeerId;
 use parking_lot::Mutex;
 use std::{
     collections::BTreeMap,
@@ -32,9 +21,6 @@ use std::{
     },
 };
 
-/// ... while the data directory takes nine tenths of what it may, the repeats of a record cost it at most so many copies
-/// of it in the log.
-const CROWDED_PART_OF_TTL: u32 = 4;
 /// Most notes kept about damage; more of the same tell nobody anything.
 const MAX_NOTES: usize = 100;
 
@@ -51,15 +37,15 @@ pub struct Before {
 
 /// What threads and callers share.
 #[derive(Debug)]
-pub struct Shared {
+pub struct RecordsState {
     pub time: Timekeeper,
     pub index: Index,
     pub book: Book,
     pub log: Log,
-    pub replay: Replay,
+    pub replay: Progress,
     pub disk: Disk,
     pub before: Before,
-    pub counters: Counters,
+    pub counters: RecordCounters,
     pub ttl_s: u32,
     pub(super) max_per_provider: u64,
     pub(super) max_records: usize,
@@ -78,90 +64,75 @@ pub struct Shared {
     pub(super) gc: Arc<tokio::sync::Mutex<()>>,
 }
 
-impl Shared {
-    pub fn add(&self, multihash: &[u8], provider: &PeerInfo, via: Dht) -> Result<Added, Refused> {
-        let outcome = self.try_add(multihash, provider, via);
-        self.counters.count(&outcome);
-        outcome.map(|upsert| if upsert == Upsert::New { Added::New } else { Added::Refreshed })
-    }
-
-    fn try_add(&self, multihash: &[u8], provider: &PeerInfo, via: Dht) -> Result<Upsert, Refused> {
-        if multihash.len() > MAX_MULTIHASH {
-            return Err(Refused::KeyTooLong);
-        }
-        if self.health().is_read_only() || self.disk.is_short() {
-            return Err(Refused::ReadOnly);
-        }
-        let now = self.time.now();
-        // With no room for records a new peer would only fill the book.
-        let disk_full = self.disk.is_full();
-        let may_enter = !self.index.is_full() && !disk_full;
-        let peer = self.book.announce(provider, via, &now, may_enter).map_err(|BookFull| match may_enter {
-            true => Refused::PeersFull,
-            false if disk_full => Refused::DiskFull,
-            false => Refused::RecordsFull,
-        })?;
-        // Why a record that is not there cannot enter, whatever room there is.
-        let barred = self.barred(&peer, disk_full);
-        let repeat_s =
-            if self.disk.is_near() { self.repeat_s.max(self.ttl_s / CROWDED_PART_OF_TTL) } else { self.repeat_s };
-        let fresh = |time: u32| time <= now.log && now.log - time < repeat_s;
-        let hashed = Hashed::new(multihash);
-        let log = || self.pending.append(&now, Entry { multihash: hashed, peer: peer.id, removed: false });
-        let upsert = self.index.add(&hashed.place(), peer.id, barred.is_none(), fresh, log);
-        if upsert == Ok(Upsert::New) {
-            peer.count(1);
-        }
-        upsert.map_err(|full| refused(full, barred))
-    }
-
-    /// Why a record of this provider is taken only if it is there already.
-    pub(super) fn barred(&self, peer: &Peer, disk_full: bool) -> Option<Refused> {
-        if disk_full {
-            return Some(Refused::DiskFull);
-        }
-        (peer.records() >= self.max_per_provider).then_some(Refused::ProviderFull)
-    }
-
-    pub(super) fn remove(&self, multihash: &[u8], provider: &PeerId) -> bool {
-        let now = self.time.now();
-        let Some(peer) = self.book.name(provider, &now).filter(|_| multihash.len() <= MAX_MULTIHASH) else {
-            return false;
-        };
-        let log = || match self.health().is_closed() || !self.pending.has_room() && self.health().is_degraded() {
-            // It may come back with a restart; nothing can be done about it.
-            true => now.log,
-            false => {
-                self.pending.append(&now, Entry { multihash: Hashed::new(multihash), peer: peer.id, removed: true })
-            }
-        };
-        let removed = self.index.remove(&place(multihash), peer.id, !self.replay.is_done(), log);
-        if removed {
-            peer.count(-1);
-            self.counters.removed.fetch_add(1, Ordering::Relaxed);
-        }
-        removed
-    }
-
+impl RecordsState {
     pub(super) fn flush(&self) -> Result<(), StoreError> {
-        let outcome = self.pending.drain().and_then(|()| writer::write_peers(self)).and_then(|()| self.flush_log());
+        let outcome = self.pending.drain().and_then(|()| self.write_peers()).and_then(|()| self.flush_log());
         if let Err(error) = &outcome {
             self.health().failed("flush the log", error, self.time.now().mono);
         }
         outcome?;
-        writer::write_floor(self)
+        self.write_floor()
+    }
+
+    /// Everything written before to disk, fsynced.
+    pub fn flush_log(&self) -> Result<(), StoreError> {
+        self.unflushed.flush(|| {
+            let mono = self.time.now().mono;
+            self.log.flush().map(|()| mono)
+        })
+    }
+
+    /// Rows of peers that are new or changed; written out if one is new.
+    pub(super) fn write_peers(&self) -> Result<(), StoreError> {
+        let _only = self.rows.lock();
+        let (rows, new) = self.book.take_dirty();
+        let outcome = rows.iter().try_for_each(|peer| self.log.put_peer(peer.id, &peer.row()));
+        let outcome = outcome.and_then(|()| {
+            if let Some(below) = self.book.reservation() {
+                self.log.reserve(below)?;
+                self.book.reserved(below);
+            }
+            // Nobody waits for an fsync: the chunks stand behind the rows in the same file.
+            if new { self.log.database.write_out() } else { Ok(()) }
+        });
+        match outcome {
+            Ok(()) => {
+                self.book.written(&rows);
+                self.unflushed.peers(&rows, self.time.now().mono);
+            }
+            Err(_) => rows.iter().for_each(|peer| self.book.mark_dirty(peer)),
+        }
+        outcome
+    }
+
+    /// Flushes the log, then notes in `node/` what it holds: what a later open must find at least.
+    pub(super) fn write_floor(&self) -> Result<(), StoreError> {
+        let Some(meta) = &self.floor else { return Ok(()) };
+        let held = self.is_floor_held();
+        // Before the flush: what is written meanwhile is not promised.
+        let floor = Floor {
+            chunks: self.replay.is_done().then(|| self.log.count()),
+            oldest: self.log.oldest(),
+            newest: self.log.newest().filter(|_| !held),
+            last_seen: self.time.now().log,
+        };
+        self.flush_log()?;
+        if self.replay.is_done() {
+            meta.set_records(self.index.len() as u64)?;
+        }
+        meta.set_floor(&floor)
     }
 
     pub(super) fn load_book(&self) {
         let now = self.time.now().log;
         for found in Walk::forwards(self.log.peers(), 0, u64::from(u32::MAX)) {
             match found {
-                Found::Row(id, row) => {
+                Walked::Row(id, row) => {
                     if let Err(error) = self.book.load(id as u32, &row, now) {
                         self.damaged(format!("peer {id} is damaged: {error}"));
                     }
                 }
-                Found::Lost(from, to, error) => {
+                Walked::Lost(from, to, error) => {
                     self.health().failed("read the address book", &error, self.time.now().mono);
                     self.damaged(format!("peers {from} to {to} cannot be read: {error}"));
                 }
@@ -247,15 +218,5 @@ impl Shared {
 
     pub(super) fn is_floor_held(&self) -> bool {
         self.floor_held.load(Ordering::Acquire)
-    }
-}
-
-/// What a bound of the index is to those who announce; `barred` is why nothing was let in, if so.
-pub(super) fn refused(full: Full, barred: Option<Refused>) -> Refused {
-    match full {
-        Full::Records => Refused::RecordsFull,
-        Full::Far => Refused::RecordsFar,
-        Full::Key => Refused::KeyFull,
-        Full::Barred => barred.unwrap_or(Refused::RecordsFull),
     }
 }

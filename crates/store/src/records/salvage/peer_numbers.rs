@@ -1,7 +1,7 @@
 //! The peers that a file names, and the numbers that they have here.
 
 use super::super::{
-    Shared,
+    RecordsState,
     entry::{self, Entry},
 };
 use crate::{
@@ -12,28 +12,28 @@ use std::collections::HashMap;
 
 /// Rows of peers by the numbers that they have in a file, and those that they have here.
 #[derive(Debug, Default)]
-pub struct Peers {
+pub struct PeerNumbers {
     /// As the file has them.
     pub rows: HashMap<u32, Vec<u8>>,
     numbers: HashMap<u32, Option<u32>>,
 }
 
-impl Peers {
+impl PeerNumbers {
     /// The number here of a peer of the file: a row that is not here is entered.
-    fn number(&mut self, shared: &Shared, id: u32) -> Option<u32> {
+    fn number(&mut self, state: &RecordsState, id: u32) -> Option<u32> {
         let Self { rows, numbers } = self;
         *numbers.entry(id).or_insert_with(|| match rows.get(&id) {
-            Some(row) => shared.book.adopt(id, row, shared.time.now().log).ok(),
+            Some(row) => state.book.adopt(id, row, state.time.now().log).ok(),
             // The row was damaged in the file; perhaps it is here.
-            None => shared.book.get(id).map(|peer| peer.id),
+            None => state.book.get(id).map(|peer| peer.id),
         })
     }
 
     /// Entries with the numbers that their peers have here, and whether these are the same.
-    pub fn translate<'a>(&mut self, shared: &Shared, entries: Vec<Entry<'a>>) -> (Vec<Entry<'a>>, bool) {
+    pub fn translate<'a>(&mut self, state: &RecordsState, entries: Vec<Entry<'a>>) -> (Vec<Entry<'a>>, bool) {
         let mut same = true;
         let translate = |entry: Entry<'a>| {
-            let peer = self.number(shared, entry.peer);
+            let peer = self.number(state, entry.peer);
             same &= peer == Some(entry.peer);
             Some(Entry { peer: peer?, ..entry })
         };
@@ -43,10 +43,10 @@ impl Peers {
 }
 
 /// Whether the log does not hold the chunk, or names by it a peer that is not known.
-pub fn is_missing(shared: &Shared, key: u64) -> bool {
-    let Ok(Some(chunk)) = shared.log.get(key) else { return true };
+pub fn is_missing(state: &RecordsState, key: u64) -> bool {
+    let Ok(Some(chunk)) = state.log.get(key) else { return true };
     let Ok(entries) = entry::decode(&chunk) else { return true };
-    entries.iter().any(|entry| shared.book.get(entry.peer).is_none())
+    entries.iter().any(|entry| state.book.get(entry.peer).is_none())
 }
 
 /// A chunk of these entries.
@@ -57,14 +57,14 @@ pub fn encode(entries: &[Entry<'_>]) -> Result<Vec<u8>, CodecError> {
 }
 
 /// Rows of peers, written out.
-pub fn write(shared: &Shared, named: &[u32]) -> Result<(), StoreError> {
-    let _only = shared.rows.lock();
-    for peer in named.iter().filter_map(|id| shared.book.get(*id)) {
-        shared.log.put_peer(peer.id, &peer.row())?;
+pub fn write(state: &RecordsState, named: &[u32]) -> Result<(), StoreError> {
+    let _only = state.rows.lock();
+    for peer in named.iter().filter_map(|id| state.book.get(*id)) {
+        state.log.put_peer(peer.id, &peer.row())?;
     }
-    if let Some(below) = shared.book.reservation() {
-        shared.log.reserve(below)?;
-        shared.book.reserved(below);
+    if let Some(below) = state.book.reservation() {
+        state.log.reserve(below)?;
+        state.book.reserved(below);
     }
-    shared.log.database.write_out()
+    state.log.database.write_out()
 }

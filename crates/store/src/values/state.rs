@@ -1,33 +1,120 @@
 //! One writer at a time: values are judged and take the place of worse ones, end, are dated anew. Rows before memory.
 
-use super::{GcReport, Held, Inner, Put, Refused, Table, ValueRow, ends};
+use super::{
+    Put, Refused,
+    table::{Held, ValueBounds, ValueTable},
+};
 use crate::{
     StoreError,
     clock::UnixTime,
     codec,
     engine::each_row,
-    kad::values::Invalid,
+    kad::values::{self, Invalid},
     records::{
+        RecordsState,
         log::tree,
         time::{Ledger, Move},
     },
 };
-use parking_lot::{RwLockReadGuard, RwLockWriteGuard};
+use bincode::{Decode, Encode};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::{
     cmp::Ordering,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
+use tokio::sync::Semaphore;
 
 /// Values collected between two looks at whether somebody else wants to write: some 1 ms.
 const SLICE: usize = 64;
 
-impl Inner {
-    pub(super) fn table(&self) -> RwLockReadGuard<'_, Table> {
+/// What one garbage collection did.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct GcReport {
+    /// Values dropped.
+    pub expired: u64,
+    /// Why it did not go on, if so.
+    pub paused: Option<String>,
+}
+
+/// Whether a value may be held under a key at a time.
+type Validate = fn(&[u8], &[u8], Duration) -> Result<(), Invalid>;
+
+/// What a value is worth: the rules of [`crate::kad::values`].
+#[derive(Clone, Copy, Debug)]
+pub struct Judge {
+    pub validate: Validate,
+    pub compare: fn(&[u8], &[u8], &[u8]) -> Ordering,
+    pub ends: fn(&[u8], &[u8]) -> Option<Duration>,
+}
+
+/// The rules of the DHT.
+pub const JUDGE: Judge = Judge { validate: values::validate, compare: values::compare, ends: values::ends };
+
+/// What the clones of [`super::Values`] share.
+#[derive(Debug)]
+pub struct ValuesState {
+    /// Clock, database and disk are those of the records.
+    pub records: Arc<RecordsState>,
+    pub table: RwLock<ValueTable>,
+    /// One writer at a time, row before memory. Readers wait for neither.
+    pub writing: Mutex<()>,
+    pub judge: Judge,
+    pub bounds: ValueBounds,
+    pub ttl_s: u32,
+    pub repeat_s: u32,
+    /// Threads that check signatures and write rows.
+    pub threads: Semaphore,
+    pub counters: ValueCounters,
+    pub notes: Vec<String>,
+}
+
+/// Events since start.
+#[derive(Debug, Default)]
+pub struct ValueCounters {
+    pub new: AtomicU64,
+    pub better: AtomicU64,
+    pub renewed: AtomicU64,
+    pub invalid: AtomicU64,
+    pub worse: AtomicU64,
+    pub full: AtomicU64,
+    pub read_only: AtomicU64,
+    pub disk_full: AtomicU64,
+    pub evicted: AtomicU64,
+    pub collected: AtomicU64,
+    pub damaged: AtomicU64,
+}
+
+/// A row of the tree; its key is the value's.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct ValueRow {
+    /// Unix seconds of the last PUT_VALUE.
+    pub(super) received: u32,
+    pub(super) value: Vec<u8>,
+}
+
+impl ValueRow {
+    /// A seed for `crate::fuzzing`.
+    #[cfg(any(test, fuzzing, feature = "fuzzing"))]
+    pub fn seed(received: u32, value: &[u8]) -> Self {
+        Self { received, value: value.to_vec() }
+    }
+
+    /// The value.
+    pub fn value(&self) -> &[u8] {
+        &self.value
+    }
+}
+
+impl ValuesState {
+    pub(super) fn table(&self) -> RwLockReadGuard<'_, ValueTable> {
         self.table.read()
     }
 
-    fn table_mut(&self) -> RwLockWriteGuard<'_, Table> {
+    fn table_mut(&self) -> RwLockWriteGuard<'_, ValueTable> {
         self.table.write()
     }
 
@@ -195,6 +282,12 @@ impl Inner {
         self.records.health().failed(doing, error, self.records.time.now().mono);
         Refused::ReadOnly
     }
+}
+
+/// When a value ends by its own word, Unix seconds; `u32::MAX`: it says nothing of that.
+pub fn ends(judge: Judge, key: &[u8], value: &[u8]) -> u32 {
+    let ends = (judge.ends)(key, value).map(|ends| u32::try_from(ends.as_secs()).unwrap_or(u32::MAX));
+    ends.unwrap_or(u32::MAX)
 }
 
 fn row(held: &Held) -> Result<Vec<u8>, StoreError> {

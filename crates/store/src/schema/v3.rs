@@ -2,7 +2,7 @@
 
 use crate::{
     StoreError, codec,
-    engine::{Found, Walk},
+    engine::{Walk, Walked},
     records::{entry, log::Log},
 };
 
@@ -16,7 +16,7 @@ pub fn run(log: &Log) -> Result<u64, StoreError> {
     let (mut moved, mut batches) = (0, 0u64);
     let mut batch = Vec::with_capacity(BATCH);
     for found in Walk::forwards(log.keys(), 0, u64::MAX) {
-        let Found::Row(key, row) = found else { continue };
+        let Walked::Row(key, row) = found else { continue };
         if row.first() != Some(&codec::LOCATION_VERSION) && entry::decode(&row).is_ok() {
             batch.push((key, row.to_vec()));
         }

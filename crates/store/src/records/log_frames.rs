@@ -7,8 +7,8 @@
 use crate::{
     StoreError,
     codec::{self, CodecError},
-    exports,
-    frames::{Frames, Part},
+    frame_writer,
+    frames::{self, Frames, Part},
 };
 use bincode::{Decode, Encode};
 use std::path::Path;
@@ -18,7 +18,7 @@ pub const MAGIC: &[u8] = b"dhtstore records 1\n";
 
 /// A frame.
 #[derive(Debug, PartialEq, Eq, Encode, Decode)]
-pub enum Item {
+pub enum LogFrame {
     /// The first.
     Header {
         /// Version of the chunks.
@@ -56,7 +56,7 @@ pub enum Item {
 /// # Errors
 /// [`StoreError::Database`] if the header cannot be encoded.
 pub fn begin(from: u64) -> Result<Vec<u8>, StoreError> {
-    let header = exports::frame(&Item::Header { chunk_version: codec::CHUNK_VERSION, from })?;
+    let header = frame_writer::frame(&LogFrame::Header { chunk_version: codec::CHUNK_VERSION, from })?;
     Ok([MAGIC, &header].concat())
 }
 
@@ -66,16 +66,16 @@ const JOINED: u64 = 4096;
 
 /// The frames behind the header. What cannot be read is an error, and the next is the first frame behind it.
 #[derive(Debug)]
-pub struct Items {
-    frames: Frames<Item>,
+pub struct LogFrames {
+    frames: Frames<LogFrame>,
     /// Read to see whether it is the header, and it was not.
-    first: Option<Result<Part<Item>, CodecError>>,
-    place: Place,
+    first: Option<Result<Part<LogFrame>, CodecError>>,
+    extent: Extent,
 }
 
 /// Where the part of a file lies that was read last.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Place {
+pub struct Extent {
     /// Bytes from the start of the file.
     pub offset: u64,
     /// Behind its last byte.
@@ -84,25 +84,25 @@ pub struct Place {
     pub intact: bool,
 }
 
-impl Items {
+impl LogFrames {
     /// Reads a file. One whose beginning is damaged is read from its first whole frame on, behind an error that says so.
     ///
     /// # Errors
     /// [`CodecError`]: it cannot be read, or is one of another version.
     pub fn open(path: &Path) -> Result<Self, CodecError> {
-        let no_magic = match exports::expect(&mut exports::open(path)?, MAGIC) {
+        let no_magic = match frames::expect(&mut frames::open(path)?, MAGIC) {
             Err(error @ CodecError::Io(_)) => return Err(error),
             outcome => outcome.err(),
         };
         let mut frames = Frames::open(path, MAGIC.len() as u64, JOINED)?;
         let mut first = frames.next();
         let (has_header, is_whole) = match &first {
-            Some(Ok(Part::Frame { item: Item::Header { chunk_version, .. }, .. }))
+            Some(Ok(Part::Frame { item: LogFrame::Header { chunk_version, .. }, .. }))
                 if *chunk_version != codec::CHUNK_VERSION =>
             {
                 return Err(CodecError::Version(*chunk_version));
             }
-            Some(Ok(Part::Frame { item: Item::Header { .. }, intact, .. })) => (true, *intact),
+            Some(Ok(Part::Frame { item: LogFrame::Header { .. }, intact, .. })) => (true, *intact),
             _ => (false, false),
         };
         if is_whole {
@@ -121,12 +121,12 @@ impl Items {
             let error = CodecError::Malformed("it has no header".into());
             first = Some(Ok(Part::Damage { at, to, is_cut: true, error }));
         }
-        Ok(Self { frames, first, place: Place::default() })
+        Ok(Self { frames, first, extent: Extent::default() })
     }
 
     /// Where the last item lies.
-    pub fn place(&self) -> Place {
-        self.place
+    pub fn extent(&self) -> Extent {
+        self.extent
     }
 
     /// Bytes of the file.
@@ -135,18 +135,18 @@ impl Items {
     }
 }
 
-impl Iterator for Items {
-    type Item = Result<Item, CodecError>;
+impl Iterator for LogFrames {
+    type Item = Result<LogFrame, CodecError>;
 
-    fn next(&mut self) -> Option<Result<Item, CodecError>> {
+    fn next(&mut self) -> Option<Result<LogFrame, CodecError>> {
         let part = self.first.take().or_else(|| self.frames.next())?;
         Some(part.and_then(|part| match part {
             Part::Frame { at, bytes, intact, item } => {
-                self.place = Place { offset: at, end: at + u64::from(bytes), intact };
+                self.extent = Extent { offset: at, end: at + u64::from(bytes), intact };
                 Ok(item)
             }
             Part::Damage { at, to, error, .. } => {
-                self.place = Place { offset: at, end: to, intact: false };
+                self.extent = Extent { offset: at, end: to, intact: false };
                 Err(error)
             }
         }))

@@ -1,45 +1,21 @@
-//! Own CIDs in keyspace order, cut into chunks by keyspace prefix: what is in memory, and which rows on disk are stale.
+//! A binary trie over the keyspace that holds the own CIDs, and which of its leaves are stale on disk. A leaf has the CIDs
+//! below one keyspace prefix and is one row of the tree `provided`.
 //!
-//! A million single rows in sled cost some 800 MB of memory; chunks of some 170 rows cost what they hold.
+//! A million single rows in sled cost some 800 MB of memory; leaves of some 170 CIDs cost what they hold.
 
-use crate::kad::Cid;
-use crate::{StoreError, codec, records::entry::position};
-use bincode::{Decode, Encode};
+use super::own::{OwnRow, Position};
+use crate::{StoreError, codec};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A chunk with more rows than this is split in two: 256 rows of some 60 bytes are 15 kB, and of the longest CIDs 30.
+/// A leaf with more rows than this is split in two: 256 rows of some 60 bytes are 15 kB, and of the longest CIDs 30.
 const SPLIT: usize = 256;
 
-/// A place in the keyspace.
-pub type Position = [u8; 32];
-/// The key of a chunk on disk: first position, then length of the prefix in bits.
-pub type ChunkKey = [u8; 33];
-
-/// An own CID on disk.
-#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
-pub struct OwnRow {
-    /// Binary CID.
-    pub cid: Box<[u8]>,
-    /// Unix seconds.
-    pub added: u32,
-    /// Unix seconds of the last announcement.
-    pub announced: Option<u32>,
-    /// Servers that confirmed it.
-    pub confirmed: u16,
-}
-
-impl OwnRow {
-    /// Its CID and its place; `None` if these are no bytes of a CID.
-    pub fn read(&self) -> Option<(Cid, Position)> {
-        let cid = Cid::try_from(&*self.cid).ok()?;
-        let position = position(&cid.hash().to_bytes());
-        Some((cid, position))
-    }
-}
+/// The key of a leaf on disk: first position, then length of the prefix in bits.
+pub type LeafKey = [u8; 33];
 
 /// The rows below a prefix.
 #[derive(Clone, Copy, Debug)]
-struct Chunk {
+struct Leaf {
     bits: u8,
     rows: usize,
 }
@@ -48,81 +24,81 @@ struct Chunk {
 #[derive(Debug)]
 pub struct Stale {
     /// To be written, or removed where there is no value, in this order.
-    pub rows: Vec<(ChunkKey, Option<Vec<u8>>)>,
+    pub rows: Vec<(LeafKey, Option<Vec<u8>>)>,
     dirty: BTreeSet<Position>,
-    gone: BTreeSet<ChunkKey>,
+    gone: BTreeSet<LeafKey>,
 }
 
 /// See the module.
 #[derive(Debug)]
-pub struct Shelf {
+pub struct Trie {
     rows: BTreeMap<Position, OwnRow>,
     /// By first position; together they cover the keyspace.
-    chunks: BTreeMap<Position, Chunk>,
+    leaves: BTreeMap<Position, Leaf>,
     dirty: BTreeSet<Position>,
-    /// Chunks that were split.
-    gone: BTreeSet<ChunkKey>,
+    /// Leafs that were split.
+    gone: BTreeSet<LeafKey>,
 }
 
-impl Default for Shelf {
+impl Default for Trie {
     fn default() -> Self {
-        let whole = Chunk { bits: 0, rows: 0 };
+        let whole = Leaf { bits: 0, rows: 0 };
         Self {
             rows: BTreeMap::new(),
-            chunks: BTreeMap::from([([0; 32], whole)]),
+            leaves: BTreeMap::from([([0; 32], whole)]),
             dirty: BTreeSet::new(),
             gone: BTreeSet::new(),
         }
     }
 }
 
-impl Shelf {
-    /// From what is on disk. A kill may have left a chunk beside the halves that it was split into: the halves are
+impl Trie {
+    /// From what is on disk. A kill may have left a leaf beside the halves that it was split into: the halves are
     /// newer. What cannot be read is told to `damaged`, with its key.
     pub fn load(stored: impl Iterator<Item = (Vec<u8>, Vec<u8>)>, mut damaged: impl FnMut(&[u8], String)) -> Self {
-        let mut chunks: Vec<(ChunkKey, Vec<OwnRow>)> = Vec::new();
+        let mut leaves: Vec<(LeafKey, Vec<OwnRow>)> = Vec::new();
         for (key, value) in stored {
-            match (ChunkKey::try_from(key.as_slice()), codec::decode(&value)) {
-                (Ok(key), Ok(rows)) => chunks.push((key, rows)),
-                (Err(_), _) => damaged(&key, "no key of a chunk".into()),
+            match (LeafKey::try_from(key.as_slice()), codec::decode(&value)) {
+                (Ok(key), Ok(rows)) => leaves.push((key, rows)),
+                (Err(_), _) => damaged(&key, "no key of a leaf".into()),
                 (_, Err(error)) => damaged(&key, error.to_string()),
             }
         }
-        chunks.sort_by_key(|(key, _)| key[32]);
-        let mut shelf = Self::default();
-        for (key, rows) in &chunks {
+        leaves.sort_by_key(|(key, _)| key[32]);
+        let mut trie = Self::default();
+        for (key, rows) in &leaves {
             let (first, last) = bounds(key);
-            if chunks.len() > 1 {
-                let stale: Vec<Position> = shelf.rows.range(first..=last).map(|(p, _)| *p).collect();
+            if leaves.len() > 1 {
+                let stale: Vec<Position> = trie.rows.range(first..=last).map(|(p, _)| *p).collect();
                 stale.iter().for_each(|position| {
-                    shelf.take(position);
+                    trie.take(position);
                 });
             }
             for row in rows {
                 match row.read() {
                     Some((_, position)) if (first..=last).contains(&position) => {
-                        shelf.put(position, row.clone());
+                        trie.put(position, row.clone());
                     }
-                    Some(_) => damaged(key, "a CID of another chunk".into()),
+                    Some(_) => damaged(key, "a CID of another leaf".into()),
                     None => damaged(key, "no CID".into()),
                 }
             }
         }
-        // Chunks as they would be written now need not be; others go.
-        let stored: BTreeSet<ChunkKey> = chunks.iter().map(|(key, _)| *key).collect();
-        let wanted: BTreeSet<ChunkKey> =
-            shelf.chunks.iter().filter(|(_, c)| c.rows > 0).map(|(first, c)| chunk_key(first, c.bits)).collect();
-        shelf.dirty = wanted.difference(&stored).map(|key| bounds(key).0).collect();
-        shelf.gone = stored.difference(&wanted).copied().collect();
-        // What a chunk that goes had to say is in these now, also where they were stored before.
-        let heirs: Vec<Position> = shelf
+        // Leafs as they would be written now need not be; others go.
+        let stored: BTreeSet<LeafKey> = leaves.iter().map(|(key, _)| *key).collect();
+        let wanted: BTreeSet<LeafKey> =
+            trie.leaves.iter().filter(|(_, c)| c.rows > 0).map(|(first, c)| leaf_key(first, c.bits)).collect();
+        trie.dirty = wanted.difference(&stored).map(|key| bounds(key).0).collect();
+        trie.gone = stored.difference(&wanted).copied().collect();
+        // What a leaf that goes had to say is in these now, also where they were stored before.
+        let heirs: Vec<Position> = trie
             .gone
             .iter()
             .map(bounds)
-            .flat_map(|(first, last)| shelf.chunks.range(shelf.chunk_of(&first).0..=last).map(|(first, _)| *first))
+            .flat_map(|(first, last)| trie.leaves.range(trie.leaf_of(&first).0..=last).map(|(first, _)| *first))
             .collect();
-        shelf.dirty.extend(heirs);
-        shelf
+        trie.dirty.extend(heirs);
+        trie
     }
 
     /// How many.
@@ -142,7 +118,7 @@ impl Shelf {
 
     /// Enters or replaces. True if it is new.
     pub fn put(&mut self, position: Position, row: OwnRow) -> bool {
-        let (first, bits) = self.chunk_of(&position);
+        let (first, bits) = self.leaf_of(&position);
         self.dirty.insert(first);
         let new = self.rows.insert(position, row).is_none();
         if new {
@@ -155,7 +131,7 @@ impl Shelf {
     /// Takes one out.
     pub fn take(&mut self, position: &Position) -> Option<OwnRow> {
         let row = self.rows.remove(position)?;
-        let (first, _) = self.chunk_of(position);
+        let (first, _) = self.leaf_of(position);
         self.count(&first, -1);
         self.dirty.insert(first);
         Some(row)
@@ -163,7 +139,7 @@ impl Shelf {
 
     /// Changes one, if it is there.
     pub fn change(&mut self, position: &Position, change: impl FnOnce(&mut OwnRow)) {
-        let (first, _) = self.chunk_of(position);
+        let (first, _) = self.leaf_of(position);
         if let Some(row) = self.rows.get_mut(position) {
             change(row);
             self.dirty.insert(first);
@@ -179,12 +155,12 @@ impl Shelf {
     /// What must be written; from now on it counts as written, unless it is put back.
     ///
     /// # Errors
-    /// [`StoreError::Database`] if a chunk cannot be encoded.
+    /// [`StoreError::Database`] if a leaf cannot be encoded.
     pub fn take_stale(&mut self) -> Result<Stale, StoreError> {
         let mut rows = Vec::with_capacity(self.dirty.len() + self.gone.len());
         for first in &self.dirty {
-            let Some(chunk) = self.chunks.get(first) else { continue };
-            let key = chunk_key(first, chunk.bits);
+            let Some(leaf) = self.leaves.get(first) else { continue };
+            let key = leaf_key(first, leaf.bits);
             let (first, last) = bounds(&key);
             let below: Vec<&OwnRow> = self.rows.range(first..=last).map(|(_, row)| row).collect();
             let value = match below.is_empty() {
@@ -199,7 +175,7 @@ impl Shelf {
 
     /// Nothing of it is on disk any more.
     pub fn all_stale(&mut self) {
-        self.dirty.extend(self.chunks.keys().copied());
+        self.dirty.extend(self.leaves.keys().copied());
     }
 
     /// It could not be written.
@@ -208,46 +184,46 @@ impl Shelf {
         self.gone.extend(stale.gone);
     }
 
-    fn chunk_of(&self, position: &Position) -> (Position, u8) {
-        self.chunks.range(..=*position).next_back().map_or(([0; 32], 0), |(first, chunk)| (*first, chunk.bits))
+    fn leaf_of(&self, position: &Position) -> (Position, u8) {
+        self.leaves.range(..=*position).next_back().map_or(([0; 32], 0), |(first, leaf)| (*first, leaf.bits))
     }
 
     fn count(&mut self, first: &Position, by: isize) {
-        if let Some(chunk) = self.chunks.get_mut(first) {
-            chunk.rows = chunk.rows.saturating_add_signed(by);
+        if let Some(leaf) = self.leaves.get_mut(first) {
+            leaf.rows = leaf.rows.saturating_add_signed(by);
         }
     }
 
     fn split_if_large(&mut self, first: Position, bits: u8) {
         let mut open = vec![(first, bits)];
         while let Some((first, bits)) = open.pop() {
-            let rows = self.chunks.get(&first).map_or(0, |c| c.rows);
+            let rows = self.leaves.get(&first).map_or(0, |c| c.rows);
             if rows <= SPLIT || bits == u8::MAX {
                 continue;
             }
             let mut second = first;
             second[usize::from(bits / 8)] |= 0x80 >> (bits % 8);
-            let upper = self.rows.range(second..=bounds(&chunk_key(&second, bits + 1)).1).count();
-            self.gone.insert(chunk_key(&first, bits));
+            let upper = self.rows.range(second..=bounds(&leaf_key(&second, bits + 1)).1).count();
+            self.gone.insert(leaf_key(&first, bits));
             for (first, rows) in [(first, rows - upper), (second, upper)] {
-                self.chunks.insert(first, Chunk { bits: bits + 1, rows });
+                self.leaves.insert(first, Leaf { bits: bits + 1, rows });
                 self.dirty.insert(first);
                 // May have been gone once, and is back.
-                self.gone.remove(&chunk_key(&first, bits + 1));
+                self.gone.remove(&leaf_key(&first, bits + 1));
                 open.push((first, bits + 1));
             }
         }
     }
 }
 
-fn chunk_key(first: &Position, bits: u8) -> ChunkKey {
+fn leaf_key(first: &Position, bits: u8) -> LeafKey {
     let mut key = [bits; 33];
     key[..32].copy_from_slice(first);
     key
 }
 
-/// The first and last position of a chunk.
-fn bounds(key: &ChunkKey) -> (Position, Position) {
+/// The first and last position of a leaf.
+fn bounds(key: &LeafKey) -> (Position, Position) {
     let mut first = [0; 32];
     first.copy_from_slice(&key[..32]);
     let bits = usize::from(key[32]);
@@ -262,6 +238,7 @@ fn bounds(key: &ChunkKey) -> (Position, Position) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{kad::Cid, records::entry::position};
     use proptest::prelude::*;
 
     fn row(n: u32, added: u32) -> (Position, OwnRow) {
@@ -271,8 +248,8 @@ mod tests {
     }
 
     /// Writes what is stale into `disk`, up to `most` rows, as a kill would leave it.
-    fn write(shelf: &mut Shelf, disk: &mut BTreeMap<Vec<u8>, Vec<u8>>, most: usize) {
-        let stale = shelf.take_stale().unwrap();
+    fn write(trie: &mut Trie, disk: &mut BTreeMap<Vec<u8>, Vec<u8>>, most: usize) {
+        let stale = trie.take_stale().unwrap();
         for (key, value) in stale.rows.iter().take(most) {
             match value {
                 Some(value) => disk.insert(key.to_vec(), value.clone()),
@@ -280,50 +257,50 @@ mod tests {
             };
         }
         if most != usize::MAX {
-            shelf.put_back(stale);
+            trie.put_back(stale);
         }
     }
 
-    fn load(disk: &BTreeMap<Vec<u8>, Vec<u8>>) -> Shelf {
-        Shelf::load(disk.clone().into_iter(), |key, why| panic!("{key:?}: {why}"))
+    fn load(disk: &BTreeMap<Vec<u8>, Vec<u8>>) -> Trie {
+        Trie::load(disk.clone().into_iter(), |key, why| panic!("{key:?}: {why}"))
     }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
         #[test]
         fn what_is_written_comes_back(ops in proptest::collection::vec((any::<bool>(), 0..1500u32), 0..2500), every in 50..900usize) {
-            let (mut shelf, mut disk) = (Shelf::default(), BTreeMap::new());
+            let (mut trie, mut disk) = (Trie::default(), BTreeMap::new());
             let mut model = BTreeMap::new();
             for (i, (add, n)) in ops.into_iter().enumerate() {
                 let (position, row) = row(n, i as u32);
                 match add || n < 900 {
-                    true => prop_assert_eq!(shelf.put(position, row.clone()), model.insert(position, row).is_none()),
-                    false => prop_assert_eq!(shelf.take(&position), model.remove(&position)),
+                    true => prop_assert_eq!(trie.put(position, row.clone()), model.insert(position, row).is_none()),
+                    false => prop_assert_eq!(trie.take(&position), model.remove(&position)),
                 }
                 if i % every == 0 {
-                    write(&mut shelf, &mut disk, usize::MAX);
+                    write(&mut trie, &mut disk, usize::MAX);
                 }
             }
-            write(&mut shelf, &mut disk, usize::MAX);
-            prop_assert!(shelf.rows == model);
+            write(&mut trie, &mut disk, usize::MAX);
+            prop_assert!(trie.rows == model);
             let again = load(&disk);
             prop_assert!(again.rows == model);
-            prop_assert!(again.chunks.values().all(|c| c.rows <= SPLIT));
+            prop_assert!(again.leaves.values().all(|c| c.rows <= SPLIT));
         }
 
         #[test]
-        fn a_kill_while_chunks_are_split_loses_nothing_that_was_there(before in 200..600u32, after in 1..900u32, most in 0..12usize) {
-            let (mut shelf, mut disk) = (Shelf::default(), BTreeMap::new());
+        fn a_kill_while_leaves_are_split_loses_nothing_that_was_there(before in 200..600u32, after in 1..900u32, most in 0..12usize) {
+            let (mut trie, mut disk) = (Trie::default(), BTreeMap::new());
             for n in 0..before {
                 let (position, row) = row(n, 0);
-                shelf.put(position, row);
+                trie.put(position, row);
             }
-            write(&mut shelf, &mut disk, usize::MAX);
+            write(&mut trie, &mut disk, usize::MAX);
             for n in before..before + after {
                 let (position, row) = row(n, 0);
-                shelf.put(position, row);
+                trie.put(position, row);
             }
-            write(&mut shelf, &mut disk, most);
+            write(&mut trie, &mut disk, most);
             let mut again = load(&disk);
             for n in 0..before {
                 prop_assert!(again.get(&row(n, 0).0).is_some());
@@ -335,16 +312,16 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_chunk_is_told_and_the_others_are_read() {
-        let (mut shelf, mut disk) = (Shelf::default(), BTreeMap::new());
+    fn a_damaged_leaf_is_told_and_the_others_are_read() {
+        let (mut trie, mut disk) = (Trie::default(), BTreeMap::new());
         for n in 0..1000 {
             let (position, row) = row(n, 0);
-            shelf.put(position, row);
+            trie.put(position, row);
         }
-        write(&mut shelf, &mut disk, usize::MAX);
+        write(&mut trie, &mut disk, usize::MAX);
         disk.values_mut().next().unwrap()[0] = 99;
         let mut told = 0;
-        let again = Shelf::load(disk.into_iter(), |_, _| told += 1);
+        let again = Trie::load(disk.into_iter(), |_, _| told += 1);
         assert_eq!(told, 1);
         assert!(again.len() >= 1000 - SPLIT && again.len() < 1000);
     }

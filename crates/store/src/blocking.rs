@@ -1,0 +1,16 @@
+//! Work that waits for the disk, off the threads that must not.
+
+use super::{StoreError, engine::panic_text};
+
+/// Runs `call` on a thread that may wait for the disk.
+pub async fn blocking<T: Send + 'static>(
+    call: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    match tokio::task::spawn_blocking(call).await {
+        Ok(outcome) => outcome,
+        Err(error) if error.is_panic() => {
+            Err(StoreError::Database(format!("panicked: {}", panic_text(error.into_panic().as_ref()))))
+        }
+        Err(_) => Err(StoreError::Database("the process is ending".into())),
+    }
+}

@@ -1,0 +1,49 @@
+//! An own CID, in memory and on disk.
+
+use crate::{clock::UnixTime, kad::Cid, records::entry::position};
+use bincode::{Decode, Encode};
+
+/// A position in the keyspace.
+pub type Position = [u8; 32];
+
+/// One CID that this node keeps announced.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Own {
+    /// As last given.
+    pub cid: Cid,
+    /// When it was first given.
+    pub added: UnixTime,
+    /// The last announcement, if any.
+    pub announced: Option<UnixTime>,
+    /// Servers that confirmed the last announcement.
+    pub confirmed: u16,
+}
+
+/// An own CID on disk.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct OwnRow {
+    /// Binary CID.
+    pub cid: Box<[u8]>,
+    /// Unix seconds.
+    pub added: u32,
+    /// Unix seconds of the last announcement.
+    pub announced: Option<u32>,
+    /// Servers that confirmed it.
+    pub confirmed: u16,
+}
+
+impl OwnRow {
+    /// The own CID; `None` if these are no bytes of a CID.
+    pub fn own(&self) -> Option<Own> {
+        let cid = Cid::try_from(&*self.cid).ok()?;
+        let announced = self.announced.map(UnixTime);
+        Some(Own { cid, added: UnixTime(self.added), announced, confirmed: self.confirmed })
+    }
+
+    /// Its CID and its place; `None` if these are no bytes of a CID.
+    pub fn read(&self) -> Option<(Cid, Position)> {
+        let cid = Cid::try_from(&*self.cid).ok()?;
+        let position = position(&cid.hash().to_bytes());
+        Some((cid, position))
+    }
+}

@@ -1,0 +1,91 @@
+//! How an announcement goes through the record store, and a removal.
+
+use super::{
+    Added, RecordsState, Refused,
+    book::{BookFull, Peer},
+    entry::{Entry, Hashed, MAX_MULTIHASH, key_prefix},
+    index::{Full, Upsert},
+};
+use crate::kad::{Dht, PeerInfo};
+use libp2p_identity::PeerId;
+use std::sync::atomic::Ordering;
+
+/// While the data directory takes nine tenths of what it may, the repeats of a record cost it at most so many copies
+/// of it in the log.
+const CROWDED_PART_OF_TTL: u32 = 4;
+
+impl RecordsState {
+    pub(crate) fn add(&self, multihash: &[u8], provider: &PeerInfo, via: Dht) -> Result<Added, Refused> {
+        let outcome = self.try_add(multihash, provider, via);
+        self.counters.count(&outcome);
+        outcome.map(|upsert| if upsert == Upsert::New { Added::New } else { Added::Refreshed })
+    }
+
+    fn try_add(&self, multihash: &[u8], provider: &PeerInfo, via: Dht) -> Result<Upsert, Refused> {
+        if multihash.len() > MAX_MULTIHASH {
+            return Err(Refused::KeyTooLong);
+        }
+        if self.health().is_read_only() || self.disk.is_short() {
+            return Err(Refused::ReadOnly);
+        }
+        let now = self.time.now();
+        // With no room for records a new peer would only fill the book.
+        let disk_full = self.disk.is_full();
+        let may_enter = !self.index.is_full() && !disk_full;
+        let peer = self.book.announce(provider, via, &now, may_enter).map_err(|BookFull| match may_enter {
+            true => Refused::PeersFull,
+            false if disk_full => Refused::DiskFull,
+            false => Refused::RecordsFull,
+        })?;
+        // Why a record that is not there cannot enter, whatever room there is.
+        let barred = self.barred(&peer, disk_full);
+        let repeat_s =
+            if self.disk.is_near() { self.repeat_s.max(self.ttl_s / CROWDED_PART_OF_TTL) } else { self.repeat_s };
+        let fresh = |time: u32| time <= now.log && now.log - time < repeat_s;
+        let hashed = Hashed::new(multihash);
+        let log = || self.pending.append(&now, Entry { multihash: hashed, peer: peer.id, removed: false });
+        let upsert = self.index.add(&hashed.key_prefix(), peer.id, barred.is_none(), fresh, log);
+        if upsert == Ok(Upsert::New) {
+            peer.count(1);
+        }
+        upsert.map_err(|full| refused(full, barred))
+    }
+
+    /// Why a record of this provider is taken only if it is there already.
+    pub(super) fn barred(&self, peer: &Peer, disk_full: bool) -> Option<Refused> {
+        if disk_full {
+            return Some(Refused::DiskFull);
+        }
+        (peer.records() >= self.max_per_provider).then_some(Refused::ProviderFull)
+    }
+
+    pub(super) fn remove(&self, multihash: &[u8], provider: &PeerId) -> bool {
+        let now = self.time.now();
+        let Some(peer) = self.book.name(provider, &now).filter(|_| multihash.len() <= MAX_MULTIHASH) else {
+            return false;
+        };
+        let log = || match self.health().is_closed() || !self.pending.has_room() && self.health().is_degraded() {
+            // It may come back with a restart; nothing can be done about it.
+            true => now.log,
+            false => {
+                self.pending.append(&now, Entry { multihash: Hashed::new(multihash), peer: peer.id, removed: true })
+            }
+        };
+        let removed = self.index.remove(&key_prefix(multihash), peer.id, !self.replay.is_done(), log);
+        if removed {
+            peer.count(-1);
+            self.counters.removed.fetch_add(1, Ordering::Relaxed);
+        }
+        removed
+    }
+}
+
+/// What a bound of the index is to those who announce; `barred` is why nothing was let in, if so.
+pub(super) fn refused(full: Full, barred: Option<Refused>) -> Refused {
+    match full {
+        Full::Records => Refused::RecordsFull,
+        Full::Far => Refused::RecordsFar,
+        Full::Key => Refused::KeyFull,
+        Full::Barred => barred.unwrap_or(Refused::RecordsFull),
+    }
+}

@@ -1,0 +1,33 @@
+//! From the entries of chunks of the log to the index: the last step of replay and of salvage.
+
+use super::{
+    RecordsState,
+    entry::Entry,
+    index::batch::{Named, Replayed},
+};
+use std::sync::atomic::Ordering;
+
+/// Adds the entries of a chunk of `time` to `batch`, the last word first.
+pub fn name(state: &RecordsState, time: u32, entries: &[Entry<'_>], batch: &mut Vec<Named>) {
+    for Entry { multihash, peer, removed } in entries.iter().rev() {
+        match state.book.replayed(*peer, time, !removed) {
+            true => batch.push(Named { prefix: multihash.key_prefix(), peer: *peer, time, removed: *removed }),
+            false => _ = state.counters.unknown_peers.fetch_add(1, Ordering::Relaxed),
+        }
+    }
+}
+
+/// Hands what was read to the index.
+pub fn enter(state: &RecordsState, batch: &mut Vec<Named>) {
+    let mut counts = Vec::with_capacity(batch.len());
+    state.index.replay(batch, |record, outcome| match outcome {
+        Replayed::Added => counts.push((record.peer, 1)),
+        Replayed::Removed => counts.push((record.peer, -1)),
+        Replayed::Known => {}
+        Replayed::Refused(_) => _ = state.counters.replay_refused.fetch_add(1, Ordering::Relaxed),
+    });
+    for (peer, by) in counts {
+        state.book.count(peer, by);
+    }
+    batch.clear();
+}

@@ -1,0 +1,62 @@
+//! Bounds and times of the store, with their defaults.
+
+use std::time::Duration;
+
+/// Bounds and times of the store. Every default is a documented constant.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How long a record lives after its last announcement (PRV-5). Counted in whole seconds, at least one.
+    pub ttl: Duration,
+    /// How long a provider's addresses are served after its newest announcement (PRV-6).
+    pub address_ttl: Duration,
+    /// How long a step of the wall clock must last before garbage collection believes it.
+    pub clock_grace: Duration,
+    /// The position of this node in the keyspace: at [`Settings::max_records`] and at [`Settings::max_values`] what is
+    /// farthest from it goes first.
+    pub position: [u8; 32],
+    /// Records in the index: at 40 bytes each the default is 4 GB.
+    pub max_records: usize,
+    /// Records of one provider.
+    pub max_records_per_provider: usize,
+    /// Providers of one key.
+    pub max_providers_per_key: usize,
+    /// Peers in the address book: at some 500 bytes each the default is 1 GB.
+    pub max_peers: usize,
+    /// Own CIDs: at some 150 bytes each the default is 1.5 GB.
+    pub max_provided: usize,
+    /// How long a value is served after its last PUT_VALUE (VAL-5). Counted in whole seconds, at least one.
+    pub values_ttl: Duration,
+    /// Values held.
+    pub max_values: usize,
+    /// Bytes of their keys and values; some 400 bytes of memory for each value come to that.
+    pub max_values_bytes: usize,
+    /// Bytes kept free on the disk: announcements are refused below. 0: none.
+    pub reserve: u64,
+    /// Bytes of disk that the whole data directory may take: new records and values are refused beyond, refreshes
+    /// are not. 0: as many as there are.
+    pub max_disk: u64,
+}
+
+/// Own CIDs, their export (some 40 MB for a million) and garbage collection go on below it.
+const RESERVE: u64 = 64 << 20;
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            ttl: Duration::from_secs(12 * 3600),
+            address_ttl: Duration::from_secs(24 * 3600),
+            clock_grace: Duration::from_secs(600),
+            position: [0; 32],
+            max_records: 100_000_000,
+            max_records_per_provider: 25_000_000,
+            max_providers_per_key: 10_000,
+            max_peers: 2_000_000,
+            max_provided: 10_000_000,
+            values_ttl: Duration::from_secs(48 * 3600),
+            max_values: 100_000,
+            max_values_bytes: 64 << 20,
+            reserve: RESERVE,
+            max_disk: 0,
+        }
+    }
+}
