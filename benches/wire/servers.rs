@@ -1,13 +1,9 @@
 //! The servers under test, each a process of its own on loopback, all with the same identity and the same routing table.
 #![allow(dead_code, reason = "each benchmark needs a part of it")]
 
-#[path = "accept.rs"]
 mod accept;
-#[path = "echo.rs"]
 mod echo;
-#[path = "stalled.rs"]
 mod stalled;
-#[path = "stock.rs"]
 mod stock;
 
 use crate::generator::{connection::Connection, process::Process, requests};

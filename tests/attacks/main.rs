@@ -13,13 +13,13 @@ mod door;
 mod honest;
 mod messages;
 #[path = "../node/ours.rs"]
-#[allow(dead_code, reason = "shared with tests/node_network.rs")]
+#[allow(dead_code, reason = "shared with tests/node")]
 mod ours;
 #[path = "../support/port.rs"]
 mod port;
 mod process;
 #[path = "../node/raw.rs"]
-#[allow(dead_code, reason = "shared with tests/node_network.rs")]
+#[allow(dead_code, reason = "shared with tests/node")]
 mod raw;
 mod rounds;
 mod streams;

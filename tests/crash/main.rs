@@ -31,7 +31,7 @@ mod points;
 #[path = "../support/port.rs"]
 mod port;
 #[path = "../node/raw.rs"]
-#[allow(dead_code, reason = "shared with tests/node_network.rs")]
+#[allow(dead_code, reason = "shared with tests/node")]
 mod raw;
 mod server;
 

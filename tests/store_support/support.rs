@@ -1,7 +1,7 @@
 //! What the store's tests share.
 
 #[path = "../support/copy.rs"]
-mod copy;
+pub mod copy;
 
 use dhtstore::{
     clock::{ManualClock, UnixTime},

@@ -1,10 +1,6 @@
 //! Own CIDs: in keyspace order, on disk when acknowledged, never lost.
-#![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
-#![allow(dead_code, reason = "the support module serves several tests")]
 
-#[path = "store_support/support.rs"]
-mod support;
-
+use crate::support::*;
 use cid::multihash::Multihash;
 use dhtstore::{
     clock::UnixTime,
@@ -13,7 +9,6 @@ use dhtstore::{
 };
 use proptest::prelude::*;
 use std::collections::BTreeMap;
-use support::*;
 
 fn cid(n: u32, codec: u64) -> Cid {
     Cid::new_v1(codec, Multihash::from_bytes(&multihash(n)).unwrap())

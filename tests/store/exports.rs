@@ -1,17 +1,12 @@
 //! Exports of provider records, as older versions made them: what the log lacks is taken from them once, then they go. And what
 //! the log's own segments give back.
-#![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
-#![allow(dead_code, reason = "the support module serves several tests")]
 
-#[path = "store_support/support.rs"]
-mod support;
-
+use crate::support::*;
 use dhtstore::{
     clock::ManualClock,
     store::{Settings, check, check::Level, stat_stopped},
 };
 use std::{fs, path::Path, path::PathBuf, sync::Arc, time::Duration};
-use support::*;
 
 const TTL: Duration = Duration::from_secs(12 * 3600);
 

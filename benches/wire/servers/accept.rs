@@ -1,6 +1,6 @@
 //! A bare listener: libp2p's transports, or ours, and a swarm whose only behaviour hands streams of the WAN DHT out.
 
-#[path = "../../tests/support/inbound.rs"]
+#[path = "../../../tests/support/inbound.rs"]
 mod inbound;
 
 use futures::StreamExt;

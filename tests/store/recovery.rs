@@ -1,10 +1,6 @@
 //! sled's known failures, made on purpose: what is whole is found again, what is not is said, and nothing is worse after.
-#![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
-#![allow(dead_code, reason = "the support module serves several tests")]
 
-#[path = "store_support/support.rs"]
-mod support;
-
+use crate::support::*;
 use dhtstore::{
     clock::{ManualClock, UnixTime},
     kad::Dht,
@@ -16,7 +12,6 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
-use support::*;
 
 const RECORDS: u32 = 20_000;
 const OWN: u32 = 600;

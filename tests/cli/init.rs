@@ -1,14 +1,10 @@
 //! `dhtstore init` and `dhtstore id`, as processes.
-#![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
-#[path = "support/home.rs"]
-mod support;
-
+use crate::home::{Home, mode};
 use libp2p::identity::Keypair;
 use std::fs;
-use support::{Home, mode};
 
-const RSA: &str = include_str!("fixtures/throwaway-rsa.base64");
+const RSA: &str = include_str!("../fixtures/throwaway-rsa.base64");
 const PEER: &str = "12D3KooWEyoppNCUx8Yx66oV9fJnriXwCcXwDDUA2kj6vnc6iDEp";
 const SWARM_KEY: &str =
     "/key/swarm/psk/1.0.0/\n/base16/\n00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff\n";

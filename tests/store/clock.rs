@@ -1,14 +1,9 @@
 //! The wall clock steps while the store runs, the monotonic one does not: nothing is deleted until the step has lasted,
 //! what is alive is served, and nothing lives for ever.
-#![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
-#![allow(dead_code, reason = "the support module serves several tests")]
 
-#[path = "store_support/support.rs"]
-mod support;
-
+use crate::support::*;
 use dhtstore::{clock::UnixTime, store::Settings};
 use std::{path::Path, time::Duration};
-use support::*;
 
 const TTL: u32 = 12 * 3600;
 const GRACE: u64 = 600;

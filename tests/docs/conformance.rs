@@ -1,7 +1,5 @@
 //! `docs/conformance.md` says of every clause how it is met and which test proves it. This holds it to that.
 
-#![allow(clippy::unwrap_used, reason = "tests fail by panics")]
-
 use std::{
     collections::BTreeSet,
     fs,

@@ -1,5 +1,4 @@
 //! Runs the real binary in surroundings of its own.
-#![allow(dead_code, missing_docs, clippy::unwrap_used)]
 
 use std::{
     path::{Path, PathBuf},

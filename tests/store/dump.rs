@@ -1,10 +1,6 @@
 //! The dump: everything, once, in order, from a running store and from a stopped one, which stays as it is.
-#![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
-#![allow(dead_code, reason = "the support module serves several tests")]
 
-#[path = "store_support/support.rs"]
-mod support;
-
+use crate::support::*;
 use dhtstore::{
     clock::UnixTime,
     kad::{Dht, PeerInfo},
@@ -16,7 +12,6 @@ use dhtstore::{
     },
 };
 use std::{fs, path::Path, time::Duration};
-use support::*;
 
 const TTL: Duration = Duration::from_secs(12 * 3600);
 

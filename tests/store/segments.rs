@@ -1,18 +1,13 @@
 //! The segments of the log: what sled does not know of them comes back, what has expired goes with them, and what is
 //! damaged in them is told and costs no more than its chunk.
-#![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
-#![allow(dead_code, reason = "the support module serves several tests")]
 
-#[path = "store_support/support.rs"]
-mod support;
-
+use crate::support::*;
 use dhtstore::{
     clock::{ManualClock, UnixTime},
     store::Settings,
 };
 use proptest::prelude::*;
 use std::{fs, os::unix::fs::FileExt, path::Path, path::PathBuf, sync::Arc};
-use support::*;
 
 /// Keys, ten to a chunk.
 const RECORDS: u32 = 400;
@@ -102,7 +97,7 @@ async fn segments_that_name_other_peers_by_the_same_numbers_in_the_same_seconds_
     fs::remove_dir_all(tmp.path().join("records")).unwrap();
     // As a log that was begun anew leaves it.
     let other = tempfile::tempdir().unwrap();
-    let elsewhere = support::clock();
+    let elsewhere = crate::support::clock();
     let node = reopen(other.path(), &elsewhere);
     for key in 0..100 {
         node.add(10_000 + key, &peer(100 + (key % 10) as u8)).await.unwrap();

@@ -1,11 +1,7 @@
 //! Loading a dump: what comes out of one store goes into another, keeps its times, yields to what is newer, and survives
 //! a restart.
-#![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
-#![allow(dead_code, reason = "the support module serves several tests")]
 
-#[path = "store_support/support.rs"]
-mod support;
-
+use crate::support::*;
 use dhtstore::{
     clock::{ManualClock, UnixTime},
     kad::{Dht, PeerInfo},
@@ -17,7 +13,6 @@ use dhtstore::{
     },
 };
 use std::{path::Path, sync::Arc};
-use support::*;
 
 /// When the fixture was written.
 const FIXTURE_TIME: u32 = T0 + 7200;
@@ -53,7 +48,7 @@ async fn filled(dir: &Path) -> Node {
 }
 
 fn throwaway_rsa() -> Vec<u8> {
-    let text = include_str!("fixtures/throwaway-rsa.base64");
+    let text = include_str!("../fixtures/throwaway-rsa.base64");
     multibase::Base::Base64Pad.decode(text.split_whitespace().collect::<String>()).unwrap()
 }
 
@@ -231,7 +226,7 @@ async fn bad_lines_are_told_by_number_and_keep_nothing_out() {
 #[tokio::test]
 async fn a_dump_of_version_1_is_loaded_for_ever() {
     let tmp = tempfile::tempdir().unwrap();
-    let text = include_str!("fixtures/dump-1.ndjson");
+    let text = include_str!("../fixtures/dump-1.ndjson");
     let mut rows = Vec::new();
     let (mut header, mut end) = (None, None);
     for line in text.lines() {

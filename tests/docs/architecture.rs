@@ -1,7 +1,5 @@
 //! What the sources of `node` can be asked. The arrows between crates are kept by cargo.
 
-#![allow(clippy::unwrap_used, reason = "tests fail by panics")]
-
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -48,5 +46,8 @@ fn offenders(words: &[&str], allowed: impl Fn(&Path) -> bool) -> Vec<String> {
 #[test]
 fn the_swarm_task_knows_no_store() {
     let elsewhere = |path: &Path| path != Path::new("driver.rs") && path != Path::new("swarm.rs");
-    assert_eq!(offenders(&["crate::store", "dhtstore_store", ".store", "records", "provided"], elsewhere), Vec::<String>::new());
+    assert_eq!(
+        offenders(&["crate::store", "dhtstore_store", ".store", "records", "provided"], elsewhere),
+        Vec::<String>::new()
+    );
 }

@@ -7,9 +7,9 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs, reason = "tests")]
 #![allow(dead_code, reason = "the support modules serve several tests")]
 
-#[path = "support/small_disk.rs"]
+#[path = "../support/small_disk.rs"]
 mod small_disk;
-#[path = "store_support/support.rs"]
+#[path = "../store_support/support.rs"]
 mod support;
 
 use dhtstore::{

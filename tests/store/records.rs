@@ -1,10 +1,6 @@
 //! Provider records: what the store says is what a naive model says, across time, garbage collection and restarts.
-#![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
-#![allow(dead_code, reason = "the support module serves several tests")]
 
-#[path = "store_support/support.rs"]
-mod support;
-
+use crate::support::*;
 use dhtstore::{
     clock::UnixTime,
     kad::{Dht, PeerInfo},
@@ -17,7 +13,6 @@ use dhtstore::{
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 use std::{collections::BTreeMap, time::Duration};
-use support::*;
 
 const TTL: u32 = 3600;
 /// A repeat within this is not dated anew.

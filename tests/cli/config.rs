@@ -1,10 +1,6 @@
 //! `dhtstore config`, as a process: what is printed where, and with which exit code.
-#![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
-#[path = "support/home.rs"]
-mod support;
-
-use support::Home;
+use crate::home::Home;
 
 #[test]
 fn check_of_the_defaults_is_ok() {

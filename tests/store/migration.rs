@@ -1,11 +1,6 @@
 //! Data directories that earlier versions have written, brought to the schema of today.
 
-#![allow(clippy::unwrap_used, reason = "tests fail by panics")]
-
-#[path = "support/copy.rs"]
-mod copy;
-
-use copy::copy;
+use crate::support::copy::copy;
 use dhtstore::{
     clock::{ManualClock, UnixTime},
     store::{Settings, Store, data_dir::Lock, migration::SCHEMA},
@@ -28,13 +23,13 @@ const FIXTURES: [Fixture; 2] = [
     Fixture {
         schema: 1,
         then: 1_795_387_500,
-        dump: include_str!("../migrations/fixtures/schema-1.ndjson"),
+        dump: include_str!("../../migrations/fixtures/schema-1.ndjson"),
         records: 46,
     },
     Fixture {
         schema: 2,
         then: 1_795_515_000,
-        dump: include_str!("../migrations/fixtures/schema-2.ndjson"),
+        dump: include_str!("../../migrations/fixtures/schema-2.ndjson"),
         records: 60,
     },
 ];

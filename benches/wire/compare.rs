@@ -17,7 +17,6 @@
 mod generator;
 #[path = "../../tests/support/port.rs"]
 mod port;
-#[path = "../wire/servers.rs"]
 mod servers;
 
 use generator::{
