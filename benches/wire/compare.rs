@@ -13,13 +13,9 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs, reason = "a benchmark ends with the first error")]
 #![allow(clippy::disallowed_methods, reason = "measures time")]
 
-#[path = "../load/generator.rs"]
-mod generator;
-#[path = "../../tests/support/port.rs"]
-mod port;
 mod servers;
 
-use generator::{
+use dhtstore_testkit::load::{
     Fleet, Load, Outcome, Plan,
     requests::Op,
     turns::{HEADER, in_turns, ratio, row},

@@ -6,9 +6,12 @@ mod echo;
 mod stalled;
 mod stock;
 
-use crate::generator::{connection::Connection, process::Process, requests};
 pub use accept::Yamux;
 use dhtstore::kad::{PeerInfo, keyspace::Key};
+use dhtstore_testkit::{
+    load::{connection::Connection, process::Process, requests},
+    port, program,
+};
 use libp2p::{Multiaddr, PeerId, identity::Keypair};
 use std::{
     fmt::Write as _,
@@ -88,7 +91,7 @@ impl Fixture {
     }
 
     pub async fn ours(&self) -> Server {
-        self.build_of_ours("dhtstore", &program(), None).await
+        self.build_of_ours("dhtstore", &binary(), None).await
     }
 
     /// Ours on a disk that takes as long as a stall for each write and each sync.
@@ -99,7 +102,7 @@ impl Fixture {
         assert!(built.is_ok_and(|status| status.success()), "a slow disk takes a C compiler (cc)");
         let control = self.dir.path().join("slow_disk");
         fs::write(&control, format!("-{}", STALL.as_millis())).unwrap();
-        self.build_of_ours("dhtstore", &program(), Some([library, control])).await
+        self.build_of_ours("dhtstore", &binary(), Some([library, control])).await
     }
 
     /// Another build of ours, to see what a change has brought.
@@ -271,24 +274,19 @@ fn identity_in(dir: &Path) -> PathBuf {
 
 /// TCP and UDP ports that were free a moment ago.
 fn addresses() -> (Multiaddr, Multiaddr) {
-    let port = crate::port::free();
+    let port = port::free();
     let addr = |text: String| text.parse().unwrap();
     (addr(format!("/ip4/127.0.0.1/tcp/{port}")), addr(format!("/ip4/127.0.0.1/udp/{port}/quic-v1")))
 }
 
 /// The release binary, or the one that DHTSTORE_BIN names.
-fn program() -> PathBuf {
+fn binary() -> PathBuf {
     std::env::var_os("DHTSTORE_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_dhtstore").into()).into()
 }
 
 fn dhtstore(program: &Path, dir: &Path) -> Command {
-    let mut command = Command::new(program);
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("DHTSTORE_") || name == "RUST_LOG" {
-            command.env_remove(name);
-        }
-    }
-    command.env("DHTSTORE_CONFIG", "/dev/null").arg("--data-dir").arg(dir);
+    let mut command = program::command(program);
+    command.arg("--data-dir").arg(dir);
     command
 }
 

@@ -21,18 +21,11 @@
     reason = "tests fail by panics and wait by the clock"
 )]
 
-#[path = "../support/copy.rs"]
-mod copy;
 mod layer;
 mod life;
 mod migration;
 mod model;
 mod points;
-#[path = "../support/port.rs"]
-mod port;
-#[path = "../node/raw.rs"]
-#[allow(dead_code, reason = "shared with tests/node")]
-mod raw;
 mod server;
 
 use points::{Point, Table};

@@ -10,15 +10,10 @@ mod limits;
 mod lookups;
 mod nat;
 mod ours;
-#[path = "../support/port.rs"]
-mod port;
-mod raw;
 mod refresh;
 mod relay;
 mod single;
 mod streams;
-#[path = "../support/stub_peer.rs"]
-mod stub_peer;
 mod theirs;
 mod values;
 mod websockets;

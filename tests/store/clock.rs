@@ -1,8 +1,8 @@
 //! The wall clock steps while the store runs, the monotonic one does not: nothing is deleted until the step has lasted,
 //! what is alive is served, and nothing lives for ever.
 
-use crate::support::*;
 use dhtstore::{clock::UnixTime, store::Settings};
+use dhtstore_testkit::store::*;
 use std::{path::Path, time::Duration};
 
 const TTL: u32 = 12 * 3600;

@@ -1,6 +1,5 @@
 //! The dump: everything, once, in order, from a running store and from a stopped one, which stays as it is.
 
-use crate::support::*;
 use dhtstore::{
     clock::UnixTime,
     kad::{Dht, PeerInfo},
@@ -11,13 +10,10 @@ use dhtstore::{
         routing::SavedPeer,
     },
 };
+use dhtstore_testkit::{files::fingerprint, store::*};
 use std::{fs, path::Path, time::Duration};
 
 const TTL: Duration = Duration::from_secs(12 * 3600);
-
-fn cid(n: u32) -> cid::Cid {
-    cid::Cid::new_v1(0x70, cid::multihash::Multihash::from_bytes(&multihash(n)).unwrap())
-}
 
 /// Records of three hours, one removed and some refreshed, own CIDs, a routing table.
 async fn filled(dir: &Path) -> Node {
@@ -29,7 +25,7 @@ async fn filled(dir: &Path) -> Node {
         node.advance(3600);
     }
     node.store.records.remove(&multihash(3), &peer(3).id).await;
-    node.store.provided.add((0..700).map(cid).collect()).await.unwrap();
+    node.store.provided.add((0..700).map(own_cid).collect()).await.unwrap();
     let saved = (0..3).map(|n| SavedPeer { peer: peer(n), heard: UnixTime(T0) }).collect();
     node.store.routing.save(Dht::Lan, saved).await.unwrap();
     node.store.flush().await.unwrap();
@@ -69,12 +65,12 @@ async fn running_and_stopped_agree_and_the_directory_stays_byte_for_byte() {
     let node = filled(tmp.path()).await;
     let expected = running(&node.store, &Filter::default());
     node.close().await;
-    let before = files(tmp.path());
+    let before = fingerprint(tmp.path());
     let now = T0 + 3 * 3600;
     let rows = stopped(tmp.path(), now, &Filter::default()).unwrap();
     assert_eq!(rows.len(), expected.len());
     assert!(rows == expected);
-    assert_eq!(files(tmp.path()), before);
+    assert_eq!(fingerprint(tmp.path()), before);
     let count = |which: fn(&Row) -> bool| rows.iter().filter(|row| which(row)).count();
     // 400 * 2 + 500 keys, each by one peer or by two where hours overlap; one removed.
     assert_eq!(count(|r| matches!(r, Row::Provided { .. })), 700);
@@ -112,9 +108,9 @@ async fn a_killed_node_is_dumped_and_stays_as_it_is() {
     kill(&tmp.path().join("a"), &image);
     drop(node);
     fs::write(image.join("records/snap.00000000FFFFFFFF.generating"), b"").unwrap();
-    let before = files(&image);
+    let before = fingerprint(&image);
     assert!(stopped(&image, T0 + 3 * 3600, &only(Table::Providers)).unwrap() == expected);
-    assert_eq!(files(&image), before);
+    assert_eq!(fingerprint(&image), before);
 }
 
 #[tokio::test]
@@ -122,7 +118,7 @@ async fn damage_is_told_and_the_directory_stays_as_it_is() {
     let tmp = tempfile::tempdir().unwrap();
     filled(tmp.path()).await.close().await;
     fs::write(tmp.path().join("records/db"), vec![0xa5; 1 << 20]).unwrap();
-    let before = files(tmp.path());
+    let before = fingerprint(tmp.path());
     let (mut rows, mut places) = (Vec::new(), Vec::new());
     let summary =
         dump::stopped(from(tmp.path(), false, T0 + 3 * 3600), &Filter::default(), Want::NDJSON, &mut |told| {
@@ -135,7 +131,7 @@ async fn damage_is_told_and_the_directory_stays_as_it_is() {
     assert!(places.iter().any(|place| place == "copy of the database"), "nothing says so: {places:?}");
     assert_eq!(summary.damaged, places.len() as u64);
     assert_eq!(rows.iter().filter(|r| matches!(r, Row::Provided { .. })).count(), 700);
-    assert_eq!(files(tmp.path()), before);
+    assert_eq!(fingerprint(tmp.path()), before);
 }
 
 #[tokio::test]
@@ -150,7 +146,7 @@ async fn filters_and_the_limit_hold() {
     };
     assert!(with(|f| f.limit = Some(5)) == all[..5]);
     assert_eq!(with(|f| f.limit = Some(0)).len(), 0);
-    let of_key = with(|f| f.cid = Some(cid(450).to_string()));
+    let of_key = with(|f| f.cid = Some(own_cid(450).to_string()));
     assert!(!of_key.is_empty() && of_key.len() <= 2);
     let Row::Providers { multihash, .. } = &of_key[0] else { panic!() };
     let by_multihash = running(&node.store, &Filter { cid: Some(multihash.clone()), ..only(Table::Providers) });

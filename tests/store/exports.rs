@@ -1,20 +1,14 @@
 //! Exports of provider records, as older versions made them: what the log lacks is taken from them once, then they go. And what
 //! the log's own segments give back.
 
-use crate::support::*;
 use dhtstore::{
     clock::ManualClock,
     store::{Settings, check, check::Level, stat_stopped},
 };
+use dhtstore_testkit::{files::fingerprint, store::*};
 use std::{fs, path::Path, path::PathBuf, sync::Arc, time::Duration};
 
 const TTL: Duration = Duration::from_secs(12 * 3600);
-
-fn reopen(dir: &Path, clock: &Arc<ManualClock>) -> Node {
-    let node = open(dir, Settings::default(), clock);
-    node.wait_replayed();
-    node
-}
 
 /// Adds a range of keys by one peer, a chunk for each ten.
 async fn fill(node: &Node, keys: std::ops::Range<u32>, by: u8) {
@@ -29,10 +23,6 @@ async fn fill(node: &Node, keys: std::ops::Range<u32>, by: u8) {
 
 fn have(node: &Node, keys: std::ops::Range<u32>, by: u8) -> usize {
     keys.filter(|key| node.found(*key) == [peer(by).id]).count()
-}
-
-fn counter(node: &Node, name: &str) -> u64 {
-    node.store.stat().counters[name]
 }
 
 /// Puts the exports of a node that had [`fill`]ed 0..60 by peer 1, then removed record 7, 600 s later, and filled 60..100 by
@@ -79,7 +69,7 @@ async fn what_the_log_lacks_comes_back_once_and_the_exports_go() {
     node.close().await;
     let node = reopen(tmp.path(), &clock);
     assert_all(&node);
-    assert_eq!((have(&node, 200..210, 3), counter(&node, "salvaged_chunks")), (10, 0));
+    assert_eq!((have(&node, 200..210, 3), node.counter("salvaged_chunks")), (10, 0));
     assert_eq!(node.store.stat().notes, Vec::<String>::new());
     node.advance(TTL.as_secs());
     assert_eq!(have(&node, 0..100, 1), 0, "they expire as they would have");
@@ -93,7 +83,7 @@ async fn beside_a_log_that_has_it_all_they_change_nothing_and_go() {
     put_exports(tmp.path());
     let node = reopen(tmp.path(), &clock);
     assert_all(&node);
-    assert_eq!((counter(&node, "salvaged_chunks"), exports(tmp.path())), (0, Vec::new()));
+    assert_eq!((node.counter("salvaged_chunks"), exports(tmp.path())), (0, Vec::new()));
     assert_eq!(node.store.stat().notes, Vec::<String>::new());
 }
 
@@ -139,12 +129,12 @@ async fn who_only_reads_a_directory_sees_them_and_leaves_them() {
     reopen(tmp.path(), &clock).close().await;
     put_exports(tmp.path());
     let now = dhtstore::clock::Clock::wall(&*clock);
-    let before = files(tmp.path());
+    let before = fingerprint(tmp.path());
     assert_eq!(stat_stopped(tmp.path(), Settings::default(), now).unwrap().records, 99);
     let found = check::stopped(tmp.path(), TTL, now).unwrap();
     assert!(found.iter().all(|finding| finding.level != Level::Damaged), "{found:?}");
     assert!(found.iter().any(|finding| finding.found.contains("2 exports of provider records")), "{found:?}");
-    assert_eq!(files(tmp.path()), before);
+    assert_eq!(fingerprint(tmp.path()), before);
 }
 
 #[tokio::test]
@@ -160,7 +150,7 @@ async fn those_of_a_log_that_was_begun_anew_meanwhile_fit_it_all_the_same() {
         let node = reopen(tmp.path(), &clock);
         assert_all(&node);
         assert_eq!((have(&node, 200..300, 3), have(&node, 300..400, 1)), (100, 100));
-        assert_eq!(counter(&node, "salvaged_chunks"), brought_back);
+        assert_eq!(node.counter("salvaged_chunks"), brought_back);
         node.close().await;
     }
 }
@@ -186,7 +176,7 @@ async fn rows_missing_in_the_middle_of_the_log_and_of_the_address_book_come_back
     }
     let node = reopen(tmp.path(), &clock);
     assert_eq!((have(&node, 0..300, 1), have(&node, 300..600, 2)), (300, 300));
-    assert_eq!(counter(&node, "salvaged_chunks"), 41, "ten, the damaged one, and those of the peer");
+    assert_eq!(node.counter("salvaged_chunks"), 41, "ten, the damaged one, and those of the peer");
     node.close().await;
     let node = reopen(tmp.path(), &clock);
     assert_eq!((have(&node, 0..300, 1), have(&node, 300..600, 2)), (300, 300));

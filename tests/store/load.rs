@@ -1,7 +1,6 @@
 //! Loading a dump: what comes out of one store goes into another, keeps its times, yields to what is newer, and survives
 //! a restart.
 
-use crate::support::*;
 use dhtstore::{
     clock::{ManualClock, UnixTime},
     kad::{Dht, PeerInfo},
@@ -12,14 +11,11 @@ use dhtstore::{
         routing::SavedPeer,
     },
 };
+use dhtstore_testkit::store::*;
 use std::{path::Path, sync::Arc};
 
 /// When the fixture was written.
 const FIXTURE_TIME: u32 = T0 + 7200;
-
-fn cid(n: u32) -> cid::Cid {
-    cid::Cid::new_v1(0x70, cid::multihash::Multihash::from_bytes(&multihash(n)).unwrap())
-}
 
 /// Records of three hours, one removed and some refreshed, own CIDs, values, routing tables.
 async fn filled(dir: &Path) -> Node {
@@ -33,7 +29,7 @@ async fn filled(dir: &Path) -> Node {
         node.advance(3600);
     }
     node.store.records.remove(&multihash(3), &peer(3).id).await;
-    node.store.provided.add((0..700).map(cid).collect()).await.unwrap();
+    node.store.provided.add((0..700).map(own_cid).collect()).await.unwrap();
     let place = dhtstore::kad::keyspace::Key::for_content(&multihash(5));
     node.store.provided.mark_announced(&[(place, 17)], UnixTime(T0 + 3600));
     for dht in Dht::ALL {

@@ -1,7 +1,6 @@
 //! The store by itself, on real files: what it answers, what it keeps over restarts and kills, and what it makes of clocks,
 //! dumps and directories that others have written.
 #![allow(clippy::unwrap_used, reason = "tests fail by panics")]
-#![allow(dead_code, reason = "the support module serves several tests")]
 
 mod clock;
 mod dump;
@@ -12,5 +11,3 @@ mod provided;
 mod records;
 mod recovery;
 mod segments;
-#[path = "../store_support/support.rs"]
-mod support;

@@ -1,10 +1,10 @@
 //! Data directories that earlier versions have written, brought to the schema of today.
 
-use crate::support::copy::copy;
 use dhtstore::{
     clock::{ManualClock, UnixTime},
     store::{Settings, Store, data_dir::Lock, migration::SCHEMA},
 };
+use dhtstore_testkit::files::copy;
 use libp2p::PeerId;
 use multibase::Base;
 use std::{fs, path::Path};

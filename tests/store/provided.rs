@@ -1,12 +1,12 @@
 //! Own CIDs: in keyspace order, on disk when acknowledged, never lost.
 
-use crate::support::*;
 use cid::multihash::Multihash;
 use dhtstore::{
     clock::UnixTime,
     kad::{Cid, keyspace::Key},
     store::{Settings, StoreError, jobs::JobRun},
 };
+use dhtstore_testkit::store::*;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 

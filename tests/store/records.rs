@@ -1,6 +1,5 @@
 //! Provider records: what the store says is what a naive model says, across time, garbage collection and restarts.
 
-use crate::support::*;
 use dhtstore::{
     clock::UnixTime,
     kad::{Dht, PeerInfo},
@@ -10,6 +9,7 @@ use dhtstore::{
         records::{Added, Refused},
     },
 };
+use dhtstore_testkit::store::*;
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 use std::{collections::BTreeMap, time::Duration};

@@ -1,11 +1,11 @@
 //! sled's known failures, made on purpose: what is whole is found again, what is not is said, and nothing is worse after.
 
-use crate::support::*;
 use dhtstore::{
     clock::{ManualClock, UnixTime},
     kad::Dht,
     store::{Settings, Store, StoreError, data_dir::Lock, routing::SavedPeer},
 };
+use dhtstore_testkit::store::*;
 use std::{
     fs::{self, OpenOptions},
     os::unix::fs::FileExt,
@@ -15,10 +15,6 @@ use std::{
 
 const RECORDS: u32 = 20_000;
 const OWN: u32 = 600;
-
-fn own_cid(n: u32) -> cid::Cid {
-    cid::Cid::new_v1(0x70, cid::multihash::Multihash::from_bytes(&multihash(n)).unwrap())
-}
 
 fn saved() -> Vec<SavedPeer> {
     (0..50).map(|n| SavedPeer { peer: peer(n), heard: UnixTime(T0) }).collect()
@@ -38,12 +34,6 @@ async fn filled(dir: &Path) -> Arc<ManualClock> {
     node.store.routing.save(Dht::Wan, saved()).await.unwrap();
     node.close().await;
     clock
-}
-
-fn reopen(dir: &Path, clock: &Arc<ManualClock>) -> Node {
-    let node = open(dir, Settings::default(), clock);
-    node.wait_replayed();
-    node
 }
 
 fn records(node: &Node) -> usize {

@@ -1,22 +1,13 @@
 //! The segments of the log: what sled does not know of them comes back, what has expired goes with them, and what is
 //! damaged in them is told and costs no more than its chunk.
 
-use crate::support::*;
-use dhtstore::{
-    clock::{ManualClock, UnixTime},
-    store::Settings,
-};
+use dhtstore::clock::{ManualClock, UnixTime};
+use dhtstore_testkit::store::*;
 use proptest::prelude::*;
 use std::{fs, os::unix::fs::FileExt, path::Path, path::PathBuf, sync::Arc};
 
 /// Keys, ten to a chunk.
 const RECORDS: u32 = 400;
-
-fn reopen(dir: &Path, clock: &Arc<ManualClock>) -> Node {
-    let node = open(dir, Settings::default(), clock);
-    node.wait_replayed();
-    node
-}
 
 /// Adds a range of keys, each by the peer of its last digit, a chunk for each ten.
 async fn fill(node: &Node, keys: std::ops::Range<u32>) {
@@ -39,10 +30,6 @@ fn segments(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
-fn counter(node: &Node, name: &str) -> u64 {
-    node.store.stat().counters[name]
-}
-
 /// A filled directory, closed cleanly, with nothing exported.
 async fn filled(dir: &Path) -> Arc<ManualClock> {
     let clock = clock();
@@ -59,7 +46,7 @@ async fn a_run_begins_a_segment_of_its_own_and_a_clean_stop_leaves_nothing_to_sa
     for run in 0..3u32 {
         let node = reopen(tmp.path(), &clock);
         assert_eq!(have(&node, 0..run * 100), run as usize * 100);
-        assert_eq!((counter(&node, "salvaged_chunks"), counter(&node, "unwritten_chunks")), (0, 0));
+        assert_eq!((node.counter("salvaged_chunks"), node.counter("unwritten_chunks")), (0, 0));
         fill(&node, run * 100..(run + 1) * 100).await;
         node.close().await;
         assert_eq!(segments(tmp.path()).len(), run as usize + 1);
@@ -82,7 +69,7 @@ async fn a_lost_database_costs_no_record_and_no_address_and_what_was_removed_sta
         assert!(node.found(7).is_empty());
         let found = node.store.records.providers_now(&multihash(8), 10, 0);
         assert_eq!(*found[0].addrs, *peer(8).addrs);
-        assert_eq!(counter(&node, "salvaged_chunks") > 0, start == 0);
+        assert_eq!(node.counter("salvaged_chunks") > 0, start == 0);
         node.close().await;
     }
 }
@@ -97,7 +84,7 @@ async fn segments_that_name_other_peers_by_the_same_numbers_in_the_same_seconds_
     fs::remove_dir_all(tmp.path().join("records")).unwrap();
     // As a log that was begun anew leaves it.
     let other = tempfile::tempdir().unwrap();
-    let elsewhere = crate::support::clock();
+    let elsewhere = dhtstore_testkit::store::clock();
     let node = reopen(other.path(), &elsewhere);
     for key in 0..100 {
         node.add(10_000 + key, &peer(100 + (key % 10) as u8)).await.unwrap();
@@ -148,11 +135,11 @@ async fn a_chunk_that_cannot_be_read_is_told_once_and_goes_when_it_has_expired()
     assert!(notes.iter().any(|note| note.contains("00000000.segment")), "{notes:?}");
     node.advance(13 * 3600);
     node.store.records.collect_garbage().await.unwrap();
-    let told = counter(&node, "damaged");
+    let told = node.counter("damaged");
     node.store.flush().await.unwrap();
     assert_eq!(segments(tmp.path()), Vec::<PathBuf>::new());
     node.store.records.collect_garbage().await.unwrap();
-    assert_eq!((counter(&node, "damaged"), node.store.stat().log_chunks), (told, 0));
+    assert_eq!((node.counter("damaged"), node.store.stat().log_chunks), (told, 0));
 }
 
 #[tokio::test]

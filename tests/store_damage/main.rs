@@ -5,12 +5,9 @@
 //! Plain `cargo test` runs 100 cases. `DAMAGE_CASES=2400 cargo test --test store_damage -- --nocapture` runs
 //! that many and prints what became of them; `DAMAGE_CASE=17` runs case 17 alone. (Not `DHTSTORE_…`: those are settings.)
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
-#![allow(dead_code, reason = "the support module serves several tests")]
 
 mod checked;
 mod mutation;
-#[path = "../store_support/support.rs"]
-mod support;
 
 use dhtstore::{
     clock::ManualClock,
@@ -18,6 +15,7 @@ use dhtstore::{
     store::{Settings, Store, data_dir::Lock},
     transport::{identity, swarm_key::SwarmKey},
 };
+use dhtstore_testkit::store::*;
 use mutation::{Kind, Mutation};
 use std::{
     collections::BTreeMap,
@@ -31,7 +29,6 @@ use std::{
     thread,
     time::Duration,
 };
-use support::*;
 
 /// Cases of an ordinary run.
 const QUICK: u64 = 100;
@@ -65,10 +62,6 @@ enum Outcome {
 struct Report {
     outcome: Outcome,
     kept: usize,
-}
-
-fn own_cid(n: u32) -> cid::Cid {
-    cid::Cid::new_v1(0x70, cid::multihash::Multihash::from_bytes(&multihash(n)).unwrap())
 }
 
 async fn add(node: &Node, keys: std::ops::Range<u32>) {

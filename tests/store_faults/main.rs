@@ -5,35 +5,25 @@
 //!
 //! Without root or user namespaces the tests on a small file system cannot be run, and say so.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs, reason = "tests")]
-#![allow(dead_code, reason = "the support modules serve several tests")]
-
-#[path = "../support/small_disk.rs"]
-mod small_disk;
-#[path = "../store_support/support.rs"]
-mod support;
 
 use dhtstore::{
     kad::Dht,
     store::{Settings, records::Added, records::Refused, routing::SavedPeer},
 };
-use small_disk::{cannot, fill, free, inside, run_inside, small_disk};
+use dhtstore_testkit::small_disk::{cannot, fill, free, inside, run_inside, small_disk};
+use dhtstore_testkit::store::*;
 use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
 };
-use support::*;
 
 /// More than a file system of 24 MiB holds.
 const MANY: u32 = 2_000_000;
 
 fn settings(reserve: u64) -> Settings {
     Settings { reserve, ..Settings::default() }
-}
-
-fn own_cid(n: u32) -> cid::Cid {
-    cid::Cid::new_v1(0x70, cid::multihash::Multihash::from_bytes(&multihash(n)).unwrap())
 }
 
 /// Polls until `condition` holds.

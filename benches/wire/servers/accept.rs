@@ -1,11 +1,8 @@
 //! A bare listener: libp2p's transports, or ours, and a swarm whose only behaviour hands streams of the WAN DHT out.
 
-#[path = "../../../tests/support/inbound.rs"]
-mod inbound;
-
+use dhtstore_testkit::inbound::Inbound;
+pub use dhtstore_testkit::inbound::Serve;
 use futures::StreamExt;
-use inbound::Inbound;
-pub use inbound::Serve;
 use libp2p::{
     Multiaddr, PeerId, SwarmBuilder, Transport,
     core::{muxing::StreamMuxerBox, transport::Boxed, upgrade::Version},

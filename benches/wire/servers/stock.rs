@@ -1,13 +1,13 @@
 //! Stock `libp2p-kad` on a store in sled, one row per record: what a rust-libp2p node with records on disk comes to.
 
 use dhtstore::kad::PeerInfo;
+use dhtstore_testkit::libp2p_kad::{
+    self as kad, ProviderRecord, Record, RecordKey,
+    store::{Error, RecordStore},
+};
 use futures::StreamExt;
 use libp2p::{
     Multiaddr, PeerId, SwarmBuilder, identify, identity::Keypair, noise, swarm::NetworkBehaviour, tcp, yamux,
-};
-use libp2p_kad::{
-    self as kad, ProviderRecord, Record, RecordKey,
-    store::{Error, RecordStore},
 };
 use std::{
     borrow::Cow,

@@ -1,7 +1,7 @@
 //! One stream under load.
 
 use super::{connection::Connection, histogram::Histogram, requests::Requests};
-use dhtstore::kad::{
+use dhtstore_kad::{
     frame::{self, Header},
     message::Message,
 };
@@ -36,6 +36,7 @@ pub const STOPPING: u8 = 2;
 pub struct Phase(AtomicU8);
 
 impl Phase {
+    /// Begins a phase: [`MEASURING`] or [`STOPPING`].
     pub fn set(&self, phase: u8) {
         self.0.store(phase, Ordering::Relaxed);
     }
@@ -63,12 +64,17 @@ pub struct Tally {
     pub errors: u64,
     /// Bytes of answers.
     pub received: u64,
+    /// Answers, decoded or not.
     pub answers: u64,
     /// Of the answers that were decoded, one in sixteen.
     pub decoded: u64,
+    /// Providers that they name.
     pub providers: u64,
+    /// Addresses of these.
     pub provider_addrs: u64,
+    /// Closer peers that they name.
     pub closer: u64,
+    /// Those that name no provider.
     pub without_provider: u64,
 }
 
@@ -98,7 +104,7 @@ impl Worker {
         Self { connection, stream, requests, pace, phase, under_way, input, filled: 0, tally }
     }
 
-    /// Until the run stops, or the requests end.
+    /// Sends and reads until the run stops, or the requests end.
     pub async fn run(mut self, begun: Instant) -> Tally {
         let mut next = begun;
         if let Pace::Open { offset, .. } = self.pace {
@@ -209,6 +215,7 @@ impl Worker {
 }
 
 impl Tally {
+    /// Adds what another stream has seen.
     pub fn merge(&mut self, other: &Self) {
         self.requests += other.requests;
         self.latency.merge(&other.latency);

@@ -1,9 +1,9 @@
 //! A client that writes bytes of its own choice: a connection, and streams on it negotiated by hand.
 
-#[path = "../support/drive.rs"]
-mod drive;
-
-use drive::{OpenRequest, drive};
+use crate::{
+    connection::{OpenRequest, drive},
+    read_message,
+};
 use futures::{AsyncReadExt, AsyncWriteExt};
 use libp2p::{
     Multiaddr, PeerId, Transport,
@@ -28,15 +28,19 @@ use tokio::sync::{mpsc, oneshot};
 /// What a connection is made of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Over {
+    /// TCP, noise and yamux.
     Noise,
+    /// TCP, TLS and yamux.
     Tls,
+    /// QUIC.
     Quic,
 }
 
 impl Over {
+    /// Every kind.
     pub const ALL: [Over; 3] = [Over::Noise, Over::Tls, Over::Quic];
 
-    /// How a stream ends that the other side drops, as it does with what it refuses.
+    /// Returns how a stream ends that the other side drops, as it does with what it refuses.
     pub fn refused(self) -> End {
         if self == Over::Quic { End::Closed } else { End::Reset }
     }
@@ -44,6 +48,7 @@ impl Over {
 
 /// A connection that nobody but the test uses.
 pub struct Raw {
+    /// The peer id that it came under, a new one.
     pub id: PeerId,
     /// Streams opened by those who count here.
     pub opened: Arc<AtomicU64>,
@@ -63,7 +68,7 @@ pub enum End {
 }
 
 impl Raw {
-    /// Connects; `None` if that does not work.
+    /// Connects under a new identity; `None` if that does not work.
     pub async fn try_connect(addr: Multiaddr, over: Over) -> Option<Self> {
         let key = Keypair::generate_ed25519();
         let id = key.public().to_peer_id();
@@ -96,16 +101,17 @@ impl Raw {
         Some(Self { id, opened: Arc::default(), over, open })
     }
 
+    /// Connects under a new identity.
     pub async fn connect(addr: Multiaddr, over: Over) -> Self {
         Self::try_connect(addr, over).await.unwrap()
     }
 
-    /// A stream of the WAN DHT.
+    /// Opens a stream of the WAN DHT.
     pub async fn stream(&self) -> RawStream {
         self.try_stream("/ipfs/kad/1.0.0").await.unwrap()
     }
 
-    /// A stream of any protocol; `None` if the other side drops it.
+    /// Opens a stream of any protocol; `None` if the other side drops it.
     pub async fn try_stream(&self, protocol: &str) -> Option<RawStream> {
         let RawStream { mut stream, over } = self.try_bare().await?;
         for line in ["/multistream/1.0.0", protocol] {
@@ -121,7 +127,7 @@ impl Raw {
         Some(RawStream { stream, over })
     }
 
-    /// A stream on which nothing is negotiated yet.
+    /// Opens a stream on which nothing is negotiated yet.
     pub async fn try_bare(&self) -> Option<RawStream> {
         let (reply, opened) = oneshot::channel();
         self.open.send(reply).await.ok()?;
@@ -144,34 +150,23 @@ pub struct RawStream {
 }
 
 impl RawStream {
+    /// Sends these bytes, as they are.
     pub async fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).await.unwrap();
         self.stream.flush().await.unwrap();
     }
 
-    /// Sends as much as the other side takes.
+    /// Sends as much as the other side takes; true if that is all of it.
     pub async fn try_send(&mut self, bytes: &[u8]) -> bool {
         self.stream.write_all(bytes).await.is_ok() && self.stream.flush().await.is_ok()
     }
 
-    /// The body of the next message.
+    /// Reads the body of the next message; `None` if the stream ends before.
     pub async fn receive(&mut self) -> Option<Vec<u8>> {
-        let (mut length, mut shift) = (0usize, 0);
-        loop {
-            let mut byte = [0];
-            self.stream.read_exact(&mut byte).await.ok()?;
-            length |= usize::from(byte[0] & 0x7f) << shift;
-            shift += 7;
-            if byte[0] & 0x80 == 0 {
-                break;
-            }
-        }
-        let mut body = vec![0; length];
-        self.stream.read_exact(&mut body).await.ok()?;
-        Some(body)
+        read_message(&mut self.stream).await
     }
 
-    /// Whether the other side ends the stream without a further byte.
+    /// Waits until the other side ends the stream, which it must do without a further byte.
     pub async fn end_within(&mut self, time: Duration) -> End {
         let mut byte = [0];
         match tokio::time::timeout(time, self.stream.read(&mut byte)).await {

@@ -23,6 +23,7 @@ impl Default for Histogram {
 }
 
 impl Histogram {
+    /// Counts a duration.
     pub fn add(&mut self, took: Duration) {
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         // Values below 2^7 are their own index; above, the octave and the seven bits behind the first.
@@ -33,6 +34,7 @@ impl Histogram {
         self.total += 1;
     }
 
+    /// Adds what another has counted.
     pub fn merge(&mut self, other: &Self) {
         for (count, more) in self.counts.iter_mut().zip(&other.counts) {
             *count += more;
@@ -40,7 +42,7 @@ impl Histogram {
         self.total += other.total;
     }
 
-    /// The value that this part of all, from 0 to 1, does not exceed, in microseconds; NaN if there is none.
+    /// Returns the value that this part of all, from 0 to 1, does not exceed, in microseconds; NaN if there is none.
     pub fn at(&self, part: f64) -> f64 {
         if self.total == 0 {
             return f64::NAN;

@@ -7,6 +7,7 @@ use std::fs;
 pub struct Process(pub u32);
 
 impl Process {
+    /// Returns the process that asks.
     pub fn this() -> Self {
         Self(std::process::id())
     }

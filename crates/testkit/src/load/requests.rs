@@ -1,6 +1,6 @@
 //! Which requests are sent. Keys, identities and addresses follow from numbers, so that all servers are asked the same.
 
-use dhtstore::kad::message::{self, EncodedPeer, MessageType};
+use dhtstore_kad::message::{self, EncodedPeer, MessageType};
 use libp2p::{Multiaddr, PeerId, identity::Keypair};
 
 /// ADD_PROVIDERs between two requests that prove by their answer that those before were read.
@@ -27,6 +27,7 @@ impl Op {
         if self == Op::Add { BATCH } else { 1 }
     }
 
+    /// Returns what tables call it.
     pub fn name(self) -> &'static str {
         match self {
             Op::Hit => "GET hit",
@@ -38,14 +39,14 @@ impl Op {
     }
 }
 
-/// Identity number `n`.
+/// Returns identity number `n`.
 pub fn identity(n: u64) -> Keypair {
     let mut seed = [0x5a; 32];
     seed[..8].copy_from_slice(&n.to_le_bytes());
     Keypair::ed25519_from_bytes(seed).unwrap()
 }
 
-/// What identity number `n` announces: three addresses, as a node with TCP and QUIC has.
+/// Returns what identity number `n` announces: three addresses, as a node with TCP and QUIC has.
 pub fn addresses(n: u64) -> Vec<Multiaddr> {
     let [.., a, b, c] = (n as u32).to_be_bytes();
     let texts = [
@@ -56,7 +57,7 @@ pub fn addresses(n: u64) -> Vec<Multiaddr> {
     texts.iter().map(|text| text.parse().unwrap()).collect()
 }
 
-/// A sha2-256 multihash whose digest is spread like one.
+/// Returns key number `n`: a sha2-256 multihash whose digest is spread like one.
 pub fn key(n: u64) -> [u8; 34] {
     let mut key = [0; 34];
     key[..2].copy_from_slice(&[0x12, 0x20]);
@@ -104,7 +105,7 @@ enum What {
 }
 
 impl Requests {
-    /// Those of stream `number` in `run`, under identity number `identity`.
+    /// Returns those of stream `number` in `run`, under identity number `identity`.
     pub fn new(op: Op, keys: u64, run: u64, number: u64, identity: u64) -> Self {
         let what = match op {
             Op::Add | Op::AddConfirmed => {
@@ -115,7 +116,7 @@ impl Requests {
         Self { what, random: mixed(run << 32 | number), provider: provider(identity) }
     }
 
-    /// Keys 0 to `keys`, each by `providers` connections; what falls to this `connection` (its number, and how many there
+    /// Returns announcements of keys 0 to `keys`, each by `providers` connections; what falls to this `connection` (its number, and how many there
     /// are), and of it to this stream.
     pub fn filling(keys: u64, providers: u64, connection: (u64, u64), stream: (u64, u64), identity: u64) -> Self {
         let what = What::Fill { next: stream.0, keys, providers, connection, step: stream.1 };

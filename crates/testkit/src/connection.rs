@@ -1,5 +1,4 @@
 //! A connection without a swarm: streams are opened as they are asked for.
-#![allow(missing_docs, clippy::unwrap_used, reason = "shared by tests and benchmarks")]
 
 use libp2p::core::muxing::{StreamMuxer, StreamMuxerBox, SubstreamBox};
 use std::{future::poll_fn, pin::Pin, task::Poll};

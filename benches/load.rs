@@ -15,11 +15,8 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs, reason = "a benchmark ends with the first error")]
 #![allow(clippy::disallowed_methods, reason = "measures time")]
 
-#[path = "generator.rs"]
-mod generator;
-
 use clap::Parser;
-use generator::{Fleet, Load, Outcome, Plan, process::Process, requests::Op};
+use dhtstore_testkit::load::{Fleet, Load, Outcome, Plan, process::Process, requests::Op};
 use libp2p::Multiaddr;
 use std::time::Duration;
 
@@ -66,7 +63,7 @@ async fn main() {
     rlimit::increase_nofile_limit(u64::MAX).unwrap();
     let args = Args::parse();
     let fleet = Fleet::connect(&args.target, 0, args.connections, args.pid.map(Process)).await;
-    println!("{} of {} connections", fleet.len(), args.connections);
+    println!("{} of {} connections", fleet.connections(), args.connections);
     let op = match args.op {
         Kind::Get => Op::Hit,
         Kind::Miss => Op::Miss,

@@ -1,5 +1,4 @@
 //! Ports for processes that bind them later than they are chosen.
-#![allow(dead_code, clippy::unwrap_used, reason = "each user needs a part of it")]
 
 use std::{
     net::{TcpListener, UdpSocket},
@@ -12,7 +11,7 @@ const RANGE: std::ops::Range<u32> = 10_000..32_000;
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
-/// A port of loopback that nobody has, TCP and UDP, and that this process has not chosen before.
+/// Returns a port of loopback that nobody has, TCP and UDP, and that this process has not chosen before.
 pub fn free() -> u16 {
     let count = RANGE.end - RANGE.start;
     // Test programs begin at different places.

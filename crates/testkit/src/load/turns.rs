@@ -5,7 +5,7 @@ use super::{Fleet, Outcome, Plan};
 /// One server's runs of a plan, the first with the first, …
 pub type Runs = Vec<Outcome>;
 
-/// Each fleet carries out the plan, one after the other, `rounds` times; every second round in reverse order.
+/// Has each fleet carry out the plan, one after the other, `rounds` times; every second round in reverse order.
 pub async fn in_turns(fleets: &[&Fleet], rounds: usize, plan: Plan) -> Vec<Runs> {
     let mut runs = vec![Runs::new(); fleets.len()];
     for round in 0..rounds {
@@ -20,16 +20,17 @@ pub async fn in_turns(fleets: &[&Fleet], rounds: usize, plan: Plan) -> Vec<Runs>
     runs
 }
 
-/// The median of a figure.
+/// Returns the median of a figure.
 pub fn median(runs: &Runs, figure: impl Fn(&Outcome) -> f64) -> f64 {
     middle(runs.iter().map(figure).collect())
 }
 
-/// The median of `a`'s figure to `b`'s, round by round.
+/// Returns the median of `a`'s figure to `b`'s, round by round.
 pub fn ratio(a: &Runs, b: &Runs, figure: impl Fn(&Outcome) -> f64) -> f64 {
     middle(a.iter().zip(b).map(|(a, b)| figure(a) / figure(b)).collect())
 }
 
+/// Counts the errors of all runs.
 pub fn errors(runs: &Runs) -> u64 {
     runs.iter().map(|run| run.seen.errors).sum()
 }
@@ -44,7 +45,7 @@ fn middle(mut values: Vec<f64>) -> f64 {
 pub const HEADER: &str = "| what | server | requests/s | server CPU us | p50 us | p99 us | p99.9 us | answer bytes | errors |\n\
                           |---|---|---|---|---|---|---|---|---|";
 
-/// A line of a table.
+/// Prints a line of a table.
 pub fn row(what: &str, name: &str, runs: &Runs) {
     let at = |part| median(runs, move |run| run.seen.latency.at(part));
     println!(

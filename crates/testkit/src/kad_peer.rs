@@ -1,7 +1,6 @@
 //! An independent DHT peer: stock `libp2p-kad` over TCP, as client or server.
-#![allow(dead_code, missing_docs, clippy::unwrap_used, clippy::expect_used, reason = "each user needs a part of it")]
 
-use dhtstore::kad::PeerInfo;
+use dhtstore_kad::PeerInfo;
 use futures::StreamExt;
 use libp2p::{
     Multiaddr, PeerId, StreamProtocol, Swarm, SwarmBuilder, identify,
@@ -17,9 +16,10 @@ use tokio::sync::{mpsc, oneshot};
 /// A query of libp2p-kad may take 60 s.
 const PATIENCE: Duration = Duration::from_secs(75);
 
+/// The protocols that a peer speaks.
 #[derive(NetworkBehaviour)]
-pub struct Behaviour {
-    pub kad: kad::Behaviour<MemoryStore>,
+struct Behaviour {
+    kad: kad::Behaviour<MemoryStore>,
     identify: identify::Behaviour,
 }
 
@@ -29,6 +29,7 @@ type Enough = Box<dyn Fn(&QueryResult) -> bool + Send>;
 
 /// What a query came to.
 pub struct Outcome {
+    /// Its results, in the order in which they came.
     pub results: Vec<QueryResult>,
     /// Sent, whether answered or not.
     pub requests: u32,
@@ -50,14 +51,18 @@ enum Command {
 
 /// What a peer starts with.
 pub struct Options {
+    /// Client or server.
     pub mode: kad::Mode,
+    /// Which DHT it belongs to.
     pub protocol: StreamProtocol,
+    /// Its identity.
     pub keypair: Keypair,
+    /// Where it listens, over TCP.
     pub listen: Multiaddr,
 }
 
 impl Options {
-    /// A new identity, the protocol of the public DHT, a free port of loopback.
+    /// Returns a new identity, the protocol of the public DHT, a free port of loopback.
     pub fn new(mode: kad::Mode) -> Self {
         Self {
             mode,
@@ -70,7 +75,9 @@ impl Options {
 
 /// A running peer; ends when dropped.
 pub struct KadPeer {
+    /// Its peer id.
     pub id: PeerId,
+    /// Where it listens.
     pub addr: Multiaddr,
     commands: mpsc::Sender<Command>,
     task: tokio::task::JoinHandle<()>,
@@ -83,11 +90,12 @@ impl Drop for KadPeer {
 }
 
 impl KadPeer {
+    /// Starts a peer with a new identity in the public DHT.
     pub async fn start(mode: kad::Mode) -> Self {
         Self::start_with(Options::new(mode)).await
     }
 
-    /// A client that knows this server.
+    /// Starts a client that has bootstrapped from this server.
     pub async fn client_of(server: PeerId, addr: Multiaddr) -> Self {
         let client = Self::start(kad::Mode::Client).await;
         client.know(server, addr).await;
@@ -95,6 +103,7 @@ impl KadPeer {
         client
     }
 
+    /// Starts a peer; it listens once this returns.
     pub async fn start_with(options: Options) -> Self {
         let Options { mode, protocol, keypair, listen } = options;
         let id = keypair.public().to_peer_id();
@@ -124,10 +133,11 @@ impl KadPeer {
     }
 
     /// Does something with the swarm, in its own time.
-    pub async fn with(&self, what: impl FnOnce(&mut Swarm<Behaviour>) + Send + 'static) {
+    async fn with(&self, what: impl FnOnce(&mut Swarm<Behaviour>) + Send + 'static) {
         self.commands.send(Command::Do(Box::new(what))).await.ok().unwrap();
     }
 
+    /// Tells it of a peer.
     pub async fn know(&self, peer: PeerId, addr: Multiaddr) {
         self.with(move |swarm| {
             swarm.behaviour_mut().kad.add_address(&peer, addr);
@@ -135,7 +145,7 @@ impl KadPeer {
         .await;
     }
 
-    /// Peers in the routing table.
+    /// Counts the peers in its routing table.
     pub async fn table_len(&self) -> usize {
         let (reply, count) = oneshot::channel();
         self.with(|swarm| {
@@ -169,12 +179,13 @@ impl KadPeer {
         outcome.results.iter().any(|result| matches!(result, QueryResult::StartProviding(Ok(_))))
     }
 
+    /// Looks up the providers of `multihash`, to the end of the query.
     pub async fn find_providers(&self, multihash: &[u8]) -> Vec<PeerId> {
         let key = kad::RecordKey::new(&multihash);
         providers(&self.query(|kad| kad.get_providers(key), |_| false).await)
     }
 
-    /// The peers closest to `target` that answered, and the requests that it took.
+    /// Looks up the peers closest to `target`. Returns those that answered, and the requests that it took.
     pub async fn closest(&self, target: Vec<u8>) -> (Vec<PeerInfo>, u32) {
         let outcome = self.query(|kad| kad.get_closest_peers(target), |_| false).await;
         let peers = outcome.results.into_iter().flat_map(|result| match result {
@@ -187,7 +198,7 @@ impl KadPeer {
     }
 }
 
-/// Distinct providers in these results.
+/// Returns the distinct providers in these results.
 pub fn providers(outcome: &Outcome) -> Vec<PeerId> {
     let mut found: Vec<PeerId> = outcome.results.iter().flat_map(named_providers).collect();
     found.sort();
@@ -195,7 +206,7 @@ pub fn providers(outcome: &Outcome) -> Vec<PeerId> {
     found
 }
 
-/// The providers that one result names.
+/// Returns the providers that one result names.
 pub fn named_providers(result: &QueryResult) -> Vec<PeerId> {
     match result {
         QueryResult::GetProviders(Ok(GetProvidersOk::FoundProviders { providers, .. })) => {

@@ -1,7 +1,6 @@
 //! A behaviour that hands out the inbound streams of the WAN DHT as they are, and does nothing else.
-#![allow(missing_docs, reason = "shared by tests and benchmarks")]
 
-use dhtstore::kad::Dht;
+use dhtstore_kad::Dht;
 use libp2p::{
     Multiaddr, PeerId, Stream, StreamProtocol,
     core::upgrade::{DeniedUpgrade, InboundUpgrade, UpgradeInfo},
@@ -25,9 +24,11 @@ pub type Serve = Arc<dyn Fn(PeerId, Stream) + Send + Sync>;
 /// See the module.
 #[derive(Clone)]
 pub struct Inbound {
+    /// Called with each stream.
     pub serve: Serve,
 }
 
+/// The streams of one connection.
 pub struct InboundHandler {
     peer: PeerId,
     serve: Serve,

@@ -1,16 +1,13 @@
 //! A peer that advertises the DHT and does with its streams whatever the test wants: nothing at all, say.
-#![allow(dead_code, missing_docs, clippy::unwrap_used, reason = "each user needs a part of it")]
 
-#[path = "inbound.rs"]
-mod inbound;
-
-use dhtstore::kad::{
+use crate::inbound::Inbound;
+pub use crate::inbound::Serve;
+use crate::read_message;
+use dhtstore_kad::{
     PeerInfo,
     message::{self, EncodedPeer, Message, MessageType},
 };
-use futures::{AsyncReadExt, AsyncWriteExt, StreamExt};
-use inbound::Inbound;
-pub use inbound::Serve;
+use futures::{AsyncWriteExt, StreamExt};
 use libp2p::{
     Stream, SwarmBuilder, identify,
     identity::Keypair,
@@ -86,7 +83,7 @@ pub fn single(single: Arc<Single>, closes: bool, takes: fn(&[u8]) -> bool) -> Se
         let single = single.clone();
         single.streams.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         tokio::spawn(async move {
-            let Some(body) = read_body(&mut stream).await else { return };
+            let Some(body) = read_message(&mut stream).await else { return };
             let request = Message::decode(&body).unwrap();
             let holder = single.held.lock().unwrap().get(request.key).copied();
             match request.kind {
@@ -113,20 +110,7 @@ pub fn single(single: Arc<Single>, closes: bool, takes: fn(&[u8]) -> bool) -> Se
 
 /// The key of the next request; `None` at the end of the stream.
 async fn read_target(stream: &mut Stream) -> Option<Vec<u8>> {
-    Some(Message::decode(&read_body(stream).await?).ok()?.key.to_vec())
-}
-
-/// The next message; `None` at the end of the stream.
-async fn read_body(stream: &mut Stream) -> Option<Vec<u8>> {
-    let (mut length, mut shift, mut byte) = (0, 0, [0x80]);
-    while byte[0] & 0x80 != 0 {
-        stream.read_exact(&mut byte).await.ok()?;
-        length |= usize::from(byte[0] & 0x7f) << shift;
-        shift += 7;
-    }
-    let mut body = vec![0; length];
-    stream.read_exact(&mut body).await.ok()?;
-    Some(body)
+    Some(Message::decode(&read_message(stream).await?).ok()?.key.to_vec())
 }
 
 /// Ends its streams at once.

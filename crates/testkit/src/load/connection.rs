@@ -1,11 +1,8 @@
 //! A connection over TCP (noise, yamux) or QUIC, with streams negotiated by hand.
 
-#[path = "../../tests/support/drive.rs"]
-mod drive;
-
 use super::requests;
-use dhtstore::kad::Dht;
-use drive::{OpenRequest, drive};
+use crate::connection::{OpenRequest, drive};
+use dhtstore_kad::Dht;
 use futures::{AsyncReadExt, AsyncWriteExt};
 use libp2p::{
     Multiaddr, Transport,
@@ -54,11 +51,12 @@ impl Connection {
         Some(Self { identity, open })
     }
 
+    /// Returns the number of its identity.
     pub fn identity(&self) -> u64 {
         self.identity
     }
 
-    /// A stream of the WAN DHT; `None` if the other side drops it.
+    /// Opens a stream of the WAN DHT; `None` if the other side drops it.
     pub async fn stream(&self) -> Option<SubstreamBox> {
         timeout(PATIENCE, self.negotiated()).await.ok()?
     }

@@ -2,7 +2,6 @@
 //!
 //! That needs root, or user namespaces. Where there are neither the test says so on stderr and proves nothing; with
 //! `DISK_TESTS=require`, as CI runs it, it fails.
-#![allow(dead_code, missing_docs, clippy::unwrap_used, reason = "each user needs a part of it")]
 
 use std::{
     fs,
@@ -13,12 +12,12 @@ use std::{
 
 const INSIDE: &str = "DISK_TEST_DIR";
 
-/// Inside: the empty file system. Outside: `None`, once `test` (its whole name) has passed inside.
+/// Returns, inside, the empty file system; outside `None`, once `test` (its whole name) has passed inside.
 pub fn small_disk(test: &str, mebibytes: u32) -> Option<PathBuf> {
     small_disk_with(test, &format!("size={mebibytes}m"))
 }
 
-/// The same with other options of a tmpfs.
+/// Does the same with other options of a tmpfs.
 pub fn small_disk_with(test: &str, options: &str) -> Option<PathBuf> {
     if let Some(dir) = std::env::var_os(INSIDE) {
         return Some(dir.into());
@@ -47,14 +46,14 @@ pub fn run_inside(mut command: Command, test: &str, dir: &Path) {
     assert!(output.status.success() && text.contains("1 passed"), "{test} failed inside:\n{text}");
 }
 
-/// Says that a test cannot be run here; fails if it must.
+/// Reports that a test cannot be run here; fails if it must.
 pub fn cannot(test: &str, why: &str) {
     assert!(std::env::var_os("DISK_TESTS").is_none(), "{test} cannot be run: {why}");
     #[expect(clippy::explicit_write, reason = "past what the test runner keeps to itself")]
     writeln!(std::io::stderr(), "\nNOT TESTED: {test}: {why}").unwrap();
 }
 
-/// The directory that [`run_inside`] was given, if this runs inside.
+/// Returns the directory that [`run_inside`] was given, if this runs inside.
 pub fn inside() -> Option<PathBuf> {
     std::env::var_os(INSIDE).map(PathBuf::from)
 }
@@ -72,7 +71,7 @@ pub fn fill(dir: &Path, left: u64) {
     }
 }
 
-/// Gives it back.
+/// Gives back what [`fill`] took.
 pub fn free(dir: &Path) {
     fs::remove_file(dir.join("ballast-of-others")).unwrap();
 }

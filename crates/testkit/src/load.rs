@@ -10,23 +10,17 @@
 //! ```
 //!
 //! Nothing of libp2p-swarm is in it, so that the generator costs as little as it can beside the server on the same machine.
-#![allow(dead_code, reason = "each benchmark needs a part of it")]
 
-#[path = "connection.rs"]
 pub mod connection;
-#[path = "histogram.rs"]
-pub mod histogram;
-#[path = "process.rs"]
+mod histogram;
 pub mod process;
-#[path = "requests.rs"]
 pub mod requests;
-#[path = "turns.rs"]
 pub mod turns;
-#[path = "worker.rs"]
-pub mod worker;
+mod worker;
 
 use connection::Connection;
 use futures::{StreamExt, future::join_all, stream};
+pub use histogram::Histogram;
 use libp2p::Multiaddr;
 use process::Process;
 use requests::{Op, Requests};
@@ -37,7 +31,8 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use worker::{MEASURING, Pace, Phase, STOPPING, Tally, Worker};
+pub use worker::Tally;
+use worker::{MEASURING, Pace, Phase, STOPPING, Worker};
 
 /// Handshakes under way at a time.
 const DIALS: usize = 64;
@@ -51,10 +46,13 @@ static RUNS: AtomicU64 = AtomicU64::new(1);
 /// How requests are sent on the streams of a fleet.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
+    /// What is asked or announced.
     pub op: Op,
     /// Streams on each connection.
     pub streams: usize,
+    /// When the next request is sent.
     pub pace: Load,
+    /// How long figures are taken.
     pub length: Duration,
     /// Keys that are there: numbers below this.
     pub keys: u64,
@@ -64,9 +62,15 @@ pub struct Plan {
 #[derive(Clone, Copy, Debug)]
 pub enum Load {
     /// As soon as an answer has come: so many are under way on each stream.
-    Closed { depth: usize },
+    Closed {
+        /// Requests.
+        depth: usize,
+    },
     /// So many a second on all streams together, whether answers come or not.
-    Open { rate: f64 },
+    Open {
+        /// Requests a second.
+        rate: f64,
+    },
 }
 
 /// What a run came to.
@@ -74,15 +78,18 @@ pub enum Load {
 pub struct Outcome {
     /// What all streams have seen; streams that could not be opened are errors.
     pub seen: Tally,
+    /// How long figures were taken.
     pub seconds: f64,
-    /// CPU seconds of the server's process, bytes that it has caused to be written to the disk.
+    /// CPU seconds of the server's process.
     pub cpu: Option<f64>,
+    /// Bytes that it has caused to be written to the disk.
     pub written: Option<f64>,
     /// CPU seconds of this process: the generator.
     pub own_cpu: f64,
 }
 
 impl Outcome {
+    /// Requests a second.
     pub fn rate(&self) -> f64 {
         self.seen.requests as f64 / self.seconds
     }
@@ -112,13 +119,14 @@ impl Outcome {
 /// Connections to one server.
 pub struct Fleet {
     connections: Vec<Arc<Connection>>,
+    /// The server's process, if it is one of this machine.
     pub server: Option<Process>,
     /// Connections that could not be made.
     pub refused: usize,
 }
 
 impl Fleet {
-    /// `count` connections under the identities number 0, 1, …; those of `first` on.
+    /// Opens `count` connections, under the identities number `first`, `first + 1`, …
     pub async fn connect(target: &Multiaddr, first: u64, count: usize, server: Option<Process>) -> Self {
         let made: Vec<Option<Connection>> = stream::iter(0..count as u64)
             .map(|n| Connection::open(target.clone(), first + n))
@@ -129,7 +137,8 @@ impl Fleet {
         Self { refused: count - connections.len(), connections, server }
     }
 
-    pub fn len(&self) -> usize {
+    /// Counts the connections that were made.
+    pub fn connections(&self) -> usize {
         self.connections.len()
     }
 
