@@ -16,7 +16,10 @@
 #![allow(clippy::disallowed_methods, reason = "measures time")]
 
 use clap::Parser;
-use dhtstore_testkit::load::{Fleet, Load, Outcome, Plan, process::Process, requests::Op};
+use dhtstore_testkit::{
+    load::{Fleet, Load, Outcome, Plan, requests::Op},
+    process::Process,
+};
 use libp2p::Multiaddr;
 use std::time::Duration;
 

@@ -20,16 +20,13 @@ use dhtstore_testkit::load::{
     requests::Op,
     turns::{HEADER, in_turns, ratio, row},
 };
-use servers::{Fixture, SETTINGS, Server, TABLE};
+use servers::{CONNECTIONS, Fixture, PROVIDERS, SETTINGS, STREAMS, Server, TABLE};
 use std::{
     path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
 };
 
-const PROVIDERS: u64 = 3;
-const CONNECTIONS: usize = 16;
-const STREAMS: usize = 8;
 /// Announcements a second of the steady run.
 const STEADY_RATE: f64 = 1500.0;
 /// Before a kill ours has everything on the disk after this long. go's server keeps up to 255 announcements in memory until

@@ -20,13 +20,10 @@ use dhtstore_testkit::load::{
     requests::Op,
     turns::{self, HEADER, in_turns, median, ratio, row},
 };
-use servers::{Fixture, SETTINGS, Server, TABLE, Yamux};
+use servers::{CONNECTIONS, Fixture, PROVIDERS, SETTINGS, STREAMS, Server, TABLE, Yamux};
 use std::time::Duration;
 
 const KEYS: u64 = 100_000;
-const PROVIDERS: u64 = 3;
-const CONNECTIONS: usize = 16;
-const STREAMS: usize = 8;
 /// Requests a second behind a store that stalls: with these stalls libp2p-kad can do some 8,000.
 const STALLED_RATE: f64 = 2000.0;
 /// Announcements a second beside them where the disk is slow.

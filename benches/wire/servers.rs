@@ -9,8 +9,11 @@ mod stock;
 pub use accept::Yamux;
 use dhtstore::kad::{PeerInfo, keyspace::Key};
 use dhtstore_testkit::{
-    load::{connection::Connection, process::Process, requests},
-    port, program,
+    files::bytes_below,
+    load::{connection::Connection, requests},
+    port,
+    process::Process,
+    program,
 };
 use libp2p::{Multiaddr, PeerId, identity::Keypair};
 use std::{
@@ -28,6 +31,12 @@ use tempfile::TempDir;
 /// Peers in each server's routing table: what a node of the public DHT had (20 in each of ten buckets, and some beyond).
 pub const TABLE: usize = 213;
 const BUCKET: usize = 20;
+
+/// Providers of each key.
+pub const PROVIDERS: u64 = 3;
+/// Connections of the generator, and streams on each, where a part does not say otherwise.
+pub const CONNECTIONS: usize = 16;
+pub const STREAMS: usize = 8;
 
 /// How long a server may take until it serves.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -300,14 +309,6 @@ fn wait_for_line(child: &mut Child) {
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     assert!(line.starts_with("ready"), "{line:?}");
-}
-
-fn bytes_below(dir: &Path) -> f64 {
-    let Ok(entries) = fs::read_dir(dir) else { return 0.0 };
-    let entries = entries.flatten();
-    entries
-        .map(|e| if e.path().is_dir() { bytes_below(&e.path()) } else { e.metadata().map_or(0.0, |m| m.len() as f64) })
-        .sum()
 }
 
 /// Runs a server if this process was started as one: then it does not return.

@@ -1,7 +1,7 @@
 //! A real process under attack: what it holds, and how much memory it takes.
 
 use crate::Victim;
-use dhtstore_testkit::{port, program};
+use dhtstore_testkit::{port, process, program};
 use std::{
     path::Path,
     process::{Child, Command},
@@ -79,9 +79,9 @@ impl Process {
     }
 
     pub fn rss_kb(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+        let rss = process::Process(self.child.id()).rss();
+        assert!(rss > 0.0, "the process has ended");
+        (rss / 1024.0) as u64
     }
 
     pub fn open_files(&self) -> usize {

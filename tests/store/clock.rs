@@ -32,6 +32,17 @@ fn served(node: &Node) -> usize {
     (0..KEYS).filter(|key| !node.found(*key).is_empty()).count()
 }
 
+#[track_caller]
+fn serves_all(node: &Node) {
+    assert_eq!(served(node), KEYS as usize);
+}
+
+/// Nor is there a step any more that must last first.
+#[track_caller]
+fn serves_all_and_doubts_nothing(node: &Node) {
+    assert_eq!((served(node), node.store.stat().gc_paused), (KEYS as usize, None));
+}
+
 /// Garbage collection, which must have deleted nothing.
 async fn deletes_nothing(node: &Node) {
     node.store.records.collect_garbage().await.unwrap();
@@ -75,7 +86,7 @@ async fn ten_days_forward_and_back_within_the_grace_leave_no_trace() {
     deletes_nothing(&node).await;
     step(&node, -10 * DAY);
     deletes_nothing(&node).await;
-    assert_eq!((served(&node), node.store.stat().gc_paused), (KEYS as usize, None));
+    serves_all_and_doubts_nothing(&node);
     all_end(node, tmp.path()).await;
 }
 
@@ -90,17 +101,17 @@ async fn ten_days_forward_that_last_and_then_back_keep_what_came_meanwhile() {
     for key in 0..KEYS {
         node.add(key, &peer((key % 5) as u8)).await.unwrap();
     }
-    assert_eq!(served(&node), KEYS as usize);
+    serves_all(&node);
     node.advance(GRACE);
     deletes_nothing(&node).await;
     assert_eq!(served(&node), KEYS as usize, "received a few minutes ago by any clock");
     // The clock was wrong after all, and is set right.
     step(&node, -10 * DAY);
     deletes_nothing(&node).await;
-    assert_eq!(served(&node), KEYS as usize);
+    serves_all(&node);
     node.advance(GRACE);
     deletes_nothing(&node).await;
-    assert_eq!((served(&node), node.store.stat().gc_paused), (KEYS as usize, None));
+    serves_all_and_doubts_nothing(&node);
     all_end(node, tmp.path()).await;
 }
 
@@ -110,10 +121,10 @@ async fn ten_days_backward_at_run_time_serve_on_and_end_in_time() {
     let node = filled(tmp.path()).await;
     step(&node, -10 * DAY);
     deletes_nothing(&node).await;
-    assert_eq!(served(&node), KEYS as usize);
+    serves_all(&node);
     node.advance(GRACE);
     deletes_nothing(&node).await;
-    assert_eq!((served(&node), node.store.stat().gc_paused), (KEYS as usize, None));
+    serves_all_and_doubts_nothing(&node);
     assert!(node.store.stat().newest.unwrap() < T0, "dated by the clock that is believed now");
     all_end(node, tmp.path()).await;
 }
@@ -123,7 +134,7 @@ async fn a_suspended_machine_only_grows_older() {
     let tmp = tempfile::tempdir().unwrap();
     let node = filled(tmp.path()).await;
     node.advance(u64::from(TTL) - 60);
-    assert_eq!(served(&node), KEYS as usize);
+    serves_all(&node);
     deletes_nothing(&node).await;
     assert_eq!(node.store.stat().gc_paused, None);
     node.advance(3600);
@@ -144,7 +155,7 @@ async fn many_small_steps_add_up_to_one_that_must_last() {
     assert_eq!(node.store.stat().counters["collected"], 0);
     // The two hours that they came to are believed in the end, and the records end by them.
     pass(&node, GRACE).await;
-    assert_eq!(served(&node), KEYS as usize);
+    serves_all(&node);
     all_end(node, tmp.path()).await;
 }
 
@@ -158,7 +169,7 @@ async fn steps_to_and_fro_for_hours_delete_nothing_and_keep_nothing_for_ever() {
         node.advance(GRACE / 2);
         deletes_nothing(&node).await;
     }
-    assert_eq!(served(&node), KEYS as usize);
+    serves_all(&node);
     all_end(node, tmp.path()).await;
 }
 
@@ -235,7 +246,7 @@ async fn a_boot_with_the_clock_ahead_serves_at_once_before_and_after_it_is_corre
         assert_eq!(served(&again), KEYS as usize);
         again.close().await;
         pass(&node, GRACE + 300).await;
-        assert_eq!((served(&node), node.store.stat().gc_paused), (KEYS as usize, None));
+        serves_all_and_doubts_nothing(&node);
         all_end(node, tmp.path()).await;
     }
 }
@@ -248,11 +259,11 @@ async fn a_boot_after_one_with_the_clock_ahead_serves_at_once() {
     node.add(KEYS, &peer(1)).await.unwrap();
     node.store.flush().await.unwrap();
     let node = reopened(tmp.path(), node, 100, -30 * DAY).await;
-    assert_eq!(served(&node), KEYS as usize);
+    serves_all(&node);
     assert!(!node.found(KEYS).is_empty());
     deletes_nothing_of(&node, KEYS + 1).await;
     node.advance(GRACE);
-    assert_eq!(served(&node), KEYS as usize);
+    serves_all(&node);
     all_end(node, tmp.path()).await;
 }
 
@@ -266,12 +277,12 @@ async fn a_boot_in_1970_serves_what_is_alive_and_loses_nothing_when_the_clock_is
     let tmp = tempfile::tempdir().unwrap();
     let node = filled(tmp.path()).await;
     let node = reopened(tmp.path(), node, 100, -i64::from(T0)).await;
-    assert_eq!(served(&node), KEYS as usize);
+    serves_all(&node);
     node.advance(30);
     step(&node, i64::from(T0));
-    assert_eq!(served(&node), KEYS as usize);
+    serves_all(&node);
     pass(&node, 2 * GRACE).await;
-    assert_eq!((served(&node), node.store.stat().gc_paused), (KEYS as usize, None));
+    serves_all_and_doubts_nothing(&node);
     all_end(node, tmp.path()).await;
 }
 
@@ -315,8 +326,8 @@ async fn what_a_kill_left_unindexed_is_found_by_a_boot_with_the_clock_ahead() {
     set(&clock, 30 * DAY);
     let node = open(image.path(), Settings { clock_grace: Duration::from_secs(GRACE), ..Settings::default() }, &clock);
     node.wait_replayed();
-    assert_eq!(served(&node), KEYS as usize);
+    serves_all(&node);
     node.advance(60);
     step(&node, -30 * DAY);
-    assert_eq!(served(&node), KEYS as usize);
+    serves_all(&node);
 }

@@ -4,7 +4,7 @@
 //! Plain `cargo test` looks at a few regions of each file. `CHECK_REGIONS=100 cargo test --test store_damage checked --
 //! --nocapture` looks at so many of each, in each way, and prints what it found.
 
-use super::{OWN, RECORDS, kept, own_cid, place, start, template};
+use super::{OWN, RECORDS, kept, place, print_own_panics_only, start, template};
 use dhtstore::{
     clock::{Clock, ManualClock},
     store::check::{self, Level},
@@ -162,8 +162,7 @@ fn checked_before_it_is_lost_is_whatever_damage_could_cost() {
             }
         }
     }
-    let hook = std::panic::take_hook();
-    std::panic::set_hook(Box::new(|_| {}));
+    print_own_panics_only();
     let (next, table, failures) = (AtomicUsize::new(0), Mutex::new(Table::new()), Mutex::new(Vec::new()));
     thread::scope(|scope| {
         for _ in 0..WORKERS {
@@ -192,7 +191,6 @@ fn checked_before_it_is_lost_is_whatever_damage_could_cost() {
             });
         }
     });
-    std::panic::set_hook(hook);
     println!("| file | damage | cases | something could be lost | check says 65 |\n|---|---|---|---|---|");
     for ((file, way), (cases, lost, told)) in table.into_inner().unwrap() {
         println!("| {file} | {way:?} | {cases} | {lost} | {told} |");

@@ -19,14 +19,14 @@ use dhtstore_testkit::store::*;
 use mutation::{Kind, Mutation};
 use std::{
     collections::BTreeMap,
-    env, fs,
+    env, fs, panic,
     path::Path,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, Once,
         atomic::{AtomicU64, Ordering},
         mpsc,
     },
-    thread,
+    thread::{self, ThreadId},
     time::Duration,
 };
 
@@ -251,6 +251,22 @@ fn case(n: u64, template: &Path, clock: &Arc<ManualClock>) -> Result<(Mutation, 
     }
 }
 
+/// From here on panics are printed only of threads that have called this: those of sled and of cases are expected, and
+/// caught; the tests tell of the latter.
+fn print_own_panics_only() {
+    static OWN: Mutex<Vec<ThreadId>> = Mutex::new(Vec::new());
+    static ONCE: Once = Once::new();
+    OWN.lock().unwrap().push(thread::current().id());
+    ONCE.call_once(|| {
+        let hook = panic::take_hook();
+        panic::set_hook(Box::new(move |panic| {
+            if OWN.lock().is_ok_and(|own| own.contains(&thread::current().id())) {
+                hook(panic);
+            }
+        }));
+    });
+}
+
 type Table = BTreeMap<(&'static str, Kind, bool), (BTreeMap<Outcome, u64>, usize, usize)>;
 
 fn print(table: &Table) {
@@ -277,10 +293,8 @@ fn damage_to_any_file_costs_no_own_cid_and_no_record_but_those_in_damaged_bytes_
     let tmp = place();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let clock = runtime.block_on(template(tmp.path()));
-    // Panics of sled are expected, and caught; those of a case are told below.
-    let hook = std::panic::take_hook();
     if only.is_none() {
-        std::panic::set_hook(Box::new(|_| {}));
+        print_own_panics_only();
     }
     let (next, table, failures) = (AtomicU64::new(0), Mutex::new(Table::new()), Mutex::new(Vec::new()));
     thread::scope(|scope| {
@@ -310,7 +324,6 @@ fn damage_to_any_file_costs_no_own_cid_and_no_record_but_those_in_damaged_bytes_
             });
         }
     });
-    std::panic::set_hook(hook);
     print(&table.into_inner().unwrap());
     let failures = failures.into_inner().unwrap();
     let shown: Vec<_> = failures.iter().take(20).cloned().collect();

@@ -36,6 +36,16 @@ pub fn below(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
+/// Returns the bytes of all files below `dir`; 0 if it is not there. Files may come and go meanwhile.
+pub fn bytes_below(dir: &Path) -> f64 {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let bytes = |entry: fs::DirEntry| match entry.path().is_dir() {
+        true => bytes_below(&entry.path()),
+        false => entry.metadata().map_or(0.0, |found| found.len() as f64),
+    };
+    entries.map(bytes).sum()
+}
+
 /// Returns the path and the SHA-256 of every regular file below `dir`.
 pub fn fingerprint(dir: &Path) -> BTreeMap<PathBuf, String> {
     let digest = |file: &Path| format!("{:x}", Sha256::digest(fs::read(file).unwrap()));

@@ -4,7 +4,7 @@
 //! - [`raw`]: a client that writes bytes of its own choice, on streams that it negotiates by hand;
 //! - [`kad_peer`]: an independent peer, stock [`libp2p_kad`], as client or server;
 //! - [`stub_peer`]: a server that does with its streams what the test wants; [`inbound`] is the behaviour below it;
-//! - [`load`]: a generator of load for any server of the DHT, with latencies and the CPU of the server's process;
+//! - [`load`]: a generator of load for any server of the DHT, with latencies and the CPU of the server;
 //! - [`connection`]: what drives the connections of `raw` and `load`.
 //!
 //! The parts of dhtstore under test:
@@ -14,7 +14,8 @@
 //!
 //! The machine around them:
 //! - [`port`]: ports for processes that bind them later;
-//! - [`files`]: copies and fingerprints of directories;
+//! - [`files`]: copies, sizes and fingerprints of directories;
+//! - [`process`]: the CPU and the memory of a process;
 //! - [`small_disk`]: a small file system for one test, to be filled, and whether one can be had here.
 //!
 //! # Rules
@@ -51,6 +52,7 @@ pub mod kad_peer;
 pub mod load;
 pub mod ours;
 pub mod port;
+pub mod process;
 pub mod program;
 pub mod raw;
 pub mod small_disk;

@@ -6,23 +6,21 @@
 //! worker       one stream: sends, reads answers, notes how long they took
 //! histogram    latencies
 //! turns        runs against several servers, one after the other
-//! process      what the kernel says of the server's process
 //! ```
 //!
 //! Nothing of libp2p-swarm is in it, so that the generator costs as little as it can beside the server on the same machine.
 
 pub mod connection;
 mod histogram;
-pub mod process;
 pub mod requests;
 pub mod turns;
 mod worker;
 
+use crate::process::Process;
 use connection::Connection;
 use futures::{StreamExt, future::join_all, stream};
 pub use histogram::Histogram;
 use libp2p::Multiaddr;
-use process::Process;
 use requests::{Op, Requests};
 use std::{
     sync::{

@@ -25,12 +25,9 @@
 //! without which nothing counts; `DISK_COUNT` a file that gets the number of matching calls; `DISK_SEED`; and `DISK_CLOCK`
 //! seconds that the wall clock is ahead (or behind), which needs none of the others.
 
-#[path = "disk/libc.rs"]
 #[macro_use]
 mod libc;
-#[path = "disk/calls.rs"]
 mod calls;
-#[path = "disk/loss.rs"]
 mod loss;
 
 use libc::*;

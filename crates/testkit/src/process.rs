@@ -1,4 +1,4 @@
-//! What the kernel says of a process.
+//! What the kernel says of a process. Figures are NaN once it has ended.
 
 use std::fs;
 
@@ -12,17 +12,32 @@ impl Process {
         Self(std::process::id())
     }
 
-    /// User and system time; the kernel counts in hundredths of a second. NaN once the process has ended.
+    /// User and system time; the kernel counts in hundredths of a second.
     pub fn cpu_seconds(&self) -> f64 {
+        self.times(11)
+    }
+
+    /// User and system time of its children that have ended and were waited for.
+    pub fn children_cpu_seconds(&self) -> f64 {
+        self.times(13)
+    }
+
+    /// The sum of two fields of `stat`, counted behind the name.
+    fn times(&self, first: usize) -> f64 {
         let Ok(stat) = fs::read_to_string(self.file("stat")) else { return f64::NAN };
         let after_name = stat.rsplit(')').next().unwrap();
         let fields: Vec<&str> = after_name.split_whitespace().collect();
-        (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
+        (fields[first].parse::<f64>().unwrap() + fields[first + 1].parse::<f64>().unwrap()) / 100.0
     }
 
     /// Resident memory in bytes.
     pub fn rss(&self) -> f64 {
         field(&self.file("status"), "VmRSS:") * 1024.0
+    }
+
+    /// Largest resident memory since its start, in bytes.
+    pub fn peak_rss(&self) -> f64 {
+        field(&self.file("status"), "VmHWM:") * 1024.0
     }
 
     /// Bytes that it has caused to be written to the disk. The page cache counts when it takes them, files on tmpfs never.
