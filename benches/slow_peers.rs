@@ -8,15 +8,9 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs, reason = "a benchmark ends with the first error")]
 #![allow(clippy::disallowed_methods, reason = "measures time")]
 
-#[path = "../tests/support/kad_peer.rs"]
-mod kad_peer;
-#[path = "../tests/node/ours.rs"]
-#[allow(dead_code)]
-mod ours;
-#[path = "../tests/support/stub_peer.rs"]
-mod stub_peer;
-
 use dhtstore::{
+    clock::SystemClock,
+    config::{Config, Profile},
     kad::{
         Dht, PeerInfo,
         frame::{self, Header},
@@ -27,11 +21,14 @@ use dhtstore::{
     },
     node::lookup::Event,
 };
+use dhtstore_testkit::{
+    kad_peer::{self, KadPeer},
+    libp2p_kad::{Mode, RecordKey},
+    ours::{self, Ours, full_addresses, multihash},
+    stub_peer,
+};
 use futures::{AsyncReadExt, AsyncWriteExt, future::join_all};
-use kad_peer::KadPeer;
 use libp2p::{PeerId, Stream, identity::Keypair};
-use libp2p_kad::{Mode, RecordKey};
-use ours::{Ours, multihash};
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use std::{
     collections::{BTreeSet, HashMap},
@@ -80,9 +77,18 @@ async fn main() {
     }
 }
 
+/// A node of ours, as a private network would have it, that bootstraps from `peers`.
+async fn joining(peers: &[PeerInfo]) -> Ours {
+    let mut config = Config::defaults(Profile::Private);
+    config.listen = ["/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"].map(|addr| addr.parse().unwrap()).into();
+    config.bootstrap = full_addresses(peers);
+    let identity = Keypair::generate_ed25519();
+    Ours::start(config.node_settings(), config.store_settings(), identity, SystemClock::new()).await
+}
+
 /// Both clients, one after the other.
 async fn compare(network: &Network, what: &str) {
-    let ours = Arc::new(Ours::joining(&network.answering[..5]).await);
+    let ours = Arc::new(joining(&network.answering[..5]).await);
     ours::eventually("we have joined", || ours.table_len() >= K).await;
     ours.node.refresh_routing().await;
     let known: Vec<PeerInfo> = ours.node.table(Dht::Wan).iter().map(|entry| entry.peer.clone()).collect();

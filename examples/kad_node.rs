@@ -15,13 +15,12 @@
 //! What fails is answered with `{"error": "…"}`. Go's node of the same tests speaks the same lines.
 #![allow(clippy::unwrap_used, reason = "a test node ends with the first error")]
 
-#[path = "../tests/support/kad_peer.rs"]
-mod kad_peer;
-
 use dhtstore::kad::Dht;
-use kad_peer::{KadPeer, Options};
+use dhtstore_testkit::{
+    kad_peer::{KadPeer, Options},
+    libp2p_kad::Mode,
+};
 use libp2p::{Multiaddr, PeerId, StreamProtocol, identity::Keypair, multiaddr::Protocol};
-use libp2p_kad::Mode;
 use serde::{Deserialize, Serialize};
 use std::io::Write;
 use tokio::io::{AsyncBufReadExt, BufReader, stdin};

@@ -2,9 +2,7 @@
 
 use super::{
     data::{Data, Shape},
-    measure::{
-        Took, bytes_below, children_cpu_seconds, cpu_seconds_of, measure, peak_rss_of, percentiles, rss, rss_of,
-    },
+    measure::{Took, measure, percentiles},
     ours::{PER_SECOND, announce, open},
 };
 use dhtstore::{
@@ -14,6 +12,7 @@ use dhtstore::{
         dump::{self, Filter, Table, Told, Want},
     },
 };
+use dhtstore_testkit::{files::bytes_below, process::Process, program::command};
 use std::{
     fs::File,
     io::{BufRead, BufReader},
@@ -65,7 +64,7 @@ fn in_process(store: &Store, data: &Data, records: usize) {
     print("in process: hash", records, &dump(Want::Hash).0);
     let find = |key: &[u8]| store.records.providers_now(key, 20, 1).len();
     let idle = percentiles(data.hits(), find);
-    let (stop, before) = (AtomicBool::new(false), rss());
+    let (stop, before) = (AtomicBool::new(false), Process::this().rss());
     let (busy, after) = thread::scope(|scope| {
         scope.spawn(|| {
             let each = &mut |_: Told<'_>| !stop.load(Ordering::Relaxed);
@@ -74,7 +73,7 @@ fn in_process(store: &Store, data: &Data, records: usize) {
             }
         });
         let busy = percentiles(data.hits(), find);
-        let after = rss();
+        let after = Process::this().rss();
         stop.store(true, Ordering::Relaxed);
         (busy, after)
     });
@@ -87,12 +86,12 @@ fn from_end_to_end(dir: &Path, tmp: &Path, records: usize) {
     timed("stopped: rows", dir, records, &["dump", "providers"], None);
     timed("stopped: hash", dir, records, &["dump", "providers", "--hash"], None);
     let server = Server::start(dir);
-    let before = rss_of(server.id());
+    let before = Process(server.id()).rss();
     for _ in 0..3 {
         timed("running: rows", dir, records, &["dump", "providers"], Some(server.id()));
     }
     timed("running: hash", dir, records, &["dump", "providers", "--hash"], Some(server.id()));
-    let (now, peak) = (rss_of(server.id()), peak_rss_of(server.id()));
+    let (now, peak) = (Process(server.id()).rss(), Process(server.id()).peak_rss());
     println!(
         "memory of the server: {:.1} MB before dumps, {:.1} MB after, {:.1} MB at most",
         before / 1e6,
@@ -112,14 +111,14 @@ fn from_end_to_end(dir: &Path, tmp: &Path, records: usize) {
 }
 
 fn program(dir: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_dhtstore"));
-    command.arg("-q").arg("--data-dir").arg(dir).stdin(Stdio::null());
+    let mut command = command(env!("CARGO_BIN_EXE_dhtstore"));
+    command.arg("-q").arg("--data-dir").arg(dir);
     command
 }
 
 /// Runs a command that says nothing to us. CPU is its own and that of the server.
 fn timed(what: &str, dir: &Path, records: usize, args: &[&str], server: Option<u32>) {
-    let cpu = || children_cpu_seconds() + server.map_or(0.0, cpu_seconds_of);
+    let cpu = || Process::this().children_cpu_seconds() + server.map_or(0.0, |id| Process(id).cpu_seconds());
     let (begun, before) = (Instant::now(), cpu());
     let status = program(dir).args(args).stdout(Stdio::null()).status().unwrap();
     let took = Took { wall: begun.elapsed().as_secs_f64(), cpu: cpu() - before, own_cpu: 0.0 };

@@ -3,9 +3,10 @@
 use super::{
     Baseline, Figures,
     data::{Data, Shape, miss},
-    measure::{bytes_below, measure, percentiles, rss},
+    measure::{measure, percentiles},
     rows::key,
 };
+use dhtstore_testkit::{files::bytes_below, process::Process};
 use rusty_leveldb::{BloomPolicy, DB, LdbIterator, Options};
 use sha2::{Digest, Sha256};
 use std::{cell::RefCell, hint::black_box, rc::Rc};
@@ -23,7 +24,7 @@ pub fn run(records: usize) -> Figures {
         };
         DB::open(dir.path(), options).unwrap()
     };
-    let before = rss();
+    let before = Process::this().rss();
     let db = RefCell::new(open());
     let write = |time: u32| {
         measure(|| {
@@ -36,7 +37,7 @@ pub fn run(records: usize) -> Figures {
         })
     };
     let load = write(1);
-    let loaded = rss();
+    let loaded = Process::this().rss();
     let one_copy = bytes_below(dir.path());
     let refresh = write(2);
     let find = |multihash: &[u8]| {

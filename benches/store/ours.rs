@@ -4,7 +4,7 @@ use super::{
     Figures,
     clock::Shifted,
     data::{Data, Shape, THE_ONE_KEY, arrive, miss},
-    measure::{bytes_below, measure, peak_rss, percentiles, percentiles_of, rss},
+    measure::{measure, percentiles, percentiles_of},
 };
 use dhtstore::{
     clock::{Clock, UnixTime},
@@ -15,6 +15,7 @@ use dhtstore::{
         dump::{self, Filter, Table, Told, Want},
     },
 };
+use dhtstore_testkit::{files::bytes_below, process::Process};
 use std::{
     hint::black_box,
     path::Path,
@@ -61,7 +62,7 @@ pub fn run(records: usize, dir: &Path, shape: Shape) -> Figures {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let n = records as f64;
     let blank = measure(|| compute(data, peers, SAMPLE));
-    let before = rss();
+    let before = Process::this().rss();
     let (lock, store) = open(dir, clock.clone());
     let all = || {
         let took = measure(|| {
@@ -71,7 +72,7 @@ pub fn run(records: usize, dir: &Path, shape: Shape) -> Figures {
         took.without(&blank, n / SAMPLE as f64)
     };
     let load = all();
-    let loaded = rss();
+    let loaded = Process::this().rss();
     let one_copy = on_disk(dir);
     // The same again, past the five minutes within which a repeat is not written.
     clock.advance(Duration::from_secs(3600));
@@ -248,7 +249,7 @@ pub fn restart(dir: &Path) {
         store.as_ref().unwrap().1.records.wait_replayed();
     });
     let (_lock, store) = store.unwrap();
-    let (rss, peak) = (rss(), peak_rss());
+    let (rss, peak) = (Process::this().rss(), Process::this().peak_rss());
     let records = store.stat().records as f64;
     let entries = store.stat().counters.get("replayed_entries").copied().unwrap_or(0) as f64;
     let runtime = tokio::runtime::Runtime::new().unwrap();

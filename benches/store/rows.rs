@@ -4,8 +4,9 @@
 use super::{
     Baseline, Figures,
     data::{Data, Shape, miss},
-    measure::{bytes_below, measure, percentiles, rss},
+    measure::{measure, percentiles},
 };
+use dhtstore_testkit::{files::bytes_below, process::Process};
 use sha2::{Digest, Sha256};
 use std::hint::black_box;
 
@@ -24,7 +25,7 @@ pub fn run(records: usize) -> Figures {
         let db = config.open().unwrap();
         (db.open_tree("records").unwrap(), db)
     };
-    let before = rss();
+    let before = Process::this().rss();
     let (tree, db) = open();
     let write = |time: u32| {
         measure(|| {
@@ -36,7 +37,7 @@ pub fn run(records: usize) -> Figures {
         })
     };
     let load = write(1);
-    let loaded = rss();
+    let loaded = Process::this().rss();
     let one_copy = bytes_below(dir.path());
     let refresh = write(2);
     let find = |multihash: &[u8]| tree.scan_prefix(Sha256::digest(multihash)).take(20).count();

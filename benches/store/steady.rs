@@ -1,15 +1,13 @@
 //! 1,500 announcements a second by the clock on the wall, half of them repeats of the hour before: what the kernel says
 //! was written to the disk for each, everything counted: log, rows, peers, what GC removes.
 
-use super::{
-    data::{Data, Shape},
-    measure::{bytes_below, cpu_seconds, written},
-};
+use super::data::{Data, Shape};
 use dhtstore::{
     clock::SystemClock,
     kad::Dht,
     store::{Settings, Store, data_dir::Lock},
 };
+use dhtstore_testkit::{files::bytes_below, process::Process};
 use std::time::{Duration, Instant};
 
 const RATE: usize = 1500;
@@ -25,7 +23,7 @@ pub fn run(seconds: usize) {
     let settings = Settings { ttl, clock_grace: Duration::ZERO, ..Settings::default() };
     let store = Store::open(&lock, settings, SystemClock::new()).unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let (begun, before, cpu) = (Instant::now(), written(), cpu_seconds());
+    let (begun, before, cpu) = (Instant::now(), Process::this().written(), Process::this().cpu_seconds());
     let mut collected = begun;
     for i in 0..records {
         let (multihash, peer) = data.record(i);
@@ -39,13 +37,16 @@ pub fn run(seconds: usize) {
             println!(
                 "{:5} s: {:6.1} B written per announcement, {} records, {:.1} MB on disk",
                 begun.elapsed().as_secs(),
-                (written() - before) / i as f64,
+                (Process::this().written() - before) / i as f64,
                 store.stat().records,
                 bytes_below(dir.path()) / 1e6
             );
         }
     }
-    let cpu = (cpu_seconds() - cpu) * 1e6 / records as f64;
+    let cpu = (Process::this().cpu_seconds() - cpu) * 1e6 / records as f64;
     runtime.block_on(store.close()).unwrap();
-    println!("{:.1} B written and {cpu:.2} us of CPU per announcement", (written() - before) / records as f64);
+    println!(
+        "{:.1} B written and {cpu:.2} us of CPU per announcement",
+        (Process::this().written() - before) / records as f64
+    );
 }

@@ -13,24 +13,17 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs, reason = "a benchmark ends with the first error")]
 #![allow(clippy::disallowed_methods, reason = "measures time")]
 
-#[path = "../load/generator.rs"]
-mod generator;
-#[path = "../../tests/support/port.rs"]
-mod port;
 mod servers;
 
-use generator::{
+use dhtstore_testkit::load::{
     Fleet, Load, Outcome, Plan,
     requests::Op,
     turns::{self, HEADER, in_turns, median, ratio, row},
 };
-use servers::{Fixture, SETTINGS, Server, TABLE, Yamux};
+use servers::{CONNECTIONS, Fixture, PROVIDERS, SETTINGS, STREAMS, Server, TABLE, Yamux};
 use std::time::Duration;
 
 const KEYS: u64 = 100_000;
-const PROVIDERS: u64 = 3;
-const CONNECTIONS: usize = 16;
-const STREAMS: usize = 8;
 /// Requests a second behind a store that stalls: with these stalls libp2p-kad can do some 8,000.
 const STALLED_RATE: f64 = 2000.0;
 /// Announcements a second beside them where the disk is slow.

@@ -1,18 +1,20 @@
 //! The servers under test, each a process of its own on loopback, all with the same identity and the same routing table.
 #![allow(dead_code, reason = "each benchmark needs a part of it")]
 
-#[path = "accept.rs"]
 mod accept;
-#[path = "echo.rs"]
 mod echo;
-#[path = "stalled.rs"]
 mod stalled;
-#[path = "stock.rs"]
 mod stock;
 
-use crate::generator::{connection::Connection, process::Process, requests};
 pub use accept::Yamux;
 use dhtstore::kad::{PeerInfo, keyspace::Key};
+use dhtstore_testkit::{
+    files::bytes_below,
+    load::{connection::Connection, requests},
+    port,
+    process::Process,
+    program,
+};
 use libp2p::{Multiaddr, PeerId, identity::Keypair};
 use std::{
     fmt::Write as _,
@@ -29,6 +31,12 @@ use tempfile::TempDir;
 /// Peers in each server's routing table: what a node of the public DHT had (20 in each of ten buckets, and some beyond).
 pub const TABLE: usize = 213;
 const BUCKET: usize = 20;
+
+/// Providers of each key.
+pub const PROVIDERS: u64 = 3;
+/// Connections of the generator, and streams on each, where a part does not say otherwise.
+pub const CONNECTIONS: usize = 16;
+pub const STREAMS: usize = 8;
 
 /// How long a server may take until it serves.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -92,7 +100,7 @@ impl Fixture {
     }
 
     pub async fn ours(&self) -> Server {
-        self.build_of_ours("dhtstore", &program(), None).await
+        self.build_of_ours("dhtstore", &binary(), None).await
     }
 
     /// Ours on a disk that takes as long as a stall for each write and each sync.
@@ -103,7 +111,7 @@ impl Fixture {
         assert!(built.is_ok_and(|status| status.success()), "a slow disk takes a C compiler (cc)");
         let control = self.dir.path().join("slow_disk");
         fs::write(&control, format!("-{}", STALL.as_millis())).unwrap();
-        self.build_of_ours("dhtstore", &program(), Some([library, control])).await
+        self.build_of_ours("dhtstore", &binary(), Some([library, control])).await
     }
 
     /// Another build of ours, to see what a change has brought.
@@ -275,24 +283,19 @@ fn identity_in(dir: &Path) -> PathBuf {
 
 /// TCP and UDP ports that were free a moment ago.
 fn addresses() -> (Multiaddr, Multiaddr) {
-    let port = crate::port::free();
+    let port = port::free();
     let addr = |text: String| text.parse().unwrap();
     (addr(format!("/ip4/127.0.0.1/tcp/{port}")), addr(format!("/ip4/127.0.0.1/udp/{port}/quic-v1")))
 }
 
 /// The release binary, or the one that DHTSTORE_BIN names.
-fn program() -> PathBuf {
+fn binary() -> PathBuf {
     std::env::var_os("DHTSTORE_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_dhtstore").into()).into()
 }
 
 fn dhtstore(program: &Path, dir: &Path) -> Command {
-    let mut command = Command::new(program);
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("DHTSTORE_") || name == "RUST_LOG" {
-            command.env_remove(name);
-        }
-    }
-    command.env("DHTSTORE_CONFIG", "/dev/null").arg("--data-dir").arg(dir);
+    let mut command = program::command(program);
+    command.arg("--data-dir").arg(dir);
     command
 }
 
@@ -306,14 +309,6 @@ fn wait_for_line(child: &mut Child) {
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     assert!(line.starts_with("ready"), "{line:?}");
-}
-
-fn bytes_below(dir: &Path) -> f64 {
-    let Ok(entries) = fs::read_dir(dir) else { return 0.0 };
-    let entries = entries.flatten();
-    entries
-        .map(|e| if e.path().is_dir() { bytes_below(&e.path()) } else { e.metadata().map_or(0.0, |m| m.len() as f64) })
-        .sum()
 }
 
 /// Runs a server if this process was started as one: then it does not return.

@@ -1,6 +1,7 @@
 //! Connections that lie, that stay half open, and that come and go.
 
-use crate::{Victim, raw::Over};
+use crate::Victim;
+use dhtstore_testkit::{framed, raw::Over};
 use futures::future::join_all;
 use libp2p::{Multiaddr, multiaddr::Protocol};
 use std::{net::SocketAddr, time::Duration};
@@ -19,15 +20,7 @@ fn socket(addr: &Multiaddr) -> SocketAddr {
 
 /// A field of identify's message.
 fn field(tag: u8, value: &[u8]) -> Vec<u8> {
-    let mut bytes = vec![tag];
-    let mut n = value.len();
-    while n >= 0x80 {
-        bytes.push(n as u8 | 0x80);
-        n >>= 7;
-    }
-    bytes.push(n as u8);
-    bytes.extend_from_slice(value);
-    bytes
+    [&[tag][..], &framed(value)].concat()
 }
 
 /// Pushes what identify would: a huge agent, hundreds of addresses and protocols, rubbish for a key, too much of all.

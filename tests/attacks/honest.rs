@@ -1,10 +1,10 @@
 //! A client that asks like everybody, all the time, and takes note of how long it waits.
 
-use crate::{
+use dhtstore::kad::message::{self, EncodedPeer, Message, MessageType};
+use dhtstore_testkit::{
     ours::multihash,
     raw::{Over, Raw, RawStream},
 };
-use dhtstore::kad::message::{self, EncodedPeer, Message, MessageType};
 use libp2p::Multiaddr;
 use std::{
     collections::VecDeque,

@@ -12,23 +12,15 @@ mod connections;
 mod door;
 mod honest;
 mod messages;
-#[path = "../node/ours.rs"]
-#[allow(dead_code, reason = "shared with tests/node_network.rs")]
-mod ours;
-#[path = "../support/port.rs"]
-mod port;
 mod process;
-#[path = "../node/raw.rs"]
-#[allow(dead_code, reason = "shared with tests/node_network.rs")]
-mod raw;
 mod rounds;
 mod streams;
 
+use dhtstore_testkit::raw::{Over, Raw};
 use futures::future::BoxFuture;
 use honest::Honest;
 use libp2p::Multiaddr;
 use process::Process;
-use raw::{Over, Raw};
 use std::{
     sync::{
         Arc,

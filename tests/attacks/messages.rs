@@ -1,11 +1,12 @@
 //! Bytes that no honest client sends, on streams that are open.
 
-use crate::{
-    Victim,
+use crate::Victim;
+use dhtstore::kad::message::{self, EncodedPeer, MessageType};
+use dhtstore_testkit::{
+    framed,
     ours::multihash,
     raw::{End, Over, Raw},
 };
-use dhtstore::kad::message::{self, EncodedPeer, MessageType};
 use futures::future::join_all;
 use libp2p::{Multiaddr, PeerId};
 use std::{sync::OnceLock, time::Duration};
@@ -32,18 +33,6 @@ async fn all_refused_of(victim: &Victim, cases: impl Fn(&Raw) -> Vec<Vec<u8>>) {
             assert_eq!(end, over.refused(), "{over:?} {:02x?}", &case[..case.len().min(20)]);
         }
     }
-}
-
-/// `body` behind its length.
-fn framed(body: &[u8]) -> Vec<u8> {
-    let (mut bytes, mut n) = (Vec::new(), body.len());
-    while n >= 0x80 {
-        bytes.push(n as u8 | 0x80);
-        n >>= 7;
-    }
-    bytes.push(n as u8);
-    bytes.extend_from_slice(body);
-    bytes
 }
 
 pub async fn unknown_types(victim: Victim) {

@@ -1,9 +1,10 @@
 //! A real process under attack: what it holds, and how much memory it takes.
 
 use crate::Victim;
+use dhtstore_testkit::{port, process, program};
 use std::{
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Child, Command},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -28,9 +29,9 @@ impl Process {
         // The attackers are in this process: the usual soft limit is 1,024.
         rlimit::increase_nofile_limit(u64::MAX).unwrap();
         let dir = tempfile::tempdir().unwrap();
-        let tcp = crate::port::free();
-        let udp = crate::port::free();
-        let websocket = crate::port::free();
+        let tcp = port::free();
+        let udp = port::free();
+        let websocket = port::free();
         let log = std::fs::File::create(dir.path().join("log")).unwrap();
         let child = command(dir.path())
             .args(["run", "--listen", &format!("/ip4/127.0.0.1/tcp/{tcp}")])
@@ -78,9 +79,9 @@ impl Process {
     }
 
     pub fn rss_kb(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+        let rss = process::Process(self.child.id()).rss();
+        assert!(rss > 0.0, "the process has ended");
+        (rss / 1024.0) as u64
     }
 
     pub fn open_files(&self) -> usize {
@@ -111,14 +112,11 @@ impl Drop for Process {
 }
 
 fn command(dir: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_dhtstore"));
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("DHTSTORE_")) {
-        command.env_remove(name);
-    }
-    command.env("DHTSTORE_CONFIG", "/dev/null").env_remove("RUST_LOG").arg("--data-dir").arg(dir.join("data"));
+    let mut command = program::command(env!("CARGO_BIN_EXE_dhtstore"));
+    command.arg("--data-dir").arg(dir.join("data"));
     // What is looked at is what the process keeps, not how many arenas its threads happened to need.
     command.env("MALLOC_ARENA_MAX", "1");
     // Nor how much of what it gave back the allocator keeps for the next time.
-    command.env("MALLOC_TRIM_THRESHOLD_", "65536").env("MALLOC_MMAP_THRESHOLD_", "65536").stdin(Stdio::null());
+    command.env("MALLOC_TRIM_THRESHOLD_", "65536").env("MALLOC_MMAP_THRESHOLD_", "65536");
     command
 }

@@ -1,6 +1,7 @@
 //! All attacks together, round after round, on a real process: its memory and its files stay what they were.
 
-use crate::{ATTACKS, Over, honest::Honest, process::Process, raw::Raw};
+use crate::{ATTACKS, Over, honest::Honest, process::Process};
+use dhtstore_testkit::raw::Raw;
 use futures::future::join_all;
 use std::{
     sync::atomic::Ordering,

@@ -1,11 +1,11 @@
 //! Streams that are opened and not used as they are meant to be.
 
-use crate::{
-    Victim,
+use crate::Victim;
+use dhtstore::kad::message::{self, EncodedPeer, MessageType};
+use dhtstore_testkit::{
     ours::multihash,
     raw::{Over, Raw, RawStream},
 };
-use dhtstore::kad::message::{self, EncodedPeer, MessageType};
 use futures::future::join_all;
 use libp2p::Multiaddr;
 use std::time::Duration;

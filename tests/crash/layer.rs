@@ -1,4 +1,4 @@
-//! Builds `disk.rs`, a shared library of its own, and puts it below a process.
+//! Builds `disk/lib.rs`, a shared library of its own, and puts it below a process.
 
 use std::{
     path::{Path, PathBuf},
@@ -7,11 +7,24 @@ use std::{
 
 /// Compiles the library with the compiler that built this test.
 pub fn build() -> PathBuf {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/crash/disk.rs");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/crash/disk/lib.rs");
     let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("libdisk-{}.so", std::process::id()));
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let output = Command::new(rustc)
-        .args(["--edition", "2024", "--crate-type", "cdylib", "-O", "-C", "panic=abort", "-D", "warnings", "-o"])
+        .args([
+            "--edition",
+            "2024",
+            "--crate-name",
+            "disk",
+            "--crate-type",
+            "cdylib",
+            "-O",
+            "-C",
+            "panic=abort",
+            "-D",
+            "warnings",
+            "-o",
+        ])
         .args([&library, &source])
         .output()
         .expect("rustc is there, as cargo is");
@@ -19,7 +32,7 @@ pub fn build() -> PathBuf {
     library
 }
 
-/// What the library is told; see `disk.rs`.
+/// What the library is told; see `disk/lib.rs`.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
     pub on: &'static str,

@@ -4,13 +4,13 @@ use crate::{
     layer::Plan,
     model::{Model, Shown, TTL},
     points::{Point, Table},
-    raw::{Over, Raw},
     server::{End, Home, Server, terminate},
 };
 use dhtstore::{
     control::protocol::Request,
     kad::message::{EncodedPeer, MessageType, add_provider, request},
 };
+use dhtstore_testkit::raw::{Over, Raw};
 use libp2p::Multiaddr;
 use multibase::Base;
 use rand::{Rng, SeedableRng, rngs::StdRng};

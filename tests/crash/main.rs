@@ -1,5 +1,5 @@
 //! A real process under load from real connections, killed at random and at chosen points, with and without the loss of
-//! what was not synced (`disk.rs`). After each kill it must open by itself and hold what it promised (`model.rs`).
+//! what was not synced (`disk/`). After each kill it must open by itself and hold what it promised (`model.rs`).
 //!
 //! `DHTSTORE_KILLS=1000 cargo test --release --test crash -- --nocapture` prints what was killed where and what was found;
 //! 10 kills where nothing is said, 50 in `.ci/run`. `DHTSTORE_BIN` names another binary. A failure prints its seed:
@@ -21,18 +21,11 @@
     reason = "tests fail by panics and wait by the clock"
 )]
 
-#[path = "../support/copy.rs"]
-mod copy;
 mod layer;
 mod life;
 mod migration;
 mod model;
 mod points;
-#[path = "../support/port.rs"]
-mod port;
-#[path = "../node/raw.rs"]
-#[allow(dead_code, reason = "shared with tests/node_network.rs")]
-mod raw;
 mod server;
 
 use points::{Point, Table};

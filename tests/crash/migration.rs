@@ -1,10 +1,10 @@
 //! The steps from earlier schemas to the one of today, killed at any call.
 
 use crate::{
-    copy::copy,
     points::{Point, Table},
     server::Home,
 };
+use dhtstore_testkit::files::copy;
 use rand::{Rng, rngs::StdRng};
 use std::{collections::HashMap, path::Path, sync::Mutex, time::Duration};
 

@@ -6,13 +6,14 @@ use dhtstore::control::{
     protocol::{Request, Stat},
 };
 use dhtstore::store::dump::{Filter, Table};
+use dhtstore_testkit::{port, program};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::{
     fs::{self, File, OpenOptions},
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, Command, ExitStatus},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -55,7 +56,7 @@ impl End {
 impl Home {
     pub fn new(ttl: Duration) -> Self {
         let dir = tempfile::Builder::new().prefix("dhtstore-crash-").tempdir().unwrap();
-        let port = crate::port::free();
+        let port = port::free();
         let home = Self { dir, port, ttl, ahead: 0 };
         fs::write(home.path().join("config.toml"), home.config()).unwrap();
         home
@@ -113,18 +114,12 @@ impl Home {
         }
         let log = OpenOptions::new().create(true).append(true).open(self.path().join("log")).unwrap();
         let binary = std::env::var_os("DHTSTORE_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_dhtstore").into());
-        let mut command = Command::new(binary);
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("DHTSTORE_") || name == "RUST_LOG" {
-                command.env_remove(name);
-            }
-        }
+        let mut command = program::command(binary);
         command
             .env("DHTSTORE_CONFIG", self.path().join("config.toml"))
             .arg("--data-dir")
             .arg(self.data())
             .args(["run", "--listen", &format!("/ip4/127.0.0.1/tcp/{}", self.port)])
-            .stdin(Stdio::null())
             .stdout(File::create(self.path().join("said")).unwrap())
             .stderr(log);
         if self.ahead != 0 {

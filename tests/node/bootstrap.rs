@@ -1,10 +1,11 @@
 //! The bootstrap list: whom it joins, and what is said of peers that fail.
 
-use crate::ours::{Ours, addr, config, eventually, multihash};
+use crate::ours::{self, Ours, addr, config, eventually, multihash};
 use dhtstore::{
     config::Config,
     kad::{Dht, PeerInfo},
 };
+use dhtstore_testkit::port;
 use libp2p::{Multiaddr, PeerId, identity::Keypair};
 use std::time::Duration;
 
@@ -22,8 +23,8 @@ fn full(peer: &PeerInfo) -> Multiaddr {
 
 /// Two nodes that know each other.
 async fn pair() -> (Ours, Ours) {
-    let first = Ours::start_with(refreshing()).await;
-    let second = Ours::start_with(Config { bootstrap: vec![full(&first.info())], ..refreshing() }).await;
+    let first = ours::start_with(refreshing()).await;
+    let second = ours::start_with(Config { bootstrap: vec![full(&first.info())], ..refreshing() }).await;
     eventually("they know each other", || !second.node.table(Dht::Wan).is_empty()).await;
     eventually("they know each other", || !first.node.table(Dht::Wan).is_empty()).await;
     (first, second)
@@ -34,7 +35,7 @@ async fn an_entry_added_to_the_list_joins_two_networks_while_known_peers_live() 
     let ((a1, a2), (b1, b2)) = (pair().await, pair().await);
     b2.node.find_node(Dht::Wan, &b1.info(), b"x").await.unwrap();
     a2.node.save_routing().await.unwrap();
-    let a2 = a2.restart(Config { bootstrap: vec![full(&b1.info())], ..refreshing() }).await;
+    let a2 = a2.restart(Config { bootstrap: vec![full(&b1.info())], ..refreshing() }.node_settings()).await;
     let knows = |node: &Ours, other: &Ours| node.node.table(Dht::Wan).get(&other.node.peer_id()).is_some();
     eventually("the saved peer is in the table", || knows(&a2, &a1)).await;
     eventually("the bootstrap peer is in the table", || knows(&a2, &b1)).await;
@@ -56,14 +57,14 @@ async fn an_entry_added_to_the_list_joins_two_networks_while_known_peers_live() 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_halves_that_forgot_each_other_are_joined_by_a_refresh() {
     let (a1, _a2) = pair().await;
-    let port = crate::port::free();
+    let port = port::free();
     let key = Keypair::generate_ed25519();
     let other: Multiaddr = format!("/ip4/127.0.0.1/tcp/{port}/p2p/{}", key.public().to_peer_id()).parse().unwrap();
     // Nobody is there at first: as after a cut that lasted longer than memory.
-    let joined = a1.restart(Config { bootstrap: vec![other], ..refreshing() }).await;
+    let joined = a1.restart(Config { bootstrap: vec![other], ..refreshing() }.node_settings()).await;
     eventually("its failure is known", || joined.node.bootstrap()[0].answers == Some(false)).await;
     let config = Config { listen: vec![addr(&format!("/ip4/127.0.0.1/tcp/{port}"))], ..refreshing() };
-    let there = Ours::start_as(config, key, dhtstore::clock::SystemClock::new()).await;
+    let there = ours::start_as(config, key, dhtstore::clock::SystemClock::new()).await;
     for _ in 0..30 {
         joined.node.refresh_routing().await;
         tokio::time::sleep(Duration::from_millis(500)).await;
@@ -77,9 +78,9 @@ async fn two_halves_that_forgot_each_other_are_joined_by_a_refresh() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn peers_of_the_list_that_fail_are_named_with_the_reason() {
-    let other = Ours::start_with(refreshing()).await;
-    let client = Ours::start_with(Config { mode: dhtstore::config::Mode::Client, ..refreshing() }).await;
-    let free = crate::port::free();
+    let other = ours::start_with(refreshing()).await;
+    let client = ours::start_with(Config { mode: dhtstore::config::Mode::Client, ..refreshing() }).await;
+    let free = port::free();
     let at = |place: String| addr(&format!("{place}/p2p/{}", PeerId::random()));
     let own = Keypair::generate_ed25519();
     let list = vec![
@@ -91,7 +92,7 @@ async fn peers_of_the_list_that_fail_are_named_with_the_reason() {
         addr(&format!("/ip4/127.0.0.1/tcp/1/p2p/{}", own.public().to_peer_id())),
     ];
     let node =
-        Ours::start_as(Config { bootstrap: list, ..refreshing() }, own, dhtstore::clock::SystemClock::new()).await;
+        ours::start_as(Config { bootstrap: list, ..refreshing() }, own, dhtstore::clock::SystemClock::new()).await;
     eventually("all were asked", || node.node.bootstrap().iter().all(|peer| peer.answers.is_some())).await;
     let status = node.node.bootstrap();
     assert!(status[0].answers == Some(true) && status[0].error.is_none(), "{status:?}");
@@ -108,11 +109,11 @@ async fn without_saved_peers_and_a_list_nobody_is_dialled() {
     second.node.save_routing().await.unwrap();
     let mut quiet = refreshing();
     quiet.routing.saved_peers = false;
-    let second = second.restart(quiet).await;
+    let second = second.restart(quiet.node_settings()).await;
     tokio::time::sleep(Duration::from_secs(4)).await;
     second.node.refresh_routing().await;
     assert!(second.node.peers().await.is_empty() && second.node.table(Dht::Wan).is_empty());
-    let second = second.restart(refreshing()).await;
+    let second = second.restart(refreshing().node_settings()).await;
     let id = first.node.peer_id();
     eventually("it is dialled by default", || second.node.table(Dht::Wan).get(&id).is_some()).await;
 }

@@ -1,8 +1,7 @@
 //! Clauses of `docs/conformance.md` that show only over real connections, one test each.
 
 use crate::{
-    ours::{Ahead, Ours, addr, config, eventually, multihash},
-    raw::{End, Raw, RawStream},
+    ours::{self, Ahead, addr, config, eventually, multihash},
     theirs::{self, Over, Theirs},
 };
 use dhtstore::{
@@ -15,6 +14,8 @@ use dhtstore::{
     node::Node,
     transport::identity::Identity,
 };
+use dhtstore_testkit::port;
+use dhtstore_testkit::raw::{End, Raw, RawStream};
 use libp2p::{Multiaddr, PeerId, identity::Keypair};
 use std::time::Duration;
 
@@ -60,7 +61,7 @@ fn named<'a>(peers: impl Iterator<Item = message::RawPeer<'a>>) -> Vec<(PeerId, 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mode_1_mode_2_net_1_both_protocols_are_advertised_and_accepted_and_pings_answered() {
-    let ours = Ours::start().await;
+    let ours = ours::start().await;
     let (said, _round_trip) = theirs::observe(ours.address(false)).await;
     let speaks = |name: &str| said.protocols.iter().any(|protocol| protocol.as_ref() == name);
     for protocol in [WAN, LAN, "/ipfs/ping/1.0.0", "/ipfs/id/1.0.0"] {
@@ -81,7 +82,7 @@ async fn mode_1_mode_2_net_1_both_protocols_are_advertised_and_accepted_and_ping
 
 #[tokio::test(flavor = "multi_thread")]
 async fn net_1_we_ping_whom_we_are_connected_to() {
-    let (one, two) = (Ours::start().await, Ours::start().await);
+    let (one, two) = (ours::start().await, ours::start().await);
     one.node.connect(two.address(false)).await.unwrap();
     for ours in [&one, &two] {
         eventually("a ping was answered", || {
@@ -94,7 +95,7 @@ async fn net_1_we_ping_whom_we_are_connected_to() {
 #[tokio::test(flavor = "multi_thread")]
 async fn net_2_net_3_noise_alone_tls_alone_and_quic_work_in_both_directions() {
     for over in Over::ALL {
-        let ours = Ours::start().await;
+        let ours = ours::start().await;
         let inbound = Raw::connect(ours.address(over == Over::Quic), over).await;
         ask(&mut inbound.stream().await, MessageType::FindNode, b"target").await;
         let theirs = Theirs::server(over).await;
@@ -109,11 +110,11 @@ async fn net_4_every_kind_of_identity_works_on_both_sides_of_every_transport() {
     others.rotate_left(1);
     for (key, other) in keys_of_every_kind().into_iter().zip(others) {
         let kind = key.key_type();
-        let ours = Ours::start_as(config(), key, SystemClock::new()).await;
+        let ours = ours::start_as(config(), key, SystemClock::new()).await;
         for over in Over::ALL {
             // Theirs of this kind dialled by us, then as the one who dials, announces and asks.
             let theirs = Theirs::server_as(over, other.clone()).await;
-            let asker = Ours::start().await;
+            let asker = ours::start().await;
             asker.node.find_node(Dht::Wan, &theirs.info, b"target").await.unwrap();
             theirs.learns(&ours.info()).await;
             theirs.announces(multihash(1)).await;
@@ -125,7 +126,7 @@ async fn net_4_every_kind_of_identity_works_on_both_sides_of_every_transport() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rt_8_who_does_not_answer_the_probe_is_not_admitted() {
-    let ours = Ours::start().await;
+    let ours = ours::start().await;
     let refusing = theirs::refusing().await;
     let full = |info: &dhtstore::kad::PeerInfo| info.addrs[0].clone().with_p2p(info.id).unwrap();
     ours.node.connect(full(&refusing)).await.unwrap();
@@ -140,13 +141,13 @@ async fn rt_8_who_does_not_answer_the_probe_is_not_admitted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whether_a_peer_can_be_dialled_is_told_by_a_dial_and_not_by_a_connection_that_is_open() {
-    let ours = Ours::start().await;
+    let ours = ours::start().await;
     // Listens nowhere, as behind a NAT.
     let behind_nat = Raw::connect(ours.address(false), Over::Noise).await;
     let server = Theirs::server(Over::Noise).await;
     server.dials(ours.address(false)).await;
     eventually("both are connected", || futures::executor::block_on(ours.node.peers()).len() == 2).await;
-    let free_port = crate::port::free();
+    let free_port = port::free();
     let said = format!("/ip4/127.0.0.1/tcp/{free_port}").parse().unwrap();
     let behind_nat = dhtstore::kad::PeerInfo { id: behind_nat.id, addrs: vec![said] };
     assert!(ours.node.can_dial(&behind_nat).await.is_err());
@@ -155,9 +156,9 @@ async fn whether_a_peer_can_be_dialled_is_told_by_a_dial_and_not_by_a_connection
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rt_7_the_unheard_are_asked_and_the_silent_removed() {
-    let (stays, goes) = (Ours::start_with(tcp()).await, Ours::start_with(tcp()).await);
+    let (stays, goes) = (ours::start_with(tcp()).await, ours::start_with(tcp()).await);
     let clock = Ahead::new();
-    let ours = Ours::start_as(config(), Keypair::generate_ed25519(), clock.clone()).await;
+    let ours = ours::start_as(config(), Keypair::generate_ed25519(), clock.clone()).await;
     for peer in [&stays, &goes] {
         ours.node.connect(peer.address(false)).await.unwrap();
     }
@@ -178,9 +179,9 @@ async fn rt_7_the_unheard_are_asked_and_the_silent_removed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn rt_5_a_server_that_starts_again_while_it_is_checked_stays() {
     let key = Keypair::generate_ed25519();
-    let peer = Ours::start_as(tcp(), key.clone(), SystemClock::new()).await;
+    let peer = ours::start_as(tcp(), key.clone(), SystemClock::new()).await;
     let clock = Ahead::new();
-    let ours = Ours::start_as(config(), Keypair::generate_ed25519(), clock.clone()).await;
+    let ours = ours::start_as(config(), Keypair::generate_ed25519(), clock.clone()).await;
     ours.node.connect(peer.address(false)).await.unwrap();
     let known = || Dht::ALL.iter().all(|&dht| ours.node.table(dht).get(&peer.node.peer_id()).is_some());
     eventually("it is in the tables", known).await;
@@ -201,8 +202,8 @@ async fn rt_5_a_server_that_starts_again_while_it_is_checked_stays() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn srv_2_a_peer_that_stopped_answering_is_not_handed_out() {
-    let (stays, goes) = (Ours::start_with(tcp()).await, Ours::start_with(tcp()).await);
-    let ours = Ours::joining(&[stays.info(), goes.info()]).await;
+    let (stays, goes) = (ours::start_with(tcp()).await, ours::start_with(tcp()).await);
+    let ours = ours::joining(&[stays.info(), goes.info()]).await;
     eventually("both are in the table", || ours.table_len() == 2).await;
     let raw = Raw::connect(ours.address(false), Over::Noise).await;
     let mut stream = raw.stream().await;
@@ -217,7 +218,7 @@ async fn srv_2_a_peer_that_stopped_answering_is_not_handed_out() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn srv_5_a_client_with_private_addresses_is_named_on_the_public_dht_and_so_are_both_ends() {
-    let ours = Ours::start_with(amino()).await;
+    let ours = ours::start_with(amino()).await;
     let client = Theirs::client(Over::Noise).await;
     client.dials(ours.address(false)).await;
     eventually("identify is done", || {
@@ -242,9 +243,9 @@ async fn srv_5_a_client_with_private_addresses_is_named_on_the_public_dht_and_so
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lan_1_on_the_public_profile_who_comes_from_elsewhere_enters_no_lan_table() {
-    let ours = Ours::start_with(amino()).await;
+    let ours = ours::start_with(amino()).await;
     // A server of both DHTs; loopback is neither public nor of the local network.
-    let theirs = Ours::start().await;
+    let theirs = ours::start().await;
     ours.node.connect(theirs.address(false)).await.unwrap();
     eventually("identify is done", || {
         futures::executor::block_on(ours.node.peers()).iter().any(|peer| peer.wan && peer.lan)
@@ -259,7 +260,7 @@ async fn lan_1_on_the_public_profile_who_comes_from_elsewhere_enters_no_lan_tabl
 
 #[tokio::test(flavor = "multi_thread")]
 async fn srv_3_prv_7_each_dht_is_told_its_own_addresses_of_a_provider_and_one_without_any_is_told_too() {
-    let ours = Ours::start_with(amino()).await;
+    let ours = ours::start_with(amino()).await;
     let raw = Raw::connect(ours.address(false), Over::Noise).await;
     let (public, private) = (addr("/ip4/8.8.8.8/tcp/4001"), addr("/ip4/10.1.2.3/tcp/4001"));
     let all = [addr("/ip4/127.0.0.1/tcp/4001"), private.clone(), public.clone()];
@@ -289,7 +290,7 @@ async fn srv_3_prv_7_each_dht_is_told_its_own_addresses_of_a_provider_and_one_wi
 
 #[tokio::test(flavor = "multi_thread")]
 async fn prv_7_a_circuit_through_a_public_relay_is_kept_and_told_last_also_after_a_restart() {
-    let ours = Ours::start_with(amino()).await;
+    let ours = ours::start_with(amino()).await;
     let raw = Raw::connect(ours.address(false), Over::Noise).await;
     let relay = PeerId::random();
     let circuit = |ip: &str| addr(&format!("/ip4/{ip}/tcp/4001/p2p/{relay}/p2p-circuit"));
@@ -306,7 +307,7 @@ async fn prv_7_a_circuit_through_a_public_relay_is_kept_and_told_last_also_after
     let told = providers(&ask(&mut wan, MessageType::GetProviders, &multihash(1)).await);
     assert_eq!(told, [(raw.id, vec![direct.clone(), public.clone()])]);
     let id = raw.id;
-    let ours = ours.restart(amino()).await;
+    let ours = ours.restart(amino().node_settings()).await;
     let asker = Raw::connect(ours.address(false), Over::Noise).await;
     let mut wan = asker.try_stream(WAN).await.unwrap();
     let told = providers(&ask(&mut wan, MessageType::GetProviders, &multihash(1)).await);
@@ -315,7 +316,7 @@ async fn prv_7_a_circuit_through_a_public_relay_is_kept_and_told_last_also_after
 
 #[tokio::test(flavor = "multi_thread")]
 async fn msg_2_what_was_asked_before_nonsense_is_answered_and_then_the_stream_ends() {
-    let ours = Ours::start().await;
+    let ours = ours::start().await;
     for over in Over::ALL {
         let raw = Raw::connect(ours.address(over == Over::Quic), over).await;
         for nonsense in [&[0xff; 11][..], &[2, 0xff, 0xff], &message::request(MessageType::GetProviders, b"abc")] {
@@ -330,7 +331,7 @@ async fn msg_2_what_was_asked_before_nonsense_is_answered_and_then_the_stream_en
 
 #[tokio::test(flavor = "multi_thread")]
 async fn prv_3_prv_4_an_announcement_is_never_answered_whether_taken_or_refused() {
-    let ours = Ours::start().await;
+    let ours = ours::start().await;
     let raw = Raw::connect(ours.address(false), Over::Noise).await;
     let own = EncodedPeer::new(&raw.id, &[addr("/ip4/127.0.0.1/tcp/4001")]);
     let mut taken = raw.stream().await;

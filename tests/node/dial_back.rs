@@ -1,16 +1,17 @@
 //! RT-4: who dials us is dialled back before it is believed where it is.
 
 use crate::{
-    ours::{Ahead, Ours, addr, config, eventually},
+    ours::{self, Ahead, Ours, addr, config, eventually},
     theirs::{Over, Theirs},
 };
 use dhtstore::kad::{Dht, PeerInfo};
+use dhtstore_testkit::port;
 use libp2p::{Multiaddr, PeerId, identity::Keypair};
 use std::time::Duration;
 
 /// An address where nobody listens.
 fn nobody() -> Multiaddr {
-    let port = crate::port::free();
+    let port = port::free();
     addr(&format!("/ip4/127.0.0.1/tcp/{port}"))
 }
 
@@ -24,7 +25,7 @@ fn entry(ours: &Ours, peer: PeerId) -> Option<Vec<Multiaddr>> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rt_4_a_peer_that_claims_addresses_where_nobody_answers_is_not_admitted_while_connected() {
-    let ours = Ours::start().await;
+    let ours = ours::start().await;
     let nowhere = nobody();
     let liar = Theirs::claiming(vec![nowhere.clone()]).await;
     liar.dials(ours.address(false)).await;
@@ -39,7 +40,7 @@ async fn rt_4_a_peer_that_claims_addresses_where_nobody_answers_is_not_admitted_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rt_4_a_peer_that_claims_the_address_of_another_is_not_admitted_while_connected() {
-    let (ours, other) = (Ours::start().await, Theirs::server(Over::Noise).await);
+    let (ours, other) = (ours::start().await, Theirs::server(Over::Noise).await);
     let liar = Theirs::claiming(other.info.addrs.clone()).await;
     liar.dials(ours.address(false)).await;
     eventually("it was dialled back", || ours.counter("routing probes failed") == 1).await;
@@ -48,7 +49,7 @@ async fn rt_4_a_peer_that_claims_the_address_of_another_is_not_admitted_while_co
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rt_4_of_a_peer_that_dialled_us_the_address_that_answered_comes_first() {
-    let ours = Ours::start().await;
+    let ours = ours::start().await;
     let server = Theirs::server(Over::Noise).await;
     for _ in 0..3 {
         server.claims(nobody()).await;
@@ -62,7 +63,7 @@ async fn rt_4_of_a_peer_that_dialled_us_the_address_that_answered_comes_first() 
 #[tokio::test(flavor = "multi_thread")]
 async fn rt_4_a_peer_that_can_no_longer_be_dialled_is_removed_at_its_check_though_it_is_connected() {
     let clock = Ahead::new();
-    let ours = Ours::start_as(config(), Keypair::generate_ed25519(), clock.clone()).await;
+    let ours = ours::start_as(config(), Keypair::generate_ed25519(), clock.clone()).await;
     let server = Theirs::server(Over::Noise).await;
     let id = server.info.id;
     server.dials(ours.address(false)).await;
@@ -92,7 +93,7 @@ async fn rt_4_a_dial_back_leaves_one_connection_when_the_other_is_idle() {
 async fn one_connection_is_left(over: Over) {
     let mut config = config();
     config.connections.idle = Duration::from_secs(1);
-    let ours = Ours::start_with(config).await;
+    let ours = ours::start_with(config).await;
     let server = Theirs::server(over).await;
     server.dials(ours.address(over == Over::Quic)).await;
     eventually("it was admitted", || entry(&ours, server.info.id).is_some()).await;

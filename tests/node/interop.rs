@@ -1,8 +1,7 @@
 //! `libp2p-kad` as client of ours and server to ours, over every transport.
 
 use crate::{
-    ours::{Ours, addr, eventually, holds, multihash},
-    raw::Raw,
+    ours::{self, addr, eventually, holds, multihash},
     theirs::{Over, Theirs},
 };
 use cid::Cid;
@@ -10,12 +9,13 @@ use dhtstore::kad::{
     Dht, PeerInfo,
     message::{self, EncodedPeer},
 };
+use dhtstore_testkit::raw::Raw;
 use libp2p::PeerId;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn net_2_net_3_libp2p_kad_bootstraps_announces_and_finds_over_every_transport() {
     for over in Over::ALL {
-        let ours = Ours::start().await;
+        let ours = ours::start().await;
         let publisher = Theirs::server(over).await;
         let seeker = Theirs::client(over).await;
         publisher.learns(&ours.info()).await;
@@ -25,7 +25,7 @@ async fn net_2_net_3_libp2p_kad_bootstraps_announces_and_finds_over_every_transp
         publisher.announces(multihash(1)).await;
         assert_eq!(holds(&ours, &multihash(1)).await, 1, "{over:?}");
         // libp2p-kad announces without addresses where none is confirmed as external: identify has told them.
-        let asker = Ours::start().await;
+        let asker = ours::start().await;
         let answer = asker.node.get_providers(Dht::Wan, &ours.info(), &multihash(1)).await.unwrap();
         assert_eq!(answer.providers, std::slice::from_ref(&publisher.info), "{over:?}");
 
@@ -44,7 +44,7 @@ async fn net_2_net_3_libp2p_kad_bootstraps_announces_and_finds_over_every_transp
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rt_2_mode_1_servers_enter_the_table_and_clients_do_not() {
-    let ours = Ours::start().await;
+    let ours = ours::start().await;
     let server = Theirs::server(Over::Noise).await;
     let client = Theirs::client(Over::Noise).await;
     for theirs in [&server, &client] {
@@ -69,7 +69,7 @@ async fn rt_2_mode_1_servers_enter_the_table_and_clients_do_not() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn own_cids_are_answered_with_ourselves_as_provider() {
-    let ours = Ours::start().await;
+    let ours = ours::start().await;
     let hash = cid::multihash::Multihash::from_bytes(&multihash(7)).unwrap();
     ours.store.provided.add(vec![Cid::new_v1(0x55, hash)]).await.unwrap();
     let seeker = Theirs::client(Over::Noise).await;
@@ -94,12 +94,12 @@ async fn prv_7_libp2p_kad_that_relays_lead_to_is_found_with_its_circuits_and_we_
     // libp2p-kad names them in any order.
     circuits.sort();
     let publisher = Theirs::claiming(circuits.to_vec()).await;
-    let ours = Ours::start().await;
+    let ours = ours::start().await;
     publisher.learns(&ours.info()).await;
     assert!(publisher.bootstraps().await);
     publisher.announces(multihash(1)).await;
     assert_eq!(holds(&ours, &multihash(1)).await, 1);
-    let asker = Ours::joining(&[ours.info()]).await;
+    let asker = ours::joining(&[ours.info()]).await;
     eventually("the asker knows us", || asker.table_len() == 1).await;
     let mut found = asker.node.find_providers(&multihash(1), 20, None).await;
     found[0].addrs.sort();

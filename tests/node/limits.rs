@@ -1,8 +1,7 @@
 //! Listeners, private networks, connection limits, the end.
 
 use crate::{
-    ours::{Ours, addr, config, eventually, multihash},
-    raw::Raw,
+    ours::{self, addr, config, eventually, multihash},
     theirs::Over,
 };
 use dhtstore::{
@@ -11,6 +10,7 @@ use dhtstore::{
     kad::Dht,
     node::{Node, NodeError},
 };
+use dhtstore_testkit::raw::Raw;
 use libp2p::identity::Keypair;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -26,11 +26,11 @@ fn with_swarm_key(dir: &std::path::Path, name: &str, byte: &str) -> Config {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_swarm_key_lets_in_those_who_have_it_and_nobody_else() {
     let dir = tempfile::tempdir().unwrap();
-    let one = Ours::start_with(with_swarm_key(dir.path(), "a", "11")).await;
+    let one = ours::start_with(with_swarm_key(dir.path(), "a", "11")).await;
     assert!(one.node.listeners().iter().all(|a| !a.to_string().contains("quic")), "QUIC is off");
-    let same = Ours::start_with(with_swarm_key(dir.path(), "b", "11")).await;
-    let other = Ours::start_with(with_swarm_key(dir.path(), "c", "22")).await;
-    let none = Ours::start().await;
+    let same = ours::start_with(with_swarm_key(dir.path(), "b", "11")).await;
+    let other = ours::start_with(with_swarm_key(dir.path(), "c", "22")).await;
+    let none = ours::start().await;
     let target = one.address(false).with_p2p(one.node.peer_id()).unwrap();
     assert_eq!(same.node.connect(target.clone()).await.unwrap(), one.node.peer_id());
     assert_eq!(same.node.add_providers(Dht::Wan, &one.info(), &[multihash(1)]).await.confirmed(), 1);
@@ -40,7 +40,7 @@ async fn a_swarm_key_lets_in_those_who_have_it_and_nobody_else() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_taken_port_is_an_error_that_names_it() {
-    let one = Ours::start().await;
+    let one = ours::start().await;
     let mut second = config();
     second.listen = one.node.listeners();
     for listen in one.node.listeners() {
@@ -66,7 +66,7 @@ async fn the_wildcard_default_listens_on_both_transports() {
         addr("/ip6/::/tcp/0"),
         addr("/ip6/::/udp/0/quic-v1"),
     ];
-    let ours = Ours::start_with(config).await;
+    let ours = ours::start_with(config).await;
     let listeners: Vec<String> = ours.node.listeners().iter().map(ToString::to_string).collect();
     assert!(listeners.iter().any(|a| a.starts_with("/ip4/127.0.0.1/tcp/")), "{listeners:?}");
     assert!(listeners.iter().any(|a| a.starts_with("/ip4/127.0.0.1/udp/")), "{listeners:?}");
@@ -77,7 +77,7 @@ async fn the_wildcard_default_listens_on_both_transports() {
 async fn an_ip_address_gets_so_many_connections() {
     let mut config = config();
     config.connections.max_per_ip = 3;
-    let ours = Ours::start_with(config).await;
+    let ours = ours::start_with(config).await;
     let mut raws = Vec::new();
     for _ in 0..3 {
         raws.push(Raw::connect(ours.address(false), Over::Noise).await);
@@ -94,8 +94,8 @@ async fn an_ip_address_gets_so_many_connections() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn can_dial_tells_who_is_there_and_who_is_not() {
-    let one = Ours::start().await;
-    let two = Ours::start().await;
+    let one = ours::start().await;
+    let two = ours::start().await;
     assert!(two.node.can_dial(&one.info()).await.is_ok());
     let mut wrong = one.info();
     wrong.id = libp2p::PeerId::random();
@@ -107,8 +107,8 @@ async fn can_dial_tells_who_is_there_and_who_is_not() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn shutdown_ends_connections_and_does_not_take_long() {
-    let one = Ours::start().await;
-    let two = Ours::joining(&[one.info()]).await;
+    let one = ours::start().await;
+    let two = ours::joining(&[one.info()]).await;
     eventually("they know each other", || two.table_len() == 1).await;
     let begun = Instant::now();
     one.node.shutdown().await;

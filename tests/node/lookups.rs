@@ -1,7 +1,7 @@
 //! Our look-ups through networks of `libp2p-kad` nodes.
 
 use crate::{
-    ours::{Ours, config, eventually, multihash},
+    ours::{self, config, eventually, multihash},
     theirs::{self, network},
 };
 use dhtstore::kad::{Dht, PeerInfo, keyspace::Key};
@@ -20,7 +20,7 @@ fn closest_of<'a>(peers: impl Iterator<Item = &'a PeerInfo>, target: &[u8], n: u
 #[tokio::test(flavor = "multi_thread")]
 async fn lkp_1_prv_9_we_join_a_network_of_libp2p_kad_find_the_closest_announce_and_are_found() {
     let servers = network(24).await;
-    let ours = Ours::joining(&[servers[0].info.clone()]).await;
+    let ours = ours::joining(&[servers[0].info.clone()]).await;
     eventually("we know half of them", || ours.table_len() >= 12).await;
     theirs::settled(&servers).await;
 
@@ -44,7 +44,7 @@ async fn lkp_1_prv_9_we_join_a_network_of_libp2p_kad_find_the_closest_announce_a
         assert!(delivery.error.is_none());
     }
 
-    let other = Ours::joining(&[servers[23].info.clone()]).await;
+    let other = ours::joining(&[servers[23].info.clone()]).await;
     eventually("the other joined", || other.table_len() >= 12).await;
     let providers = other.node.find_providers(&target, 20, None).await;
     assert_eq!(providers.len(), 1);
@@ -63,7 +63,7 @@ async fn with_a_tenth_of_the_peers_mute_a_look_up_ends_within_two_seconds() {
         }
         mutes.push(mute);
     }
-    let ours = Ours::joining(&[servers[0].info.clone()]).await;
+    let ours = ours::joining(&[servers[0].info.clone()]).await;
     eventually("we know half of them", || ours.table_len() >= 13).await;
     theirs::settled(&servers).await;
     for n in 0..5 {
@@ -83,9 +83,9 @@ async fn with_a_tenth_of_the_peers_mute_a_look_up_ends_within_two_seconds() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rt_4_a_peer_that_went_away_leaves_the_table_and_one_that_stays_does_not() {
-    let stays = Ours::start().await;
-    let goes = Ours::start().await;
-    let ours = Ours::joining(&[stays.info(), goes.info()]).await;
+    let stays = ours::start().await;
+    let goes = ours::start().await;
+    let ours = ours::joining(&[stays.info(), goes.info()]).await;
     let lens = || Dht::ALL.map(|dht| ours.node.table(dht).len());
     eventually("both are in the tables", || lens() == [2, 2]).await;
     let gone = goes.info();
@@ -101,21 +101,21 @@ async fn rt_4_a_peer_that_went_away_leaves_the_table_and_one_that_stays_does_not
 #[tokio::test(flavor = "multi_thread")]
 async fn the_saved_table_is_used_without_any_bootstrap_list() {
     let servers = network(8).await;
-    let ours = Ours::joining(&[servers[0].info.clone()]).await;
+    let ours = ours::joining(&[servers[0].info.clone()]).await;
     eventually("we know all", || ours.table_len() == 8).await;
     ours.node.save_routing().await.unwrap();
-    let ours = ours.restart(config()).await;
+    let ours = ours.restart(config().node_settings()).await;
     eventually("we know all again", || ours.table_len() == 8).await;
     // An empty table does not replace the saved one.
-    let lonely = ours.restart(config()).await;
+    let lonely = ours.restart(config().node_settings()).await;
     lonely.node.save_routing().await.unwrap();
     assert_eq!(lonely.store.routing.load(Dht::Wan).len(), 8);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn both_dhts_have_a_table_of_their_own() {
-    let one = Ours::start().await;
-    let two = Ours::joining(&[one.info()]).await;
+    let one = ours::start().await;
+    let two = ours::joining(&[one.info()]).await;
     for dht in Dht::ALL {
         eventually("they know each other", || two.node.table(dht).len() == 1 && one.node.table(dht).len() == 1).await;
         assert_eq!(two.node.closest_peers(dht, b"target", None).await.peers.len(), 1);
@@ -125,8 +125,8 @@ async fn both_dhts_have_a_table_of_their_own() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_record_that_is_refused_costs_only_itself() {
-    let one = Ours::start().await;
-    let two = Ours::start().await;
+    let one = ours::start().await;
+    let two = ours::start().await;
     let batch = vec![multihash(1), b"no multihash".to_vec(), multihash(2), multihash(3)];
     let delivery = two.node.add_providers(Dht::Wan, &one.info(), &batch).await;
     assert_eq!(delivery.read, [0, 2, 3], "{delivery:?}");

@@ -3,8 +3,7 @@
 //! Loopback is one network of many addresses: 127.1.0.0/16, 127.2.0.0/16 and so on are independent groups of peers.
 
 use crate::{
-    ours::{Ours, addr, config, eventually},
-    raw::{End, Raw},
+    ours::{self, Ours, addr, config, eventually},
     theirs::Over,
 };
 use dhtstore::{
@@ -16,6 +15,7 @@ use dhtstore::{
         mode::{Mode, Setting, Why},
     },
 };
+use dhtstore_testkit::raw::{End, Raw};
 use futures::StreamExt;
 use libp2p::{
     Multiaddr, Swarm, SwarmBuilder, autonat,
@@ -176,7 +176,7 @@ async fn answers(raw: &Raw, protocol: &str) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn mode_1_who_is_proven_unreachable_becomes_a_client_and_who_is_reached_again_a_server() {
     let clock = Arc::new(Ahead(SystemClock::new(), AtomicU64::new(0)));
-    let ours = Ours::start_as(amino(), Keypair::generate_ed25519(), clock.clone()).await;
+    let ours = ours::start_as(amino(), Keypair::generate_ed25519(), clock.clone()).await;
     let mut told = listen_to(&ours).await;
     assert!(hears(&mut told, true).await.iter().any(|protocol| protocol == "/libp2p/autonat/2/dial-back"));
     let raw = Raw::connect(ours.address(false), Over::Noise).await;
@@ -200,7 +200,7 @@ async fn mode_1_who_is_proven_unreachable_becomes_a_client_and_who_is_reached_ag
     assert_eq!(open.end_within(PATIENCE).await, End::Closed);
     assert!(!answers(&raw, WAN).await);
     assert!(answers(&raw, LAN).await);
-    let server = Ours::start().await;
+    let server = ours::start().await;
     ours.node.connect(server.address(false)).await.unwrap();
     let info = PeerInfo { id: server.node.peer_id(), addrs: server.node.listeners() };
     ours.node.find_node(Dht::Wan, &info, b"target").await.unwrap();
@@ -219,11 +219,11 @@ async fn mode_1_who_is_proven_unreachable_becomes_a_client_and_who_is_reached_ag
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mode_1_our_own_nodes_prove_each_other_reachable() {
-    let ours = Ours::start_with(amino()).await;
+    let ours = ours::start_with(amino()).await;
     let mut servers = Vec::new();
     for group in 21..24 {
         let listen = vec![addr(&format!("/ip4/127.{group}.0.1/tcp/0"))];
-        let server = Ours::start_with(Config { listen, ..config() }).await;
+        let server = ours::start_with(Config { listen, ..config() }).await;
         ours.node.connect(server.address(false)).await.unwrap();
         servers.push(server);
     }
@@ -234,11 +234,11 @@ async fn mode_1_our_own_nodes_prove_each_other_reachable() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mode_1_who_refuses_to_dial_proves_nothing() {
-    let ours = Ours::start_with(amino()).await;
+    let ours = ours::start_with(amino()).await;
     // On the public profile our server dials no loopback addresses for anybody: it says nothing then.
     for group in 31..34 {
         let listen = vec![addr(&format!("/ip4/127.{group}.0.1/tcp/0"))];
-        let server = Ours::start_with(Config { listen, ..amino() }).await;
+        let server = ours::start_with(Config { listen, ..amino() }).await;
         ours.node.connect(server.address(false)).await.unwrap();
         eventually("it was asked and refused", || server.counter("autonat dials for others refused") >= 1).await;
     }
@@ -249,8 +249,8 @@ async fn mode_1_who_refuses_to_dial_proves_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn mode_1_on_a_private_network_everybody_serves_and_who_is_set_to_client_does_not() {
     let judges = Judge::three(false).await;
-    let ours = Ours::start().await;
-    let client = Ours::start_with(Config { mode: Setting::Client, ..config() }).await;
+    let ours = ours::start().await;
+    let client = ours::start_with(Config { mode: Setting::Client, ..config() }).await;
     for judge in &judges {
         ours.node.connect(judge.address.clone()).await.unwrap();
     }
@@ -318,7 +318,7 @@ async fn learn(ours: &Ours, reachable: bool) -> (bool, bool) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mode_1_clients_of_autonat_v1_and_v2_learn_from_us_whether_they_can_be_reached() {
-    let ours = Ours::start().await;
+    let ours = ours::start().await;
     let (reachable, unreachable) = tokio::join!(learn(&ours, true), learn(&ours, false));
     assert_eq!((reachable, unreachable), ((true, true), (false, false)));
 }
@@ -327,9 +327,9 @@ async fn mode_1_clients_of_autonat_v1_and_v2_learn_from_us_whether_they_can_be_r
 async fn mode_1_autonat_can_be_switched_off() {
     let mut config = config();
     config.autonat.enabled = false;
-    let protocols = hears(&mut listen_to(&Ours::start_with(config).await).await, true).await;
+    let protocols = hears(&mut listen_to(&ours::start_with(config).await).await, true).await;
     assert!(!protocols.iter().any(|protocol| protocol.contains("autonat")), "{protocols:?}");
-    let protocols = hears(&mut listen_to(&Ours::start().await).await, true).await;
+    let protocols = hears(&mut listen_to(&ours::start().await).await, true).await;
     for protocol in ["/libp2p/autonat/1.0.0", "/libp2p/autonat/2/dial-request"] {
         assert!(protocols.iter().any(|offered| offered == protocol), "{protocol} of {protocols:?}");
     }
@@ -344,15 +344,15 @@ async fn cli_1_a_client_stays_connected_to_the_closest_servers_and_is_found_thro
         (config.streams.idle, config.connections.idle) = (streams, connections);
         config
     };
-    let server = Ours::start_with(idle(second, second)).await;
+    let server = ours::start_with(idle(second, second)).await;
     let patient =
-        [Ours::start_with(idle(second, 1000 * second)).await, Ours::start_with(idle(second, 1000 * second)).await];
+        [ours::start_with(idle(second, 1000 * second)).await, ours::start_with(idle(second, 1000 * second)).await];
     let [keeping, late] = &patient;
     let full = |ours: &Ours| ours.address(false).with_p2p(ours.node.peer_id()).unwrap();
     let client =
         Config { mode: Setting::Client, bootstrap: vec![full(&server), full(keeping)], ..idle(second, second) };
     let clock = Arc::new(Ahead(SystemClock::new(), AtomicU64::new(0)));
-    let client = Ours::start_as(client, Keypair::generate_ed25519(), clock.clone()).await;
+    let client = ours::start_as(client, Keypair::generate_ed25519(), clock.clone()).await;
     eventually("it has joined", || client.table_len() == 2).await;
     assert_eq!(server.table_len(), 0, "RT-2: clients enter no table");
     let connected = |to: &Ours| {

@@ -1,14 +1,12 @@
 //! What the refresh of the tables asks, and whom it finds (RT-7); how long a probe waits (RT-8).
 
-use crate::{
-    ours::{Ours, addr, config, eventually},
-    stub_peer,
-};
+use crate::ours::{self, addr, config, eventually};
 use dhtstore::{
     clock::SystemClock,
     config::Config,
     kad::{Dht, PeerInfo, keyspace::Key},
 };
+use dhtstore_testkit::stub_peer;
 use libp2p::{PeerId, identity::Keypair};
 use std::{
     sync::{
@@ -70,7 +68,7 @@ async fn rt_7_a_refresh_fills_each_bucket_that_has_room_and_ends_with_a_look_up_
     let knowing = keypair_in(&own, 2);
     let knowing = stub_peer::start(knowing, stub_peer::answering(Duration::ZERO, closer)).await;
     let full = knowing.addrs[0].clone().with_p2p(knowing.id).unwrap();
-    let ours = Ours::start_as(Config { bootstrap: vec![full], ..tcp() }, key, SystemClock::new()).await;
+    let ours = ours::start_as(Config { bootstrap: vec![full], ..tcp() }, key, SystemClock::new()).await;
     eventually("it has joined", || ours.table_len() == 1).await;
     // The look-up of itself that follows is over.
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -93,7 +91,7 @@ async fn rt_7_a_refresh_fills_each_bucket_that_has_room_and_ends_with_a_look_up_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rt_8_a_probe_that_is_answered_after_three_seconds_counts_and_one_after_eleven_does_not() {
-    let ours = Ours::start_with(tcp()).await;
+    let ours = ours::start_with(tcp()).await;
     let after = async |seconds| {
         let serve = stub_peer::answering(Duration::from_secs(seconds), |_| Vec::new());
         let peer = stub_peer::start(Keypair::generate_ed25519(), serve).await;

@@ -3,10 +3,10 @@
 
 use crate::{
     nat::identify,
-    ours::{Ours, config},
-    raw::{Over, Raw},
+    ours::{self, Ours, config},
 };
 use dhtstore::config::Relay;
+use dhtstore_testkit::raw::{Over, Raw};
 use futures::StreamExt;
 use libp2p::{
     PeerId, Swarm, SwarmBuilder, identify,
@@ -48,7 +48,7 @@ async fn relaying(limits: impl FnOnce(&mut Relay)) -> Ours {
     let mut config = config();
     config.relay.enabled = true;
     limits(&mut config.relay);
-    Ours::start_with(config).await
+    ours::start_with(config).await
 }
 
 /// Whether `ours` takes a reservation of `swarm`.
@@ -114,7 +114,7 @@ async fn cut_within(time: Duration, swarm: &mut Swarm<Relayed>, peer: PeerId) ->
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_relay_takes_as_many_reservations_as_set_and_none_when_off() {
-    assert!(!reserves(&mut relayed(), &Ours::start().await).await);
+    assert!(!reserves(&mut relayed(), &ours::start().await).await);
 
     let ours = relaying(|limits| limits.max_reservations = 1).await;
     let first = waiting(&ours).await;

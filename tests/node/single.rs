@@ -1,10 +1,8 @@
 //! Servers that read one request of each stream, as litep2p does.
 
-use crate::{
-    ours::{Ours, multihash},
-    stub_peer::{self, Single},
-};
+use crate::ours::{self, multihash};
 use dhtstore::kad::{Dht, PeerInfo};
+use dhtstore_testkit::stub_peer::{self, Single};
 use libp2p::identity::Keypair;
 use std::sync::{Arc, atomic::Ordering};
 
@@ -18,7 +16,7 @@ async fn start(closes: bool, takes: fn(&[u8]) -> bool) -> (Arc<Single>, PeerInfo
 async fn prv_9_a_server_that_reads_one_request_of_each_stream_is_told_everything() {
     for closes in [true, false] {
         let (single, peer) = start(closes, |_| true).await;
-        let ours = Ours::start().await;
+        let ours = ours::start().await;
         let mut found_out = 0;
         for round in 0..3 {
             let multihashes: Vec<Vec<u8>> = (round * 20..round * 20 + 20).map(multihash).collect();
@@ -41,7 +39,7 @@ async fn prv_9_a_server_that_reads_one_request_of_each_stream_is_told_everything
 #[tokio::test(flavor = "multi_thread")]
 async fn prv_9_one_announcement_alone_reaches_such_a_server_too() {
     let (single, peer) = start(false, |_| true).await;
-    let ours = Ours::start().await;
+    let ours = ours::start().await;
     let delivery = ours.node.add_providers(Dht::Wan, &peer, &[multihash(1)]).await;
     assert_eq!(delivery.confirmed(), 1, "{delivery:?}");
     assert!(single.held.lock().unwrap().contains_key(&multihash(1)));
@@ -50,7 +48,7 @@ async fn prv_9_one_announcement_alone_reaches_such_a_server_too() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_such_a_server_does_not_take_is_not_confirmed() {
     let (_, peer) = start(false, |multihash| multihash != crate::ours::multihash(3)).await;
-    let ours = Ours::start().await;
+    let ours = ours::start().await;
     let multihashes: Vec<Vec<u8>> = (1..=5).map(multihash).collect();
     for _ in 0..2 {
         let delivery = ours.node.add_providers(Dht::Wan, &peer, &multihashes).await;
@@ -67,7 +65,7 @@ async fn what_such_a_server_does_not_take_is_not_confirmed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_in_a_row_are_answered_by_such_a_server() {
     let (_, peer) = start(true, |_| true).await;
-    let ours = Ours::start().await;
+    let ours = ours::start().await;
     for n in 0..10 {
         ours.node.find_node(Dht::Wan, &peer, b"target").await.unwrap();
         ours.node.get_providers(Dht::Wan, &peer, &multihash(n)).await.unwrap();

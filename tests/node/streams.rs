@@ -1,11 +1,11 @@
 //! What happens on a stream: order, limits, time-outs, nonsense.
 
 use crate::{
-    ours::{Ours, addr, config, eventually, holds, multihash},
-    raw::{End, Raw},
+    ours::{self, addr, config, eventually, holds, multihash},
     theirs::Over,
 };
 use dhtstore::kad::message::{self, EncodedPeer, Message, MessageType};
+use dhtstore_testkit::raw::{End, Raw};
 use futures::future::join_all;
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ fn announce(raw: &Raw, n: u64) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn msg_2_prv_4_requests_on_one_stream_are_answered_in_order_and_add_provider_is_not() {
-    let ours = Ours::start().await;
+    let ours = ours::start().await;
     for over in Over::ALL {
         let raw = Raw::connect(ours.address(over == Over::Quic), over).await;
         let mut stream = raw.stream().await;
@@ -61,7 +61,7 @@ async fn msg_2_prv_4_requests_on_one_stream_are_answered_in_order_and_add_provid
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_carries_300_streams_at_once() {
-    let ours = Ours::start().await;
+    let ours = ours::start().await;
     for over in Over::ALL {
         let raw = Raw::connect(ours.address(over == Over::Quic), over).await;
         let mut streams = join_all((0..300).map(|_| raw.stream())).await;
@@ -80,7 +80,7 @@ async fn a_connection_carries_300_streams_at_once() {
 async fn a_stream_over_the_limit_is_dropped_and_counted_and_room_comes_back() {
     let mut config = config();
     config.streams.max_per_connection = 8;
-    let ours = Ours::start_with(config).await;
+    let ours = ours::start_with(config).await;
     let raw = Raw::connect(ours.address(false), Over::Noise).await;
     let mut streams = Vec::new();
     for _ in 0..8 {
@@ -107,7 +107,7 @@ async fn a_stream_over_the_limit_is_dropped_and_counted_and_room_comes_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn msg_1_prv_3_nonsense_ends_its_own_stream_without_an_answer_and_no_other() {
-    let ours = Ours::start().await;
+    let ours = ours::start().await;
     let someone_else = libp2p::PeerId::random();
     let not_mine = EncodedPeer::new(&someone_else, &[addr("/ip4/127.0.0.1/tcp/4001")]);
     let cases: [(&str, Vec<u8>); 9] = [
@@ -146,7 +146,7 @@ async fn a_message_not_finished_in_time_and_an_idle_stream_end() {
     let mut config = config();
     config.streams.message_timeout = Duration::from_millis(300);
     config.streams.idle = Duration::from_millis(900);
-    let ours = Ours::start_with(config).await;
+    let ours = ours::start_with(config).await;
     let raw = Raw::connect(ours.address(false), Over::Noise).await;
     let request = find_node(b"target");
 

@@ -1,9 +1,12 @@
 //! Nodes that are not ours: `libp2p-kad` servers and clients, and a mute one that advertises the DHT, takes its
 //! streams and never answers.
 
-pub use crate::raw::Over;
-use crate::stub_peer;
 use dhtstore::kad::PeerInfo;
+pub use dhtstore_testkit::raw::Over;
+use dhtstore_testkit::{
+    libp2p_kad::{self as kad, store::MemoryStore},
+    stub_peer,
+};
 use futures::{StreamExt, future::join_all};
 use libp2p::{
     Multiaddr, PeerId, StreamProtocol, Swarm, SwarmBuilder, Transport,
@@ -14,17 +17,14 @@ use libp2p::{
     swarm::{NetworkBehaviour, SwarmEvent},
     tcp, tls, yamux,
 };
-use libp2p_kad::{self as kad, store::MemoryStore};
 use libp2p_websocket as websocket;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 pub const KAD: StreamProtocol = StreamProtocol::new("/ipfs/kad/1.0.0");
 
-impl Over {
-    fn listens(self) -> &'static str {
-        if self == Over::Quic { "/ip4/127.0.0.1/udp/0/quic-v1" } else { "/ip4/127.0.0.1/tcp/0" }
-    }
+fn listens(over: Over) -> &'static str {
+    if over == Over::Quic { "/ip4/127.0.0.1/udp/0/quic-v1" } else { "/ip4/127.0.0.1/tcp/0" }
 }
 
 #[derive(NetworkBehaviour)]
@@ -73,7 +73,7 @@ impl Theirs {
 
     async fn start_as(over: Over, mode: kad::Mode, keypair: Keypair, claims: Option<Vec<Multiaddr>>) -> Self {
         let mut swarm = swarm(keypair.clone(), over, behaviour(&keypair, mode, claims.is_some()));
-        let listening = listen(&mut swarm, over.listens()).await;
+        let listening = listen(&mut swarm, listens(over)).await;
         for addr in claims.into_iter().flatten() {
             swarm.add_external_address(addr);
         }

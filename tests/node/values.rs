@@ -2,8 +2,7 @@
 
 use crate::{
     clauses::{ask, closer},
-    ours::{Ahead, Ours, addr, config, eventually},
-    raw::Raw,
+    ours::{self, Ahead, Ours, addr, config, eventually},
     theirs::{Over, Theirs},
 };
 use dhtstore::{
@@ -23,6 +22,7 @@ use dhtstore::{
     },
     transport::identity::Identity,
 };
+use dhtstore_testkit::raw::Raw;
 use libp2p::identity::Keypair;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -94,7 +94,7 @@ fn value_in(body: &[u8]) -> Option<Vec<u8>> {
 
 /// A node of TCP that knows `others`.
 async fn knowing(others: &[PeerInfo]) -> Ours {
-    let ours = Ours::joining(others).await;
+    let ours = ours::joining(others).await;
     eventually("it knows all", || Dht::ALL.iter().all(|dht| ours.node.table(*dht).len() == others.len())).await;
     ours
 }
@@ -102,7 +102,7 @@ async fn knowing(others: &[PeerInfo]) -> Ours {
 async fn nodes(n: usize) -> (Vec<Ours>, Vec<PeerInfo>) {
     let mut nodes = Vec::new();
     for _ in 0..n {
-        nodes.push(Ours::start_with(Config { listen: vec![addr("/ip4/127.0.0.1/tcp/0")], ..config() }).await);
+        nodes.push(ours::start_with(Config { listen: vec![addr("/ip4/127.0.0.1/tcp/0")], ..config() }).await);
     }
     let infos = nodes.iter().map(Ours::info).collect();
     (nodes, infos)
@@ -125,7 +125,7 @@ async fn find(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn val_1_val_4_a_stored_value_is_echoed_and_a_refused_one_resets_its_stream() {
-    let ours = Ours::start().await;
+    let ours = ours::start().await;
     let (name, other) = (Name::new(), Name::new());
     let (key, record) = (name.key(), name.record(5, 48));
     for over in Over::ALL {
@@ -170,7 +170,7 @@ async fn val_1_val_4_a_stored_value_is_echoed_and_a_refused_one_resets_its_strea
 
 #[tokio::test(flavor = "multi_thread")]
 async fn val_5_get_value_brings_the_record_with_its_time_and_the_closest_servers() {
-    let server = Ours::start().await;
+    let server = ours::start().await;
     let ours = knowing(&[server.info()]).await;
     let raw = Raw::connect(ours.address(false), Over::Noise).await;
     let mut stream = raw.stream().await;
@@ -196,7 +196,7 @@ async fn val_5_get_value_brings_the_record_with_its_time_and_the_closest_servers
 #[tokio::test(flavor = "multi_thread")]
 async fn val_5_a_value_is_gone_48_h_after_its_last_put_and_at_the_end_of_its_validity() {
     let clock = Ahead::new();
-    let ours = Ours::start_as(config(), Keypair::generate_ed25519(), clock.clone()).await;
+    let ours = ours::start_as(config(), Keypair::generate_ed25519(), clock.clone()).await;
     let raw = Raw::connect(ours.address(false), Over::Noise).await;
     let (long, short) = (Name::new(), Name::new());
     holds(&ours, &long.key(), &long.record(1, 1000)).await;
@@ -229,7 +229,7 @@ async fn val_6_the_best_valid_value_wins_and_whoever_holds_a_worse_one_or_none_i
     writer.learns(&liar.info).await;
     assert!(writer.puts_value(name.key(), forged).await);
     infos.push(liar.info.clone());
-    let ours = Ours::joining(&infos).await;
+    let ours = ours::joining(&infos).await;
     eventually("it knows all", || ours.table_len() == 7).await;
     holds(&ours, &name.key(), &old).await;
 
@@ -339,7 +339,7 @@ async fn val_6_a_value_is_placed_with_the_closest_and_in_the_own_store_and_never
 #[tokio::test(flavor = "multi_thread")]
 async fn val_4_val_5_libp2p_kad_puts_and_gets_values_with_us_over_every_transport() {
     for over in Over::ALL {
-        let ours = Ours::start().await;
+        let ours = ours::start().await;
         let client = Theirs::client(over).await;
         client.learns(&ours.info()).await;
         let name = Name::new();

@@ -1,7 +1,7 @@
 //! WebSockets (NET-5): `libp2p-websocket` as client of ours and server to ours, certificates, private networks.
 
 use crate::{
-    ours::{Ours, addr, config, holds, multihash},
+    ours::{self, addr, config, holds, multihash},
     theirs::Theirs,
 };
 use dhtstore::{config::Config, kad::Dht};
@@ -64,7 +64,7 @@ async fn net_5_libp2p_kad_announces_finds_and_is_dialled_over_plain_and_secure_w
     for form in ["/ws", "/tls/ws", "/wss"] {
         let (one, other) = (Issued::new("127.0.0.1"), Issued::new("127.0.0.1"));
         let listen = format!("/ip4/127.0.0.1/tcp/0{form}");
-        let ours = Ours::start_with(websockets(&listen, &one, &other)).await;
+        let ours = ours::start_with(websockets(&listen, &one, &other)).await;
         assert!(ours.info().addrs[0].to_string().ends_with(form), "{:?}", ours.info());
         let publisher = Theirs::by_websockets(other.theirs(&one), &listen).await;
         let seeker = Theirs::by_websockets(other.theirs(&one), &listen).await;
@@ -76,7 +76,7 @@ async fn net_5_libp2p_kad_announces_finds_and_is_dialled_over_plain_and_secure_w
         assert_eq!(seeker.finds_providers(multihash(1)).await, [publisher.info.id], "{form}");
 
         // The other direction, from a node that nobody has dialled.
-        let dialler = Ours::start_with(websockets(&listen, &one, &other)).await;
+        let dialler = ours::start_with(websockets(&listen, &one, &other)).await;
         assert_eq!(
             dialler.node.add_providers(Dht::Wan, &publisher.info, &[multihash(2)]).await.confirmed(),
             1,
@@ -94,11 +94,11 @@ async fn net_5_libp2p_kad_announces_finds_and_is_dialled_over_plain_and_secure_w
 #[tokio::test(flavor = "multi_thread")]
 async fn net_5_a_renewed_certificate_is_taken_up_while_the_node_runs() {
     let (first, second) = (Issued::new("127.0.0.1"), Issued::new("127.0.0.1"));
-    let ours = Ours::start_with(websockets("/ip4/127.0.0.1/tcp/0/tls/ws", &first, &first)).await;
+    let ours = ours::start_with(websockets("/ip4/127.0.0.1/tcp/0/tls/ws", &first, &first)).await;
     let target = ours.info().addrs[0].clone().with_p2p(ours.node.peer_id()).unwrap();
     // Who trusts a certificate, by what it says about the node.
     let trusting = async |trusted: &Issued| {
-        let peer = Ours::start_with(websockets("/ip4/127.0.0.1/tcp/0/ws", &first, trusted)).await;
+        let peer = ours::start_with(websockets("/ip4/127.0.0.1/tcp/0/ws", &first, trusted)).await;
         (peer.node.connect(target.clone()).await, peer)
     };
     let (connected, early) = trusting(&first).await;
@@ -121,8 +121,8 @@ async fn net_5_a_renewed_certificate_is_taken_up_while_the_node_runs() {
 #[tokio::test(flavor = "multi_thread")]
 async fn net_5_the_name_in_the_address_is_what_the_certificate_has_to_be_for() {
     let issued = Issued::new("node.example.org");
-    let ours = Ours::start_with(websockets("/ip4/127.0.0.1/tcp/0/tls/ws", &issued, &issued)).await;
-    let dialler = Ours::start_with(websockets("/ip4/127.0.0.1/tcp/0/ws", &issued, &issued)).await;
+    let ours = ours::start_with(websockets("/ip4/127.0.0.1/tcp/0/tls/ws", &issued, &issued)).await;
+    let dialler = ours::start_with(websockets("/ip4/127.0.0.1/tcp/0/ws", &issued, &issued)).await;
     let port = port(&ours.info().addrs[0]);
     // By its IP address it has no certificate.
     let refused = dialler.node.connect(addr(&format!("/ip4/127.0.0.1/tcp/{port}/tls/ws"))).await.unwrap_err();
@@ -140,7 +140,7 @@ async fn net_5_a_swarm_key_holds_inside_websockets() {
         let path = issued.path(byte);
         fs::write(&path, format!("/key/swarm/psk/1.0.0/\n/base16/\n{}\n", byte.repeat(32))).unwrap();
         config.swarm_key = Some(path);
-        Ours::start_with(config).await
+        ours::start_with(config).await
     };
     let (one, same, other) = (start("11").await, start("11").await, start("22").await);
     let target = one.info().addrs[0].clone().with_p2p(one.node.peer_id()).unwrap();

@@ -1,9 +1,7 @@
 //! `dhtstore backup` and `dhtstore restore`: a node moves to another machine.
 
-use crate::{
-    harness::{TestNode, cid, eventually, fails, fingerprint, multihash, signal, text},
-    kad_peer::KadPeer,
-};
+use crate::harness::{TestNode, cid, eventually, fails, fingerprint, multihash, signal, text};
+use dhtstore_testkit::kad_peer::KadPeer;
 use rustix::process::Signal;
 use serde_json::Value;
 use std::{

@@ -1,8 +1,8 @@
 //! `dhtstore check`, `dhtstore migrate` and `dhtstore compact`.
 
-use crate::copy::copy;
 use crate::harness::{TestNode, cid, eventually, fails, fingerprint, multihash, text};
 use dhtstore::clock::{Clock, SystemClock, UnixTime};
+use dhtstore_testkit::files::copy;
 use std::{fs, path::Path, time::Duration};
 
 /// A node with an own CID, stopped.

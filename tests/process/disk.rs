@@ -1,7 +1,7 @@
 //! A real node on a file system that is full.
 
-use crate::{
-    harness::{TestNode, cid, eventually, fails, fingerprint, multihash, text},
+use crate::harness::{TestNode, cid, eventually, fails, fingerprint, multihash, text};
+use dhtstore_testkit::{
     kad_peer::KadPeer,
     small_disk::{fill, free, small_disk, small_disk_with},
 };

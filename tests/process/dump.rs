@@ -1,9 +1,7 @@
 //! `dhtstore dump` of a running and of a stopped node.
 
-use crate::{
-    harness::{TestNode, cid, fails, fingerprint, multihash, text},
-    kad_peer::KadPeer,
-};
+use crate::harness::{TestNode, cid, fails, fingerprint, multihash, text};
+use dhtstore_testkit::kad_peer::KadPeer;
 use std::{
     io::{BufRead, BufReader},
     process::Stdio,

@@ -1,14 +1,12 @@
 //! Records end by the clock of a real process, and a clock set back makes none live for ever.
 
-use crate::{
-    harness::{TestNode, cid, eventually, multihash},
-    kad_peer::KadPeer,
-};
+use crate::harness::{TestNode, cid, eventually, multihash};
 use dhtstore::{
     clock::{Clock, ManualClock, SystemClock, UnixTime},
     kad::{Dht, PeerInfo},
     store::{Settings, Store, data_dir},
 };
+use dhtstore_testkit::kad_peer::KadPeer;
 use libp2p::PeerId;
 use std::time::{Duration, Instant};
 

@@ -1,12 +1,13 @@
 //! Real `dhtstore` processes on loopback, each with a data directory of its own, ended by their ids.
 
+pub use dhtstore_testkit::files::fingerprint;
+use dhtstore_testkit::{port, program};
 use libp2p::{Multiaddr, PeerId};
 use rustix::process::{Pid, Signal, kill_process};
-use sha2::{Digest, Sha256};
 use std::{
     collections::BTreeMap,
     io::Write,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
 };
@@ -14,20 +15,7 @@ use tempfile::TempDir;
 
 /// The binary under test.
 pub fn dhtstore() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_dhtstore"));
-    // The settings of whoever runs the tests are not those of the tests.
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("DHTSTORE_") || name == "RUST_LOG" {
-            command.env_remove(name);
-        }
-    }
-    command.env("DHTSTORE_CONFIG", "/dev/null").stdin(Stdio::null());
-    command
-}
-
-/// A TCP port that was free a moment ago, and stays the node's over restarts.
-pub fn free_port() -> u16 {
-    crate::port::free()
+    program::command(env!("CARGO_BIN_EXE_dhtstore"))
 }
 
 /// CIDv1, raw, sha2-256 of `content`, in base16 multibase: `f01551220…`.
@@ -37,7 +25,7 @@ pub fn cid(content: &str) -> String {
 
 /// The multihash of [`cid`].
 pub fn multihash(content: &str) -> Vec<u8> {
-    [&[0x12, 0x20][..], &Sha256::digest(content)].concat()
+    dhtstore_testkit::multihash(content)
 }
 
 /// A node: its directory, its port, and the process while there is one.
@@ -61,7 +49,7 @@ impl TestNode {
         let dir = tempfile::Builder::new().prefix("dhtstore-test-").tempdir().unwrap();
         let ip = "127.0.0.1".to_owned();
         let (settings, bootstrap) = (BTreeMap::new(), Vec::new());
-        Self { dir, port: free_port(), settings, bootstrap, ip, namespace: None, process: None }
+        Self { dir, port: port::free(), settings, bootstrap, ip, namespace: None, process: None }
     }
 
     /// Runs in the network namespace of a process, at an address there.
@@ -328,23 +316,4 @@ pub fn fails(output: &Output, code: i32, words: &[&str]) {
     for word in words {
         assert!(stderr.contains(word), "stderr does not say {word:?}: {}", text(output));
     }
-}
-
-/// Path, length and SHA-256 of every regular file below `dir`.
-pub fn fingerprint(dir: &Path) -> BTreeMap<PathBuf, String> {
-    let mut files = BTreeMap::new();
-    let mut todo = vec![dir.to_path_buf()];
-    while let Some(dir) = todo.pop() {
-        for entry in std::fs::read_dir(dir).unwrap() {
-            let entry = entry.unwrap();
-            let kind = entry.file_type().unwrap();
-            if kind.is_dir() {
-                todo.push(entry.path());
-            } else if kind.is_file() {
-                let digest = Sha256::digest(std::fs::read(entry.path()).unwrap());
-                files.insert(entry.path(), format!("{digest:x}"));
-            }
-        }
-    }
-    files
 }

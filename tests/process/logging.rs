@@ -1,9 +1,7 @@
 //! Logging is best effort: wherever stderr leads, the node works and ends as ever. A vital task that panics ends it at once.
 
-use crate::{
-    harness::{TestNode, cid, eventually},
-    small_disk::{fill, small_disk},
-};
+use crate::harness::{TestNode, cid, eventually};
+use dhtstore_testkit::small_disk::{fill, small_disk};
 use std::{
     fs::File,
     io::{Read, Write},

@@ -9,26 +9,18 @@
 
 mod backup;
 mod check;
-#[path = "../support/copy.rs"]
-mod copy;
 mod disk;
 mod dump;
 mod expiry;
 mod harness;
-#[path = "../support/kad_peer.rs"]
-mod kad_peer;
 mod load;
 mod logging;
 mod names;
 mod network;
-#[path = "../support/port.rs"]
-mod port;
 mod restart;
 mod restore;
 mod service;
 mod sites;
-#[path = "../support/small_disk.rs"]
-mod small_disk;
 mod starting;
 mod stat;
 mod values;

@@ -1,9 +1,7 @@
 //! Names are resolved by what resolv.conf and the hosts file say now. In namespaces of their own, with files of their own.
 
-use crate::{
-    harness::{TestNode, eventually},
-    small_disk::{cannot, inside, run_inside},
-};
+use crate::harness::{TestNode, eventually};
+use dhtstore_testkit::small_disk::{cannot, inside, run_inside};
 use std::{fs, net::UdpSocket, path::PathBuf, process::Command, time::Duration};
 
 /// Inside: a directory whose `hosts` and `resolv.conf` are those of the system, loopback up. Outside: `None`, once the test has

@@ -1,9 +1,7 @@
 //! What a node must still know after a stop, and after a SIGKILL.
 
-use crate::{
-    harness::{TestNode, cid, eventually, fails, multihash},
-    kad_peer::KadPeer,
-};
+use crate::harness::{TestNode, cid, eventually, fails, multihash};
+use dhtstore_testkit::kad_peer::KadPeer;
 use std::time::Duration;
 
 /// A stock libp2p-kad client announces `contents` to `node`.

@@ -3,9 +3,9 @@
 use crate::{
     backup::{beside, count, hashes, own, path, restored},
     harness::{TestNode, cid, fails, fingerprint, multihash, text},
-    small_disk::{fill, free, small_disk},
 };
 use dhtstore::clock::{Clock, SystemClock, UnixTime};
+use dhtstore_testkit::small_disk::{fill, free, small_disk};
 use sha2::{Digest, Sha256};
 use std::{
     fs,

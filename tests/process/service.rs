@@ -47,11 +47,17 @@ fn systemd_is_told_ready_status_and_stopping() {
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
+/// Runs the process of a node until it serves; nobody reads what it logs.
+fn serving(node: &TestNode) -> Child {
+    let child = node.run_command().stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    eventually("it serves", Duration::from_secs(20), || node.cli(&["stat"]).status.success());
+    child
+}
+
 #[test]
 fn sigint_stops_as_sigterm_does() {
     let node = TestNode::new();
-    let mut child = node.run_command().stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    eventually("it serves", Duration::from_secs(20), || node.cli(&["stat"]).status.success());
+    let mut child = serving(&node);
     signal(&child, Signal::INT);
     assert_eq!(child.wait().unwrap().code(), Some(0));
     assert!(!node.dir().join("control.sock").exists());
@@ -60,8 +66,7 @@ fn sigint_stops_as_sigterm_does() {
 #[test]
 fn no_command_hangs_on_a_server_that_is_stopped() {
     let node = TestNode::new();
-    let mut server = node.run_command().stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    eventually("it serves", Duration::from_secs(20), || node.cli(&["stat"]).status.success());
+    let mut server = serving(&node);
     signal(&server, Signal::STOP);
     let (content, peer) = (cid("x"), "12D3KooWGC6TvWhfapngX6wvJHMYvKpDMXPb3ZnCZ6dMoaMtimQ5");
     let address = format!("/ip4/127.0.0.1/tcp/1/p2p/{peer}");

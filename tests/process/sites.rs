@@ -1,10 +1,8 @@
 //! Two sites with a link between them, each in a network namespace of its own: cut until each has forgotten the other, then
 //! healed.
 
-use crate::{
-    harness::{TestNode, cid, eventually},
-    small_disk::{cannot, inside, run_inside},
-};
+use crate::harness::{TestNode, cid, eventually};
+use dhtstore_testkit::small_disk::{cannot, inside, run_inside};
 use std::{
     process::{Child, Command},
     time::Duration,

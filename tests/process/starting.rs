@@ -6,7 +6,7 @@ use std::{os::unix::fs::PermissionsExt, time::Duration};
 #[test]
 fn with_no_configuration_at_all_run_works() {
     let home = tempfile::tempdir().unwrap();
-    let port = crate::harness::free_port();
+    let port = dhtstore_testkit::port::free();
     let mut child = dhtstore()
         .env("HOME", home.path())
         .env("XDG_STATE_HOME", home.path().join("state"))

@@ -1,9 +1,7 @@
 //! `dhtstore stat` of a running and of a stopped node.
 
-use crate::{
-    harness::{TestNode, eventually, fails, fingerprint, multihash},
-    kad_peer::KadPeer,
-};
+use crate::harness::{TestNode, eventually, fails, fingerprint, multihash};
+use dhtstore_testkit::kad_peer::KadPeer;
 use serde_json::Value;
 use std::time::Duration;
 

@@ -4,12 +4,12 @@
 //! Plain `cargo test` looks at a few regions of each file. `CHECK_REGIONS=100 cargo test --test store_damage checked --
 //! --nocapture` looks at so many of each, in each way, and prints what it found.
 
-use super::{OWN, RECORDS, kept, own_cid, place, start, template};
-use crate::support::*;
+use super::{OWN, RECORDS, kept, place, print_own_panics_only, start, template};
 use dhtstore::{
     clock::{Clock, ManualClock},
     store::check::{self, Level},
 };
+use dhtstore_testkit::{files, store::*};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use std::{
     collections::BTreeMap,
@@ -77,19 +77,6 @@ impl Case {
         fs::remove_file(&path).unwrap();
         fs::write(&path, bytes).unwrap();
     }
-}
-
-fn files(root: &Path, below: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(root.join(below)).unwrap().flatten() {
-        let path = below.join(entry.file_name());
-        match root.join(&path).is_dir() {
-            true => found.extend(files(root, &path)),
-            false => found.push(path),
-        }
-    }
-    found.sort();
-    found
 }
 
 /// Own CIDs that the newest export does not have, but journals alone.
@@ -163,7 +150,7 @@ fn checked_before_it_is_lost_is_whatever_damage_could_cost() {
     assert!(whole[0] == Some(((OWN + 1 + JOURNALED) as usize, RECORDS as usize - 1, true)), "{whole:?}");
     let data = |file: &PathBuf| ["records", "node", "log", "exports"].iter().any(|part| file.starts_with(part));
     let mut cases = Vec::new();
-    for file in files(tmp.path(), Path::new("")).into_iter().filter(data) {
+    for file in files::below(tmp.path()).into_iter().filter(data) {
         for region in 0..regions {
             for (n, way) in WAYS.into_iter().enumerate() {
                 let once = way == Way::Gone && region > 0;
@@ -175,8 +162,7 @@ fn checked_before_it_is_lost_is_whatever_damage_could_cost() {
             }
         }
     }
-    let hook = std::panic::take_hook();
-    std::panic::set_hook(Box::new(|_| {}));
+    print_own_panics_only();
     let (next, table, failures) = (AtomicUsize::new(0), Mutex::new(Table::new()), Mutex::new(Vec::new()));
     thread::scope(|scope| {
         for _ in 0..WORKERS {
@@ -205,7 +191,6 @@ fn checked_before_it_is_lost_is_whatever_damage_could_cost() {
             });
         }
     });
-    std::panic::set_hook(hook);
     println!("| file | damage | cases | something could be lost | check says 65 |\n|---|---|---|---|---|");
     for ((file, way), (cases, lost, told)) in table.into_inner().unwrap() {
         println!("| {file} | {way:?} | {cases} | {lost} | {told} |");

@@ -5,12 +5,9 @@
 //! Plain `cargo test` runs 100 cases. `DAMAGE_CASES=2400 cargo test --test store_damage -- --nocapture` runs
 //! that many and prints what became of them; `DAMAGE_CASE=17` runs case 17 alone. (Not `DHTSTORE_…`: those are settings.)
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
-#![allow(dead_code, reason = "the support module serves several tests")]
 
 mod checked;
 mod mutation;
-#[path = "../store_support/support.rs"]
-mod support;
 
 use dhtstore::{
     clock::ManualClock,
@@ -18,20 +15,20 @@ use dhtstore::{
     store::{Settings, Store, data_dir::Lock},
     transport::{identity, swarm_key::SwarmKey},
 };
+use dhtstore_testkit::store::*;
 use mutation::{Kind, Mutation};
 use std::{
     collections::BTreeMap,
-    env, fs,
+    env, fs, panic,
     path::Path,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, Once,
         atomic::{AtomicU64, Ordering},
         mpsc,
     },
-    thread,
+    thread::{self, ThreadId},
     time::Duration,
 };
-use support::*;
 
 /// Cases of an ordinary run.
 const QUICK: u64 = 100;
@@ -65,10 +62,6 @@ enum Outcome {
 struct Report {
     outcome: Outcome,
     kept: usize,
-}
-
-fn own_cid(n: u32) -> cid::Cid {
-    cid::Cid::new_v1(0x70, cid::multihash::Multihash::from_bytes(&multihash(n)).unwrap())
 }
 
 async fn add(node: &Node, keys: std::ops::Range<u32>) {
@@ -258,6 +251,22 @@ fn case(n: u64, template: &Path, clock: &Arc<ManualClock>) -> Result<(Mutation, 
     }
 }
 
+/// From here on panics are printed only of threads that have called this: those of sled and of cases are expected, and
+/// caught; the tests tell of the latter.
+fn print_own_panics_only() {
+    static OWN: Mutex<Vec<ThreadId>> = Mutex::new(Vec::new());
+    static ONCE: Once = Once::new();
+    OWN.lock().unwrap().push(thread::current().id());
+    ONCE.call_once(|| {
+        let hook = panic::take_hook();
+        panic::set_hook(Box::new(move |panic| {
+            if OWN.lock().is_ok_and(|own| own.contains(&thread::current().id())) {
+                hook(panic);
+            }
+        }));
+    });
+}
+
 type Table = BTreeMap<(&'static str, Kind, bool), (BTreeMap<Outcome, u64>, usize, usize)>;
 
 fn print(table: &Table) {
@@ -284,10 +293,8 @@ fn damage_to_any_file_costs_no_own_cid_and_no_record_but_those_in_damaged_bytes_
     let tmp = place();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let clock = runtime.block_on(template(tmp.path()));
-    // Panics of sled are expected, and caught; those of a case are told below.
-    let hook = std::panic::take_hook();
     if only.is_none() {
-        std::panic::set_hook(Box::new(|_| {}));
+        print_own_panics_only();
     }
     let (next, table, failures) = (AtomicU64::new(0), Mutex::new(Table::new()), Mutex::new(Vec::new()));
     thread::scope(|scope| {
@@ -317,7 +324,6 @@ fn damage_to_any_file_costs_no_own_cid_and_no_record_but_those_in_damaged_bytes_
             });
         }
     });
-    std::panic::set_hook(hook);
     print(&table.into_inner().unwrap());
     let failures = failures.into_inner().unwrap();
     let shown: Vec<_> = failures.iter().take(20).cloned().collect();

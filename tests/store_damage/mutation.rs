@@ -1,5 +1,6 @@
 //! One thing done to one file, the same for the same number.
 
+use dhtstore_testkit::files;
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use std::{
     fmt, fs,
@@ -52,20 +53,6 @@ pub struct Mutation {
     seed: u64,
 }
 
-/// All files, relative, in order.
-fn files(root: &Path, below: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(root.join(below)).unwrap().flatten() {
-        let path = below.join(entry.file_name());
-        match root.join(&path).is_dir() {
-            true => found.extend(files(root, &path)),
-            false => found.push(path),
-        }
-    }
-    found.sort();
-    found
-}
-
 fn class(file: &Path) -> &'static str {
     let file = file.to_string_lossy();
     CLASSES.iter().find(|(_, prefix)| file.starts_with(prefix)).map_or("other", |(class, _)| class)
@@ -75,7 +62,7 @@ impl Mutation {
     /// That of a case. Databases are damaged twice as often as others.
     pub fn of_case(n: u64, template: &Path) -> Self {
         let mut random = StdRng::seed_from_u64(n);
-        let all = files(template, Path::new(""));
+        let all = files::below(template);
         let wanted = match n % 16 {
             12 => CLASSES[11].0,
             13 => CLASSES[0].0,

@@ -1,4 +1,4 @@
-// The DHT server of go-libp2p as Kubo runs it, alone: for benches/compare, which measures it beside dhtstore.
+// The DHT server of go-libp2p as Kubo runs it, alone: for the benchmark `compare`, which measures it beside dhtstore.
 //
 //	dhtserver -identity FILE -dir DIR -port PORT [-table FILE]
 //

@@ -1,0 +1,176 @@
+//! Which requests are sent. Keys, identities and addresses follow from numbers, so that all servers are asked the same.
+
+use dhtstore_kad::message::{self, EncodedPeer, MessageType};
+use libp2p::{Multiaddr, PeerId, identity::Keypair};
+
+/// ADD_PROVIDERs between two requests that prove by their answer that those before were read.
+pub const BATCH: u64 = 64;
+
+/// What is asked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Op {
+    /// GET_PROVIDERS of a key that is there.
+    Hit,
+    /// GET_PROVIDERS of a key that is not.
+    Miss,
+    /// FIND_NODE of anything.
+    FindNode,
+    /// ADD_PROVIDERs of new keys, in batches of [`BATCH`] with a FIND_NODE behind each.
+    Add,
+    /// ADD_PROVIDERs of new keys with a FIND_NODE behind each of them.
+    AddConfirmed,
+}
+
+impl Op {
+    /// Requests counted for one answer.
+    pub fn units(self) -> u64 {
+        if self == Op::Add { BATCH } else { 1 }
+    }
+
+    /// Returns what tables call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Op::Hit => "GET hit",
+            Op::Miss => "GET miss",
+            Op::FindNode => "FIND_NODE",
+            Op::Add => "ADD",
+            Op::AddConfirmed => "ADD, each confirmed",
+        }
+    }
+}
+
+/// Returns identity number `n`.
+pub fn identity(n: u64) -> Keypair {
+    let mut seed = [0x5a; 32];
+    seed[..8].copy_from_slice(&n.to_le_bytes());
+    Keypair::ed25519_from_bytes(seed).unwrap()
+}
+
+/// Returns what identity number `n` announces: three addresses, as a node with TCP and QUIC has.
+pub fn addresses(n: u64) -> Vec<Multiaddr> {
+    let [.., a, b, c] = (n as u32).to_be_bytes();
+    let texts = [
+        format!("/ip4/10.{a}.{b}.{c}/tcp/4001"),
+        format!("/ip4/10.{a}.{b}.{c}/udp/4001/quic-v1"),
+        format!("/ip6/fd00::{a}:{b}:{c}/tcp/4001"),
+    ];
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+/// Returns key number `n`: a sha2-256 multihash whose digest is spread like one.
+pub fn key(n: u64) -> [u8; 34] {
+    let mut key = [0; 34];
+    key[..2].copy_from_slice(&[0x12, 0x20]);
+    for (part, place) in key[2..].chunks_mut(8).enumerate() {
+        place.copy_from_slice(&mixed(n.wrapping_mul(4).wrapping_add(part as u64)).to_le_bytes());
+    }
+    key
+}
+
+/// SplitMix64.
+fn mixed(n: u64) -> u64 {
+    let mut z = n.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// Keys from here on are never among those that are there.
+const ABSENT: u64 = 1 << 60;
+
+/// The requests of one stream.
+pub struct Requests {
+    what: What,
+    random: u64,
+    provider: EncodedPeer,
+}
+
+enum What {
+    Ask {
+        op: Op,
+        keys: u64,
+    },
+    /// Numbers from here on, so many at once.
+    Announce {
+        next: u64,
+        batch: u64,
+    },
+    Fill {
+        next: u64,
+        keys: u64,
+        providers: u64,
+        connection: (u64, u64),
+        step: u64,
+    },
+}
+
+impl Requests {
+    /// Returns those of stream `number` in `run`, under identity number `identity`.
+    pub fn new(op: Op, keys: u64, run: u64, number: u64, identity: u64) -> Self {
+        let what = match op {
+            Op::Add | Op::AddConfirmed => {
+                What::Announce { next: (1 << 59) | (run << 44) | (number << 28), batch: op.units() }
+            }
+            op => What::Ask { op, keys },
+        };
+        Self { what, random: mixed(run << 32 | number), provider: provider(identity) }
+    }
+
+    /// Returns announcements of keys 0 to `keys`, each by `providers` connections; what falls to this `connection` (its number, and how many there
+    /// are), and of it to this stream.
+    pub fn filling(keys: u64, providers: u64, connection: (u64, u64), stream: (u64, u64), identity: u64) -> Self {
+        let what = What::Fill { next: stream.0, keys, providers, connection, step: stream.1 };
+        Self { what, random: 0, provider: provider(identity) }
+    }
+
+    /// Appends the next request, or batch: how many requests its answer stands for; `None` if there are no more.
+    pub fn put(&mut self, out: &mut Vec<u8>) -> Option<u64> {
+        let random = self.random;
+        self.random = self.random.wrapping_add(1);
+        match &mut self.what {
+            What::Ask { op, keys } => {
+                let (kind, n) = match op {
+                    Op::Hit => (MessageType::GetProviders, mixed(random) % (*keys).max(1)),
+                    Op::Miss => (MessageType::GetProviders, ABSENT | mixed(random) >> 5),
+                    _ => (MessageType::FindNode, ABSENT | mixed(random) >> 5),
+                };
+                out.extend_from_slice(&message::request(kind, &key(n)));
+                Some(1)
+            }
+            What::Announce { next, batch } => {
+                let batch = *batch;
+                for n in *next..*next + batch {
+                    out.extend_from_slice(&message::add_provider(&key(n), &self.provider));
+                }
+                *next += batch;
+                self.barrier(random, out);
+                Some(batch)
+            }
+            What::Fill { next, keys, providers, connection: (number, all), step } => {
+                let mut announced = 0;
+                while announced < BATCH && *next < *keys {
+                    // Neighbours on the ring of connections provide the same keys.
+                    if (*number + *all - (*next * 7) % *all) % *all < *providers {
+                        out.extend_from_slice(&message::add_provider(&key(*next), &self.provider));
+                        announced += 1;
+                    }
+                    *next += *step;
+                }
+                if announced == 0 {
+                    return None;
+                }
+                self.barrier(random, out);
+                Some(announced)
+            }
+        }
+    }
+
+    fn barrier(&self, random: u64, out: &mut Vec<u8>) {
+        out.extend_from_slice(&message::request(MessageType::FindNode, &key(ABSENT | mixed(random) >> 5)));
+    }
+}
+
+fn provider(n: u64) -> EncodedPeer {
+    let id: PeerId = identity(n).public().to_peer_id();
+    EncodedPeer::new(&id, &addresses(n))
+}
