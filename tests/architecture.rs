@@ -48,5 +48,8 @@ fn offenders(words: &[&str], allowed: impl Fn(&Path) -> bool) -> Vec<String> {
 #[test]
 fn the_swarm_task_knows_no_store() {
     let elsewhere = |path: &Path| path != Path::new("driver.rs") && path != Path::new("swarm.rs");
-    assert_eq!(offenders(&["crate::store", "dhtstore_store", ".store", "records", "provided"], elsewhere), Vec::<String>::new());
+    assert_eq!(
+        offenders(&["crate::store", "dhtstore_store", ".store", "records", "provided"], elsewhere),
+        Vec::<String>::new()
+    );
 }

@@ -11,17 +11,15 @@ use super::{
     server::{Bulk, Clients, Handler, PATIENCE, Replies, done},
 };
 use crate::{
-    clock::Clock,
-    config::Config,
     kad::{Cid, Dht, PeerInfo, cids},
-    node::{Node, query::Event},
-    ops::network::Reprovider,
-    schedule::{Schedule, jobs},
-    store::{self, Store, dump::Want, load::Loader},
+    node::query::Event,
+    ops::{Ops, Parts},
+    schedule::jobs,
+    store::{self, dump::Want, load::Loader},
 };
 use parking_lot::Mutex;
 use serde_json::Value;
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{pin::Pin, sync::Arc};
 use tokio::sync::{Semaphore, mpsc};
 
 /// Dumps that run at the same time; each keeps a thread.
@@ -29,49 +27,28 @@ const DUMPS_MAX: usize = 4;
 /// Events of a query that wait for the client.
 const EVENTS: usize = 256;
 
-/// The parts of a running node. Cheap to clone.
+/// Answers requests by the operations of a daemon. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Service {
-    inner: Arc<Parts>,
+    ops: Ops,
     dumps: Arc<Semaphore>,
     /// Who they are for.
     dumping: Clients,
     loader: Arc<Mutex<Loader>>,
 }
 
-/// What a [`Service`] is made of.
-#[derive(Debug)]
-pub struct Parts {
-    /// The effective configuration.
-    pub config: Config,
-    /// The network.
-    pub node: Node,
-    /// The disk.
-    pub store: Store,
-    /// Own CIDs.
-    pub reprovider: Reprovider,
-    /// Jobs.
-    pub schedule: Schedule,
-    /// Time.
-    pub clock: Arc<dyn Clock>,
-    /// Monotonic time at start.
-    pub started: Duration,
-    /// How many log lines were lost so far.
-    pub lost_log_lines: fn() -> u64,
-}
-
 impl Service {
-    /// Answers with these parts.
-    pub fn new(parts: Parts) -> Self {
-        let loader = Arc::new(Mutex::new(Loader::new(parts.store.clone())));
+    /// Answers with these operations.
+    pub fn new(ops: Ops) -> Self {
+        let loader = Arc::new(Mutex::new(Loader::new(ops.parts().store.clone())));
         let dumps = Arc::new(Semaphore::new(DUMPS_MAX));
-        Self { inner: Arc::new(parts), dumps, dumping: Clients::default(), loader }
+        Self { ops, dumps, dumping: Clients::default(), loader }
     }
 }
 
 impl Handler for Service {
     async fn handle(&self, request: Request, replies: Replies) -> Result<Value, Failure> {
-        let parts = &*self.inner;
+        let parts = self.ops.parts();
         match request {
             Request::Provide { cids } => done(&own::provide(parts, cids).await?),
             Request::Unprovide { cids } => done(&own::unprovide(parts, cids).await?),
