@@ -16,7 +16,7 @@ use crate::{
     control::{server::Server, service::Service},
     node::Node,
     ops::{
-        Ops, Parts,
+        Limits, Ops, Parts,
         network::{Reprovider, Servers},
     },
     schedule::{Schedule, jobs},
@@ -238,6 +238,7 @@ impl Beginning {
             clock: self.clock,
             started: self.started,
             lost_log_lines: self.surroundings.lost_log_lines,
+            limits: Limits::new(store.clone()),
         });
         let running = Running {
             node,

@@ -1,20 +1,36 @@
 //! What a running daemon can be asked: operations with typed arguments and answers. They know nothing of sockets, JSON or
 //! command lines; the control socket is one door to them, and Rust code that owns a [`crate::daemon::Daemon`] is another.
 
+pub mod diagnose;
+pub mod dump;
 mod error;
-mod inspect;
+pub mod find;
+pub mod inspect;
+pub mod load;
 pub mod network;
+pub mod own;
+pub mod underway;
+pub mod values;
 pub mod verify;
 
+pub use crate::node::query::Event as QueryEvent;
 pub use error::OpsError;
-pub use inspect::Brief;
 
-use crate::{clock::Clock, config::Config, node::Node, schedule::Schedule, store::Store};
-use libp2p::{Multiaddr, PeerId};
+use crate::{
+    clock::Clock,
+    config::Config,
+    node::Node,
+    schedule::Schedule,
+    store::{Store, load::Loader},
+};
 use network::Reprovider;
+use parking_lot::Mutex;
 use std::{sync::Arc, time::Duration};
+use tokio::sync::Semaphore;
 
-/// The operations of a running daemon. Cheap to clone.
+/// The operations of a running daemon; one file of [`crate::ops`] for each family. Cheap to clone. Each is a future that does
+/// its work while it is polled, and ends when it is dropped. Events go to a channel whose bound the caller chooses, or are
+/// read from an [`underway::Underway`].
 #[derive(Clone, Debug)]
 pub struct Ops {
     parts: Arc<Parts>,
@@ -39,26 +55,28 @@ pub(crate) struct Parts {
     pub started: Duration,
     /// Returns the number of log lines lost so far.
     pub lost_log_lines: fn() -> u64,
+    /// What operations share among themselves.
+    pub limits: Limits,
+}
+
+/// What keeps operations of a kind from being too many at the same time.
+#[derive(Debug)]
+pub(crate) struct Limits {
+    dumps: Arc<Semaphore>,
+    /// One batch at a time.
+    loader: Arc<Mutex<Loader>>,
+}
+
+impl Limits {
+    /// Of a daemon with this store.
+    pub fn new(store: Store) -> Self {
+        Self { dumps: Arc::new(Semaphore::new(dump::DUMPS_MAX)), loader: Arc::new(Mutex::new(Loader::new(store))) }
+    }
 }
 
 impl Ops {
     /// Operations on these parts.
     pub(crate) fn new(parts: Parts) -> Self {
         Self { parts: Arc::new(parts) }
-    }
-
-    /// The parts themselves.
-    pub(crate) fn parts(&self) -> &Parts {
-        &self.parts
-    }
-
-    /// The node's peer id.
-    pub fn peer_id(&self) -> PeerId {
-        self.parts.node.peer_id()
-    }
-
-    /// Bound listeners.
-    pub fn listeners(&self) -> Vec<Multiaddr> {
-        self.parts.node.listeners()
     }
 }
