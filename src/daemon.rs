@@ -126,7 +126,8 @@ impl Daemon {
         self.ops.listeners()
     }
 
-    /// What the daemon can be asked. Clones of it may outlive the daemon; then operations fail.
+    /// What the daemon can be asked. A clone may outlive the daemon: its operations fail then, and it keeps the databases open,
+    /// so that no daemon of this process can start in the same directory before it is dropped.
     pub fn ops(&self) -> &Ops {
         &self.ops
     }
