@@ -4,6 +4,7 @@
 //! [`protocol::Reply`] lines until `done` or `error`; then it may send the next request.
 
 pub mod client;
+mod encode;
 pub mod protocol;
 pub mod server;
 pub mod service;

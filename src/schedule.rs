@@ -201,11 +201,14 @@ impl Inner {
     async fn set_up(self: &Arc<Self>) -> Result<Cron, ScheduleError> {
         let scheduler = JobScheduler::new().await?;
         let mut ids = Vec::with_capacity(self.slots.len());
-        for slot in &self.slots {
-            let (inner, looked) = (Arc::downgrade(self), Arc::clone(slot));
+        for (index, slot) in self.slots.iter().enumerate() {
+            // Weak, and no slot: a scheduler that was shut down may keep its jobs, and with them the store open.
+            let inner = Arc::downgrade(self);
             let job = CronJob::new_async(slot.job.cron.as_str(), move |_, _| {
-                if let Some(inner) = inner.upgrade() {
-                    inner.look(&looked);
+                if let Some(inner) = inner.upgrade()
+                    && let Some(slot) = inner.slots.get(index)
+                {
+                    inner.look(slot);
                 }
                 Box::pin(std::future::ready(()))
             });

@@ -2,7 +2,10 @@
 
 use crate::{
     config::ConfigError,
+    control::server::ControlError,
+    daemon::DaemonError,
     node::{NodeError, RpcError, asn::AsnError},
+    schedule::ScheduleError,
     store::StoreError,
     transport::{certificate::CertificateError, identity::IdentityError, swarm_key::SwarmKeyError},
 };
@@ -231,6 +234,44 @@ impl From<SwarmKeyError> for CliError {
             SwarmKeyError::Random(_) => Code::Other,
         };
         Self::new(code, error)
+    }
+}
+
+impl From<ControlError> for CliError {
+    fn from(error: ControlError) -> Self {
+        let code = match error {
+            ControlError::PathTooLong { .. } => Code::Config,
+            ControlError::InUse(_) => Code::TryAgain,
+            ControlError::NotASocket(_) | ControlError::Io { .. } => Code::CannotCreate,
+        };
+        Self::new(code, error)
+    }
+}
+
+impl From<ScheduleError> for CliError {
+    fn from(error: ScheduleError) -> Self {
+        let code = match error {
+            ScheduleError::Cron { .. } => Code::Config,
+            ScheduleError::Scheduler(_) => Code::Other,
+        };
+        Self::new(code, error)
+    }
+}
+
+impl From<DaemonError> for CliError {
+    /// The code of the cause.
+    fn from(error: DaemonError) -> Self {
+        match error {
+            DaemonError::Config(error) => error.into(),
+            DaemonError::SwarmKey(error) => error.into(),
+            DaemonError::Identity(error) => error.into(),
+            DaemonError::Store(error) => error.into(),
+            DaemonError::Control(error) => error.into(),
+            DaemonError::Node(error) => error.into(),
+            DaemonError::Schedule(error) => error.into(),
+            DaemonError::OpenFiles { .. } => Self::config(error),
+            DaemonError::Panicked(_) | DaemonError::Failed(_) | DaemonError::NotStopped(_) => Self::other(error),
+        }
     }
 }
 

@@ -1,117 +1,132 @@
-//! What the running node answers on its control socket.
-
-mod diagnose;
-mod find;
-pub mod inspect;
-mod own;
-mod values;
+//! What is answered on the control socket: a request is decoded, an operation of [`Ops`] does the work, its answer is encoded.
 
 use super::{
-    protocol::{Failure, Request},
+    encode::{all_cids, cid, multiaddr, peer_id, record, target, value_key},
+    protocol::{self as wire, DumpEvent, Failure, Request, Which},
     server::{Bulk, Clients, Handler, PATIENCE, Replies, done},
 };
 use crate::{
-    clock::Clock,
-    config::Config,
-    kad::{Cid, Dht, PeerInfo, cids},
-    node::{Node, lookup::Event},
-    ops::network::Reprovider,
-    schedule::{Schedule, jobs},
-    store::{self, Store, dump::Want, load::Loader},
+    ops::{Ops, OpsError, find::FindEvent, load::Lines, own, underway::Underway, values::ValueEvent},
+    store::dump::{Filter, Header, Told, Want},
 };
-use parking_lot::Mutex;
+use serde::Serialize;
 use serde_json::Value;
-use std::{pin::Pin, sync::Arc, time::Duration};
-use tokio::sync::{Semaphore, mpsc};
+use std::time::Duration;
 
-/// Dumps that run at the same time; each keeps a thread.
-const DUMPS_MAX: usize = 4;
-/// Events of a query that wait for the client.
-const EVENTS: usize = 256;
-
-/// The parts of a running node. Cheap to clone.
+/// Answers requests by the operations of a daemon. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Service {
-    inner: Arc<Parts>,
-    dumps: Arc<Semaphore>,
-    /// Who they are for.
+    ops: Ops,
+    /// Those for whom dumps are under way.
     dumping: Clients,
-    loader: Arc<Mutex<Loader>>,
-}
-
-/// What a [`Service`] is made of.
-#[derive(Debug)]
-pub struct Parts {
-    /// The effective configuration.
-    pub config: Config,
-    /// The network.
-    pub node: Node,
-    /// The disk.
-    pub store: Store,
-    /// Own CIDs.
-    pub reprovider: Reprovider,
-    /// Jobs.
-    pub schedule: Schedule,
-    /// Time.
-    pub clock: Arc<dyn Clock>,
-    /// Monotonic time at start.
-    pub started: Duration,
-    /// How many log lines were lost so far.
-    pub lost_log_lines: fn() -> u64,
 }
 
 impl Service {
-    /// Answers with these parts.
-    pub fn new(parts: Parts) -> Self {
-        let loader = Arc::new(Mutex::new(Loader::new(parts.store.clone())));
-        let dumps = Arc::new(Semaphore::new(DUMPS_MAX));
-        Self { inner: Arc::new(parts), dumps, dumping: Clients::default(), loader }
+    /// Answers with these operations.
+    pub fn new(ops: Ops) -> Self {
+        Self { ops, dumping: Clients::default() }
     }
 }
 
 impl Handler for Service {
     async fn handle(&self, request: Request, replies: Replies) -> Result<Value, Failure> {
-        let parts = &*self.inner;
+        let ops = &self.ops;
         match request {
-            Request::Provide { cids } => done(&own::provide(parts, cids).await?),
-            Request::Unprovide { cids } => done(&own::unprovide(parts, cids).await?),
-            Request::Own { cids } => own::rows(parts, cids, replies).await,
-            Request::Announce { which } => done(&own::announce(parts, which, replies).await?),
-            Request::Verify { cids } => own::verify(parts, cids, replies).await,
-            Request::FindProviders { cid, limit, local } => {
-                let limit = limit.clamp(1, find::PROVIDERS_MAX);
-                if local {
-                    find::local_providers(parts, &cid, limit, replies).await
-                } else {
-                    find::providers(parts, &cid, limit, replies).await
-                }
+            Request::Provide { cids } => done(&wire::Provided::from(ops.provide(all_cids(&cids)?).await?)),
+            Request::Unprovide { cids } => {
+                done(&wire::Unprovided { removed: ops.unprovide(all_cids(&cids)?).await? as u64 })
             }
-            Request::FindPeer { peer } => find::peer(parts, &peer, replies).await,
-            Request::Closest { key, local } => find::closest(parts, &key, local, replies).await,
-            Request::GetValue { key, local: true, .. } => values::local(parts, &key, replies).await,
-            Request::GetValue { key, quorum, local: false } => values::get(parts, &key, quorum, replies).await,
-            Request::PutValue { key, record } => values::put(parts, &key, &record, replies).await,
-            Request::Connect { address } => find::connect(parts, &address).await,
+            Request::Own { cids } => rows::<wire::OwnCid, _>(ops.own(all_cids(&cids)?).await?, &replies).await,
+            Request::Announce { which } => {
+                let mut announcing = ops.announcing(match which {
+                    Which::These { cids } => own::Which::These(all_cids(&cids)?),
+                    Which::Due => own::Which::Due,
+                    Which::All => own::Which::All,
+                });
+                while let Some(progress) = announcing.event().await {
+                    replies.event(&progress).await?;
+                }
+                done(&announcing.outcome().await)
+            }
+            Request::Verify { cids } => {
+                let cids = all_cids(&cids)?;
+                let mut verifying = Underway::start(|events| ops.verify(cids, events));
+                while let Some(verified) = verifying.event().await {
+                    replies.row(&wire::Verified::from(verified)).await?;
+                }
+                verifying.outcome().await?;
+                Ok(Value::Null)
+            }
+            Request::FindProviders { cid: text, limit, local: true } => {
+                let found = ops.local_providers(&cid(&text)?, limit).await?;
+                let count = found.len();
+                rows::<wire::Peer, _>(found, &replies).await?;
+                done(&count)
+            }
+            Request::FindProviders { cid: text, limit, local: false } => {
+                let cid = cid(&text)?;
+                let mut finding = ops.finding_providers(&cid, limit);
+                while let Some(event) = finding.event().await {
+                    match event {
+                        FindEvent::Step(step) => replies.event(&step).await?,
+                        FindEvent::Provider(peer) => replies.row(&wire::Peer::from(peer)).await?,
+                    }
+                }
+                done(&finding.outcome().await.len())
+            }
+            Request::FindPeer { peer } => {
+                let peer = peer_id(&peer)?;
+                let found = answer(Underway::start(|steps| ops.find_peer(&peer, Some(steps))), &replies).await?;
+                let count = usize::from(found.is_some());
+                rows::<wire::Peer, _>(found, &replies).await?;
+                done(&count)
+            }
+            Request::Closest { key, local } => {
+                let target = target(&key)?;
+                let query = Underway::start(|steps| ops.closest(&target, local, Some(steps)));
+                let found = answer(query, &replies).await?;
+                let count = found.len();
+                rows::<wire::Closest, _>(found, &replies).await?;
+                done(&count)
+            }
+            Request::GetValue { key, local: true, .. } => {
+                let got = ops.local_value(&value_key(&key)?).await;
+                rows::<wire::ValueRow, _>(got.value.clone(), &replies).await?;
+                done(&wire::Got::from(got))
+            }
+            Request::GetValue { key, quorum, local: false } => {
+                let key = value_key(&key)?;
+                let mut getting = Underway::start(|events| ops.get_value(&key, quorum, events));
+                while let Some(event) = getting.event().await {
+                    match event {
+                        ValueEvent::Step(step) => replies.event(&step).await?,
+                        ValueEvent::Best(value) => replies.row(&wire::ValueRow::from(value)).await?,
+                    }
+                }
+                done(&wire::Got::from(getting.outcome().await))
+            }
+            Request::PutValue { key, record: text } => {
+                let (key, value) = (value_key(&key)?, record(&text)?);
+                let placing = Underway::start(|steps| ops.put_value(&key, &value, Some(steps)));
+                done(&wire::Placed::from(answer(placing, &replies).await??))
+            }
+            Request::Connect { address } => done(&wire::Peer::from(ops.connect(multiaddr(&address)?).await?)),
             Request::Peers => {
-                for peer in parts.node.peers().await {
+                for peer in ops.peers().await {
                     replies.row(&peer).await?;
                 }
                 Ok(Value::Null)
             }
-            Request::Stat => done(&inspect::stat(parts).await?),
-            Request::Diagnose { cid } => done(&diagnose::diagnose(parts, &cid, replies).await?),
+            Request::Stat => done(&wire::Stat::from(ops.stat().await?)),
+            Request::Diagnose { cid: text } => {
+                let cid = cid(&text)?;
+                let mut diagnosing = Underway::start(|events| ops.diagnose(&cid, events));
+                while let Some(finding) = diagnosing.event().await {
+                    replies.row(&wire::Finding::from(finding)).await?;
+                }
+                done(&wire::Verdict::from(diagnosing.outcome().await?))
+            }
             Request::Dump { filter, count, hash, lines } => {
-                let place = match self.dumps.try_acquire() {
-                    // A pager whose reader sleeps, say.
-                    Err(_) if self.dumping.make_room() => {
-                        tokio::time::timeout(PATIENCE, self.dumps.acquire()).await.ok().and_then(Result::ok)
-                    }
-                    place => place.ok(),
-                };
-                let Some(_place) = place else {
-                    return Err(Failure::busy(format_args!("{DUMPS_MAX} dumps are under way; try again")));
-                };
-                let _listed = self.dumping.list(replies.client());
                 let (before, after) = Bulk::ROW;
                 let want = match (hash, count) {
                     (true, _) => Want::Hash,
@@ -119,101 +134,67 @@ impl Handler for Service {
                     _ if lines => Want::NDJSON,
                     _ => Want::Lines { before, after },
                 };
-                done(&inspect::dump(parts, filter, want, replies).await?)
+                self.dump(filter, want, replies).await
             }
-            Request::SaveRouting => {
-                let uptime = parts.clock.monotonic().saturating_sub(parts.started);
-                done(
-                    &jobs::save_routing(parts.node.clone(), parts.store.clone(), uptime)
-                        .await
-                        .map_err(Failure::other)?,
-                )
-            }
+            Request::SaveRouting => done(&ops.save_routing().await?),
             Request::Check => {
-                let store = parts.store.clone();
-                let found = tokio::task::spawn_blocking(move || store::check::running(&store)).await;
-                for finding in found.map_err(Failure::other)? {
+                for finding in ops.check().await? {
                     replies.row(&finding).await?;
                 }
                 Ok(Value::Null)
             }
             Request::Load { lines, first, provided, flush } => {
-                done(&inspect::load(parts, self.loader.clone(), (lines, first), provided, flush).await?)
+                let report = ops.load(Lines { text: lines.into_bytes(), first, provided }).await?;
+                if flush {
+                    ops.flush().await?;
+                }
+                done(&report)
             }
         }
     }
 }
 
-fn parse(cid: &str) -> Result<Cid, Failure> {
-    cids::parse(cid).map_err(|error| Failure::data(format_args!("{cid}: {error}")))
-}
-
-fn parse_all(cids: &[String]) -> Result<Vec<Cid>, Failure> {
-    cids.iter().map(|cid| parse(cid)).collect()
-}
-
-fn texts<T: ToString>(items: impl IntoIterator<Item = T>) -> Vec<String> {
-    items.into_iter().map(|item| item.to_string()).collect()
-}
-
-fn to_peer(peer: &PeerInfo) -> super::protocol::Peer {
-    super::protocol::Peer { peer: peer.id.to_string(), addresses: texts(&peer.addrs) }
-}
-
-/// What this node is announced with: `provide.addresses`, or its own addresses in both DHTs.
-fn provider_addresses(parts: &Parts) -> Vec<String> {
-    if !parts.config.provide.addresses.is_empty() {
-        return texts(&parts.config.provide.addresses);
-    }
-    own_addresses(parts)
-}
-
-/// Our own addresses in both DHTs, each once.
-fn own_addresses(parts: &Parts) -> Vec<String> {
-    let mut all: Vec<String> = Vec::new();
-    for address in Dht::ALL.into_iter().flat_map(|dht| parts.node.addresses(dht)) {
-        let address = address.to_string();
-        if !all.contains(&address) {
-            all.push(address);
-        }
-    }
-    all
-}
-
-/// A query under way, and what happens on it. Dropped with the request when the client goes away.
-struct Query<F: Future> {
-    query: Pin<Box<F>>,
-    events: mpsc::Receiver<Event>,
-    outcome: Option<F::Output>,
-}
-
-impl<F: Future> Query<F> {
-    /// `start` is handed the sender of events.
-    fn start(start: impl FnOnce(mpsc::Sender<Event>) -> F) -> Self {
-        let (sender, events) = mpsc::channel(EVENTS);
-        Self { query: Box::pin(start(sender)), events, outcome: None }
-    }
-
-    /// The next event; `None` when the query has ended and all its events have been seen.
-    async fn event(&mut self) -> Option<Event> {
-        if self.outcome.is_none() {
-            tokio::select! {
-                biased;
-                Some(event) = self.events.recv() => return Some(event),
-                outcome = &mut self.query => self.outcome = Some(outcome),
+impl Service {
+    /// Streams rows from a thread that may block; it ends when the client is gone.
+    async fn dump(&self, filter: Filter, want: Want, replies: Replies) -> Result<Value, Failure> {
+        let turn = match self.ops.dump_turn(Duration::ZERO).await {
+            // A pager whose reader sleeps, say, gives its turn to another.
+            Err(OpsError::TryAgain(_)) if self.dumping.make_room() => self.ops.dump_turn(PATIENCE).await,
+            turn => turn,
+        }?;
+        let _listed = self.dumping.list(replies.client());
+        let (bulk, peer, asked) = (replies.bulk(), self.ops.peer_id(), filter.clone());
+        let each = move |told: Told<'_>| match told {
+            Told::Begin { schema, time } => {
+                bulk.event(&DumpEvent::Header(Header::new(schema, Some(peer.to_string()), time, &asked)))
             }
-        }
-        self.events.try_recv().ok()
+            Told::Rows { json, .. } if want == Want::NDJSON => bulk.lines(json),
+            Told::Rows { json, .. } => bulk.rows(json),
+            Told::Damaged { place, error } => bulk.event(&DumpEvent::Damaged { place, error }),
+        };
+        done(&self.ops.dump(turn, filter, want, each).await?)
     }
+}
 
-    /// Passes the events on; then what the query brought.
-    async fn finish(mut self, replies: &Replies) -> Result<F::Output, Failure> {
-        while let Some(event) = self.event().await {
-            replies.event(&event).await?;
-        }
-        Ok(match self.outcome {
-            Some(outcome) => outcome,
-            None => self.query.await,
-        })
+/// Passes the events of an operation on as they are; then what it returned.
+async fn answer<E, F>(mut underway: Underway<E, F>, replies: &Replies) -> Result<F::Output, Failure>
+where
+    E: Serialize + Sync,
+    F: Future,
+{
+    while let Some(event) = underway.event().await {
+        replies.event(&event).await?;
     }
+    Ok(underway.outcome().await)
+}
+
+/// Sends answers of an operation as rows of the type `R`.
+async fn rows<R, T>(items: impl IntoIterator<Item = T>, replies: &Replies) -> Result<Value, Failure>
+where
+    R: From<T> + Serialize + Sync,
+{
+    for item in items {
+        replies.row(&R::from(item)).await?;
+    }
+    Ok(Value::Null)
 }

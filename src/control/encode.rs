@@ -1,0 +1,215 @@
+//! Typed answers of operations as they go over the socket, and requests as operations take them. The only place that knows
+//! both.
+
+use super::protocol::{self as wire, Failure};
+use crate::{
+    kad::{
+        Cid, PeerInfo, cids,
+        peer_id::{parse_multiaddr, parse_peer_id},
+        values::{
+            ipns::{self, Record},
+            key_text, rfc3339,
+        },
+    },
+    ops::{self, OpsError, diagnose::Finding},
+    store::provided::Own,
+};
+use libp2p::{Multiaddr, PeerId};
+use multibase::Base;
+
+/// Reads a CID.
+pub(super) fn cid(text: &str) -> Result<Cid, Failure> {
+    cids::parse(text).map_err(|error| Failure::data(format_args!("{text}: {error}")))
+}
+
+/// Reads CIDs; the first that is none fails.
+pub(super) fn all_cids(texts: &[String]) -> Result<Vec<Cid>, Failure> {
+    texts.iter().map(|text| cid(text)).collect()
+}
+
+/// Reads a peer id in any of its forms.
+pub(super) fn peer_id(text: &str) -> Result<PeerId, Failure> {
+    parse_peer_id(text).map_err(|error| Failure::data(format_args!("{text}: {error}")))
+}
+
+/// Reads a multiaddr.
+pub(super) fn multiaddr(text: &str) -> Result<Multiaddr, Failure> {
+    parse_multiaddr(text).map_err(|error| Failure::data(format_args!("{text}: not a multiaddr: {error}")))
+}
+
+/// Reads a CID, a multihash or a peer id, as the bytes that servers are close to.
+pub(super) fn target(text: &str) -> Result<Vec<u8>, Failure> {
+    cids::parse_key(text).map_err(|error| Failure::data(format_args!("{text}: {error}")))
+}
+
+/// Reads the key of a value.
+pub(super) fn value_key(text: &str) -> Result<Vec<u8>, Failure> {
+    key_text::parse(text).map_err(|error| Failure::data(format_args!("{text}: {error}")))
+}
+
+/// Reads a record in any multibase.
+pub(super) fn record(text: &str) -> Result<Vec<u8>, Failure> {
+    let decoded = multibase::decode(text);
+    decoded.map(|(_, record)| record).map_err(|error| Failure::data(format_args!("record: {error}")))
+}
+
+/// Items as text.
+fn texts<T: ToString>(items: impl IntoIterator<Item = T>) -> Vec<String> {
+    items.into_iter().map(|item| item.to_string()).collect()
+}
+
+impl From<OpsError> for Failure {
+    fn from(error: OpsError) -> Self {
+        match error {
+            OpsError::BadInput(_) => Failure::data(error),
+            OpsError::TryAgain(_) => Failure::busy(error),
+            OpsError::Failed(_) | OpsError::Full { .. } | OpsError::Store(_) | OpsError::Stopped(_) => {
+                Failure::other(error)
+            }
+        }
+    }
+}
+
+impl From<PeerInfo> for wire::Peer {
+    fn from(peer: PeerInfo) -> Self {
+        Self { peer: peer.id.to_string(), addresses: texts(&peer.addrs) }
+    }
+}
+
+impl From<ops::own::Provided> for wire::Provided {
+    fn from(provided: ops::own::Provided) -> Self {
+        Self {
+            added: provided.added as u64,
+            peer: provided.provider.id.to_string(),
+            addresses: texts(&provided.provider.addrs),
+            elsewhere: provided.elsewhere,
+            servers: provided.servers as u64,
+        }
+    }
+}
+
+impl From<Own> for wire::OwnCid {
+    fn from(own: Own) -> Self {
+        Self { cid: own.cid.to_string(), announced: own.announced.map(|at| at.to_string()), confirmed: own.confirmed }
+    }
+}
+
+impl From<ops::own::Verified> for wire::Verified {
+    fn from(verified: ops::own::Verified) -> Self {
+        Self { cid: verified.cid.to_string(), asked: verified.asked as u64, holding: verified.holding as u64 }
+    }
+}
+
+impl From<ops::find::Closest> for wire::Closest {
+    fn from(closest: ops::find::Closest) -> Self {
+        Self {
+            dht: closest.dht.name().into(),
+            peer: closest.server.id.to_string(),
+            cpl: closest.cpl,
+            distance: closest.distance.iter().map(|byte| format!("{byte:02x}")).collect(),
+            addresses: texts(&closest.server.addrs),
+        }
+    }
+}
+
+impl From<ops::values::Value> for wire::ValueRow {
+    fn from(value: ops::values::Value) -> Self {
+        let ipns = Record::decode(&value.value).ok().filter(|_| value.key.starts_with(ipns::PREFIX));
+        Self {
+            key: key_text::show(&value.key),
+            value: ipns.as_ref().and_then(Record::path),
+            sequence: ipns.as_ref().map(|record| record.sequence),
+            validity: ipns.as_ref().and_then(|record| rfc3339::format(record.validity)),
+            ttl_s: ipns.as_ref().and_then(|record| record.ttl).map(|ttl| ttl.as_secs_f64()),
+            received: value.received.map(|at| at.to_string()),
+            record: multibase::encode(Base::Base64, &value.value),
+        }
+    }
+}
+
+impl From<ops::values::Got> for wire::Got {
+    fn from(got: ops::values::Got) -> Self {
+        Self {
+            found: got.value.is_some(),
+            held_by: got.held_by as u64,
+            answered: got.answered as u64,
+            stale: got.stale as u64,
+            corrected: got.corrected as u64,
+            kept_sequence: got.kept_sequence,
+        }
+    }
+}
+
+impl From<ops::values::Placed> for wire::Placed {
+    fn from(placed: ops::values::Placed) -> Self {
+        Self {
+            sent: placed.sent as u64,
+            confirmed: placed.confirmed as u64,
+            not_stored_here: placed.not_stored_here.map(|refused| refused.to_string()),
+        }
+    }
+}
+
+impl From<Finding> for wire::Finding {
+    fn from(finding: Finding) -> Self {
+        match finding {
+            Finding::Server { dht, peer, cpl, answer } => {
+                let (providers, error) = match answer {
+                    Ok(providers) => (Some(texts(providers)), None),
+                    Err(error) => (None, Some(error.to_string())),
+                };
+                Self::Server { dht: dht.name().into(), peer: peer.to_string(), cpl, providers, error }
+            }
+            Finding::Provider { provider, named_by, age, dialled } => Self::Provider {
+                peer: provider.id.to_string(),
+                addresses: texts(&provider.addrs),
+                named_by: named_by as u64,
+                age_s: age.map(|age| age.as_secs()),
+                dialable: dialled.is_ok(),
+                dial_ms: dialled.as_ref().ok().and_then(|took| u64::try_from((*took)?.as_millis()).ok()),
+                error: dialled.err().map(|error| error.to_string()),
+            },
+        }
+    }
+}
+
+impl From<ops::diagnose::Verdict> for wire::Verdict {
+    fn from(verdict: ops::diagnose::Verdict) -> Self {
+        Self { ok: verdict.ok, verdict: verdict.verdict, next: verdict.next }
+    }
+}
+
+impl From<ops::inspect::Table> for wire::TableStat {
+    fn from(table: ops::inspect::Table) -> Self {
+        Self {
+            dht: table.dht.name().into(),
+            peers: table.peers() as u64,
+            buckets: table.buckets.into_iter().map(|(cpl, entries)| (cpl, entries as u64)).collect(),
+        }
+    }
+}
+
+impl From<ops::inspect::Stat> for wire::Stat {
+    fn from(stat: ops::inspect::Stat) -> Self {
+        Self {
+            version: stat.version.into(),
+            peer: stat.peer.to_string(),
+            profile: stat.profile.name().into(),
+            mode: stat.mode.mode,
+            mode_why: stat.mode.why.to_string(),
+            connections_max: stat.connections_max.into(),
+            ipns_sequences: stat.ipns_sequences.into_iter().map(|(peer, n)| (peer.to_string(), n)).collect(),
+            bootstrap: stat.bootstrap,
+            uptime_s: stat.uptime.as_secs(),
+            listening: texts(stat.listening),
+            addresses: texts(stat.addresses),
+            connections: stat.connections as u64,
+            tables: stat.tables.into_iter().map(Into::into).collect(),
+            load: stat.load,
+            network: stat.network,
+            store: stat.store,
+            reprovide: stat.reprovide,
+            jobs: stat.jobs,
+        }
+    }
+}

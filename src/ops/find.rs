@@ -1,0 +1,219 @@
+//! Asking the network: providers, peers, closest servers; connecting.
+
+use super::{Ops, OpsError, QueryEvent, underway::Underway};
+use crate::{
+    kad::{
+        Cid, Dht, PeerInfo, cids,
+        keyspace::Key,
+        scope::{reach, relay_address},
+        table::K,
+        useful,
+    },
+    node::RpcError,
+    transport::addresses::{UNSPOKEN, can_dial},
+};
+use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
+use std::collections::HashSet;
+use tokio::sync::mpsc;
+
+/// Providers that one query returns at most.
+pub const PROVIDERS_MAX: usize = 10_000;
+
+/// What happens while providers are looked for.
+#[derive(Clone, Debug)]
+pub enum FindEvent {
+    /// A step of the look-up.
+    Step(QueryEvent),
+    /// A provider, each once.
+    Provider(PeerInfo),
+}
+
+/// One of the servers closest to a key.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Closest {
+    /// In which DHT.
+    pub dht: Dht,
+    /// The server.
+    pub server: PeerInfo,
+    /// Leading bits that it has in common with the key.
+    pub cpl: u16,
+    /// XOR distance to the key.
+    pub distance: [u8; 32],
+}
+
+impl Ops {
+    /// Finds up to `limit` (1 to [`PROVIDERS_MAX`]) providers of a CID: in the own store, then in both DHTs. Each goes to
+    /// `events` as soon as an address of it is known, others at the end. Returns all, in the same order.
+    pub async fn find_providers(&self, cid: &Cid, limit: usize, events: mpsc::Sender<FindEvent>) -> Vec<PeerInfo> {
+        let (multihash, limit) = (cid.hash().to_bytes(), limit.clamp(1, PROVIDERS_MAX));
+        let mut query = Underway::start(|events| self.parts.node.find_providers(&multihash, limit, Some(events)));
+        let (mut seen, mut found) = (HashSet::new(), Vec::new());
+        while let Some(event) = query.event().await {
+            // Not before it comes with an address, since the next answer may bring one.
+            let provider = provider(&event).filter(|peer| !peer.addrs.is_empty());
+            // Nobody may listen: the answer is complete all the same. So everywhere here.
+            let _ = events.send(FindEvent::Step(event)).await;
+            if let Some(provider) = provider
+                && found.len() < limit
+                && seen.insert(provider.id)
+            {
+                let _ = events.send(FindEvent::Provider(provider.clone())).await;
+                found.push(provider);
+            }
+        }
+        for provider in query.outcome().await {
+            if found.len() < limit && seen.insert(provider.id) {
+                let _ = events.send(FindEvent::Provider(provider.clone())).await;
+                found.push(provider);
+            }
+        }
+        found
+    }
+
+    /// [`Ops::find_providers`] whose events are read here.
+    pub fn finding_providers<'o>(
+        &'o self,
+        cid: &'o Cid,
+        limit: usize,
+    ) -> Underway<FindEvent, impl Future<Output = Vec<PeerInfo>> + 'o> {
+        Underway::start(move |events| self.find_providers(cid, limit, events))
+    }
+
+    /// Returns up to `limit` (1 to [`PROVIDERS_MAX`]) providers of a CID as this node itself would answer.
+    ///
+    /// # Errors
+    /// [`OpsError::Stopped`].
+    pub async fn local_providers(&self, cid: &Cid, limit: usize) -> Result<Vec<PeerInfo>, OpsError> {
+        let (multihash, limit) = (cid.hash().to_bytes(), limit.clamp(1, PROVIDERS_MAX));
+        let own = {
+            let (provided, multihash) = (self.parts.store.provided.clone(), multihash.clone());
+            tokio::task::spawn_blocking(move || provided.contains(&multihash)).await?
+        };
+        let mut found = Vec::new();
+        if own {
+            found.push(PeerInfo { id: self.peer_id(), addrs: self.provider_addresses() });
+        }
+        let seed = u64::from(self.parts.clock.wall().0);
+        let records = self.parts.store.records.providers(&multihash, limit.saturating_sub(found.len()), seed).await;
+        found.extend(
+            records
+                .into_iter()
+                .map(|record| PeerInfo { id: record.peer, addrs: useful::bounded(record.addrs.to_vec()) }),
+        );
+        Ok(found)
+    }
+
+    /// Finds the addresses of a peer; `None` if neither this node nor the network knows it.
+    pub async fn find_peer(&self, peer: &PeerId, events: Option<mpsc::Sender<QueryEvent>>) -> Option<PeerInfo> {
+        self.parts.node.find_peer(peer, events).await
+    }
+
+    /// Finds the k servers closest to `target` (a multihash, or a peer id in bytes) in each DHT, closest first. `local`: of
+    /// this node's own routing tables only.
+    pub async fn closest(&self, target: &[u8], local: bool, events: Option<mpsc::Sender<QueryEvent>>) -> Vec<Closest> {
+        let (node, place) = (&self.parts.node, cids::place(target));
+        let mut all = Vec::new();
+        for dht in Dht::ALL {
+            if node.table(dht).is_empty() {
+                continue;
+            }
+            let servers: Vec<PeerInfo> = match local {
+                true => node.table(dht).closest(&place, K).into_iter().map(|entry| entry.peer.clone()).collect(),
+                false => node.closest_peers(dht, target, events.clone()).await.peers,
+            };
+            all.extend(servers.into_iter().map(|server| {
+                let key = Key::for_peer(&server.id);
+                Closest { dht, cpl: key.common_prefix_length(&place), distance: xor(&key, &place), server }
+            }));
+        }
+        all
+    }
+
+    /// Connects to whoever is at `addr`, who must be the peer behind `/p2p/` if it names one. Of `/p2p/ID` alone the
+    /// addresses are looked up first. Returns the peer, and the addresses that were tried.
+    ///
+    /// # Errors
+    /// [`OpsError::BadInput`] for an address that cannot be dialled at all; [`OpsError::Failed`] if the peer is not known
+    /// or not reached; both say what to do.
+    pub async fn connect(&self, addr: Multiaddr) -> Result<PeerInfo, OpsError> {
+        let own = self.peer_id();
+        let bad = |reason: &str| OpsError::BadInput(format!("cannot connect to {addr}: {reason}"));
+        if addr.iter().last() == Some(Protocol::P2p(own)) {
+            return Err(bad(OWN));
+        }
+        if addr.iter().any(|part| part == Protocol::P2pCircuit) {
+            return Err(bad("it leads through a relay, and dhtstore dials none; give an address of the peer itself"));
+        }
+        if let Some(peer) = only_peer(&addr) {
+            return self.connect_to(peer).await;
+        }
+        if reach(&addr).is_none() {
+            return Err(OpsError::BadInput(format!(
+                "{addr}: nobody can dial it; give host and port, like /ip4/192.0.2.7/tcp/4001 or /dns/example.net/udp/4001/quic-v1"
+            )));
+        }
+        if !can_dial(&addr) {
+            return Err(bad(UNSPOKEN));
+        }
+        let connected = self.parts.node.connect(addr.clone()).await;
+        let id = connected.map_err(|error| match error {
+            RpcError::Own => bad(OWN),
+            error => refused(&addr.to_string(), &error),
+        })?;
+        Ok(PeerInfo { id, addrs: vec![addr] })
+    }
+
+    /// Connects to a peer that was named by its id alone, at the addresses that this node or the network knows.
+    async fn connect_to(&self, peer: PeerId) -> Result<PeerInfo, OpsError> {
+        let node = &self.parts.node;
+        let unknown = |reason: &str| {
+            OpsError::Failed(format!(
+                "cannot connect to {peer}: {reason}; give its address, like /ip4/192.0.2.7/tcp/4001/p2p/{peer}"
+            ))
+        };
+        let found = node.find_peer(&peer, None).await;
+        let found = found.ok_or_else(|| unknown("neither this node nor the network knows an address of it"))?;
+        if node.dialable(&found).is_empty() && found.addrs.iter().any(|addr| relay_address(addr).is_some()) {
+            return Err(unknown("only addresses through relays are known, and dhtstore dials none"));
+        }
+        let id = node.connect_to(&found).await.map_err(|error| refused(&peer.to_string(), &error))?;
+        Ok(PeerInfo { id, addrs: found.addrs })
+    }
+}
+
+/// The provider that an event is about. The text is the node's own, so that it can be read.
+fn provider(event: &QueryEvent) -> Option<PeerInfo> {
+    let QueryEvent::Provider { provider, addresses, .. } = event else { return None };
+    let addrs = addresses.iter().filter_map(|addr| addr.parse().ok()).collect();
+    Some(PeerInfo { id: provider.parse().ok()?, addrs })
+}
+
+fn xor(a: &Key, b: &Key) -> [u8; 32] {
+    std::array::from_fn(|index| a.as_bytes()[index] ^ b.as_bytes()[index])
+}
+
+/// What is said of this node's own address.
+const OWN: &str =
+    "that is this node itself; give the address of another one, as `dhtstore id` prints it there, with its /p2p/ID";
+
+/// The peer of `/p2p/ID`, with nothing in front.
+fn only_peer(addr: &Multiaddr) -> Option<PeerId> {
+    let mut parts = addr.iter();
+    match (parts.next(), parts.next()) {
+        (Some(Protocol::P2p(peer)), None) => Some(peer),
+        _ => None,
+    }
+}
+
+fn refused(whom: &str, error: &RpcError) -> OpsError {
+    OpsError::Failed(match error {
+        RpcError::Dial(reason) => format!(
+            "cannot connect to {whom}: {reason}; check host, port and the id behind /p2p/, and that the peer runs"
+        ),
+        RpcError::Timeout(_) => {
+            format!("cannot connect to {whom}: {error}; check that the peer runs and that no firewall is in between")
+        }
+        RpcError::Busy(_) => format!("cannot connect to {whom}: {error}; try again later"),
+        error => format!("cannot connect to {whom}: {error}"),
+    })
+}
