@@ -29,6 +29,7 @@ pub mod limits;
 pub mod load;
 mod memory;
 mod meta;
+pub mod metrics;
 pub mod migration;
 pub mod provided;
 pub mod records;

@@ -2,7 +2,6 @@
 
 mod announcements;
 pub(super) mod book;
-mod counters;
 pub(super) mod entry;
 mod gc;
 pub(super) mod index;
@@ -26,7 +25,6 @@ use crate::{
     kad::{Dht, PeerInfo},
 };
 use book::{Book, Peer};
-use counters::RecordCounters;
 pub use dhtstore_records::providers::{Added, MAX_MULTIHASH_LEN, Provider, Refused};
 use entry::{KeyPrefix, key_prefix};
 pub use gc::GcReport;
@@ -94,7 +92,7 @@ impl Records {
             replay: Progress::default(),
             disk,
             before,
-            counters: RecordCounters::default(),
+            metrics: Arc::default(),
             pending: Pending::default(),
             unflushed: Unflushed::default(),
             repeat_s: seconds(REPEAT).min(ttl_s / REPEAT_PART_OF_TTL),

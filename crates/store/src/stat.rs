@@ -6,10 +6,15 @@ use super::{
     disk, filesystem, footprint, is_data_dir, limits,
     records::log::chunk_time,
 };
-use crate::clock::UnixTime;
-use std::path::Path;
+use crate::{clock::UnixTime, metrics::Metrics};
+use std::{path::Path, sync::Arc};
 
 impl Store {
+    /// What is counted.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.records.state.metrics
+    }
+
     /// Counts, bounds, bytes on disk, floor, recovery notes: what `stat` and `dump meta` show.
     pub fn stat(&self) -> Stat {
         let state = &self.records.state;
@@ -17,7 +22,6 @@ impl Store {
         let node = &self.opened.node.database.health;
         counters.insert("node_database_failures".to_owned(), node.failures());
         counters.insert("node_database_reopened".to_owned(), node.reopened());
-        counters.extend(self.values.counters());
         let (values, values_bytes) = self.values.size();
         let gc_paused = match state.replay.is_done() {
             true => state.time.unconfirmed(),

@@ -27,12 +27,8 @@ use super::{
 };
 use crate::{clock::UnixTime, kad::keyspace::Key};
 use parking_lot::{Mutex, RwLock};
-use state::{JUDGE, Judge, ValueCounters, ValuesState, ends};
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, atomic::Ordering::Relaxed},
-    time::Duration,
-};
+use state::{JUDGE, Judge, ValuesState, ends};
+use std::{sync::Arc, time::Duration};
 use table::ValueTable;
 use tokio::sync::Semaphore;
 
@@ -56,7 +52,7 @@ impl Values {
     fn open_with(records: Arc<RecordsState>, settings: &Settings, judge: Judge) -> Result<Self, StoreError> {
         let ttl_s = super::records::seconds(settings.values_ttl);
         let tree = records.log.database.read(tree::VALUES, |tree| Ok(tree.clone()))?;
-        let counters = ValueCounters::default();
+        let metrics = records.metrics.clone();
         let mut table = ValueTable::new(Key::from_bytes(settings.position), ttl_s);
         let mut damage = None;
         let unread = each_row(&tree, |key, bytes| match codec::read_frame::<ValueRow>(&mut &*bytes) {
@@ -67,16 +63,16 @@ impl Values {
                 table.insert(Held { key, value, received: received_at, ends, written: received, checked: false });
             }
             bad => {
-                counters.damaged.fetch_add(1, Relaxed);
+                metrics.values_damaged.inc();
                 damage = Some(bad.err().map_or_else(|| "an empty row".to_owned(), |error| error.to_string()));
             }
         });
         let mut notes = Vec::new();
         if let Some(error) = damage {
-            notes.push(format!("{} rows of values are damaged ({error})", counters.damaged.load(Relaxed)));
+            notes.push(format!("{} rows of values are damaged ({error})", metrics.values_damaged.get()));
         }
         if let Some(error) = unread {
-            counters.damaged.fetch_add(1, Relaxed);
+            metrics.values_damaged.inc();
             notes.push(format!("some values cannot be read from records/: {error}"));
         }
         let state = ValuesState {
@@ -88,7 +84,6 @@ impl Values {
             ttl_s,
             repeat_s: super::records::seconds(REPEAT).min(ttl_s / REPEAT_PART_OF_TTL),
             threads: Semaphore::new(threads()),
-            counters,
             notes,
         };
         Ok(Self { state: Arc::new(state) })
@@ -168,25 +163,6 @@ impl Values {
     /// When `held` is served no longer.
     pub fn ends(&self, held: &Held) -> UnixTime {
         UnixTime(held.received.0.saturating_add(self.state.ttl_s).min(held.ends))
-    }
-
-    /// Events since start, by name.
-    pub(super) fn counters(&self) -> BTreeMap<String, u64> {
-        let counters = &self.state.counters;
-        let all = [
-            ("values_new", &counters.new),
-            ("values_better", &counters.better),
-            ("values_renewed", &counters.renewed),
-            ("values_collected", &counters.collected),
-            ("values_evicted", &counters.evicted),
-            ("values_damaged", &counters.damaged),
-            ("values_refused_invalid", &counters.invalid),
-            ("values_refused_worse", &counters.worse),
-            ("values_refused_full", &counters.full),
-            ("values_refused_read_only", &counters.read_only),
-            ("values_refused_disk_full", &counters.disk_full),
-        ];
-        all.into_iter().map(|(name, n)| (name.to_owned(), n.load(Relaxed))).collect()
     }
 
     /// Makes the rows what memory is, once the database was opened anew.

@@ -7,8 +7,8 @@ use super::{
     index::{Full, Upsert},
 };
 use crate::kad::{Dht, PeerInfo};
+use dhtstore_host::metrics::Counter;
 use libp2p_identity::PeerId;
-use std::sync::atomic::Ordering;
 
 /// While the data directory takes nine tenths of what it may, the repeats of a record cost it at most so many copies
 /// of it in the log.
@@ -17,8 +17,25 @@ const CROWDED_PART_OF_TTL: u32 = 4;
 impl RecordsState {
     pub(crate) fn add(&self, multihash: &[u8], provider: &PeerInfo, via: Dht) -> Result<Added, Refused> {
         let outcome = self.try_add(multihash, provider, via);
-        self.counters.count(&outcome);
+        self.counted(&outcome).inc();
         outcome.map(|upsert| if upsert == Upsert::New { Added::New } else { Added::Refreshed })
+    }
+
+    fn counted(&self, outcome: &Result<Upsert, Refused>) -> &Counter {
+        let metrics = &self.metrics;
+        match outcome {
+            Ok(Upsert::New) => &metrics.new,
+            Ok(Upsert::Refreshed) => &metrics.refreshed,
+            Ok(Upsert::Kept) => &metrics.repeated,
+            Err(Refused::RecordsFull) => &metrics.records_full,
+            Err(Refused::RecordsFar) => &metrics.records_far,
+            Err(Refused::ProviderFull) => &metrics.provider_full,
+            Err(Refused::KeyFull) => &metrics.key_full,
+            Err(Refused::PeersFull) => &metrics.peers_full,
+            Err(Refused::ReadOnly | Refused::NotNow(_)) => &metrics.read_only,
+            Err(Refused::DiskFull) => &metrics.disk_full,
+            Err(Refused::KeyTooLong) => &metrics.key_too_long,
+        }
     }
 
     fn try_add(&self, multihash: &[u8], provider: &PeerInfo, via: Dht) -> Result<Upsert, Refused> {
@@ -74,7 +91,7 @@ impl RecordsState {
         let removed = self.index.remove(&key_prefix(multihash), peer.id, !self.replay.is_done(), log);
         if removed {
             peer.count(-1);
-            self.counters.removed.fetch_add(1, Ordering::Relaxed);
+            self.metrics.removed.inc();
         }
         removed
     }

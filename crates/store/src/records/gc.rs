@@ -60,10 +60,10 @@ pub fn collect(state: &RecordsState) -> Result<GcReport, StoreError> {
     }
     let evicted = state.index.make_room(|id| state.book.count(id, -1));
     if evicted > 0 {
-        state.counters.evicted.fetch_add(evicted as u64, Ordering::Relaxed);
+        state.metrics.evicted.add(evicted as u64);
         tracing::warn!(evicted, "near the limit of records: those farthest from this node were dropped");
     }
-    state.counters.collected.fetch_add(report.expired, Ordering::Relaxed);
+    state.metrics.collected.add(report.expired);
     state.index.forget_tombstones(|time| now.is_live(time, state.ttl_s));
     state.index.shrink();
     outcome?;
@@ -193,7 +193,7 @@ fn redate(state: &RecordsState, moved: Move) -> Result<(), StoreError> {
     state.log.look_at_ends();
     state.hold_floor(false);
     state.write_floor()?;
-    state.counters.redated.fetch_add(records, Ordering::Relaxed);
+    state.metrics.redated.add(records);
     tracing::info!(records, seconds = moved.by, "records dated anew after the wall clock stepped");
     Ok(())
 }

@@ -5,14 +5,13 @@ use super::{
     entry::Entry,
     index::batch::{Named, Replayed},
 };
-use std::sync::atomic::Ordering;
 
 /// Adds the entries of a chunk of `time` to `batch`, the last word first.
 pub fn name(state: &RecordsState, time: u32, entries: &[Entry<'_>], batch: &mut Vec<Named>) {
     for Entry { multihash, peer, removed } in entries.iter().rev() {
         match state.book.replayed(*peer, time, !removed) {
             true => batch.push(Named { prefix: multihash.key_prefix(), peer: *peer, time, removed: *removed }),
-            false => _ = state.counters.unknown_peers.fetch_add(1, Ordering::Relaxed),
+            false => state.metrics.unknown_peers.inc(),
         }
     }
 }
@@ -24,7 +23,7 @@ pub fn enter(state: &RecordsState, batch: &mut Vec<Named>) {
         Replayed::Added => counts.push((record.peer, 1)),
         Replayed::Removed => counts.push((record.peer, -1)),
         Replayed::Known => {}
-        Replayed::Refused(_) => _ = state.counters.replay_refused.fetch_add(1, Ordering::Relaxed),
+        Replayed::Refused(_) => state.metrics.replay_refused.inc(),
     });
     for (peer, by) in counts {
         state.book.count(peer, by);

@@ -13,10 +13,7 @@ use super::{
 use crate::{StoreError, codec};
 use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, atomic::Ordering},
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 /// Why the date of a row keeps it out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -117,9 +114,9 @@ impl RecordsState {
         match loaded {
             Loaded::New => {
                 peer.count(1);
-                self.counters.loaded.fetch_add(1, Ordering::Relaxed);
+                self.metrics.loaded.inc();
             }
-            Loaded::Refreshed => drop(self.counters.loaded.fetch_add(1, Ordering::Relaxed)),
+            Loaded::Refreshed => self.metrics.loaded.inc(),
             Loaded::Known | Loaded::Removed => {}
         }
         Ok(loaded)

@@ -133,7 +133,7 @@ fn count_lost(state: &RecordsState) {
     let expected = floor.chunks.filter(|_| floor.newest.is_some() && floor.oldest.is_some_and(|oldest| oldest >= live));
     let lost = expected.unwrap_or(0).saturating_sub(state.replay.found());
     if lost > 0 && !state.is_closing() {
-        state.counters.lost_chunks.fetch_add(lost, Ordering::Relaxed);
+        state.metrics.lost_chunks.add(lost);
         state.note(format!(
             "{lost} chunks of the log (up to some 700 announcements each) are lost until they are announced again"
         ));
@@ -213,6 +213,6 @@ fn read(state: &RecordsState, key: u64, chunk: &[u8], batch: &mut Vec<Named>) {
         }
     };
     state.replay.count();
-    state.counters.replayed.fetch_add(entries.len() as u64, Ordering::Relaxed);
+    state.metrics.replayed.add(entries.len() as u64);
     name(state, chunk_time(key), &entries, batch);
 }

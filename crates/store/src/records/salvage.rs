@@ -25,7 +25,6 @@ use std::{
     collections::HashSet,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
-    sync::atomic::Ordering,
 };
 
 /// Chunks behind one flush of the rows of their peers.
@@ -40,9 +39,8 @@ pub fn run(state: &RecordsState) {
 }
 
 fn try_run(state: &RecordsState) {
-    let (counters, now) = (&state.counters, state.time.now());
-    let lost = state.before.recovered
-        || [&counters.damaged, &counters.unknown_peers].iter().any(|n| n.load(Ordering::Relaxed) > 0);
+    let (metrics, now) = (&state.metrics, state.time.now());
+    let lost = state.before.recovered || [&metrics.damaged, &metrics.unknown_peers].iter().any(|n| n.get() > 0);
     let mut salvage = Salvage {
         live: chunk_key(now.oldest_live(state.ttl_s), 0),
         now: chunk_key(now.log, u32::MAX),
@@ -66,7 +64,7 @@ fn try_run(state: &RecordsState) {
     if !salvage.exports() {
         return;
     }
-    counters.salvaged_chunks.fetch_add(chunks, Ordering::Relaxed);
+    metrics.salvaged_chunks.add(chunks);
     match chunks {
         0 => {}
         _ if lost => {
@@ -132,7 +130,7 @@ impl Salvage<'_> {
         }
         if self.chunks > before {
             let chunks = self.chunks - before;
-            self.state.counters.salvaged_chunks.fetch_add(chunks, Ordering::Relaxed);
+            self.state.metrics.salvaged_chunks.add(chunks);
             self.state.note(format!("{chunks} chunks of the log were found in exports/ of an older version"));
         }
         if !taken.is_empty() && !self.state.reads_only() && self.state.flush_log().is_ok() {

@@ -1,8 +1,7 @@
 //! State of the record store: what its threads and its callers share.
 
 use super::{
-    book::Book, counters::RecordCounters, index::Index, log::Log, pending::Pending, progress::Progress,
-    time::Timekeeper, unflushed::Unflushed,
+    book::Book, index::Index, log::Log, pending::Pending, progress::Progress, time::Timekeeper, unflushed::Unflushed,
 };
 use crate::{
     StoreError,
@@ -10,6 +9,7 @@ use crate::{
     engine::{Walk, Walked},
     health::Health,
     meta::{Floor, Meta},
+    metrics::Metrics,
 };
 use parking_lot::Mutex;
 use std::{
@@ -45,7 +45,7 @@ pub struct RecordsState {
     pub replay: Progress,
     pub disk: Disk,
     pub before: Before,
-    pub counters: RecordCounters,
+    pub metrics: Arc<Metrics>,
     pub ttl_s: u32,
     pub(super) max_per_provider: u64,
     pub(super) max_records: usize,
@@ -149,7 +149,7 @@ impl RecordsState {
     /// Something on disk could not be read, and is passed over.
     pub fn damaged(&self, note: String) {
         self.must_sweep.store(true, Ordering::Release);
-        self.counters.damaged.fetch_add(1, Ordering::Relaxed);
+        self.metrics.damaged.inc();
         self.note(note);
     }
 
@@ -186,7 +186,7 @@ impl RecordsState {
 
     /// Events since start, by name.
     pub fn counters(&self) -> BTreeMap<String, u64> {
-        let mut counters = self.counters.by_name();
+        let mut counters = self.metrics.by_name();
         counters.insert("unwritten_chunks".to_owned(), self.log.unwritten());
         counters.insert("records_database_failures".to_owned(), self.health().failures());
         counters.insert("records_database_reopened".to_owned(), self.health().reopened());

@@ -18,14 +18,7 @@ use crate::{
 };
 use bincode::{Decode, Encode};
 use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::{
-    cmp::Ordering,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::{cmp::Ordering, sync::Arc, time::Duration};
 use tokio::sync::Semaphore;
 
 /// Values collected between two looks at whether somebody else wants to write: some 1 ms.
@@ -68,24 +61,7 @@ pub struct ValuesState {
     pub repeat_s: u32,
     /// Threads that check signatures and write rows.
     pub threads: Semaphore,
-    pub counters: ValueCounters,
     pub notes: Vec<String>,
-}
-
-/// Events since start.
-#[derive(Debug, Default)]
-pub struct ValueCounters {
-    pub new: AtomicU64,
-    pub better: AtomicU64,
-    pub renewed: AtomicU64,
-    pub invalid: AtomicU64,
-    pub worse: AtomicU64,
-    pub full: AtomicU64,
-    pub read_only: AtomicU64,
-    pub disk_full: AtomicU64,
-    pub evicted: AtomicU64,
-    pub collected: AtomicU64,
-    pub damaged: AtomicU64,
 }
 
 /// A row of the tree; its key is the value's.
@@ -120,18 +96,18 @@ impl ValuesState {
 
     pub(super) fn put(&self, key: &[u8], value: &[u8]) -> Result<Put, Refused> {
         let outcome = self.try_put(key, value, None);
-        let counters = &self.counters;
+        let metrics = &self.records.metrics;
         let counter = match &outcome {
-            Ok(Put::New) => &counters.new,
-            Ok(Put::Better) => &counters.better,
-            Ok(Put::Renewed) => &counters.renewed,
-            Err(Refused::Invalid(_)) => &counters.invalid,
-            Err(Refused::Worse) => &counters.worse,
-            Err(Refused::Full) => &counters.full,
-            Err(Refused::ReadOnly | Refused::NotNow(_)) => &counters.read_only,
-            Err(Refused::DiskFull) => &counters.disk_full,
+            Ok(Put::New) => &metrics.values_new,
+            Ok(Put::Better) => &metrics.values_better,
+            Ok(Put::Renewed) => &metrics.values_renewed,
+            Err(Refused::Invalid(_)) => &metrics.values_invalid,
+            Err(Refused::Worse) => &metrics.values_worse,
+            Err(Refused::Full) => &metrics.values_full,
+            Err(Refused::ReadOnly | Refused::NotNow(_)) => &metrics.values_read_only,
+            Err(Refused::DiskFull) => &metrics.values_disk_full,
         };
-        counter.fetch_add(1, Relaxed);
+        counter.inc();
         outcome
     }
 
@@ -182,7 +158,7 @@ impl ValuesState {
         self.table_mut().insert(held);
         for key in evicted {
             self.forget(&key).map_err(|error| self.failed("remove a value", &error))?;
-            self.counters.evicted.fetch_add(1, Relaxed);
+            self.records.metrics.values_evicted.inc();
         }
         Ok(put)
     }
@@ -216,7 +192,7 @@ impl ValuesState {
                 self.forget(key)?;
             }
             report.expired += ended.len() as u64;
-            self.counters.collected.fetch_add(ended.len() as u64, Relaxed);
+            self.records.metrics.values_collected.add(ended.len() as u64);
             if ended.len() < SLICE {
                 break;
             }

@@ -73,7 +73,7 @@ impl Opened {
     }
 
     fn counter(&self, name: &str) -> u64 {
-        self.values.counters()[name]
+        self.values.state.records.metrics.by_name()[name]
     }
 }
 
@@ -239,7 +239,7 @@ fn damaged_rows_are_passed_over_and_counted_and_invalid_ones_never_served() {
     let row = codec::frame(&ValueRow { received: T0, value: vec![1] }).unwrap();
     tree.insert(key(2), row).unwrap();
     let again = Values::open_with(opened.store.records.state.clone(), &Settings::default(), RANKED).unwrap();
-    assert_eq!(again.counters()["values_damaged"], 2);
+    assert_eq!(again.state.records.metrics.values_damaged.get(), 2);
     assert!(again.notes()[0].contains("2 rows of values are damaged"), "{:?}", again.notes());
     assert_eq!((0..4).filter(|n| again.get(&key(*n)).is_some()).collect::<Vec<_>>(), [3]);
     assert_eq!(again.state.collect().unwrap().expired, 1, "the invalid one goes");
