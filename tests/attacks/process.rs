@@ -37,7 +37,7 @@ impl Process {
             .args(["run", "--listen", &format!("/ip4/127.0.0.1/tcp/{tcp}")])
             .args(["--listen", &format!("/ip4/127.0.0.1/udp/{udp}/quic-v1")])
             .args(["--listen", &format!("/ip4/127.0.0.1/tcp/{websocket}/{websockets}")])
-            .env("RUST_LOG", "dhtstore::node::server=debug,warn")
+            .env("RUST_LOG", "dhtstore_node::serve=debug,warn")
             .envs(settings.iter().map(|(name, value)| (format!("DHTSTORE_{name}"), value)))
             .stderr(log)
             .spawn()
