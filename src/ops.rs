@@ -63,6 +63,8 @@ pub(crate) struct Parts {
 #[derive(Debug)]
 pub(crate) struct Limits {
     dumps: Arc<Semaphore>,
+    /// Of which much is remembered.
+    long_lists: Arc<Semaphore>,
     /// One batch at a time.
     loader: Arc<Mutex<Loader>>,
 }
@@ -70,7 +72,11 @@ pub(crate) struct Limits {
 impl Limits {
     /// Of a daemon with this store.
     pub fn new(store: Store) -> Self {
-        Self { dumps: Arc::new(Semaphore::new(dump::DUMPS_MAX)), loader: Arc::new(Mutex::new(Loader::new(store))) }
+        Self {
+            dumps: Arc::new(Semaphore::new(dump::DUMPS_MAX)),
+            long_lists: Arc::new(Semaphore::new(own::list::LONG_MAX)),
+            loader: Arc::new(Mutex::new(Loader::new(store))),
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::control::{
     client::{Client, ClientError, Json, Line},
-    protocol::{Failure, Request},
+    protocol::{CidPart, Failure, Request},
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -73,10 +73,27 @@ impl Server {
                 Line::Row(row) => each(Item::Row(row))?,
                 Line::Event(event) => each(Item::Event(event))?,
                 Line::Error(failure) => return Err(failure.into()),
-                Line::Done(done) => {
-                    return serde_json::from_value(done)
-                        .map_err(|error| ClientError::Malformed(error.to_string()).into());
-                }
+                Line::Done(done) => return parsed(done),
+            }
+        }
+    }
+
+    /// The same for a request that comes in parts: `each` sees every event, and returns the next part where one is due.
+    pub async fn ask_in_parts<T: DeserializeOwned>(
+        &mut self,
+        request: &Request,
+        mut each: impl FnMut(Json<'_>) -> Result<Option<CidPart>>,
+    ) -> Result<T> {
+        self.client.send(request).await?;
+        loop {
+            let part = match self.client.next().await? {
+                Line::Row(_) => None,
+                Line::Event(event) => each(event)?,
+                Line::Error(failure) => return Err(failure.into()),
+                Line::Done(done) => return parsed(done),
+            };
+            if let Some(part) = part {
+                self.client.send_part(&part).await?;
             }
         }
     }
@@ -93,4 +110,8 @@ impl Server {
         };
         self.ask::<Value>(request, each).await.map(drop)
     }
+}
+
+fn parsed<T: DeserializeOwned>(done: Value) -> Result<T> {
+    serde_json::from_value(done).map_err(|error| ClientError::Malformed(error.to_string()).into())
 }

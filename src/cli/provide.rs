@@ -8,13 +8,12 @@ use super::{
     output::{self, FormatArg},
 };
 use crate::{
-    control::protocol::{OwnCid, Provided, Request, Verified, Which},
+    control::client::Json,
+    control::protocol::{CidPart, ProvideEvent, Provided, Request, Verified, Which},
     provide::reprovider::Progress,
 };
+use indicatif::ProgressBar;
 use serde::Serialize;
-
-/// Up to so many CIDs are announced by themselves; more, along with all that is due.
-const ALONE_MAX: u64 = 4096;
 
 /// Arguments of `dhtstore provide`.
 #[derive(clap::Args, Debug)]
@@ -70,13 +69,14 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
         context.notice("no CIDs in the input");
         return output::print_object(&report, args.format.resolve(context));
     }
-    let provided = add(&mut list, context, &mut report).await?;
-    tell_once(&provided, context);
-    if args.wait {
-        announce(&mut list, context, &mut report).await?;
-    }
-    if args.verify {
-        verify(&mut list, context, &mut report).await?;
+    let provided = provide(&mut list, &args, context).await?;
+    report.added = provided.added;
+    if let Some(outcome) = &provided.outcome {
+        (report.announced, report.unconfirmed) = (Some(outcome.announced), Some(outcome.unconfirmed));
+        report.servers = Some(outcome.servers);
+        (report.confirmed_min, report.confirmed_max) = (Some(outcome.confirmed_min), Some(outcome.confirmed_max));
+        report.verified_asked = outcome.verified.map(|held| held.asked);
+        report.verified_holding = outcome.verified.map(|held| held.holding);
     }
     output::print_object(&report, args.format.resolve(context))?;
     match report.unconfirmed {
@@ -91,19 +91,45 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
     }
 }
 
-async fn add(list: &mut CidList, context: &Context, report: &mut Report) -> Result<Provided> {
-    let bar = output::progress(context, Some(list.len()), "storing");
-    let mut last = Provided::default();
-    for cids in list.chunks()? {
-        let cids = cids?;
-        let count = cids.len() as u64;
-        // A connection for each: reading on may take longer than the server waits.
-        last = Server::connect(context).await?.ask(&Request::Provide { cids }, |_| Ok(())).await?;
-        report.added += last.added;
-        bar.inc(count);
-    }
-    bar.finish_and_clear();
-    Ok(last)
+/// Sends the list, part by part, in one request, whose answer is the whole report.
+async fn provide(list: &mut CidList, args: &Args, context: &Context) -> Result<Provided> {
+    let total = list.len();
+    let mut chunks = list.chunks()?.peekable();
+    let mut next = move || -> Result<CidPart> {
+        let cids = chunks.next().transpose()?.unwrap_or_default();
+        Ok(CidPart { cids, more: chunks.peek().is_some() })
+    };
+    let CidPart { cids, mut more } = next()?;
+    let mut sent = cids.len() as u64;
+    let request = Request::Provide { cids, more, total, wait: args.wait, verify: args.verify };
+    let storing = output::progress(context, Some(total), "storing");
+    let mut announcing: Option<ProgressBar> = None;
+    let each = |event: Json<'_>| {
+        match event.parse()? {
+            ProvideEvent::Stored(_) if more => {
+                storing.set_position(sent);
+                let part = next()?;
+                more = part.more;
+                sent += part.cids.len() as u64;
+                return Ok(Some(part));
+            }
+            ProvideEvent::Stored(provided) => {
+                storing.finish_and_clear();
+                tell_once(&provided, context);
+                announcing = args.wait.then(|| output::progress(context, Some(0), "announcing"));
+            }
+            ProvideEvent::Announcing(step) => announcing.iter().for_each(|bar| advance(bar, &step)),
+            ProvideEvent::Verified(row) => {
+                announcing.iter().for_each(ProgressBar::finish_and_clear);
+                tell_held(&row, context);
+            }
+        }
+        Ok(None)
+    };
+    let provided = Server::connect(context).await?.ask_in_parts(&request, each).await;
+    storing.finish_and_clear();
+    announcing.iter().for_each(ProgressBar::finish_and_clear);
+    provided
 }
 
 /// What users of `ipfs` would not expect.
@@ -122,47 +148,12 @@ fn tell_once(provided: &Provided, context: &Context) {
     }
 }
 
-async fn announce(list: &mut CidList, context: &Context, report: &mut Report) -> Result<()> {
-    let which = if list.len() <= ALONE_MAX {
-        let mut cids = Vec::new();
-        for chunk in list.chunks()? {
-            cids.extend(chunk?);
-        }
-        Which::These { cids }
-    } else {
-        Which::Due
-    };
-    let progress = watch(which, context).await?;
-    report.servers = Some(progress.servers);
-    let (mut announced, mut seen) = (0, 0);
-    let mut spread = (u16::MAX, 0);
-    for cids in list.chunks()? {
-        let request = Request::Own { cids: cids? };
-        let count = |own: OwnCid| {
-            seen += 1;
-            announced += u64::from(own.announced.is_some());
-            spread = (spread.0.min(own.confirmed), spread.1.max(own.confirmed));
-            Ok(())
-        };
-        Server::connect(context).await?.rows(&request, count).await?;
-    }
-    report.announced = Some(announced);
-    report.unconfirmed = Some(report.cids.saturating_sub(announced).min(seen.max(progress.failed)));
-    if progress.offline && announced < report.cids {
-        report.unconfirmed = Some(report.cids - announced);
-    }
-    (report.confirmed_min, report.confirmed_max) = (Some(spread.0.min(spread.1)), Some(spread.1));
-    Ok(())
-}
-
-/// Announces with a progress bar; also for `reprovide`.
+/// Announces with a progress bar, for `reprovide`.
 pub(super) async fn watch(which: Which, context: &Context) -> Result<Progress> {
     let bar = output::progress(context, Some(0), "announcing");
     let each = |item: Item<'_>| {
         if let Item::Event(event) = item {
-            let step: Progress = event.parse()?;
-            bar.set_length(step.total);
-            bar.set_position(step.announced + step.failed);
+            advance(&bar, &event.parse()?);
         }
         Ok(())
     };
@@ -171,33 +162,23 @@ pub(super) async fn watch(which: Which, context: &Context) -> Result<Progress> {
     progress
 }
 
-async fn verify(list: &mut CidList, context: &Context, report: &mut Report) -> Result<()> {
-    /// CIDs asked about; each takes a look-up and a request to each of the servers.
-    const SAMPLE: usize = 10;
-    let step = (usize::try_from(list.len()).unwrap_or(usize::MAX) / SAMPLE).max(1);
-    let mut cids = Vec::new();
-    let mut index = 0usize;
-    for chunk in list.chunks()? {
-        for cid in chunk? {
-            if index.is_multiple_of(step) && cids.len() < SAMPLE {
-                cids.push(cid);
-            }
-            index += 1;
-        }
-    }
-    let (asked, holding) = ask_back(cids, context).await?;
-    (report.verified_asked, report.verified_holding) = (Some(asked), Some(holding));
-    Ok(())
+fn advance(bar: &ProgressBar, step: &Progress) {
+    bar.set_length(step.total);
+    bar.set_position(step.announced + step.failed);
 }
 
-/// Asks the closest servers of these CIDs (none: some own ones) whether they hold our records: asked, holding.
-pub(super) async fn ask_back(cids: Vec<String>, context: &Context) -> Result<(u64, u64)> {
+fn tell_held(row: &Verified, context: &Context) {
+    context.notice(format_args!("{}: held by {} of {} servers", row.cid, row.holding, row.asked));
+}
+
+/// Asks the closest servers of some own CIDs whether they hold our records, for `reprovide`: asked, holding.
+pub(super) async fn ask_back(context: &Context) -> Result<(u64, u64)> {
     let (mut asked, mut holding) = (0, 0);
     let each = |row: Verified| {
-        context.notice(format_args!("{}: held by {} of {} servers", row.cid, row.holding, row.asked));
+        tell_held(&row, context);
         (asked, holding) = (asked + row.asked, holding + row.holding);
         Ok(())
     };
-    Server::connect(context).await?.rows(&Request::Verify { cids }, each).await?;
+    Server::connect(context).await?.rows(&Request::Verify { cids: Vec::new() }, each).await?;
     Ok((asked, holding))
 }

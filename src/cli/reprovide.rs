@@ -37,7 +37,7 @@ struct Report {
 /// Runs the command.
 pub async fn execute(args: Args, context: &Context) -> Result<()> {
     let done = provide::watch(Which::All, context).await?;
-    let verified = if args.verify { Some(provide::ask_back(Vec::new(), context).await?) } else { None };
+    let verified = if args.verify { Some(provide::ask_back(context).await?) } else { None };
     let report = Report {
         cids: done.total,
         announced: done.announced,

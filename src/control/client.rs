@@ -1,7 +1,7 @@
 //! The other end of the control socket.
 
-use super::protocol::{Failure, LINES, MAX_REPLY_LINE, Reply, Request, SILENCE_MAX};
-use serde::de::DeserializeOwned;
+use super::protocol::{CidPart, Failure, LINES, MAX_REPLY_LINE, Reply, Request, SILENCE_MAX};
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use std::{
     io,
@@ -86,7 +86,16 @@ impl Client {
 
     /// Sends a request; then read [`Client::next`] until it is `Done` or `Error`.
     pub async fn send(&mut self, request: &Request) -> Result<(), ClientError> {
-        let mut line = serde_json::to_vec(request).map_err(|error| ClientError::Malformed(error.to_string()))?;
+        self.send_line(request).await
+    }
+
+    /// Sends a further part of a request that comes in parts.
+    pub async fn send_part(&mut self, part: &CidPart) -> Result<(), ClientError> {
+        self.send_line(part).await
+    }
+
+    async fn send_line<T: Serialize>(&mut self, value: &T) -> Result<(), ClientError> {
+        let mut line = serde_json::to_vec(value).map_err(|error| ClientError::Malformed(error.to_string()))?;
         line.push(b'\n');
         // A server that turns us away closes its end, perhaps before we have written: what it said is read next.
         let written = timeout(SILENCE_MAX, self.writer.write_all(&line)).await.map_err(|_| self.silent())?;

@@ -11,7 +11,11 @@ use crate::{
             key_text, rfc3339,
         },
     },
-    ops::{self, OpsError, diagnose::Finding},
+    ops::{
+        self, OpsError,
+        diagnose::Finding,
+        own::list::{ListEvent, Outcome},
+    },
     store::provided::Own,
 };
 use libp2p::{Multiaddr, PeerId};
@@ -84,6 +88,31 @@ impl From<ops::own::Provided> for wire::Provided {
             addresses: texts(&provided.provider.addrs),
             elsewhere: provided.elsewhere,
             servers: provided.servers as u64,
+            outcome: None,
+        }
+    }
+}
+
+impl From<Outcome> for wire::Outcome {
+    fn from(outcome: Outcome) -> Self {
+        Self {
+            announced: outcome.announced,
+            unconfirmed: outcome.unconfirmed,
+            servers: outcome.servers,
+            confirmed_min: outcome.confirmed.0,
+            confirmed_max: outcome.confirmed.1,
+            verified: outcome
+                .verified
+                .map(|(asked, holding)| wire::Held { asked: asked as u64, holding: holding as u64 }),
+        }
+    }
+}
+
+impl From<ListEvent> for wire::ProvideEvent {
+    fn from(event: ListEvent) -> Self {
+        match event {
+            ListEvent::Announcing(progress) => Self::Announcing(progress),
+            ListEvent::Verified(verified) => Self::Verified(verified.into()),
         }
     }
 }

@@ -5,8 +5,8 @@ mod answers;
 
 use crate::store;
 pub use answers::{
-    Closest, DumpEvent, Finding, Got, OwnCid, Peer, Placed, Provided, Stat, TableStat, Unprovided, ValueRow, Verdict,
-    Verified,
+    Closest, DumpEvent, Finding, Got, Held, Outcome, OwnCid, Peer, Placed, ProvideEvent, Provided, Stat, TableStat,
+    Unprovided, ValueRow, Verdict, Verified,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -30,10 +30,24 @@ pub const SILENCE_MAX: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "cmd", rename_all = "kebab-case")]
 pub enum Request {
-    /// Keep these CIDs announced. Done ([`Provided`]) when they are on disk.
+    /// Keep these CIDs announced. Events: [`ProvideEvent`]. Done ([`Provided`]) when they are on disk; with `wait`, once they
+    /// are announced, and with [`Outcome`].
     Provide {
-        /// CIDs as text.
+        /// CIDs as text: [`MAX_CIDS_BYTES`] of them at most.
         cids: Vec<String>,
+        /// The list goes on in lines of [`CidPart`]. The next one is sent once [`ProvideEvent::Stored`] has come, so that
+        /// neither side holds more than one.
+        #[serde(default)]
+        more: bool,
+        /// CIDs of all parts together, if they are to be verified.
+        #[serde(default)]
+        total: u64,
+        /// Announce them now, and wait for it.
+        #[serde(default)]
+        wait: bool,
+        /// Ask the closest servers of some of them back afterwards.
+        #[serde(default)]
+        verify: bool,
     },
     /// Announce them no longer. Done: [`Unprovided`].
     Unprovide {
@@ -143,6 +157,27 @@ pub enum Request {
     },
 }
 
+impl Request {
+    /// To keep CIDs announced, without waiting for it.
+    pub fn provide(cids: Vec<String>) -> Self {
+        Self::Provide { cids, more: false, total: 0, wait: false, verify: false }
+    }
+
+    /// Whether lines follow that belong to the request.
+    pub fn has_parts(&self) -> bool {
+        matches!(self, Self::Provide { more: true, .. })
+    }
+}
+
+/// A further part of a list of CIDs.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct CidPart {
+    /// CIDs as text: [`MAX_CIDS_BYTES`] of them at most.
+    pub cids: Vec<String>,
+    /// Another part follows.
+    pub more: bool,
+}
+
 /// What to announce.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(tag = "which", rename_all = "kebab-case")]
@@ -210,7 +245,7 @@ mod tests {
     #[test]
     fn requests_read_as_they_were_written() {
         let requests = [
-            Request::Provide { cids: vec!["bafy".into()] },
+            Request::provide(vec!["bafy".into()]),
             Request::Announce { which: Which::All },
             Request::Announce { which: Which::These { cids: vec!["a".into()] } },
             Request::Peers,
@@ -223,6 +258,13 @@ mod tests {
             assert!(!text.contains('\n'));
         }
         assert_eq!(line(&Request::Stat), r#"{"cmd":"stat"}"#);
+    }
+
+    #[test]
+    fn a_list_in_one_part_may_leave_out_what_other_lists_need() {
+        let read: Request = serde_json::from_str(r#"{"cmd":"provide","cids":["bafy"]}"#).unwrap();
+        assert_eq!(line(&read), line(&Request::provide(vec!["bafy".into()])));
+        assert!(!read.has_parts());
     }
 
     #[test]

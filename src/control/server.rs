@@ -1,12 +1,15 @@
 //! Listening on the control socket: who may talk, how much, for how long. What is answered is the [`Handler`]'s.
 
 mod clients;
+mod replies;
 
 pub use clients::{Client, Clients, PATIENCE};
+pub use replies::{Bulk, Gone, Replies, done};
 
-use super::protocol::{Failure, LINES, MAX_REQUEST_LINE, Reply, Request, SIGN_OF_LIFE_EVERY};
+use super::protocol::{Failure, MAX_REQUEST_LINE, Reply, Request, SIGN_OF_LIFE_EVERY};
 use bytes::Buf;
-use serde::Serialize;
+use replies::{Written, line};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::{
     future::Future,
@@ -18,7 +21,10 @@ use std::{
 };
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, BufWriter},
-    net::{UnixListener, UnixStream, unix::OwnedWriteHalf},
+    net::{
+        UnixListener, UnixStream,
+        unix::{OwnedReadHalf, OwnedWriteHalf},
+    },
     sync::{Semaphore, mpsc},
     task::JoinSet,
     time::{error::Elapsed, timeout},
@@ -72,122 +78,37 @@ pub enum ControlError {
     },
 }
 
-/// The client is gone; what was being done for it may stop.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("the client is gone")]
-pub struct Gone;
-
-impl From<Gone> for Failure {
-    fn from(gone: Gone) -> Self {
-        Failure::other(gone)
-    }
-}
-
-/// Where a handler puts rows and events. Cheap to clone. Lines are serialised on the handler's side.
-#[derive(Clone, Debug)]
-pub struct Replies {
-    sender: mpsc::Sender<Written>,
-    client: Arc<Client>,
-}
-
-/// What is written to the client in one go, without a sign of life in between.
-#[derive(Debug)]
-struct Written {
-    /// Stands before the body; mostly nothing.
-    head: String,
-    body: Vec<u8>,
-}
-
-impl From<Vec<u8>> for Written {
-    fn from(body: Vec<u8>) -> Self {
-        Self { head: String::new(), body }
-    }
-}
-
-/// [`Reply`] with anything inside.
-#[derive(Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Line<'l, T: ?Sized> {
-    Row(&'l T),
-    Event(&'l T),
-}
-
-impl Replies {
-    /// A row; waits while the client is behind.
-    pub async fn row<T: Serialize + Sync>(&self, row: &T) -> Result<(), Gone> {
-        self.send(line(&Line::Row(row))).await
-    }
-
-    /// An event; waits while the client is behind.
-    pub async fn event<T: Serialize + Sync>(&self, event: &T) -> Result<(), Gone> {
-        self.send(line(&Line::Event(event))).await
-    }
-
-    async fn send(&self, line: Vec<u8>) -> Result<(), Gone> {
-        self.sender.send(line.into()).await.map_err(|_| Gone)
-    }
-
-    /// For very many rows, from a thread that may block.
-    pub fn bulk(&self) -> Bulk {
-        Bulk(self.sender.clone())
-    }
-
-    /// Who reads them.
-    pub fn client(&self) -> Arc<Client> {
-        self.client.clone()
-    }
-}
-
-/// Hands on many rows at once.
-#[derive(Debug)]
-pub struct Bulk(mpsc::Sender<Written>);
-
-impl Bulk {
-    /// What stands before and after each row of [`Bulk::rows`].
-    pub const ROW: (&'static str, &'static str) = (r#"{"row":"#, "}\n");
-
-    /// Rows, each between [`Bulk::ROW`]; takes them out of the buffer. Blocks while the client is behind. False: it is
-    /// gone.
-    pub fn rows(&self, rows: &mut Vec<u8>) -> bool {
-        self.send(std::mem::take(rows).into())
-    }
-
-    /// NDJSON behind a line that says how many bytes it has: a client passes it on as it is. The same.
-    pub fn lines(&self, lines: &mut Vec<u8>) -> bool {
-        let body = std::mem::take(lines);
-        self.send(Written { head: format!("{LINES}{}}}\n", body.len()), body })
-    }
-
-    /// An event; the same.
-    pub fn event<T: Serialize>(&self, event: &T) -> bool {
-        self.send(line(&Line::Event(event)).into())
-    }
-
-    fn send(&self, written: Written) -> bool {
-        self.0.blocking_send(written).is_ok()
-    }
-}
-
-fn line<T: Serialize>(value: &T) -> Vec<u8> {
-    // Our own types with text keys: serialising them cannot fail.
-    let mut line = serde_json::to_vec(value).unwrap_or_default();
-    line.push(b'\n');
-    line
-}
-
-fn to_value<T: Serialize>(value: &T) -> Value {
-    serde_json::to_value(value).unwrap_or_default()
-}
-
-/// Serialises what a handler returns as `done`.
-pub fn done<T: Serialize>(value: &T) -> Result<Value, Failure> {
-    Ok(to_value(value))
-}
-
 /// Answers requests.
 pub trait Handler: Clone + Send + Sync + 'static {
-    /// Answers one; what it returns is the last line. Dropped when the client goes away.
-    fn handle(&self, request: Request, replies: Replies) -> impl Future<Output = Result<Value, Failure>> + Send;
+    /// Answers one; what it returns is the last line. Dropped when the client goes away. A request that comes in parts is
+    /// read to its end from `parts`, unless it fails: then the connection is closed.
+    fn handle(
+        &self,
+        request: Request,
+        parts: &mut Parts<'_>,
+        replies: Replies,
+    ) -> impl Future<Output = Result<Value, Failure>> + Send;
+}
+
+/// Further lines of a request that comes in parts, each of [`MAX_REQUEST_LINE`] at most. One is held at a time.
+#[derive(Debug)]
+pub struct Parts<'r> {
+    reader: &'r mut BufReader<OwnedReadHalf>,
+    client: &'r Client,
+}
+
+impl Parts<'_> {
+    /// Reads the next part.
+    ///
+    /// # Errors
+    /// The client is gone, sends nothing for [`IDLE_TIMEOUT`], or sends what is no part.
+    pub async fn next<T: DeserializeOwned>(&mut self) -> Result<T, Failure> {
+        match patiently(self.client, IDLE_TIMEOUT, read_line(self.reader)).await {
+            Ok(Ok(Some(part))) => Ok(part),
+            Ok(Err(ReadError::Malformed(message))) => Err(Failure::data(message)),
+            Err(_) | Ok(Ok(None) | Err(ReadError::Io)) => Err(Gone.into()),
+        }
+    }
 }
 
 /// The listening socket; the file is removed when this is dropped.
@@ -283,7 +204,7 @@ async fn serve_client<H: Handler>(stream: UnixStream, handler: H, client: Arc<Cl
     let writer = write_replies(write, waiting, client.clone());
     let requests = async move {
         loop {
-            let request = patiently(&client, IDLE_TIMEOUT, read_request(&mut reader)).await;
+            let request = patiently(&client, IDLE_TIMEOUT, read_line::<Request>(&mut reader)).await;
             let request = match request {
                 Err(_) | Ok(Ok(None) | Err(ReadError::Io)) => return,
                 Ok(Ok(Some(request))) => request,
@@ -293,12 +214,15 @@ async fn serve_client<H: Handler>(stream: UnixStream, handler: H, client: Arc<Cl
                     return;
                 }
             };
-            let last = match handler.handle(request, Replies { sender: replies.clone(), client: client.clone() }).await
-            {
+            let has_parts = request.has_parts();
+            let mut parts = Parts { reader: &mut reader, client: &client };
+            let last = match handler.handle(request, &mut parts, Replies::new(&replies, &client)).await {
                 Ok(done) => Reply::Done(done),
                 Err(failure) => Reply::Error(failure),
             };
-            if replies.send(line(&last).into()).await.is_err() {
+            // Parts that were not read any more are no requests.
+            let is_out_of_step = has_parts && matches!(last, Reply::Error(_));
+            if replies.send(line(&last).into()).await.is_err() || is_out_of_step {
                 return;
             }
         }
@@ -331,8 +255,8 @@ enum ReadError {
     Malformed(String),
 }
 
-/// The next request; `None` at the end.
-async fn read_request(reader: &mut (impl AsyncBufReadExt + Unpin)) -> Result<Option<Request>, ReadError> {
+/// The next request, or part of one; `None` at the end.
+async fn read_line<T: DeserializeOwned>(reader: &mut (impl AsyncBufReadExt + Unpin)) -> Result<Option<T>, ReadError> {
     let mut line = Vec::new();
     let mut limited = reader.take(MAX_REQUEST_LINE as u64 + 1);
     limited.read_until(b'\n', &mut line).await.map_err(|_| ReadError::Io)?;

@@ -2,11 +2,18 @@
 
 use super::{
     encode::{all_cids, cid, multiaddr, peer_id, record, target, value_key},
-    protocol::{self as wire, DumpEvent, Failure, Request, Which},
-    server::{Bulk, Clients, Handler, PATIENCE, Replies, done},
+    protocol::{self as wire, CidPart, DumpEvent, Failure, ProvideEvent, Request, Which},
+    server::{Bulk, Clients, Handler, PATIENCE, Parts, Replies, done},
 };
 use crate::{
-    ops::{Ops, OpsError, find::FindEvent, load::Lines, own, underway::Underway, values::ValueEvent},
+    ops::{
+        Ops, OpsError,
+        find::FindEvent,
+        load::Lines,
+        own::{self, list::Wanted},
+        underway::Underway,
+        values::ValueEvent,
+    },
     store::dump::{Filter, Header, Told, Want},
 };
 use serde::Serialize;
@@ -29,10 +36,13 @@ impl Service {
 }
 
 impl Handler for Service {
-    async fn handle(&self, request: Request, replies: Replies) -> Result<Value, Failure> {
+    async fn handle(&self, request: Request, parts: &mut Parts<'_>, replies: Replies) -> Result<Value, Failure> {
         let ops = &self.ops;
         match request {
-            Request::Provide { cids } => done(&wire::Provided::from(ops.provide(all_cids(&cids)?).await?)),
+            Request::Provide { cids, more, total, wait, verify } => {
+                let wanted = Wanted { wait, verify: verify.then_some(total) };
+                done(&self.provide(CidPart { cids, more }, parts, wanted, replies).await?)
+            }
             Request::Unprovide { cids } => {
                 done(&wire::Unprovided { removed: ops.unprovide(all_cids(&cids)?).await? as u64 })
             }
@@ -155,6 +165,33 @@ impl Handler for Service {
 }
 
 impl Service {
+    /// Provides a list of which `part` is the first part. One part is held at a time.
+    async fn provide(
+        &self,
+        mut part: CidPart,
+        parts: &mut Parts<'_>,
+        wanted: Wanted,
+        replies: Replies,
+    ) -> Result<wire::Provided, Failure> {
+        let mut list = self.ops.provide_list(wanted);
+        let mut so_far = wire::Provided::default();
+        loop {
+            let stored = wire::Provided::from(list.add(all_cids(&part.cids)?).await?);
+            so_far = wire::Provided { added: so_far.added + stored.added, ..stored };
+            replies.event(&ProvideEvent::Stored(so_far.clone())).await?;
+            if !part.more {
+                break;
+            }
+            part = parts.next().await?;
+        }
+        let mut finishing = Underway::start(|events| list.finish(events));
+        while let Some(event) = finishing.event().await {
+            replies.event(&ProvideEvent::from(event)).await?;
+        }
+        so_far.outcome = finishing.outcome().await?.map(Into::into);
+        Ok(so_far)
+    }
+
     /// Streams rows from a thread that may block; it ends when the client is gone.
     async fn dump(&self, filter: Filter, want: Want, replies: Replies) -> Result<Value, Failure> {
         let turn = match self.ops.dump_turn(Duration::ZERO).await {

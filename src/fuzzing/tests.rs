@@ -89,7 +89,7 @@ fn made() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     seeds.push(("kubo", "full", format!("{identity},{lists}{id}\"]}}").into_bytes()));
     seeds.push(("kubo", "small", format!("{identity}}}").into_bytes()));
     let requests = [
-        ("provide", crate::control::protocol::Request::Provide { cids: vec![CID.into()] }),
+        ("provide", crate::control::protocol::Request::provide(vec![CID.into()])),
         (
             "find-providers",
             crate::control::protocol::Request::FindProviders { cid: CID.into(), limit: 20, local: true },

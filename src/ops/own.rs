@@ -1,5 +1,7 @@
 //! Own CIDs: provide, unprovide, announce, ask back.
 
+pub mod list;
+
 use super::{Ops, OpsError, underway::Underway, verify};
 use crate::{
     kad::{Cid, Dht, PeerInfo, keyspace::Key},

@@ -255,7 +255,7 @@ async fn provide(home: &Home, seed: u64, model: &RefCell<Model>) {
         };
         model.borrow_mut().asked(&cids);
         let request = match enter {
-            true => Request::Provide { cids: cids.clone() },
+            true => Request::provide(cids.clone()),
             false => Request::Unprovide { cids: cids.clone() },
         };
         if home.change(request).await {

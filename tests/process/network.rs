@@ -152,6 +152,24 @@ fn a_node_on_its_own_announces_to_nobody_and_says_so() {
 }
 
 #[test]
+fn a_list_of_several_requests_is_reported_as_one_whole_and_counts_what_is_in_it_twice() {
+    let (hub, mut node) = (TestNode::started(), TestNode::new());
+    node = node.joining(&hub);
+    node.start();
+    eventually("it has joined", Duration::from_secs(20), || !node.table().is_empty());
+    // Some 850 kB where a request takes 512: two parts, and more than is announced by itself.
+    let mut list: Vec<String> = (0..11_000).map(|i| cid(&format!("long {i}"))).collect();
+    list.push(list[0].clone());
+    list.push(list[10_999].clone());
+    let output = node.cli_with_input(&["provide", "--wait", "--verify", "--format", "ndjson", "-"], &list.join("\n"));
+    assert!(output.status.success(), "{}", text(&output));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let figures = ["cids", "added", "announced", "unconfirmed", "servers", "confirmed_min", "confirmed_max"];
+    assert_eq!(figures.map(|name| report[name].as_u64().unwrap()), [11_002, 11_000, 11_002, 0, 1, 1, 1], "{report}");
+    assert_eq!((report["verified_asked"].as_u64(), report["verified_holding"].as_u64()), (Some(10), Some(10)));
+}
+
+#[test]
 fn a_private_swarm_admits_who_has_its_key_and_nobody_else() {
     let mut hub = TestNode::new();
     hub.ok(&["init", "--private"]);

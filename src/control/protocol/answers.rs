@@ -17,6 +17,48 @@ pub struct Provided {
     pub elsewhere: bool,
     /// Servers known at this moment, in both routing tables.
     pub servers: u64,
+    /// What came of announcing, if that was waited for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Outcome>,
+}
+
+/// What came of announcing a list. A CID counts as often as it is in the list.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Outcome {
+    /// CIDs that have been announced, now or before.
+    pub announced: u64,
+    /// CIDs that no server has confirmed.
+    pub unconfirmed: u64,
+    /// Distinct servers that confirmed something.
+    pub servers: u64,
+    /// Fewest servers that confirmed a CID.
+    pub confirmed_min: u16,
+    /// Most servers that confirmed a CID.
+    pub confirmed_max: u16,
+    /// What asking back brought, if it was wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verified: Option<Held>,
+}
+
+/// What asking back about some CIDs brought, in all.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Held {
+    /// Closest servers asked.
+    pub asked: u64,
+    /// Of them, those that name us.
+    pub holding: u64,
+}
+
+/// What happens while a list is provided.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProvideEvent {
+    /// A part of the list is on disk: what was done so far.
+    Stored(Provided),
+    /// How far announcing is.
+    Announcing(reprovider::Progress),
+    /// A CID was asked back about.
+    Verified(Verified),
 }
 
 /// What `unprovide` did.

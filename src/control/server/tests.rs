@@ -1,13 +1,25 @@
 use super::*;
-use crate::control::client::{Client, ClientError, Line as Got};
+use crate::control::{
+    client::{Client, ClientError, Line as Got},
+    protocol::CidPart,
+};
 
-/// Streams as many rows as the limit of `find-providers` says, and of `dump` in pieces of lines; hangs on `peers`.
+/// Counts CIDs in parts. Streams as many rows as the limit of `find-providers` says, and of `dump` in pieces of lines; hangs on `peers`.
 #[derive(Clone)]
 struct Echo;
 
 impl Handler for Echo {
-    async fn handle(&self, request: Request, replies: Replies) -> Result<Value, Failure> {
+    async fn handle(&self, request: Request, parts: &mut Parts<'_>, replies: Replies) -> Result<Value, Failure> {
         match request {
+            Request::Provide { cids, mut more, .. } => {
+                let mut count = cids.len();
+                while more {
+                    replies.event(&count).await?;
+                    let part: CidPart = parts.next().await?;
+                    (more, count) = (part.more, count + part.cids.len());
+                }
+                done(&count)
+            }
             Request::FindProviders { limit, .. } => {
                 for number in 0..limit {
                     replies.row(&number).await?;
@@ -94,7 +106,7 @@ async fn of_a_client_that_reads_no_lines_only_so_much_waits_and_it_ends_with_the
     #[derive(Clone)]
     struct Endless(Arc<std::sync::atomic::AtomicUsize>);
     impl Handler for Endless {
-        async fn handle(&self, _: Request, replies: Replies) -> Result<Value, Failure> {
+        async fn handle(&self, _: Request, _: &mut Parts<'_>, replies: Replies) -> Result<Value, Failure> {
             let (bulk, handed) = (replies.bulk(), self.0.clone());
             let sent = tokio::task::spawn_blocking(move || {
                 while bulk.lines(&mut vec![b'x'; 64 << 10]) {
@@ -184,6 +196,38 @@ async fn malformed_and_endless_requests_are_refused() {
     let mut client = Client::connect(&path).await.unwrap();
     client.send(&rows(0)).await.unwrap();
     assert_eq!(client.next().await.unwrap(), Got::Done(0.into()));
+}
+
+fn list(len: usize) -> Request {
+    Request::Provide { cids: vec!["cid".into(); len], more: true, total: 0, wait: false, verify: false }
+}
+
+#[tokio::test]
+async fn a_list_in_parts_is_one_request_and_another_may_follow_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, _server) = start(&dir).await;
+    let mut client = Client::connect(&path).await.unwrap();
+    client.send(&list(2)).await.unwrap();
+    for (len, more, so_far) in [(3, true, 2), (0, true, 5), (4, false, 5)] {
+        let Got::Event(event) = client.next().await.unwrap() else { panic!("{so_far}") };
+        assert_eq!(event.parse::<usize>().unwrap(), so_far);
+        client.send_part(&CidPart { cids: vec!["cid".into(); len], more }).await.unwrap();
+    }
+    assert_eq!(client.next().await.unwrap(), Got::Done(9.into()));
+    client.send(&rows(0)).await.unwrap();
+    assert_eq!(client.next().await.unwrap(), Got::Done(0.into()));
+}
+
+#[tokio::test]
+async fn a_list_that_breaks_off_is_refused_and_what_follows_is_taken_for_no_request() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, _server) = start(&dir).await;
+    let mut client = Client::connect(&path).await.unwrap();
+    client.send(&list(2)).await.unwrap();
+    client.send(&Request::Stat).await.unwrap();
+    assert!(matches!(client.next().await.unwrap(), Got::Event(_)));
+    assert!(matches!(client.next().await.unwrap(), Got::Error(Failure { code: 65, .. })));
+    assert!(matches!(client.next().await, Err(ClientError::Closed)));
 }
 
 #[tokio::test]
