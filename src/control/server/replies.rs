@@ -41,7 +41,7 @@ impl From<Vec<u8>> for Written {
     }
 }
 
-/// [`Reply`] with anything inside.
+/// A line of a reply, with anything inside.
 #[derive(Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Line<'l, T: ?Sized> {
