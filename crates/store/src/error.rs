@@ -52,7 +52,7 @@ pub enum StoreError {
         /// Newest that this version knows.
         known: u32,
     },
-    /// A bound of [`Settings`] is reached.
+    /// A bound of `Settings` is reached.
     #[error("limit of {limit} {what} reached")]
     Full {
         /// Of what there are as many as may be.
