@@ -12,7 +12,6 @@ use crate::{
     vital::Vital,
 };
 use futures::future::BoxFuture;
-use serde::{Deserialize, Serialize};
 use std::{
     fmt,
     sync::{
@@ -77,27 +76,21 @@ pub enum ScheduleError {
     Scheduler(#[from] JobSchedulerError),
 }
 
-/// How a job stands, for `stat`.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+/// How a job stands.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct JobStatus {
     /// Its name.
-    pub job: String,
+    pub job: &'static str,
     /// How often it looks.
     pub cron: String,
-    /// What is due, in seconds.
-    pub interval_s: u64,
+    /// What is due.
+    pub interval: Duration,
     /// Under way now.
     pub running: bool,
-    /// When it last began, RFC 3339.
-    pub last: Option<String>,
-    /// How long that took.
-    pub took_ms: Option<u64>,
-    /// What it did.
-    pub outcome: Option<String>,
-    /// Whether it went well.
-    pub ok: Option<bool>,
-    /// When it runs next, RFC 3339: the first look at which it will be due.
-    pub next: Option<String>,
+    /// The last run.
+    pub last: Option<JobRun>,
+    /// When it runs next: the first look at which it will be due.
+    pub next: Option<UnixTime>,
 }
 
 /// The running schedule. Cheap to clone.
@@ -166,16 +159,13 @@ impl Schedule {
             let last = self.inner.last(slot.job.name).await;
             let tick = self.inner.next_tick(index).await;
             let due = last.as_ref().map(|run| run.started.0.saturating_add(seconds(slot.job.interval)));
-            let next = tick.map(|tick| UnixTime(tick.max(due.unwrap_or(0))).to_string());
+            let next = tick.map(|tick| UnixTime(tick.max(due.unwrap_or(0))));
             all.push(JobStatus {
-                job: slot.job.name.to_owned(),
+                job: slot.job.name,
                 cron: slot.job.cron.clone(),
-                interval_s: slot.job.interval.as_secs(),
+                interval: slot.job.interval,
                 running: slot.running.load(Ordering::Relaxed),
-                last: last.as_ref().map(|run| run.started.to_string()),
-                took_ms: last.as_ref().map(|run| run.took_ms),
-                outcome: last.as_ref().map(|run| run.outcome.clone()),
-                ok: last.as_ref().map(|run| run.ok),
+                last,
                 next,
             });
         }

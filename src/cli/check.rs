@@ -9,8 +9,8 @@ use super::{
 };
 use crate::{
     clock::{Clock, SystemClock},
-    control::protocol::{Request, Stat},
-    store::check::{self, Announced, Finding, Level},
+    control::protocol::{Checked, Level, Request, Stat},
+    store::check::{self, Announced},
     transport::{identity, swarm_key},
 };
 
@@ -39,7 +39,7 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
     let config = context.config()?;
     let mut rows = Rows::stdout(args.format.resolve(context), FINDING);
     let (mut damaged, mut unread) = (0u64, 0u64);
-    let mut tell = |finding: Finding| {
+    let mut tell = |finding: Checked| {
         damaged += u64::from(finding.level == Level::Damaged);
         unread += u64::from(finding.level == Level::Unread);
         rows.push(&finding)
@@ -55,7 +55,7 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
             dump::not_in_use(config)?;
             let (ttl, now) = (config.records.ttl, SystemClock::new().wall());
             let found = tokio::task::block_in_place(|| check::stopped(&config.data_dir, ttl, now))?;
-            found.into_iter().try_for_each(&mut tell)?;
+            found.into_iter().map(Checked::from).try_for_each(&mut tell)?;
             tokio::task::block_in_place(|| check::announced(&config.data_dir))?
         }
     };
@@ -69,8 +69,8 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
 }
 
 /// Identity and swarm key. The identity also beside what is announced in its name.
-fn secrets(dir: &std::path::Path, announced: &Announced) -> Vec<Finding> {
-    let finding = |level, place: &str, found: String, next: Option<&str>| Finding {
+fn secrets(dir: &std::path::Path, announced: &Announced) -> Vec<Checked> {
+    let finding = |level, place: &str, found: String, next: Option<&str>| Checked {
         level,
         place: place.into(),
         found,

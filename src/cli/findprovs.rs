@@ -9,8 +9,7 @@ use super::{
     output::{self, Format, FormatArg, Rows, Schema},
 };
 use crate::{
-    control::protocol::{Peer, Request},
-    node::lookup::Event,
+    control::protocol::{Event, Peer, Request},
     store::dump::{Filter, Row, Table},
 };
 use serde::Serialize;

@@ -7,9 +7,8 @@ use super::{
     output::{FormatArg, Rows, Schema},
 };
 use crate::{
-    control::protocol::{Got, Request, ValueRow},
+    control::protocol::{Event, Got, Request, ValueRow},
     kad::values::key_text,
-    node::lookup::Event,
 };
 use std::io::Write;
 

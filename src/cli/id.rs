@@ -7,7 +7,6 @@ use crate::{
         client::{Client, Line},
         protocol::Request,
     },
-    kad::mode::Mode,
     node::no_announce,
     store::data_dir,
     transport::identity,
@@ -57,7 +56,7 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
             peer: stat.peer,
             addresses: stat.addresses,
             running: true,
-            mode: stat.mode.map(|mode| format!("{}: {}", mode.name(), stat.mode_why.unwrap_or_default())),
+            mode: stat.mode.map(|mode| format!("{}: {}", mode, stat.mode_why.unwrap_or_default())),
         },
         None => from_files(config)?,
     };
@@ -90,7 +89,7 @@ struct Running {
     peer: String,
     addresses: Vec<String>,
     /// A server of a version before these says nothing of them.
-    mode: Option<Mode>,
+    mode: Option<String>,
     mode_why: Option<String>,
 }
 

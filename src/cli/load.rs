@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     clock::SystemClock,
-    control::protocol::Request,
+    control::protocol::{Loaded, Request},
     kad::keyspace::Key,
     store::{
         Store,
@@ -419,7 +419,7 @@ impl Target {
                 let lines =
                     String::from_utf8(lines).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned());
                 let request = Request::Load { lines, first, provided, flush: false };
-                Server::connect(context).await?.ask(&request, |_| Ok(())).await
+                Server::connect(context).await?.ask::<Loaded>(&request, |_| Ok(())).await.map(Report::from)
             }
             Target::Stopped { loader, .. } => Ok(tokio::task::block_in_place(|| loader.load(&lines, first, provided))?),
         }
@@ -430,7 +430,7 @@ impl Target {
         match self {
             Target::Running => {
                 let request = Request::Load { lines: String::new(), first: 0, provided: false, flush: true };
-                Server::connect(context).await?.ask::<Report>(&request, |_| Ok(())).await.map(drop)
+                Server::connect(context).await?.ask::<Loaded>(&request, |_| Ok(())).await.map(drop)
             }
             Target::Stopped { store, .. } => Ok(store.close().await?),
         }

@@ -6,7 +6,7 @@ use super::{
     error::Result,
     output::{FormatArg, Rows, Schema},
 };
-use crate::{control::protocol::Request, node::ConnectedPeer};
+use crate::control::protocol::{ConnectedPeer, Request};
 
 const COLUMNS: Schema =
     Schema { columns: &["peer", "address", "inbound", "wan", "lan", "ping_ms", "connected_s", "agent"], id: "peer" };

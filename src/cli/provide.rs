@@ -9,8 +9,7 @@ use super::{
 };
 use crate::{
     control::client::Json,
-    control::protocol::{CidPart, ProvideEvent, Provided, Request, Verified, Which},
-    provide::reprovider::Progress,
+    control::protocol::{CidPart, Progress, ProvideEvent, Provided, Request, Verified, Which},
 };
 use indicatif::ProgressBar;
 use serde::Serialize;

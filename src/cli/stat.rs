@@ -12,8 +12,7 @@ use super::{
 };
 use crate::{
     clock::{Clock, SystemClock, UnixTime},
-    control::protocol::{Request, Stat},
-    schedule::JobStatus,
+    control::protocol::{JobStat, Request, Stat, StoreStat},
     store,
 };
 use plan::Plan;
@@ -91,7 +90,7 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
 struct Stopped {
     /// The program's, not that of the node.
     version: &'static str,
-    store: store::Stat,
+    store: StoreStat,
 }
 
 async fn stopped(args: &Args, context: &Context) -> Result<()> {
@@ -104,7 +103,7 @@ async fn stopped(args: &Args, context: &Context) -> Result<()> {
     let (dir, settings) = (config.data_dir.clone(), config.store_settings());
     let now = SystemClock::new().wall();
     let stat = tokio::task::spawn_blocking(move || store::stat_stopped(&dir, settings, now));
-    let store = stat.await.map_err(CliError::other)??;
+    let store = StoreStat::from(stat.await.map_err(CliError::other)??);
     match args.format {
         Some(StatFormat::Table) => output::print(text_of_stopped(&store)),
         None if context.stdout_is_terminal => output::print(text_of_stopped(&store)),
@@ -120,7 +119,7 @@ fn line(out: &mut String, name: &str, value: impl std::fmt::Display) {
 }
 
 /// What running and stopped nodes have.
-fn text_of_store(store: &store::Stat) -> String {
+fn text_of_store(store: &StoreStat) -> String {
     let mut out = String::new();
     let mut put = |name: &str, value: String| line(&mut out, name, value);
     put("Records", format!("{} of {} CIDs, from {} peers", store.records, store.keys, store.peers));
@@ -149,13 +148,13 @@ fn text_of_store(store: &store::Stat) -> String {
     out
 }
 
-fn text_of_stopped(store: &store::Stat) -> String {
+fn text_of_stopped(store: &StoreStat) -> String {
     let mut out = text_of_store(store);
     line(&mut out, "Own CIDs", store.provided);
     out + &notes(store)
 }
 
-fn notes(store: &store::Stat) -> String {
+fn notes(store: &StoreStat) -> String {
     let mut out = String::new();
     store.notes.iter().for_each(|note| line(&mut out, "Note", note));
     out
@@ -167,7 +166,7 @@ fn text(stat: &Stat) -> String {
     let mut put = |name: &str, value: String| line(&mut out, name, value);
     put("Peer id", stat.peer.clone());
     put("Profile", stat.profile.clone());
-    put("Mode", format!("{}: {}", stat.mode.name(), stat.mode_why));
+    put("Mode", format!("{}: {}", stat.mode, stat.mode_why));
     put("Up", format!("{}, version {}", human_duration(Duration::from_secs(stat.uptime_s)), stat.version));
     for address in &stat.listening {
         put("Listening", address.clone());
@@ -225,7 +224,7 @@ struct JobLine<'j> {
     next_run: &'j str,
 }
 
-fn jobs(jobs: &[JobStatus]) -> Result<()> {
+fn jobs(jobs: &[JobStat]) -> Result<()> {
     let columns = &["job", "last_run", "took", "what_it_did", "next_run"];
     let mut rows = output::Rows::stdout(output::Format::Table, output::Schema { columns, id: "job" });
     for job in jobs {

@@ -1,6 +1,8 @@
 //! Typed answers of operations as they go over the socket, and requests as operations take them. The only place that knows
 //! both.
 
+mod stat;
+
 use super::protocol::{self as wire, Failure};
 use crate::{
     kad::{
@@ -11,12 +13,14 @@ use crate::{
             key_text, rfc3339,
         },
     },
+    node::ConnectedPeer,
     ops::{
-        self, OpsError,
+        self, OpsError, QueryEvent,
         diagnose::Finding,
         own::list::{ListEvent, Outcome},
     },
-    store::provided::Own,
+    provide::reprovider::Progress,
+    store::{check, load, provided::Own},
 };
 use libp2p::{Multiaddr, PeerId};
 use multibase::Base;
@@ -111,7 +115,7 @@ impl From<Outcome> for wire::Outcome {
 impl From<ListEvent> for wire::ProvideEvent {
     fn from(event: ListEvent) -> Self {
         match event {
-            ListEvent::Announcing(progress) => Self::Announcing(progress),
+            ListEvent::Announcing(progress) => Self::Announcing(progress.into()),
             ListEvent::Verified(verified) => Self::Verified(verified.into()),
         }
     }
@@ -208,37 +212,72 @@ impl From<ops::diagnose::Verdict> for wire::Verdict {
     }
 }
 
-impl From<ops::inspect::Table> for wire::TableStat {
-    fn from(table: ops::inspect::Table) -> Self {
+impl From<Progress> for wire::Progress {
+    fn from(progress: Progress) -> Self {
         Self {
-            dht: table.dht.name().into(),
-            peers: table.peers() as u64,
-            buckets: table.buckets.into_iter().map(|(cpl, entries)| (cpl, entries as u64)).collect(),
+            announced: progress.announced,
+            failed: progress.failed,
+            total: progress.total,
+            servers: progress.servers,
+            lookups: progress.lookups,
+            offline: progress.offline,
         }
     }
 }
 
-impl From<ops::inspect::Stat> for wire::Stat {
-    fn from(stat: ops::inspect::Stat) -> Self {
+impl From<ConnectedPeer> for wire::ConnectedPeer {
+    fn from(peer: ConnectedPeer) -> Self {
         Self {
-            version: stat.version.into(),
-            peer: stat.peer.to_string(),
-            profile: stat.profile.name().into(),
-            mode: stat.mode.mode,
-            mode_why: stat.mode.why.to_string(),
-            connections_max: stat.connections_max.into(),
-            ipns_sequences: stat.ipns_sequences.into_iter().map(|(peer, n)| (peer.to_string(), n)).collect(),
-            bootstrap: stat.bootstrap,
-            uptime_s: stat.uptime.as_secs(),
-            listening: texts(stat.listening),
-            addresses: texts(stat.addresses),
-            connections: stat.connections as u64,
-            tables: stat.tables.into_iter().map(Into::into).collect(),
-            load: stat.load,
-            network: stat.network,
-            store: stat.store,
-            reprovide: stat.reprovide,
-            jobs: stat.jobs,
+            peer: peer.peer,
+            address: peer.address,
+            inbound: peer.inbound,
+            agent: peer.agent,
+            protocols: peer.protocols,
+            connected_s: peer.connected_s,
+            ping_ms: peer.ping_ms,
+            wan: peer.wan,
+            lan: peer.lan,
+        }
+    }
+}
+
+impl From<check::Finding> for wire::Checked {
+    fn from(finding: check::Finding) -> Self {
+        let level = match finding.level {
+            check::Level::Ok => wire::Level::Ok,
+            check::Level::Note => wire::Level::Note,
+            check::Level::Unread => wire::Level::Unread,
+            check::Level::Damaged => wire::Level::Damaged,
+        };
+        Self { level, place: finding.place, found: finding.found, next: finding.next }
+    }
+}
+
+impl From<load::Report> for wire::Loaded {
+    fn from(report: load::Report) -> Self {
+        Self { tables: report.tables, bad: report.bad, bad_lines: report.bad_lines }
+    }
+}
+
+impl From<wire::Loaded> for load::Report {
+    fn from(loaded: wire::Loaded) -> Self {
+        Self { tables: loaded.tables, bad: loaded.bad, bad_lines: loaded.bad_lines }
+    }
+}
+
+impl From<QueryEvent> for wire::Event {
+    fn from(event: QueryEvent) -> Self {
+        match event {
+            QueryEvent::Asking { dht, peer } => Self::Asking { dht, peer },
+            QueryEvent::Answered { dht, peer, closer, providers, took_ms } => {
+                Self::Answered { dht, peer, closer, providers, took_ms }
+            }
+            QueryEvent::Failed { dht, peer, error } => Self::Failed { dht, peer, error },
+            QueryEvent::Provider { dht, provider, addresses, from } => {
+                Self::Provider { dht, provider, addresses, from }
+            }
+            QueryEvent::Value { dht, peer, held } => Self::Value { dht, peer, held },
+            QueryEvent::Put { dht, peer, error } => Self::Put { dht, peer, error },
         }
     }
 }

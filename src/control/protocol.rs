@@ -2,14 +2,18 @@
 //! is a sign of life and says nothing else.
 
 mod answers;
+mod event;
+mod stat;
 
 use crate::store;
 pub use answers::{
-    Closest, DumpEvent, Finding, Got, Held, Outcome, OwnCid, Peer, Placed, ProvideEvent, Provided, Stat, TableStat,
-    Unprovided, ValueRow, Verdict, Verified,
+    Checked, Closest, ConnectedPeer, DumpEvent, Finding, Got, Held, Level, Loaded, Outcome, OwnCid, Peer, Placed,
+    Progress, ProvideEvent, Provided, Unprovided, ValueRow, Verdict, Verified,
 };
+pub use event::Event;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+pub use stat::{BootstrapPeer, JobStat, Limit, Load, RecordSize, ReprovideStat, Stat, StoreStat, TableStat};
 use std::time::Duration;
 
 /// Bytes of a request line at most. `provide` sends long lists in several requests.
@@ -37,16 +41,16 @@ pub enum Request {
         cids: Vec<String>,
         /// The list goes on in lines of [`CidPart`]. The next one is sent once [`ProvideEvent::Stored`] has come, so that
         /// neither side holds more than one.
-        #[serde(default)]
+        #[serde(default, skip_serializing_if = "is_default")]
         more: bool,
         /// CIDs of all parts together, if they are to be verified.
-        #[serde(default)]
+        #[serde(default, skip_serializing_if = "is_default")]
         total: u64,
         /// Announce them now, and wait for it.
-        #[serde(default)]
+        #[serde(default, skip_serializing_if = "is_default")]
         wait: bool,
         /// Ask the closest servers of some of them back afterwards.
-        #[serde(default)]
+        #[serde(default, skip_serializing_if = "is_default")]
         verify: bool,
     },
     /// Announce them no longer. Done: [`Unprovided`].
@@ -59,7 +63,7 @@ pub enum Request {
         /// CIDs as text.
         cids: Vec<String>,
     },
-    /// Announce now. Events and done: [`crate::provide::reprovider::Progress`].
+    /// Announce now. Events and done: [`Progress`].
     Announce {
         /// What.
         #[serde(flatten)]
@@ -70,7 +74,7 @@ pub enum Request {
         /// Own CIDs as text; empty: some from all over the keyspace.
         cids: Vec<String>,
     },
-    /// Rows: [`Peer`]. Events: [`crate::node::lookup::Event`].
+    /// Rows: [`Peer`]. Events: [`Event`].
     FindProviders {
         /// The CID.
         cid: String,
@@ -79,12 +83,12 @@ pub enum Request {
         /// Ask this node only.
         local: bool,
     },
-    /// A row [`Peer`] if found. Events: [`crate::node::lookup::Event`].
+    /// A row [`Peer`] if found. Events: [`Event`].
     FindPeer {
         /// The peer id.
         peer: String,
     },
-    /// Rows: [`Closest`]. Events: [`crate::node::lookup::Event`].
+    /// Rows: [`Closest`]. Events: [`Event`].
     Closest {
         /// A CID, a multihash (base16 or base58), or a peer id.
         key: String,
@@ -92,7 +96,7 @@ pub enum Request {
         #[serde(default)]
         local: bool,
     },
-    /// A row [`ValueRow`] if found. Events: [`crate::node::lookup::Event`]. Done ([`Got`]) when servers with a worse value or
+    /// A row [`ValueRow`] if found. Events: [`Event`]. Done ([`Got`]) when servers with a worse value or
     /// none are corrected.
     GetValue {
         /// `/ipns/…` or `/pk/…`
@@ -104,7 +108,7 @@ pub enum Request {
         #[serde(default)]
         local: bool,
     },
-    /// Events: [`crate::node::lookup::Event`]. Done: [`Placed`].
+    /// Events: [`Event`]. Done: [`Placed`].
     PutValue {
         /// `/ipns/…` or `/pk/…`
         key: String,
@@ -116,7 +120,7 @@ pub enum Request {
         /// A multiaddr; with or without `/p2p/<id>`.
         address: String,
     },
-    /// Rows: [`crate::node::ConnectedPeer`].
+    /// Rows: [`ConnectedPeer`].
     Peers,
     /// Done: [`Stat`].
     Stat,
@@ -142,9 +146,9 @@ pub enum Request {
     },
     /// Save the routing tables, before they are backed up. Done: what was saved, or null if there was no reason to.
     SaveRouting,
-    /// Rows: [`store::check::Finding`].
+    /// Rows: [`Checked`].
     Check,
-    /// Take in rows of a dump. Done: [`store::load::Report`].
+    /// Take in rows of a dump. Done: [`Loaded`].
     Load {
         /// Lines without header and end.
         lines: String,
@@ -155,6 +159,11 @@ pub enum Request {
         /// Done when all that was loaded is on disk.
         flush: bool,
     },
+}
+
+/// Whether a field may be left out.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl Request {

@@ -101,7 +101,7 @@ impl Parts<'_> {
     /// Reads the next part.
     ///
     /// # Errors
-    /// The client is gone, sends nothing for `IDLE_TIMEOUT`, or sends what is no part.
+    /// The client is gone, sends nothing for 60 s, or sends what is no part.
     pub async fn next<T: DeserializeOwned>(&mut self) -> Result<T, Failure> {
         match patiently(self.client, IDLE_TIMEOUT, read_line(self.reader)).await {
             Ok(Ok(Some(part))) => Ok(part),

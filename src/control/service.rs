@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     ops::{
-        Ops, OpsError,
+        Ops, OpsError, QueryEvent,
         find::FindEvent,
         load::Lines,
         own::{self, list::Wanted},
@@ -54,9 +54,9 @@ impl Handler for Service {
                     Which::All => own::Which::All,
                 });
                 while let Some(progress) = announcing.event().await {
-                    replies.event(&progress).await?;
+                    replies.event(&wire::Progress::from(progress)).await?;
                 }
-                done(&announcing.outcome().await)
+                done(&wire::Progress::from(announcing.outcome().await))
             }
             Request::Verify { cids } => {
                 let cids = all_cids(&cids)?;
@@ -78,7 +78,7 @@ impl Handler for Service {
                 let mut finding = ops.finding_providers(&cid, limit);
                 while let Some(event) = finding.event().await {
                     match event {
-                        FindEvent::Step(step) => replies.event(&step).await?,
+                        FindEvent::Step(step) => replies.event(&wire::Event::from(step)).await?,
                         FindEvent::Provider(peer) => replies.row(&wire::Peer::from(peer)).await?,
                     }
                 }
@@ -109,7 +109,7 @@ impl Handler for Service {
                 let mut getting = Underway::start(|events| ops.get_value(&key, quorum, events));
                 while let Some(event) = getting.event().await {
                     match event {
-                        ValueEvent::Step(step) => replies.event(&step).await?,
+                        ValueEvent::Step(step) => replies.event(&wire::Event::from(step)).await?,
                         ValueEvent::Best(value) => replies.row(&wire::ValueRow::from(value)).await?,
                     }
                 }
@@ -121,12 +121,7 @@ impl Handler for Service {
                 done(&wire::Placed::from(answer(placing, &replies).await??))
             }
             Request::Connect { address } => done(&wire::Peer::from(ops.connect(multiaddr(&address)?).await?)),
-            Request::Peers => {
-                for peer in ops.peers().await {
-                    replies.row(&peer).await?;
-                }
-                Ok(Value::Null)
-            }
+            Request::Peers => rows::<wire::ConnectedPeer, _>(ops.peers().await, &replies).await,
             Request::Stat => done(&wire::Stat::from(ops.stat().await?)),
             Request::Diagnose { cid: text } => {
                 let cid = cid(&text)?;
@@ -147,18 +142,13 @@ impl Handler for Service {
                 self.dump(filter, want, replies).await
             }
             Request::SaveRouting => done(&ops.save_routing().await?),
-            Request::Check => {
-                for finding in ops.check().await? {
-                    replies.row(&finding).await?;
-                }
-                Ok(Value::Null)
-            }
+            Request::Check => rows::<wire::Checked, _>(ops.check().await?, &replies).await,
             Request::Load { lines, first, provided, flush } => {
                 let report = ops.load(Lines { text: lines.into_bytes(), first, provided }).await?;
                 if flush {
                     ops.flush().await?;
                 }
-                done(&report)
+                done(&wire::Loaded::from(report))
             }
         }
     }
@@ -213,14 +203,10 @@ impl Service {
     }
 }
 
-/// Passes the events of an operation on as they are; then what it returned.
-async fn answer<E, F>(mut underway: Underway<E, F>, replies: &Replies) -> Result<F::Output, Failure>
-where
-    E: Serialize + Sync,
-    F: Future,
-{
-    while let Some(event) = underway.event().await {
-        replies.event(&event).await?;
+/// Passes the steps of a look-up on; then what it returned.
+async fn answer<F: Future>(mut underway: Underway<QueryEvent, F>, replies: &Replies) -> Result<F::Output, Failure> {
+    while let Some(step) = underway.event().await {
+        replies.event(&wire::Event::from(step)).await?;
     }
     Ok(underway.outcome().await)
 }

@@ -2,12 +2,12 @@
 
 use crate::{
     cli::output::{human_bytes, human_duration},
-    store::{Stat, limits::Limit},
+    control::protocol::{Limit, StoreStat},
 };
 use std::time::Duration;
 
 /// Names and values. Nothing is said of what is not known, but for the limits.
-pub fn lines(store: &Stat) -> Vec<(&'static str, String)> {
+pub fn lines(store: &StoreStat) -> Vec<(&'static str, String)> {
     let mut lines = Vec::new();
     if let Some(age) = store.oldest_age_s {
         lines.push(("Oldest", format!("received {} ago", seconds(age))));
@@ -73,7 +73,10 @@ mod tests {
             memory_room_bytes: Some(7 << 30),
         };
         let bounds = Bounds { records: 20_000_000, disk_bytes: 2 << 30, reserve_bytes: 1 << 30 };
-        let shown = lines(&Stat { limits: of(&figures, &bounds), ..Stat::default() });
+        let shown = lines(&StoreStat {
+            limits: of(&figures, &bounds).into_iter().map(Into::into).collect(),
+            ..StoreStat::default()
+        });
         let shown: Vec<String> = shown.into_iter().map(|(name, value)| format!("{name}: {value}")).collect();
         assert_eq!(
             shown,

@@ -1,6 +1,6 @@
 //! What rows, events and ends of answers are made of.
 
-use crate::{kad::mode::Mode, node, provide::reprovider, schedule::JobStatus, store};
+use crate::store;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -56,7 +56,7 @@ pub enum ProvideEvent {
     /// A part of the list is on disk: what was done so far.
     Stored(Provided),
     /// How far announcing is.
-    Announcing(reprovider::Progress),
+    Announcing(Progress),
     /// A CID was asked back about.
     Verified(Verified),
 }
@@ -229,59 +229,82 @@ pub enum DumpEvent {
     },
 }
 
-/// The figures of a running node.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Stat {
-    /// Its version.
-    pub version: String,
-    /// Its id.
-    pub peer: String,
-    /// `private` or `amino`.
-    pub profile: String,
-    /// `server` or `client` in the WAN DHT (MODE-1).
-    pub mode: Mode,
-    /// Why.
-    pub mode_why: String,
-    /// Connections that there may be: `connections.max`, lowered to the open files that there are.
-    #[serde(default)]
-    pub connections_max: u64,
-    /// The highest sequence number of each own IPNS name, by peer id.
-    #[serde(default)]
-    pub ipns_sequences: BTreeMap<String, u64>,
-    /// The bootstrap list, and how its peers fare.
-    #[serde(default)]
-    pub bootstrap: Vec<node::BootstrapPeer>,
-    /// Seconds since start.
-    pub uptime_s: u64,
-    /// Where it listens.
-    pub listening: Vec<String>,
-    /// What is announced of it, over both DHTs.
-    pub addresses: Vec<String>,
-    /// Connected peers.
-    pub connections: u64,
-    /// Routing tables.
-    pub tables: Vec<TableStat>,
-    /// What is in hand for others now.
-    #[serde(default)]
-    pub load: node::Load,
-    /// What happened on the network since start: requests, refusals, limits.
-    #[serde(default)]
-    pub network: BTreeMap<String, u64>,
-    /// The store.
-    pub store: store::Stat,
-    /// Own CIDs.
-    pub reprovide: reprovider::Status,
-    /// Jobs.
-    pub jobs: Vec<JobStatus>,
+/// How far an announcement is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Progress {
+    /// CIDs confirmed by at least one server.
+    pub announced: u64,
+    /// CIDs that nobody confirmed; they stay due.
+    pub failed: u64,
+    /// CIDs to announce, as counted at the start.
+    pub total: u64,
+    /// Distinct servers that have confirmed something.
+    pub servers: u64,
+    /// Look-ups made.
+    pub lookups: u64,
+    /// There is no server to announce to.
+    pub offline: bool,
 }
 
-/// The figures of a routing table.
+/// A connected peer, for `dhtstore peers`.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct ConnectedPeer {
+    /// Its peer id.
+    pub peer: String,
+    /// Where it is, as we see it.
+    pub address: String,
+    /// Whether it dialled us.
+    pub inbound: bool,
+    /// What it calls itself; unknown before identify.
+    pub agent: Option<String>,
+    /// What it speaks.
+    pub protocols: Vec<String>,
+    /// For how many seconds.
+    pub connected_s: u64,
+    /// Last round trip in ms.
+    pub ping_ms: Option<f64>,
+    /// Whether it is a server of the WAN DHT.
+    pub wan: bool,
+    /// Whether it is a server of the LAN DHT.
+    pub lan: bool,
+}
+
+/// How bad a finding is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// As it should be.
+    Ok,
+    /// Worth knowing; nothing is lost.
+    Note,
+    /// The disk did not return it, so that nothing is known of it: exit 1 if nothing is damaged.
+    Unread,
+    /// Damage: exit 65.
+    Damaged,
+}
+
+/// One thing that was looked at.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct TableStat {
-    /// `wan` or `lan`.
-    pub dht: String,
-    /// Entries.
-    pub peers: u64,
-    /// Common prefix length, entries; without empty buckets.
-    pub buckets: Vec<(u16, u64)>,
+pub struct Checked {
+    /// How bad.
+    pub level: Level,
+    /// What was looked at: a file, a tree, a row.
+    pub place: String,
+    /// What was found.
+    pub found: String,
+    /// What to do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// What became of the rows of a dump.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Loaded {
+    /// Rows by table and by what became of them: `loaded`, `known`, `expired`, `future`, `removed`, `left_out`, or why
+    /// they were refused.
+    pub tables: BTreeMap<String, BTreeMap<String, u64>>,
+    /// Lines that are no rows.
+    pub bad: u64,
+    /// The first of them: number and what is wrong.
+    pub bad_lines: Vec<(u64, String)>,
 }
