@@ -3,14 +3,13 @@
 //! libp2p-swarm counts pending inbound connections but cannot end one, so the door is a transport around all others: each
 //! inbound upgrade holds a ticket, and ends when its ticket gives way. Whose does is decided by [`pending`], which is pure.
 
+mod guarded;
 mod pending;
-mod transport;
 
+pub(crate) use guarded::Guarded;
 pub(crate) use pending::Group;
-pub(crate) use transport::Guarded;
 
-use crate::metrics::Metrics;
-use crate::{clock::Clock, settings::Connections};
+use crate::{clock::Clock, metrics::Metrics, settings::Connections};
 use libp2p::Multiaddr;
 use parking_lot::{Mutex, MutexGuard};
 use pending::{Arrival, Pending, Ticket};

@@ -31,11 +31,11 @@ const MAX_ADDRESS_BYTES: usize = 1024;
 /// Saved routing tables. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct RoutingState {
-    state: Arc<SavedTables>,
+    state: Arc<RoutingTables>,
 }
 
 #[derive(Debug)]
-struct SavedTables {
+struct RoutingTables {
     node: NodeDb,
     tables: [RwLock<Arc<Vec<SavedPeer>>>; 2],
     /// One save at a time.
@@ -55,7 +55,7 @@ impl RoutingState {
     pub(super) fn open(node: NodeDb) -> Result<Self, StoreError> {
         let tree = node.database.read(tree::ROUTING, |tree| Ok(tree.clone()))?;
         let state = Self {
-            state: Arc::new(SavedTables {
+            state: Arc::new(RoutingTables {
                 tables: Default::default(),
                 saving: Mutex::default(),
                 saves: AtomicU64::new(0),
