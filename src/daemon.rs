@@ -16,7 +16,7 @@ use crate::{
     control::{server::Server, service::Service},
     node::Node,
     ops::{
-        Limits, Ops, Parts,
+        Handles, Limits, Ops,
         network::{Reprovider, Servers},
     },
     schedule::{Schedule, jobs},
@@ -230,7 +230,7 @@ impl Beginning {
         };
         let ballast = Ballast { dir: self.config.data_dir.clone(), reserve: self.config.store.reserve as u64, gave_up };
         let socket = self.config.control_socket();
-        let ops = Ops::new(Parts {
+        let ops = Ops::new(Handles {
             config: self.config,
             node: node.clone(),
             store: store.clone(),

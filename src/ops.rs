@@ -33,12 +33,12 @@ use tokio::sync::Semaphore;
 /// read from an [`underway::Underway`].
 #[derive(Clone, Debug)]
 pub struct Ops {
-    parts: Arc<Parts>,
+    handles: Arc<Handles>,
 }
 
-/// The parts of a daemon that operations work with.
+/// Handles on the parts of a daemon, for the operations.
 #[derive(Debug)]
-pub(crate) struct Parts {
+pub(crate) struct Handles {
     /// The effective configuration.
     pub config: Config,
     /// The network.
@@ -81,8 +81,8 @@ impl Limits {
 }
 
 impl Ops {
-    /// Operations on these parts.
-    pub(crate) fn new(parts: Parts) -> Self {
-        Self { parts: Arc::new(parts) }
+    /// Operations with these handles.
+    pub(crate) fn new(handles: Handles) -> Self {
+        Self { handles: Arc::new(handles) }
     }
 }

@@ -11,9 +11,9 @@ pub(crate) fn backup(data: &[u8]) {
     assert!(read(&again) == Some((header, files, rows)), "it does not come back");
 }
 
-type Parts = (Header, Vec<(FileName, Vec<u8>)>, Vec<Vec<u8>>);
+type Backup = (Header, Vec<(FileName, Vec<u8>)>, Vec<Vec<u8>>);
 
-fn read(data: &[u8]) -> Option<Parts> {
+fn read(data: &[u8]) -> Option<Backup> {
     let mut reader = Reader::begin(data).ok()?;
     let (mut files, mut rows) = (Vec::new(), Vec::new());
     while let Some(part) = reader.next().ok()? {

@@ -85,19 +85,19 @@ pub trait Handler: Clone + Send + Sync + 'static {
     fn handle(
         &self,
         request: Request,
-        parts: &mut Parts<'_>,
+        parts: &mut ListParts<'_>,
         replies: Replies,
     ) -> impl Future<Output = Result<Value, Failure>> + Send;
 }
 
 /// Further lines of a request that comes in parts, each of [`MAX_REQUEST_LINE`] at most. One is held at a time.
 #[derive(Debug)]
-pub struct Parts<'r> {
+pub struct ListParts<'r> {
     reader: &'r mut BufReader<OwnedReadHalf>,
     client: &'r Client,
 }
 
-impl Parts<'_> {
+impl ListParts<'_> {
     /// Reads the next part.
     ///
     /// # Errors
@@ -215,7 +215,7 @@ async fn serve_client<H: Handler>(stream: UnixStream, handler: H, client: Arc<Cl
                 }
             };
             let has_parts = request.has_parts();
-            let mut parts = Parts { reader: &mut reader, client: &client };
+            let mut parts = ListParts { reader: &mut reader, client: &client };
             let last = match handler.handle(request, &mut parts, Replies::new(&replies, &client)).await {
                 Ok(done) => Reply::Done(done),
                 Err(failure) => Reply::Error(failure),

@@ -3,7 +3,7 @@
 use super::{
     encode::{all_cids, cid, multiaddr, peer_id, record, target, value_key},
     protocol::{self as wire, CidPart, DumpEvent, Failure, ProvideEvent, Request, Which},
-    server::{Bulk, Clients, Handler, PATIENCE, Parts, Replies, done},
+    server::{Bulk, Clients, Handler, ListParts, PATIENCE, Replies, done},
 };
 use crate::{
     ops::{
@@ -36,7 +36,7 @@ impl Service {
 }
 
 impl Handler for Service {
-    async fn handle(&self, request: Request, parts: &mut Parts<'_>, replies: Replies) -> Result<Value, Failure> {
+    async fn handle(&self, request: Request, parts: &mut ListParts<'_>, replies: Replies) -> Result<Value, Failure> {
         let ops = &self.ops;
         match request {
             Request::Provide { cids, more, total, wait, verify } => {
@@ -159,7 +159,7 @@ impl Service {
     async fn provide(
         &self,
         mut part: CidPart,
-        parts: &mut Parts<'_>,
+        parts: &mut ListParts<'_>,
         wanted: Wanted,
         replies: Replies,
     ) -> Result<wire::Provided, Failure> {

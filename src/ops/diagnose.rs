@@ -116,13 +116,13 @@ impl Ops {
     /// # Errors
     /// [`OpsError::Stopped`].
     pub async fn diagnose(&self, cid: &Cid, events: mpsc::Sender<Finding>) -> Result<Verdict, OpsError> {
-        let (parts, multihash) = (&self.parts, cid.hash().to_bytes());
+        let (handles, multihash) = (&self.handles, cid.hash().to_bytes());
         let place = Key::for_content(&multihash);
         let mut sums = Sums::default();
         let mut providers: BTreeMap<PeerId, Known> = BTreeMap::new();
         let (wan, lan) = tokio::join!(
-            ask_closest(&parts.node, Dht::Wan, &multihash),
-            ask_closest(&parts.node, Dht::Lan, &multihash)
+            ask_closest(&handles.node, Dht::Wan, &multihash),
+            ask_closest(&handles.node, Dht::Lan, &multihash)
         );
         let [mut servers, mut answered, mut holding] = [(); 3].map(|()| BTreeSet::new());
         for asked in wan.into_iter().chain(lan) {
@@ -140,13 +140,13 @@ impl Ops {
             }
         }
         (sums.asked, sums.answered, sums.holding) = (servers.len(), answered.len(), holding.len());
-        let now = parts.clock.wall();
-        for record in parts.store.records.providers(&multihash, LOCAL_MAX, 0).await {
+        let now = handles.clock.wall();
+        for record in handles.store.records.providers(&multihash, LOCAL_MAX, 0).await {
             let known = providers.entry(record.peer).or_default();
             known.age = Some(now.since(record.received));
             known.learn(record.addrs.to_vec());
         }
-        let provided = parts.store.provided.clone();
+        let provided = handles.store.provided.clone();
         if let Some(announced) = tokio::task::spawn_blocking(move || provided.get(&multihash)).await? {
             sums.own = true;
             if let Some(known) = providers.get_mut(&self.peer_id()) {
@@ -166,7 +166,7 @@ impl Ops {
             let _ = events.send(finding).await;
         }
         let mut verdict = verdict(&sums);
-        let failing: Vec<String> = parts
+        let failing: Vec<String> = handles
             .node
             .bootstrap()
             .into_iter()
@@ -179,7 +179,7 @@ impl Ops {
     }
 
     async fn dial(&self, peer: PeerId, mut known: Known) -> Finding {
-        let node = &self.parts.node;
+        let node = &self.handles.node;
         // On the public network it may have private addresses as well, which are not tried.
         let is_relayed = |addrs: &[Multiaddr]| {
             let info = PeerInfo { id: peer, addrs: addrs.to_vec() };
@@ -187,7 +187,7 @@ impl Ops {
         };
         known.addrs.sort_by_key(|addr| relay_address(addr).is_some());
         let provider = PeerInfo { id: peer, addrs: known.addrs };
-        let dialled = if peer == self.peer_id() && self.parts.config.provide.addresses.is_empty() {
+        let dialled = if peer == self.peer_id() && self.handles.config.provide.addresses.is_empty() {
             // Nobody can dial himself; that others can, only they know.
             Ok(None)
         } else if provider.addrs.is_empty() {

@@ -23,7 +23,7 @@ impl Ops {
     /// # Errors
     /// [`OpsError::TryAgain`] if none has become free.
     pub async fn dump_turn(&self, patience: Duration) -> Result<DumpTurn, OpsError> {
-        let turns: Arc<Semaphore> = Arc::clone(&self.parts.limits.dumps);
+        let turns: Arc<Semaphore> = Arc::clone(&self.handles.limits.dumps);
         // Of one that is free now, also without patience.
         if let Ok(permit) = Arc::clone(&turns).try_acquire_owned() {
             return Ok(DumpTurn { _permit: permit });
@@ -46,7 +46,7 @@ impl Ops {
         want: Want,
         mut each: impl FnMut(Told<'_>) -> bool + Send + 'static,
     ) -> Result<Summary, OpsError> {
-        let store = self.parts.store.clone();
+        let store = self.handles.store.clone();
         let dumped = tokio::task::spawn_blocking(move || {
             let _turn = turn;
             dump::running(&store, &filter, want, &mut each)
@@ -60,7 +60,7 @@ impl Ops {
     /// # Errors
     /// [`OpsError::Failed`] if they cannot be written.
     pub async fn save_routing(&self) -> Result<Option<String>, OpsError> {
-        let parts = &self.parts;
-        jobs::save_routing(parts.node.clone(), parts.store.clone(), self.uptime()).await.map_err(OpsError::Failed)
+        let handles = &self.handles;
+        jobs::save_routing(handles.node.clone(), handles.store.clone(), self.uptime()).await.map_err(OpsError::Failed)
     }
 }

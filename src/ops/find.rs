@@ -46,7 +46,7 @@ impl Ops {
     /// `events` as soon as an address of it is known, others at the end. Returns all, in the same order.
     pub async fn find_providers(&self, cid: &Cid, limit: usize, events: mpsc::Sender<FindEvent>) -> Vec<PeerInfo> {
         let (multihash, limit) = (cid.hash().to_bytes(), limit.clamp(1, PROVIDERS_MAX));
-        let mut query = Underway::start(|events| self.parts.node.find_providers(&multihash, limit, Some(events)));
+        let mut query = Underway::start(|events| self.handles.node.find_providers(&multihash, limit, Some(events)));
         let (mut seen, mut found) = (HashSet::new(), Vec::new());
         while let Some(event) = query.event().await {
             // Not before it comes with an address, since the next answer may bring one.
@@ -86,15 +86,15 @@ impl Ops {
     pub async fn local_providers(&self, cid: &Cid, limit: usize) -> Result<Vec<PeerInfo>, OpsError> {
         let (multihash, limit) = (cid.hash().to_bytes(), limit.clamp(1, PROVIDERS_MAX));
         let own = {
-            let (provided, multihash) = (self.parts.store.provided.clone(), multihash.clone());
+            let (provided, multihash) = (self.handles.store.provided.clone(), multihash.clone());
             tokio::task::spawn_blocking(move || provided.contains(&multihash)).await?
         };
         let mut found = Vec::new();
         if own {
             found.push(PeerInfo { id: self.peer_id(), addrs: self.provider_addresses() });
         }
-        let seed = u64::from(self.parts.clock.wall().0);
-        let records = self.parts.store.records.providers(&multihash, limit.saturating_sub(found.len()), seed).await;
+        let seed = u64::from(self.handles.clock.wall().0);
+        let records = self.handles.store.records.providers(&multihash, limit.saturating_sub(found.len()), seed).await;
         found.extend(
             records
                 .into_iter()
@@ -105,13 +105,13 @@ impl Ops {
 
     /// Finds the addresses of a peer; `None` if neither this node nor the network knows it.
     pub async fn find_peer(&self, peer: &PeerId, events: Option<mpsc::Sender<QueryEvent>>) -> Option<PeerInfo> {
-        self.parts.node.find_peer(peer, events).await
+        self.handles.node.find_peer(peer, events).await
     }
 
     /// Finds the k servers closest to `target` (a multihash, or a peer id in bytes) in each DHT, closest first. `local`: of
     /// this node's own routing tables only.
     pub async fn closest(&self, target: &[u8], local: bool, events: Option<mpsc::Sender<QueryEvent>>) -> Vec<Closest> {
-        let (node, place) = (&self.parts.node, cids::place(target));
+        let (node, place) = (&self.handles.node, cids::place(target));
         let mut all = Vec::new();
         for dht in Dht::ALL {
             if node.table(dht).is_empty() {
@@ -155,7 +155,7 @@ impl Ops {
         if !can_dial(&addr) {
             return Err(bad(UNSPOKEN));
         }
-        let connected = self.parts.node.connect(addr.clone()).await;
+        let connected = self.handles.node.connect(addr.clone()).await;
         let id = connected.map_err(|error| match error {
             RpcError::Own => bad(OWN),
             error => refused(&addr.to_string(), &error),
@@ -165,7 +165,7 @@ impl Ops {
 
     /// Connects to a peer that was named by its id alone, at the addresses that this node or the network knows.
     async fn connect_to(&self, peer: PeerId) -> Result<PeerInfo, OpsError> {
-        let node = &self.parts.node;
+        let node = &self.handles.node;
         let unknown = |reason: &str| {
             OpsError::Failed(format!(
                 "cannot connect to {peer}: {reason}; give its address, like /ip4/192.0.2.7/tcp/4001/p2p/{peer}"

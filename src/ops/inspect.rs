@@ -80,18 +80,18 @@ pub struct Brief {
 impl Ops {
     /// The node's peer id.
     pub fn peer_id(&self) -> PeerId {
-        self.parts.node.peer_id()
+        self.handles.node.peer_id()
     }
 
     /// Bound listeners.
     pub fn listeners(&self) -> Vec<Multiaddr> {
-        self.parts.node.listeners()
+        self.handles.node.listeners()
     }
 
     /// What is announced of the node in either DHT, each once.
     pub fn addresses(&self) -> Vec<Multiaddr> {
         let mut all: Vec<Multiaddr> = Vec::new();
-        for address in Dht::ALL.into_iter().flat_map(|dht| self.parts.node.addresses(dht)) {
+        for address in Dht::ALL.into_iter().flat_map(|dht| self.handles.node.addresses(dht)) {
             if !all.contains(&address) {
                 all.push(address);
             }
@@ -101,7 +101,7 @@ impl Ops {
 
     /// Time since the start.
     pub fn uptime(&self) -> Duration {
-        self.parts.clock.monotonic().saturating_sub(self.parts.started)
+        self.handles.clock.monotonic().saturating_sub(self.handles.started)
     }
 
     /// All figures.
@@ -109,32 +109,32 @@ impl Ops {
     /// # Errors
     /// [`OpsError::Stopped`].
     pub async fn stat(&self) -> Result<Stat, OpsError> {
-        let parts = &self.parts;
-        let store = parts.store.clone();
+        let handles = &self.handles;
+        let store = handles.store.clone();
         let figures = tokio::task::spawn_blocking(move || store.stat()).await?;
         let tables = Dht::ALL.into_iter().map(|dht| {
-            let buckets = parts.node.buckets(dht).into_iter().map(|(cpl, entries)| (cpl, entries.len()));
+            let buckets = handles.node.buckets(dht).into_iter().map(|(cpl, entries)| (cpl, entries.len()));
             Table { dht, buckets: buckets.filter(|&(_, entries)| entries > 0).collect() }
         });
-        let mut network = parts.node.counters();
-        network.insert("log lines lost".into(), (parts.lost_log_lines)());
+        let mut network = handles.node.counters();
+        network.insert("log lines lost".into(), (handles.lost_log_lines)());
         Ok(Stat {
             version: env!("CARGO_PKG_VERSION"),
             peer: self.peer_id(),
-            profile: parts.config.profile,
-            mode: parts.node.mode(),
-            connections_max: parts.config.connections.max,
-            ipns_sequences: parts.store.sequences(),
-            bootstrap: parts.node.bootstrap(),
+            profile: handles.config.profile,
+            mode: handles.node.mode(),
+            connections_max: handles.config.connections.max,
+            ipns_sequences: handles.store.sequences(),
+            bootstrap: handles.node.bootstrap(),
             uptime: self.uptime(),
             listening: self.listeners(),
             addresses: self.addresses(),
-            connections: parts.node.peers().await.len(),
+            connections: handles.node.peers().await.len(),
             tables: tables.collect(),
-            load: parts.node.load(),
+            load: handles.node.load(),
             network,
             store: figures,
-            reprovide: parts.reprovider.status(),
+            reprovide: handles.reprovider.status(),
             jobs: self.jobs().await,
         })
     }
@@ -144,20 +144,20 @@ impl Ops {
     /// # Errors
     /// [`OpsError::Stopped`].
     pub async fn brief(&self) -> Result<Brief, OpsError> {
-        let store = self.parts.store.clone();
+        let store = self.handles.store.clone();
         let stat = tokio::task::spawn_blocking(move || store.stat()).await?;
-        let servers = Dht::ALL.into_iter().map(|dht| (dht, self.parts.node.table(dht).len())).collect();
+        let servers = Dht::ALL.into_iter().map(|dht| (dht, self.handles.node.table(dht).len())).collect();
         Ok(Brief { servers, records: stat.records, own: stat.provided })
     }
 
     /// Connected peers, longest first.
     pub async fn peers(&self) -> Vec<ConnectedPeer> {
-        self.parts.node.peers().await
+        self.handles.node.peers().await
     }
 
     /// The scheduled jobs, and how each stands.
     pub async fn jobs(&self) -> Vec<JobStatus> {
-        self.parts.schedule.status().await
+        self.handles.schedule.status().await
     }
 
     /// What a running store can say of itself. Waits for the end of replay.
@@ -165,7 +165,7 @@ impl Ops {
     /// # Errors
     /// [`OpsError::Stopped`].
     pub async fn check(&self) -> Result<Vec<check::Finding>, OpsError> {
-        let store = self.parts.store.clone();
+        let store = self.handles.store.clone();
         Ok(tokio::task::spawn_blocking(move || check::running(&store)).await?)
     }
 }

@@ -21,7 +21,7 @@ impl Ops {
     /// # Errors
     /// [`OpsError::Store`] if the database takes no writes; [`OpsError::Full`] for own CIDs; [`OpsError::Stopped`].
     pub async fn load(&self, lines: Lines) -> Result<Report, OpsError> {
-        let loader = Arc::clone(&self.parts.limits.loader);
+        let loader = Arc::clone(&self.handles.limits.loader);
         let load = move || loader.lock().load(&lines.text, lines.first, lines.provided);
         Ok(tokio::task::spawn_blocking(load).await??)
     }
@@ -31,6 +31,6 @@ impl Ops {
     /// # Errors
     /// [`OpsError::Store`].
     pub async fn flush(&self) -> Result<(), OpsError> {
-        Ok(self.parts.store.flush().await?)
+        Ok(self.handles.store.flush().await?)
     }
 }

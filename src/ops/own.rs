@@ -58,14 +58,14 @@ impl Ops {
     /// # Errors
     /// [`OpsError::Full`] beyond `reprovide.max_cids`; [`OpsError::Store`] if the disk takes no writes.
     pub async fn provide(&self, cids: Vec<Cid>) -> Result<Provided, OpsError> {
-        let parts = &self.parts;
-        let added = parts.store.provided.add(cids).await?;
-        parts.reprovider.wake();
+        let handles = &self.handles;
+        let added = handles.store.provided.add(cids).await?;
+        handles.reprovider.wake();
         Ok(Provided {
             added,
             provider: PeerInfo { id: self.peer_id(), addrs: self.provider_addresses() },
-            elsewhere: !parts.config.provide.addresses.is_empty(),
-            servers: Dht::ALL.into_iter().map(|dht| parts.node.table(dht).len()).sum(),
+            elsewhere: !handles.config.provide.addresses.is_empty(),
+            servers: Dht::ALL.into_iter().map(|dht| handles.node.table(dht).len()).sum(),
         })
     }
 
@@ -75,7 +75,7 @@ impl Ops {
     /// [`OpsError::Store`] if the disk takes no writes.
     pub async fn unprovide(&self, cids: Vec<Cid>) -> Result<usize, OpsError> {
         let multihashes = cids.into_iter().map(|cid| cid.hash().to_bytes()).collect();
-        Ok(self.parts.store.provided.remove(multihashes).await?)
+        Ok(self.handles.store.provided.remove(multihashes).await?)
     }
 
     /// Returns how these own CIDs stand, each as it was asked for; others are left out.
@@ -83,14 +83,14 @@ impl Ops {
     /// # Errors
     /// [`OpsError::Stopped`].
     pub async fn own(&self, cids: Vec<Cid>) -> Result<Vec<Own>, OpsError> {
-        let provided = self.parts.store.provided.clone();
+        let provided = self.handles.store.provided.clone();
         let own = move |cid: Cid| Some(Own { cid, ..provided.get(&cid.hash().to_bytes())? });
         Ok(tokio::task::spawn_blocking(move || cids.into_iter().filter_map(own).collect()).await?)
     }
 
     /// Announces now, and returns what came of it. Progress goes to `events`: where its reader is behind, only some of it.
     pub async fn announce(&self, which: Which, events: mpsc::Sender<Progress>) -> Progress {
-        let reprovider = &self.parts.reprovider;
+        let reprovider = &self.handles.reprovider;
         match which {
             Which::These(cids) => {
                 let multihashes = cids.into_iter().map(|cid| cid.hash().to_bytes()).collect();
@@ -113,11 +113,11 @@ impl Ops {
     /// [`OpsError::Stopped`].
     pub async fn verify(&self, mut cids: Vec<Cid>, events: mpsc::Sender<Verified>) -> Result<(), OpsError> {
         if cids.is_empty() {
-            let provided = self.parts.store.provided.clone();
+            let provided = self.handles.store.provided.clone();
             cids = tokio::task::spawn_blocking(move || sample(&provided)).await?;
         }
         for cid in cids.into_iter().take(VERIFY_MAX) {
-            let held = verify::held(&self.parts.node, &cid.hash().to_bytes()).await;
+            let held = verify::held(&self.handles.node, &cid.hash().to_bytes()).await;
             // Nobody may be interested any more: then the caller drops this.
             let _ = events.send(Verified { cid, asked: held.asked, holding: held.holding }).await;
         }
@@ -126,7 +126,7 @@ impl Ops {
 
     /// What this node is announced with: `provide.addresses`, or its own addresses in both DHTs.
     pub(super) fn provider_addresses(&self) -> Vec<Multiaddr> {
-        match self.parts.config.provide.addresses.as_slice() {
+        match self.handles.config.provide.addresses.as_slice() {
             [] => self.addresses(),
             elsewhere => elsewhere.to_vec(),
         }

@@ -66,7 +66,7 @@ impl Ops {
     /// or none. The value goes to `events` before that. Asks on until `quorum` servers (`None`: 16, VAL-6) hold the same
     /// best.
     pub async fn get_value(&self, key: &[u8], quorum: Option<usize>, events: mpsc::Sender<ValueEvent>) -> Got {
-        let (node, quorum) = (&self.parts.node, quorum.unwrap_or(QUORUM));
+        let (node, quorum) = (&self.handles.node, quorum.unwrap_or(QUORUM));
         let query = Underway::start(|steps| node.find_value(key, quorum, Some(steps)));
         let Some(found) = passed_on(query, &events).await else {
             return Got { kept_sequence: self.kept(key, None).await, ..Got::default() };
@@ -88,7 +88,7 @@ impl Ops {
 
     /// Gets the value of a key that this node itself holds; asks nobody.
     pub async fn local_value(&self, key: &[u8]) -> Got {
-        let held = self.parts.store.values.get(key);
+        let held = self.handles.store.values.get(key);
         let kept_sequence = self.kept(key, held.as_ref().map(|held| &*held.value)).await;
         let value =
             held.map(|held| Value { key: key.to_vec(), value: held.value.to_vec(), received: Some(held.received) });
@@ -108,14 +108,14 @@ impl Ops {
         events: Option<mpsc::Sender<QueryEvent>>,
     ) -> Result<Placed, OpsError> {
         if key == ipns::key(&self.peer_id()) {
-            let now = Duration::from_secs(u64::from(self.parts.clock.wall().0));
+            let now = Duration::from_secs(u64::from(self.handles.clock.wall().0));
             values::validate(key, value, now).map_err(|error| OpsError::BadInput(error.to_string()))?;
             // Before anybody else has it.
             if let Ok(record) = Record::decode(value) {
                 self.remember(record.sequence).await.map_err(OpsError::Store)?;
             }
         }
-        let placed = self.parts.node.place_value(key, value, events).await;
+        let placed = self.handles.node.place_value(key, value, events).await;
         let (own, placed) = placed.map_err(|refused| match refused {
             Refused::Worse => OpsError::Failed(
                 "this node holds a better value of this key: a higher sequence number, or the same and valid for longer; see \
@@ -139,11 +139,11 @@ impl Ops {
                 tracing::warn!(%error, "cannot keep the sequence number of this node's own name");
             }
         }
-        self.parts.store.sequences().get(&own).copied()
+        self.handles.store.sequences().get(&own).copied()
     }
 
     async fn remember(&self, sequence: u64) -> Result<(), StoreError> {
-        let (store, own) = (self.parts.store.clone(), self.peer_id());
+        let (store, own) = (self.handles.store.clone(), self.peer_id());
         tokio::task::spawn_blocking(move || store.raise_sequence(&own, sequence))
             .await
             .unwrap_or_else(|error| Err(StoreError::Database(error.to_string())))

@@ -190,7 +190,7 @@ impl Session {
             while let Some(at) = self.reader.message()? {
                 self.mark_heard();
                 let Self { server, announced, reader, .. } = self;
-                let aids: (&dyn Clock, u64) = (&*server.clock, rand::random());
+                let aids: (&dyn Clock, fn() -> u64) = (&*server.clock, rand::random);
                 let answer = server.responder.answer(self.dht, self.peer, reader.body(at), announced, aids).await?;
                 self.reader.consume(at);
                 if let Some(answer) = answer {

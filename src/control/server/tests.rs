@@ -9,7 +9,7 @@ use crate::control::{
 struct Echo;
 
 impl Handler for Echo {
-    async fn handle(&self, request: Request, parts: &mut Parts<'_>, replies: Replies) -> Result<Value, Failure> {
+    async fn handle(&self, request: Request, parts: &mut ListParts<'_>, replies: Replies) -> Result<Value, Failure> {
         match request {
             Request::Provide { cids, mut more, .. } => {
                 let mut count = cids.len();
@@ -106,7 +106,7 @@ async fn of_a_client_that_reads_no_lines_only_so_much_waits_and_it_ends_with_the
     #[derive(Clone)]
     struct Endless(Arc<std::sync::atomic::AtomicUsize>);
     impl Handler for Endless {
-        async fn handle(&self, _: Request, _: &mut Parts<'_>, replies: Replies) -> Result<Value, Failure> {
+        async fn handle(&self, _: Request, _: &mut ListParts<'_>, replies: Replies) -> Result<Value, Failure> {
             let (bulk, handed) = (replies.bulk(), self.0.clone());
             let sent = tokio::task::spawn_blocking(move || {
                 while bulk.lines(&mut vec![b'x'; 64 << 10]) {

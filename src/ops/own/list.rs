@@ -110,7 +110,7 @@ impl List {
                 few.extend_from_slice(cids);
                 return Ok(());
             }
-            let turn = Arc::clone(&self.ops.parts.limits.long_lists).acquire_owned().await;
+            let turn = Arc::clone(&self.ops.handles.limits.long_lists).acquire_owned().await;
             let turn = turn.map_err(|_| OpsError::TryAgain("the daemon is stopping".to_owned()))?;
             let mut marks = Marks::default();
             marks.add(few);
@@ -141,7 +141,7 @@ impl List {
             let _ = events.send(ListEvent::Announcing(progress)).await;
         }
         let progress = announcing.outcome().await;
-        let provided = ops.parts.store.provided.clone();
+        let provided = ops.handles.store.provided.clone();
         let found = tokio::task::spawn_blocking(move || members.stand(&provided)).await?;
         let mut outcome = found.outcome(len, &progress);
         if wanted.verify.is_some() {

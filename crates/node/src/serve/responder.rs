@@ -81,15 +81,15 @@ impl Responder {
         Self { peers, tables, stores, holdings, metrics }
     }
 
-    /// The framed answer; `None` for ADD_PROVIDER, which gets none (PRV-4). `announced` is the stream's; `seed` decides what
-    /// is drawn where not all fits.
+    /// The framed answer; `None` for ADD_PROVIDER, which gets none (PRV-4). `announced` is the stream's; `seed` is asked
+    /// for what is to be drawn where not all fits.
     pub(crate) async fn answer(
         &self,
         dht: Dht,
         sender: PeerId,
         body: &[u8],
         announced: &mut Option<Announced>,
-        (clock, seed): (&dyn Clock, u64),
+        (clock, seed): (&dyn Clock, fn() -> u64),
     ) -> Result<Option<Bytes>, Unanswered> {
         let message = Message::decode(body)?;
         if let Some(Announced { entry, provider }) = announced
@@ -111,6 +111,7 @@ impl Responder {
                 (&metrics.find_node, Some(rules::answer_find_node(&table, target, &sender, known.as_ref())))
             }
             Request::GetProviders { multihash } => {
+                let seed = seed();
                 let providers = self.providers_of(dht, multihash, seed).await?;
                 let table = self.tables.of(dht).view();
                 let answer = rules::answer_get_providers(&table, multihash, &sender, &providers, seed);
