@@ -1,4 +1,4 @@
-//! Two nodes on this machine, their records in memory: one is told of a provider, the other finds it.
+//! Starts two nodes on this machine with records in memory. One announces itself as a provider; the other finds the record.
 //!
 //! ```text
 //! cargo run -p dhtstore-node --example two_nodes

@@ -83,7 +83,7 @@ impl Node {
         self.parts.nat.decision()
     }
 
-    /// Connects to whoever is at `addr`, who must be the peer it names by `/p2p/…` if it names one.
+    /// Connects to the peer at `addr`. If the address ends in `/p2p/<id>`, only a peer with that id counts.
     pub async fn connect(&self, addr: Multiaddr) -> Result<PeerId, RpcError> {
         let peer = match addr.iter().last() {
             Some(Protocol::P2p(peer)) => Some(peer),

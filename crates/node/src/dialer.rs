@@ -23,10 +23,10 @@ pub(crate) type Reply = oneshot::Sender<Result<PeerId, RpcError>>;
 /// What the swarm task is asked to do.
 #[derive(Debug)]
 pub(crate) enum Command {
-    /// Connect to a peer at any of these addresses; to whoever is there if no peer is named. A peer that is connected
-    /// is dialled only if `afresh`.
+    /// Connects to a peer at any of these addresses; to any peer there if `peer` is `None`. Dials a connected peer only if
+    /// `afresh`.
     Dial { peer: Option<PeerId>, addrs: Vec<Multiaddr>, afresh: bool, reply: Reply },
-    /// What is announced of us is another set of addresses.
+    /// Tells identify that our announced addresses have changed.
     Announce,
 }
 

@@ -45,6 +45,9 @@ const MAX_CLOSER: usize = 2 * K;
 /// Providers taken from one answer: more do not fit into 16 KiB, which most servers keep to; go sends up to 4 MiB.
 const MAX_PROVIDERS: usize = 1000;
 
+/// A server that ends the stream on so many records in a row, sent one by one, will not take the others either.
+const MAX_REFUSED: usize = 3;
+
 /// What GET_PROVIDERS brought.
 #[derive(Clone, Debug)]
 pub struct ProvidersAnswer {
@@ -85,6 +88,20 @@ impl Delivery {
     /// How many the server has read.
     pub fn confirmed(&self) -> usize {
         self.read.len()
+    }
+
+    /// Notes the outcome of one announcement sent by itself. `refused` counts failures in a row. False once the server will
+    /// not take the others either.
+    fn note(&mut self, position: usize, outcome: Result<(), RpcError>, refused: &mut usize) -> bool {
+        let Err(error) = outcome else {
+            self.read.push(position);
+            *refused = 0;
+            return true;
+        };
+        *refused += 1;
+        let goes_on = *refused < MAX_REFUSED && matches!(error, RpcError::Stream(_));
+        self.error = Some(error);
+        goes_on
     }
 }
 

@@ -14,9 +14,6 @@ use bytes::Bytes;
 /// time-out allows on a slow server.
 const PIPELINE: usize = 256;
 
-/// A server that ends the stream on so many records in a row, sent one by one, will not take the others either.
-pub(super) const MAX_REFUSED: usize = 3;
-
 impl Rpc {
     /// See [`crate::Node::add_providers`].
     pub(crate) async fn add_providers(&self, dht: Dht, peer: &PeerInfo, multihashes: &[Vec<u8>]) -> Delivery {
@@ -77,19 +74,9 @@ impl Rpc {
         let mut refused = 0;
         let adds = frames.split_last().map(|(_, adds)| adds).unwrap_or_default();
         for (at, add) in adds.iter().enumerate() {
-            match self.barrier(dht, peer, &[add.clone(), barrier.clone()]).await {
-                Ok(()) => {
-                    delivery.read.push(first + at);
-                    refused = 0;
-                }
-                Err(error) => {
-                    refused += 1;
-                    let hopeless = refused == MAX_REFUSED || !matches!(error, RpcError::Stream(_));
-                    delivery.error = Some(error);
-                    if hopeless {
-                        return false;
-                    }
-                }
+            let outcome = self.barrier(dht, peer, &[add.clone(), barrier.clone()]).await;
+            if !delivery.note(first + at, outcome, &mut refused) {
+                return false;
             }
         }
         true

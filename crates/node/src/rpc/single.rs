@@ -2,9 +2,7 @@
 //! when a stream ends instead of answering, remembered, and told each announcement on a stream of its own.
 
 use super::{
-    Delivery, Rpc,
-    announce::MAX_REFUSED,
-    decode,
+    Delivery, Rpc, decode,
     exchange::{ANSWER_TIMEOUT, Exchange, WRITE_STALL, not_written},
     pool,
 };
@@ -79,19 +77,8 @@ impl Rpc {
         let mut outcomes = futures::stream::iter(sending).buffered(PARALLEL);
         let mut refused = 0;
         while let Some((at, outcome)) = outcomes.next().await {
-            match outcome {
-                Ok(()) => {
-                    delivery.read.push(first + at);
-                    refused = 0;
-                }
-                Err(error) => {
-                    refused += 1;
-                    let hopeless = refused == MAX_REFUSED || !matches!(error, RpcError::Stream(_));
-                    delivery.error = Some(error);
-                    if hopeless {
-                        return false;
-                    }
-                }
+            if !delivery.note(first + at, outcome, &mut refused) {
+                return false;
             }
         }
         true
