@@ -26,9 +26,8 @@ use parking_lot::Mutex;
 use std::{sync::Arc, time::Duration};
 use tokio::{sync::mpsc, time::sleep};
 
-/// What happens during a query, for `-v` and for streaming results.
-#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
-#[serde(tag = "event", rename_all = "kebab-case")]
+/// An event of a look-up, for `-v` and for streaming results. Doors give it a form of their own.
+#[derive(Clone, Debug)]
 pub enum Event {
     /// A request goes out.
     Asking {
