@@ -1,8 +1,8 @@
 //! The text of SHA-256 multihashes and of their CIDs. Nearly all rows of a dump have such a one: their lengths are known,
 //! and the arithmetic of base58 comes down to ten divisions.
 //!
-//! With `bs58` for [`multihash`] a dump of a million rows takes 3.2 times the CPU (1.9 s in place of 0.6 s), since base58
-//! has to divide the whole number for each digit. Base32 by `data-encoding` costs it less than a tenth, so [`cid`] uses that.
+//! With `bs58` for [`multihash()`] a dump of a million rows takes 3.2 times the CPU (1.9 s in place of 0.6 s), since base58
+//! has to divide the whole number for each digit. Base32 by `data-encoding` costs it less than a tenth, so [`cid()`] uses that.
 
 use super::BASE32;
 
