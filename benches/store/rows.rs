@@ -1,4 +1,4 @@
-//! What the design did not choose: one sled row per record. Key = SHA-256(multihash) and number of the peer, value =
+//! The baseline that docs/decisions/log.md compares with: one sled row per record. Key = SHA-256(multihash) and number of the peer, value =
 //! time; to find what expired, all rows are read.
 
 use super::{

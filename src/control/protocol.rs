@@ -220,7 +220,7 @@ pub enum Reply {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
 pub struct Failure {
-    /// The exit code for the command line, as in design 6.
+    /// The exit code for the command line: one of those that `dhtstore --help` lists.
     pub code: u8,
     /// One line.
     pub message: String,

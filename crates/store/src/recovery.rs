@@ -1,6 +1,6 @@
 //! Opening a sled database that may be damaged.
 //!
-//! What was seen of sled 0.34 (research figures in ARCHITECTURE.md): a `snap.*.generating` left by a kill makes it
+//! What was seen of sled 0.34 (figures in docs/decisions/sled.md): a `snap.*.generating` left by a kill makes it
 //! refuse an intact database; a flipped bit makes it panic in open; and on a damaged database, deleting `snap.*` and
 //! trying again may open it *with no rows and no error, cutting the file*. So:
 //! - `snap.*.generating` goes first;

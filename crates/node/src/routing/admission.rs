@@ -336,7 +336,7 @@ impl Admission {
         }
     }
 
-    /// Design, section 2. Once is enough: the operator sets it on all nodes.
+    /// Warns once, since the operator sets the interval on all Kubo nodes: see docs/decisions/kademlia.md.
     fn warn_of_kubo_interval(&self, peer: &PeerId, agent: &str) {
         let ttl = self.record_ttl;
         if ttl < KUBO_INTERVAL && agent.starts_with("kubo/") && !self.kubo_warned.swap(true, Ordering::Relaxed) {

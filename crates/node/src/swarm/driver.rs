@@ -46,7 +46,7 @@ struct Dial {
     replies: Vec<(bool, Reply)>,
 }
 
-/// What is told of events, and what tells when to stop. Nothing here keeps records: see ARCHITECTURE.md.
+/// What is told of events, and what tells when to stop. Nothing here keeps records: see docs/decisions/kademlia.md.
 pub(crate) struct Told {
     pub(crate) peers: Arc<Peers>,
     pub(crate) admission: Arc<Admission>,

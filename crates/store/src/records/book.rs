@@ -28,7 +28,7 @@ use std::sync::{
 const SHARDS: usize = 64;
 /// Most addresses kept per peer and DHT ...
 const MAX_ADDRESSES: usize = 32;
-/// ... and their bytes: twice what a message carries of one peer (design 5: 512 B).
+/// ... and their bytes: more than the 672 that a message carries of one provider (docs/decisions/routing.md).
 const MAX_ADDRESS_BYTES: usize = 1024;
 /// A row this old is written again with the next announcement, so that a restart knows roughly when that was.
 const ROW_AGE_S: u32 = 3600;
