@@ -129,8 +129,8 @@ pub enum BackupError {
     NotABackup(&'static str),
     /// The backup has a later version.
     #[error(
-        "cannot read a backup of version {0}, since this program knows version {VERSION}; install the dhtstore that \
-            wrote it, or a newer one"
+        "cannot read a backup of version {0}: this program knows version {VERSION}; \
+         install the dhtstore that wrote it, or a newer one"
     )]
     Version(u32),
     /// The last line is missing.

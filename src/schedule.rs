@@ -25,8 +25,8 @@ use tokio::sync::Mutex;
 use tokio_cron_scheduler::{Job as CronJob, JobScheduler, JobSchedulerError, job::JobId};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// A look this much before the end of the interval counts as due. Ticks are half a second coarse; without this, a job
-/// that runs every minute would miss every second look because its last run began a little late.
+/// A job is due this long before its interval ends. Ticks are half a second coarse. Without this, a job that runs every
+/// minute would run only every other minute if its last run began a little late.
 const TOLERANCE: Duration = Duration::from_secs(1);
 /// Time between two comparisons of the wall clock with the monotonic clock.
 const CLOCK_CHECK: Duration = Duration::from_secs(30);
@@ -259,7 +259,7 @@ impl Inner {
         let (log, name) = (self.log.clone(), job.name);
         let recorded = tokio::task::spawn_blocking(move || log.record(name, &run)).await;
         if let Ok(Err(error)) = recorded {
-            tracing::warn!(job = name, %error, "cannot store that the job ran; it may run again early after a restart");
+            tracing::warn!(job = name, %error, "cannot store that the job ran; it runs again at the next look");
         }
     }
 
@@ -287,8 +287,8 @@ impl Inner {
         false
     }
 
-    /// Sets the scheduler up again when it stops looking: for as long as the wall clock was set back, or for good if
-    /// its own tasks have ended.
+    /// Sets the scheduler up again when it has stopped. It stops for as long as the wall clock was set back, and for good
+    /// if its own tasks end.
     async fn watch_clock(self: Arc<Self>) {
         let mut before = (self.clock.wall(), self.clock.monotonic());
         // True while it cannot be set up. Then it is tried again at each turn.

@@ -204,7 +204,7 @@ fn only_peer(addr: &Multiaddr) -> Option<PeerId> {
     }
 }
 
-/// A peer to which no connection came about.
+/// A connection that failed.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot connect to {peer}: {}", advised(.source))]
 struct NotConnected {

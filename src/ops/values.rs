@@ -118,8 +118,8 @@ impl Ops {
         let placed = self.handles.node.place_value(key, value, events).await;
         let (own, placed) = placed.map_err(|refused| match refused {
             Refused::Worse => OpsError::Failed(
-                "this node holds a better value of this key: a higher sequence number, or the same and valid for longer; \
-                 see `dhtstore get --local`"
+                "this node holds a better value of this key: a higher sequence number, or the same and valid for \
+                 longer; see `dhtstore get --local`"
                     .into(),
             ),
             refused => OpsError::BadInput(refused.into()),

@@ -187,9 +187,10 @@ fn a_bad_key_file_is_exit_65_and_nothing_is_created() {
 fn a_kubo_node_with_an_rsa_key_is_taken_over() {
     let home = Home::new();
     let bootstrap = format!("[\"/ip4/192.0.2.1/tcp/4001/p2p/{PEER}\", \"/ip4/192.0.2.2/tcp/4001\"]");
-    let addresses = "\"Announce\": [\"/ip4/203.0.113.7/tcp/4001\"], \"AppendAnnounce\": [\"/dns4/node.example/tcp/4001\"],
-        \"NoAnnounce\": [\"/ip4/10.0.0.0/ipcidr/8\"], \"Swarm\": [\"/ip4/0.0.0.0/tcp/4101\", \"/ip4/0.0.0.0/udp/4101/quic-v1\",
-        \"/ip4/0.0.0.0/udp/4101/quic-v1/webtransport\"]";
+    let addresses = "\"Announce\": [\"/ip4/203.0.113.7/tcp/4001\"],
+        \"AppendAnnounce\": [\"/dns4/node.example/tcp/4001\"], \"NoAnnounce\": [\"/ip4/10.0.0.0/ipcidr/8\"],
+        \"Swarm\": [\"/ip4/0.0.0.0/tcp/4101\", \"/ip4/0.0.0.0/udp/4101/quic-v1\",
+            \"/ip4/0.0.0.0/udp/4101/quic-v1/webtransport\"]";
     let repository = kubo(&home, RSA.trim(), &rsa_peer(), &bootstrap, addresses);
     home.write("kubo/swarm.key", SWARM_KEY);
     let run = home.run(&["init", "--from-kubo", &repository]);

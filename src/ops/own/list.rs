@@ -31,7 +31,8 @@ const PAGE: usize = 4096;
 pub struct Wanted {
     /// Announce the CIDs now, and report the result.
     pub wait: bool,
-    /// Ask the closest servers of some of the CIDs for them afterwards. The number is the length of the list.
+    /// Ask the closest servers of some of the CIDs afterwards whether they hold the record. The value is the length of
+    /// the list.
     pub verify: Option<u64>,
 }
 
