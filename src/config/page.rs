@@ -2,7 +2,7 @@
 //! comments of config/dhtstore.toml, the forms and bounds of [`KEYS`], and [`Config::defaults`].
 
 use super::{
-    Config, Profile,
+    Config, Mode, Profile,
     keys::{KEYS, Kind, kind, variable},
     text::{show_bytes, show_duration},
 };
@@ -28,6 +28,18 @@ fn configuration_page_says_what_the_program_does() {
         "docs/configuration.md is out of date; run WRITE_DOCS=1 cargo test --lib \
         configuration_page"
     );
+}
+
+#[test]
+fn choices_are_the_words_of_their_types() {
+    let words = |key| match kind(key) {
+        Some(Kind::Choice(words)) => words.iter().map(|word| toml::Value::from(*word)),
+        other => panic!("{key}: {other:?}"),
+    };
+    let profiles: Vec<Profile> = words("profile").map(|word| word.try_into().unwrap()).collect();
+    assert_eq!(profiles, Profile::ALL);
+    let modes: Vec<Mode> = words("mode").map(|word| word.try_into().unwrap()).collect();
+    assert_eq!(modes, [Mode::Auto, Mode::Server, Mode::Client]);
 }
 
 /// Returns the page without its introduction: a heading for each section and each setting, in the order of the file.
@@ -57,7 +69,7 @@ fn reference() -> String {
     page
 }
 
-/// Returns environment variable, type, bounds and default of a setting.
+/// Returns the environment variable, type, bounds and default of a setting.
 fn facts(key: &str, defaults: &[toml::Table; 2]) -> String {
     let form = match kind(key).unwrap() {
         Kind::Choice(words) => format!("one of `\"{}\"`", words.join("\"`, `\"")),
@@ -75,28 +87,27 @@ fn facts(key: &str, defaults: &[toml::Table; 2]) -> String {
     };
     let [private, amino] = defaults.each_ref().map(|table| default(key, table));
     let default = match private == amino {
-        true => private,
-        false => format!("{private} with profile `private`; with `amino` {amino}"),
+        true => format!("- Default:{private}\n"),
+        false => format!("- Default with `private`:{private}\n- Default with `amino`:{amino}\n"),
     };
-    format!("- Environment: `{}`\n- Type: {form}\n- Default: {default}\n", variable(key))
+    format!("- Environment variable: `{}`\n- Type: {form}\n{default}", variable(key))
 }
 
-/// Returns the default of a setting as the file would have it. A list of several addresses becomes a list of the page.
+/// Returns the default of a setting as the file would have it, and the space before it. A list of several addresses becomes
+/// a list of the page.
 fn default(key: &str, defaults: &toml::Table) -> String {
-    if key == "profile" {
-        return format!("`\"{}\"`", Profile::default().name());
-    }
     let mut parts = key.split('.');
     let first = parts.next().and_then(|part| defaults.get(part));
     match parts.fold(first, |value, part| value?.get(part)) {
+        _ if key == "profile" => format!(" `\"{}\"`", Profile::default().name()),
         // It depends on the user.
-        Some(_) if key == "data_dir" => "unset".into(),
-        None => "unset".into(),
+        _ if key == "data_dir" => " unset".into(),
+        None => " unset".into(),
         Some(toml::Value::Array(items)) if items.len() > 1 => {
             items.iter().map(|item| format!("\n  - `{item}`")).collect()
         }
-        Some(toml::Value::Integer(number)) => format!("`{}`", grouped(u64::try_from(*number).unwrap())),
-        Some(value) => format!("`{value}`"),
+        Some(toml::Value::Integer(number)) => format!(" `{}`", grouped(u64::try_from(*number).unwrap())),
+        Some(value) => format!(" `{value}`"),
     }
 }
 
