@@ -1,4 +1,4 @@
-//! A daemon as a value: starts one in a temporary directory on loopback, provides a CID, finds its provider, stops.
+//! A daemon as a value. Starts one in a temporary directory on loopback, provides a CID, finds its provider, and stops.
 //!
 //! `cargo run --example daemon`
 
@@ -11,7 +11,7 @@ use std::{error::Error, path::Path, time::Duration};
 
 /// The empty file, as `ipfs add --cid-version 1` names it.
 const CID: &str = "bafkreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku";
-/// Nothing here waits for others, so that seconds are enough on any machine.
+/// No step here waits for other peers, so this is enough on any machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 #[tokio::main]
@@ -28,7 +28,7 @@ async fn provide_and_find(cid: &Cid, dir: &Path) -> Result<(), Box<dyn Error>> {
     let provided = ops.provide(vec![*cid]).await?;
     println!("{} CIDs added; records name {}", provided.added, provided.provider.id);
 
-    // The answer is whole when the look-up ends; its events could be read meanwhile.
+    // This waits for the end of the look-up. `event` instead of `outcome` would return providers as they are found.
     for provider in ops.finding_providers(cid, 20).outcome().await {
         println!("{cid} is provided by {} at {:?}", provider.id, provider.addrs);
     }
@@ -38,7 +38,7 @@ async fn provide_and_find(cid: &Cid, dir: &Path) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// A network of one's own on loopback, on a port that the system chooses.
+/// Returns the settings of a private network on loopback, with a port that the system chooses.
 fn config(dir: &Path) -> Result<Config, Box<dyn Error>> {
     let mut config = Config::defaults(Profile::Private);
     config.data_dir = dir.join("data");

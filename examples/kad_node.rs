@@ -1,8 +1,8 @@
-//! A stock rust-libp2p DHT server (`libp2p-kad`) as a process of its own, for `tests/interop`: the third kind of node
-//! in its mixed network.
+//! A plain rust-libp2p DHT server (`libp2p-kad`) as a process, for `tests/interop`: the third kind of node in the mixed
+//! network of those tests.
 //!
-//! `kad_node MULTIADDR SEED`: listens there, with the Ed25519 identity of this seed (64 hex digits). Says where it is
-//! on stdout, then answers each line of stdin with a line; ends with stdin:
+//! `kad_node MULTIADDR SEED` listens on MULTIADDR with the Ed25519 identity of SEED (64 hex digits). It prints its peer
+//! id and address, then answers each line of stdin with a line on stdout. It ends at the end of stdin.
 //!
 //! ```json
 //! {"peer": "12D3…", "address": "/ip4/…"}
@@ -12,7 +12,7 @@
 //! {"op": "find", "cid": "bafk…"}                   {"providers": [{"peer": "12D3…", "addresses": ["/ip4/…"]}]}
 //! ```
 //!
-//! What fails is answered with `{"error": "…"}`. Go's node of the same tests speaks the same lines.
+//! The answer to a request that fails is `{"error": "…"}`. The go node of these tests has the same protocol.
 #![allow(clippy::unwrap_used, reason = "a test node ends with the first error")]
 
 use dhtstore::kad::Dht;
@@ -111,7 +111,7 @@ fn multihash(cid: &str) -> Vec<u8> {
     cid.parse::<cid::Cid>().unwrap().hash().to_bytes()
 }
 
-/// libp2p-kad names providers without addresses, so whoever wants to dial one looks it up.
+/// Returns the addresses of a provider. libp2p-kad returns providers without addresses, so this looks the provider up.
 async fn addresses(peer: &KadPeer, provider: PeerId) -> Vec<Multiaddr> {
     if provider == peer.id {
         return vec![peer.addr.clone()];

@@ -1,8 +1,9 @@
-//! The file that `dhtstore backup` writes and `dhtstore restore` reads (docs/backup.md): lines of JSON. A header, the
-//! small files, a dump as `dhtstore dump` prints it (there is one format of rows), and last the SHA-256 of all before it.
+//! The file that `dhtstore backup` writes and `dhtstore restore` reads (docs/backup.md). It has lines of JSON: a
+//! header, the small files, a dump as `dhtstore dump` prints it, and last the SHA-256 of everything before.
 //!
-//! Lines rather than an archive: a dump is written before anybody knows how long it gets, which a tar would have to say
-//! in front of it, and there is no path in it that could lead out of a directory. Written and read in constant memory.
+//! It is no archive like tar, for two reasons. A tar needs the length of the dump in front of it, and nobody knows it
+//! before the end. And a tar has paths, which could lead out of the directory. The file is written and read in constant
+//! memory.
 
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
@@ -20,16 +21,16 @@ use crate::{
 };
 pub use reader::{Part, Reader};
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, io};
+use std::{collections::BTreeMap, error::Error, io};
 pub use writer::Writer;
 
-/// The version of backups that is written, and the only one there is.
+/// The version of the format. There is no other yet.
 pub const VERSION: u32 = 1;
-/// What the first line begins with, and that of no other file.
+/// The beginning of the first line. No other file begins so.
 const BEGINNING: &[u8] = br#"{"dhtstore":"backup","#;
-/// `dhtstore` of the last line.
+/// The field `dhtstore` of the last line.
 const END: &str = "end-of-backup";
-/// Longest line of a small file, in bytes: the largest of them in base64, and room for what stands around it.
+/// Longest line of a small file, in bytes: the largest file in base64, and room for the JSON around it.
 const MAX_FILE_LINE: usize = CONFIG_MAX as usize / 3 * 4 + 4096;
 
 /// The first line. Fields are only ever added.
@@ -39,23 +40,23 @@ pub struct Header {
     pub dhtstore: String,
     /// [`VERSION`].
     pub version: u32,
-    /// The version of the program that wrote it.
+    /// The version of the program that wrote the backup.
     pub program: String,
-    /// Of the identity in it.
+    /// The peer id of the identity in the backup.
     pub peer_id: String,
-    /// When the backup began, RFC 3339.
+    /// Time at which the backup began, in RFC 3339.
     pub time: String,
-    /// The small files in it, in this order.
+    /// The small files in the backup, in this order.
     pub files: Vec<FileName>,
-    /// Whether what others announced and put is in it, too.
+    /// Whether the backup has records and values of other peers, too.
     pub records: bool,
-    /// The highest sequence number of each own IPNS name, by peer id: one that is forgotten could be used again, and an older
-    /// record win.
+    /// The highest sequence number of each own IPNS name, by peer id. If it were lost, it could be used again, and an
+    /// older record could win.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub ipns_sequences: BTreeMap<String, u64>,
 }
 
-/// The small files of a data directory. There are no other names, so none leads elsewhere.
+/// The small files of a data directory. No other names are accepted, so none leads elsewhere.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum FileName {
     /// The private key, libp2p's protobuf.
@@ -70,7 +71,7 @@ pub enum FileName {
 }
 
 impl FileName {
-    /// Its name in a data directory.
+    /// Returns its name in a data directory.
     pub const fn name(self) -> &'static str {
         match self {
             FileName::Identity => IDENTITY,
@@ -79,7 +80,7 @@ impl FileName {
         }
     }
 
-    /// Bytes at most, as those say that read these files.
+    /// Returns its greatest size in bytes, that of the code which reads the file.
     pub const fn max_bytes(self) -> u64 {
         match self {
             FileName::Identity => IDENTITY_MAX,
@@ -89,62 +90,62 @@ impl FileName {
     }
 }
 
-/// The line of a small file.
+/// The line with a small file.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FileLine {
     file: FileName,
-    /// In multibase.
+    /// The bytes of the file, in multibase.
     content: String,
 }
 
-/// The last line. It is compared as text, so that a flipped bit in it is noticed as well.
+/// The last line. The reader compares it as text, so that a flipped bit in it is found as well.
 #[derive(Debug, Serialize)]
 struct Trailer<'a> {
     dhtstore: &'a str,
-    /// Lines before this one.
+    /// The number of lines before this one.
     lines: u64,
-    /// Of all bytes before this line, base16.
+    /// SHA-256 of all bytes before this line, in base16.
     sha256: &'a str,
 }
 
 impl Trailer<'_> {
     fn line(lines: u64, sha256: &str) -> Vec<u8> {
-        // Our own type with text keys: serialising it into memory cannot fail.
+        // Serialising a type with text keys into memory cannot fail.
         let mut line = serde_json::to_vec(&Trailer { dhtstore: END, lines, sha256 }).unwrap_or_default();
         line.push(b'\n');
         line
     }
 }
 
-/// Why a file is not taken for a backup.
+/// Why a backup cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
-    /// The file system refused.
-    #[error("cannot be read: {0}")]
+    /// The file system returned an error.
+    #[error("cannot read the backup: {0}")]
     Read(#[from] io::Error),
-    /// It is something else.
-    #[error("this is no backup: {0}")]
+    /// The file is something else.
+    #[error("this is not a backup: {0}")]
     NotABackup(&'static str),
-    /// Of a later version.
+    /// The backup has a later version.
     #[error(
-        "a backup of version {0}, and this program reads version {VERSION}; install the dhtstore that wrote it, or a newer one"
+        "cannot read a backup of version {0}: this program knows version {VERSION}; \
+         install the dhtstore that wrote it, or a newer one"
     )]
     Version(u32),
     /// The last line is missing.
-    #[error(
-        "the backup ends after {0} lines, without its last one: it was cut off; copy it again, or make another one"
-    )]
+    #[error("the backup is cut off: it ends after {0} lines, without its last one; copy it again, or make another one")]
     CutOff(u64),
     /// A line cannot be read.
-    #[error("line {line} of the backup is damaged: {reason}; copy it again, or take another one")]
+    #[error("line {line} of the backup is damaged: {reason}; copy it again, or use another one")]
     Damaged {
-        /// Its number, from 1.
+        /// The number of the line, from 1.
         line: u64,
         /// What is wrong with it.
-        reason: String,
+        #[source]
+        reason: Box<dyn Error + Send + Sync>,
     },
-    /// The SHA-256 is another one.
-    #[error("the backup is damaged: its SHA-256 is not that of its last line; copy it again, or take another one")]
+    /// The SHA-256 differs.
+    #[error("the backup is damaged: its SHA-256 is not that of its last line; copy it again, or use another one")]
     Checksum,
 }

@@ -1,10 +1,12 @@
-//! Typed settings: every setting is documented here, every default in [`defaults`], once.
-//! flags > environment (`DHTSTORE_…`) > file > defaults of the profile; see [`mod@file`] for the layering.
+//! Typed settings. [`mod@file`] reads them from flags, environment and file; [`defaults`] has their defaults.
+//! docs/configuration.md describes each setting, with its bounds and the reason for its default.
 
 pub mod defaults;
 pub mod descriptors;
 pub mod file;
 mod keys;
+#[cfg(test)]
+mod page;
 mod text;
 mod validate;
 
@@ -28,40 +30,41 @@ use std::{
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Which defaults apply, which addresses are kept and announced, and whether IP diversity is enforced.
+    /// The kind of network. It selects defaults, which addresses are kept and handed out, and IP diversity (RT-6).
     pub profile: Profile,
-    /// Where identity, databases and control socket are. Absolute once loaded.
+    /// Directory of the identity, the databases and the control socket. Absolute once loaded.
     pub data_dir: PathBuf,
     /// Addresses to listen on: IP and TCP, IP and UDP with QUIC v1, or WebSockets (`/ws`, `/tls/ws`). At least one.
     #[serde(with = "text::addresses")]
     pub listen: Vec<Multiaddr>,
-    /// If not empty: announced in place of the listen addresses.
+    /// Addresses to announce in place of the listen addresses. Empty: the listen addresses.
     #[serde(with = "text::addresses")]
     pub announce: Vec<Multiaddr>,
-    /// Announced as well.
+    /// Addresses to announce in addition to the others.
     #[serde(with = "text::addresses")]
     pub append_announce: Vec<Multiaddr>,
-    /// Never announced: multiaddrs, or ranges like `/ip4/10.0.0.0/ipcidr/8`.
+    /// What is never announced: multiaddrs, or ranges like `/ip4/10.0.0.0/ipcidr/8`.
     #[serde(with = "text::addresses")]
     pub no_announce: Vec<Multiaddr>,
-    /// Pre-shared key of a private swarm, in Kubo's format. Unset: `swarm.key` in the data directory, if there is one.
+    /// File with the key of a private swarm, in Kubo's format. Unset: `swarm.key` in the data directory, if there is
+    /// one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub swarm_key: Option<PathBuf>,
-    /// Peers to join the network by, each with a trailing `/p2p/<id>`. Asked at start, and one now and then.
+    /// Peers to join the network by, each with `/p2p/<id>` at the end. All are asked at start, one at each refresh.
     #[serde(with = "text::addresses")]
     pub bootstrap: Vec<Multiaddr>,
-    /// Server or client in the DHT (MODE-1): `auto` goes by whether others can dial this node; profile `private` and
-    /// `announce` or `append_announce` make it a server then.
+    /// Server or client in the DHT (MODE-1). `auto`: a server if other peers can dial this node, if the profile is
+    /// `private`, or if `announce` or `append_announce` is set.
     pub mode: Mode,
-    /// The disk.
+    /// Limits of the store on the disk.
     pub store: Store,
-    /// Records of others.
+    /// Provider records of other peers.
     pub records: Records,
-    /// Values of others.
+    /// Values of other peers.
     pub values: Values,
-    /// Own CIDs.
+    /// The node's own CIDs.
     pub reprovide: Reprovide,
-    /// What is said of us as a provider.
+    /// What the node announces about itself as a provider.
     pub provide: Provide,
     /// The routing tables.
     pub routing: Routing,
@@ -69,9 +72,9 @@ pub struct Config {
     pub connections: Connections,
     /// Limits on DHT streams.
     pub streams: Streams,
-    /// Telling others whether they can be dialled.
+    /// The AutoNAT server.
     pub autonat: Autonat,
-    /// Letting others be reached through this node.
+    /// The circuit relay.
     pub relay: Relay,
     /// Certificates of secure WebSockets.
     pub websocket: Websocket,
@@ -81,36 +84,36 @@ pub struct Config {
     pub jobs: Jobs,
 }
 
-/// `[store]`: what the store may take of the disk.
+/// `[store]`: limits of the store on the disk.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Store {
-    /// Bytes kept free on the disk of the data directory: below, nothing is accepted from others. 0: none.
+    /// Disk space to keep free, in bytes. Below it nothing is accepted from other peers. 0: no reserve.
     #[serde(with = "text::bytes")]
     pub reserve: usize,
-    /// Bytes that the whole data directory may take, log, exports and all: beyond, new records are refused and
-    /// refreshes taken. 0: as many as there are; else at least 64 MiB.
+    /// Most bytes for the whole data directory. At the limit new records are refused, and refreshes accepted. 0: no
+    /// limit; else at least 64 MiB.
     #[serde(with = "text::bytes")]
     pub max_disk: usize,
 }
 
-/// `[records]`: what others announced to us.
+/// `[records]`: provider records that other peers announced to this node.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Records {
-    /// How long a provider record is served; removed soon after (PRV-5). 1 s to 30 d.
+    /// Time that a provider record is served after its announcement (PRV-5).
     #[serde(with = "text::duration")]
     pub ttl: Duration,
-    /// How long a provider's addresses are served after its newest announcement (PRV-6). 1 s to 30 d.
+    /// Time that a provider's addresses are served after its newest announcement (PRV-6).
     #[serde(with = "text::duration")]
     pub address_ttl: Duration,
-    /// How long a step of the wall clock must last before garbage collection believes it. At most 1 d.
+    /// Time that a step of the wall clock must last before garbage collection believes it.
     #[serde(with = "text::duration")]
     pub clock_grace: Duration,
-    /// Most records held; some 45 bytes of memory each. Near it those farthest from this node go, then new ones as far
-    /// as these are refused; refreshes never are.
+    /// Most records held; some 45 bytes of memory each. Near the limit the records farthest from this node are removed,
+    /// and new ones as far away refused. Refreshes are always accepted.
     pub max: usize,
-    /// Most records of one provider: new ones of it are refused beyond.
+    /// Most records of one provider. New ones beyond are refused.
     pub max_per_provider: usize,
     /// Most providers of one key.
     pub max_providers_per_key: usize,
@@ -118,16 +121,16 @@ pub struct Records {
     pub max_peers: usize,
 }
 
-/// `[values]`: public keys and IPNS records that others put.
+/// `[values]`: public keys and IPNS records that other peers put.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Values {
-    /// How long a value is served after it was last put (VAL-5), unless it ends earlier by its own word. 1 s to 30 d.
+    /// Time that a value is served after it was last put (VAL-5), unless its own validity ends earlier.
     #[serde(with = "text::duration")]
     pub ttl: Duration,
-    /// Most values. Beyond it those farthest from this node's id give way to closer ones.
+    /// Most values. At the limit those farthest from this node's id give way to closer ones.
     pub max: usize,
-    /// Most bytes of keys and values; at least 1 MiB. The same happens beyond.
+    /// Most bytes of keys and values. At the limit the same happens.
     #[serde(with = "text::bytes")]
     pub max_bytes: usize,
 }
@@ -136,32 +139,32 @@ pub struct Values {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Reprovide {
-    /// How often each own CID is announced (PRV-9). Must be below `records.ttl`.
+    /// Time between two announcements of an own CID (PRV-9). Must be below `records.ttl`.
     #[serde(with = "text::duration")]
     pub interval: Duration,
     /// Most own CIDs.
     pub max_cids: usize,
 }
 
-/// `[provide]`: what is said of us as a provider.
+/// `[provide]`: what the node announces about itself as a provider.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Provide {
-    /// Where the content is served; announced in place of our own addresses. dhtstore itself serves no blocks.
+    /// Addresses where the content is served, announced in place of the node's own. dhtstore itself serves no blocks.
     #[serde(with = "text::addresses")]
     pub addresses: Vec<Multiaddr>,
 }
 
-/// `[routing]`: who may enter the routing tables.
+/// `[routing]`: which peers enter the routing tables.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Routing {
-    /// A database of autonomous systems in MMDB format, by which IP diversity groups IPv6 addresses (RT-6). Unset: by
-    /// /32. Read once, at start.
+    /// Database of autonomous systems in MMDB format, by which IP diversity groups IPv6 addresses (RT-6). Unset: by
+    /// /32.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asn_database: Option<PathBuf>,
-    /// Whether the peers of the saved routing table are tried at start. With `false` and an empty `bootstrap` the node dials
-    /// nobody on its own: it waits to be dialled.
+    /// Whether the peers of the saved routing table are tried at start. With `false` and an empty `bootstrap` the node
+    /// dials no peer by itself.
     pub saved_peers: bool,
 }
 
@@ -169,18 +172,18 @@ pub struct Routing {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Connections {
-    /// Established connections in all.
+    /// Most established connections.
     pub max: u32,
-    /// Connections whose handshake is under way, each direction.
+    /// Most handshakes under way at the same time, in each direction.
     pub max_pending: u32,
-    /// Inbound handshakes under way at the same time from one connection group (IPv4 /24, IPv6 /48): beyond it the oldest of the
+    /// Most inbound handshakes under way from one connection group (IPv4 /24, IPv6 /48). Beyond it the oldest of the
     /// group gives way.
     pub max_pending_per_group: u32,
-    /// Established connections with one peer.
+    /// Most established connections with one peer.
     pub max_per_peer: u32,
-    /// Established inbound connections from one IP address.
+    /// Most established inbound connections from one IP address.
     pub max_per_ip: u32,
-    /// How long a connection without streams is kept.
+    /// Time that a connection without streams is kept.
     #[serde(with = "text::duration")]
     pub idle: Duration,
 }
@@ -189,64 +192,64 @@ pub struct Connections {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Streams {
-    /// Inbound, per connection; at least 256.
+    /// Most inbound streams of one connection.
     pub max_per_connection: usize,
-    /// How long a stream without requests is kept.
+    /// Time that a stream without requests is kept.
     #[serde(with = "text::duration")]
     pub idle: Duration,
-    /// How long a begun message may take to arrive, and a write may stand still.
+    /// Time in which a message that has begun must arrive, and in which a write must make progress.
     #[serde(with = "text::duration")]
     pub message_timeout: Duration,
-    /// Bytes of half-read requests in the whole process; at least 1 MiB.
+    /// Most bytes of half-read requests in the whole process.
     #[serde(with = "text::bytes")]
     pub read_budget: usize,
 }
 
-/// `[autonat]`: the server of AutoNAT v1 and v2. It dials peers that ask for it and tells them whether that worked; public
-/// addresses only on profile `amino`.
+/// `[autonat]`: the server of AutoNAT v1 and v2. It dials peers that ask for it and reports whether that worked. With
+/// profile `amino` it dials public addresses only.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Autonat {
-    /// Whether others may ask.
+    /// Whether peers may ask.
     pub enabled: bool,
-    /// Dials a minute in all, of each version.
+    /// Most dials in a minute, for each version.
     pub max_dials: usize,
-    /// Dials a minute for one peer, of each version.
+    /// Most dials in a minute for one peer, for each version.
     pub max_dials_per_peer: usize,
 }
 
-/// `[relay]`: circuit relay v2, the hop. Names are those of go's `RelayService`.
+/// `[relay]`: circuit relay v2. The settings have the names of go's `RelayService`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Relay {
-    /// Whether others may be reached through this node.
+    /// Whether peers can be reached through this node.
     pub enabled: bool,
-    /// Peers that may wait here to be reached.
+    /// Most peers that may wait here to be reached.
     pub max_reservations: usize,
-    /// Connections relayed at a time.
+    /// Most connections relayed at the same time.
     pub max_circuits: usize,
-    /// How long a reservation holds unless it is renewed.
+    /// Time that a reservation holds unless it is renewed.
     #[serde(with = "text::duration")]
     pub reservation_ttl: Duration,
-    /// How long a relayed connection may last.
+    /// Time that a relayed connection may last.
     #[serde(with = "text::duration")]
     pub connection_duration_limit: Duration,
-    /// Bytes that it may carry, both directions together: libp2p counts them in one, where go counts each.
+    /// Most bytes of a relayed connection, both directions together.
     #[serde(with = "text::bytes")]
     pub connection_data_limit: usize,
 }
 
-/// `[websocket]`: certificates of secure WebSockets (NET-5), PEM files. They are read again when they change.
+/// `[websocket]`: certificates of secure WebSockets (NET-5), in PEM. The files are read again when they change.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Websocket {
-    /// The node's certificate, first, and its chain. Listen addresses with `/tls/ws` need it.
+    /// The node's certificate, with its chain behind it. Listen addresses with `/tls/ws` need it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<PathBuf>,
-    /// Its private key: PKCS#8, PKCS#1 or SEC1, without a password.
+    /// The private key of the certificate: PKCS#8, PKCS#1 or SEC1, without a password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<PathBuf>,
-    /// Authorities of a private network that are trusted when dialling, beside the public ones (Mozilla's list).
+    /// Authorities that are trusted when the node dials, in addition to the public ones (Mozilla's list).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca: Option<PathBuf>,
 }
@@ -255,18 +258,19 @@ pub struct Websocket {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Control {
-    /// Unset: `control.sock` in the data directory. At most 107 bytes.
+    /// Path of the socket, at most 107 bytes. Unset: `control.sock` in the data directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub socket: Option<PathBuf>,
 }
 
-/// One scheduled job: how often to look, and what is due.
+/// A scheduled job.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Job {
-    /// When to look whether the job is due: cron with seconds, `sec min hour day month weekday`, UTC.
+    /// How often to look whether the job is due: a cron expression with seconds (`sec min hour day month weekday`), in
+    /// UTC.
     pub cron: String,
-    /// Due when the last run is so long ago.
+    /// Time after its last run at which the job is due.
     #[serde(with = "text::duration")]
     pub interval: Duration,
 }
@@ -283,41 +287,49 @@ pub struct Jobs {
     pub routing_refresh: Job,
     /// Saves the routing tables.
     pub routing_snapshot: Job,
-    /// Puts progress of the other jobs on disk.
+    /// Writes the progress of announcements to disk.
     pub flush_state: Job,
 }
 
-/// The reprovide job has its interval in `[reprovide]`.
+/// The reprovide job. Its interval is `reprovide.interval`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReprovideJob {
-    /// When to look whether CIDs are due: cron with seconds, UTC.
+    /// How often to look whether CIDs are due: a cron expression with seconds, in UTC.
     pub cron: String,
 }
 
-/// Why the configuration cannot be used. The message names file or variable, key, and what to do.
+/// Why the configuration cannot be used. The message names the file or variable, the setting, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
     #[error("cannot read the configuration file {}: {source}", path.display())]
     Read {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The error of the file system.
         source: io::Error,
     },
     /// The file is not TOML.
-    #[error("{}: {message}", path.display())]
+    #[error("{}: {}", path.display(), source.to_string().trim_end())]
     Syntax {
-        /// Which file.
+        /// The file.
         path: PathBuf,
         /// Line, column and what is wrong.
-        message: String,
+        source: toml::de::Error,
     },
-    /// Settings are unknown, malformed, out of bounds or at odds with each other: all of them.
+    /// The file is too large or is not text.
+    #[error("{}: {reason}", path.display())]
+    NotText {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        reason: String,
+    },
+    /// Settings are unknown, malformed, out of bounds, or contradict each other.
     #[error("{}", problems.join("\nerror: "))]
     Invalid {
-        /// One sentence each.
+        /// One sentence for each problem.
         problems: Vec<String>,
     },
 }
@@ -329,12 +341,12 @@ impl ConfigError {
 }
 
 impl Config {
-    /// The control socket: as set, else `control.sock` in the data directory.
+    /// Returns the path of the control socket: the setting, or `control.sock` in the data directory.
     pub fn control_socket(&self) -> PathBuf {
         self.control.socket.clone().unwrap_or_else(|| self.data_dir.join("control.sock"))
     }
 
-    /// What the store needs to know.
+    /// Returns the settings of the store.
     pub fn store_settings(&self) -> crate::store::Settings {
         crate::store::Settings {
             ttl: self.records.ttl,
@@ -354,7 +366,7 @@ impl Config {
         }
     }
 
-    /// What the node needs to know.
+    /// Returns the settings of the node.
     pub fn node_settings(&self) -> node::Settings {
         let connections = &self.connections;
         node::Settings {
@@ -401,20 +413,21 @@ impl Config {
         }
     }
 
-    /// Where to listen: without the QUIC addresses in a private swarm, which the pre-shared key cannot protect.
+    /// Returns the addresses to listen on. In a private swarm QUIC addresses are left out, since the key cannot protect
+    /// QUIC.
     pub fn effective_listen(&self) -> Vec<Multiaddr> {
         let private = self.swarm_key.is_some();
         self.listen.iter().filter(|addr| !(private && is_quic(addr))).cloned().collect()
     }
 
-    /// `swarm.key` in the data directory: what an unset `swarm_key` means, if that file exists.
+    /// Returns `swarm.key` in the data directory. An unset `swarm_key` means this file, if it exists.
     pub fn default_swarm_key(data_dir: &Path) -> PathBuf {
         data_dir.join("swarm.key")
     }
 }
 
 impl Websocket {
-    /// The files that the settings name.
+    /// Returns the files that the settings name.
     pub fn files(&self) -> certificate::Files {
         certificate::Files { certificate: self.certificate.clone(), key: self.key.clone(), ca: self.ca.clone() }
     }

@@ -1,8 +1,8 @@
-//! The process as a value: [`Daemon::start`] opens the store, starts the node and all that belongs to it, and returns once it
-//! serves. `dhtstore run` is one owner of a daemon; tests and examples are others.
+//! The server as a value. [`Daemon::start`] opens the store, starts the node and everything around it, and returns once
+//! it serves. `dhtstore run` owns a daemon, and so do tests and examples.
 //!
-//! A daemon has no state outside of this value, so that several can live in one process, each in a data directory of its
-//! own. Signals, the limit of open files, logging and systemd are the business of the process ([`crate::cli`]).
+//! A daemon has no state outside of this value, so a process can have several, each with a data directory of its own.
+//! Signals, the limit of open files, logging and systemd belong to the process ([`crate::cli`]).
 
 mod ballast;
 mod error;
@@ -36,18 +36,18 @@ use store::Opened;
 use tokio::{runtime::Handle, task::JoinHandle};
 use tokio_util::task::AbortOnDropHandle;
 
-/// Time allowed for [`Daemon::stop`]: draining, saving and flushing. systemd would wait 90 s before it kills.
+/// Time allowed for [`Daemon::stop`] to drain, save and flush. systemd would kill the process after 90 s.
 pub const STOP_DEADLINE: Duration = Duration::from_secs(30);
 /// Time allowed for the last flush once a vital task has panicked.
 const LAST_FLUSH: Duration = Duration::from_secs(2);
-/// Open files of a process whose store is open, where /proc does not list them.
+/// Open files of a process with an open store, if /proc does not list them.
 const FILES_ASSUMED_OPEN: u64 = 40;
 
-/// What the process tells a daemon about itself.
+/// Facts about the process that a daemon runs in.
 #[derive(Clone, Copy, Debug)]
 pub struct Surroundings {
-    /// Limit of open files, to which `connections.max` and `max_pending` are lowered. `None` leaves both as configured: the
-    /// owner has seen to it.
+    /// Limit of open files. `connections.max` and `max_pending` are lowered to fit into it. `None` leaves both as
+    /// configured.
     pub open_files: Option<u64>,
     /// Returns the number of log lines lost so far, for `stat`.
     pub lost_log_lines: fn() -> u64,
@@ -59,8 +59,8 @@ impl Default for Surroundings {
     }
 }
 
-/// A running daemon. [`Daemon::stop`] ends it. Dropped while its runtime runs, it is stopped in the background, and errors are
-/// logged.
+/// A running daemon. [`Daemon::stop`] ends it. A daemon that is dropped stops in the background while its runtime runs,
+/// and logs errors.
 #[derive(Debug)]
 pub struct Daemon {
     /// `None` once [`Daemon::stop`] or [`Daemon::give_up`] has taken it.
@@ -70,7 +70,7 @@ pub struct Daemon {
     socket: PathBuf,
 }
 
-/// Everything that runs.
+/// The running parts of a daemon.
 #[derive(Debug)]
 struct Running {
     node: Node,
@@ -79,36 +79,36 @@ struct Running {
     control: Task,
     reprovide: Task,
     ballast: Task,
-    // Held to the end: nobody else opens the directory before the store is closed.
+    // Held to the end, so that no other process opens the directory before the store is closed.
     _lock: Arc<Lock>,
 }
 
-/// Ends with the daemon, however that ends.
+/// A task that ends with the daemon, also if the daemon is dropped.
 type Task = AbortOnDropHandle<Option<()>>;
 
 impl Daemon {
-    /// Starts a daemon with this configuration. Creates the data directory and an identity where there are none. Returns
-    /// once the node listens and the control socket answers; does not wait for peers.
+    /// Starts a daemon with this configuration. Creates the data directory and an identity if there are none. Returns
+    /// once the node listens and the control socket answers. Does not wait for peers.
     ///
     /// # Errors
-    /// One variant of [`DaemonError`] for each cause. What was started before the failure is stopped and closed, so that the
+    /// [`DaemonError`] with a variant for each cause. The parts that were started before are stopped and closed, so the
     /// start can be tried again.
     pub async fn start(config: Config, surroundings: Surroundings) -> Result<Self, DaemonError> {
         let clock: Arc<dyn Clock> = SystemClock::new();
         let started = clock.monotonic();
-        // Before anything is made in the name of a node that must not run.
+        // First, so that a node that must not run creates no files.
         if let Some(path) = &config.swarm_key {
             SwarmKey::load(path)?;
         }
         let opened = Opened::open(&config, Arc::clone(&clock)).await?;
-        // Held until the store is closed, whatever happens.
+        // Held until the store is closed, also after a failure.
         let (lock, store) = (Arc::clone(&opened.lock), opened.store.clone());
         let beginning = Beginning { config, surroundings, clock, started };
         match beginning.serve(opened).await {
             Ok(daemon) => Ok(daemon),
             Err(error) => {
                 if let Err(error) = store.close().await {
-                    tracing::warn!(%error, "cannot close the store after a start that failed");
+                    tracing::warn!(%error, "cannot close the store after a failed start");
                 }
                 drop(lock);
                 Err(error)
@@ -116,33 +116,35 @@ impl Daemon {
         }
     }
 
-    /// The node's peer id.
+    /// Returns the node's peer id.
     pub fn peer_id(&self) -> PeerId {
         self.ops.peer_id()
     }
 
-    /// Bound listeners, with the ports that were chosen where the configuration says 0.
+    /// Returns the bound listeners. A port 0 of the configuration is replaced by the port that the system chose.
     pub fn listeners(&self) -> Vec<Multiaddr> {
         self.ops.listeners()
     }
 
-    /// What the daemon can be asked. A clone may outlive the daemon: its operations fail then, and it keeps the databases open,
-    /// so that no daemon of this process can start in the same directory before it is dropped.
+    /// Returns the operations of the daemon. Operations of a clone that outlives the daemon fail. Such a clone keeps
+    /// the databases open: no daemon of this process can start in the same directory before the clone is dropped.
     pub fn ops(&self) -> &Ops {
         &self.ops
     }
 
-    /// Path of the control socket.
+    /// Returns the path of the control socket.
     pub fn control_socket(&self) -> &Path {
         &self.socket
     }
 
-    /// Watches a task of the owner like those of the daemon: its panic is reported by [`Daemon::failed`].
+    /// Returns the watch over vital tasks. The owner can add its own; [`Daemon::failed`] then reports their panics,
+    /// too.
     pub fn vital(&self) -> &Vital {
         &self.vital
     }
 
-    /// Returns once a vital task has panicked; the daemon is only half a daemon then, see [`Daemon::give_up`].
+    /// Returns once a vital task has panicked. The daemon no longer works as a whole then; end it with
+    /// [`Daemon::give_up`].
     pub async fn failed(&self) -> Failed {
         self.vital.failed().await
     }
@@ -151,7 +153,7 @@ impl Daemon {
     ///
     /// # Errors
     /// [`DaemonError::NotStopped`] after [`STOP_DEADLINE`]; [`DaemonError::Store`] if the store cannot be closed;
-    /// [`DaemonError::Failed`] if a vital task has panicked meanwhile.
+    /// [`DaemonError::Failed`] if a vital task has panicked before the end.
     pub async fn stop(mut self) -> Result<(), DaemonError> {
         let Some(running) = self.running.take() else { return Ok(()) };
         match tokio::time::timeout(STOP_DEADLINE, running.stop()).await {
@@ -164,31 +166,37 @@ impl Daemon {
         }
     }
 
-    /// Ends a daemon of which a vital task has panicked. Flushes what the store has taken, as far as that works within 2 s,
-    /// and drains nothing.
+    /// Ends a daemon after a vital task has panicked. Flushes the store, for up to 2 s, and drains nothing.
     pub async fn give_up(mut self) {
         let Some(running) = self.running.take() else { return };
         if !matches!(tokio::time::timeout(LAST_FLUSH, running.store.close()).await, Ok(Ok(()))) {
-            tracing::error!("the last seconds of announcements may be lost");
+            tracing::error!(
+                "cannot flush the store; the last seconds of announcements may be lost, \
+                earlier ones are on disk"
+            );
         }
     }
 }
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // Without a runtime nothing of it runs any more.
+        // Without a runtime its tasks have ended already.
         let (Some(running), Ok(runtime)) = (self.running.take(), Handle::try_current()) else { return };
         runtime.spawn(async move {
             match tokio::time::timeout(STOP_DEADLINE, running.stop()).await {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::warn!(%error, "cannot stop a daemon that was dropped"),
-                Err(_) => tracing::warn!("a daemon that was dropped has not stopped within {STOP_DEADLINE:?}"),
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "cannot stop a dropped daemon in order; what is on disk is consistent")
+                }
+                Err(_) => tracing::warn!(
+                    "cannot stop a dropped daemon within {STOP_DEADLINE:?}; what is on disk is consistent"
+                ),
             }
         });
     }
 }
 
-/// A start under way, once the store is open.
+/// A start under way, from the moment that the store is open.
 struct Beginning {
     config: Config,
     surroundings: Surroundings,
@@ -259,28 +267,28 @@ fn task(handle: JoinHandle<Option<()>>) -> Task {
 }
 
 impl Running {
-    /// Drains, saves and flushes.
+    /// Drains requests, saves the routing tables, and flushes and closes the store.
     async fn stop(self) -> Result<(), DaemonError> {
         self.control.abort();
         self.reprovide.abort();
         self.ballast.abort();
         self.schedule.shutdown().await;
         if let Err(error) = self.node.save_routing().await {
-            tracing::warn!(%error, "cannot save the routing tables");
+            tracing::warn!(%error, "cannot save the routing tables; the next start uses those saved before");
         }
         self.node.shutdown().await;
         self.store.close().await?;
-        // The socket file goes with the task.
+        // The task removes the socket file at its end.
         let _ = self.control.await;
         tracing::info!("stopped");
         Ok(())
     }
 }
 
-/// Lowers `connections.max` to the open files that there are, once the store has its own.
+/// Lowers the limits on connections to what the limit of open files leaves.
 fn fit_connections(config: &mut Config, limit: u64) -> Result<(), DaemonError> {
     let open = std::fs::read_dir("/proc/self/fd").map_or(FILES_ASSUMED_OPEN, |files| files.count() as u64);
-    // Two for a socket that is looked at before it is bound.
+    // Two for each listener: its socket, and one to test the address before it is bound.
     let used = open + 2 * config.listen.len() as u64;
     match config.connections.fit(limit, used) {
         Ok(None) => Ok(()),
@@ -291,7 +299,8 @@ fn fit_connections(config: &mut Config, limit: u64) -> Result<(), DaemonError> {
                 wanted_handshakes = wanted.max_pending,
                 handshakes = config.connections.max_pending,
                 open_files = limit,
-                "connections.max and max_pending are lowered to the open files that there are; raise LimitNOFILE (ulimit -Hn)"
+                "connections.max and max_pending are lowered to what the limit of open files allows; raise \
+                    LimitNOFILE (ulimit -Hn) to have all"
             );
             Ok(())
         }

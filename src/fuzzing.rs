@@ -1,17 +1,18 @@
-//! What the fuzz targets of `fuzz/` run: one function for each decoder of bytes that others write. Compiled by cargo-fuzz
-//! (`cfg(fuzzing)`) and for the tests, which run every committed seed and every input that once failed.
+//! The functions behind the fuzz targets of `fuzz/`, one for each decoder of bytes that other programs write. They are
+//! compiled for cargo-fuzz (`cfg(fuzzing)`) and for tests, which run every committed seed and every input that once
+//! failed.
 //!
-//! A function returns for every input, or panics at a finding.
+//! A function returns, or panics if it has found a bug.
 
 mod input;
 mod wire;
 
 use std::io::Write;
 
-/// A name in `fuzz/`, and what is run.
+/// The name of a fuzz target, and its function.
 pub type Target = (&'static str, fn(&[u8]));
 
-/// Every target; `fuzz/fuzz_targets/NAME.rs` calls the one of its name.
+/// Every fuzz target. `fuzz/fuzz_targets/NAME.rs` runs the target `NAME`.
 pub const TARGETS: [Target; 14] = [
     ("message", wire::message),
     ("frame", crate::node::fuzzing::frame),
@@ -29,17 +30,17 @@ pub const TARGETS: [Target; 14] = [
     ("backup", crate::backup::fuzzing::backup),
 ];
 
-/// Runs the target `name`.
+/// Runs the fuzz target `name`.
 ///
 /// # Panics
-/// At a finding, and where there is no such target.
+/// If it finds a bug, or if there is no such target.
 pub fn run(name: &str, data: &[u8]) {
     let target = TARGETS.iter().find(|(known, _)| *known == name);
     let Some((_, target)) = target else { panic!("no fuzz target {name}") };
     target(data);
 }
 
-/// A file with these bytes, gone when dropped.
+/// Writes these bytes to a file that is removed when it is dropped.
 fn file(data: &[u8]) -> tempfile::NamedTempFile {
     let written = tempfile::NamedTempFile::new().and_then(|mut file| file.write_all(data).map(|()| file));
     written.unwrap_or_else(|error| panic!("no temporary file, set TMPDIR: {error}"))

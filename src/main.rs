@@ -1,4 +1,4 @@
-//! Parse, dispatch, exit code; nothing else.
+//! The program `dhtstore`. Everything is in the library, see [`dhtstore::cli`].
 
 fn main() -> std::process::ExitCode {
     dhtstore::cli::main()

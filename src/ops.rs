@@ -1,5 +1,5 @@
-//! What a running daemon can be asked: operations with typed arguments and answers. They know nothing of sockets, JSON or
-//! command lines; the control socket is one door to them, and Rust code that owns a [`crate::daemon::Daemon`] is another.
+//! The operations of a running daemon, with typed arguments and answers. The control socket calls them, and so can a
+//! program that owns a [`crate::daemon::Daemon`]. Sockets, JSON and command lines are elsewhere.
 
 pub mod diagnose;
 pub mod dump;
@@ -28,49 +28,45 @@ use parking_lot::Mutex;
 use std::{sync::Arc, time::Duration};
 use tokio::sync::Semaphore;
 
-/// The operations of a running daemon; one file of [`crate::ops`] for each family. Cheap to clone. Each is a future that does
-/// its work while it is polled, and ends when it is dropped. Events go to a channel whose bound the caller chooses, or are
-/// read from an [`underway::Underway`].
+/// The operations of a running daemon. Each module of [`crate::ops`] has a group of them. Cheap to clone.
+///
+/// An operation is a future: it works while it is polled, and ends when it is dropped. Its events go to a channel with
+/// a bound that the caller chooses, or are read from an [`underway::Underway`].
 #[derive(Clone, Debug)]
 pub struct Ops {
     handles: Arc<Handles>,
 }
 
-/// Handles on the parts of a daemon, for the operations.
+/// The parts of a daemon that operations use.
 #[derive(Debug)]
 pub(crate) struct Handles {
     /// The effective configuration.
     pub config: Config,
-    /// The network.
     pub node: Node,
-    /// The disk.
     pub store: Store,
-    /// Own CIDs.
+    /// Announces own CIDs.
     pub reprovider: Reprovider,
-    /// Jobs.
     pub schedule: Schedule,
-    /// Time.
     pub clock: Arc<dyn Clock>,
-    /// Monotonic time at start.
+    /// Monotonic time at the start of the daemon.
     pub started: Duration,
     /// Returns the number of log lines lost so far.
     pub lost_log_lines: fn() -> u64,
-    /// What operations share among themselves.
     pub limits: Limits,
 }
 
-/// What keeps operations of a kind from being too many at the same time.
+/// Limits on operations that run at the same time.
 #[derive(Debug)]
 pub(crate) struct Limits {
     dumps: Arc<Semaphore>,
-    /// Of which much is remembered.
+    /// Lists of own CIDs that take much memory, see [`own::list`].
     long_lists: Arc<Semaphore>,
-    /// One batch at a time.
+    /// Takes one batch at a time.
     loader: Arc<Mutex<Loader>>,
 }
 
 impl Limits {
-    /// Of a daemon with this store.
+    /// Returns the limits of a daemon with this store.
     pub fn new(store: Store) -> Self {
         Self {
             dumps: Arc::new(Semaphore::new(dump::DUMPS_MAX)),
@@ -81,7 +77,6 @@ impl Limits {
 }
 
 impl Ops {
-    /// Operations with these handles.
     pub(crate) fn new(handles: Handles) -> Self {
         Self { handles: Arc::new(handles) }
     }

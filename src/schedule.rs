@@ -1,8 +1,8 @@
-//! tokio-cron-scheduler wiring: which job looks when. What a job does is elsewhere; see [`jobs`] for the list.
+//! Runs the scheduled jobs, with tokio-cron-scheduler. [`jobs`] lists them.
 //!
-//! cron cannot say "every 10 h" (`*/10` fires at 0, 10, 20 and 0 o'clock): a job's cron expression, in UTC, says how
-//! often to look, its interval says what is due, counted from its last run as kept in the store. So what is overdue
-//! at start runs at once, and a restart neither repeats nor forgets anything.
+//! cron cannot say "every 10 h": `*/10` fires at 0, 10, 20 and 0 o'clock. So the cron expression of a job, in UTC, says
+//! how often to look whether the job is due. It is due when its interval has passed since its last run, which the store
+//! keeps. A job that is overdue at start runs at once, and a restart neither repeats nor forgets a run.
 
 pub mod jobs;
 
@@ -13,6 +13,7 @@ use crate::{
 };
 use futures::future::BoxFuture;
 use std::{
+    error::Error,
     fmt,
     sync::{
         Arc,
@@ -24,31 +25,32 @@ use tokio::sync::Mutex;
 use tokio_cron_scheduler::{Job as CronJob, JobScheduler, JobSchedulerError, job::JobId};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// A look may come early by so much: ticks are half a second coarse, and what runs every minute must not run only
-/// every other minute because the last run began a little late.
+/// A job is due this long before its interval ends. Ticks are half a second coarse. Without this, a job that runs every
+/// minute would run only every other minute if its last run began a little late.
 const TOLERANCE: Duration = Duration::from_secs(1);
-/// How often the wall clock is compared with the monotonic one.
+/// Time between two comparisons of the wall clock with the monotonic clock.
 const CLOCK_CHECK: Duration = Duration::from_secs(30);
-/// The wall clock went back by more than this: the scheduler holds its next ticks as wall times, and is set up anew.
+/// The scheduler is set up again if the wall clock was set back by more than this, since it holds its next ticks as
+/// wall times.
 const CLOCK_STEP: Duration = Duration::from_secs(5);
-/// How long the scheduler may take to say when it looks next.
+/// Time allowed for the scheduler to return its next tick.
 const CRON_ANSWERS: Duration = Duration::from_secs(5);
-/// How long running jobs are waited for at shutdown before they are dropped at their next await.
+/// Time allowed for running jobs at shutdown. Then they are dropped at their next await.
 const DRAIN: Duration = Duration::from_secs(3);
 
-/// What a job did, or why it failed: one line. `None`: it could not do its work yet; that is no run, and it is tried
-/// again at the next look.
-pub type Outcome = Result<Option<String>, String>;
+/// What a job did, in one line, or why it failed. `None`: it could not do its work yet. That counts as no run, and the
+/// job is tried again at the next look.
+pub type Outcome = Result<Option<String>, Box<dyn Error + Send + Sync>>;
 
-/// A job.
+/// A scheduled job.
 pub struct Job {
-    /// As in the configuration, the log and `stat`.
+    /// Its name in the configuration, the log and `stat`.
     pub name: &'static str,
-    /// How often to look; six fields, seconds first, UTC.
+    /// How often to look whether it is due: a cron expression of six fields, seconds first, in UTC.
     pub cron: String,
-    /// Due when the last run began so long ago; zero: at every look.
+    /// Time after the start of its last run at which it is due. Zero: due at every look.
     pub interval: Duration,
-    /// Does it.
+    /// Does its work.
     pub run: Box<dyn Fn() -> BoxFuture<'static, Outcome> + Send + Sync>,
 }
 
@@ -62,34 +64,37 @@ impl fmt::Debug for Job {
 #[derive(Debug, thiserror::Error)]
 pub enum ScheduleError {
     /// A cron expression does not parse.
-    #[error("job {job}: cron expression {cron:?}: {source}; six fields, seconds first, as \"0 */10 * * * *\"")]
+    #[error(
+        "cannot schedule job {job}: {cron:?} is not a cron expression ({source}); write six fields, seconds \
+        first, like \"0 */10 * * * *\""
+    )]
     Cron {
         /// The job.
         job: &'static str,
         /// Its expression.
         cron: String,
-        /// What the parser says.
+        /// The error of the parser.
         source: JobSchedulerError,
     },
-    /// The scheduler itself fails.
-    #[error("scheduler: {0}")]
+    /// The scheduler itself failed.
+    #[error("cannot start the scheduler of jobs: {0}")]
     Scheduler(#[from] JobSchedulerError),
 }
 
-/// How a job stands.
+/// The state of a job.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct JobStatus {
     /// Its name.
     pub job: &'static str,
-    /// How often it looks.
+    /// How often it looks whether it is due.
     pub cron: String,
-    /// What is due.
+    /// Time after its last run at which it is due.
     pub interval: Duration,
-    /// Under way now.
+    /// Whether it runs now.
     pub running: bool,
-    /// The last run.
+    /// Its last run.
     pub last: Option<JobRun>,
-    /// When it runs next: the first look at which it will be due.
+    /// Time of its next run: the first look at which it is due.
     pub next: Option<UnixTime>,
 }
 
@@ -115,7 +120,7 @@ struct Slot {
     running: AtomicBool,
 }
 
-/// The scheduler and its id of each slot, in order.
+/// The scheduler, with its id for each slot, in order.
 struct Cron {
     scheduler: JobScheduler,
     ids: Vec<JobId>,
@@ -128,7 +133,10 @@ impl fmt::Debug for Cron {
 }
 
 impl Schedule {
-    /// Starts all jobs; what is overdue runs at once.
+    /// Starts the schedule. Jobs that are overdue run at once.
+    ///
+    /// # Errors
+    /// [`ScheduleError`].
     pub async fn start(
         jobs: Vec<Job>,
         log: JobLog,
@@ -152,7 +160,7 @@ impl Schedule {
         Ok(Self { inner })
     }
 
-    /// All jobs, in order.
+    /// Returns the states of all jobs, in order.
     pub async fn status(&self) -> Vec<JobStatus> {
         let mut all = Vec::with_capacity(self.inner.slots.len());
         for (index, slot) in self.inner.slots.iter().enumerate() {
@@ -172,10 +180,10 @@ impl Schedule {
         all
     }
 
-    /// Starts no job any more, and waits a few seconds for those under way before they are dropped.
+    /// Stops starting jobs. Waits a few seconds for running jobs, then drops them.
     pub async fn shutdown(&self) {
         if let Some(mut cron) = self.inner.cron.lock().await.take() {
-            // An error would mean that it has stopped already.
+            // An error means that it has stopped already.
             let _ = cron.scheduler.shutdown().await;
         }
         self.inner.tasks.close();
@@ -192,7 +200,7 @@ impl Inner {
         let scheduler = JobScheduler::new().await?;
         let mut ids = Vec::with_capacity(self.slots.len());
         for (index, slot) in self.slots.iter().enumerate() {
-            // Weak, and no slot: a scheduler that was shut down may keep its jobs, and with them the store open.
+            // Weak: a scheduler that was shut down may keep its jobs, which must not keep the store open.
             let inner = Arc::downgrade(self);
             let job = CronJob::new_async(slot.job.cron.as_str(), move |_, _| {
                 if let Some(inner) = inner.upgrade()
@@ -210,7 +218,7 @@ impl Inner {
         Ok(Cron { scheduler, ids })
     }
 
-    /// Runs the job if it is due and not under way.
+    /// Runs the job if it is due and is not running.
     fn look(self: &Arc<Self>, slot: &Arc<Slot>) {
         if self.tasks.is_closed() || slot.running.swap(true, Ordering::AcqRel) {
             return;
@@ -230,28 +238,28 @@ impl Inner {
 
     async fn run(&self, job: &Job) {
         let (started, begun) = (self.clock.wall(), self.clock.monotonic());
-        // A task of its own, so that a panic is an outcome like others; dropped with this future.
+        // A task of its own, so that a panic becomes an error. It is dropped with this future.
         let mut task = tokio::task::JoinSet::new();
         task.spawn((job.run)());
         let outcome = match task.join_next().await {
             Some(Ok(outcome)) => outcome,
-            Some(Err(error)) => Err(error.to_string()),
-            None => Err("did not run".to_owned()),
+            Some(Err(error)) => Err(error.into()),
+            None => Err("did not run".into()),
         };
         let took = self.clock.monotonic().saturating_sub(begun);
         let ok = outcome.is_ok();
-        let Some(outcome) = outcome.unwrap_or_else(Some) else { return };
+        let Some(outcome) = outcome.unwrap_or_else(|error| Some(error.to_string())) else { return };
         if ok {
             tracing::debug!(job = job.name, ?took, outcome, "job done");
         } else {
-            tracing::warn!(job = job.name, ?took, error = outcome, "job failed");
+            tracing::warn!(job = job.name, ?took, error = outcome, "job failed; it is tried again when it is due");
         }
         let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         let run = JobRun { started, took_ms, outcome, ok };
         let (log, name) = (self.log.clone(), job.name);
         let recorded = tokio::task::spawn_blocking(move || log.record(name, &run)).await;
         if let Ok(Err(error)) = recorded {
-            tracing::warn!(job = name, %error, "cannot note that the job ran");
+            tracing::warn!(job = name, %error, "cannot store that the job ran; it runs again at the next look");
         }
     }
 
@@ -268,7 +276,7 @@ impl Inner {
         u32::try_from(tick.timestamp()).ok()
     }
 
-    /// Whether the scheduler has not looked when it should have: its own tasks have ended, or the clock has just jumped ahead.
+    /// Returns whether the scheduler missed a look: its own tasks have ended, or the clock has just jumped ahead.
     async fn stands_still(&self, now: UnixTime) -> bool {
         for index in 0..self.slots.len() {
             match tokio::time::timeout(CRON_ANSWERS, self.next_tick(index)).await {
@@ -279,10 +287,11 @@ impl Inner {
         false
     }
 
-    /// The scheduler would stand still for as long as the wall clock was set back, and for good if its own tasks ended.
+    /// Sets the scheduler up again when it has stopped. It stops for as long as the wall clock was set back, and for good
+    /// if its own tasks end.
     async fn watch_clock(self: Arc<Self>) {
         let mut before = (self.clock.wall(), self.clock.monotonic());
-        // It could not be set up: tried again at each turn.
+        // True while it cannot be set up. Then it is tried again at each turn.
         let mut lacks_cron = false;
         loop {
             tokio::select! {
@@ -294,9 +303,9 @@ impl Inner {
             before = now;
             if !lacks_cron {
                 if u64::from(now.0.0) + CLOCK_STEP.as_secs() < expected {
-                    tracing::warn!("the clock was set back; the schedule is set up again");
+                    tracing::warn!("the clock was set back; the schedule of jobs is set up again and goes on");
                 } else if self.stands_still(now.0).await {
-                    tracing::warn!("the schedule stands still; it is set up again");
+                    tracing::warn!("the schedule of jobs has stopped; it is set up again and goes on");
                 } else {
                     continue;
                 }
@@ -313,14 +322,14 @@ impl Inner {
             match outcome {
                 Ok(new) => *cron = Some(new),
                 Err(error) => {
-                    tracing::error!(%error, "cannot set up the schedule; no job runs until it can be, tried every 30 s")
+                    tracing::error!(%error, "cannot set up the schedule of jobs; no job runs; tried again every 30 s")
                 }
             }
         }
     }
 }
 
-/// Clears the flag however the job ends.
+/// Clears the flag when the job ends, also if it is dropped.
 struct Running<'s>(&'s AtomicBool);
 
 impl Drop for Running<'_> {
@@ -329,7 +338,7 @@ impl Drop for Running<'_> {
     }
 }
 
-/// Whether a job is due. A last run in the future (the clock was set back) does not count.
+/// Returns whether a job is due. A last run in the future (the clock was set back) does not count.
 fn is_due(last: Option<&JobRun>, interval: Duration, now: UnixTime) -> bool {
     last.is_none_or(|run| run.started > now || now.since(run.started) + TOLERANCE >= interval)
 }

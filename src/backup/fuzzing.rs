@@ -1,14 +1,14 @@
-//! The reader of backups, for `crate::fuzzing`.
+//! The fuzz target of the reader of backups.
 
 use super::{FileName, Header, Part, Reader, Writer};
 use crate::store::dump::{End, Header as DumpHeader};
 use std::collections::BTreeMap;
 
-/// What is taken for a whole backup has, written again, the parts that were read.
+/// Checks that a backup which reads as whole has the same parts when it is written and read again.
 pub(crate) fn backup(data: &[u8]) {
     let Some((header, files, rows)) = read(data) else { return };
     let again = write(&header, &files, &rows);
-    assert!(read(&again) == Some((header, files, rows)), "it does not come back");
+    assert!(read(&again) == Some((header, files, rows)), "its parts change when it is written again");
 }
 
 type Backup = (Header, Vec<(FileName, Vec<u8>)>, Vec<Vec<u8>>);
@@ -30,7 +30,7 @@ fn read(data: &[u8]) -> Option<Backup> {
     Some((reader.header().clone(), files, rows))
 }
 
-/// A backup of these parts.
+/// Returns a backup of these parts.
 pub(super) fn write(header: &Header, files: &[(FileName, Vec<u8>)], rows: &[Vec<u8>]) -> Vec<u8> {
     let dump = DumpHeader {
         dhtstore: "dump".into(),
@@ -47,10 +47,10 @@ pub(super) fn write(header: &Header, files: &[(FileName, Vec<u8>)], rows: &[Vec<
         writer.line(&end)?;
         writer.finish()
     });
-    written.unwrap_or_else(|error| panic!("memory takes everything: {error}"))
+    written.unwrap_or_else(|error| panic!("cannot write to memory: {error}"))
 }
 
-/// A header for these files.
+/// Returns a header for these files.
 #[cfg(test)]
 pub(super) fn header(files: &[(FileName, Vec<u8>)]) -> Header {
     Header {
@@ -65,7 +65,7 @@ pub(super) fn header(files: &[(FileName, Vec<u8>)]) -> Header {
     }
 }
 
-/// Seeds for `fuzz/`.
+/// Returns the seeds of the target.
 #[cfg(test)]
 pub(crate) fn seeds() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     let files = [(FileName::Identity, vec![8, 1, 18, 1, 7]), (FileName::Config, b"profile = \"amino\"\n".to_vec())];

@@ -1,11 +1,14 @@
-//! Reading a backup. What is read is as untrusted as what comes from the network: every line is bounded, and every file
-//! of one of the known names. Nothing is known to be whole before [`Reader::next`] has returned `None`.
+//! Reads a backup. Its bytes are as untrusted as those of the network, so each line is bounded, and each file has one
+//! of the known names. The backup is known to be whole only after [`Reader::next`] has returned `None`.
 
 use super::{BEGINNING, BackupError, FileLine, FileName, Header, MAX_FILE_LINE, Trailer, VERSION};
 use crate::store::dump::{self, MAX_LINE, Mark};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
-use std::io::{BufRead, Read};
+use std::{
+    error::Error,
+    io::{BufRead, Read},
+};
 
 /// A part of a backup after its header, in this order.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -14,16 +17,16 @@ pub enum Part<'l> {
     File(FileName, Vec<u8>),
     /// The dump begins.
     Dump(dump::Header),
-    /// A line of it, with its end.
+    /// A line of the dump, with its line end.
     Row(&'l [u8]),
     /// The dump ends.
     End(dump::End),
 }
 
-/// What comes next.
+/// The part that follows.
 #[derive(Clone, Copy, Debug)]
 enum Next {
-    /// The file of this number.
+    /// The small file of this index.
     File(usize),
     Dump,
     Row,
@@ -46,7 +49,7 @@ pub struct Reader<R> {
 }
 
 impl<R: BufRead> Reader<R> {
-    /// Reads the header.
+    /// Begins to read a backup: reads its header.
     ///
     /// # Errors
     /// [`BackupError`].
@@ -66,22 +69,22 @@ impl<R: BufRead> Reader<R> {
         Ok(reader)
     }
 
-    /// The first line.
+    /// Returns the header.
     pub fn header(&self) -> &Header {
         &self.header
     }
 
-    /// Bytes read so far.
+    /// Returns the number of bytes read so far.
     pub fn bytes_read(&self) -> u64 {
         self.read
     }
 
-    /// SHA-256 of all but the last line, base16; empty before the end.
+    /// Returns the SHA-256 of all but the last line, in base16. Empty before the end.
     pub fn sha256(&self) -> &str {
         &self.sha256
     }
 
-    /// The next part; `None` at the end, once all of it is known to be as it was written.
+    /// Returns the next part. `None` at the end, once the checksum has proved that the backup is as it was written.
     ///
     /// # Errors
     /// [`BackupError`].
@@ -103,7 +106,7 @@ impl<R: BufRead> Reader<R> {
                 match Mark::read(&self.line) {
                     Ok(Some(Mark::Header(header))) => Ok(Some(Part::Dump(header))),
                     Ok(_) => Err(self.damaged("a dump should begin here")),
-                    Err(reason) => Err(self.damaged(&reason)),
+                    Err(reason) => Err(self.damaged(reason)),
                 }
             }
             Next::Row => self.row().map(Some),
@@ -128,29 +131,29 @@ impl<R: BufRead> Reader<R> {
         struct Version {
             version: u32,
         }
-        let Version { version } = serde_json::from_slice(&self.line).map_err(|e| self.damaged(&e.to_string()))?;
+        let Version { version } = serde_json::from_slice(&self.line).map_err(|e| self.damaged(e))?;
         if version != VERSION {
             return Err(BackupError::Version(version));
         }
-        self.header = serde_json::from_slice(&self.line).map_err(|e| self.damaged(&e.to_string()))?;
+        self.header = serde_json::from_slice(&self.line).map_err(|e| self.damaged(e))?;
         let files = &self.header.files;
-        // Also the bound on how many there are.
+        // This also bounds their number.
         if files.iter().enumerate().any(|(n, file)| files[..n].contains(file)) {
-            return Err(self.damaged("it names a file twice"));
+            return Err(self.damaged("it has the name of a file twice"));
         }
         Ok(())
     }
 
     fn file(&mut self, expected: FileName) -> Result<Part<'static>, BackupError> {
         self.read_hashed(MAX_FILE_LINE)?;
-        let line: FileLine = serde_json::from_slice(&self.line).map_err(|e| self.damaged(&e.to_string()))?;
+        let line: FileLine = serde_json::from_slice(&self.line).map_err(|e| self.damaged(e))?;
         if line.file != expected {
-            return Err(self.damaged(&format!("{} should be here", expected.name())));
+            return Err(self.damaged(format!("{} should be here", expected.name())));
         }
-        let (_, content) = multibase::decode(&line.content).map_err(|e| self.damaged(&e.to_string()))?;
+        let (_, content) = multibase::decode(&line.content).map_err(|e| self.damaged(e))?;
         if content.len() as u64 > expected.max_bytes() {
             let (name, max) = (expected.name(), expected.max_bytes());
-            return Err(self.damaged(&format!("{name} of more than {max} bytes")));
+            return Err(self.damaged(format!("{name} has more than {max} bytes")));
         }
         Ok(Part::File(expected, content))
     }
@@ -167,10 +170,10 @@ impl<R: BufRead> Reader<R> {
                 Ok(Part::End(end))
             }
             Ok(Some(Mark::End(end))) => {
-                Err(self.damaged(&format!("{} rows should stand before it, and there are {}", end.rows, self.rows)))
+                Err(self.damaged(format!("it counts {} rows, but {} are before it", end.rows, self.rows)))
             }
             Ok(Some(Mark::Header(_))) => Err(self.damaged("a second dump begins")),
-            Err(reason) => Err(self.damaged(&reason)),
+            Err(reason) => Err(self.damaged(reason)),
         }
     }
 
@@ -195,14 +198,17 @@ impl<R: BufRead> Reader<R> {
         Ok(())
     }
 
-    /// A line of at most `max` bytes, and its end.
+    /// Reads a line of at most `max` bytes, with its line end.
     fn read_line(&mut self, max: usize) -> Result<(), BackupError> {
         self.line.clear();
         let read = (&mut self.input).take(max as u64 + 1).read_until(b'\n', &mut self.line)?;
         self.read += read as u64;
         if !self.line.ends_with(b"\n") {
             return match read > max {
-                true => Err(BackupError::Damaged { line: self.number + 1, reason: format!("longer than {max} bytes") }),
+                true => Err(BackupError::Damaged {
+                    line: self.number + 1,
+                    reason: format!("longer than {max} bytes").into(),
+                }),
                 false => Err(BackupError::CutOff(self.number)),
             };
         }
@@ -210,12 +216,12 @@ impl<R: BufRead> Reader<R> {
         Ok(())
     }
 
-    fn damaged(&self, reason: &str) -> BackupError {
-        BackupError::Damaged { line: self.number, reason: reason.to_owned() }
+    fn damaged(&self, reason: impl Into<Box<dyn Error + Send + Sync>>) -> BackupError {
+        BackupError::Damaged { line: self.number, reason: reason.into() }
     }
 }
 
-/// What a file might be that is no backup, and what to do with it.
+/// Returns what a file is that is not a backup, and what to do with it.
 fn what_it_is(beginning: &[u8]) -> &'static str {
     const KNOWN: [(&[u8], &str); 6] = [
         (br#"{"dhtstore":"dump""#, "it is a dump, which `dhtstore load` reads"),
@@ -223,11 +229,11 @@ fn what_it_is(beginning: &[u8]) -> &'static str {
         (&[0x28, 0xb5, 0x2f, 0xfd], "it is compressed; write `zstd -dc FILE | dhtstore restore -`"),
         (&[0xfd, b'7', b'z'], "it is compressed; write `xz -dc FILE | dhtstore restore -`"),
         (b"age-encryption", "it is encrypted; write `age -d -i KEY FILE | dhtstore restore -`"),
-        (b"-----BEGIN", "it is encrypted, or a key; decrypt it, and pipe what comes out to `dhtstore restore -`"),
+        (b"-----BEGIN", "it is encrypted, or a key; decrypt it, and pipe the result to `dhtstore restore -`"),
     ];
     if beginning.is_empty() {
-        return "there is nothing in it; was the command that wrote it cut off?";
+        return "it is empty; make another one, and check that the command which writes it ends with exit 0";
     }
     let known = KNOWN.iter().find(|(start, _)| beginning.starts_with(start));
-    known.map_or("its first line is not what `dhtstore backup` writes", |(_, what)| what)
+    known.map_or("its first line is not that of `dhtstore backup`; check which file it is", |(_, what)| what)
 }

@@ -88,7 +88,7 @@ fn what_follows_the_end_is_refused() {
 #[test]
 fn what_is_no_backup_is_called_by_its_name() {
     for (bytes, word) in [
-        (&b""[..], "nothing in it"),
+        (&b""[..], "it is empty"),
         (b"hello\n", "first line"),
         (b"\x1f\x8b\x08", "gzip"),
         (br#"{"dhtstore":"dump","version":1}"#, "load"),

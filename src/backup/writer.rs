@@ -1,4 +1,4 @@
-//! Writing a backup.
+//! Writes a backup.
 
 use super::{FileLine, FileName, Header, Trailer};
 use multibase::Base;
@@ -6,7 +6,8 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::io::{self, Write};
 
-/// Writes the lines of a backup in their order: [`Writer::begin`], the lines of a dump from header to end, [`Writer::finish`].
+/// Writes the lines of a backup. The order is [`Writer::begin`], the lines of a dump from header to end,
+/// [`Writer::finish`].
 #[derive(Debug)]
 pub struct Writer<W> {
     out: W,
@@ -15,7 +16,7 @@ pub struct Writer<W> {
 }
 
 impl<W: Write> Writer<W> {
-    /// The header and the small files, which must be those that it names.
+    /// Begins a backup: writes the header and the small files, which must be those that the header lists.
     ///
     /// # Errors
     /// Those of `out`.
@@ -28,7 +29,7 @@ impl<W: Write> Writer<W> {
         Ok(writer)
     }
 
-    /// A line of the dump.
+    /// Writes a line of the dump.
     ///
     /// # Errors
     /// Those of `out`.
@@ -37,7 +38,7 @@ impl<W: Write> Writer<W> {
         self.lines(&line)
     }
 
-    /// Lines of the dump that are JSON already, the last with or without its end.
+    /// Writes lines of the dump that are JSON already. The last may lack its line end.
     ///
     /// # Errors
     /// Those of `out`.
@@ -59,7 +60,7 @@ impl<W: Write> Writer<W> {
         self.out.write_all(bytes)
     }
 
-    /// The last line; flushed. What was written to.
+    /// Writes the last line and flushes. Returns `out`.
     ///
     /// # Errors
     /// Those of `out`.

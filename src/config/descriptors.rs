@@ -1,31 +1,31 @@
-//! How many connections the open files of a process allow.
+//! Fits the limits on connections to the open files that a process may have.
 
 use super::Connections;
 
-/// Open files beside those at start and the listeners: clients of the control socket, segments that are read, a dump, an
-/// export. A quarter of the limit, between these.
+/// Open files to keep for clients of the control socket, segments that are read, a dump and an export: a quarter of the
+/// limit, within these bounds.
 pub const RESERVED: std::ops::RangeInclusive<u64> = 24..=48;
 
-/// The share of all that may be handshakes, each direction.
+/// Handshakes get an eighth of the room, in each direction.
 const PENDING_SHARE: u64 = 8;
 
 impl Connections {
-    /// Lowers the limits to what `limit` open files leave beside `used`. One connection takes one, and so does a handshake.
-    /// Returns what the settings ask for, if that is more.
+    /// Lowers the limits until they fit into `limit` open files, of which `used` are taken. A connection and a
+    /// handshake take one each. Returns the limits as configured, if they were lowered.
     ///
     /// # Errors
-    /// The number of open files that is needed at least, where there is no room for a single connection.
+    /// The least limit of open files that leaves room for a connection, if this one does not.
     pub fn fit(&mut self, limit: u64, used: u64) -> Result<Option<Self>, u64> {
         let room = limit.saturating_sub(used + reserved(limit));
         if room < PENDING_SHARE {
             let taken = used + PENDING_SHARE;
-            // Three quarters of the limit hold them, if neither bound of the reserve applies.
+            // Without the bounds of RESERVED, three quarters of the limit must hold them.
             return Err((taken * 4).div_ceil(3).clamp(taken + RESERVED.start(), taken + RESERVED.end()));
         }
         let wanted = self.clone();
         let clamp = |room: u64| u32::try_from(room).unwrap_or(u32::MAX).max(1);
         let pending = self.max_pending.min(clamp(room / PENDING_SHARE));
-        // Inbound handshakes, those that give way until their tasks have ended, and dials.
+        // Three times: inbound handshakes, those that gave way but whose tasks have not ended yet, and dials.
         let rest = clamp(room.saturating_sub(3 * u64::from(pending)));
         if self.max <= rest {
             self.max_pending = self.max_pending.min(clamp((room - u64::from(self.max)) / 3));

@@ -1,11 +1,11 @@
-//! Where settings come from: flags > environment > file > defaults of the profile.
+//! Reads settings. Flags win over the environment, the environment over the file, the file over the defaults of the
+//! profile.
 //!
-//! One file is read: `--config`, else `$DHTSTORE_CONFIG`, else `dhtstore.toml` in the data directory (that of
-//! `--data-dir`, `$DHTSTORE_DATA_DIR` or the platform) if it exists, else the user's ([`defaults::config_file`]) if it
-//! exists, else none. Every setting has an environment variable: `DHTSTORE_` and its key in capitals, with `_` for `.`
-//! and `-`: `records.ttl` is `DHTSTORE_RECORDS_TTL`. Lists are separated by commas. Unknown keys and unknown `DHTSTORE_`
-//! variables are errors, since a misspelt limit is no limit. Relative paths are relative to the file that holds them, else
-//! to the working directory.
+//! One file is read: that of `--config` or `$DHTSTORE_CONFIG`; otherwise `dhtstore.toml` in the data directory (that of
+//! `--data-dir`, `$DHTSTORE_DATA_DIR` or the platform), if it exists; otherwise [`defaults::config_file`], if it
+//! exists. Each setting has an environment variable, for example `DHTSTORE_RECORDS_TTL` for `records.ttl`. Items of
+//! lists are separated by commas. Unknown settings and unknown `DHTSTORE_` variables are errors: a misspelt limit would
+//! be no limit. A relative path is relative to the file that holds it, or to the working directory.
 
 use super::{
     Config, ConfigError, Profile, Warning, defaults,
@@ -23,17 +23,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Variables that are not settings of [`Config`].
+/// Variables that are not settings.
 const ENV_OTHER: [&str; 1] = ["DHTSTORE_CONFIG"];
-/// A configuration file beyond this size is some other file.
+/// Most bytes of a configuration file. A larger file is some other file.
 pub(crate) const MAX_FILE_BYTES: u64 = 1 << 20;
 /// The name of the configuration file.
 pub const FILE_NAME: &str = "dhtstore.toml";
 
-/// What the command line says about settings. Environment variables are read from the process.
+/// The settings of the command line. Environment variables are read from the process.
 #[derive(Clone, Default, Debug)]
 pub struct Sources {
-    /// `--config` or `$DHTSTORE_CONFIG`: this file and no other.
+    /// `--config` or `$DHTSTORE_CONFIG`. No other file is read.
     pub file: Option<PathBuf>,
     /// `--data-dir` or `$DHTSTORE_DATA_DIR`.
     pub data_dir: Option<PathBuf>,
@@ -41,12 +41,12 @@ pub struct Sources {
     pub set: Vec<String>,
 }
 
-/// Where a setting comes from.
+/// The origin of a setting.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Origin {
     /// The defaults of the profile.
     Default,
-    /// `swarm.key` lies in the data directory.
+    /// A `swarm.key` was found in the data directory.
     DataDir,
     /// The configuration file.
     File(PathBuf),
@@ -68,49 +68,57 @@ impl fmt::Display for Origin {
     }
 }
 
-/// The outcome of loading.
+/// Settings as loaded.
 #[derive(Clone, Debug)]
 pub struct Loaded {
     /// The effective settings, validated.
     pub config: Config,
     /// The file that was read, if any.
     pub file: Option<PathBuf>,
-    /// Where each setting that is not a default comes from.
+    /// The origin of each setting that is not a default.
     pub origins: BTreeMap<String, Origin>,
-    /// What is allowed but probably not meant.
+    /// Settings that are allowed, but probably mistakes.
     pub warnings: Vec<Warning>,
 }
 
 impl Loaded {
-    /// Where the setting `key` comes from.
+    /// Returns the origin of the setting `key`.
     pub fn origin(&self, key: &str) -> &Origin {
         self.origins.get(key).unwrap_or(&Origin::Default)
     }
 }
 
 impl Sources {
-    /// The effective, validated configuration.
+    /// Returns the effective settings, validated.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
     pub fn load(&self) -> Result<Config, ConfigError> {
         self.load_detailed().map(|loaded| loaded.config)
     }
 
-    /// The same with origins and warnings.
+    /// Returns the effective settings with their origins, and warnings.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
     pub fn load_detailed(&self) -> Result<Loaded, ConfigError> {
         self.load_with(environment())
     }
 
-    /// The same as though the file `path` were the one to be read, and held `text`.
+    /// Loads settings as if `path` were the configuration file and held `text`.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
     pub fn load_as(&self, path: &Path, text: &str) -> Result<Loaded, ConfigError> {
         self.read(environment(), Some((path.to_owned(), text.to_owned())))
     }
 
-    /// The same with an environment of one's choice.
     fn load_with(&self, environment: BTreeMap<String, String>) -> Result<Loaded, ConfigError> {
         let file = self.find_file().map(|path| read(&path).map(|text| (path, text))).transpose()?;
         self.read(environment, file)
     }
 
-    /// `file`: path and text.
+    /// `file` is the path and the text of the configuration file.
     fn read(
         &self,
         environment: BTreeMap<String, String>,
@@ -126,7 +134,7 @@ impl Sources {
         settings.finish(file)
     }
 
-    /// Whether a configuration file in the directory `dir`, if there were one, would be the one that is read.
+    /// Returns whether a configuration file in the directory `dir` would be the one that is read.
     pub fn finds_in(&self, dir: &Path) -> bool {
         let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         match &self.file {
@@ -148,7 +156,7 @@ impl Sources {
     }
 }
 
-/// Variables of this process that are ours.
+/// Returns the `DHTSTORE_` variables of this process.
 fn environment() -> BTreeMap<String, String> {
     let ours = std::env::vars_os().filter_map(|(name, value)| {
         let name = name.into_string().ok().filter(|name| name.starts_with(ENV_PREFIX))?;
@@ -157,17 +165,17 @@ fn environment() -> BTreeMap<String, String> {
     ours.collect()
 }
 
-/// Settings as they are gathered, the later over the earlier.
+/// Settings while they are collected. Later ones replace earlier ones.
 #[derive(Default)]
 struct Settings {
     values: BTreeMap<&'static str, (Value, Origin)>,
     problems: Vec<String>,
-    /// Of older versions.
+    /// Settings of older versions that were found.
     retired: Vec<(Warning, Origin)>,
 }
 
 impl Settings {
-    /// Notes a setting that there is no more. False if there never was one.
+    /// Notes a setting of an older version. Returns whether there is one.
     fn retire(&mut self, origin: &Origin, is_it: impl Fn(&str) -> bool) -> bool {
         let found = RETIRED.iter().find(|(key, _)| is_it(key));
         self.retired.extend(found.map(|(key, why)| (Warning { key, message: (*why).into() }, origin.clone())));
@@ -175,10 +183,7 @@ impl Settings {
     }
 
     fn read_file(&mut self, path: &Path, text: &str) -> Result<(), ConfigError> {
-        let table: toml::Table = text.parse().map_err(|e: toml::de::Error| ConfigError::Syntax {
-            path: path.into(),
-            message: e.to_string().trim_end().into(),
-        })?;
+        let table: toml::Table = text.parse().map_err(|source| ConfigError::Syntax { path: path.into(), source })?;
         let origin = Origin::File(path.into());
         let value = Value::serialize(table).map_err(|e| ConfigError::invalid(format!("{}: {e}", path.display())))?;
         let base = std::path::absolute(path).ok().and_then(|p| p.parent().map(Path::to_path_buf)).unwrap_or_default();
@@ -186,7 +191,7 @@ impl Settings {
         Ok(())
     }
 
-    /// Takes settings out of nested tables.
+    /// Collects the settings of nested tables.
     fn walk(&mut self, prefix: &str, value: Value, origin: &Origin, base: &Path) {
         if let Some((key, kind)) = KEYS.iter().find(|(key, _)| *key == prefix) {
             let value = match (kind, value.as_str()) {
@@ -217,7 +222,7 @@ impl Settings {
                 continue;
             }
             match KEYS.iter().find(|(key, _)| variable(key) == name) {
-                Some((key, kind)) => self.set_text(key, *kind, &text, Origin::Environment(name)),
+                Some((key, kind)) => self.set_text(key, kind, &text, Origin::Environment(name)),
                 None if self.retire(&Origin::Environment(name.clone()), |key| variable(key) == name) => {}
                 None => {
                     let known = KEYS.iter().map(|(key, _)| variable(key)).chain(ENV_OTHER.map(String::from));
@@ -235,32 +240,32 @@ impl Settings {
                 continue;
             };
             match KEYS.iter().find(|(known, _)| *known == key.trim()) {
-                Some((key, kind)) => self.set_text(key, *kind, text, Origin::Flag("--set")),
+                Some((key, kind)) => self.set_text(key, kind, text, Origin::Flag("--set")),
                 None if self.retire(&Origin::Flag("--set"), |known| known == key.trim()) => {}
                 None => self.problems.push(format!("--set: unknown setting {key}{}", suggestion(key))),
             }
         }
         if let Some(dir) = &sources.data_dir {
             let dir = dir.to_string_lossy();
-            // clap has it from the flag or from the variable: if they say the same, it was the variable.
+            // clap reads the flag and the variable. If both say the same, the origin is the variable.
             let from_variable = self.values.get("data_dir").is_some_and(|(value, origin)| {
                 matches!(origin, Origin::Environment(_)) && value.as_str() == Some(&absolute(&dir, Path::new("")))
             });
             if !from_variable {
-                self.set_text("data_dir", Kind::Path, &dir, Origin::Flag("--data-dir"));
+                self.set_text("data_dir", &Kind::Path, &dir, Origin::Flag("--data-dir"));
             }
         }
     }
 
-    fn set_text(&mut self, key: &'static str, kind: Kind, text: &str, origin: Origin) {
+    fn set_text(&mut self, key: &'static str, kind: &Kind, text: &str, origin: Origin) {
         let value = match kind {
-            Kind::Text => Value::from(text),
+            Kind::Choice(_) | Kind::Size(_) | Kind::Duration(_) | Kind::Cron => Value::from(text),
             Kind::Path => Value::from(absolute(text, Path::new(""))),
-            Kind::List => {
+            Kind::Addresses => {
                 let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
                 Value::Array(Tag::Default, items.map(Value::from).collect())
             }
-            Kind::Number => match text.trim().replace('_', "").parse::<u64>() {
+            Kind::Number(_) => match text.trim().replace('_', "").parse::<u64>() {
                 Ok(number) => Value::from(number),
                 Err(_) => {
                     self.problems.push(format!("{origin}: {key}: \"{text}\" is not a number"));
@@ -285,7 +290,7 @@ impl Settings {
         for (key, (value, origin)) in &self.values {
             figment = figment.merge(Setting { key, value, origin });
         }
-        // One at a time, so that a value that does not fit is reported beside all others.
+        // Each problem is reported, not only the first.
         let config = match figment.extract::<Config>() {
             Ok(config) => Some(config),
             Err(errors) => {
@@ -325,7 +330,7 @@ impl Settings {
         Ok(Loaded { config, file, origins, warnings })
     }
 
-    /// The profile decides on the defaults, so it is looked at first. A wrong one is reported with everything else.
+    /// Returns the profile, which selects the defaults. A wrong one is reported with all other problems.
     fn profile(&self) -> Profile {
         let named = self.values.get("profile").and_then(|(value, _)| value.as_str());
         match named {
@@ -335,7 +340,7 @@ impl Settings {
     }
 }
 
-/// One setting as a source of figment's.
+/// A setting as a provider of figment.
 struct Setting<'a> {
     key: &'a str,
     value: &'a Value,
@@ -354,7 +359,7 @@ impl Provider for Setting<'_> {
     }
 }
 
-/// Puts the origin in front of problems of settings that are not defaults.
+/// Puts the origin of the setting in front of each problem, except for defaults.
 fn located(error: ConfigError, origins: &BTreeMap<String, Origin>) -> ConfigError {
     let ConfigError::Invalid { problems } = error else { return error };
     let locate = |problem: String| {
@@ -367,27 +372,30 @@ fn located(error: ConfigError, origins: &BTreeMap<String, Origin>) -> ConfigErro
     ConfigError::Invalid { problems: problems.into_iter().map(locate).collect() }
 }
 
-/// Where neither a setting nor the user's home says where the data is.
 const NO_DATA_DIR: &str =
-    "data_dir: this user has no home directory; name a data directory with --data-dir DIR (or DHTSTORE_DATA_DIR)";
+    "data_dir: this user has no home directory; set a data directory with --data-dir DIR or DHTSTORE_DATA_DIR";
 
 fn read(path: &Path) -> Result<String, ConfigError> {
     use std::io::ErrorKind::FileTooLarge;
-    let unfit = |message| ConfigError::Syntax { path: path.into(), message };
+    let not_text = |reason| ConfigError::NotText { path: path.into(), reason };
     let bytes = read_bounded(path, MAX_FILE_BYTES).map_err(|source| match source.kind() {
-        FileTooLarge => unfit(format!("larger than {MAX_FILE_BYTES} bytes, so hardly a configuration file")),
+        FileTooLarge => not_text(format!(
+            "larger than {MAX_FILE_BYTES} bytes, so this is no configuration file; \
+            correct the path"
+        )),
         _ => ConfigError::Read { path: path.into(), source },
     })?;
     if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
-        return Err(unfit(
-            "text in UTF-16, and a configuration is in UTF-8; convert it: `iconv -f UTF-16 -t UTF-8`".into(),
+        return Err(not_text(
+            "is in UTF-16, but a configuration must be in UTF-8; convert it with `iconv -f UTF-16 -t UTF-8`".into(),
         ));
     }
     String::from_utf8(bytes)
-        .map_err(|_| unfit("not text in UTF-8: it is damaged; restore it from a backup, or write a new one".into()))
+        .map_err(|_| not_text("is damaged: not text in UTF-8; restore it from a backup, or write a new one".into()))
 }
 
-/// `~/` is the home directory; what is relative is relative to `base` (empty: to the working directory).
+/// Returns the absolute path of `text`. `~/` is the home directory. A relative path is relative to `base`, or to the
+/// working directory if `base` is empty.
 fn absolute(text: &str, base: &Path) -> String {
     let path = match (text.strip_prefix("~/"), dirs::home_dir()) {
         (Some(rest), Some(home)) => home.join(rest),

@@ -1,93 +1,117 @@
-//! The names of all settings, and what to say when one is misspelt.
+//! The name, form and bounds of each setting, and what to say when a name is misspelt.
 
-/// What the environment variables of this program begin with.
+use std::{ops::RangeInclusive, time::Duration};
+
+/// The first part of each environment variable.
 pub(super) const ENV_PREFIX: &str = "DHTSTORE_";
 
-/// How a setting is written where there is only text.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+const SECOND: Duration = Duration::from_secs(1);
+const DAY: Duration = Duration::from_secs(86_400);
+/// No publisher stays away longer, and times of records are 32-bit seconds.
+const MAX_TTL: Duration = Duration::from_secs(30 * 86_400);
+const MIB: usize = 1 << 20;
+const GIB: usize = 1 << 30;
+
+/// The form of a setting, with its bounds.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Kind {
-    Text,
-    Number,
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    Number(RangeInclusive<u64>),
+    /// A number of bytes.
+    Size(RangeInclusive<usize>),
+    Duration(RangeInclusive<Duration>),
+    /// `true` or `false`.
     Switch,
-    List,
+    /// Six fields, seconds first.
+    Cron,
+    /// A list of multiaddrs.
+    Addresses,
     Path,
 }
 
-/// Every setting. A test proves that it is complete.
-pub(super) const KEYS: [(&str, Kind); 58] = [
-    ("profile", Kind::Text),
+/// Every setting, in the order of config/dhtstore.toml. Rules that concern several settings are in `validate.rs`.
+pub(super) static KEYS: [(&str, Kind); 58] = [
+    ("profile", Kind::Choice(&["private", "amino"])),
     ("data_dir", Kind::Path),
-    ("listen", Kind::List),
-    ("announce", Kind::List),
-    ("append_announce", Kind::List),
-    ("no_announce", Kind::List),
+    ("listen", Kind::Addresses),
+    ("announce", Kind::Addresses),
+    ("append_announce", Kind::Addresses),
+    ("no_announce", Kind::Addresses),
     ("swarm_key", Kind::Path),
-    ("bootstrap", Kind::List),
-    ("mode", Kind::Text),
-    ("store.reserve", Kind::Text),
-    ("store.max_disk", Kind::Text),
-    ("records.ttl", Kind::Text),
-    ("records.address_ttl", Kind::Text),
-    ("records.clock_grace", Kind::Text),
-    ("records.max", Kind::Number),
-    ("records.max_per_provider", Kind::Number),
-    ("records.max_providers_per_key", Kind::Number),
-    ("records.max_peers", Kind::Number),
-    ("values.ttl", Kind::Text),
-    ("values.max", Kind::Number),
-    ("values.max_bytes", Kind::Text),
-    ("reprovide.interval", Kind::Text),
-    ("reprovide.max_cids", Kind::Number),
-    ("provide.addresses", Kind::List),
+    ("bootstrap", Kind::Addresses),
+    ("mode", Kind::Choice(&["auto", "server", "client"])),
+    ("store.reserve", Kind::Size(0..=65_536 * GIB)),
+    ("store.max_disk", Kind::Size(0..=1_048_576 * GIB)),
+    ("records.ttl", Kind::Duration(SECOND..=MAX_TTL)),
+    ("records.address_ttl", Kind::Duration(SECOND..=MAX_TTL)),
+    ("records.clock_grace", Kind::Duration(Duration::ZERO..=DAY)),
+    ("records.max", Kind::Number(1..=1_000_000_000)),
+    ("records.max_per_provider", Kind::Number(1..=1_000_000_000)),
+    ("records.max_providers_per_key", Kind::Number(1..=1_000_000)),
+    // The address book numbers peers with 32 bits.
+    ("records.max_peers", Kind::Number(1..=100_000_000)),
+    ("values.ttl", Kind::Duration(SECOND..=MAX_TTL)),
+    ("values.max", Kind::Number(1..=10_000_000)),
+    ("values.max_bytes", Kind::Size(MIB..=64 * GIB)),
+    ("reprovide.interval", Kind::Duration(SECOND..=MAX_TTL)),
+    ("reprovide.max_cids", Kind::Number(0..=100_000_000)),
+    ("provide.addresses", Kind::Addresses),
     ("routing.asn_database", Kind::Path),
     ("routing.saved_peers", Kind::Switch),
-    ("connections.max", Kind::Number),
-    ("connections.max_pending", Kind::Number),
-    ("connections.max_pending_per_group", Kind::Number),
-    ("connections.max_per_peer", Kind::Number),
-    ("connections.max_per_ip", Kind::Number),
-    ("connections.idle", Kind::Text),
-    ("streams.max_per_connection", Kind::Number),
-    ("streams.idle", Kind::Text),
-    ("streams.message_timeout", Kind::Text),
-    ("streams.read_budget", Kind::Text),
+    ("connections.max", Kind::Number(1..=1_000_000)),
+    ("connections.max_pending", Kind::Number(1..=1_000_000)),
+    ("connections.max_pending_per_group", Kind::Number(1..=1_000_000)),
+    ("connections.max_per_peer", Kind::Number(1..=1_000_000)),
+    ("connections.max_per_ip", Kind::Number(1..=1_000_000)),
+    ("connections.idle", Kind::Duration(SECOND..=DAY)),
+    // The conformance list asks for 256 streams of one connection.
+    ("streams.max_per_connection", Kind::Number(256..=65_536)),
+    ("streams.idle", Kind::Duration(SECOND..=DAY)),
+    ("streams.message_timeout", Kind::Duration(SECOND..=DAY)),
+    ("streams.read_budget", Kind::Size(MIB..=64 * GIB)),
     ("autonat.enabled", Kind::Switch),
-    ("autonat.max_dials", Kind::Number),
-    ("autonat.max_dials_per_peer", Kind::Number),
+    ("autonat.max_dials", Kind::Number(1..=10_000)),
+    ("autonat.max_dials_per_peer", Kind::Number(1..=10_000)),
     ("relay.enabled", Kind::Switch),
-    ("relay.max_reservations", Kind::Number),
-    ("relay.max_circuits", Kind::Number),
-    ("relay.reservation_ttl", Kind::Text),
-    ("relay.connection_duration_limit", Kind::Text),
-    ("relay.connection_data_limit", Kind::Text),
+    ("relay.max_reservations", Kind::Number(1..=65_536)),
+    ("relay.max_circuits", Kind::Number(1..=65_536)),
+    ("relay.reservation_ttl", Kind::Duration(SECOND..=DAY)),
+    ("relay.connection_duration_limit", Kind::Duration(SECOND..=DAY)),
+    ("relay.connection_data_limit", Kind::Size(1..=64 * GIB)),
     ("websocket.certificate", Kind::Path),
     ("websocket.key", Kind::Path),
     ("websocket.ca", Kind::Path),
     ("control.socket", Kind::Path),
-    ("jobs.gc.cron", Kind::Text),
-    ("jobs.gc.interval", Kind::Text),
-    ("jobs.reprovide.cron", Kind::Text),
-    ("jobs.routing-refresh.cron", Kind::Text),
-    ("jobs.routing-refresh.interval", Kind::Text),
-    ("jobs.routing-snapshot.cron", Kind::Text),
-    ("jobs.routing-snapshot.interval", Kind::Text),
-    ("jobs.flush-state.cron", Kind::Text),
-    ("jobs.flush-state.interval", Kind::Text),
+    ("jobs.gc.cron", Kind::Cron),
+    ("jobs.gc.interval", Kind::Duration(SECOND..=MAX_TTL)),
+    ("jobs.reprovide.cron", Kind::Cron),
+    ("jobs.routing-refresh.cron", Kind::Cron),
+    ("jobs.routing-refresh.interval", Kind::Duration(SECOND..=MAX_TTL)),
+    ("jobs.routing-snapshot.cron", Kind::Cron),
+    ("jobs.routing-snapshot.interval", Kind::Duration(SECOND..=MAX_TTL)),
+    ("jobs.flush-state.cron", Kind::Cron),
+    ("jobs.flush-state.interval", Kind::Duration(SECOND..=MAX_TTL)),
 ];
 
-/// Settings of older versions. They do nothing and are warned of, so that a new version starts with an old file.
+/// Returns the form of the setting `key`.
+pub(super) fn kind(key: &str) -> Option<&'static Kind> {
+    KEYS.iter().find(|(known, _)| *known == key).map(|(_, kind)| kind)
+}
+
+/// Settings of older versions. They have no effect and cause a warning, so that a new version starts with an old file.
 pub(super) const RETIRED: [(&str, &str); 2] =
     [("jobs.export.cron", EXPORTS_RETIRED), ("jobs.export.interval", EXPORTS_RETIRED)];
 const EXPORTS_RETIRED: &str =
-    "provider records are not exported any more, log/ is all that is needed; remove this setting";
+    "has no effect, since provider records are no longer exported (log/ holds them); remove this setting";
 
-/// Whether `prefix` is a table of settings; the empty one is the whole file.
+/// Returns whether `prefix` is a table of settings. The empty prefix is the whole file.
 pub(super) fn is_section(prefix: &str) -> bool {
     let mut all = KEYS.iter().map(|(key, _)| key).chain(RETIRED.iter().map(|(key, _)| key));
     prefix.is_empty() || all.any(|key| key.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('.')))
 }
 
-/// `records.ttl` -> `DHTSTORE_RECORDS_TTL`.
+/// Returns the environment variable of a setting: `DHTSTORE_RECORDS_TTL` for `records.ttl`.
 pub(super) fn variable(key: &str) -> String {
     format!("{ENV_PREFIX}{}", key.replace(['.', '-'], "_").to_uppercase())
 }
@@ -122,17 +146,17 @@ pub(super) fn did_you_mean(nearest: Option<String>) -> String {
     }
 }
 
-/// The name with the fewest edits, if they are at most a third of its letters.
+/// Returns the known name with the fewest edits, if they are at most a third of its letters.
 pub(super) fn nearest(name: &str, known: impl Iterator<Item = String>) -> Option<String> {
     let (edits, best) = known.map(|candidate| (edits(name, &candidate), candidate)).min()?;
     (edits * 3 <= best.len().max(3)).then_some(best)
 }
 
-/// Levenshtein's distance.
+/// Returns the Levenshtein distance.
 fn edits(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
-    // Keys are short; a long name is not near any of them.
+    // Keys are short, so a long name is near none of them.
     for (i, from) in a.chars().take(128).enumerate() {
         let mut diagonal = std::mem::replace(&mut row[0], i + 1);
         for (j, to) in b.iter().enumerate() {

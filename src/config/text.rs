@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// A duration as people write it for a DHT: `48h`, not `2days`. Reads back the same.
+/// Writes a duration as people do for a DHT: `48h`, not `2days`. The text parses to the same duration.
 pub(super) fn show_duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
     let parts = [
@@ -16,6 +16,16 @@ pub(super) fn show_duration(duration: Duration) -> String {
     let shown: Vec<String> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, unit)| format!("{n}{unit}")).collect();
     if shown.is_empty() { "0s".into() } else { shown.join(" ") }
 }
+
+/// Writes a size with the largest binary unit that divides it: `64MiB`.
+pub(super) fn show_bytes(size: usize) -> String {
+    let unit = UNITS.iter().find(|(_, unit)| size >= *unit && size.is_multiple_of(*unit));
+    let (name, unit) = unit.unwrap_or(&("B", 1));
+    format!("{}{name}", size / unit)
+}
+
+/// The units of sizes, largest first.
+const UNITS: [(&str, usize); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
 /// Durations: `12h`, `500ms`, `1h 30m`.
 pub(super) mod duration {
@@ -36,16 +46,11 @@ pub(super) mod duration {
 
 /// Sizes: a number of bytes, or text with a binary unit: `64MiB`.
 pub(super) mod bytes {
+    use super::UNITS;
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
-    const UNITS: [(&str, usize); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
-
     pub(in crate::config) fn serialize<S: Serializer>(value: &usize, s: S) -> Result<S::Ok, S::Error> {
-        let fits = |(_, size): &&(&str, usize)| *value >= *size && value.is_multiple_of(*size);
-        match UNITS.iter().find(fits) {
-            Some((unit, size)) => s.collect_str(&format_args!("{}{unit}", value / size)),
-            None => s.collect_str(&format_args!("{value}B")),
-        }
+        s.serialize_str(&super::show_bytes(*value))
     }
 
     #[derive(Deserialize)]
@@ -80,7 +85,7 @@ pub(super) mod bytes {
     }
 }
 
-/// Lists of multiaddrs. The error names the one that is wrong.
+/// Lists of multiaddrs. The error quotes the one that does not parse.
 pub(super) mod addresses {
     use crate::kad::peer_id::parse_multiaddr;
     use libp2p::Multiaddr;

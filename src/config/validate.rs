@@ -1,8 +1,13 @@
-//! What the types cannot say: bounds, and settings that belong together.
+//! Checks that the types cannot make: the bounds of [`KEYS`](super::keys::KEYS), and settings that depend on each
+//! other.
 
 mod websocket;
 
-use super::{Config, ConfigError, Job, Profile, defaults, text::show_duration};
+use super::{
+    Config, ConfigError, Profile, defaults,
+    keys::{self, Kind},
+    text::{show_bytes, show_duration},
+};
 use crate::{
     clock::{Clock, SystemClock},
     kad::{
@@ -15,23 +20,19 @@ use crate::{
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 use std::{fmt, ops::RangeInclusive, time::Duration};
 
-/// The longest path that a Unix socket can have (`sun_path` holds 108 bytes with its final zero).
+/// Longest path of a Unix socket (`sun_path` holds 108 bytes with its final zero).
 const MAX_SOCKET_PATH_BYTES: usize = 107;
-/// Kubo's default `Provide.DHT.Interval`: how often the public network's publishers return.
+/// Kubo's default `Provide.DHT.Interval`, the time after which publishers of the public network return.
 const PUBLIC_REPUBLISH: Duration = Duration::from_secs(22 * 3600);
-/// Conformance: at least so many streams per connection are served.
-const MIN_STREAMS: usize = 256;
-const SECOND: Duration = Duration::from_secs(1);
-const DAY: Duration = Duration::from_secs(86_400);
-/// No publisher stays away longer, and times of records are 32-bit seconds.
-const MAX_TTL: Duration = Duration::from_secs(30 * 86_400);
+/// Least `store.max_disk` besides 0, which sets no limit.
+const MIN_DISK: usize = 64 << 20;
 
-/// A setting that is allowed but probably not meant.
+/// A setting that is allowed, but probably a mistake.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Warning {
     /// The setting.
     pub key: &'static str,
-    /// What it leads to, and what to do.
+    /// The effect, and what to do.
     pub message: String,
 }
 
@@ -41,7 +42,7 @@ impl fmt::Display for Warning {
     }
 }
 
-/// Collects everything that is wrong, so that it can be mended in one go.
+/// All problems and warnings, so that the operator can correct them in one go.
 #[derive(Default)]
 struct Findings {
     problems: Vec<String>,
@@ -57,28 +58,43 @@ impl Findings {
         self.warnings.push(Warning { key, message: message.into() });
     }
 
-    fn bounded<T: PartialOrd + fmt::Display>(&mut self, key: &str, value: T, bounds: RangeInclusive<T>) {
-        if !bounds.contains(&value) {
-            self.problem(
-                key,
-                format_args!("{value} is out of bounds; choose from {} to {}", bounds.start(), bounds.end()),
-            );
+    fn number(&mut self, key: &str, value: u64) {
+        if let Some(Kind::Number(bounds)) = keys::kind(key) {
+            self.bounded(key, value, bounds, |number| number.to_string());
         }
     }
 
-    fn duration(&mut self, key: &str, value: Duration, bounds: RangeInclusive<Duration>) {
+    fn size(&mut self, key: &str, value: usize) {
+        if let Some(Kind::Size(bounds)) = keys::kind(key) {
+            self.bounded(key, value, bounds, show_bytes);
+        }
+    }
+
+    fn duration(&mut self, key: &str, value: Duration) {
+        if let Some(Kind::Duration(bounds)) = keys::kind(key) {
+            self.bounded(key, value, bounds, show_duration);
+        }
+    }
+
+    fn bounded<T: Copy + PartialOrd>(
+        &mut self,
+        key: &str,
+        value: T,
+        bounds: &RangeInclusive<T>,
+        show: impl Fn(T) -> String,
+    ) {
         if !bounds.contains(&value) {
-            let [value, least, most] = [value, *bounds.start(), *bounds.end()].map(show_duration);
+            let [value, least, most] = [value, *bounds.start(), *bounds.end()].map(show);
             self.problem(key, format_args!("{value} is out of bounds; choose from {least} to {most}"));
         }
     }
 }
 
 impl Config {
-    /// Checks the announced addresses against the node's own peer id, and takes it off where it stands behind them.
+    /// Removes the node's own peer id from the end of each announced address.
     ///
     /// # Errors
-    /// An address that names another peer, which dialers would then look for.
+    /// [`ConfigError::Invalid`] if an address names another peer: dialers would then look for that one.
     pub fn fit_identity(&mut self, own: &PeerId) -> Result<(), ConfigError> {
         let mut problems = Vec::new();
         let lists = [
@@ -90,29 +106,34 @@ impl Config {
             for addr in addrs {
                 match strip_peer(addr.clone(), own) {
                     Some(stripped) => *addr = stripped,
-                    None => problems
-                        .push(format!("{key}: {addr} names another peer than this node, {own}; leave /p2p/… out")),
+                    None => {
+                        problems.push(format!("{key}: {addr} names another peer than this node, {own}; remove /p2p/…"))
+                    }
                 }
             }
         }
         if problems.is_empty() { Ok(()) } else { Err(ConfigError::Invalid { problems }) }
     }
 
-    /// `LIBP2P_FORCE_PNET=1` forbids to run in the open, here as in go-libp2p.
+    /// Checks that a node with `LIBP2P_FORCE_PNET=1` in its environment has a swarm key, as go-libp2p does.
     ///
     /// # Errors
-    /// If it is set and there is no swarm key.
+    /// [`ConfigError::Invalid`] if the variable is set and there is no swarm key.
     pub fn check_forced_privacy(&self) -> Result<(), ConfigError> {
         let forced = std::env::var_os("LIBP2P_FORCE_PNET").is_some_and(|value| value == "1");
         if forced && self.swarm_key.is_none() {
             return Err(ConfigError::invalid(
-                "LIBP2P_FORCE_PNET=1 demands a private network, and there is no swarm key; set swarm_key, make one with `dhtstore init --private`, or unset the variable",
+                "LIBP2P_FORCE_PNET=1 requires a private network, but there is no swarm key; set swarm_key, make a key \
+                    with `dhtstore init --private`, or unset the variable",
             ));
         }
         Ok(())
     }
 
-    /// Checks bounds and what belongs together. Reads no file. All problems are reported at once.
+    /// Checks bounds, and settings that depend on each other. Reads no file. Returns warnings.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`] with all problems.
     pub fn validate(&self) -> Result<Vec<Warning>, ConfigError> {
         let mut findings = Findings::default();
         self.check_addresses(&mut findings);
@@ -129,14 +150,15 @@ impl Config {
 
     fn check_addresses(&self, findings: &mut Findings) {
         if self.listen.is_empty() {
-            findings.problem("listen", "no address; name at least one like \"/ip4/0.0.0.0/tcp/4001\"");
+            findings.problem("listen", "no address; set at least one like \"/ip4/0.0.0.0/tcp/4001\"");
         }
         for addr in &self.listen {
             if !can_listen(addr) {
                 findings.problem(
                     "listen",
                     format_args!(
-                        "cannot listen on {addr}; write /ip4/…/tcp/PORT, /ip4/…/udp/PORT/quic-v1 or /ip4/…/tcp/PORT/tls/ws (or /ip6)"
+                        "cannot listen on {addr}; write /ip4/…/tcp/PORT, /ip4/…/udp/PORT/quic-v1 or \
+                            /ip4/…/tcp/PORT/tls/ws (or /ip6)"
                     ),
                 );
             }
@@ -148,10 +170,15 @@ impl Config {
         ];
         for (key, addrs) in announced {
             for addr in addrs.iter().filter(|a| !is_announceable(a)) {
-                findings
-                    .problem(key, format_args!("nobody can dial {addr}; name an address or host that others reach, with its port, like /ip4/…/tcp/PORT"));
+                findings.problem(
+                    key,
+                    format_args!(
+                        "nobody can dial {addr}; set an address or host that other peers \
+                        reach, with its port, like /ip4/…/tcp/PORT"
+                    ),
+                );
             }
-            // Content may be served elsewhere by other means.
+            // provide.addresses may name another program, which speaks other transports.
             for addr in addrs.iter().filter(|a| key != "provide.addresses" && is_announceable(a) && !can_reach_us(a)) {
                 findings.problem(key, format_args!("{addr}: {UNSPOKEN}"));
             }
@@ -165,7 +192,7 @@ impl Config {
             if reach(addr).is_none() {
                 findings.problem(
                     "bootstrap",
-                    format_args!("nobody can dial {addr}; write /ip4/…/tcp/PORT/p2p/<peer id> or the like"),
+                    format_args!("nobody can dial {addr}; write an address like /ip4/…/tcp/PORT/p2p/<peer id>"),
                 );
             } else if !can_dial(addr) {
                 findings.problem("bootstrap", format_args!("{addr}: {UNSPOKEN}"));
@@ -176,7 +203,8 @@ impl Config {
         self.check_websockets(findings);
         self.check_private_swarm(findings);
         if self.routing.asn_database.is_some() && !Dht::ALL.into_iter().any(|dht| self.profile.ip_diversity(dht)) {
-            findings.warn("routing.asn_database", "of no use: profile \"private\" limits no IP groups; unset it");
+            findings
+                .warn("routing.asn_database", "has no effect, since profile \"private\" limits no IP groups; unset it");
         }
     }
 
@@ -188,42 +216,58 @@ impl Config {
         if !self.listen.is_empty() && self.effective_listen().is_empty() {
             findings.problem(
                 "listen",
-                "a private swarm (swarm_key) works over TCP only; add an address like \"/ip4/0.0.0.0/tcp/4001\"",
+                "a private swarm (swarm_key) uses TCP only; add an address like \"/ip4/0.0.0.0/tcp/4001\"",
             );
         } else if self.listen != defaults.listen && self.listen.iter().any(is_quic) {
-            findings.warn("listen", "QUIC addresses are left out: a private swarm (swarm_key) works over TCP only");
+            findings.warn(
+                "listen",
+                "QUIC addresses are left out, since a private swarm (swarm_key) uses TCP only; \
+                the TCP addresses work",
+            );
         }
         if self.profile == Profile::Amino {
             findings.warn(
                 "profile",
-                "\"amino\" is the public network, but swarm_key shuts it out; use profile = \"private\"",
+                "\"amino\" is the public network, which a node with a swarm_key cannot join; use profile = \"private\"",
             );
         }
         if self.bootstrap.iter().any(is_public_bootstrapper) {
             findings.warn(
                 "bootstrap",
-                "the public bootstrappers do not know this swarm_key and cannot be reached; remove them",
+                "the public bootstrappers cannot be reached, since they do not have this swarm_key; remove them",
             );
         }
     }
 
     fn check_times(&self, findings: &mut Findings) {
         let (ttl, interval) = (self.records.ttl, self.reprovide.interval);
-        findings.duration("records.ttl", ttl, SECOND..=MAX_TTL);
-        findings.duration("records.address_ttl", self.records.address_ttl, SECOND..=MAX_TTL);
-        findings.duration("records.clock_grace", self.records.clock_grace, Duration::ZERO..=DAY);
-        findings.duration("values.ttl", self.values.ttl, SECOND..=MAX_TTL);
-        findings.duration("reprovide.interval", interval, SECOND..=MAX_TTL);
-        findings.duration("relay.reservation_ttl", self.relay.reservation_ttl, SECOND..=DAY);
-        findings.duration("relay.connection_duration_limit", self.relay.connection_duration_limit, SECOND..=DAY);
-        findings.duration("connections.idle", self.connections.idle, SECOND..=DAY);
-        findings.duration("streams.idle", self.streams.idle, SECOND..=DAY);
-        findings.duration("streams.message_timeout", self.streams.message_timeout, SECOND..=DAY);
+        let (jobs, relay, streams) = (&self.jobs, &self.relay, &self.streams);
+        for (key, value) in [
+            ("records.ttl", ttl),
+            ("records.address_ttl", self.records.address_ttl),
+            ("records.clock_grace", self.records.clock_grace),
+            ("values.ttl", self.values.ttl),
+            ("reprovide.interval", interval),
+            ("relay.reservation_ttl", relay.reservation_ttl),
+            ("relay.connection_duration_limit", relay.connection_duration_limit),
+            ("connections.idle", self.connections.idle),
+            ("streams.idle", streams.idle),
+            ("streams.message_timeout", streams.message_timeout),
+            ("jobs.gc.interval", jobs.gc.interval),
+            ("jobs.routing-refresh.interval", jobs.routing_refresh.interval),
+            ("jobs.routing-snapshot.interval", jobs.routing_snapshot.interval),
+            ("jobs.flush-state.interval", jobs.flush_state.interval),
+        ] {
+            findings.duration(key, value);
+        }
         if interval >= ttl {
             let [interval, ttl] = [interval, ttl].map(show_duration);
             findings.problem(
                 "reprovide.interval",
-                format_args!("{interval} is not below records.ttl ({ttl}): records would be gone before they are announced again; lower it or raise records.ttl"),
+                format_args!(
+                    "{interval} is not below records.ttl ({ttl}): records would expire before they are \
+                    announced again; lower it or raise records.ttl"
+                ),
             );
         }
         if ttl < defaults::AMINO_TTL && self.bootstrap.iter().any(is_public_bootstrapper) {
@@ -232,31 +276,47 @@ impl Config {
     }
 
     fn check_limits(&self, findings: &mut Findings) {
-        let (connections, streams, records) = (&self.connections, &self.streams, &self.records);
-        findings.bounded("connections.max", connections.max, 1..=1_000_000);
-        findings.bounded("connections.max_pending", connections.max_pending, 1..=1_000_000);
-        findings.bounded("connections.max_pending_per_group", connections.max_pending_per_group, 1..=1_000_000);
-        findings.bounded("connections.max_per_peer", connections.max_per_peer, 1..=1_000_000);
-        findings.bounded("connections.max_per_ip", connections.max_per_ip, 1..=1_000_000);
-        findings.bounded("streams.max_per_connection", streams.max_per_connection, MIN_STREAMS..=65_536);
-        findings.bounded("streams.read_budget", streams.read_budget, 1 << 20..=1 << 36);
-        findings.bounded("autonat.max_dials", self.autonat.max_dials, 1..=10_000);
-        findings.bounded("autonat.max_dials_per_peer", self.autonat.max_dials_per_peer, 1..=10_000);
-        findings.bounded("relay.max_reservations", self.relay.max_reservations, 1..=65_536);
-        findings.bounded("relay.max_circuits", self.relay.max_circuits, 1..=65_536);
-        findings.bounded("relay.connection_data_limit", self.relay.connection_data_limit, 1..=1 << 36);
-        findings.bounded("store.reserve", self.store.reserve, 0..=1 << 46);
-        if self.store.max_disk > 0 {
-            findings.bounded("store.max_disk", self.store.max_disk, 64 << 20..=1 << 50);
+        let (connections, records) = (&self.connections, &self.records);
+        for (key, value) in [
+            ("connections.max", connections.max),
+            ("connections.max_pending", connections.max_pending),
+            ("connections.max_pending_per_group", connections.max_pending_per_group),
+            ("connections.max_per_peer", connections.max_per_peer),
+            ("connections.max_per_ip", connections.max_per_ip),
+        ] {
+            findings.number(key, value.into());
         }
-        findings.bounded("records.max", records.max, 1..=1_000_000_000);
-        findings.bounded("records.max_per_provider", records.max_per_provider, 1..=1_000_000_000);
-        findings.bounded("records.max_providers_per_key", records.max_providers_per_key, 1..=1_000_000);
-        // The address book numbers peers with 32 bits.
-        findings.bounded("records.max_peers", records.max_peers, 1..=100_000_000);
-        findings.bounded("values.max", self.values.max, 1..=10_000_000);
-        findings.bounded("values.max_bytes", self.values.max_bytes, 1 << 20..=1 << 36);
-        findings.bounded("reprovide.max_cids", self.reprovide.max_cids, 0..=100_000_000);
+        for (key, value) in [
+            ("streams.max_per_connection", self.streams.max_per_connection),
+            ("autonat.max_dials", self.autonat.max_dials),
+            ("autonat.max_dials_per_peer", self.autonat.max_dials_per_peer),
+            ("relay.max_reservations", self.relay.max_reservations),
+            ("relay.max_circuits", self.relay.max_circuits),
+            ("records.max", records.max),
+            ("records.max_per_provider", records.max_per_provider),
+            ("records.max_providers_per_key", records.max_providers_per_key),
+            ("records.max_peers", records.max_peers),
+            ("values.max", self.values.max),
+            ("reprovide.max_cids", self.reprovide.max_cids),
+        ] {
+            findings.number(key, value as u64);
+        }
+        for (key, value) in [
+            ("streams.read_budget", self.streams.read_budget),
+            ("relay.connection_data_limit", self.relay.connection_data_limit),
+            ("store.reserve", self.store.reserve),
+            ("store.max_disk", self.store.max_disk),
+            ("values.max_bytes", self.values.max_bytes),
+        ] {
+            findings.size(key, value);
+        }
+        if (1..MIN_DISK).contains(&self.store.max_disk) {
+            let [max, least] = [self.store.max_disk, MIN_DISK].map(show_bytes);
+            findings.problem(
+                "store.max_disk",
+                format_args!("{max} is too little; choose at least {least}, or 0B for no limit"),
+            );
+        }
     }
 
     fn check_socket(&self, findings: &mut Findings) {
@@ -266,7 +326,8 @@ impl Config {
             findings.problem(
                 "control.socket",
                 format_args!(
-                    "{} has {length} bytes, but the path of a socket may have {MAX_SOCKET_PATH_BYTES}; set control.socket to a short one like \"/run/dhtstore/control.sock\"",
+                    "{} has {length} bytes, but the path of a socket has at most {MAX_SOCKET_PATH_BYTES}; set \
+                        control.socket to a short one like \"/run/dhtstore/control.sock\"",
                     path.display()
                 ),
             );
@@ -275,33 +336,36 @@ impl Config {
 
     fn check_jobs(&self, findings: &mut Findings) {
         let jobs = &self.jobs;
-        let mut job = |name: &str, job: &Job| {
-            check_cron(findings, name, &job.cron);
-            findings.duration(&format!("jobs.{name}.interval"), job.interval, SECOND..=MAX_TTL);
-        };
-        job("gc", &jobs.gc);
-        job("routing-refresh", &jobs.routing_refresh);
-        job("routing-snapshot", &jobs.routing_snapshot);
-        job("flush-state", &jobs.flush_state);
-        check_cron(findings, "reprovide", &jobs.reprovide.cron);
+        check_cron(findings, "jobs.gc.cron", &jobs.gc.cron);
+        check_cron(findings, "jobs.reprovide.cron", &jobs.reprovide.cron);
+        check_cron(findings, "jobs.routing-refresh.cron", &jobs.routing_refresh.cron);
+        check_cron(findings, "jobs.routing-snapshot.cron", &jobs.routing_snapshot.cron);
+        check_cron(findings, "jobs.flush-state.cron", &jobs.flush_state.cron);
     }
 }
 
-/// Parsed by the scheduler itself, so that what passes here is what it takes; and it must fire at some time.
-fn check_cron(findings: &mut Findings, job: &str, cron: &str) {
-    let key = format!("jobs.{job}.cron");
+/// Checks that the scheduler takes the expression, and that it fires at some time. The scheduler itself parses it.
+fn check_cron(findings: &mut Findings, key: &str, cron: &str) {
     if tokio_cron_scheduler::Job::new(cron, |_, _| {}).is_err() {
         findings.problem(
-            &key,
-            format_args!("\"{cron}\" is not a cron expression; write six fields, \"sec min hour day month weekday\", like \"0 * * * * *\" for every minute"),
+            key,
+            format_args!(
+                "\"{cron}\" is not a cron expression; write six fields, \"sec min hour day month weekday\", \
+                like \"0 * * * * *\" for every minute"
+            ),
         );
     } else if !fires(cron) {
-        findings
-            .problem(&key, format_args!("\"{cron}\" never fires again: no month has that day, or its year is over; choose another day, month or year"));
+        findings.problem(
+            key,
+            format_args!(
+                "\"{cron}\" never fires again: no month has that day, or its year is over; \
+                choose another day, month or year"
+            ),
+        );
     }
 }
 
-/// Whether a cron expression fires at some time from now on.
+/// Returns whether a cron expression fires at some time from now on.
 fn fires(cron: &str) -> bool {
     let parser = croner::parser::CronParser::builder().seconds(croner::parser::Seconds::Required).build();
     let now = SystemClock::new().wall();
@@ -315,25 +379,32 @@ fn public_ttl_warning(ttl: Duration) -> String {
     let absent = PUBLIC_REPUBLISH.saturating_sub(ttl).as_secs() * 100 / PUBLIC_REPUBLISH.as_secs();
     let cost = if absent > 0 {
         format!(
-            "publishers of the public network return every 22h, so their records would be absent {absent} % of the time"
+            "publishers of the public network return every 22h, so their records would be \
+                missing {absent} % of the time"
         )
     } else {
-        "the public network's specification asks for 48h, and a publisher that misses one round is lost".into()
+        "the specification of the public network asks for 48h, and records of a publisher \
+            that misses one round would be lost"
+            .into()
     };
-    format!("{shown} with a public bootstrapper: {cost}; set profile = \"amino\" or records.ttl = \"48h\"")
+    format!(
+        "{shown} is short for a network with a public bootstrapper: {cost}; set profile = \"amino\" or \
+        records.ttl = \"48h\""
+    )
 }
 
-/// Somebody else may be able to dial it.
+/// Returns whether another peer may be able to dial the address.
 pub(crate) fn is_announceable(addr: &Multiaddr) -> bool {
     AddressScope::Any.hands_out(addr)
 }
 
-/// Whether an address that this node announces can lead to it: by a transport that it speaks, or through a relay.
+/// Returns whether an announced address can lead to this node: by a transport that it speaks, or through a relay.
 pub(crate) fn can_reach_us(addr: &Multiaddr) -> bool {
     is_announceable(addr) && (can_dial(addr) || addr.iter().any(|part| part == Protocol::P2pCircuit))
 }
 
-/// By name (`bootstrap.libp2p.io` and below) or by the peer id of a known one.
+/// Returns whether the address is that of a public bootstrapper, by its name (`bootstrap.libp2p.io` and below) or peer
+/// id.
 pub(crate) fn is_public_bootstrapper(addr: &Multiaddr) -> bool {
     addr.iter().any(|part| match part {
         Protocol::Dnsaddr(name) | Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name) => {
@@ -409,7 +480,7 @@ mod tests {
         warned(&Config { listen: both, ..private.clone() }, &["QUIC addresses are left out"]);
         let grouped =
             Config { routing: Routing { asn_database: Some("/x/asn.mmdb".into()), saved_peers: true }, ..config() };
-        warned(&grouped, &["routing.asn_database", "of no use"]);
+        warned(&grouped, &["routing.asn_database", "has no effect"]);
         let public = Config { profile: Profile::Amino, ..grouped };
         assert!(public.validate().unwrap().iter().all(|warning| warning.key != "routing.asn_database"));
         let amino = Config { swarm_key: private.swarm_key, ..Config::defaults(Profile::Amino) };
@@ -473,6 +544,43 @@ mod tests {
         refused(&config, &["control.socket", "108 bytes", "/run/dhtstore"]);
         config.data_dir = format!("/{}", "d".repeat(93)).into();
         assert_eq!(config.validate().unwrap(), vec![]);
+    }
+
+    #[test]
+    fn a_value_outside_of_the_bounds_of_its_setting_is_refused() {
+        let beyond = |key: &str, value: String| {
+            let mut table = toml::Table::try_from(config()).unwrap();
+            let mut parts: Vec<&str> = key.split('.').collect();
+            let name = parts.pop().unwrap();
+            let section = parts.iter().fold(&mut table, |table, part| table[*part].as_table_mut().unwrap());
+            let number = value.parse().map(toml::Value::Integer);
+            section.insert(name.into(), number.unwrap_or(toml::Value::String(value)));
+            refused(&table.try_into().unwrap(), &[key]);
+        };
+        for (key, kind) in &keys::KEYS {
+            match kind {
+                Kind::Number(bounds) => {
+                    beyond(key, (bounds.end() + 1).to_string());
+                    if let Some(less) = bounds.start().checked_sub(1) {
+                        beyond(key, less.to_string());
+                    }
+                }
+                Kind::Size(bounds) => {
+                    beyond(key, format!("{}B", bounds.end() + 1));
+                    if let Some(less) = bounds.start().checked_sub(1) {
+                        beyond(key, format!("{less}B"));
+                    }
+                }
+                Kind::Duration(bounds) => {
+                    beyond(key, format!("{}s", bounds.end().as_secs() + 1));
+                    if !bounds.start().is_zero() {
+                        beyond(key, "0s".into());
+                    }
+                }
+                _ => {}
+            }
+        }
+        beyond("store.max_disk", "63MiB".into());
     }
 
     #[test]

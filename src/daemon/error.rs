@@ -1,4 +1,4 @@
-//! Why a daemon cannot start or stop.
+//! The errors of starting and stopping a daemon.
 
 use crate::{
     config::ConfigError,
@@ -12,29 +12,30 @@ use crate::{
 use std::time::Duration;
 use tokio::task::JoinError;
 
-/// Why a daemon cannot start, or has not stopped well. One variant for each cause; the messages are those of the causes.
+/// Why a daemon cannot start, or did not stop in order. Each cause has a variant, with the message of the cause.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
     /// The configuration does not fit the identity.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The swarm key of a private network cannot be used.
+    /// The swarm key cannot be used.
     #[error(transparent)]
     SwarmKey(#[from] SwarmKeyError),
-    /// The identity can be neither read nor created.
+    /// The identity cannot be read or created.
     #[error(transparent)]
     Identity(#[from] IdentityError),
-    /// The data directory cannot be locked or the store opened; at the end, the store cannot be closed.
+    /// The data directory cannot be locked, or the store cannot be opened or closed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The process may open too few files for a single connection.
+    /// The limit of open files leaves no room for a connection.
     #[error(
-        "cannot serve with {limit} open files: the store, the control socket and the first connections take {least}; raise LimitNOFILE (ulimit -n)"
+        "cannot serve with {limit} open files: the store, the control socket and the first connections take {least}; \
+            raise LimitNOFILE (ulimit -n)"
     )]
     OpenFiles {
         /// The limit.
         limit: u64,
-        /// The smallest limit that would do.
+        /// The smallest limit that suffices.
         least: u64,
     },
     /// The control socket cannot be opened.
@@ -49,10 +50,10 @@ pub enum DaemonError {
     /// The thread that opens the store has panicked.
     #[error(transparent)]
     Panicked(#[from] JoinError),
-    /// A vital task has panicked by the time of the stop.
+    /// A vital task had panicked before the daemon stopped.
     #[error(transparent)]
     Failed(#[from] Failed),
-    /// Stopping took too long, and the rest was dropped.
-    #[error("not stopped within {0:?}; what is on disk is consistent")]
+    /// Stopping took too long. The remaining tasks were dropped.
+    #[error("cannot stop in order within {0:?}; what is on disk is consistent")]
     NotStopped(Duration),
 }

@@ -11,17 +11,17 @@ use crate::{
 use libp2p::identity::Keypair;
 use std::{path::Path, sync::Arc};
 
-/// A data directory that this process has for itself.
+/// A data directory that this process has locked, with its store.
 pub(super) struct Opened {
     pub lock: Arc<Lock>,
     pub identity: Keypair,
     pub store: Store,
-    /// The disk was full, and the start has given ballast up.
+    /// Whether the disk was full, so that this start gave ballast up.
     pub gave_up: bool,
 }
 
 impl Opened {
-    /// Locks and opens `data_dir`; creates what is missing.
+    /// Locks and opens the data directory. Creates what is missing.
     pub async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, DaemonError> {
         let (dir, settings) = (config.data_dir.clone(), config.store_settings());
         tokio::task::spawn_blocking(move || open(&dir, settings, clock)).await?
@@ -41,11 +41,12 @@ fn open(dir: &Path, mut settings: Settings, clock: Arc<dyn Clock>) -> Result<Ope
             %before,
             now = %peer,
             own_cids = own,
-            "the node has another peer id than before, so all own CIDs are announced again at once; if identity.key was \
-             lost, stop the node and restore it from a backup"
+            "the node has a new peer id, so all own CIDs are announced again at once; if identity.key was lost, \
+             stop the node and restore it from a backup"
         ),
-        // A disk that takes no writes: the next start looks again.
-        Err(error) => tracing::warn!(%error, "cannot note the peer id that own CIDs are announced under"),
+        // The disk cannot be written.
+        Err(error) => tracing::warn!(%error, "cannot store the peer id that own CIDs are announced under; tried again \
+            at the next start"),
     }
     Ok(Opened { lock, identity, store, gave_up })
 }

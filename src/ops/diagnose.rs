@@ -1,4 +1,4 @@
-//! Why is my CID (not) found? Asks the closest servers one by one, and dials the providers that they name.
+//! Finds out why a CID is found, or is not: asks each of the closest servers, and dials the providers that they name.
 
 use super::{
     Ops, OpsError,
@@ -16,65 +16,66 @@ use std::{
 };
 use tokio::sync::mpsc;
 
-/// Providers that are dialled at most, and those that are dialled at the same time.
+/// Most providers to dial.
 const DIAL_MAX: usize = 20;
+/// Providers dialled at the same time.
 const PARALLEL_DIALS: usize = 10;
-/// Records of our own store that are looked at.
+/// Most records of the own store to look at.
 const LOCAL_MAX: usize = 100;
 
-/// One thing that was found out.
+/// A step of a diagnosis.
 #[derive(Clone, Debug)]
 pub enum Finding {
     /// One of the closest servers.
     Server {
-        /// In which DHT.
+        /// The DHT that it serves.
         dht: Dht,
         /// Its peer id.
         peer: PeerId,
-        /// Leading bits that it has in common with the key.
+        /// Common prefix length of its key and the key of the CID, in bits.
         cpl: u16,
-        /// Providers that it named, or why it did not answer.
+        /// The providers that it named, or why it did not answer.
         answer: Result<Vec<PeerId>, RpcError>,
     },
-    /// A provider that somebody named.
+    /// A provider that a server or the own store named.
     Provider {
-        /// Its peer id, and its addresses from all answers together.
+        /// Its peer id, and its addresses from all answers.
         provider: PeerInfo,
-        /// Closest servers that name it.
+        /// The number of closest servers that named it.
         named_by: usize,
-        /// Since when this node has had the record; `None` when it has none (servers do not tell ages).
+        /// Age of the record in this node; `None` if it has none. Servers do not report ages.
         age: Option<Duration>,
-        /// Whether it can be dialled, and how long that took: `None` for this node itself, which cannot dial itself.
+        /// Time that a dial took, or why it failed. `None` for this node, which cannot dial itself.
         dialled: Result<Option<Duration>, Undialled>,
     },
 }
 
-/// Why a provider was not dialled.
+/// Why a provider was not reached.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Undialled {
-    /// Others may well reach it.
-    #[error("not tried: it is reached through a relay, and dhtstore dials none")]
+    /// Other peers may reach it through a relay.
+    #[error("not tried: its addresses lead through relays, which dhtstore does not dial")]
     Relayed,
-    /// There is nothing to dial.
-    #[error("no addresses in the records, and nobody knows the peer")]
+    /// There is no address to dial.
+    #[error("no addresses: the records have none, and no server knows the peer")]
     Unknown,
-    /// It does not answer.
+    /// The dial failed.
     #[error(transparent)]
     Failed(#[from] RpcError),
 }
 
-/// What follows from all findings.
+/// The conclusion from all findings.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Verdict {
-    /// Found, and a provider can be dialled.
+    /// Whether the CID is found and a provider can be dialled.
     pub ok: bool,
-    /// One line.
+    /// The conclusion in one line.
     pub verdict: String,
     /// What to do about it.
     pub next: Option<String>,
 }
 
-/// What is known of a provider.
+/// A provider, as learnt from all answers.
 #[derive(Debug, Default)]
 struct Known {
     addrs: Vec<Multiaddr>,
@@ -92,26 +93,27 @@ impl Known {
     }
 }
 
-/// The sums that the verdict rests on.
+/// Counts that the verdict depends on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 struct Sums {
-    /// Servers asked, and those that answered, hold a record; a server that is in both DHTs counts once.
+    /// Servers asked. A server in both DHTs counts once, here and below.
     asked: usize,
+    /// Servers that answered.
     answered: usize,
+    /// Servers that hold a record.
     holding: usize,
-    /// Providers in all, those with addresses, those that can be dialled.
     providers: usize,
     with_addresses: usize,
     dialable: usize,
-    /// Providers that relays lead to, which this node does not dial, and nothing else that it may.
+    /// Providers that this node does not dial, since it may dial none of their addresses but those through relays.
     relayed: usize,
     /// This node announces the CID itself.
     own: bool,
 }
 
 impl Ops {
-    /// Asks the servers closest to a CID one by one, and dials up to 20 of the providers that they name. Each finding goes
-    /// to `events`. Returns what follows from them.
+    /// Asks each of the servers closest to a CID, and dials up to 20 of the providers that they name. Each finding goes
+    /// to `events`. Returns the conclusion.
     ///
     /// # Errors
     /// [`OpsError::Stopped`].
@@ -128,7 +130,7 @@ impl Ops {
         for asked in wan.into_iter().chain(lan) {
             let server = asked.server.id;
             servers.insert(server);
-            // Nobody may listen: the verdict is the same.
+            // Without a reader the verdict is the same.
             let _ = events.send(of_server(&asked, &place)).await;
             let Ok(named) = asked.answer else { continue };
             answered.insert(server);
@@ -173,14 +175,15 @@ impl Ops {
             .filter_map(|peer| Some(format!("{}: {}", peer.addresses.join(", "), peer.error?)))
             .collect();
         if sums.asked == 0 && !failing.is_empty() {
-            verdict.next = Some(format!("mend the bootstrap list, whose peers do not answer ({})", failing.join("; ")));
+            verdict.next =
+                Some(format!("correct the bootstrap list: its peers do not answer ({})", failing.join("; ")));
         }
         Ok(verdict)
     }
 
     async fn dial(&self, peer: PeerId, mut known: Known) -> Finding {
         let node = &self.handles.node;
-        // On the public network it may have private addresses as well, which are not tried.
+        // Its private addresses are not dialled on the public network.
         let is_relayed = |addrs: &[Multiaddr]| {
             let info = PeerInfo { id: peer, addrs: addrs.to_vec() };
             addrs.iter().any(|addr| relay_address(addr).is_some()) && node.dialable(&info).is_empty()
@@ -188,10 +191,10 @@ impl Ops {
         known.addrs.sort_by_key(|addr| relay_address(addr).is_some());
         let provider = PeerInfo { id: peer, addrs: known.addrs };
         let dialled = if peer == self.peer_id() && self.handles.config.provide.addresses.is_empty() {
-            // Nobody can dial himself; that others can, only they know.
+            // A node cannot dial itself. Only other peers know whether they can dial it.
             Ok(None)
         } else if provider.addrs.is_empty() {
-            // The record has none, but somebody may know the peer.
+            // The record has none, but a server may know the peer.
             match node.find_peer(&peer, None).await {
                 Some(found) if is_relayed(&found.addrs) => Err(Undialled::Relayed),
                 Some(found) => dialable(node, &found).await.map(Some).map_err(Undialled::from),
@@ -220,19 +223,19 @@ fn verdict(sums: &Sums) -> Verdict {
     let &Sums { asked, answered, holding, providers, with_addresses, dialable, relayed, own } = sums;
     let judge = |ok: bool, verdict: String, next: Option<&str>| Verdict { ok, verdict, next: next.map(str::to_owned) };
     if asked == 0 && providers == 0 {
-        let next = "connect it to a network: `dhtstore connect MULTIADDR`, or set bootstrap";
-        return judge(false, "this node knows no servers, so nobody can be asked".into(), Some(next));
+        let next = "connect this node to a network: `dhtstore connect MULTIADDR`, or set bootstrap";
+        return judge(false, "this node knows no servers to ask".into(), Some(next));
     }
     if asked > 0 && answered == 0 {
-        let next = "see `dhtstore peers` and the log: is the network cut off?";
+        let next = "check the connection to the network: see `dhtstore peers` and the log";
         return judge(false, format!("none of the {asked} closest servers answers"), Some(next));
     }
     if providers == 0 {
         let next = if own {
-            "this node has it in its list but the servers do not: `dhtstore reprovide`, then ask again"
+            "it is an own CID of this node, but no server has it: run `dhtstore reprovide`, then ask again"
         } else {
-            "announce it where the content is: `ipfs routing provide CID` on a Kubo node, or `dhtstore provide CID`; if it was \
-             announced before, the records have outlived their ttl"
+            "announce it where the content is: `ipfs routing provide CID` on a Kubo node, or `dhtstore provide CID`; \
+             if it was announced before, its records have expired"
         };
         return judge(
             false,
@@ -246,7 +249,7 @@ fn verdict(sums: &Sums) -> Verdict {
     };
     if dialable > 0 {
         let next = (asked > 0 && holding == 0)
-            .then_some("only this node holds the record: others that look it up will not find it; announce it again");
+            .then_some("announce it again: only this node holds the record, so other peers do not find it");
         let found = asked == 0 || holding > 0;
         let what = if found { "found and dialable" } else { "not found by others" };
         return judge(found, format!("{what}: {held}, {dialable} of {providers} providers can be dialled"), next);
@@ -258,11 +261,11 @@ fn verdict(sums: &Sums) -> Verdict {
     }
     if with_addresses == 0 {
         let next =
-            "the providers must announce again, with addresses that others can reach (on Kubo: Addresses.Announce)";
+            "let the providers announce again, with addresses that other peers can reach (on Kubo: Addresses.Announce)";
         return judge(false, format!("records without addresses: {held}, {providers} providers"), Some(next));
     }
     let next =
-        "the providers are offline, or behind a NAT or firewall: check that their port is open and what they announce";
+        "check that the providers run, that their port is open in NAT and firewall, and which addresses they announce";
     judge(false, format!("found but not dialable: {held}, none of {providers} providers can be dialled"), Some(next))
 }
 
@@ -272,7 +275,7 @@ mod tests {
 
     fn said(sums: Sums) -> (bool, String) {
         let verdict = verdict(&sums);
-        assert!(verdict.ok || verdict.next.is_some(), "a failure says what to do next");
+        assert!(verdict.ok || verdict.next.is_some(), "a failure has a next step");
         (verdict.ok, verdict.verdict)
     }
 

@@ -1,4 +1,4 @@
-//! Stored rows: a dump of them, and what a backup needs before it.
+//! Dumps of stored rows, for `dump` and `backup`.
 
 use super::{Ops, OpsError};
 use crate::{
@@ -8,37 +8,37 @@ use crate::{
 use std::{sync::Arc, time::Duration};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Dumps that run at the same time; each keeps a thread.
+/// Most dumps at the same time. Each uses a thread.
 pub const DUMPS_MAX: usize = 4;
 
-/// The right to run one of [`DUMPS_MAX`] dumps; held until it ends.
+/// Permission to run one of [`DUMPS_MAX`] dumps, held until the dump ends.
 #[derive(Debug)]
 pub struct DumpTurn {
     _permit: OwnedSemaphorePermit,
 }
 
 impl Ops {
-    /// Waits up to `patience` for one of [`DUMPS_MAX`] turns.
+    /// Waits up to `patience` for permission to dump.
     ///
     /// # Errors
-    /// [`OpsError::TryAgain`] if none has become free.
+    /// [`OpsError::TryAgain`] if [`DUMPS_MAX`] others still run then.
     pub async fn dump_turn(&self, patience: Duration) -> Result<DumpTurn, OpsError> {
         let turns: Arc<Semaphore> = Arc::clone(&self.handles.limits.dumps);
-        // Of one that is free now, also without patience.
+        // One that is free now is taken without patience, too.
         if let Ok(permit) = Arc::clone(&turns).try_acquire_owned() {
             return Ok(DumpTurn { _permit: permit });
         }
         match tokio::time::timeout(patience, turns.acquire_owned()).await {
             Ok(Ok(permit)) => Ok(DumpTurn { _permit: permit }),
-            _ => Err(OpsError::TryAgain(format!("{DUMPS_MAX} dumps are under way"))),
+            _ => Err(OpsError::TryAgain(format!("{DUMPS_MAX} dumps are running, the most at the same time"))),
         }
     }
 
-    /// Hands the parts of a dump to `each`, on a thread that may block, until it returns false. Constant memory: the dump
-    /// goes on when `each` has returned. Returns the sums.
+    /// Passes the parts of a dump to `each`, on a blocking thread, until it returns false. The dump waits for `each`,
+    /// so that it takes constant memory. Returns the counts.
     ///
     /// # Errors
-    /// [`OpsError::BadInput`] for a filter that is no CID or peer id; [`OpsError::Store`]; [`OpsError::Stopped`].
+    /// [`OpsError::BadInput`] if the filter is not a CID or peer id; [`OpsError::Store`]; [`OpsError::Stopped`].
     pub async fn dump(
         &self,
         turn: DumpTurn,
@@ -54,8 +54,8 @@ impl Ops {
         Ok(dumped.await??)
     }
 
-    /// Saves the routing tables, so that a backup has them. Returns what was saved; `None` while saving would lose more
-    /// than it adds, soon after a start.
+    /// Saves the routing tables, so that a backup has the newest ones. Returns what was saved. `None`: nothing was,
+    /// since the tables are still far smaller than those saved before the start.
     ///
     /// # Errors
     /// [`OpsError::Failed`] if they cannot be written.

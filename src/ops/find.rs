@@ -1,4 +1,4 @@
-//! Asking the network: providers, peers, closest servers; connecting.
+//! Look-ups of providers, peers and closest servers, and connecting to a peer.
 
 use super::{Ops, OpsError, QueryEvent, underway::Underway};
 use crate::{
@@ -16,42 +16,43 @@ use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 use std::collections::HashSet;
 use tokio::sync::mpsc;
 
-/// Providers that one query returns at most.
+/// Most providers that one query returns.
 pub const PROVIDERS_MAX: usize = 10_000;
 
-/// What happens while providers are looked for.
+/// An event of a search for providers.
 #[derive(Clone, Debug)]
 pub enum FindEvent {
     /// A step of the look-up.
     Step(QueryEvent),
-    /// A provider, each once.
+    /// A provider. Each is reported once.
     Provider(PeerInfo),
 }
 
 /// One of the servers closest to a key.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Closest {
-    /// In which DHT.
+    /// The DHT that it serves.
     pub dht: Dht,
-    /// The server.
+    /// Its peer id and addresses.
     pub server: PeerInfo,
-    /// Leading bits that it has in common with the key.
+    /// Common prefix length of its key and the target, in bits.
     pub cpl: u16,
-    /// XOR distance to the key.
+    /// XOR distance to the target.
     pub distance: [u8; 32],
 }
 
 impl Ops {
-    /// Finds up to `limit` (1 to [`PROVIDERS_MAX`]) providers of a CID: in the own store, then in both DHTs. Each goes to
-    /// `events` as soon as an address of it is known, others at the end. Returns all, in the same order.
+    /// Finds up to `limit` (1 to [`PROVIDERS_MAX`]) providers of a CID, in the own store and then in both DHTs. Each
+    /// goes to `events` as soon as an address of it is known; those without addresses follow at the end. Returns all in
+    /// this order.
     pub async fn find_providers(&self, cid: &Cid, limit: usize, events: mpsc::Sender<FindEvent>) -> Vec<PeerInfo> {
         let (multihash, limit) = (cid.hash().to_bytes(), limit.clamp(1, PROVIDERS_MAX));
         let mut query = Underway::start(|events| self.handles.node.find_providers(&multihash, limit, Some(events)));
         let (mut seen, mut found) = (HashSet::new(), Vec::new());
         while let Some(event) = query.event().await {
-            // Not before it comes with an address, since the next answer may bring one.
+            // One without addresses waits, since a later answer may have some.
             let provider = provider(&event).filter(|peer| !peer.addrs.is_empty());
-            // Nobody may listen: the answer is complete all the same. So everywhere here.
+            // Without a reader of events the result is the same, here and below.
             let _ = events.send(FindEvent::Step(event)).await;
             if let Some(provider) = provider
                 && found.len() < limit
@@ -70,7 +71,7 @@ impl Ops {
         found
     }
 
-    /// [`Ops::find_providers`] whose events are read here.
+    /// Runs [`Ops::find_providers`] and returns its events as they come.
     pub fn finding_providers<'o>(
         &'o self,
         cid: &'o Cid,
@@ -79,7 +80,7 @@ impl Ops {
         Underway::start(move |events| self.find_providers(cid, limit, events))
     }
 
-    /// Returns up to `limit` (1 to [`PROVIDERS_MAX`]) providers of a CID as this node itself would answer.
+    /// Returns up to `limit` (1 to [`PROVIDERS_MAX`]) providers of a CID from the own store. Asks no other peer.
     ///
     /// # Errors
     /// [`OpsError::Stopped`].
@@ -103,13 +104,13 @@ impl Ops {
         Ok(found)
     }
 
-    /// Finds the addresses of a peer; `None` if neither this node nor the network knows it.
+    /// Finds the addresses of a peer. `None` if neither this node nor the network knows the peer.
     pub async fn find_peer(&self, peer: &PeerId, events: Option<mpsc::Sender<QueryEvent>>) -> Option<PeerInfo> {
         self.handles.node.find_peer(peer, events).await
     }
 
-    /// Finds the k servers closest to `target` (a multihash, or a peer id in bytes) in each DHT, closest first. `local`: of
-    /// this node's own routing tables only.
+    /// Finds the k servers closest to `target` (a multihash, or a peer id in bytes) in each DHT, closest first. With
+    /// `local` only this node's routing tables are used.
     pub async fn closest(&self, target: &[u8], local: bool, events: Option<mpsc::Sender<QueryEvent>>) -> Vec<Closest> {
         let (node, place) = (&self.handles.node, cids::place(target));
         let mut all = Vec::new();
@@ -129,28 +130,28 @@ impl Ops {
         all
     }
 
-    /// Connects to whoever is at `addr`, who must be the peer behind `/p2p/` if it names one. Of `/p2p/ID` alone the
-    /// addresses are looked up first. Returns the peer, and the addresses that were tried.
+    /// Connects to the peer at `addr`, which must have the peer id behind `/p2p/` if there is one. For `/p2p/ID` alone
+    /// the addresses are looked up first. Returns the peer, and the addresses that were tried.
     ///
     /// # Errors
-    /// [`OpsError::BadInput`] for an address that cannot be dialled at all; [`OpsError::Failed`] if the peer is not known
-    /// or not reached; both say what to do.
+    /// [`OpsError::BadInput`] for an address that cannot be dialled; [`OpsError::Failed`] if the peer is not known or
+    /// not reached.
     pub async fn connect(&self, addr: Multiaddr) -> Result<PeerInfo, OpsError> {
         let own = self.peer_id();
-        let bad = |reason: &str| OpsError::BadInput(format!("cannot connect to {addr}: {reason}"));
+        let bad = |reason: &str| OpsError::BadInput(format!("cannot connect to {addr}: {reason}").into());
         if addr.iter().last() == Some(Protocol::P2p(own)) {
             return Err(bad(OWN));
         }
         if addr.iter().any(|part| part == Protocol::P2pCircuit) {
-            return Err(bad("it leads through a relay, and dhtstore dials none; give an address of the peer itself"));
+            return Err(bad("it leads through a relay, which dhtstore does not dial; \
+                give an address of the peer itself"));
         }
         if let Some(peer) = only_peer(&addr) {
             return self.connect_to(peer).await;
         }
         if reach(&addr).is_none() {
-            return Err(OpsError::BadInput(format!(
-                "{addr}: nobody can dial it; give host and port, like /ip4/192.0.2.7/tcp/4001 or /dns/example.net/udp/4001/quic-v1"
-            )));
+            return Err(bad("nobody can dial it; give host and port, like /ip4/192.0.2.7/tcp/4001 or \
+                    /dns/example.net/udp/4001/quic-v1"));
         }
         if !can_dial(&addr) {
             return Err(bad(UNSPOKEN));
@@ -158,30 +159,30 @@ impl Ops {
         let connected = self.handles.node.connect(addr.clone()).await;
         let id = connected.map_err(|error| match error {
             RpcError::Own => bad(OWN),
-            error => refused(&addr.to_string(), &error),
+            error => NotConnected { peer: addr.to_string(), source: error }.into(),
         })?;
         Ok(PeerInfo { id, addrs: vec![addr] })
     }
 
-    /// Connects to a peer that was named by its id alone, at the addresses that this node or the network knows.
+    /// Connects to a peer at the addresses that this node or the network knows.
     async fn connect_to(&self, peer: PeerId) -> Result<PeerInfo, OpsError> {
         let node = &self.handles.node;
         let unknown = |reason: &str| {
-            OpsError::Failed(format!(
-                "cannot connect to {peer}: {reason}; give its address, like /ip4/192.0.2.7/tcp/4001/p2p/{peer}"
-            ))
+            let next = format!("give its address, like /ip4/192.0.2.7/tcp/4001/p2p/{peer}");
+            OpsError::Failed(format!("cannot connect to {peer}: {reason}; {next}").into())
         };
         let found = node.find_peer(&peer, None).await;
-        let found = found.ok_or_else(|| unknown("neither this node nor the network knows an address of it"))?;
+        let found = found.ok_or_else(|| unknown("neither this node nor the network knows its addresses"))?;
         if node.dialable(&found).is_empty() && found.addrs.iter().any(|addr| relay_address(addr).is_some()) {
-            return Err(unknown("only addresses through relays are known, and dhtstore dials none"));
+            return Err(unknown("its known addresses lead through relays, which dhtstore does not dial"));
         }
-        let id = node.connect_to(&found).await.map_err(|error| refused(&peer.to_string(), &error))?;
+        let connected = node.connect_to(&found).await;
+        let id = connected.map_err(|source| NotConnected { peer: peer.to_string(), source })?;
         Ok(PeerInfo { id, addrs: found.addrs })
     }
 }
 
-/// The provider that an event is about. The text is the node's own, so that it can be read.
+/// Returns the provider that an event names. The node wrote its text, so it parses.
 fn provider(event: &QueryEvent) -> Option<PeerInfo> {
     let QueryEvent::Provider { provider, addresses, .. } = event else { return None };
     let addrs = addresses.iter().filter_map(|addr| addr.parse().ok()).collect();
@@ -192,11 +193,9 @@ fn xor(a: &Key, b: &Key) -> [u8; 32] {
     std::array::from_fn(|index| a.as_bytes()[index] ^ b.as_bytes()[index])
 }
 
-/// What is said of this node's own address.
-const OWN: &str =
-    "that is this node itself; give the address of another one, as `dhtstore id` prints it there, with its /p2p/ID";
+const OWN: &str = "it is an address of this node itself; give one of another node, as `dhtstore id` prints it there";
 
-/// The peer of `/p2p/ID`, with nothing in front.
+/// Returns the peer id of `/p2p/ID`; `None` for an address with more parts.
 fn only_peer(addr: &Multiaddr) -> Option<PeerId> {
     let mut parts = addr.iter();
     match (parts.next(), parts.next()) {
@@ -205,15 +204,27 @@ fn only_peer(addr: &Multiaddr) -> Option<PeerId> {
     }
 }
 
-fn refused(whom: &str, error: &RpcError) -> OpsError {
-    OpsError::Failed(match error {
-        RpcError::Dial(reason) => format!(
-            "cannot connect to {whom}: {reason}; check host, port and the id behind /p2p/, and that the peer runs"
-        ),
-        RpcError::Timeout(_) => {
-            format!("cannot connect to {whom}: {error}; check that the peer runs and that no firewall is in between")
-        }
-        RpcError::Busy(_) => format!("cannot connect to {whom}: {error}; try again later"),
-        error => format!("cannot connect to {whom}: {error}"),
-    })
+/// A connection that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot connect to {peer}: {}", advised(.source))]
+struct NotConnected {
+    /// Its address or peer id.
+    peer: String,
+    source: RpcError,
+}
+
+impl From<NotConnected> for OpsError {
+    fn from(error: NotConnected) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+/// Returns the reason why a peer was not reached, with the next step.
+fn advised(error: &RpcError) -> String {
+    match error {
+        RpcError::Dial(reason) => format!("{reason}; check host, port and the id behind /p2p/, and that the peer runs"),
+        RpcError::Timeout(_) => format!("{error}; check that the peer runs, and that no firewall is in between"),
+        RpcError::Busy(_) => format!("{error}; try again later"),
+        error => error.to_string(),
+    }
 }

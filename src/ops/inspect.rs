@@ -1,4 +1,4 @@
-//! Looking at the daemon: identity, figures, peers, jobs, findings.
+//! The state of the daemon: identity, figures, peers, jobs, and what a check of the store finds.
 
 use super::{Ops, OpsError};
 use crate::{
@@ -18,77 +18,77 @@ pub struct Stat {
     pub version: &'static str,
     /// The node's peer id.
     pub peer: PeerId,
-    /// The kind of network.
+    /// The profile of the configuration.
     pub profile: Profile,
     /// Server or client in the WAN DHT, and why (MODE-1).
     pub mode: Decision,
-    /// Connections that there may be: `connections.max`, lowered to the open files that there are.
+    /// Most connections: `connections.max`, lowered to what the limit of open files allows.
     pub connections_max: u32,
     /// The highest sequence number of each own IPNS name.
     pub ipns_sequences: BTreeMap<PeerId, u64>,
-    /// The bootstrap list, and how its peers fare.
+    /// The bootstrap peers, and how each answered.
     pub bootstrap: Vec<BootstrapPeer>,
     /// Time since the start.
     pub uptime: Duration,
     /// Bound listeners.
     pub listening: Vec<Multiaddr>,
-    /// What is announced of the node, over both DHTs.
+    /// The addresses that the node announces in both DHTs.
     pub addresses: Vec<Multiaddr>,
-    /// Connected peers.
+    /// The number of connected peers.
     pub connections: usize,
-    /// Routing tables.
+    /// The routing tables.
     pub tables: Vec<Table>,
-    /// What is in hand for others now.
+    /// Work under way for other peers.
     pub load: Load,
-    /// What happened on the network since the start, by name: requests, refusals, limits.
+    /// Counts since the start, by name: requests, refusals, limits reached.
     pub network: BTreeMap<String, u64>,
-    /// The store.
+    /// The figures of the store.
     pub store: store::Stat,
-    /// Own CIDs.
+    /// The state of announcing own CIDs.
     pub reprovide: reprovider::Status,
-    /// Jobs.
+    /// The scheduled jobs.
     pub jobs: Vec<JobStatus>,
 }
 
 /// The figures of a routing table.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Table {
-    /// Of this DHT.
+    /// Its DHT.
     pub dht: Dht,
-    /// Common prefix length, entries; without empty buckets.
+    /// Common prefix length and number of entries of each bucket that is not empty.
     pub buckets: Vec<(u16, usize)>,
 }
 
 impl Table {
-    /// Entries in all.
+    /// Returns the number of entries.
     pub fn peers(&self) -> usize {
         self.buckets.iter().map(|(_, peers)| peers).sum()
     }
 }
 
-/// A few figures, for a line of status.
+/// The figures of a status line.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Brief {
-    /// Entries of the routing table of each DHT.
+    /// The number of entries in the routing table of each DHT.
     pub servers: Vec<(Dht, usize)>,
-    /// Provider records.
+    /// The number of provider records.
     pub records: u64,
-    /// Own CIDs.
+    /// The number of own CIDs.
     pub own: u64,
 }
 
 impl Ops {
-    /// The node's peer id.
+    /// Returns the node's peer id.
     pub fn peer_id(&self) -> PeerId {
         self.handles.node.peer_id()
     }
 
-    /// Bound listeners.
+    /// Returns the bound listeners.
     pub fn listeners(&self) -> Vec<Multiaddr> {
         self.handles.node.listeners()
     }
 
-    /// What is announced of the node in either DHT, each once.
+    /// Returns the addresses that the node announces in either DHT, each once.
     pub fn addresses(&self) -> Vec<Multiaddr> {
         let mut all: Vec<Multiaddr> = Vec::new();
         for address in Dht::ALL.into_iter().flat_map(|dht| self.handles.node.addresses(dht)) {
@@ -99,12 +99,12 @@ impl Ops {
         all
     }
 
-    /// Time since the start.
+    /// Returns the time since the start.
     pub fn uptime(&self) -> Duration {
         self.handles.clock.monotonic().saturating_sub(self.handles.started)
     }
 
-    /// All figures.
+    /// Returns all figures.
     ///
     /// # Errors
     /// [`OpsError::Stopped`].
@@ -139,7 +139,7 @@ impl Ops {
         })
     }
 
-    /// A few figures.
+    /// Returns the figures of a status line.
     ///
     /// # Errors
     /// [`OpsError::Stopped`].
@@ -150,17 +150,17 @@ impl Ops {
         Ok(Brief { servers, records: stat.records, own: stat.provided })
     }
 
-    /// Connected peers, longest first.
+    /// Returns the connected peers, longest connected first.
     pub async fn peers(&self) -> Vec<ConnectedPeer> {
         self.handles.node.peers().await
     }
 
-    /// The scheduled jobs, and how each stands.
+    /// Returns the scheduled jobs and their states.
     pub async fn jobs(&self) -> Vec<JobStatus> {
         self.handles.schedule.status().await
     }
 
-    /// What a running store can say of itself. Waits for the end of replay.
+    /// Checks what can be checked while the store runs. Waits for the end of replay.
     ///
     /// # Errors
     /// [`OpsError::Stopped`].

@@ -1,32 +1,33 @@
-//! Taking in rows of a dump.
+//! Loading rows of a dump.
 
 use super::{Ops, OpsError};
 use crate::store::load::Report;
 use std::sync::Arc;
 
-/// Some lines of a dump, without header and end.
+/// Lines of a dump, without its header and its end.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Lines {
-    /// Their text. The caller bounds it; a batch is held in memory as a whole.
+    /// Their text. It is held in memory as a whole, so the caller must bound it.
     pub text: Vec<u8>,
-    /// The number of the first, for what is said of bad ones.
+    /// The number of the first line, for messages about bad lines.
     pub first: u64,
-    /// Own CIDs of the dump become own CIDs here.
+    /// Whether own CIDs of the dump become own CIDs of this node.
     pub provided: bool,
 }
 
 impl Ops {
-    /// Takes rows of a dump in; one batch at a time. On disk within 1.5 s, or with [`Ops::flush`].
+    /// Loads rows of a dump, one batch at a time. They are on disk within 1.5 s, or after [`Ops::flush`].
     ///
     /// # Errors
-    /// [`OpsError::Store`] if the database takes no writes; [`OpsError::Full`] for own CIDs; [`OpsError::Stopped`].
+    /// [`OpsError::Store`] if the database cannot be written; [`OpsError::Full`] at the limit of own CIDs;
+    /// [`OpsError::Stopped`].
     pub async fn load(&self, lines: Lines) -> Result<Report, OpsError> {
         let loader = Arc::clone(&self.handles.limits.loader);
         let load = move || loader.lock().load(&lines.text, lines.first, lines.provided);
         Ok(tokio::task::spawn_blocking(load).await??)
     }
 
-    /// Brings all that was accepted so far to disk.
+    /// Writes everything that was accepted so far to disk.
     ///
     /// # Errors
     /// [`OpsError::Store`].

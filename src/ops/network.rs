@@ -1,4 +1,4 @@
-//! The node as what own CIDs are announced to.
+//! Connects the reprovider to the node, whose peers it announces own CIDs to.
 
 use crate::{
     kad::{Dht, PeerInfo, keyspace::Key},
@@ -6,7 +6,7 @@ use crate::{
     provide::{self, Delivery, Network},
 };
 
-/// A node, for [`Reprovider`].
+/// A node as the [`Network`] of the [`Reprovider`].
 #[derive(Clone, Debug)]
 pub struct Servers(pub Node);
 

@@ -1,4 +1,4 @@
-//! Own CIDs: provide, unprovide, announce, ask back.
+//! Own CIDs: provide, unprovide, announce, verify.
 
 pub mod list;
 
@@ -11,52 +11,51 @@ use crate::{
 use libp2p::Multiaddr;
 use tokio::sync::mpsc;
 
-/// Own CIDs that [`Ops::verify`] asks about when none are named.
+/// Own CIDs that [`Ops::verify`] picks if none are named.
 pub const SAMPLE: usize = 10;
-/// Own CIDs that [`Ops::verify`] asks about at most: each takes a look-up and up to 40 requests.
+/// Most own CIDs that [`Ops::verify`] asks about. Each takes a look-up and up to 40 requests.
 pub const VERIFY_MAX: usize = 100;
 
-/// What [`Ops::provide`] did.
+/// The result of [`Ops::provide`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Provided {
-    /// CIDs that were not there before.
+    /// The number of CIDs that were not own CIDs before.
     pub added: usize,
-    /// The provider that records name: this node, and where the content is served.
+    /// The provider that the records name: this node, with the addresses where the content is served.
     pub provider: PeerInfo,
-    /// `provide.addresses` is set: the content is served elsewhere.
+    /// Whether `provide.addresses` is set, so that the content is served elsewhere.
     pub elsewhere: bool,
-    /// Servers known at this moment, in both routing tables.
+    /// The number of servers in both routing tables now.
     pub servers: usize,
 }
 
-/// What to announce.
+/// Own CIDs to announce.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Which {
-    /// These own CIDs; others are passed over.
+    /// These. Those that are not own CIDs are skipped.
     These(Vec<Cid>),
-    /// Own CIDs that are due.
+    /// Those that are due.
     Due,
-    /// Every own CID.
+    /// All.
     All,
 }
 
-/// Whether servers hold our record of an own CID.
+/// The number of servers that hold the node's record of an own CID.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Verified {
     /// The CID.
     pub cid: Cid,
-    /// Closest servers asked.
+    /// The closest servers that were asked.
     pub asked: usize,
-    /// Of them, those that name us.
+    /// Those of them that name this node as a provider.
     pub holding: usize,
 }
 
 impl Ops {
-    /// Keeps these CIDs announced. Returns once they are on disk; announcing begins at once, and is not waited for. All or
-    /// none are taken.
+    /// Adds own CIDs, all or none. Returns once they are on disk. Announcing begins at once and goes on after that.
     ///
     /// # Errors
-    /// [`OpsError::Full`] beyond `reprovide.max_cids`; [`OpsError::Store`] if the disk takes no writes.
+    /// [`OpsError::Full`] beyond `reprovide.max_cids`; [`OpsError::Store`] if the disk cannot be written.
     pub async fn provide(&self, cids: Vec<Cid>) -> Result<Provided, OpsError> {
         let handles = &self.handles;
         let added = handles.store.provided.add(cids).await?;
@@ -69,16 +68,17 @@ impl Ops {
         })
     }
 
-    /// Announces these CIDs no longer. Returns how many were own ones, once their removal is on disk.
+    /// Removes own CIDs. Returns how many there were, once their removal is on disk.
     ///
     /// # Errors
-    /// [`OpsError::Store`] if the disk takes no writes.
+    /// [`OpsError::Store`] if the disk cannot be written.
     pub async fn unprovide(&self, cids: Vec<Cid>) -> Result<usize, OpsError> {
         let multihashes = cids.into_iter().map(|cid| cid.hash().to_bytes()).collect();
         Ok(self.handles.store.provided.remove(multihashes).await?)
     }
 
-    /// Returns how these own CIDs stand, each as it was asked for; others are left out.
+    /// Returns the states of these own CIDs, each in the form that was asked for. Those that are not own CIDs are left
+    /// out.
     ///
     /// # Errors
     /// [`OpsError::Stopped`].
@@ -88,7 +88,7 @@ impl Ops {
         Ok(tokio::task::spawn_blocking(move || cids.into_iter().filter_map(own).collect()).await?)
     }
 
-    /// Announces now, and returns what came of it. Progress goes to `events`: where its reader is behind, only some of it.
+    /// Announces own CIDs now. Returns the result. Progress goes to `events`; a slow reader misses some of it.
     pub async fn announce(&self, which: Which, events: mpsc::Sender<Progress>) -> Progress {
         let reprovider = &self.handles.reprovider;
         match which {
@@ -101,13 +101,13 @@ impl Ops {
         }
     }
 
-    /// [`Ops::announce`] whose events are read here.
+    /// Runs [`Ops::announce`] and returns its events as they come.
     pub fn announcing(&self, which: Which) -> Underway<Progress, impl Future<Output = Progress>> {
         Underway::start(move |events| self.announce(which, events))
     }
 
-    /// Asks the closest servers of up to [`VERIFY_MAX`] own CIDs back whether they hold our record; each outcome goes to
-    /// `events`. No CIDs: up to [`SAMPLE`] announced ones from all over the keyspace.
+    /// Asks the closest servers of up to [`VERIFY_MAX`] own CIDs whether they hold the node's record. Each result goes
+    /// to `events`. If no CIDs are named, up to [`SAMPLE`] announced ones are picked evenly over the keyspace.
     ///
     /// # Errors
     /// [`OpsError::Stopped`].
@@ -118,13 +118,13 @@ impl Ops {
         }
         for cid in cids.into_iter().take(VERIFY_MAX) {
             let held = verify::held(&self.handles.node, &cid.hash().to_bytes()).await;
-            // Nobody may be interested any more: then the caller drops this.
+            // A caller that needs no more results drops this future.
             let _ = events.send(Verified { cid, asked: held.asked, holding: held.holding }).await;
         }
         Ok(())
     }
 
-    /// What this node is announced with: `provide.addresses`, or its own addresses in both DHTs.
+    /// Returns the addresses of this node as a provider: `provide.addresses`, or its own addresses in both DHTs.
     pub(super) fn provider_addresses(&self) -> Vec<Multiaddr> {
         match self.handles.config.provide.addresses.as_slice() {
             [] => self.addresses(),
@@ -133,7 +133,7 @@ impl Ops {
     }
 }
 
-/// Announced CIDs, evenly over the keyspace.
+/// Returns announced CIDs, evenly over the keyspace.
 fn sample(provided: &provided::Provided) -> Vec<Cid> {
     let mut sample: Vec<Cid> = Vec::new();
     for part in 0..SAMPLE {

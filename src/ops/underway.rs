@@ -1,14 +1,14 @@
-//! An operation that runs, and what happens on it.
+//! A running operation, with its events.
 
 use std::{fmt, future::Future, pin::Pin};
 use tokio::sync::mpsc;
 
-/// Events that wait for the reader; a slow reader then slows a look-up down. Enough for the hops of a look-up, some 100
-/// bytes each.
+/// Capacity of the channel of events: enough for the hops of a look-up, some 100 bytes each. When it is full, a slow
+/// reader slows the look-up down.
 pub const EVENTS: usize = 256;
 
-/// An operation under way, and its events in a channel of [`EVENTS`]. The operation goes on only while this is polled, and
-/// ends when it is dropped.
+/// A running operation, with its events in a channel of [`EVENTS`]. The operation makes progress while this is polled,
+/// and ends when this is dropped.
 pub struct Underway<E, F: Future> {
     operation: Pin<Box<F>>,
     events: mpsc::Receiver<E>,
@@ -22,13 +22,13 @@ impl<E, F: Future> fmt::Debug for Underway<E, F> {
 }
 
 impl<E, F: Future> Underway<E, F> {
-    /// Begins an operation, which `start` makes from the sender of its events.
+    /// Begins the operation that `start` returns for the sender of its events.
     pub fn start(start: impl FnOnce(mpsc::Sender<E>) -> F) -> Self {
         let (sender, events) = mpsc::channel(EVENTS);
         Self { operation: Box::pin(start(sender)), events, outcome: None }
     }
 
-    /// Returns the next event; `None` when the operation has ended and all its events have been seen.
+    /// Returns the next event. `None` once the operation has ended and all its events have been returned.
     pub async fn event(&mut self) -> Option<E> {
         if self.outcome.is_none() {
             tokio::select! {
@@ -40,7 +40,7 @@ impl<E, F: Future> Underway<E, F> {
         self.events.try_recv().ok()
     }
 
-    /// Returns the outcome. Drops events that have not been seen.
+    /// Waits for the outcome and returns it. Drops events that have not been returned.
     pub async fn outcome(mut self) -> F::Output {
         while self.event().await.is_some() {}
         match self.outcome {

@@ -1,4 +1,4 @@
-//! Values: getting the best of the network, putting one.
+//! Values: gets the best value of the network, and puts one.
 
 use super::{Ops, OpsError, QueryEvent, underway::Underway};
 use crate::{
@@ -8,7 +8,7 @@ use crate::{
         ipns::{self, Record},
     },
     node::lookup::values::QUORUM,
-    store::{StoreError, values::Refused},
+    store::values::Refused,
 };
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -20,51 +20,51 @@ pub struct Value {
     pub key: Vec<u8>,
     /// The record.
     pub value: Vec<u8>,
-    /// When this node received it; `None` for one of the network.
+    /// Time at which this node received it; `None` for a value of the network.
     pub received: Option<UnixTime>,
 }
 
-/// What happens while a value is looked for.
+/// An event of a search for a value.
 #[derive(Clone, Debug)]
 pub enum ValueEvent {
-    /// A step of the look-up, or of correcting servers.
+    /// A step of the look-up or of the correction of servers.
     Step(QueryEvent),
-    /// The best value, once.
+    /// The best value. It is reported once.
     Best(Value),
 }
 
-/// What getting a value brought.
+/// The result of getting a value.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Got {
-    /// The best value.
+    /// The best value found.
     pub value: Option<Value>,
-    /// Distinct servers that hold it.
+    /// The number of distinct servers that hold it.
     pub held_by: usize,
-    /// Distinct servers that answered.
+    /// The number of distinct servers that answered.
     pub answered: usize,
-    /// Servers that held a worse one or none.
+    /// The number of servers that held a worse one or none.
     pub stale: usize,
-    /// Of them, those that have taken the best.
+    /// The number of those that accepted the best value.
     pub corrected: usize,
-    /// Of this node's own name: the highest sequence number that was ever published or seen, kept for ever.
+    /// The highest sequence number ever published or seen, if the key is this node's own name. It is kept for ever.
     pub kept_sequence: Option<u64>,
 }
 
-/// What became of a value that was put.
+/// The result of putting a value.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Placed {
-    /// Distinct servers that it was sent to.
+    /// The number of distinct servers that it was sent to.
     pub sent: usize,
-    /// Of them, those that confirmed it.
+    /// The number of those that confirmed it.
     pub confirmed: usize,
-    /// Why this node itself does not keep it.
+    /// Why this node itself does not store it.
     pub not_stored_here: Option<Refused>,
 }
 
 impl Ops {
-    /// Gets the best value of a key that this node and the closest servers hold, then corrects those that hold a worse one
-    /// or none. The value goes to `events` before that. Asks on until `quorum` servers (`None`: 16, VAL-6) hold the same
-    /// best.
+    /// Gets the best value of a key that this node and the closest servers hold. Asks until `quorum` servers (`None`:
+    /// 16, VAL-6) hold the same best value. The value goes to `events`; then servers that hold a worse one or none get
+    /// it.
     pub async fn get_value(&self, key: &[u8], quorum: Option<usize>, events: mpsc::Sender<ValueEvent>) -> Got {
         let (node, quorum) = (&self.handles.node, quorum.unwrap_or(QUORUM));
         let query = Underway::start(|steps| node.find_value(key, quorum, Some(steps)));
@@ -73,7 +73,7 @@ impl Ops {
         };
         let kept_sequence = self.kept(key, Some(&found.value)).await;
         let value = Value { key: key.to_vec(), value: found.value, received: None };
-        // Nobody may listen: the answer is complete all the same.
+        // Without a reader of events the result is the same.
         let _ = events.send(ValueEvent::Best(value.clone())).await;
         let stale = found.stale.len();
         let corrected = match stale {
@@ -86,7 +86,7 @@ impl Ops {
         Got { value: Some(value), held_by: found.held_by, answered: found.answered, stale, corrected, kept_sequence }
     }
 
-    /// Gets the value of a key that this node itself holds; asks nobody.
+    /// Gets the value of a key that this node holds. Asks no other peer.
     pub async fn local_value(&self, key: &[u8]) -> Got {
         let held = self.handles.store.values.get(key);
         let kept_sequence = self.kept(key, held.as_ref().map(|held| &*held.value)).await;
@@ -95,12 +95,12 @@ impl Ops {
         Got { value, kept_sequence, ..Got::default() }
     }
 
-    /// Puts a value: into the own store, then to the closest servers of both DHTs. The sequence number of this node's own
-    /// name is kept first.
+    /// Puts a value into the own store, then to the closest servers of both DHTs. For this node's own name the sequence
+    /// number is stored first.
     ///
     /// # Errors
     /// [`OpsError::BadInput`] for a value that is not valid; [`OpsError::Failed`] if this node holds a better one;
-    /// [`OpsError::Store`] if the sequence number of the own name cannot be kept.
+    /// [`OpsError::Store`] or [`OpsError::Stopped`] if the sequence number cannot be stored.
     pub async fn put_value(
         &self,
         key: &[u8],
@@ -109,48 +109,47 @@ impl Ops {
     ) -> Result<Placed, OpsError> {
         if key == ipns::key(&self.peer_id()) {
             let now = Duration::from_secs(u64::from(self.handles.clock.wall().0));
-            values::validate(key, value, now).map_err(|error| OpsError::BadInput(error.to_string()))?;
-            // Before anybody else has it.
+            values::validate(key, value, now).map_err(|error| OpsError::BadInput(error.into()))?;
+            // Stored before another peer has it.
             if let Ok(record) = Record::decode(value) {
-                self.remember(record.sequence).await.map_err(OpsError::Store)?;
+                self.remember(record.sequence).await?;
             }
         }
         let placed = self.handles.node.place_value(key, value, events).await;
         let (own, placed) = placed.map_err(|refused| match refused {
             Refused::Worse => OpsError::Failed(
-                "this node holds a better value of this key: a higher sequence number, or the same and valid for longer; see \
-                 `dhtstore get --local`"
-                    .to_owned(),
+                "this node holds a better value of this key: a higher sequence number, or the same and valid for \
+                 longer; see `dhtstore get --local`"
+                    .into(),
             ),
-            refused => OpsError::BadInput(refused.to_string()),
+            refused => OpsError::BadInput(refused.into()),
         })?;
         Ok(Placed { sent: placed.sent, confirmed: placed.confirmed, not_stored_here: own.err() })
     }
 
-    /// Of this node's own name the highest sequence number ever, that of `value` among them: what was seen is remembered.
+    /// Returns the highest sequence number ever, that of `value` included, if `key` is this node's own name. Stores it.
     async fn kept(&self, key: &[u8], value: Option<&[u8]>) -> Option<u64> {
         let own = self.peer_id();
         if key != ipns::key(&own) {
             return None;
         }
         if let Some(record) = value.and_then(|value| Record::decode(value).ok()) {
-            // A disk that takes no writes: what is known in memory and on the network still counts.
+            // The disk cannot be written. What this node and the network know of the name still counts.
             if let Err(error) = self.remember(record.sequence).await {
-                tracing::warn!(%error, "cannot keep the sequence number of this node's own name");
+                tracing::warn!(%error, "cannot store the sequence number of this node's own name; the look-up goes on");
             }
         }
         self.handles.store.sequences().get(&own).copied()
     }
 
-    async fn remember(&self, sequence: u64) -> Result<(), StoreError> {
+    async fn remember(&self, sequence: u64) -> Result<(), OpsError> {
         let (store, own) = (self.handles.store.clone(), self.peer_id());
-        tokio::task::spawn_blocking(move || store.raise_sequence(&own, sequence))
-            .await
-            .unwrap_or_else(|error| Err(StoreError::Database(error.to_string())))
+        // Not by `?`: the limit that it may report is not that of own CIDs.
+        tokio::task::spawn_blocking(move || store.raise_sequence(&own, sequence)).await?.map_err(OpsError::Store)
     }
 }
 
-/// Passes the steps of a query on; then what it brought.
+/// Passes the steps of a query on. Returns its result.
 async fn passed_on<F: Future>(mut query: Underway<QueryEvent, F>, events: &mpsc::Sender<ValueEvent>) -> F::Output {
     while let Some(step) = query.event().await {
         let _ = events.send(ValueEvent::Step(step)).await;

@@ -1,4 +1,4 @@
-//! Asking back: do the servers closest to a CID hold a record of it?
+//! Asks the servers closest to a CID whether they hold a record of it.
 
 use crate::{
     kad::{Dht, PeerInfo},
@@ -7,22 +7,22 @@ use crate::{
 use futures::StreamExt;
 use std::{collections::HashSet, time::Duration};
 
-/// Servers asked at the same time: all k of one look-up.
+/// Servers to ask at the same time: all k of one look-up.
 const PARALLEL: usize = crate::kad::table::K;
 
-/// One of the k closest servers, and what it answered.
+/// One of the k closest servers, with its answer.
 #[derive(Clone, Debug)]
 pub struct Asked {
-    /// In which DHT.
+    /// The DHT that it serves.
     pub dht: Dht,
-    /// The server.
+    /// Its peer id and addresses.
     pub server: PeerInfo,
-    /// The providers it named.
+    /// The providers that it named, or why it did not answer.
     pub answer: Result<Vec<PeerInfo>, RpcError>,
 }
 
-/// Finds the k servers closest to `multihash` in `dht` and asks each for its providers; closest first.
-/// Empty without servers.
+/// Finds the k servers closest to `multihash` in `dht` and asks each for providers. Returns the answers, closest server
+/// first; none if the routing table is empty.
 pub async fn ask_closest(node: &Node, dht: Dht, multihash: &[u8]) -> Vec<Asked> {
     if node.table(dht).is_empty() {
         return Vec::new();
@@ -38,16 +38,16 @@ pub async fn ask_closest(node: &Node, dht: Dht, multihash: &[u8]) -> Vec<Asked> 
         .await
 }
 
-/// What asking back about one of our own CIDs brought.
+/// The number of servers that hold the node's record of an own CID.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Held {
-    /// Servers asked.
+    /// The servers that were asked.
     pub asked: usize,
-    /// Of them, those that name us as a provider.
+    /// Those of them that name this node as a provider.
     pub holding: usize,
 }
 
-/// How many of the closest servers name us as a provider of `multihash`. A server that is in both DHTs counts once.
+/// Counts the closest servers that name this node as a provider of `multihash`. A server in both DHTs counts once.
 pub async fn held(node: &Node, multihash: &[u8]) -> Held {
     let own = node.peer_id();
     let (mut asked, mut holding) = (HashSet::new(), HashSet::new());
@@ -62,10 +62,13 @@ pub async fn held(node: &Node, multihash: &[u8]) -> Held {
     Held { asked: asked.len(), holding: holding.len() }
 }
 
-/// How long a peer is given to be dialled when somebody asks whether it can be.
+/// Time allowed for a dial that only finds out whether a peer can be dialled.
 pub const DIAL_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Whether `peer` can be dialled, within [`DIAL_TIMEOUT`].
+/// Dials `peer` within [`DIAL_TIMEOUT`]. Returns the time that it took.
+///
+/// # Errors
+/// [`RpcError`] if the peer cannot be dialled.
 pub async fn dialable(node: &Node, peer: &PeerInfo) -> Result<Duration, RpcError> {
     match tokio::time::timeout(DIAL_TIMEOUT, node.can_dial(peer)).await {
         Ok(result) => result,

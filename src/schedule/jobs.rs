@@ -1,24 +1,24 @@
-//! The jobs of a node.
+//! The scheduled jobs of a daemon.
 
 use super::{Job, Outcome};
 use crate::{clock::Clock, config::Config, kad::Dht, node::Node, ops::network::Reprovider, store::Store};
 use std::{future::Future, sync::Arc, time::Duration};
 
-/// After a start the saved peers are verified one by one; until then a snapshot would lose those still waiting.
+/// Time after a start in which the saved peers are verified one by one. A snapshot would lose those that still wait.
 const VERIFYING: Duration = Duration::from_secs(60);
 
 /// Removes records and values older than their ttl.
 pub const GC: &str = "gc";
-/// Announces own CIDs that are due; each CID has its own time, so this looks at every tick.
+/// Announces own CIDs that are due. Each CID has its own time, so this job is due at every look.
 pub const REPROVIDE: &str = "reprovide";
 /// Checks and refills the routing tables (RT-7).
 pub const ROUTING_REFRESH: &str = "routing-refresh";
 /// Saves the routing tables.
 pub const ROUTING_SNAPSHOT: &str = "routing-snapshot";
-/// Brings everything to disk.
+/// Writes everything to disk.
 pub const FLUSH_STATE: &str = "flush-state";
 
-/// All jobs, with their times from the configuration.
+/// Returns all jobs, with their times from the configuration.
 pub fn all(config: &Config, store: &Store, node: &Node, reprovider: &Reprovider, clock: &Arc<dyn Clock>) -> Vec<Job> {
     let jobs = &config.jobs;
     let gc = {
@@ -51,7 +51,10 @@ pub fn all(config: &Config, store: &Store, node: &Node, reprovider: &Reprovider,
         let store = store.clone();
         move || {
             let store = store.clone();
-            async move { store.flush().await.map(|()| Some("flushed".to_owned())).map_err(|error| error.to_string()) }
+            async move {
+                store.flush().await?;
+                Ok(Some("flushed".to_owned()))
+            }
         }
     };
     vec![
@@ -72,8 +75,8 @@ where
 }
 
 async fn collect_garbage(store: Store) -> Outcome {
-    let report = store.records.collect_garbage().await.map_err(|error| error.to_string())?;
-    let values = store.values.collect_garbage().await.map_err(|error| error.to_string())?;
+    let report = store.records.collect_garbage().await?;
+    let values = store.values.collect_garbage().await?;
     Ok(Some(match report.paused.or(values.paused) {
         Some(reason) => format!("waits: {reason}"),
         None => {
@@ -85,17 +88,18 @@ async fn collect_garbage(store: Store) -> Outcome {
     }))
 }
 
-/// Says what it saved. Not while a table is empty or, soon after a start, still far from what was saved: a kill would lose the rest.
+/// Saves the routing tables. Returns what it saved. Saves nothing while all tables are empty, or while, soon after a
+/// start, a table has less than half of the peers that were saved: a kill would then lose the others.
 pub async fn save_routing(node: Node, store: Store, uptime: Duration) -> Outcome {
     if Dht::ALL.into_iter().all(|dht| node.table(dht).is_empty()) {
         return Ok(None);
     }
     if uptime < VERIFYING {
         let saved = move || Dht::ALL.map(|dht| store.routing.load(dht).len());
-        let saved = tokio::task::spawn_blocking(saved).await.map_err(|error| error.to_string())?;
+        let saved = tokio::task::spawn_blocking(saved).await?;
         if Dht::ALL.into_iter().zip(saved).any(|(dht, saved)| node.table(dht).len() < saved / 2) {
             return Ok(None);
         }
     }
-    node.save_routing().await.map(Some).map_err(|error| error.to_string())
+    Ok(Some(node.save_routing().await?))
 }

@@ -120,7 +120,7 @@ async fn failures_and_panics_are_noted_and_what_could_not_be_done_yet_is_not_a_r
     let scene = Scene::new();
     let runs = Arc::new(AtomicUsize::new(0));
     let jobs = vec![
-        counting("fails", HOUR, &runs, || async { Err("disk full".to_owned()) }),
+        counting("fails", HOUR, &runs, || async { Err("disk full".into()) }),
         counting("panics", HOUR, &runs, || async { panic!("as it must") }),
         counting("waits", HOUR, &runs, || async { Ok(None) }),
     ];
@@ -142,5 +142,5 @@ async fn a_wrong_cron_expression_is_told_with_its_job() {
     let job = Job { cron: "*/10 *".into(), ..counting("gc", HOUR, &runs, || async { Ok(None) }) };
     let error =
         Schedule::start(vec![job], scene.store.jobs.clone(), scene.clock.clone(), &Vital::default()).await.unwrap_err();
-    assert!(error.to_string().contains("job gc") && error.to_string().contains("six fields"), "{error}");
+    assert!(error.to_string().contains("job gc:") && error.to_string().contains("six fields"), "{error}");
 }

@@ -1,4 +1,4 @@
-//! `dhtstore config`, as a process: what is printed where, and with which exit code.
+//! `dhtstore config`, as a process: its output and exit codes.
 
 use crate::home::Home;
 
@@ -191,7 +191,7 @@ fn net_5_a_secure_websocket_without_a_usable_certificate_is_refused_with_the_nex
     let missing = home.path("missing.pem");
     let [certificate, key] = ["certificate", "key"].map(|name| format!("websocket.{name}={}", missing.display()));
     let files = [&listen[..], &["--set", &certificate, "--set", &key]].concat();
-    // A file that is not there is no wrong setting: 65 as for the other files, and again nothing that a restart mends.
+    // A missing file is not a wrong setting: exit 65, as for the other files. A restart does not help with it either.
     for (command, code) in [(&["config", "check"][..], 65), (&["run"], 65)] {
         let run = home.run(&[&files[..], command].concat());
         assert_eq!(run.code, code, "{run:?}");
@@ -221,7 +221,7 @@ fn what_can_never_work_is_refused_with_what_to_do() {
         let run = home.run(&["--set", &format!("listen=/ip4/127.0.0.1/{transport}"), "config", "check"]);
         assert_eq!(run.code, 78, "{transport}: {run:?}");
     }
-    // Content may be served by other programs, and by a relay in front of this one.
+    // Other programs may serve the content, and a relay may lead to this node.
     let gateway = "provide.addresses=/dns/gw.example/tcp/443/https";
     let circuit = format!("announce=/ip4/8.8.8.8/tcp/4001/p2p/{peer}/p2p-circuit");
     let named = format!(
@@ -313,7 +313,8 @@ fn a_setting_of_an_older_version_is_warned_of_and_not_refused() {
     let run = home.run_with(&[("DHTSTORE_JOBS_EXPORT_CRON", "0 * * * * *")], &["config", "check"]);
     assert_eq!(run.code, 0, "{run:?}");
     for key in ["jobs.export.interval", "jobs.export.cron"] {
-        assert!(run.stderr.contains(&format!("{key}: provider records are not exported any more")), "{run:?}");
+        let warning = format!("{key}: has no effect, since provider records are no longer exported");
+        assert!(run.stderr.contains(&warning), "{run:?}");
     }
     let run = home.run(&["--set", "jobs.exports.interval=1h", "config", "check"]);
     assert!(run.code == 78 && run.stderr.contains("unknown setting"), "{run:?}");

@@ -1,14 +1,14 @@
-//! Runs the real binary in surroundings of its own.
+//! Runs the real program with a home directory and an environment of its own.
 
 use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
-/// A home directory of its own, so that no configuration of this machine is read.
+/// A temporary home directory, so that no configuration of this machine is read.
 pub struct Home(tempfile::TempDir);
 
-/// What a process did.
+/// The result of a process.
 #[derive(Debug)]
 pub struct Outcome {
     pub code: i32,
@@ -25,7 +25,7 @@ impl Home {
         self.0.path().join(name)
     }
 
-    /// The data directory that [`Home::run`] names.
+    /// Returns the data directory of [`Home::run`].
     pub fn data(&self) -> PathBuf {
         self.path("data")
     }
@@ -37,7 +37,7 @@ impl Home {
         path
     }
 
-    /// `dhtstore --data-dir <home>/data ARGS`.
+    /// Runs `dhtstore --data-dir <home>/data ARGS`.
     pub fn run(&self, args: &[&str]) -> Outcome {
         self.run_with(&[], args)
     }
@@ -49,7 +49,7 @@ impl Home {
         self.run_bare(env, &args)
     }
 
-    /// `dhtstore ARGS`, nothing added.
+    /// Runs `dhtstore ARGS`.
     pub fn run_bare(&self, env: &[(&str, &str)], args: &[&str]) -> Outcome {
         let output = self.command(env, args).output().unwrap();
         Outcome {

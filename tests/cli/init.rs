@@ -18,11 +18,12 @@ fn rsa_peer() -> String {
     Keypair::from_protobuf_encoding(&bytes).unwrap().public().to_peer_id().to_string()
 }
 
-/// A made-up Kubo repository, with the fields as Kubo writes them.
+/// Makes a Kubo repository with the fields that Kubo writes. Returns its path.
 fn kubo(home: &Home, private_key: &str, peer: &str, bootstrap: &str, addresses: &str) -> String {
     let config = format!(
         "{{\"API\": {{\"HTTPHeaders\": {{}}}}, \"Addresses\": {{\"API\": \"/ip4/127.0.0.1/tcp/5001\", {addresses}}},
-          \"Bootstrap\": {bootstrap}, \"Identity\": {{\"PeerID\": \"{peer}\", \"PrivKey\": \"{private_key}\"}}, \"Version\": {{}}}}"
+          \"Bootstrap\": {bootstrap}, \"Identity\": {{\"PeerID\": \"{peer}\", \"PrivKey\": \"{private_key}\"}}, \
+              \"Version\": {{}}}}"
     );
     home.write("kubo/config", config);
     home.path("kubo").to_str().unwrap().to_owned()
@@ -91,7 +92,7 @@ fn private_prints_the_commands_for_kubo_and_writes_the_key() {
     assert!(!run.stdout.contains("quic"), "a private swarm is TCP only: {run:?}");
 }
 
-/// The printed commands are run by a shell, with an `ipfs` that writes down what it is asked.
+/// A shell runs the printed commands, with an `ipfs` that records its arguments.
 #[test]
 fn the_printed_commands_run_in_a_shell() {
     let home = Home::new();
@@ -186,9 +187,10 @@ fn a_bad_key_file_is_exit_65_and_nothing_is_created() {
 fn a_kubo_node_with_an_rsa_key_is_taken_over() {
     let home = Home::new();
     let bootstrap = format!("[\"/ip4/192.0.2.1/tcp/4001/p2p/{PEER}\", \"/ip4/192.0.2.2/tcp/4001\"]");
-    let addresses = "\"Announce\": [\"/ip4/203.0.113.7/tcp/4001\"], \"AppendAnnounce\": [\"/dns4/node.example/tcp/4001\"],
-        \"NoAnnounce\": [\"/ip4/10.0.0.0/ipcidr/8\"], \"Swarm\": [\"/ip4/0.0.0.0/tcp/4101\", \"/ip4/0.0.0.0/udp/4101/quic-v1\",
-        \"/ip4/0.0.0.0/udp/4101/quic-v1/webtransport\"]";
+    let addresses = "\"Announce\": [\"/ip4/203.0.113.7/tcp/4001\"],
+        \"AppendAnnounce\": [\"/dns4/node.example/tcp/4001\"], \"NoAnnounce\": [\"/ip4/10.0.0.0/ipcidr/8\"],
+        \"Swarm\": [\"/ip4/0.0.0.0/tcp/4101\", \"/ip4/0.0.0.0/udp/4101/quic-v1\",
+            \"/ip4/0.0.0.0/udp/4101/quic-v1/webtransport\"]";
     let repository = kubo(&home, RSA.trim(), &rsa_peer(), &bootstrap, addresses);
     home.write("kubo/swarm.key", SWARM_KEY);
     let run = home.run(&["init", "--from-kubo", &repository]);
@@ -270,7 +272,7 @@ fn a_kubo_node_that_runs_is_refused_with_exit_75() {
     assert!(run.code == 75 && run.stderr.contains("ipfs shutdown"), "{run:?}");
     assert!(!home.data().exists());
 
-    // A lock file that somebody holds; the file alone, left by a crash, is not enough.
+    // Only a lock file that a process holds counts. A crash leaves a file that none holds.
     drop(api);
     let lock = fs::File::create(home.path("kubo/repo.lock")).unwrap();
     lock.lock().unwrap();

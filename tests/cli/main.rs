@@ -1,4 +1,4 @@
-//! Commands that need no running node, each as a process: what is printed where, and with which exit code.
+//! Commands that need no running node, each as a process: their output and exit codes.
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
 mod config;

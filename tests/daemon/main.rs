@@ -1,4 +1,4 @@
-//! Daemons as values: several in one process, each in a directory of its own.
+//! Daemons as values: several live in one process, each with a data directory of its own.
 
 #![allow(clippy::unwrap_used, reason = "tests fail by panics")]
 
@@ -11,7 +11,7 @@ use dhtstore::{
 use libp2p::multiaddr::Protocol;
 use std::{path::Path, time::Duration};
 
-/// Longer than anything here takes on a machine that does other things as well.
+/// Longer than any step here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn config(dir: &Path) -> Config {

@@ -178,7 +178,7 @@ fn under_a_new_identity_own_cids_are_announced_at_once_and_check_misses_the_old_
     assert_ne!(now, before);
     eventually("it is announced under the new id", Duration::from_secs(20), || names().contains(&now));
     let log = node.log();
-    let line = log.lines().find(|line| line.contains("another peer id than before")).expect(&log);
+    let line = log.lines().find(|line| line.contains("the node has a new peer id")).expect(&log);
     assert!(line.contains(&before) && line.contains(&now) && line.contains("own_cids=1"), "{line}");
     assert_eq!(node.cli(&["check"]).status.code(), Some(0), "{}", text(&node.cli(&["check"])));
     assert_eq!(node.stop(), Some(0));
@@ -194,7 +194,7 @@ fn under_a_new_identity_own_cids_are_announced_at_once_and_check_misses_the_old_
     );
     node.start();
     assert_eq!(node.peer_id().to_string(), before);
-    assert_eq!(node.log().matches("another peer id than before").count(), 2);
+    assert_eq!(node.log().matches("the node has a new peer id").count(), 2);
 }
 
 /// A node that was killed with 40 own CIDs in its journal, each acknowledged by itself.

@@ -210,7 +210,7 @@ fn bootstrap_peers_that_fail_are_named_by_stat_and_diagnose_and_in_the_log() {
     let named = format!("{nobody}: cannot be dialled");
     eventually("stat names it", Duration::from_secs(20), || node.ok(&["stat", "--format", "table"]).contains(&named));
     let said = text(&node.cli(&["diagnose", &cid("anything")]));
-    assert!(said.contains("mend the bootstrap list"), "{said}");
+    assert!(said.contains("correct the bootstrap list"), "{said}");
     std::thread::sleep(Duration::from_secs(5));
     let log = node.log();
     assert_eq!(log.matches("a bootstrap peer cannot be used").count(), 1, "{log}");

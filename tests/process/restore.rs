@@ -52,8 +52,8 @@ fn what_is_no_whole_backup_is_refused_and_nothing_is_written() {
         fails(&target.cli(&["restore", path(&bad)]), 65, words);
         assert!(!target.dir().exists(), "something was written");
     };
-    refused(b"", &["no backup", "nothing in it"]);
-    refused(b"hello\n", &["no backup"]);
+    refused(b"", &["not a backup", "it is empty"]);
+    refused(b"hello\n", &["not a backup"]);
     refused(dump(1).as_bytes(), &["dhtstore load"]);
     refused(b"\x1f\x8b\x08\x00", &["gzip -dc"]);
     let text = String::from_utf8(whole.clone()).unwrap();

@@ -62,7 +62,7 @@ fn flags_win_over_environment_over_file_over_defaults() {
     let records = &loaded.config.records;
     assert_eq!(records.ttl, Duration::from_secs(40 * 3600));
     assert_eq!(records.address_ttl, Duration::from_secs(31 * 3600));
-    assert_eq!((records.max, records.max_peers), (7, defaults::MAX_PEERS));
+    assert_eq!((records.max, records.max_peers), (7, Config::defaults(Profile::Private).records.max_peers));
     assert_eq!(loaded.origin("records.ttl"), &Origin::Flag("--set"));
     assert_eq!(loaded.origin("records.address_ttl"), &Origin::Environment("DHTSTORE_RECORDS_ADDRESS_TTL".into()));
     assert!(matches!(loaded.origin("records.max"), Origin::File(_)));

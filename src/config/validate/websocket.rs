@@ -1,4 +1,4 @@
-//! Listen addresses of WebSockets, and the settings that they need (NET-5).
+//! Checks the listen addresses of WebSockets, and the settings that they need (NET-5).
 
 use super::Findings;
 use crate::{
@@ -13,11 +13,13 @@ impl Config {
         let settings = &self.websocket;
         match (&settings.certificate, &settings.key) {
             (Some(_), None) => {
-                findings.problem("websocket.key", "missing; name the PEM file with the certificate's key")
+                findings.problem("websocket.key", "missing; set it to the PEM file with the key of the certificate")
             }
             (None, Some(_)) => {
-                findings
-                    .problem("websocket.certificate", "missing; name the PEM file with the certificate and its chain");
+                findings.problem(
+                    "websocket.certificate",
+                    "missing; set it to the PEM file with the certificate and its chain",
+                );
             }
             _ => {}
         }
@@ -26,12 +28,13 @@ impl Config {
             (Some(addr), None) if settings.key.is_none() => findings.problem(
                 "listen",
                 format_args!(
-                    "{addr} needs a certificate; set websocket.certificate and websocket.key to PEM files, or, behind a proxy that has one, listen on …/ws"
+                    "{addr} needs a certificate; set websocket.certificate and websocket.key to PEM files, or listen \
+                        on …/ws behind a proxy that has one"
                 ),
             ),
             (None, Some(_)) => findings.warn(
                 "websocket.certificate",
-                "no listen address uses it; add one like \"/ip4/0.0.0.0/tcp/4002/tls/ws\"",
+                "no listen address uses it; add a listen address like \"/ip4/0.0.0.0/tcp/4002/tls/ws\"",
             ),
             _ => {}
         }
@@ -40,7 +43,8 @@ impl Config {
                 findings.problem(
                     "listen",
                     format_args!(
-                        "{other} and {addr} are on one port, which serves WebSockets of one kind or plain TCP; give WebSockets a port of their own, like 4002"
+                        "{other} and {addr} are on one port, but a port serves one of plain TCP, WebSockets and \
+                            secure WebSockets; use another port for one of them, like 4002"
                     ),
                 );
             }
@@ -48,8 +52,8 @@ impl Config {
     }
 }
 
-/// Whether two listen addresses with different protocols want one TCP port: both could bind it, and each would get some
-/// of the connections.
+/// Returns whether two listen addresses with different protocols are on one TCP port. Both could bind it, and each
+/// would get some of the connections.
 fn clash(a: &Multiaddr, b: &Multiaddr) -> bool {
     let (Some((ip_a, port_a)), Some((ip_b, port_b))) = (socket(a), socket(b)) else { return false };
     let same_ip = ip_a == ip_b || ip_a.is_ipv4() == ip_b.is_ipv4() && (ip_a.is_unspecified() || ip_b.is_unspecified());
@@ -109,7 +113,7 @@ mod tests {
         for apart in [
             ["/ip4/0.0.0.0/tcp/4001", "/ip4/0.0.0.0/tcp/4002/tls/ws"],
             ["/ip4/10.0.0.1/tcp/4001", "/ip4/10.0.0.2/tcp/4001/tls/ws"],
-            // A socket for IPv6 is for IPv6 only.
+            // An IPv6 socket takes IPv6 connections only.
             ["/ip4/0.0.0.0/tcp/4001", "/ip6/::/tcp/4001/tls/ws"],
             ["/ip4/0.0.0.0/tcp/0", "/ip4/0.0.0.0/tcp/0/tls/ws"],
             ["/ip4/0.0.0.0/udp/4001/quic-v1", "/ip4/0.0.0.0/tcp/4001/tls/ws"],

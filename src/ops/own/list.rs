@@ -1,8 +1,9 @@
-//! Providing a list of any length: part by part to disk, then announced and reported as a whole.
+//! Provides a list of any length. Its parts go to disk one by one; then it is announced and reported as a whole.
 //!
-//! What is kept of the list is what the report takes. Up to [`ALONE_MAX`] CIDs are kept themselves and announced by
-//! themselves. Of a longer list 8 bytes are kept of each distinct CID, which are 80 MB for the ten million of
-//! `reprovide.max_cids`; its CIDs are announced along with all that is due, in one sweep through the keyspace.
+//! The report needs to know the CIDs of the list. Up to [`ALONE_MAX`] CIDs are kept in memory and announced by
+//! themselves. Of a longer list 8 bytes of each distinct CID are kept: 80 MB for the ten million of
+//! `reprovide.max_cids`. Its CIDs are announced together with all others that are due, in one sweep through the
+//! keyspace.
 
 use super::{Provided, Verified, Which};
 use crate::{
@@ -14,47 +15,48 @@ use crate::{
 use std::{collections::BTreeMap, sync::Arc};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
-/// CIDs up to which a list is announced by itself; a longer one, along with all that is due.
+/// Most CIDs of a list that is announced by itself.
 pub const ALONE_MAX: usize = 4096;
-/// Longer lists that are waited for at the same time; others wait their turn, since of each all CIDs are remembered.
+/// Most longer lists that are waited for at the same time, since each takes memory. Others wait for their turn.
 pub const LONG_MAX: usize = 2;
-/// CIDs of a list that are asked back about: each takes a look-up and a request to each of the servers.
+/// CIDs of a list to verify. Each takes a look-up and a request to each of the servers.
 const SAMPLE: u64 = 10;
-/// Marks that are collected before they are sorted in, 8 MB of them.
+/// Marks to collect before they are sorted in: 8 MB.
 const FRESH_MAX: usize = 1 << 20;
-/// Own CIDs that are looked at together.
+/// Own CIDs to read at a time.
 const PAGE: usize = 4096;
 
-/// What is wanted of a list.
+/// What to do with a list besides storing it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Wanted {
-    /// Announce the CIDs now, and report what came of it.
+    /// Announce the CIDs now, and report the result.
     pub wait: bool,
-    /// Ask the closest servers of some of the CIDs back afterwards. `total` is the length of the list.
+    /// Ask the closest servers of some of the CIDs afterwards whether they hold the record. The value is the length of
+    /// the list.
     pub verify: Option<u64>,
 }
 
-/// What happens once a list is on disk.
+/// An event after a list is on disk.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ListEvent {
-    /// How far announcing is.
+    /// Progress of announcing.
     Announcing(Progress),
-    /// A CID was asked back about.
+    /// A CID was verified.
     Verified(Verified),
 }
 
-/// What came of announcing a list. A CID counts as often as it is in the list.
+/// The result of announcing a list. A CID counts as often as it is in the list.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Outcome {
-    /// CIDs that have been announced, now or before.
+    /// The number of CIDs that were announced, now or before.
     pub announced: u64,
-    /// CIDs that no server has confirmed; they stay due.
+    /// The number of CIDs that no server has confirmed. They stay due.
     pub unconfirmed: u64,
-    /// Distinct servers that confirmed something.
+    /// The number of distinct servers that confirmed a CID.
     pub servers: u64,
-    /// Fewest and most servers that confirmed a single CID.
+    /// The fewest and the most servers that confirmed a single CID.
     pub confirmed: (u16, u16),
-    /// Closest servers that were asked back, and those of them that name us; `None` if that was not wanted.
+    /// The number of closest servers asked, and of those that name this node. `None` without [`Wanted::verify`].
     pub verified: Option<(usize, usize)>,
 }
 
@@ -63,34 +65,34 @@ pub struct Outcome {
 pub struct List {
     ops: Ops,
     wanted: Wanted,
-    /// CIDs so far.
+    /// The number of CIDs so far.
     len: u64,
     members: Members,
     sample: Vec<Cid>,
 }
 
-/// What is remembered of a list.
+/// The CIDs of a list, as far as the report needs them.
 #[derive(Debug)]
 enum Members {
-    /// All CIDs.
+    /// The CIDs themselves.
     Few(Vec<Cid>),
-    /// Marks of them, and the turn of this list, which ends with it.
+    /// Their marks, and the turn of this list, which ends with it.
     Many { marks: Marks, _turn: OwnedSemaphorePermit },
 }
 
 impl Ops {
-    /// Begins a list of CIDs to keep announced, which comes in parts ([`List::add`]).
+    /// Begins a list of own CIDs. [`List::add`] adds its parts.
     pub fn provide_list(&self, wanted: Wanted) -> List {
         List { ops: self.clone(), wanted, len: 0, members: Members::Few(Vec::new()), sample: Vec::new() }
     }
 }
 
 impl List {
-    /// Adds a part, which the caller bounds. Returns once it is on disk, as [`Ops::provide`] does. With `wait` a list beyond
-    /// [`ALONE_MAX`] waits for its turn here.
+    /// Adds a part, which the caller must bound. Returns once it is on disk, as [`Ops::provide`] does. With
+    /// [`Wanted::wait`] a list beyond [`ALONE_MAX`] waits for its turn here.
     ///
     /// # Errors
-    /// Those of [`Ops::provide`]. Parts that were added before stay.
+    /// Those of [`Ops::provide`]. Earlier parts stay.
     pub async fn add(&mut self, cids: Vec<Cid>) -> Result<Provided, OpsError> {
         if let Some(total) = self.wanted.verify {
             let step = (total / SAMPLE).max(1);
@@ -122,7 +124,7 @@ impl List {
         Ok(())
     }
 
-    /// Announces and verifies the list, as far as that is wanted. `None` if it is not to be waited for.
+    /// Announces and verifies the list, as far as [`Wanted`] says. `None` without [`Wanted::wait`].
     ///
     /// # Errors
     /// [`OpsError::Stopped`].
@@ -137,7 +139,7 @@ impl List {
         };
         let mut announcing = ops.announcing(which);
         while let Some(progress) = announcing.event().await {
-            // Nobody may listen: the outcome is the same. So below.
+            // Without a reader of events the result is the same, here and below.
             let _ = events.send(ListEvent::Announcing(progress)).await;
         }
         let progress = announcing.outcome().await;
@@ -159,7 +161,7 @@ impl List {
 }
 
 impl Members {
-    /// How the CIDs of the list stand now. Blocking.
+    /// Returns the states of the CIDs of the list. Blocks.
     fn stand(self, provided: &provided::Provided) -> Standing {
         let mut standing = Standing::default();
         match self {
@@ -190,7 +192,7 @@ impl Members {
     }
 }
 
-/// The next key of the keyspace, if there is one.
+/// Returns the next key of the keyspace; `None` after the last one.
 fn successor(key: &Key) -> Option<Key> {
     let mut bytes = *key.as_bytes();
     for byte in bytes.iter_mut().rev() {
@@ -202,14 +204,14 @@ fn successor(key: &Key) -> Option<Key> {
     None
 }
 
-/// Sums over the own CIDs of a list.
+/// Counts over the CIDs of a list.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 struct Standing {
-    /// Own CIDs.
+    /// Those that are own CIDs.
     seen: u64,
-    /// Of them, those that were announced.
+    /// Those of them that were announced.
     announced: u64,
-    /// Fewest and most servers that confirmed one.
+    /// The fewest and the most servers that confirmed one.
     confirmed: Option<(u16, u16)>,
 }
 
@@ -225,7 +227,7 @@ impl Standing {
         let missing = len.saturating_sub(self.announced);
         Outcome {
             announced: self.announced,
-            // What was unprovided meanwhile is not missed.
+            // CIDs that were unprovided since then do not count.
             unconfirmed: if progress.offline { missing } else { missing.min(self.seen.max(progress.failed)) },
             servers: progress.servers,
             confirmed: self.confirmed.unwrap_or_default(),
@@ -234,15 +236,15 @@ impl Standing {
     }
 }
 
-/// The first 8 bytes of the keys of many CIDs: two of ten million have the same ones about once in 400,000 lists, and
-/// then one of them is counted once too often.
+/// Marks of many CIDs: the first 8 bytes of their keys. Of ten million CIDs two have the same mark about once in
+/// 400,000 lists; then one of them is counted once too often.
 #[derive(Debug, Default)]
 struct Marks {
     /// Ascending, each once.
     sorted: Vec<u64>,
-    /// How often more those are in the list that are in it more than once.
+    /// Further times that a mark is in the list, if it is there more than once.
     again: BTreeMap<u64, u64>,
-    /// Up to [`FRESH_MAX`], as they came.
+    /// New ones, not sorted yet. Up to [`FRESH_MAX`].
     fresh: Vec<u64>,
 }
 
@@ -273,7 +275,7 @@ impl Marks {
         self
     }
 
-    /// How often the CID of a key is in the list, once it is [`Marks::sorted`].
+    /// Returns how often the CID of a key is in the list. The marks must be [`Marks::sorted`].
     fn times(&self, key: &Key) -> u64 {
         let mark = mark(key);
         match self.sorted.binary_search(&mark) {
