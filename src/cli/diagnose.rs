@@ -19,17 +19,20 @@ const PROVIDERS: Schema = Schema { columns: &["provider", "named_by", "age", "di
 /// Arguments of `dhtstore diagnose`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-Asks each of the closest servers of both DHTs whether it holds a record, and dials the providers. Servers do not tell
-how old a record is; an age is shown where this node holds the record itself.
-Exit 0: found and dialable; 1: not, and the last line says why.")]
+Asks the closest servers of both DHTs for records of the CID, then dials each provider that they name. The column age
+has a value only for records that this node holds itself: servers do not send the age of a record.
+Exit 0: found, and a provider can be dialled. 1: otherwise; the last line says why.
+
+Examples:
+  dhtstore diagnose bafy…")]
 pub struct Args {
-    /// The CID
+    /// CID, v0 or v1 in any base
     cid: String,
     #[command(flatten)]
     format: FormatArg,
 }
 
-/// A line of the table.
+/// A row of the tables.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Shown {
@@ -37,7 +40,7 @@ enum Shown {
     Provider { provider: String, named_by: u64, age: Option<String>, dialable: String, addresses: Vec<String> },
 }
 
-/// The last line of NDJSON.
+/// The last line of the NDJSON output.
 #[derive(Serialize)]
 struct Last<'v> {
     kind: &'static str,
