@@ -179,8 +179,9 @@ fn gather(loaded: &Loaded) -> Result<(String, Files)> {
     // `--config /dev/null` and pipes mean that there is no file to back up.
     if let Some(path) = loaded.file.as_ref().filter(|path| path.is_file()) {
         let mut text = Vec::new();
-        let file = File::open(path).context(path.display()).code(Code::Config)?;
-        file.take(FileName::Config.max_bytes()).read_to_end(&mut text).context(path.display()).code(Code::Config)?;
+        let file = File::open(path).context(format_args!("cannot read {}", path.display())).code(Code::Config)?;
+        let read = file.take(FileName::Config.max_bytes()).read_to_end(&mut text);
+        read.context(format_args!("cannot read {}", path.display())).code(Code::Config)?;
         files.push((FileName::Config, text));
     }
     Ok((identity.keypair.public().to_peer_id().to_string(), files))

@@ -31,7 +31,7 @@ pub struct Args {
 
 /// Runs the command.
 pub async fn execute(args: Args, context: &Context) -> Result<()> {
-    cids::parse_key(&args.key).map_err(|error| CliError::data(format_args!("{}: {error}", args.key)))?;
+    cids::parse_key(&args.key).map_err(|error| CliError::data(format_args!("cannot look up {}: {error}", args.key)))?;
     let mut rows = Rows::stdout(args.format.resolve(context), COLUMNS);
     let each = |item: Item<'_>| match item {
         Item::Row(row) => rows.push(&row.parse::<Closest>()?),

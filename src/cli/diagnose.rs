@@ -50,7 +50,8 @@ struct Last<'v> {
 
 /// Runs the command.
 pub async fn execute(args: Args, context: &Context) -> Result<()> {
-    let cid = cids::parse(&args.cid).map_err(|error| CliError::data(format_args!("{}: {error}", args.cid)))?;
+    let cid = cids::parse(&args.cid)
+        .map_err(|error| CliError::data(format_args!("cannot diagnose {}: {error}", args.cid)))?;
     let format = args.format.resolve(context);
     let mut rows = Rows::stdout(format, SERVERS);
     let waiting = output::progress(context, None, "asking the closest servers");
@@ -75,7 +76,11 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
         Format::Table => output::print(format_args!("\n{}\n", line(&verdict)))?,
         Format::Csv | Format::Ids => context.notice(line(&verdict)),
     }
-    if verdict.ok { Ok(()) } else { Err(CliError::other(verdict.next.unwrap_or(verdict.verdict))) }
+    if verdict.ok {
+        return Ok(());
+    }
+    let next = verdict.next.unwrap_or(verdict.verdict);
+    Err(CliError::other(format_args!("no provider can be dialled; {next}")))
 }
 
 fn line(verdict: &Verdict) -> String {

@@ -287,7 +287,8 @@ impl Damaged {
         match self.0 {
             0 => Ok(()),
             n => Err(CliError::data(format_args!(
-                "cannot read {n} damaged rows; the others were printed; `dhtstore run` recovers what it can"
+                "cannot read {n} damaged places of the database; everything else was printed; `dhtstore run` recovers \
+                 what it can"
             ))),
         }
     }
@@ -318,7 +319,9 @@ fn filter(args: &Args) -> Result<Filter> {
 
 /// Returns a CID in the form that a filter has. Exit 65 if `text` is not a CID.
 pub(super) fn check_cid(text: &str) -> Result<String> {
-    cids::parse(text).map(|cid| cid.to_string()).map_err(|error| CliError::data(format_args!("{text}: {error}")))
+    cids::parse(text)
+        .map(|cid| cid.to_string())
+        .map_err(|error| CliError::data(format_args!("cannot look up {text}: {error}")))
 }
 
 /// Parses a time as people write it. Returns Unix seconds.

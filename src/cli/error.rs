@@ -77,8 +77,8 @@ impl CliError {
         Self::new(
             Code::NoDatabase,
             format_args!(
-                "no dhtstore database in {}; name the data directory with --data-dir or DHTSTORE_DATA_DIR, or create \
-                 one with `dhtstore init` and `dhtstore run`",
+                "cannot find a dhtstore database in {}; name the data directory with --data-dir or DHTSTORE_DATA_DIR, \
+                 or create one with `dhtstore run`",
                 dirs.join(", ")
             ),
         )

@@ -27,8 +27,8 @@ pub struct Args {
 
 /// Runs the command.
 pub async fn execute(args: Args, context: &Context) -> Result<()> {
-    let peer: PeerId =
-        parse_peer_id(&args.peer).map_err(|error| CliError::data(format_args!("{}: {error}", args.peer)))?;
+    let peer: PeerId = parse_peer_id(&args.peer)
+        .map_err(|error| CliError::data(format_args!("cannot find {}: {error}", args.peer)))?;
     let format = args.format.resolve_or(context, Format::Ids);
     let mut rows = Rows::stdout(format, Schema { columns: &["address"], id: "address" });
     let mut found = None;

@@ -44,7 +44,8 @@ pub struct Args {
 
 /// Runs the command.
 pub async fn execute(args: Args, context: &Context) -> Result<()> {
-    let key = key_text::parse(&args.key).map_err(|error| CliError::data(format_args!("{}: {error}", args.key)))?;
+    let key =
+        key_text::parse(&args.key).map_err(|error| CliError::data(format_args!("cannot get {}: {error}", args.key)))?;
     let schema = if key.starts_with(crate::kad::values::ipns::PREFIX) { IPNS } else { PUBLIC_KEY };
     let mut rows = Rows::stdout(args.format.resolve(context), schema);
     let each = |item: Item<'_>| match item {

@@ -1,6 +1,10 @@
 //! `dhtstore id`: peer id and addresses.
 
-use super::{Context, error::CliError, error::Result, output};
+use super::{
+    Context,
+    error::{CliError, Code, Result},
+    output,
+};
 use crate::{
     config::Config,
     control::{
@@ -114,7 +118,14 @@ async fn ask_server(config: &Config) -> Option<Running> {
 
 fn from_files(config: &Config) -> Result<Shown> {
     let Some(keypair) = identity::load(&config.data_dir)? else {
-        return Err(CliError::no_database(&[&config.data_dir]).context("no identity yet"));
+        return Err(CliError::new(
+            Code::NoDatabase,
+            format_args!(
+                "cannot show the peer id: {} has no identity; create one with `dhtstore init`, or name the data \
+                 directory with --data-dir",
+                config.data_dir.display()
+            ),
+        ));
     };
     let addresses = configured_addresses(config).iter().map(ToString::to_string).collect();
     Ok(Shown { peer: keypair.public().to_peer_id().to_string(), addresses, running: false, mode: None })

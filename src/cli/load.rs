@@ -365,7 +365,7 @@ impl Lines {
     /// bad one.
     fn line(&mut self, lines: &mut Vec<u8>) -> Result<u64> {
         let start = lines.len();
-        let read = io::Read::take(&mut self.input, MAX_LINE as u64 + 2).read_until(b'\n', lines)?;
+        let read = io::Read::take(&mut self.input, MAX_LINE as u64 + 2).read_until(b'\n', lines).map_err(unreadable)?;
         let mut all = read as u64;
         if read > 0 && !lines.ends_with(b"\n") {
             if read > MAX_LINE {
@@ -381,7 +381,7 @@ impl Lines {
     fn skip_line(&mut self) -> Result<u64> {
         let mut skipped = 0;
         loop {
-            let buffer = self.input.fill_buf()?;
+            let buffer = self.input.fill_buf().map_err(unreadable)?;
             let end = buffer.iter().position(|byte| *byte == b'\n').map(|at| at + 1);
             let n = end.unwrap_or(buffer.len());
             let done = end.is_some() || n == 0;
@@ -392,6 +392,11 @@ impl Lines {
             }
         }
     }
+}
+
+/// Reports that the dump cannot be read.
+fn unreadable(error: io::Error) -> CliError {
+    CliError::other(format_args!("cannot read the dump: {error}; check the file and its disk, then load it again"))
 }
 
 /// Destination of the rows.

@@ -114,7 +114,7 @@ impl<W: Write> Rows<W> {
         }
         self.print_page()?;
         if self.written > 0 && matches!(self.format, Format::Table | Format::Csv) {
-            writeln!(self.out)?;
+            writeln!(self.out).map_err(unwritable)?;
         }
         self.schema = schema;
         self.header_due = true;
@@ -127,7 +127,7 @@ impl<W: Write> Rows<W> {
         match self.format {
             Format::Ndjson => {
                 serde_json::to_writer(&mut self.out, row).map_err(json_error)?;
-                self.out.write_all(b"\n")?;
+                self.out.write_all(b"\n").map_err(unwritable)?;
             }
             Format::Csv => {
                 let cells = self.cells(&to_value(row)?, Cell::Data);
@@ -139,7 +139,7 @@ impl<W: Write> Rows<W> {
             Format::Ids => {
                 let id = cell(to_value(row)?.get(self.schema.id), Cell::Screen);
                 if !id.is_empty() {
-                    writeln!(self.out, "{id}")?;
+                    writeln!(self.out, "{id}").map_err(unwritable)?;
                 }
             }
             Format::Table => {
@@ -152,20 +152,20 @@ impl<W: Write> Rows<W> {
         }
         self.written += 1;
         if self.format != Format::Table && (!self.bulk || self.written <= BULK_AFTER_ROWS) {
-            self.out.flush()?;
+            self.out.flush().map_err(unwritable)?;
         }
         Ok(())
     }
 
     /// Prints lines of NDJSON as they are. The last may lack its line end.
     pub fn push_ndjson(&mut self, lines: &[u8]) -> Result<()> {
-        self.out.write_all(lines)?;
+        self.out.write_all(lines).map_err(unwritable)?;
         if !lines.ends_with(b"\n") {
-            self.out.write_all(b"\n")?;
+            self.out.write_all(b"\n").map_err(unwritable)?;
         }
         self.written += 1;
         if self.written <= BULK_AFTER_ROWS {
-            self.out.flush()?;
+            self.out.flush().map_err(unwritable)?;
         }
         Ok(())
     }
@@ -178,7 +178,7 @@ impl<W: Write> Rows<W> {
     /// Prints the rows of a page that is not full yet. Call it when a slow stream pauses.
     pub fn flush(&mut self) -> Result<()> {
         self.print_page()?;
-        Ok(self.out.flush()?)
+        self.out.flush().map_err(unwritable)
     }
 
     /// Prints the remaining rows. Returns the number of all rows.
@@ -214,17 +214,17 @@ impl<W: Write> Rows<W> {
             self.widths = table.column_max_content_widths();
         }
         for line in table.lines() {
-            writeln!(self.out, "{}", line.trim_end())?;
+            writeln!(self.out, "{}", line.trim_end()).map_err(unwritable)?;
         }
-        Ok(self.out.flush()?)
+        self.out.flush().map_err(unwritable)
     }
 }
 
 /// Prints text to stdout unchanged. Unlike `println!` it does not panic on a closed pipe.
 pub fn print(text: impl std::fmt::Display) -> Result<()> {
     let mut out = std::io::stdout().lock();
-    write!(out, "{text}")?;
-    Ok(out.flush()?)
+    write!(out, "{text}").map_err(unwritable)?;
+    out.flush().map_err(unwritable)
 }
 
 /// Prints one object: on a terminal as a table of names and values, in a pipe as one line of JSON.
@@ -296,20 +296,25 @@ fn to_value<T: Serialize + ?Sized>(row: &T) -> Result<Value> {
     serde_json::to_value(row).map_err(json_error)
 }
 
+/// Reports that stdout cannot be written. A closed pipe is not a failure.
+fn unwritable(error: std::io::Error) -> CliError {
+    CliError::from(error).context("cannot write the output")
+}
+
 /// Keeps the IO error inside, such as a closed pipe, if there is one.
 fn json_error(error: serde_json::Error) -> CliError {
-    if error.is_io() { std::io::Error::from(error).into() } else { CliError::other(error) }
+    if error.is_io() { unwritable(error.into()) } else { CliError::other(error) }
 }
 
 fn write_csv<W: Write, S: AsRef<[u8]>>(out: &mut W, cells: &[S]) -> Result<()> {
     let mut writer = csv::WriterBuilder::new().buffer_capacity(1024).from_writer(out);
     writer.write_record(cells).map_err(csv_error)?;
-    Ok(writer.flush()?)
+    writer.flush().map_err(unwritable)
 }
 
 fn csv_error(error: csv::Error) -> CliError {
     match error.into_kind() {
-        csv::ErrorKind::Io(error) => error.into(),
+        csv::ErrorKind::Io(error) => unwritable(error),
         kind => CliError::other(format_args!("cannot write csv: {kind:?}")),
     }
 }

@@ -122,7 +122,8 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
             own(path, &args, server, context).await?
         }
         (None, Some(key), Some(file)) => {
-            let bytes = key_text::parse(key).map_err(|error| CliError::data(format_args!("{key}: {error}")))?;
+            let bytes =
+                key_text::parse(key).map_err(|error| CliError::data(format_args!("cannot put {key}: {error}")))?;
             (bytes, read(file)?)
         }
         _ => {
@@ -133,7 +134,9 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
         }
     };
     let now = Duration::from_secs(u64::from(SystemClock::new().wall().0));
-    values::validate(&key, &value, now).map_err(CliError::data)?;
+    values::validate(&key, &value, now).map_err(|error| {
+        CliError::data(format_args!("cannot put the record: {error}; `dhtstore get --raw` saves a valid one"))
+    })?;
     let request = Request::PutValue { key: key_text::show(&key), record: multibase::encode(Base::Base64, &value) };
     let each = |item: Item<'_>| match item {
         Item::Event(event) => get::tell(event.parse()?, context),

@@ -80,9 +80,10 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
     let before = context.sources().load_detailed()?;
     let dir = before.config.data_dir.as_path();
     let found = staging::look(dir).map_err(|error| match error {
-        StoreError::Locked(_) => CliError::try_again(format_args!(
-            "cannot restore: {error}; its data is unchanged; stop that process and move the directory away, or name \
-             another directory with --data-dir"
+        StoreError::Locked(path) => CliError::try_again(format_args!(
+            "cannot restore into {}: it is in use by another process; stop that process and move the directory away, \
+             or name another one with --data-dir",
+            path.display()
         )),
         error => error.into(),
     })?;
@@ -92,7 +93,7 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
         let bar = output::progress(context, file.metadata().ok().map(|meta| meta.len()), "verifying (bytes)");
         contents::read(&file, &bar, |_| Ok(()))
     });
-    let contents = contents.context(&shown)?;
+    let contents = contents.context(format_args!("cannot restore {shown}"))?;
     let loaded = effective(&contents, before.clone(), context)?;
     let report = match found {
         Found::Complete(note) => build::resume(dir, &note, &contents)?,

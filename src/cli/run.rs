@@ -35,14 +35,19 @@ Examples:
   dhtstore run --bootstrap /ip4/192.0.2.7/tcp/4001/p2p/12D3Koo…   join the network of this node")]
 pub struct Args {
     /// Listen on this address instead of those in the configuration; repeatable
-    #[arg(long, value_name = "MULTIADDR", value_parser = parse_multiaddr)]
+    #[arg(long, value_name = "MULTIADDR", value_parser = multiaddr)]
     listen: Vec<Multiaddr>,
     /// Join the network through this peer instead of those in the configuration; repeatable
-    #[arg(long, value_name = "MULTIADDR", value_parser = parse_multiaddr)]
+    #[arg(long, value_name = "MULTIADDR", value_parser = multiaddr)]
     bootstrap: Vec<Multiaddr>,
     /// Kind of network
     #[arg(long, value_parser = super::profile_parser())]
     profile: Option<Profile>,
+}
+
+/// Parses an address of the command line.
+fn multiaddr(text: &str) -> Result<Multiaddr, String> {
+    parse_multiaddr(text).map_err(|error| format!("{error}; write it like /ip4/192.0.2.7/tcp/4001"))
 }
 
 /// Runs the command.

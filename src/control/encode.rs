@@ -26,7 +26,7 @@ use multibase::Base;
 
 /// Parses a CID.
 pub(super) fn cid(text: &str) -> Result<Cid, Failure> {
-    cids::parse(text).map_err(|error| Failure::data(format_args!("{text}: {error}")))
+    cids::parse(text).map_err(|error| Failure::data(format_args!("cannot read the CID {text}: {error}")))
 }
 
 /// Parses CIDs. Fails at the first malformed one.
@@ -36,7 +36,7 @@ pub(super) fn all_cids(texts: &[String]) -> Result<Vec<Cid>, Failure> {
 
 /// Parses a peer id in any of its forms.
 pub(super) fn peer_id(text: &str) -> Result<PeerId, Failure> {
-    parse_peer_id(text).map_err(|error| Failure::data(format_args!("{text}: {error}")))
+    parse_peer_id(text).map_err(|error| Failure::data(format_args!("cannot read the peer id {text}: {error}")))
 }
 
 /// Parses a multiaddr.
@@ -50,12 +50,12 @@ pub(super) fn multiaddr(text: &str) -> Result<Multiaddr, Failure> {
 
 /// Parses a CID, a multihash or a peer id. Returns the bytes to which servers are close.
 pub(super) fn target(text: &str) -> Result<Vec<u8>, Failure> {
-    cids::parse_key(text).map_err(|error| Failure::data(format_args!("{text}: {error}")))
+    cids::parse_key(text).map_err(|error| Failure::data(format_args!("cannot look up {text}: {error}")))
 }
 
 /// Parses the key of a value.
 pub(super) fn value_key(text: &str) -> Result<Vec<u8>, Failure> {
-    key_text::parse(text).map_err(|error| Failure::data(format_args!("{text}: {error}")))
+    key_text::parse(text).map_err(|error| Failure::data(format_args!("cannot read the key {text}: {error}")))
 }
 
 /// Parses a record in any multibase.

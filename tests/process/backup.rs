@@ -166,7 +166,7 @@ fn a_backup_is_for_its_owner_only_and_overwrites_nothing_unless_it_is_told_to() 
 fn without_a_database_or_an_identity_there_is_no_backup() {
     let node = TestNode::new();
     let file = beside(&node, "node.backup");
-    fails(&node.cli(&["backup", path(&file)]), 66, &["no dhtstore database", "--data-dir"]);
+    fails(&node.cli(&["backup", path(&file)]), 66, &["cannot find a dhtstore database", "--data-dir"]);
     let lock = dhtstore::store::data_dir::Lock::acquire(&node.dir()).unwrap();
     fs::create_dir_all(node.dir().join("node")).unwrap();
     fails(&node.cli(&["backup", path(&file)]), 75, &["in use"]);

@@ -1,5 +1,5 @@
-//! Tests of logging: wherever stderr leads, the node works and stops as usual. A vital task that panics stops the node at
-//! once.
+//! Tests of logging: wherever stderr leads, the node works and stops as usual. A vital task that panics stops the node
+//! at once.
 
 use crate::harness::{TestNode, cid, eventually};
 use dhtstore_testkit::small_disk::{fill, small_disk};

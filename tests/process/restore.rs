@@ -85,7 +85,7 @@ fn what_is_in_the_way_stays() {
     fails(&other.cli(&["restore", path(&file)]), 73, &["identity.key"]);
     assert_eq!(fingerprint(&other.dir()), before);
     other.start();
-    fails(&other.cli(&["restore", path(&file)]), 75, &["in use", "stop it"]);
+    fails(&other.cli(&["restore", path(&file)]), 75, &["in use", "stop that process"]);
     assert_eq!(other.stop(), Some(0));
     let blocked = TestNode::new();
     fs::write(blocked.dir(), "a file").unwrap();

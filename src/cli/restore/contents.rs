@@ -59,26 +59,25 @@ pub fn read(mut file: &File, bar: &ProgressBar, mut each: impl FnMut(&[u8]) -> R
     bar.finish_and_clear();
     let header = reader.header().clone();
     let Some(identity) = identity else {
-        return Err(CliError::data("cannot use the backup: it has no identity.key; use another backup"));
+        return Err(CliError::data("it has no identity.key; use another backup"));
     };
     let identity = Identity::from_protobuf(identity).map_err(|reason| {
-        CliError::data(format_args!("cannot use identity.key of the backup: {reason}; use another backup"))
+        CliError::data(format_args!("its identity.key is not a private key ({reason}); use another backup"))
     })?;
     let peer_id = identity.keypair.public().to_peer_id().to_string();
     if peer_id != header.peer_id {
         return Err(CliError::data(format_args!(
-            "cannot use the backup: its identity.key is that of {peer_id}, but its first line names {}; use another \
-             backup",
+            "its identity.key is that of {peer_id}, but its first line names {}; use another backup",
             header.peer_id
         )));
     }
     let swarm_key = swarm_key.map(|content| SwarmKey::parse(&content)).transpose().map_err(|(line, reason)| {
-        CliError::data(format_args!("cannot use swarm.key of the backup: line {line}: {reason}; use another backup"))
+        CliError::data(format_args!("its swarm.key is malformed in line {line}: {reason}; use another backup"))
     })?;
     let config = config
         .map(String::from_utf8)
         .transpose()
-        .map_err(|_| CliError::data("cannot use dhtstore.toml of the backup: it is not UTF-8; use another backup"))?;
+        .map_err(|_| CliError::data("its dhtstore.toml is not UTF-8; use another backup"))?;
     let sha256 = reader.sha256().to_owned();
     Ok(Contents { header, identity, swarm_key, config, damaged, sha256 })
 }
