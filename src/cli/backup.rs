@@ -52,15 +52,16 @@ type Files = Vec<(FileName, Vec<u8>)>;
 /// Arguments of `dhtstore backup`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-The backup holds the identity (the peer id), swarm.key, the configuration file in use, the own CIDs, and the routing
-tables, with which the node finds its network again. Own CIDs keep the time of their last announcement and the number of
-servers that confirmed it. --records adds the provider records and values of other peers. They keep their times, so they
-expire when they would have expired here. `dhtstore restore` reads the backup; docs/backup.md describes the format.
+The backup holds the identity (the peer id), swarm.key, the configuration file in use, the own CIDs, and the routing \
+tables, with which the node finds its network again. Own CIDs keep the time of their last announcement and the number \
+of servers that confirmed it. --records adds the provider records and values of other peers. They keep their times, \
+so they expire when they would have expired here. `dhtstore restore` reads the backup; docs/backup.md describes the \
+format.
 
 The node may run or be stopped; the backup of a stopped node reads a copy of its databases.
-The file holds the private key, unencrypted: anyone who has it can act as this node. Only its owner can read it (mode
+The file holds the private key, unencrypted: anyone who has it can act as this node. Only its owner can read it (mode \
 0600). FILE appears once it is complete. An existing file is replaced only with --force.
-Exit 65: rows of the database were damaged; the backup has all others. 66: no database. 73: FILE exists or cannot be
+Exit 65: rows of the database were damaged; the backup has all others. 66: no database. 73: FILE exists or cannot be \
 written. 75: a process uses the data directory and does not answer.
 
 Examples:

@@ -24,8 +24,8 @@ Changes nothing in the data directory. Of a stopped node it reads a copy of the 
 - identity, access rights and configuration
 Of a running server it shows what the server has found since its start, and verifies the files outside the databases.
 
-Exit 65: something is damaged; the column `next` says what to do. 73: this user may not read a file; run the command as
-the owner of the directory. 1: the disk did not return a file, and nothing else is damaged.
+Exit 65: something is damaged; the column `next` says what to do. 73: this user may not read a file; run the command \
+as the owner of the directory. 1: the disk did not return a file, and nothing else is damaged.
 
 Examples:
   dhtstore check

@@ -156,6 +156,9 @@ impl Reader<'_> {
         }
         if bad > 0 && !skip_bad {
             let s = if bad == 1 { " is" } else { "s are" };
+            if good == 0 {
+                return Err(CliError::data("cannot use the list: it has no valid CID; correct it"));
+            }
             return Err(CliError::new(
                 Code::Data,
                 format_args!(

@@ -13,9 +13,9 @@ use serde::Serialize;
 /// Arguments of `dhtstore compact`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-Writes a new copy of both databases of a stopped node, without the space of removed rows, and verifies each copy before
-it replaces the old database. Needs as much free disk space as the larger database takes. A kill at any moment leaves
-either the old database or the new one.
+Writes a new copy of both databases of a stopped node, without the space of removed rows, and verifies each copy \
+before it replaces the old database. Needs as much free disk space as the larger database takes. A kill at any moment \
+leaves either the old database or the new one.
 
 Examples:
   systemctl stop dhtstore && dhtstore compact && systemctl start dhtstore")]

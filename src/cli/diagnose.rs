@@ -19,7 +19,7 @@ const PROVIDERS: Schema = Schema { columns: &["provider", "named_by", "age", "di
 /// Arguments of `dhtstore diagnose`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-Asks the closest servers of both DHTs for records of the CID, then dials each provider that they name. The column age
+Asks the closest servers of both DHTs for records of the CID, then dials each provider that they name. The column age \
 has a value only for records that this node holds itself: servers do not send the age of a record.
 Exit 0: found, and a provider can be dialled. 1: otherwise; the last line says why.
 

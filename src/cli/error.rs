@@ -161,6 +161,13 @@ impl From<ConfigError> for CliError {
 
 impl From<StoreError> for CliError {
     fn from(error: StoreError) -> Self {
+        if let StoreError::Locked(path) = &error {
+            return Self::try_again(format_args!(
+                "cannot open {}: it is in use by another process; stop that process, or name another directory with \
+                 --data-dir",
+                path.display()
+            ));
+        }
         let code = match &error {
             StoreError::NoDatabase(_) => Code::NoDatabase,
             StoreError::Locked(_) | StoreError::Degraded(_) => Code::TryAgain,

@@ -22,7 +22,7 @@ const PEER_OF_CID: Schema = Schema { columns: &["cid", "peer", "addresses"], id:
 /// Arguments of `dhtstore findprovs`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-In a pipe, one CID gives one peer id per line, like `ipfs routing findprovs`. Several CIDs give NDJSON, with the CID
+In a pipe, one CID gives one peer id per line, like `ipfs routing findprovs`. Several CIDs give NDJSON, with the CID \
 in each row. -v shows every step on stderr.
 
 Examples:

@@ -38,17 +38,17 @@ const BAD_LINES_SHOWN: usize = 20;
 /// Arguments of `dhtstore load`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-Reads the NDJSON of `dhtstore dump` (format version 1, docs/dump.md) and loads it into the running server, or into the
-directory of a stopped node.
-- Records keep their times, so they expire when they would have expired on the other node. Expired rows are left out, as
-  are rows with a time more than a minute in the future.
-- A row that this node has with the same or a later time stays as it is. A record that was removed here after the dumped
-  one was received stays removed. So the same file may be loaded again: repeat a load that was cut off.
+Reads the NDJSON of `dhtstore dump` (format version 1, docs/dump.md) and loads it into the running server, or into \
+the directory of a stopped node.
+- Records keep their times, so they expire when they would have expired on the other node. Expired rows are left out, \
+as are rows with a time more than a minute in the future.
+- A row that this node has with the same or a later time stays as it is. A record that was removed here after the \
+dumped one was received stays removed. So the same file may be loaded again: repeat a load that was cut off.
 - All limits of the configuration apply.
 - Own CIDs of the dump become own CIDs of this node only with --provided, even if they were unprovided after the dump.
 - Saved routing tables are added to those of this node; a running server soon replaces them with its own.
-Exit 65: the file is not a dump, has a later version, was cut off, or has bad lines (more than 100 stop the load, unless
---keep-going is given). 1: rows were refused by the limits or the disk. All other rows are loaded.
+Exit 65: the file is not a dump, has a later version, was cut off, or has bad lines (more than 100 stop the load, \
+unless --keep-going is given). 1: rows were refused by the limits or the disk. All other rows are loaded.
 
 Examples:
   dhtstore load all.ndjson

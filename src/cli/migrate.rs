@@ -18,7 +18,7 @@ Exit 78: the database is from a newer program; it stays unchanged.
 
 Examples:
   dhtstore migrate --status
-  dhtstore migrate --dry-run     works on a copy, which needs as much space in TMPDIR as the databases
+  dhtstore migrate --dry-run     needs space for a copy of the databases in TMPDIR
   dhtstore migrate")]
 pub struct Args {
     /// Only show the schemas of the database and of this program, and the steps between them

@@ -298,7 +298,10 @@ fn to_value<T: Serialize + ?Sized>(row: &T) -> Result<Value> {
 
 /// Reports that stdout cannot be written. A closed pipe is not a failure.
 fn unwritable(error: std::io::Error) -> CliError {
-    CliError::from(error).context("cannot write the output")
+    match error.kind() {
+        std::io::ErrorKind::BrokenPipe => CliError::closed_pipe(),
+        _ => CliError::other(format_args!("cannot write the output: {error}; check the disk or device behind stdout")),
+    }
 }
 
 /// Keeps the IO error inside, such as a closed pipe, if there is one.

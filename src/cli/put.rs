@@ -33,15 +33,15 @@ use std::{
 /// Arguments of `dhtstore put`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-Checks the record, then sends it to the closest servers and stores it on this node. Servers drop it after 48 h, or when
-its validity ends: put it again before that.
+Checks the record, then sends it to the closest servers and stores it on this node. Servers drop it after 48 h, or \
+when its validity ends: put it again before that.
 
-With --ipns, this node's identity signs a new record, and its name, /ipns/PEER, then points at PATH. The sequence number
-is one above the highest that this node has found, stored or ever published, even if that record has expired.
+With --ipns, this node's identity signs a new record, and its name, /ipns/PEER, then points at PATH. The sequence \
+number is one above the highest that this node has found, stored or ever published, even if that record has expired.
 
 Examples:
-  dhtstore get --raw /ipns/k51… | dhtstore put /ipns/k51… -     keep another node's name alive
-  dhtstore put --ipns /ipfs/bafy…                               point this node's own name at content")]
+  dhtstore put --ipns /ipfs/bafy…       point this node's own name at content
+  dhtstore get --raw /ipns/k51… | dhtstore put /ipns/k51… -       keep another node's name alive")]
 pub struct Args {
     /// /ipns/NAME (k51…, 12D3…, Qm…) or /pk/PEER
     #[arg(requires = "file")]

@@ -29,18 +29,19 @@ use std::{
 /// Arguments of `dhtstore restore`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-Restores what `dhtstore backup` wrote: the peer id, the own CIDs with the times of their announcements, the routing
-tables and, if the backup has them, records of other peers that have not expired. Verifies the whole file before it
-writes anything. Never overwrites anything: the data directory must be missing or empty, so move an old one away first.
-If the restore is interrupted, repeat the command: it finishes or starts again. Until then `run` refuses the directory.
+Restores what `dhtstore backup` wrote: the peer id, the own CIDs with the times of their announcements, the routing \
+tables and, if the backup has them, records of other peers that have not expired. Verifies the whole file before it \
+writes anything. Never overwrites anything: the data directory must be missing or empty, so move an old one away \
+first. If the restore is interrupted, repeat the command: it finishes or starts again. Until then `run` refuses the \
+directory.
 
 Stop the old node and never start it again: only one node may have a peer id.
-The configuration in the backup becomes dhtstore.toml in the data directory; only --config takes precedence over it. A
-warning names each setting that does not fit this machine. Restore only backups that you trust: the checksum is not a
-signature.
-Exit 65: FILE is missing, not a backup, damaged, cut off or from a later version. 73: the data directory is not empty or
-cannot be written. 75: a process uses it. 78: this version cannot use the configuration in the backup; name another with
---config. 1: a limit of the configuration refused rows; all others are restored.
+The configuration in the backup becomes dhtstore.toml in the data directory; only --config takes precedence over it. \
+A warning names each setting that does not fit this machine. Restore only backups that you trust: the checksum is not \
+a signature.
+Exit 65: FILE is missing, not a backup, damaged, cut off or from a later version. 73: the data directory is not empty \
+or cannot be written. 75: a process uses it. 78: this version cannot use the configuration in the backup; name \
+another with --config. 1: a limit of the configuration refused rows; all others are restored.
 
 Examples:
   dhtstore restore node.backup

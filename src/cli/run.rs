@@ -24,8 +24,8 @@ const FILES_ASSUMED: u64 = 1024;
 /// Arguments of `dhtstore run`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-Needs no configuration: creates the data directory and an identity if they are missing, and listens on port 4001 (TCP
-and QUIC). Prints `Peer id:`, `Listening:` and, once it serves, `ready`. SIGTERM or Ctrl-C stops it cleanly; a second
+Needs no configuration: creates the data directory and an identity if they are missing, and listens on port 4001 (TCP \
+and QUIC). Prints `Peer id:`, `Listening:` and, once it serves, `ready`. SIGTERM or Ctrl-C stops it cleanly; a second \
 signal stops it at once.
 
 Examples:
