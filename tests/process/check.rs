@@ -270,7 +270,7 @@ fn damage_to_the_beginning_of_a_segment_is_told_and_costs_nothing_if_the_databas
 
 #[test]
 fn little_space_is_no_damage() {
-    // More than any disk has. Below the reserve announcements are refused, and a warning comes before that.
+    // No disk has this much space, so announcements are refused and `check` has a note.
     let mut node = TestNode::new().with("STORE_RESERVE", "65536GiB");
     node.start();
     let found = node.rows(&["check", "--format", "ndjson"]);

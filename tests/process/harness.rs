@@ -28,7 +28,7 @@ pub fn multihash(content: &str) -> Vec<u8> {
     dhtstore_testkit::multihash(content)
 }
 
-/// A node: its directory, its port, and the process while there is one.
+/// A node: its directory, its port, and its process while it runs.
 pub struct TestNode {
     dir: TempDir,
     pub port: u16,
@@ -230,7 +230,7 @@ impl TestNode {
         std::fs::read_to_string(self.log_path()).unwrap_or_default()
     }
 
-    /// `/ip4/IP/tcp/PORT/p2p/ID`
+    /// Returns its address: `/ip4/IP/tcp/PORT/p2p/ID`.
     pub fn address(&self) -> String {
         format!("{}/p2p/{}", self.multiaddr(), self.peer_id())
     }

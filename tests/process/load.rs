@@ -92,7 +92,7 @@ async fn what_is_no_whole_dump_is_told_and_creates_nothing_where_it_is_none_at_a
     worse.extend((0..200_000).map(|n| format!("nonsense {n}")));
     fails(&load(&worse.join("\n")), 65, &["stopped at line", "--keep-going"]);
     fails(&node.cli_with_input(&["load", "--keep-going", "-"], &worse.join("\n")), 65, &["cut off"]);
-    // All the rows of the dump have come in by now.
+    // By now all rows of the dump are loaded.
     assert_eq!(node.rows(&["dump", "providers", "--count"])[0]["rows"], 3);
 }
 

@@ -22,7 +22,7 @@ fn lost_lines(node: &TestNode) -> u64 {
     node.rows(&["stat"])[0]["network"]["log lines lost"].as_u64().unwrap()
 }
 
-/// Checks that the node serves, and that SIGTERM soon ends it with 0.
+/// Checks that the node serves, and that it ends soon after SIGTERM, with exit code 0.
 fn works_and_ends(node: &mut TestNode) {
     node.ok(&["provide", &cid("one")]);
     assert_eq!(node.held(&cid("one")).len(), 1);

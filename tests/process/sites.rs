@@ -14,7 +14,7 @@ struct Site {
 }
 
 impl Site {
-    /// A site with these addresses, connected to the bridge of this namespace by a port named `port`.
+    /// Creates a site with these addresses, connected to the bridge of this namespace by a port named `port`.
     fn new(port: &str, addresses: &[&str]) -> Self {
         let holder = Command::new("unshare").args(["--net", "sleep", "600"]).spawn().unwrap();
         let site = Self { holder };
@@ -100,7 +100,7 @@ fn sites_that_were_cut_until_their_tables_forgot_find_each_other_once_healed() {
         node
     };
     let mut nodes = [node(&one, "10.9.1.1"), node(&one, "10.9.1.2"), node(&two, "10.9.2.1"), node(&two, "10.9.2.2")];
-    // Every list names both sites.
+    // Each bootstrap list names both sites.
     let bootstrap = [&nodes[0], &nodes[2]].map(TestNode::address).join(",");
     for node in &mut nodes {
         node.set("BOOTSTRAP", &bootstrap);
