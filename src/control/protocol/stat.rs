@@ -31,7 +31,7 @@ pub struct Stat {
     pub listening: Vec<String>,
     /// Addresses that it announces, over both DHTs.
     pub addresses: Vec<String>,
-    /// Open connections.
+    /// Connected peers.
     pub connections: u64,
     /// Routing tables.
     pub tables: Vec<TableStat>,
