@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# The main job, end to end: a network of 20 dhtstore processes on loopback keeps the provider records of real files
+# Shows the main job end to end: a network of 20 dhtstore processes on loopback keeps the provider records of real files
 # across a SIGKILL of every process at once.
 #
 #   ops/demo.sh [--nodes N] [--announcers N] [--max N] [--expect N] [--release] DIRECTORY
 #
-# Takes every file below DIRECTORY, announces its CID (CIDv1, raw, sha2-256) from several nodes, kills all nodes with
-# SIGKILL, starts the others again while the announcers stay down (so nothing can be announced a second time), finds
-# every CID, then brings the announcers back and finds every CID again. Who finds are two observers that are made for
-# it, with nothing stored: whatever they find, they were told over the network. Traffic stays on loopback.
+# The steps: announce the CID (CIDv1, raw, sha2-256) of every file below DIRECTORY from several nodes; kill all nodes
+# with SIGKILL; restart all but the announcers, so that nothing can be announced again; find every CID; restart the
+# announcers and find every CID again. Two new observer nodes without any records do the finding, so everything that
+# they find comes from the network. Traffic stays on loopback.
 set -euo pipefail
 export LC_ALL=C
 
@@ -20,12 +20,15 @@ while (($#)); do
     --expect) expect=$2; shift 2 ;;
     --release) profile=release; shift ;;
     -h | --help) sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 0 ;;
-    -*) echo "demo: unknown option $1" >&2; exit 64 ;;
+    -*) echo "demo: unknown option $1; see --help" >&2; exit 64 ;;
     *) directory=$1; shift ;;
   esac
 done
-[[ -d $directory ]] || { echo "demo: name a directory with files in it" >&2; exit 64; }
-((nodes > announcers && announcers > 0)) || { echo "demo: there must be more nodes than announcers, and at least one announcer" >&2; exit 64; }
+[[ -d $directory ]] || { echo "demo: cannot find the directory '$directory'; name one that has files" >&2; exit 64; }
+((nodes > announcers && announcers > 0)) || {
+  echo "demo: cannot use these numbers: set --nodes above --announcers, and --announcers to at least 1" >&2
+  exit 64
+}
 
 root=$(cd "$(dirname "$0")/.." && pwd)
 if [[ $profile == release ]]; then (cd "$root" && cargo build --quiet --locked --release); else (cd "$root" && cargo build --quiet --locked); fi
@@ -44,7 +47,7 @@ seconds() { printf '%d.%d s' $((($2 - $1) / 1000)) $((($2 - $1) % 1000 / 100)); 
 now() { date +%s%3N; }
 on() { local n=$1; shift; "$dhtstore" --data-dir "$work/$n" -q "$@"; }
 
-# A free port per node, kept over the restart as a server's port is.
+# One port per node, kept across the restart, as a server keeps its port.
 port_base=$((10000 + RANDOM % 20000))
 
 start() {
@@ -55,7 +58,7 @@ start() {
   disown "${pid[$n]}"
 }
 
-# Waits for processes that were told to end.
+# Waits until the processes have ended.
 wait_until_ended() {
   local p tries
   for p in "$@"; do
@@ -66,7 +69,7 @@ wait_until_ended() {
   done
 }
 
-# Starts nodes with nothing stored and waits until they know the network.
+# Starts nodes without records and waits until they know the network.
 observers() {
   local n
   for n in "$@"; do start "$n" --bootstrap "$seed"; done
@@ -74,7 +77,7 @@ observers() {
   wait_until_joined "$@"
 }
 
-# A node is part of the network once it knows some of the others.
+# Waits until each node knows some other nodes of the network.
 wait_until_joined() {
   local n tries
   for n in "$@"; do
@@ -90,14 +93,14 @@ wait_until_ready() {
   for n in "$@"; do
     for ((tries = 0; ; tries++)); do
       on "$n" id >/dev/null 2>&1 && break
-      kill -0 "${pid[$n]}" 2>/dev/null || { echo "demo: node $n ended:" >&2; tail -5 "$work/$n.log" >&2; exit 1; }
-      ((tries < 300)) || { echo "demo: node $n did not come up in 30 s" >&2; exit 1; }
+      kill -0 "${pid[$n]}" 2>/dev/null || { echo "demo: node $n ended; the end of its log:" >&2; tail -5 "$work/$n.log" >&2; exit 1; }
+      ((tries < 300)) || { echo "demo: node $n did not start within 30 s; try fewer --nodes" >&2; exit 1; }
       sleep 0.1
     done
   done
 }
 
-# Prints "<CIDs found> <CIDs found with an address> <seconds>", asking the nodes named, each for a share of the CIDs.
+# Finds every CID, a share of them on each of the named nodes. Prints "<found> <found with an address> <seconds>".
 find_all() {
   local begin shares=$# i=0 n jobs=()
   rm -f "$work"/found.*
@@ -119,7 +122,7 @@ find_all() {
 find "$directory" -type f -size +0 -print0 | xargs -0 sha256sum | sed 's/^\\//; s/^/f01551220/; s/ .*//' | awk '!seen[$0]++' >"$work/all"
 head -n "$max" "$work/all" >"$work/cids"
 files=$(wc -l <"$work/cids")
-((files > 0)) || { echo "demo: no files below $directory" >&2; exit 66; }
+((files > 0)) || { echo "demo: cannot find files below $directory; name a directory that has some" >&2; exit 66; }
 
 begin=$(now)
 start 0
@@ -148,7 +151,7 @@ observers 101 102
 read -r found with took <<<"$(find_all 101 102)"
 say "found before" "$found of $files in $took"
 
-# What a node took in the last second before a crash may be lost; announcements repeat. The demo does not wait for that.
+# A crash may lose records of the last second, until they are announced again. So let that second pass first.
 sleep 2
 kill -9 "${pid[@]}"
 wait_until_ended "${pid[@]}"
@@ -171,6 +174,6 @@ say "all nodes back" "$found_all of $files in $took, $with_all with addresses"
 for p in "${pid[@]}"; do kill -TERM "$p" 2>/dev/null || true; done
 wait_until_ended "${pid[@]}"
 if [[ -n $expect ]] && ((files != expect || found != expect || with != expect || found_all != expect || with_all != expect)); then
-  echo "demo: expected $expect everywhere" >&2
+  echo "demo: expected $expect in each line above" >&2
   exit 1
 fi

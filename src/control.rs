@@ -1,8 +1,8 @@
-//! The local control socket that the command line talks to.
+//! The local control socket, through which commands talk to the running server.
 //!
-//! A Unix socket, open to the owner only. A client sends a [`protocol::Request`] as one line of JSON and reads
-//! [`protocol::Reply`] lines until `done` or `error`; then it may send the next request. A list that is
-//! too long for a line goes on in lines of [`protocol::CidPart`], each sent once the server has asked for it.
+//! A Unix socket that only its owner can open. A client sends a [`protocol::Request`] as one line of JSON and reads
+//! [`protocol::Reply`] lines until `done` or `error`. Then it may send the next request. A list that is too long for
+//! one line continues in lines of [`protocol::CidPart`]; the client sends each part once the server has asked for it.
 
 pub mod client;
 mod encode;

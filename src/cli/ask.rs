@@ -1,4 +1,4 @@
-//! Asking the running server over its control socket.
+//! Requests to the running server, over its control socket.
 
 use super::{
     Context,
@@ -31,28 +31,28 @@ impl From<Failure> for CliError {
     }
 }
 
-/// Something that came before the end of an answer.
+/// A part of an answer before its last line.
 #[derive(Clone, Copy, Debug)]
 pub enum Item<'l> {
-    /// A row of the result; where they were asked for as lines, some rows, each with its end.
+    /// A row of the result. For a request with `lines`: several rows, each with its line end.
     Row(Json<'l>),
-    /// Something that happened on the way.
+    /// An event, such as a step of a look-up.
     Event(Json<'l>),
 }
 
-/// The running server. Exit 69 when there is none.
+/// A connection to the running server.
 #[derive(Debug)]
 pub struct Server {
     client: Client,
 }
 
 impl Server {
-    /// Connects to the server of this data directory.
+    /// Connects to the server of this data directory. Exit 69 if none runs.
     pub async fn connect(context: &Context) -> Result<Self> {
         Ok(Self { client: Client::connect(&context.config()?.control_socket()).await? })
     }
 
-    /// The same; `None` when nobody listens, for commands that can do without.
+    /// Connects to the server if it runs, for commands that also work without one.
     pub async fn connect_if_running(context: &Context) -> Result<Option<Self>> {
         match Client::connect(&context.config()?.control_socket()).await {
             Ok(client) => Ok(Some(Self { client })),
@@ -61,7 +61,7 @@ impl Server {
         }
     }
 
-    /// Sends a request, hands on rows and events, returns what it ended with.
+    /// Sends a request, passes its rows and events to `each`, and returns its last line.
     pub async fn ask<T: DeserializeOwned>(
         &mut self,
         request: &Request,
@@ -78,7 +78,7 @@ impl Server {
         }
     }
 
-    /// The same for a request that comes in parts: `each` sees every event, and returns the next part where one is due.
+    /// Sends a request that has several parts. `each` gets every event and returns the next part when one is due.
     pub async fn ask_in_parts<T: DeserializeOwned>(
         &mut self,
         request: &Request,
@@ -98,7 +98,7 @@ impl Server {
         }
     }
 
-    /// The same for requests whose rows alone matter.
+    /// Sends a request and passes its rows to `each`; events are dropped.
     pub async fn rows<R: DeserializeOwned>(
         &mut self,
         request: &Request,
@@ -113,5 +113,5 @@ impl Server {
 }
 
 fn parsed<T: DeserializeOwned>(done: Value) -> Result<T> {
-    serde_json::from_value(done).map_err(|error| ClientError::Malformed(error.to_string()).into())
+    serde_json::from_value(done).map_err(|error| ClientError::Malformed(error).into())
 }

@@ -39,12 +39,12 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// Bytes that are collected before a write.
+/// Size of the write buffer, in bytes.
 const BUFFER_BYTES: usize = 256 << 10;
 
-/// After a signal, until the process ends wherever it is.
+/// Time from a signal until the process exits, whatever it is doing then.
 const END_WITHIN: Duration = Duration::from_secs(2);
-const ENDED: &str = "ended by a signal; no backup was made";
+const ENDED: &str = "cannot write the backup: a signal ended it; run the command again";
 
 /// The small files, in the order in which they are written.
 type Files = Vec<(FileName, Vec<u8>)>;
@@ -52,34 +52,36 @@ type Files = Vec<(FileName, Vec<u8>)>;
 /// Arguments of `dhtstore backup`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-One file with all that makes the node what it is: identity (the peer id), swarm.key, the configuration file in use, own
-CIDs with when they were announced and how many servers confirmed, and the routing tables, by which the node finds its
-network again. --records adds what others announced and put, with the times: it ends when it would have ended here.
-Of a running node, or of a stopped one, of which a copy is read. The format is in docs/backup.md; `restore` reads it.
+The backup holds the identity (the peer id), swarm.key, the configuration file in use, the own CIDs, and the routing \
+tables, with which the node finds its network again. Own CIDs keep the time of their last announcement and the number \
+of servers that confirmed it. --records adds the provider records and values of other peers. They keep their times, \
+so they expire when they would have expired here. `dhtstore restore` reads the backup; docs/backup.md describes the \
+format.
 
-The file holds the private key and nothing encrypts it: who has it can be this node. It is for its owner only (0600),
-is there as a whole or not at all, and takes the place of another file only with --force.
-Exit 65: rows of the database were damaged; the backup has all others. 66: no database. 73: FILE exists, or cannot be
-written. 75: a process has the directory and does not answer.
+The node may run or be stopped; the backup of a stopped node reads a copy of its databases.
+The file holds the private key, unencrypted: anyone who has it can act as this node. Only its owner can read it (mode \
+0600). FILE appears once it is complete. An existing file is replaced only with --force.
+Exit 65: rows of the database were damaged; the backup has all others. 66: no database. 73: FILE exists or cannot be \
+written. 75: a process uses the data directory and does not answer.
 
 Examples:
   dhtstore backup node.backup
-  dhtstore backup --records /mnt/usb/node.backup     with what others announced
-  dhtstore backup - | age -r age1… > node.backup.age encrypted
+  dhtstore backup --records /mnt/usb/node.backup        also records of other peers
+  dhtstore backup - | age -r age1… > node.backup.age    encrypted
   ssh old-host dhtstore backup --records - | dhtstore restore -")]
 pub struct Args {
-    /// Where to write it; `-` is stdout
+    /// File to write; `-` is stdout
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Also what others announced and put: provider records, the addresses of their peers, values
+    /// Add the records of other peers: provider records, values, peer addresses
     #[arg(long)]
     records: bool,
-    /// Take the place of a file that is there
+    /// Replace FILE if it exists
     #[arg(long)]
     force: bool,
 }
 
-/// What was written.
+/// Contents of the backup, for the report.
 struct Written {
     peer_id: String,
     files: Vec<&'static str>,
@@ -90,7 +92,9 @@ struct Written {
 pub async fn execute(args: Args, context: &Context) -> Result<()> {
     let is_stdout = args.file.as_os_str() == "-";
     if is_stdout && context.stdout_is_terminal {
-        return Err(CliError::usage("a backup holds the private key: write it to a file or a pipe, not to a terminal"));
+        return Err(CliError::usage(
+            "cannot write a backup to a terminal: it holds the private key; name a file, or pipe it",
+        ));
     }
     if !is_stdout {
         refuse_existing(&args.file, args.force)?;
@@ -98,11 +102,11 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
     let loaded = context.sources().load_detailed()?;
     let mut server = Server::connect_if_running(context).await?;
     match &mut server {
-        // What was learnt since the last snapshot should not be missing.
+        // The backup must include the peers learnt since the last snapshot.
         Some(running) => {
             if let Err(error) = running.ask::<Option<String>>(&Request::SaveRouting, |_| Ok(())).await {
-                context.notice(format_args!("the routing tables are those of the last snapshot: {error}"));
-                // A server of an older version does not know the request, and has hung up.
+                context.notice(format_args!("warning: the backup has the last saved routing tables: {error}"));
+                // A server of an older version does not know the request and closes the connection.
                 server = Some(Server::connect(context).await?);
             }
         }
@@ -130,7 +134,7 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
     finish(written, &args.file.display().to_string(), &loaded, &args, context)
 }
 
-/// The highest sequence number of each own IPNS name.
+/// Returns the highest sequence number of each own IPNS name.
 async fn sequences(context: &Context) -> Result<BTreeMap<String, u64>> {
     if let Some(mut server) = Server::connect_if_running(context).await? {
         let stat: Stat = server.ask(&Request::Stat, |_| Ok(())).await?;
@@ -141,30 +145,30 @@ async fn sequences(context: &Context) -> Result<BTreeMap<String, u64>> {
     Ok(kept.into_iter().map(|(peer, sequence)| (peer.to_string(), sequence)).collect())
 }
 
-/// Exit 73 for what is there, unless it may be replaced.
+/// Refuses an existing path with exit 73, unless it is a file and `force` is set.
 fn refuse_existing(path: &Path, force: bool) -> Result<()> {
     let path_shown = path.display();
     match path.symlink_metadata() {
         Err(_) => Ok(()),
         Ok(found) if !force => Err(CliError::cannot_create(format_args!(
-            "{path_shown} exists ({} bytes) and is not overwritten: choose another name, or replace it with --force",
+            "cannot write {path_shown}: it exists ({} bytes); choose another name, or replace it with --force",
             found.len()
         ))),
         Ok(found) if found.is_file() => Ok(()),
         Ok(_) => Err(CliError::cannot_create(format_args!(
-            "{path_shown} is no plain file, and is not replaced; choose another name, or `-` and a pipe"
+            "cannot replace {path_shown}: it is not a plain file; choose another name, or write to a pipe with `-`"
         ))),
     }
 }
 
-/// Peer id, and the small files.
+/// Returns the peer id and the small files.
 fn gather(loaded: &Loaded) -> Result<(String, Files)> {
     let config = &loaded.config;
     let path = identity::path(&config.data_dir);
     if !is_present(&path) {
         return Err(CliError::data(format_args!(
-            "there is no identity.key in {}, and a backup without it would be of no use; is it a credential of the \
-             service? then set CREDENTIALS_DIRECTORY to its directory (/run/credentials/dhtstore.service)",
+            "cannot back up {}: it has no identity.key; if the service gets the key as a credential, set \
+             CREDENTIALS_DIRECTORY to its directory (/run/credentials/dhtstore.service)",
             config.data_dir.display()
         )));
     }
@@ -173,29 +177,35 @@ fn gather(loaded: &Loaded) -> Result<(String, Files)> {
     if let Some(path) = &config.swarm_key {
         files.push((FileName::SwarmKey, SwarmKey::load(path)?.to_file().into_bytes()));
     }
-    // /dev/null and pipes are ways to say that there is none.
+    // `--config /dev/null` and pipes mean that there is no file to back up.
     if let Some(path) = loaded.file.as_ref().filter(|path| path.is_file()) {
         let mut text = Vec::new();
-        let file = File::open(path).context(path.display()).code(Code::Config)?;
-        file.take(FileName::Config.max_bytes()).read_to_end(&mut text).context(path.display()).code(Code::Config)?;
+        let file = File::open(path).context(format_args!("cannot read {}", path.display())).code(Code::Config)?;
+        let read = file.take(FileName::Config.max_bytes()).read_to_end(&mut text);
+        read.context(format_args!("cannot read {}", path.display())).code(Code::Config)?;
         files.push((FileName::Config, text));
     }
     Ok((identity.keypair.public().to_peer_id().to_string(), files))
 }
 
-/// Written beside, synced, and only then under its name.
+/// Writes the backup to a temporary file in the same directory, syncs it, then renames it.
 async fn to_file(source: &mut Source<'_>, args: &Args) -> Result<Written> {
     let path = &args.file;
     let failed = |error: io::Error| {
         let next = match error.kind() {
-            io::ErrorKind::StorageFull => "; free some space, or write it elsewhere",
-            _ => "",
+            io::ErrorKind::StorageFull => "free some space, or write to another disk",
+            io::ErrorKind::PermissionDenied => "choose a directory that you can write to",
+            _ => "choose another place",
         };
-        CliError::cannot_create(format_args!("cannot write {}: {error}{next}; nothing was left there", path.display()))
+        CliError::cannot_create(format_args!("cannot write {}: {error}; {next}", path.display()))
     };
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if !dir.is_dir() {
-        return Err(CliError::cannot_create(format_args!("there is no directory {}; make it first", dir.display())));
+        return Err(CliError::cannot_create(format_args!(
+            "cannot write {}: there is no directory {}; create it first",
+            path.display(),
+            dir.display()
+        )));
     }
     // 0600 from the start.
     let beside = tempfile::Builder::new().prefix(".dhtstore-backup-").tempfile_in(dir).map_err(failed)?;
@@ -208,13 +218,13 @@ async fn to_file(source: &mut Source<'_>, args: &Args) -> Result<Written> {
         true => beside.persist(path).map_err(|e| failed(e.error))?,
         false => beside.persist_noclobber(path).map_err(|e| failed(e.error))?,
     };
-    // Not everybody may open the directory.
+    // The user may lack the right to open the directory, so a failure is ignored.
     let _ = File::open(dir).and_then(|dir| dir.sync_all());
     Ok(written)
 }
 
-/// A private key should not be left about when somebody has had enough of waiting: at a signal the file is removed, and
-/// `ended` set; who does not see that in time (a large copy is under way) is ended.
+/// Removes the unfinished file at a signal, so that no private key stays behind, and sets `ended`. Exits the process
+/// after [`END_WITHIN`] if it has not stopped by then, for example while it copies a large database.
 fn remove_when_ended(beside: &NamedTempFile, ended: Arc<AtomicBool>) -> JoinHandle<()> {
     let path = beside.path().to_owned();
     let signals = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(signal);
@@ -233,13 +243,13 @@ fn remove_when_ended(beside: &NamedTempFile, ended: Arc<AtomicBool>) -> JoinHand
     })
 }
 
-/// What is backed up.
+/// Source of a backup: the server, if it runs, the header and the small files.
 struct Source<'c> {
     context: &'c Context,
     server: Option<Server>,
     header: Header,
     files: Files,
-    /// A signal came.
+    /// Set once a signal has arrived.
     ended: Arc<AtomicBool>,
 }
 
@@ -261,7 +271,8 @@ impl Source<'_> {
             match piece {
                 Piece::Header(dump) if dump.peer_id.as_ref().is_some_and(|peer| *peer != self.header.peer_id) => {
                     Err(CliError::data(format_args!(
-                        "the server runs as {}, and identity.key is that of {}; restart it, or put the right file in place",
+                        "cannot back up: the server runs as {}, but identity.key holds {}; restart the server, or put \
+                         the right file in place",
                         dump.peer_id.unwrap_or_default(),
                         self.header.peer_id
                     )))
@@ -283,12 +294,12 @@ impl Source<'_> {
     }
 }
 
-/// Tells what is in it, and what is not.
+/// Reports what is in the backup and what is missing from it.
 fn finish(written: Written, what: &str, loaded: &Loaded, args: &Args, context: &Context) -> Result<()> {
     let rows = |table: Table| written.summary.tables.get(table.name()).map_or(0, |table| table.rows);
     let records = match args.records {
         true => format!(
-            ", {} provider records, {} values, {} peers of the address book",
+            ", {} provider records, {} values, {} peer addresses",
             rows(Table::Providers),
             rows(Table::Values),
             rows(Table::Peers)
@@ -296,18 +307,17 @@ fn finish(written: Written, what: &str, loaded: &Loaded, args: &Args, context: &
         false => String::new(),
     };
     context.notice(format_args!(
-        "{what}: {}, {} own CIDs, {} peers of routing tables{records}; peer id {}",
+        "{what}: {}, {} own CIDs, {} routing table entries{records}; peer id {}",
         written.files.join(", "),
         rows(Table::Provided),
         rows(Table::Routing),
         written.peer_id
     ));
-    let mode = if args.file.as_os_str() == "-" { "" } else { " (it is readable for you only: mode 0600)" };
-    context.notice(format_args!(
-        "it holds the private key of this node, not encrypted: keep it where you would keep a key{mode}"
-    ));
+    let mode = if args.file.as_os_str() == "-" { "" } else { "; only you can read it (mode 0600)" };
+    context
+        .notice(format_args!("it holds the private key of this node, unencrypted: keep it as safe as the key{mode}"));
     if !args.records {
-        context.notice("what others announced is not in it: with --records it is");
+        context.notice("provider records are not included; add --records to include them");
     }
     let elsewhere: Vec<String> = loaded
         .origins
@@ -317,7 +327,7 @@ fn finish(written: Written, what: &str, loaded: &Loaded, args: &Args, context: &
         .collect();
     if !elsewhere.is_empty() {
         context.notice(format_args!(
-            "warning: settings that are in no file are not in it either: {}; write them into {}",
+            "warning: settings from the environment and from flags are not included: {}; write them into {}",
             elsewhere.join(", "),
             crate::config::file::FILE_NAME
         ));
@@ -325,7 +335,8 @@ fn finish(written: Written, what: &str, loaded: &Loaded, args: &Args, context: &
     match written.summary.damaged {
         0 => Ok(()),
         n => Err(CliError::data(format_args!(
-            "{n} places of the database are damaged and so not in the backup, which has all others; `dhtstore run` sets damage aside and recovers what it can: back up again after it"
+            "cannot back up {n} damaged places of the database; the backup has everything else; start the node once \
+             with `dhtstore run`, which recovers what it can, then back up again"
         ))),
     }
 }

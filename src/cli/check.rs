@@ -17,12 +17,15 @@ use crate::{
 /// Arguments of `dhtstore check`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-Verifies a stopped node's directory, which stays as it is: every chunk of the log with its checksum, entries and peers,
-its segments byte by byte, values with their signatures, own CIDs against their count, their exports and journals, frame by
-frame, the floor of the log, identity, rights and configuration. A copy of the databases is read. Of a running server:
-what it has found since it started, and the files beside its databases.
-Exit 65: something is damaged; each finding says what to do about it. 73: a file may not be read by this user; run it as
-the owner of the directory. 1: the disk did not return a file, and nothing else is damaged.
+Changes nothing in the data directory. Of a stopped node it reads a copy of the databases and verifies:
+- the log: every chunk with its checksum, entries and peers; its segments byte by byte; its floor
+- values with their signatures
+- own CIDs against their count; their exports and journals, frame by frame
+- identity, access rights and configuration
+Of a running server it shows what the server has found since its start, and verifies the files outside the databases.
+
+Exit 65: something is damaged; the column `next` says what to do. 73: this user may not read a file; run the command \
+as the owner of the directory. 1: the disk did not return a file, and nothing else is damaged.
 
 Examples:
   dhtstore check
@@ -46,7 +49,7 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
     };
     let announced = match Server::connect_if_running(context).await? {
         Some(mut server) => {
-            context.notice("of the running server; all of it can be verified while it is stopped");
+            context.notice("checked what a running server allows; stop it for a full check");
             server.rows(&Request::Check, &mut tell).await?;
             let stat: Stat = Server::connect(context).await?.ask(&Request::Stat, |_| Ok(())).await?;
             Announced { own: stat.store.provided, peer: stat.peer.parse().ok(), ..Announced::default() }
@@ -63,12 +66,16 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
     rows.finish()?;
     match (damaged, unread) {
         (0, 0) => Ok(()),
-        (0, n) => Err(CliError::other(format_args!("{n} places could not be read; see to the disk, then check again"))),
-        (n, _) => Err(CliError::data(format_args!("{n} findings of damage; each says what to do about it"))),
+        (0, n) => Err(CliError::other(format_args!(
+            "cannot read {n} places; look for disk errors (`dmesg`), then run `dhtstore check` again"
+        ))),
+        (n, _) => Err(CliError::data(format_args!(
+            "found damage in {n} places; the column `next` says what to do about each"
+        ))),
     }
 }
 
-/// Identity and swarm key. The identity also beside what is announced in its name.
+/// Checks the identity and the swarm key. Compares the identity with the peer id that own CIDs are announced as.
 fn secrets(dir: &std::path::Path, announced: &Announced) -> Vec<Checked> {
     let finding = |level, place: &str, found: String, next: Option<&str>| Checked {
         level,
@@ -83,24 +90,25 @@ fn secrets(dir: &std::path::Path, announced: &Announced) -> Vec<Checked> {
                 None => finding(Level::Ok, "identity.key", peer.to_string(), None),
                 Some(before) => {
                     let found = format!("{peer}, but {} own CIDs are announced as {before}", announced.own);
-                    let next = "the next start announces all of them again; to keep the peer id, put the old file back";
+                    let next =
+                        "the next start announces them all again; to keep the old peer id, put the old file back";
                     finding(Level::Note, "identity.key", found, Some(next))
                 }
             }
         }
         Ok(None) if announced.own > 0 => {
             let name = announced.peer.map(|peer| format!(" as {peer}")).unwrap_or_default();
-            let found = format!("is not there, and {} own CIDs are announced{name}", announced.own);
+            let found = format!("is missing, but {} own CIDs are announced{name}", announced.own);
             let next =
-                "put it back from a backup; without it the next start makes a new one and announces all of them again";
+                "restore it from a backup; otherwise the next start creates a new one and announces them all again";
             finding(Level::Damaged, "identity.key", found, Some(next))
         }
         Ok(None) => {
-            let next = "the next start makes a new one; to keep the peer id, put the old file back";
-            finding(Level::Note, "identity.key", "is not there".into(), Some(next))
+            let next = "the next start creates a new one; to keep the old peer id, put the old file back";
+            finding(Level::Note, "identity.key", "is missing".into(), Some(next))
         }
         Err(error) => {
-            let next = "put the file back from a backup; without it the node has another peer id";
+            let next = "restore the file from a backup; with a new file the node has another peer id";
             finding(Level::Damaged, "identity.key", error.to_string(), Some(next))
         }
     }];

@@ -1,7 +1,7 @@
-//! Lists of CIDs as `provide`, `unprovide` and `findprovs` take them: arguments, a file, stdin.
+//! Lists of CIDs for `provide`, `unprovide` and `findprovs`: from arguments, a file or stdin.
 //!
-//! The whole list is checked before any of it is used; meanwhile it lies in an unnamed temporary file, so that a list
-//! of ten million takes no memory and stdin need not be read twice.
+//! The whole list is checked before any of it is used. Until then it is kept in an unnamed temporary file: a list of
+//! ten million CIDs takes no memory, and stdin is read once.
 
 use super::{
     Context,
@@ -15,23 +15,23 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Bad lines that are shown; the others are counted.
+/// Bad lines that are shown; further ones are counted.
 const SHOWN_MAX: u64 = 20;
-/// A longer line is bad whatever it holds.
+/// Longest line, in bytes. A longer one is bad whatever it holds.
 const LINE_MAX: u64 = 4096;
-/// Of a bad line so much is shown.
+/// Characters that are shown of a bad line.
 const SHOWN_CHARS: usize = 60;
 
-/// Where CIDs come from, to be flattened into a command's `Args`.
+/// Options that name the source of CIDs, flattened into a command's `Args`.
 #[derive(clap::Args, Debug)]
 pub struct CidArgs {
     /// CIDs, v0 or v1 in any base; `-` reads them from stdin, one per line
     #[arg(value_name = "CID", required_unless_present = "file")]
     pub cids: Vec<String>,
-    /// Read CIDs from this file, one per line; empty lines and lines that begin with # are passed over
+    /// Read CIDs from FILE, one per line; empty lines and lines that begin with # are ignored
     #[arg(long, value_name = "FILE")]
     pub file: Option<PathBuf>,
-    /// Take the good lines even if others are bad
+    /// Skip malformed CIDs and use the others
     #[arg(long)]
     pub skip_bad: bool,
 }
@@ -44,8 +44,8 @@ pub struct CidList {
 }
 
 impl CidArgs {
-    /// Checks that a server answers, and reads the list: the server first if the list is typed or piped in, so that
-    /// nobody types a list that cannot be taken; else the list first, as it can be wrong without a server.
+    /// Reads the list and checks that a server answers. For a list from stdin the server is checked first, so that
+    /// nobody types a list in vain. Otherwise the list comes first, so that its errors show even without a server.
     pub async fn read_for_server(&self, context: &Context) -> Result<CidList> {
         let from_stdin =
             self.cids.iter().map(AsRef::as_ref).chain(self.file.as_deref()).any(|text: &Path| text.as_os_str() == "-");
@@ -58,11 +58,13 @@ impl CidArgs {
         Ok(list)
     }
 
-    /// Reads and checks the whole list. Bad lines are told on stderr, each with its reason; without `--skip-bad` they
-    /// are exit 65 and nothing is done.
+    /// Reads and checks the whole list. Reports bad lines on stderr, each with its reason. Without `--skip-bad` a bad
+    /// line fails the command with exit 65.
     pub fn read(&self, context: &Context) -> Result<CidList> {
         let file = tempfile::tempfile().map_err(|error| {
-            CliError::cannot_create(format_args!("cannot create a temporary file: {error}; set TMPDIR"))
+            CliError::cannot_create(format_args!(
+                "cannot create a temporary file: {error}; set TMPDIR to a directory that you can write to"
+            ))
         })?;
         let mut reader = Reader { out: BufWriter::new(file), good: 0, bad: 0, context };
         for (index, text) in self.cids.iter().enumerate() {
@@ -92,7 +94,7 @@ struct Reader<'c> {
     context: &'c Context,
 }
 
-/// Whether a file begins as text in UTF-16 does. Not one line of it would be read as it is meant.
+/// Returns whether a file begins with a UTF-16 byte order mark. None of its lines would be read correctly.
 pub(crate) fn is_utf16(bytes: &[u8]) -> bool {
     bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff])
 }
@@ -103,19 +105,23 @@ impl Reader<'_> {
         for number in 1u64.. {
             line.clear();
             let read = input.by_ref().take(LINE_MAX).read_until(b'\n', &mut line);
-            if read.map_err(|error| CliError::data(format_args!("{name}: {error}")))? == 0 {
+            let read = read.map_err(|error| {
+                CliError::data(format_args!("cannot read {name}: {error}; give a text file with one CID per line"))
+            })?;
+            if read == 0 {
                 break;
             }
             if number == 1 && is_utf16(&line) {
                 return Err(CliError::data(format_args!(
-                    "{name}: this is text in UTF-16, and a list is in UTF-8; convert it: `iconv -f UTF-16 -t UTF-8`"
+                    "cannot read {name}: it is in UTF-16 and must be in UTF-8; convert it with `iconv -f UTF-16 -t \
+                     UTF-8`"
                 )));
             }
             if line.len() as u64 == LINE_MAX && line.last() != Some(&b'\n') {
                 skip_line(&mut input)?;
             }
             let text = String::from_utf8_lossy(&line);
-            // Editors of other systems begin a file with a byte order mark.
+            // Some editors put a byte order mark at the start of a file.
             let text = if number == 1 { text.strip_prefix('\u{feff}').unwrap_or(&text) } else { &text };
             let text = text.trim();
             if !text.is_empty() && !text.starts_with('#') {
@@ -146,14 +152,18 @@ impl Reader<'_> {
     fn finish(self, skip_bad: bool) -> Result<CidList> {
         let (good, bad) = (self.good, self.bad);
         if bad > SHOWN_MAX {
-            self.context.notice(format_args!("and {} more", bad - SHOWN_MAX));
+            self.context.notice(format_args!("and {} more malformed CIDs", bad - SHOWN_MAX));
         }
         if bad > 0 && !skip_bad {
             let s = if bad == 1 { " is" } else { "s are" };
+            if good == 0 {
+                return Err(CliError::data("cannot use the list: it has no valid CID; correct it"));
+            }
             return Err(CliError::new(
                 Code::Data,
                 format_args!(
-                    "{bad} CID{s} malformed, so nothing was done with the other {good}; mend them, or use --skip-bad"
+                    "cannot use the list: {bad} CID{s} malformed ({good} good); correct the list, or add --skip-bad \
+                     to use the good ones"
                 ),
             ));
         }
@@ -163,7 +173,7 @@ impl Reader<'_> {
     }
 }
 
-/// Reads on to the end of an overlong line, in constant memory.
+/// Skips the rest of an overlong line, in constant memory.
 fn skip_line(input: &mut impl BufRead) -> io::Result<()> {
     loop {
         let available = input.fill_buf()?;
@@ -184,17 +194,17 @@ fn skip_line(input: &mut impl BufRead) -> io::Result<()> {
 }
 
 impl CidList {
-    /// How many CIDs.
+    /// Number of CIDs.
     pub fn len(&self) -> u64 {
         self.len
     }
 
-    /// Whether there are none.
+    /// Returns whether the list has no CIDs.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// The first, which there is unless [`CidList::is_empty`].
+    /// Returns the first CID, or an empty string if the list is empty.
     pub fn first(&mut self) -> Result<String> {
         self.file.rewind()?;
         let mut line = String::new();
@@ -202,14 +212,14 @@ impl CidList {
         Ok(line.trim_end().to_owned())
     }
 
-    /// From the start, in portions that fit into a request.
+    /// Iterates over the list from its start, in portions that each fit into a request.
     pub fn chunks(&mut self) -> Result<impl Iterator<Item = Result<Vec<String>>>> {
         self.file.rewind()?;
         let mut lines = BufReader::new(&self.file).lines();
         Ok(std::iter::from_fn(move || {
             let mut chunk = Vec::new();
             let mut bytes = 0;
-            // A CID of the greatest length takes less than a kilobyte: the portion stays below the limit of a line.
+            // The longest CID takes less than a kilobyte, so a portion stays below the limit of a request line.
             while bytes < MAX_CIDS_BYTES {
                 match lines.next() {
                     Some(Ok(line)) => {

@@ -17,12 +17,12 @@ const COLUMNS: Schema = Schema { columns: &["dht", "peer", "cpl", "distance", "a
 /// Arguments of `dhtstore closest`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-Lists the servers on which a record of the key is to be found: the k closest by XOR distance, in each DHT; cpl is
-the number of leading bits that server and key have in common.")]
+Lists the servers that should hold a record of the key: in each DHT, the k closest by XOR distance.
+cpl is the common prefix length of server and key, in bits.")]
 pub struct Args {
     /// A CID, a multihash (base58 or base16), or a peer id
     key: String,
-    /// Ask nobody: what this node's own routing tables say, which is what it answers to others
+    /// Ask no other node: show this node's own routing tables, from which it answers other peers
     #[arg(long)]
     local: bool,
     #[command(flatten)]
@@ -31,7 +31,7 @@ pub struct Args {
 
 /// Runs the command.
 pub async fn execute(args: Args, context: &Context) -> Result<()> {
-    cids::parse_key(&args.key).map_err(|error| CliError::data(format_args!("{}: {error}", args.key)))?;
+    cids::parse_key(&args.key).map_err(|error| CliError::data(format_args!("cannot look up {}: {error}", args.key)))?;
     let mut rows = Rows::stdout(args.format.resolve(context), COLUMNS);
     let each = |item: Item<'_>| match item {
         Item::Row(row) => rows.push(&row.parse::<Closest>()?),
@@ -39,9 +39,8 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
     };
     Server::connect(context).await?.ask::<usize>(&Request::Closest { key: args.key, local: args.local }, each).await?;
     if rows.finish()? == 0 {
-        context.notice(
-            "this node knows no servers; connect it to a network: `dhtstore connect MULTIADDR`, or set bootstrap",
-        );
+        context
+            .notice("this node knows no servers; join a network with `dhtstore connect MULTIADDR`, or set `bootstrap`");
     }
     Ok(())
 }

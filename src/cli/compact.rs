@@ -13,8 +13,9 @@ use serde::Serialize;
 /// Arguments of `dhtstore compact`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-Writes both databases of a stopped node anew, without what is left of removed rows, and swaps them once they are verified.
-Needs as much free space as the larger one takes. A kill at any point leaves the old one or the new one.
+Writes a new copy of both databases of a stopped node, without the space of removed rows, and verifies each copy \
+before it replaces the old database. Needs as much free disk space as the larger database takes. A kill at any moment \
+leaves either the old database or the new one.
 
 Examples:
   systemctl stop dhtstore && dhtstore compact && systemctl start dhtstore")]
@@ -37,7 +38,9 @@ const ROW: Schema = Schema { columns: &["database", "rows", "bytes_before", "byt
 pub async fn execute(args: Args, context: &Context) -> Result<()> {
     let config = context.config()?;
     if Server::connect_if_running(context).await?.is_some() {
-        return Err(CliError::try_again("the server is running; stop it, compact, and start it again"));
+        return Err(CliError::try_again(
+            "cannot compact the databases: the server is running; stop it, then run `dhtstore compact` again",
+        ));
     }
     dump::not_in_use(config)?;
     let done = compact::compact(&config.data_dir, config.store_settings(), SystemClock::new()).await?;

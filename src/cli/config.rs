@@ -1,4 +1,4 @@
-//! `dhtstore config`: check and show the configuration.
+//! `dhtstore config`: checks and shows the configuration.
 
 use super::{Context, error::CliError, error::Result, error::ResultExt, output};
 use crate::{
@@ -11,24 +11,24 @@ use crate::{
 };
 use std::fmt::Write;
 
-/// Files that a server has open before its first connection, about.
+/// Approximate number of files that a server has open before its first connection.
 const FILES_AT_START: u64 = 40;
 
-/// Every setting, commented, with its default.
+/// Configuration file with every setting, commented out, at its default.
 pub const DEFAULT_FILE: &str = include_str!("../../config/dhtstore.toml");
-/// For a server of the public DHT.
+/// Configuration file for a server of the public DHT.
 pub const AMINO_FILE: &str = include_str!("../../config/amino.toml");
-/// For a private network.
+/// Configuration file for a private network.
 pub const PRIVATE_FILE: &str = include_str!("../../config/private.toml");
 
 /// Arguments of `dhtstore config`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
-  dhtstore config check                        is the configuration right? (exit 78 if not)
-  dhtstore --config new.toml config check      before it is put in place
-  dhtstore config show --origin                what is in effect, and where does it come from?
-  dhtstore config default > dhtstore.toml      a file with all settings, commented
+  dhtstore config check                        check the configuration (exit 78 if wrong)
+  dhtstore --config new.toml config check      check a new file before use
+  dhtstore config show --origin                settings in effect, and where each comes from
+  dhtstore config default > dhtstore.toml      a file with all settings, commented out
   dhtstore --set records.ttl=3h config show    try a change")]
 pub struct Args {
     #[command(subcommand)]
@@ -37,17 +37,17 @@ pub struct Args {
 
 #[derive(clap::Subcommand, Debug)]
 enum Action {
-    /// Validate the configuration, and the files that it names; print warnings
+    /// Validate the configuration and the files that it names; print warnings
     Check,
     /// Print the effective settings as TOML
     Show {
-        /// Say of each setting where it comes from
+        /// Add to each setting where it comes from
         #[arg(long)]
         origin: bool,
     },
-    /// Print a commented configuration file with the defaults
+    /// Print a configuration file with the defaults and comments
     Default {
-        /// A short file for this profile in place of the full one
+        /// Print a short file for this profile instead of the full one
         #[arg(long, value_parser = super::profile_parser())]
         profile: Option<Profile>,
     },
@@ -66,7 +66,7 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
     }
 }
 
-/// Also loads what the configuration points to: a file that passes here must not stop the server at its next start.
+/// Loads the configuration and every file that it names. A server must be able to start with what passes here.
 fn check(context: &Context) -> Result<()> {
     let loaded = context.sources().load_detailed()?;
     for warning in &loaded.warnings {
@@ -81,12 +81,13 @@ fn check(context: &Context) -> Result<()> {
     }
     certificate::check(&loaded.config.websocket.files())?;
     loaded.config.check_forced_privacy()?;
-    // As this user and session would run it; the unit has a limit of its own.
+    // The limit of this user and session; the systemd unit sets its own.
     if let Ok(limit) = rlimit::Resource::NOFILE.get_hard()
         && let Ok(Some(wanted)) = loaded.config.connections.clone().fit(limit, FILES_AT_START)
     {
         context.notice(format_args!(
-            "warning: connections.max = {} and max_pending = {} need more than the {limit} open files that this session allows, and would be lowered; raise LimitNOFILE (ulimit -Hn)",
+            "warning: connections.max = {} and connections.max_pending = {} need more than the {limit} open files that \
+             this session allows; `dhtstore run` lowers both; to keep them, raise LimitNOFILE (`ulimit -Hn`)",
             wanted.max, wanted.max_pending
         ));
     }
@@ -96,7 +97,7 @@ fn check(context: &Context) -> Result<()> {
     }
     let name = match &loaded.file {
         Some(file) => file.display().to_string(),
-        None => "no configuration file: the defaults".into(),
+        None => "no configuration file, defaults in use".into(),
     };
     let warnings = match loaded.warnings.len() {
         0 => String::new(),
@@ -106,7 +107,8 @@ fn check(context: &Context) -> Result<()> {
     context.notice(format_args!("{name}: ok{warnings}"));
     if identity.is_none() {
         let dir = loaded.config.data_dir.display();
-        context.notice(format_args!("no identity in {dir} yet: `dhtstore init` or the first `dhtstore run` makes one"));
+        context
+            .notice(format_args!("no identity in {dir} yet: `dhtstore init` or the first `dhtstore run` creates one"));
     }
     Ok(())
 }
@@ -116,12 +118,12 @@ fn show(loaded: &Loaded, with_origin: bool) -> Result<()> {
     output::print(if with_origin { annotate(&text, loaded) } else { text })
 }
 
-/// The settings as a configuration file.
+/// Returns the settings as a configuration file.
 pub(super) fn to_toml(config: &Config) -> Result<String> {
     toml::to_string(config).map_err(|e| CliError::other(format_args!("cannot write the configuration as TOML: {e}")))
 }
 
-/// Appends to each setting where it comes from. Every value stands on a line of its own.
+/// Appends to each setting where it comes from. Each value is on its own line.
 fn annotate(text: &str, loaded: &Loaded) -> String {
     let mut section = String::new();
     let mut annotated = String::with_capacity(2 * text.len());
@@ -144,7 +146,7 @@ fn annotate(text: &str, loaded: &Loaded) -> String {
 mod tests {
     use super::*;
 
-    /// Settings that have no default of their own to compare with: they depend on the platform or are unset.
+    /// Settings without a fixed default: they depend on the platform or are unset.
     const WITHOUT_DEFAULT: [&str; 7] =
         ["#data_dir", "#swarm_key", "#socket", "#certificate", "#key", "#ca", "#asn_database"];
 
@@ -154,13 +156,13 @@ mod tests {
         table
     }
 
-    /// A commented-out setting: `#name = value`, without a space.
+    /// Returns whether a line is a commented-out setting: `#name = value`, without a space.
     fn is_setting(line: &str) -> bool {
         line.strip_prefix('#')
             .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase()) && rest.contains(" = "))
     }
 
-    /// Written as the file has it, but read and written again by our types.
+    /// Returns the settings of a file, merged over the defaults, as our types write them.
     fn normalised(text: &str, profile: Profile) -> toml::Table {
         let mut merged = toml::Table::try_from(Config::defaults(profile)).unwrap();
         merge(&mut merged, text.parse().unwrap());
@@ -186,12 +188,12 @@ mod tests {
             .filter(|line| !WITHOUT_DEFAULT.iter().any(|name| line.starts_with(name)))
             .map(|line| format!("{}\n", if is_setting(line) { &line[1..] } else { line }))
             .collect();
-        // Compared without filling in defaults: every setting must be there, or this fails to parse.
+        // No defaults are filled in here: parsing fails if a setting is missing.
         let config: Config = toml::from_str(&format!("data_dir = \"/x\"\n{uncommented}")).unwrap();
         let mut table = toml::Table::try_from(config).unwrap();
         table.remove("data_dir");
         assert_eq!(table, defaults(Profile::Private));
-        // As it stands it says nothing but section names.
+        // With its comments in place the file only has section names.
         assert_eq!(normalised(DEFAULT_FILE, Profile::Private), defaults(Profile::Private));
     }
 

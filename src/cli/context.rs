@@ -1,4 +1,4 @@
-//! What every command knows: the global options, the terminal, the configuration.
+//! The context of every command: global options, terminal, configuration.
 
 use super::error::Result;
 use crate::config::{Config, file::Sources};
@@ -10,7 +10,7 @@ use std::{
     sync::OnceLock,
 };
 
-/// Options that every command takes.
+/// Options common to all commands.
 #[derive(clap::Args, Clone, Default, Debug)]
 pub struct Global {
     /// Configuration file [default: dhtstore.toml in the data directory, else /etc/dhtstore/dhtstore.toml for root or
@@ -20,44 +20,51 @@ pub struct Global {
     /// Data directory [default: ~/.local/state/dhtstore; /var/lib/dhtstore for root and the service]
     #[arg(long, global = true, value_name = "DIR", env = "DHTSTORE_DATA_DIR", help_heading = "Global options")]
     pub data_dir: Option<PathBuf>,
-    /// Change one setting for this run, as `records.ttl=3h`; wins over environment and file; may be repeated
+    /// Change one setting for this command, like `records.ttl=3h`; overrides environment and file; repeatable
     #[arg(long = "set", global = true, value_name = "KEY=VALUE", help_heading = "Global options")]
     pub set: Vec<String>,
-    /// How log lines look on stderr
+    /// Format of log lines on stderr
     #[arg(long, global = true, value_enum, value_name = "FORMAT", default_value_t, help_heading = "Global options")]
     pub log_format: LogFormat,
-    /// Say more; twice: even more (RUST_LOG has the last word on what is logged)
+    /// Log more; give it twice for even more (RUST_LOG overrides it)
     #[arg(short, long, global = true, action = ArgAction::Count, help_heading = "Global options")]
     pub verbose: u8,
-    /// Say less: no notices and progress on stderr; twice: errors only
-    #[arg(short, long, global = true, action = ArgAction::Count, conflicts_with = "verbose", help_heading = "Global options")]
+    /// Print no notices or progress on stderr; give it twice for errors only
+    #[arg(
+        short,
+        long,
+        global = true,
+        action = ArgAction::Count,
+        conflicts_with = "verbose",
+        help_heading = "Global options"
+    )]
     pub quiet: u8,
 }
 
-/// How log lines look.
+/// Format of log lines.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, ValueEnum)]
 pub enum LogFormat {
-    /// For people.
+    /// Plain text, for people
     #[default]
     Text,
-    /// One JSON object per line.
+    /// One JSON object per line
     Json,
 }
 
-/// What a command knows of its surroundings. The configuration is loaded when first asked for.
+/// Context of a command. Loads the configuration at its first use.
 #[derive(Debug)]
 pub struct Context {
     /// The global options as given.
     pub global: Global,
-    /// Whether stdout is a terminal: decides on the default output format.
+    /// Whether stdout is a terminal. Decides the default output format.
     pub stdout_is_terminal: bool,
-    /// Whether stderr is a terminal: decides on progress bars and colour.
+    /// Whether stderr is a terminal. Decides whether progress bars and colours are shown.
     pub stderr_is_terminal: bool,
     config: OnceLock<Config>,
 }
 
 impl Context {
-    /// Surroundings of this process.
+    /// Creates the context of this process.
     pub fn new(global: Global) -> Self {
         Self {
             global,
@@ -67,7 +74,7 @@ impl Context {
         }
     }
 
-    /// Where settings come from for this command line.
+    /// Returns the sources of the settings of this command.
     pub fn sources(&self) -> Sources {
         Sources {
             file: self.global.config.clone(),
@@ -76,7 +83,7 @@ impl Context {
         }
     }
 
-    /// The effective, validated configuration. Exit 78 if it is wrong. Loaded once.
+    /// Returns the effective, validated configuration, loaded once. Exit 78 if it is wrong.
     pub fn config(&self) -> Result<&Config> {
         if let Some(config) = self.config.get() {
             return Ok(config);
@@ -85,20 +92,20 @@ impl Context {
         Ok(self.config.get_or_init(|| config))
     }
 
-    /// The data directory: flag, else environment, else file, else the platform's.
+    /// Returns the data directory: from the flag, else the environment, else the file, else the platform's default.
     pub fn data_dir(&self) -> Result<&Path> {
         Ok(&self.config()?.data_dir)
     }
 
-    /// Tells the user something on stderr that is neither data nor an error; silent with `-q`.
+    /// Prints on stderr a notice that is neither data nor an error. Silent with `-q`.
     pub fn notice(&self, text: impl fmt::Display) {
         if self.global.quiet == 0 {
-            // If stderr is gone there is nobody to tell.
+            // A failed stderr cannot be reported anywhere.
             let _ = writeln!(std::io::stderr(), "{text}");
         }
     }
 
-    /// Whether `-v` was given: `findprovs -v` shows every hop.
+    /// Returns whether `-v` was given: `findprovs -v` shows every hop.
     pub fn verbose(&self) -> bool {
         self.global.verbose > 0
     }

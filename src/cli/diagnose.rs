@@ -19,17 +19,20 @@ const PROVIDERS: Schema = Schema { columns: &["provider", "named_by", "age", "di
 /// Arguments of `dhtstore diagnose`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-Asks each of the closest servers of both DHTs whether it holds a record, and dials the providers. Servers do not tell
-how old a record is; an age is shown where this node holds the record itself.
-Exit 0: found and dialable; 1: not, and the last line says why.")]
+Asks the closest servers of both DHTs for records of the CID, then dials each provider that they name. The column age \
+has a value only for records that this node holds itself: servers do not send the age of a record.
+Exit 0: found, and a provider can be dialled. 1: otherwise; the last line says why.
+
+Examples:
+  dhtstore diagnose bafy…")]
 pub struct Args {
-    /// The CID
+    /// CID, v0 or v1 in any base
     cid: String,
     #[command(flatten)]
     format: FormatArg,
 }
 
-/// A line of the table.
+/// A row of the tables.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Shown {
@@ -37,7 +40,7 @@ enum Shown {
     Provider { provider: String, named_by: u64, age: Option<String>, dialable: String, addresses: Vec<String> },
 }
 
-/// The last line of NDJSON.
+/// The last line of the NDJSON output.
 #[derive(Serialize)]
 struct Last<'v> {
     kind: &'static str,
@@ -47,7 +50,8 @@ struct Last<'v> {
 
 /// Runs the command.
 pub async fn execute(args: Args, context: &Context) -> Result<()> {
-    let cid = cids::parse(&args.cid).map_err(|error| CliError::data(format_args!("{}: {error}", args.cid)))?;
+    let cid = cids::parse(&args.cid)
+        .map_err(|error| CliError::data(format_args!("cannot diagnose {}: {error}", args.cid)))?;
     let format = args.format.resolve(context);
     let mut rows = Rows::stdout(format, SERVERS);
     let waiting = output::progress(context, None, "asking the closest servers");
@@ -72,7 +76,11 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
         Format::Table => output::print(format_args!("\n{}\n", line(&verdict)))?,
         Format::Csv | Format::Ids => context.notice(line(&verdict)),
     }
-    if verdict.ok { Ok(()) } else { Err(CliError::other(verdict.next.unwrap_or(verdict.verdict))) }
+    if verdict.ok {
+        return Ok(());
+    }
+    let next = verdict.next.unwrap_or(verdict.verdict);
+    Err(CliError::other(format_args!("no provider can be dialled; {next}")))
 }
 
 fn line(verdict: &Verdict) -> String {

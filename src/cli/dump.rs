@@ -20,54 +20,54 @@ use crate::{
 };
 use serde::Serialize;
 
-/// Damaged rows that are reported one by one; the others are counted.
+/// Damaged rows that are reported one by one; further ones are counted.
 const DAMAGED_SHOWN_MAX: u64 = 20;
 
 /// Arguments of `dhtstore dump`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-Times are RFC 3339 (2026-01-31T12:00:00Z), Unix seconds, or a duration ago (2h). CIDs are shown as CIDv1 raw, since a
-record keeps the multihash and not the codec. A stopped node's directory is left as it is: a copy is read.
-NDJSON begins with a header and ends with a line of counts: `dhtstore load` reads it (docs/dump.md).
+The node may run or be stopped; of a stopped node a copy of the database is read, and the directory stays unchanged.
+A TIME is RFC 3339 (2026-01-31T12:00:00Z), Unix seconds, or a duration before now (2h).
+CIDs are shown as CIDv1 raw, because a record keeps the multihash but not the codec.
+NDJSON begins with a header and ends with a line of counts; `dhtstore load` reads it (docs/dump.md).
 Exit 65: some rows were damaged; the others were printed.
 
 Examples:
   dhtstore dump providers | head
   dhtstore dump providers --cid bafy…
   dhtstore dump --count
-  dhtstore dump --hash                          is it the same as over there?
-  dhtstore dump > all.ndjson                    to be loaded elsewhere
+  dhtstore dump --hash                          compare with the hash on another node
+  dhtstore dump > all.ndjson                    load it elsewhere with `dhtstore load`
   dhtstore dump provided --format ids > my-cids.txt")]
 pub struct Args {
-    /// What to print; `all`, the default, is all of them
+    /// Tables to print [default: all]
     #[arg(value_name = "TABLE", value_parser = ["providers", "values", "provided", "peers", "routing", "meta", "all"])]
     tables: Vec<String>,
-    /// Only rows of this CID, by its multihash
+    /// Print only rows of this CID (its multihash counts)
     #[arg(long)]
     cid: Option<String>,
-    /// Only rows of this peer
+    /// Print only rows of this peer
     #[arg(long)]
     peer: Option<String>,
-    /// Only what was received (announced, heard) then or later
+    /// Print only rows received (announced, heard) at TIME or later
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
-    /// Only what was received before
+    /// Print only rows received (announced, heard) before TIME
     #[arg(long, value_name = "TIME")]
     until: Option<String>,
-    /// Also records past their ttl that are not collected yet
+    /// Include records past their ttl that are not collected yet
     #[arg(long)]
     expired: bool,
-    /// Stop after so many rows
+    /// Stop after N rows
     #[arg(long, value_name = "N")]
     limit: Option<u64>,
-    /// Only how many rows there are, by table
+    /// Print only the number of rows of each table
     #[arg(long)]
     count: bool,
-    /// Only how many rows there are and a hash of them, by table: the same for the same content in whatever order
-    /// (docs/dump.md)
+    /// Print only the number of rows of each table and their hash, which does not depend on their order (docs/dump.md)
     #[arg(long, conflicts_with_all = ["count", "expired"])]
     hash: bool,
-    /// Node stopped: open the database itself in place of a copy. Quicker, but recovery may write to it
+    /// Open the database of a stopped node itself, without a copy: quicker, but recovery may write to it
     #[arg(long)]
     in_place: bool,
     #[command(flatten)]
@@ -80,7 +80,9 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
     let format = args.format.resolve(context);
     let server = Server::connect_if_running(context).await?;
     if args.in_place && server.is_some() {
-        return Err(CliError::try_again("--in-place needs a stopped node, and the server is running; stop it first"));
+        return Err(CliError::try_again(
+            "cannot open the database in place: the server is running; stop it, or leave out --in-place",
+        ));
     }
     let mut damaged = Damaged::default();
     if args.count || args.hash {
@@ -116,7 +118,7 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
     damaged.outcome()
 }
 
-/// One table of a count, or of a hash.
+/// The count of one table, and its hash if wanted.
 #[derive(Debug, Serialize)]
 struct Counted<'a> {
     table: &'a str,
@@ -140,7 +142,7 @@ fn figures(summary: &Summary, format: Format) -> Result<()> {
     rows.finish().map(drop)
 }
 
-/// What is wanted of the rows.
+/// What to return of the rows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum What {
     Rows,
@@ -152,7 +154,7 @@ pub(super) enum What {
 #[derive(Debug)]
 pub(super) enum Piece<'a> {
     Header(Header),
-    /// One or more lines of NDJSON; the last may lack its end.
+    /// One or more lines of NDJSON; the last may lack its line end.
     Rows(&'a [u8]),
     Damaged {
         place: String,
@@ -160,8 +162,8 @@ pub(super) enum Piece<'a> {
     },
 }
 
-/// Hands the parts of a dump to `each`: from the running server, or from a stopped node's directory. Exit 66 without a
-/// database, 75 when a process has it and does not answer.
+/// Passes the parts of a dump to `each`, from the running server or from a stopped node's directory. Exit 66 without a
+/// database, 75 if a process uses it and does not answer.
 pub(super) async fn tell(
     context: &Context,
     server: Option<Server>,
@@ -183,7 +185,7 @@ pub(super) async fn tell(
     server.ask(&request, each).await
 }
 
-/// The same for rows that are looked at one by one.
+/// Passes the rows of a dump to `each`, one by one.
 pub(super) async fn rows(
     context: &Context,
     server: Option<Server>,
@@ -216,7 +218,7 @@ fn stopped(
         true => "no server is running: opening the database in place",
         false => "no server is running: reading a copy of the database",
     });
-    // Damage to the identity does not stand in the way of the records.
+    // A damaged identity must not keep the records from being printed.
     let peer = identity::load(dir).ok().flatten().map(|keypair| keypair.public().to_peer_id().to_string());
     let now = SystemClock::new().wall();
     let from = dump::Stopped { dir, in_place, settings: config.store_settings(), now };
@@ -226,7 +228,7 @@ fn stopped(
         What::Hash => Want::Hash,
     };
     let mut failure = None;
-    // The iteration blocks, and the rows go to a writer that is not shared between threads.
+    // The iteration blocks, and the writer of the rows cannot move to another thread.
     let outcome = tokio::task::block_in_place(|| {
         dump::stopped(from, &filter, want, &mut |told| {
             let piece = match told {
@@ -249,7 +251,7 @@ fn stopped(
     }
 }
 
-/// Exit 66 without a database, 75 when a process has it and does not answer.
+/// Refuses a directory without a database with exit 66, and one that a silent process uses with exit 75.
 pub(super) fn not_in_use(config: &Config) -> Result<()> {
     let dir = &config.data_dir;
     if !store::is_data_dir(dir) {
@@ -257,7 +259,8 @@ pub(super) fn not_in_use(config: &Config) -> Result<()> {
     }
     if data_dir::is_locked(dir) {
         return Err(CliError::try_again(format_args!(
-            "{} is in use by a process that does not answer on {}; is it starting or stopping? try again",
+            "cannot read {}: it is in use by a process that does not answer on {}, perhaps while it starts or stops; \
+             try again in a few seconds",
             dir.display(),
             config.control_socket().display()
         )));
@@ -265,12 +268,12 @@ pub(super) fn not_in_use(config: &Config) -> Result<()> {
     Ok(())
 }
 
-/// Rows that could not be read.
+/// Count of rows that could not be read.
 #[derive(Debug, Default)]
 pub(super) struct Damaged(u64);
 
 impl Damaged {
-    /// Counts and tells it, if the piece is damage.
+    /// Counts and reports a piece that is damage.
     pub(super) fn look(&mut self, piece: &Piece<'_>, context: &Context) {
         let Piece::Damaged { place, error } = piece else { return };
         self.0 += 1;
@@ -284,7 +287,8 @@ impl Damaged {
         match self.0 {
             0 => Ok(()),
             n => Err(CliError::data(format_args!(
-                "{n} rows are damaged; the others were printed; `dhtstore run` sets damage aside and recovers what it can"
+                "cannot read {n} damaged places of the database; everything else was printed; `dhtstore run` recovers \
+                 what it can"
             ))),
         }
     }
@@ -295,12 +299,12 @@ fn filter(args: &Args) -> Result<Filter> {
     let all = args.tables.iter().any(|table| table == "all");
     let peer = args.peer.as_deref().map(|text| match parse_peer_id(text) {
         Ok(peer) => Ok(peer.to_string()),
-        Err(error) => Err(CliError::data(format_args!("--peer {text}: {error}"))),
+        Err(error) => Err(CliError::data(format_args!("cannot read --peer {text}: {error}"))),
     });
     let now = SystemClock::new().wall();
     let time = |flag: &str, text: &Option<String>| {
         let time = text.as_deref().map(|text| moment(text, now));
-        time.transpose().map_err(|reason| CliError::usage(format_args!("{flag}: {reason}")))
+        time.transpose().map_err(|reason| CliError::usage(format_args!("cannot read {flag}: {reason}")))
     };
     Ok(Filter {
         tables: if all { Vec::new() } else { tables.collect() },
@@ -313,12 +317,14 @@ fn filter(args: &Args) -> Result<Filter> {
     })
 }
 
-/// A CID as it is stored in a filter. Exit 65 if it is none.
+/// Returns a CID in the form that a filter has. Exit 65 if `text` is not a CID.
 pub(super) fn check_cid(text: &str) -> Result<String> {
-    cids::parse(text).map(|cid| cid.to_string()).map_err(|error| CliError::data(format_args!("{text}: {error}")))
+    cids::parse(text)
+        .map(|cid| cid.to_string())
+        .map_err(|error| CliError::data(format_args!("cannot look up {text}: {error}")))
 }
 
-/// A time as people write it, in Unix seconds.
+/// Parses a time as people write it. Returns Unix seconds.
 fn moment(text: &str, now: UnixTime) -> Result<u32, String> {
     if let Ok(seconds) = text.parse::<u32>() {
         return Ok(seconds);
@@ -329,11 +335,12 @@ fn moment(text: &str, now: UnixTime) -> Result<u32, String> {
     }
     match humantime::parse_duration(text) {
         Ok(ago) => Ok(now.0.saturating_sub(u32::try_from(ago.as_secs()).unwrap_or(u32::MAX))),
-        Err(_) => Err(format!("{text} is no time; write 2026-01-31T12:00:00Z, or a duration ago like 2h")),
+        Err(_) => Err(format!("{text} is not a time; write 2026-01-31T12:00:00Z, or a duration before now like 2h")),
     }
 }
 
-/// Columns of a table by its name in NDJSON. CSV is for programs and has all of them; a terminal is only so wide.
+/// Returns the columns of a table, by its name in NDJSON. CSV, for programs, has all of them; other formats have those
+/// that fit a terminal.
 pub(super) fn schema(table: &str, format: Format) -> Schema {
     match table {
         "providers" if format == Format::Csv => Schema {

@@ -1,4 +1,4 @@
-//! How a command fails: one message, one exit code that scripts and systemd can rely on.
+//! Failures of commands: one message and one exit code that scripts and systemd can rely on.
 
 use crate::{
     config::ConfigError,
@@ -15,21 +15,21 @@ use std::{fmt, io, path::Path, process::ExitCode};
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(u8)]
 pub enum Code {
-    /// Done; also when the reader of our output went away (`| head`).
+    /// Done; also if the reader of our output closed the pipe (`| head`).
     Ok = 0,
-    /// Anything without a code of its own.
+    /// Any failure without a code of its own.
     Other = 1,
     /// The command line is wrong.
     Usage = 64,
     /// Input or a file (identity, swarm key, certificate, database rows) is damaged, malformed or missing.
     Data = 65,
-    /// No database where we looked; the message lists the directories.
+    /// No database found; the message lists the directories that were tried.
     NoDatabase = 66,
     /// The server does not answer on its control socket.
     Unavailable = 69,
-    /// A file or directory cannot be created, or exists and must not be overwritten.
+    /// A file or directory cannot be created or read, or exists and must not be overwritten.
     CannotCreate = 73,
-    /// Locked by another process: trying again later may work.
+    /// In use by another process; a later try may succeed.
     TryAgain = 75,
     /// The configuration is wrong.
     Config = 78,
@@ -42,83 +42,84 @@ pub struct CliError {
     message: String,
 }
 
-/// What every command returns.
+/// Result of a command.
 pub type Result<T, E = CliError> = std::result::Result<T, E>;
 
 impl CliError {
-    /// An error with a code of one's choice. The message is lower case, without a full stop, and tells the next step.
+    /// Creates an error. The message is `cannot DO THING: reason; next step`: lower case, without a full stop.
     pub fn new(code: Code, message: impl fmt::Display) -> Self {
         Self { code, message: message.to_string() }
     }
 
-    /// Exit 1.
+    /// Creates an error with exit 1.
     pub fn other(message: impl fmt::Display) -> Self {
         Self::new(Code::Other, message)
     }
 
-    /// Exit 64.
+    /// Creates an error with exit 64.
     pub fn usage(message: impl fmt::Display) -> Self {
         Self::new(Code::Usage, message)
     }
 
-    /// Exit 65: a file that the command line names cannot be opened.
+    /// Creates the error for a file of the command line that cannot be opened: exit 65.
     pub fn unreadable(path: &Path, error: &io::Error) -> Self {
         Self::data(format_args!("cannot read {}: {error}; give the path of a file, or `-` for stdin", path.display()))
     }
 
-    /// Exit 65.
+    /// Creates an error with exit 65.
     pub fn data(message: impl fmt::Display) -> Self {
         Self::new(Code::Data, message)
     }
 
-    /// Exit 66, naming the directories that were tried.
+    /// Creates the error for a missing database: exit 66. Names the directories that were tried.
     pub fn no_database<P: AsRef<Path>>(tried: &[P]) -> Self {
         let dirs: Vec<String> = tried.iter().map(|p| p.as_ref().display().to_string()).collect();
         Self::new(
             Code::NoDatabase,
             format_args!(
-                "no dhtstore database; tried: {}; name the data directory with --data-dir or DHTSTORE_DATA_DIR, or make one with `dhtstore init`",
+                "cannot find a dhtstore database in {}; name the data directory with --data-dir or DHTSTORE_DATA_DIR, \
+                 or create one with `dhtstore run`",
                 dirs.join(", ")
             ),
         )
     }
 
-    /// Exit 69.
+    /// Creates an error with exit 69.
     pub fn unavailable(message: impl fmt::Display) -> Self {
         Self::new(Code::Unavailable, message)
     }
 
-    /// Exit 73.
+    /// Creates an error with exit 73.
     pub fn cannot_create(message: impl fmt::Display) -> Self {
         Self::new(Code::CannotCreate, message)
     }
 
-    /// Exit 75.
+    /// Creates an error with exit 75.
     pub fn try_again(message: impl fmt::Display) -> Self {
         Self::new(Code::TryAgain, message)
     }
 
-    /// Exit 78.
+    /// Creates an error with exit 78.
     pub fn config(message: impl fmt::Display) -> Self {
         Self::new(Code::Config, message)
     }
 
-    /// The reader of our output went away: nothing to say, exit 0.
+    /// Creates the error for a closed pipe: no message, exit 0.
     pub fn closed_pipe() -> Self {
         Self { code: Code::Ok, message: String::new() }
     }
 
-    /// Whether this is [`CliError::closed_pipe`].
+    /// Returns whether this is [`CliError::closed_pipe`].
     pub fn is_closed_pipe(&self) -> bool {
         self.code == Code::Ok
     }
 
-    /// The exit code.
+    /// Returns the exit code.
     pub fn code(&self) -> Code {
         self.code
     }
 
-    /// The same failure, with what was being done in front.
+    /// Puts `doing` in front of the message.
     #[must_use]
     pub fn context(self, doing: impl fmt::Display) -> Self {
         if self.is_closed_pipe() {
@@ -143,7 +144,7 @@ impl fmt::Display for CliError {
 impl std::error::Error for CliError {}
 
 impl From<io::Error> for CliError {
-    /// A closed pipe is no failure; everything else is exit 1 unless the caller knows better.
+    /// A closed pipe is not a failure. Everything else is exit 1, unless the caller sets another code.
     fn from(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::BrokenPipe => Self::closed_pipe(),
@@ -160,6 +161,13 @@ impl From<ConfigError> for CliError {
 
 impl From<StoreError> for CliError {
     fn from(error: StoreError) -> Self {
+        if let StoreError::Locked(path) = &error {
+            return Self::try_again(format_args!(
+                "cannot open {}: it is in use by another process; stop that process, or name another directory with \
+                 --data-dir",
+                path.display()
+            ));
+        }
         let code = match &error {
             StoreError::NoDatabase(_) => Code::NoDatabase,
             StoreError::Locked(_) | StoreError::Degraded(_) => Code::TryAgain,
@@ -174,11 +182,11 @@ impl From<StoreError> for CliError {
                 _ => Code::Other,
             },
             StoreError::NotEmpty { .. } => Code::CannotCreate,
-            // Half of a database; starting again does not help.
+            // Half of a database: a restart does not help.
             StoreError::BadFilter { .. } | StoreError::Unfinished(_) => Code::Data,
-            // Another version must be installed; starting again does not help.
+            // Another version must be installed: a restart does not help.
             StoreError::FromTheFuture { .. } => Code::Config,
-            // A full disk ends here as well, so this is not "bad data": a restart may help.
+            // Includes a full disk, so this is not "bad data": a restart may help.
             StoreError::Database(_) | StoreError::Full { .. } => Code::Other,
         };
         Self::new(code, error)
@@ -186,7 +194,7 @@ impl From<StoreError> for CliError {
 }
 
 impl From<NodeError> for CliError {
-    /// A taken port is exit 1: it may be free after a restart, so systemd should try again.
+    /// A port in use is exit 1: it may be free after a restart, so systemd should try again.
     fn from(error: NodeError) -> Self {
         match error {
             NodeError::SwarmKey(error) => error.into(),
@@ -198,7 +206,7 @@ impl From<NodeError> for CliError {
 }
 
 impl From<AsnError> for CliError {
-    /// Whatever is wrong with it, the setting names the wrong file.
+    /// Every failure means that the setting names the wrong file.
     fn from(error: AsnError) -> Self {
         Self::config(error)
     }
@@ -259,7 +267,7 @@ impl From<ScheduleError> for CliError {
 }
 
 impl From<DaemonError> for CliError {
-    /// The code of the cause.
+    /// Keeps the code of the cause.
     fn from(error: DaemonError) -> Self {
         match error {
             DaemonError::Config(error) => error.into(),
@@ -277,9 +285,9 @@ impl From<DaemonError> for CliError {
 
 /// `.context("doing what")` and `.code(..)` on results.
 pub trait ResultExt<T> {
-    /// Puts what was being done in front of the message.
+    /// Puts `doing` in front of the message.
     fn context(self, doing: impl fmt::Display) -> Result<T>;
-    /// Gives the failure another exit code (a closed pipe stays exit 0).
+    /// Sets the exit code. A closed pipe stays exit 0.
     fn code(self, code: Code) -> Result<T>;
 }
 

@@ -16,11 +16,10 @@ use serde_json::json;
 
 /// Arguments of `dhtstore findpeer`.
 #[derive(clap::Args, Debug)]
-#[command(
-    after_help = "Piped, it prints one address per line, as `ipfs routing findpeer` does. Exit 1 if nobody knows the peer."
-)]
+#[command(after_help = "\
+In a pipe it prints one address per line, like `ipfs routing findpeer`. Exit 1: no server knows the peer.")]
 pub struct Args {
-    /// The peer id
+    /// Peer id, in any form (12D3…, Qm…, k51…, bafz…)
     peer: String,
     #[command(flatten)]
     format: FormatArg,
@@ -28,8 +27,8 @@ pub struct Args {
 
 /// Runs the command.
 pub async fn execute(args: Args, context: &Context) -> Result<()> {
-    let peer: PeerId =
-        parse_peer_id(&args.peer).map_err(|error| CliError::data(format_args!("{}: {error}", args.peer)))?;
+    let peer: PeerId = parse_peer_id(&args.peer)
+        .map_err(|error| CliError::data(format_args!("cannot find {}: {error}", args.peer)))?;
     let format = args.format.resolve_or(context, Format::Ids);
     let mut rows = Rows::stdout(format, Schema { columns: &["address"], id: "address" });
     let mut found = None;
@@ -44,14 +43,14 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
     Server::connect(context).await?.ask::<usize>(&request, each).await?;
     let Some(found) = found else {
         return Err(CliError::other(format_args!(
-            "{peer}: no server knows this peer; is it online, and a DHT server or client?"
+            "cannot find {peer}: no server knows it; check the peer id, and that the peer is online and uses the DHT"
         )));
     };
     for address in &found.addresses {
         rows.push(&json!({ "peer": found.peer, "address": address }))?;
     }
     if rows.finish()? == 0 {
-        context.notice("the peer is known, but no address of it");
+        context.notice("the peer is known, but its addresses are not");
     }
     Ok(())
 }

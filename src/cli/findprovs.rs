@@ -16,14 +16,14 @@ use serde::Serialize;
 
 /// Columns of a peer.
 pub(super) const PEER: Schema = Schema { columns: &["peer", "addresses"], id: "peer" };
-/// Columns where more than one CID is asked for.
+/// Columns of a peer where several CIDs are looked up.
 const PEER_OF_CID: Schema = Schema { columns: &["cid", "peer", "addresses"], id: "peer" };
 
 /// Arguments of `dhtstore findprovs`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-Piped, one CID: one peer id per line, as `ipfs routing findprovs` prints them. Several: NDJSON that names
-the CID of each row. -v shows every step on stderr.
+In a pipe, one CID gives one peer id per line, like `ipfs routing findprovs`. Several CIDs give NDJSON, with the CID \
+in each row. -v shows every step on stderr.
 
 Examples:
   dhtstore findprovs bafy…
@@ -31,10 +31,10 @@ Examples:
 pub struct Args {
     #[command(flatten)]
     cids: CidArgs,
-    /// Stop after so many providers of a CID
+    /// Stop after N providers of a CID
     #[arg(short = 'n', long = "num-providers", value_name = "N", default_value_t = 20, value_parser = at_least_one)]
     limit: usize,
-    /// Ask this node only: what does it store? Works on a stopped node too, for one CID
+    /// Show only what this node stores. For one CID this also works on a stopped node
     #[arg(long)]
     local: bool,
     #[command(flatten)]
@@ -86,12 +86,12 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
     bar.finish_and_clear();
     rows.finish()?;
     if without > 0 {
-        context.notice(format_args!("{without} of {} CIDs without providers", list.len()));
+        context.notice(format_args!("{without} of {} CIDs have no providers", list.len()));
     }
     Ok(())
 }
 
-/// One CID, the way `ipfs` users expect it.
+/// Finds the providers of one CID and prints them in the format that `ipfs` users expect.
 async fn one(args: Args, cid: String, context: &Context) -> Result<()> {
     let format = args.format.resolve_or(context, Format::Ids);
     let mut rows = Rows::stdout(format, PEER);
@@ -117,12 +117,12 @@ async fn one(args: Args, cid: String, context: &Context) -> Result<()> {
         }
     }
     if rows.finish()? == 0 {
-        context.notice("no providers found; `dhtstore diagnose` tells why");
+        context.notice("no providers found; `dhtstore diagnose CID` explains why");
     }
     Ok(())
 }
 
-/// A row to stdout; an event to stderr if `-v` asks for it.
+/// Prints a row to stdout, and with `-v` an event to stderr.
 pub(super) fn show(item: Item<'_>, rows: &mut Rows, context: &Context) -> Result<()> {
     match item {
         Item::Row(row) => {
@@ -133,7 +133,7 @@ pub(super) fn show(item: Item<'_>, rows: &mut Rows, context: &Context) -> Result
     }
 }
 
-/// A hop of a query on stderr, with `-v`.
+/// Prints a step of a query on stderr, with `-v`.
 pub(super) fn tell(event: Event, context: &Context) -> Result<()> {
     if context.verbose() {
         match event {
@@ -143,9 +143,9 @@ pub(super) fn tell(event: Event, context: &Context) -> Result<()> {
             )),
             Event::Failed { dht, peer, error } => context.notice(format_args!("* {dht}: {peer}: {error}")),
             Event::Provider { dht, provider, from, .. } => {
-                context.notice(format_args!("* {dht}: provider {provider}, says {from}"));
+                context.notice(format_args!("* {dht}: provider {provider}, named by {from}"));
             }
-            // Of `get` and `put`.
+            // Events of `get` and `put` only.
             Event::Value { .. } | Event::Put { .. } => {}
         }
     }

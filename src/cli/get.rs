@@ -18,24 +18,24 @@ const PUBLIC_KEY: Schema = Schema { columns: &["key", "record"], id: "record" };
 /// Arguments of `dhtstore get`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-A key is /ipns/NAME or /pk/PEER. Asks the closest servers and shows the best of their records: of IPNS that with the
-highest sequence number. Servers among them that hold a worse one or none are given the best. -v shows every step on
-stderr. Exit 1 if nobody has a valid one.
+Asks the closest servers and shows the best of their records: of IPNS records, the one with the highest sequence \
+number. Then sends it to those of them that hold a worse record or none. -v shows every step on stderr.
+Exit 1: no server has a valid record.
 
 Examples:
   dhtstore get /ipns/k51…
-  dhtstore get /ipns/12D3… --format ids     where the name points
-  dhtstore get --raw /ipns/k51… > record    what `dhtstore put` takes")]
+  dhtstore get /ipns/12D3… --format ids     print where the name points
+  dhtstore get --raw /ipns/k51… > record    save it for `dhtstore put`")]
 pub struct Args {
     /// /ipns/NAME (k51…, 12D3…, Qm…) or /pk/PEER
     key: String,
-    /// Stop asking when so many servers hold the same best IPNS record [default: 16]
+    /// Stop once N servers hold the same best IPNS record [default: 16]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     quorum: Option<u16>,
-    /// Ask this node only: what does it store?
+    /// Show only what this node stores
     #[arg(long, conflicts_with = "quorum")]
     local: bool,
-    /// Print the record's bytes, and nothing else
+    /// Print only the bytes of the record
     #[arg(long, conflicts_with = "format")]
     raw: bool,
     #[command(flatten)]
@@ -44,7 +44,8 @@ pub struct Args {
 
 /// Runs the command.
 pub async fn execute(args: Args, context: &Context) -> Result<()> {
-    let key = key_text::parse(&args.key).map_err(|error| CliError::data(format_args!("{}: {error}", args.key)))?;
+    let key =
+        key_text::parse(&args.key).map_err(|error| CliError::data(format_args!("cannot get {}: {error}", args.key)))?;
     let schema = if key.starts_with(crate::kad::values::ipns::PREFIX) { IPNS } else { PUBLIC_KEY };
     let mut rows = Rows::stdout(args.format.resolve(context), schema);
     let each = |item: Item<'_>| match item {
@@ -60,26 +61,32 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
     rows.finish()?;
     if !got.found {
         return Err(CliError::other(match args.local {
-            true => format!("this node holds no value of {}", args.key),
+            true => format!(
+                "cannot find a value of {}: this node stores none; leave out --local to ask other servers",
+                args.key
+            ),
             false => format!(
-                "no server holds a valid value of {}; names are forgotten 48 h after they were last put",
+                "cannot find a value of {}: no server holds a valid one; servers drop a name 48 h after it was last \
+                 put, so its owner must put it again",
                 args.key
             ),
         }));
     }
     if got.stale > 0 && context.verbose() {
         context.notice(format_args!(
-            "* {} of {} servers with a worse value or none were corrected",
+            "* corrected {} of {} servers that had a worse value or none",
             got.corrected, got.stale
         ));
     }
     Ok(())
 }
 
-/// A record as bytes.
+/// Returns the bytes of a record.
 pub(super) fn bytes(value: &ValueRow) -> Result<Vec<u8>> {
     let decoded = multibase::decode(&value.record);
-    decoded.map(|(_, bytes)| bytes).map_err(|error| CliError::other(format_args!("the server's answer: {error}")))
+    decoded.map(|(_, bytes)| bytes).map_err(|error| {
+        CliError::other(format_args!("cannot parse the server's reply: {error}; is it a different version?"))
+    })
 }
 
 fn print_raw(value: &ValueRow) -> Result<()> {
@@ -88,7 +95,7 @@ fn print_raw(value: &ValueRow) -> Result<()> {
     Ok(out.flush()?)
 }
 
-/// A step of getting or putting on stderr, with `-v`.
+/// Prints a step of getting or putting a value on stderr, with `-v`.
 pub(super) fn tell(event: Event, context: &Context) -> Result<()> {
     if context.verbose() {
         match event {
@@ -96,9 +103,9 @@ pub(super) fn tell(event: Event, context: &Context) -> Result<()> {
                 context.notice(format_args!("* {dht}: {peer} names {closer} closer peers ({took_ms} ms)"));
             }
             Event::Value { dht, peer, held } => context.notice(format_args!("* {dht}: {peer} holds {held}")),
-            Event::Put { dht, peer, error: None } => context.notice(format_args!("* {dht}: {peer} has taken it")),
+            Event::Put { dht, peer, error: None } => context.notice(format_args!("* {dht}: {peer} stored it")),
             Event::Put { dht, peer, error: Some(error) } => {
-                context.notice(format_args!("* {dht}: {peer} has not confirmed it: {error}"));
+                context.notice(format_args!("* {dht}: {peer} did not confirm it: {error}"));
             }
             other => super::findprovs::tell(other, context)?,
         }

@@ -1,6 +1,10 @@
 //! `dhtstore id`: peer id and addresses.
 
-use super::{Context, error::CliError, error::Result, output};
+use super::{
+    Context,
+    error::{CliError, Code, Result},
+    output,
+};
 use crate::{
     config::Config,
     control::{
@@ -18,7 +22,7 @@ use std::{
     time::Duration,
 };
 
-/// A server that does not answer within this time is taken for stopped: the files tell the same.
+/// Time to wait for the server. After that the answer comes from the files, as if the node was stopped.
 const SERVER_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Arguments of `dhtstore id`.
@@ -27,17 +31,17 @@ const SERVER_PATIENCE: Duration = Duration::from_secs(2);
 Examples:
   dhtstore id                                      peer id and addresses
   dhtstore id --bootstrap                          lines for the `bootstrap` of other nodes
-  dhtstore id --bootstrap | xargs -n1 ipfs bootstrap add   the same into a Kubo node
+  dhtstore id --bootstrap | xargs -n1 ipfs bootstrap add   add them to a Kubo node
   dhtstore id --format ids                         the peer id alone")]
 pub struct Args {
-    /// Print the addresses as others need them for `bootstrap`, one per line, those for other machines first
+    /// Print one line per address for the `bootstrap` of other nodes; loopback addresses come last
     #[arg(long, conflicts_with = "format")]
     bootstrap: bool,
     #[command(flatten)]
     format: output::FormatArg,
 }
 
-/// What `id` prints. Fields are only ever added.
+/// Output of `id`. Fields are only ever added.
 #[derive(Serialize, Debug)]
 struct Shown {
     peer: String,
@@ -61,9 +65,9 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
         None => from_files(config)?,
     };
     let source = match shown.running {
-        true => "as the running server announces them",
-        false if data_dir::is_locked(&config.data_dir) => "the server does not answer: from the configuration",
-        false => "not running: from the configuration",
+        true => "as announced by the running server",
+        false if data_dir::is_locked(&config.data_dir) => "from the configuration, because the server does not answer",
+        false => "from the configuration, because no server is running",
     };
     context.notice(format_args!("addresses: {source}"));
     if !args.bootstrap {
@@ -72,10 +76,17 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
             format => output::print_object(&shown, format),
         };
     }
-    let peer: PeerId = shown.peer.parse().map_err(|e| CliError::other(format_args!("peer id {}: {e}", shown.peer)))?;
+    let peer: PeerId = shown.peer.parse().map_err(|e| {
+        CliError::other(format_args!(
+            "cannot parse the peer id {} of the server: {e}; is it a different version?",
+            shown.peer
+        ))
+    })?;
     let addresses: Vec<Multiaddr> = shown.addresses.iter().filter_map(|a| a.parse().ok()).collect();
     if addresses.is_empty() {
-        return Err(CliError::other("no address to give to others; set `announce`, or start the server"));
+        return Err(CliError::other(
+            "cannot print bootstrap lines: no address is known; set `announce`, or start the server",
+        ));
     }
     for line in bootstrap_lines(&addresses, peer) {
         output::print(format_args!("{line}\n"))?;
@@ -83,12 +94,12 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// The part of [`crate::control::protocol::Stat`] that is shown: the rest may differ between versions.
+/// The fields of [`crate::control::protocol::Stat`] that are shown; others may differ between versions.
 #[derive(Deserialize)]
 struct Running {
     peer: String,
     addresses: Vec<String>,
-    /// A server of a version before these says nothing of them.
+    /// Missing in the replies of older servers.
     mode: Option<String>,
     mode_why: Option<String>,
 }
@@ -107,14 +118,22 @@ async fn ask_server(config: &Config) -> Option<Running> {
 
 fn from_files(config: &Config) -> Result<Shown> {
     let Some(keypair) = identity::load(&config.data_dir)? else {
-        return Err(CliError::no_database(&[&config.data_dir]).context("no identity yet"));
+        return Err(CliError::new(
+            Code::NoDatabase,
+            format_args!(
+                "cannot show the peer id: {} has no identity; create one with `dhtstore init`, or name the data \
+                 directory with --data-dir",
+                config.data_dir.display()
+            ),
+        ));
     };
     let addresses = configured_addresses(config).iter().map(ToString::to_string).collect();
     Ok(Shown { peer: keypair.public().to_peer_id().to_string(), addresses, running: false, mode: None })
 }
 
-/// What a node with this configuration will announce, as far as that can be told without running it: `announce`, else
-/// the listen addresses with this machine's own in place of wildcards; `append_announce`; without `no_announce`.
+/// Returns the addresses that a node with this configuration will announce, as far as that is known without running it:
+/// those of `announce`, or else the listen addresses with this machine's own in place of wildcards; then those of
+/// `append_announce`. Those that match `no_announce` are removed.
 pub(super) fn configured_addresses(config: &Config) -> Vec<Multiaddr> {
     let base = match config.announce.as_slice() {
         [] => config.effective_listen().iter().flat_map(|addr| expand(addr, &own_ips())).collect(),
@@ -129,7 +148,7 @@ pub(super) fn configured_addresses(config: &Config) -> Vec<Multiaddr> {
     addresses
 }
 
-/// With the trailing peer id; loopback last, since it helps on this machine only.
+/// Appends the peer id to each address. Loopback addresses come last, because they only work on this machine.
 pub(super) fn bootstrap_lines(addresses: &[Multiaddr], peer: PeerId) -> Vec<String> {
     let suffix = Protocol::P2p(peer);
     let mut lines: Vec<_> = addresses
@@ -143,7 +162,8 @@ pub(super) fn bootstrap_lines(addresses: &[Multiaddr], peer: PeerId) -> Vec<Stri
     lines.into_iter().map(|(_, line)| line).collect()
 }
 
-/// A wildcard becomes the machine's addresses of that family. Port 0 is known to a running server only.
+/// Replaces a wildcard by the machine's addresses of its family. Drops port 0: only a running server knows the real
+/// port.
 fn expand(addr: &Multiaddr, own: &[IpAddr]) -> Vec<Multiaddr> {
     if addr.iter().any(|p| matches!(p, Protocol::Tcp(0) | Protocol::Udp(0))) {
         return Vec::new();
@@ -156,15 +176,15 @@ fn expand(addr: &Multiaddr, own: &[IpAddr]) -> Vec<Multiaddr> {
     own.iter().filter(same_family).filter_map(|ip| addr.replace(0, |_| Some((*ip).into()))).collect()
 }
 
-/// This machine's addresses, in the order in which they may be of use to others.
+/// Returns this machine's addresses, the most useful for other machines first.
 fn own_ips() -> Vec<IpAddr> {
-    // Where the interfaces cannot be listed, what the routes tell is better than nothing.
+    // Where the interfaces cannot be listed, the addresses of the routes are used alone.
     let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
     by_use(routed_ips().into_iter().chain(interfaces.iter().map(if_addrs::Interface::ip)))
 }
 
-/// As found, each once; loopback last, and there always. Without IPv6 link-local ones: a multiaddr that others could dial
-/// would have to name the interface at their end.
+/// Returns each address once, in the given order, with the loopback addresses always added last. Drops IPv6 link-local
+/// addresses: to dial one, another machine would have to name its own interface in the multiaddr.
 fn by_use(found: impl Iterator<Item = IpAddr>) -> Vec<IpAddr> {
     let loopback: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
     let link_local = |ip: &IpAddr| matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
@@ -177,8 +197,8 @@ fn by_use(found: impl Iterator<Item = IpAddr>) -> Vec<IpAddr> {
     ips
 }
 
-/// The addresses by which this machine would reach others, if it has default routes. Connecting a UDP socket chooses a
-/// route and sends nothing; the targets are reserved for documentation (RFC 5737, RFC 3849).
+/// Returns the source addresses of this machine's default routes. Connecting a UDP socket selects a route and sends
+/// nothing. The targets are reserved for documentation (RFC 5737, RFC 3849).
 fn routed_ips() -> Vec<IpAddr> {
     let targets: [(IpAddr, IpAddr); 2] = [
         (Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::new(192, 0, 2, 1).into()),

@@ -1,4 +1,4 @@
-//! `dhtstore init`: data directory, identity, and what else a network needs.
+//! `dhtstore init`: creates the data directory, the identity and, if asked, the swarm key and the configuration.
 
 mod join;
 pub(crate) mod kubo;
@@ -27,30 +27,30 @@ use std::{
 Examples:
   dhtstore init                          an identity in the default data directory
   dhtstore init --profile amino          a server of the public DHT
-  dhtstore init --private > join.sh      a private network; join.sh makes a Kubo node join it
+  dhtstore init --private > join.sh      a private network; Kubo nodes join it with join.sh
   dhtstore init --from-kubo ~/.ipfs      take over a Kubo node: peer id, swarm key, bootstrap
-  dhtstore init --identity old.key       bring a key along
+  dhtstore init --identity old.key       use an existing private key
 
-Nothing that exists is overwritten (exit 73).")]
+Never overwrites an existing file (exit 73).")]
 pub struct Args {
     /// Write a configuration file for this kind of network into the data directory
     #[arg(long, value_parser = super::profile_parser())]
     profile: Option<Profile>,
-    /// Make a private network: write a new swarm.key, and print the commands that make a Kubo node join
+    /// Make a private network: write a new swarm.key, and print the commands with which a Kubo node joins
     #[arg(long, conflicts_with = "from_kubo")]
     private: bool,
-    /// Take over identity, swarm.key, bootstrap peers and addresses of this Kubo repository
+    /// Copy identity, swarm.key, bootstrap peers and addresses from this Kubo repository
     #[arg(long, value_name = "DIR", conflicts_with = "identity")]
     from_kubo: Option<PathBuf>,
-    /// Take this private key: libp2p's protobuf, base64 of it, or JSON with a PrivKey
+    /// Use the private key in FILE: libp2p's protobuf, its base64, or JSON with a PrivKey
     #[arg(long, value_name = "FILE")]
     identity: Option<PathBuf>,
 }
 
-/// All that is to be written. Checked as a whole before anything is.
+/// Everything that will be written. Checked as a whole before the first write.
 struct Plan {
     data_dir: PathBuf,
-    /// `None`: the one that is there stays.
+    /// `None` keeps the existing identity.
     identity: Option<Identity>,
     swarm_key: Option<SwarmKey>,
     config: Option<String>,
@@ -60,13 +60,14 @@ struct Plan {
 pub async fn execute(args: Args, context: &Context) -> Result<()> {
     if args.private && args.profile == Some(Profile::Amino) {
         return Err(CliError::usage(
-            "--private makes a network of your own, but amino is the public one; leave one out",
+            "cannot combine --private and --profile amino: amino is the public network; leave one of them out",
         ));
     }
     let writes_config = args.profile.is_some() || args.from_kubo.is_some();
     if let (true, Some(file)) = (writes_config, &context.global.config) {
         return Err(CliError::usage(format_args!(
-            "the configuration is {} (--config or DHTSTORE_CONFIG), so none is written into the data directory; leave that out, or set the profile there",
+            "cannot write a configuration: {} is in use (--config or DHTSTORE_CONFIG); leave that out, or set the \
+             profile in that file",
             file.display()
         )));
     }
@@ -82,7 +83,7 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
             notes = taken.notes;
         }
         (None, Some(file)) => plan.identity = Some(Identity::import(file)?),
-        // A node that has run once has an identity: making its network private keeps it.
+        // Making the network of an existing node private keeps its identity.
         (None, None) if args.private && identity::load(&plan.data_dir)?.is_some() => {}
         (None, None) => plan.identity = Some(Identity::generate()?),
     }
@@ -94,7 +95,8 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
         let configured = context.sources().load_detailed()?.file;
         if let (None, Some(file)) = (&plan.config, &configured) {
             notes.push(format!(
-                "add `swarm_key = \"{}\"` to {}: a key that is named there and missing stops the node, so it never runs in the open",
+                "add `swarm_key = \"{}\"` to {}: with that line the node refuses to start without its key, so it \
+                 is never open to peers outside the network",
                 plan.swarm_key_path().display(),
                 file.display()
             ));
@@ -125,38 +127,45 @@ impl Plan {
         self.data_dir.join(CONFIG_NAME)
     }
 
-    /// Refuses before anything is written, so that a failed `init` can be repeated.
+    /// Refuses existing files before the first write, so that a failed `init` can be repeated.
     fn check(&self) -> Result<()> {
         let exists = |path: &Path| path.symlink_metadata().is_ok();
         if self.identity.is_some() && exists(&self.identity_path()) {
             return Err(CliError::cannot_create(format_args!(
-                "{} exists and is not overwritten: this data directory has an identity; choose another with --data-dir, or move the file away if its peer id is no longer wanted",
+                "cannot create {}: it exists and is not overwritten; choose another directory with --data-dir, or \
+                 move the file away if you no longer need its peer id",
                 self.identity_path().display()
             )));
         }
         if self.swarm_key.is_some() && exists(&self.swarm_key_path()) {
             return Err(CliError::cannot_create(format_args!(
-                "{} exists and is not overwritten: the nodes of that network need it; move it away to make a new one",
+                "cannot create {}: it exists and is not overwritten; the nodes of that network need it; move it away \
+                 to make a new one",
                 self.swarm_key_path().display()
             )));
         }
         if self.config.is_some() && exists(&self.config_path()) {
             return Err(CliError::cannot_create(format_args!(
-                "{} exists and is not overwritten; edit it, or move it away",
+                "cannot create {}: it exists and is not overwritten; edit it, or move it away",
                 self.config_path().display()
             )));
         }
         Ok(())
     }
 
-    /// The identity last: as long as it is missing, the directory is not initialised.
+    /// Writes the identity last: the directory counts as initialised once it is there.
     fn write(&self) -> Result<()> {
         if let Some(key) = &self.swarm_key {
             key.create(&self.swarm_key_path())?;
         }
         if let Some(config) = &self.config {
             let path = self.config_path();
-            let failed = |e: io::Error| CliError::cannot_create(format_args!("cannot create {}: {e}", path.display()));
+            let failed = |e: io::Error| {
+                CliError::cannot_create(format_args!(
+                    "cannot create {}: {e}; check the disk and the rights on it",
+                    path.display()
+                ))
+            };
             write_private_file(&path, config.as_bytes()).map_err(failed)?;
         }
         if let Some(identity) = &self.identity {
@@ -168,9 +177,9 @@ impl Plan {
     fn report(&self, context: &Context) {
         if let Some(identity) = &self.identity {
             let peer = identity.keypair.public().to_peer_id();
-            context.notice(format_args!("peer id {peer}, its key is in {}", self.identity_path().display()));
+            context.notice(format_args!("peer id {peer}, private key in {}", self.identity_path().display()));
         } else {
-            context.notice(format_args!("the identity in {} stays", self.data_dir.display()));
+            context.notice(format_args!("kept the identity in {}", self.data_dir.display()));
         }
         if let Some(key) = &self.swarm_key {
             let path = self.swarm_key_path();
@@ -182,8 +191,8 @@ impl Plan {
     }
 }
 
-/// The configuration with the swarm key beside it named: found only by looking, it would count as none where it is missing,
-/// and the node would run in the open. In place of the commented line of `config/private.toml`.
+/// Names the swarm key in the configuration, in place of the commented line of `config/private.toml`. A node whose
+/// configuration names no key starts without one if the file is missing, and is then open to every peer.
 fn with_swarm_key(config: &str) -> String {
     let named = format!("swarm_key = \"{}\"", swarm_key::FILE_NAME);
     let line = config.lines().find(|line| line.starts_with("#swarm_key = "));
@@ -197,9 +206,9 @@ fn profile_file(profile: Profile) -> &'static str {
     }
 }
 
-/// The next step: commands for Kubo nodes on stdout, everything else on stderr.
+/// Prints the commands for Kubo nodes on stdout, and the next step on stderr.
 fn finish(plan: &Plan, private: bool, context: &Context) -> Result<()> {
-    // Loaded anew: swarm.key and dhtstore.toml may have come into being.
+    // Loaded again: swarm.key and dhtstore.toml may be new.
     let loaded = context.sources().load_detailed()?;
     for warning in &loaded.warnings {
         context.notice(format_args!("warning: {warning}"));
@@ -207,15 +216,16 @@ fn finish(plan: &Plan, private: bool, context: &Context) -> Result<()> {
     if let (true, Some(key)) = (private, &plan.swarm_key) {
         let Some(keypair) = identity::load(&plan.data_dir)? else {
             return Err(CliError::other(
-                "the identity is gone again; is another process at work in the data directory?",
+                "cannot read the new identity: the file is gone; stop other processes that use the data directory, \
+                 then try again",
             ));
         };
         let peer = keypair.public().to_peer_id();
-        // The commands switch WebSockets off in Kubo.
+        // The commands disable WebSockets in Kubo.
         let mut addresses = super::id::configured_addresses(&loaded.config);
         addresses.retain(|addr| !is_websocket(addr));
         output::print(join::kubo_commands(key, &super::id::bootstrap_lines(&addresses, peer), &loaded.config))?;
-        context.notice("copy the swarm key only over secure channels: who has it is in");
+        context.notice("copy the swarm key only over secure channels: whoever holds it can join");
     }
     context.notice("start the node with `dhtstore run`");
     Ok(())

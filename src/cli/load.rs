@@ -27,58 +27,60 @@ use std::{
 };
 use tokio::sync::mpsc;
 
-/// Bytes of lines that are sent at once. With one line of the longest, and every character of them escaped, they stay
-/// below what the server takes.
+/// Bytes of lines in one batch. Even with one more line of the greatest length, and with every character escaped, a
+/// batch stays below the longest request that the server accepts.
 const BATCH_BYTES: usize = 384 << 10;
-/// Bad lines after which loading stops: it is the wrong file, or badly damaged.
+/// Bad lines after which loading stops: the file is the wrong one, or badly damaged.
 const BAD_LINES_MAX: u64 = 100;
-/// Bad lines that are shown; the others are counted.
+/// Bad lines that are shown; further ones are counted.
 const BAD_LINES_SHOWN: usize = 20;
 
 /// Arguments of `dhtstore load`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-Takes what `dhtstore dump` wrote as NDJSON, of any version of the program that knows version 1 of it (docs/dump.md): into
-the running server, or into a stopped node's directory. Records keep their times, and so their ends; what has expired is
-left out, and what lies more than a minute in the future. What is here already with the same time or a later one stays,
-and what was removed here later than it was received there stays removed: the same file may be loaded again, and a load
-that was cut off is simply repeated. All limits of the configuration hold.
-Own CIDs of the dump are announced from here only with --provided; those unprovided since the dump come back with it.
-Saved routing tables are added to those here; a running server soon saves its own in their place.
-Exit 65: the file is no dump, is of a later version, was cut off, or has bad lines (100 end it, unless --keep-going);
-1: rows were refused, by the limits or the disk. Whatever could be loaded was.
+Reads the NDJSON of `dhtstore dump` (format version 1, docs/dump.md) and loads it into the running server, or into \
+the directory of a stopped node.
+- Records keep their times, so they expire when they would have expired on the other node. Expired rows are left out, \
+as are rows with a time more than a minute in the future.
+- A row that this node has with the same or a later time stays as it is. A record that was removed here after the \
+dumped one was received stays removed. So the same file may be loaded again: repeat a load that was cut off.
+- All limits of the configuration apply.
+- Own CIDs of the dump become own CIDs of this node only with --provided, even if they were unprovided after the dump.
+- Saved routing tables are added to those of this node; a running server soon replaces them with its own.
+Exit 65: the file is not a dump, has a later version, was cut off, or has bad lines (more than 100 stop the load, \
+unless --keep-going is given). 1: rows were refused by the limits or the disk. All other rows are loaded.
 
 Examples:
   dhtstore load all.ndjson
   ssh old-host dhtstore dump | dhtstore load -
-  dhtstore load --provided all.ndjson            take over the CIDs that the other node provides")]
+  dhtstore load --provided all.ndjson            also announce the own CIDs of the other node")]
 pub struct Args {
-    /// The dump; `-` is stdin
+    /// Dump to read; `-` is stdin
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Its own CIDs become own CIDs here
+    /// Make the own CIDs of the dump own CIDs of this node
     #[arg(long)]
     provided: bool,
-    /// Go on after any number of bad lines
+    /// Continue after any number of bad lines
     #[arg(long)]
     keep_going: bool,
-    /// Begin with this line, as an earlier load said where it ended
+    /// Start at line N, where an earlier load stopped
     #[arg(long, value_name = "N", default_value_t = 1, hide_default_value = true)]
     from_line: u64,
     #[command(flatten)]
     format: FormatArg,
 }
 
-/// How files begin that are a dump in another wrapping.
+/// Byte order mark of UTF-8.
 const UTF8_MARK: &[u8] = "\u{feff}".as_bytes();
-/// Its first byte, 0x1f, is read as a space.
+/// Start of a gzip file, whose first byte, 0x1f, is read as a space.
 const GZIP: &[u8] = &[b' ', 0x8b];
 const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 const XZ: &[u8] = b"\xfd7zXZ";
-/// How the first line of a dump begins, of whatever version.
+/// Start of the first line of a dump of any version.
 const HEADER: &[u8] = br#"{"dhtstore":"dump""#;
 
-/// What became of some rows.
+/// The outcome of some rows of a table.
 #[derive(Debug, Serialize)]
 struct Outcome<'a> {
     table: &'a str,
@@ -93,7 +95,7 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
     let (input, bytes) = open(&args.file)?;
     let lines = Lines { input, number: 0, header: None, end: None, rows: 0, begins: 1, broken: None };
     let mut ahead = lines.read_ahead(args.from_line)?;
-    // Before anything is opened or created.
+    // Read before the store is opened or created.
     let mut next = read(&mut ahead).await?;
     let mut target = Target::open(context).await?;
     let bar = output::progress(context, bytes, if bytes.is_some() { "loading (bytes)" } else { "loading (rows)" });
@@ -105,9 +107,7 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
         };
         let outcome = target.load(context, (lines, first), args.provided).await;
         let loaded = outcome.map_err(|error| {
-            error.context(format_args!(
-                "line {first} and what follows it is not loaded (go on with --from-line {first})"
-            ))
+            error.context(format_args!("cannot load line {first} and later ones (continue with --from-line {first})"))
         })?;
         report.add(loaded);
         bar.inc(if bytes.is_some() { bytes_read } else { last + 1 - first });
@@ -122,14 +122,18 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
     match end {
         Some(lines) => verdict(&report, &lines, args.from_line),
         None => Err(CliError::data(format_args!(
-            "stopped at line {last} after {} bad lines; what came before is loaded; look at the file, or load it with --keep-going",
+            "stopped at line {last} after {} bad lines; the rows before are loaded; check the file, or use \
+             --keep-going",
             report.bad
         ))),
     }
 }
 
 async fn read(ahead: &mut mpsc::Receiver<Result<Read>>) -> Result<Read> {
-    ahead.recv().await.unwrap_or_else(|| Err(CliError::other("the file is not read any more")))
+    ahead
+        .recv()
+        .await
+        .unwrap_or_else(|| Err(CliError::other("cannot read the file: the reading thread ended; load the file again")))
 }
 
 fn tell(report: &Report, format: FormatArg, context: &Context) -> Result<()> {
@@ -145,30 +149,37 @@ fn tell(report: &Report, format: FormatArg, context: &Context) -> Result<()> {
     }
     let own = report.tables.get("provided").and_then(|outcomes| outcomes.get("left_out")).copied().unwrap_or(0);
     if own > 0 {
-        context
-            .notice(format_args!("{own} own CIDs of the dump were left out: with --provided this node announces them"));
+        context.notice(format_args!(
+            "{own} own CIDs of the dump were left out; add --provided to announce them from here"
+        ));
     }
     Ok(())
 }
 
 fn verdict(report: &Report, lines: &Lines, from_line: u64) -> Result<()> {
     if let Some(why) = lines.broken.clone().or_else(|| lines.fault(from_line)) {
-        return Err(CliError::data(format_args!("{why}; what there is of it is loaded; dump again, and load that")));
+        return Err(CliError::data(format_args!(
+            "cannot load all of the dump: {why}; the rows read so far are loaded; make a new dump, then load it"
+        )));
     }
     if report.bad > 0 {
-        return Err(CliError::data(format_args!("{} bad lines were left out; the others are loaded", report.bad)));
+        return Err(CliError::data(format_args!(
+            "cannot load {} bad lines, listed above; all others are loaded; correct the lines and load the file again",
+            report.bad
+        )));
     }
     let refused: u64 =
         report.tables.values().flatten().filter(|(outcome, _)| outcome.starts_with("refused")).map(|(_, n)| n).sum();
     if refused > 0 {
         return Err(CliError::other(format_args!(
-            "{refused} rows were refused, see above; if a limit did, raise it (`dhtstore config show records`) and load again"
+            "cannot load {refused} rows: they were refused, as listed above; raise the limit (`dhtstore config show`) \
+             or free disk space, then load again"
         )));
     }
     Ok(())
 }
 
-/// The file, and its size if that is known.
+/// Opens the file. Returns its size too, if known.
 fn open(path: &PathBuf) -> Result<(Box<dyn BufRead + Send>, Option<u64>)> {
     if path.as_os_str() == "-" {
         return Ok((Box::new(BufReader::with_capacity(1 << 20, std::io::stdin())), None));
@@ -181,39 +192,40 @@ fn open(path: &PathBuf) -> Result<(Box<dyn BufRead + Send>, Option<u64>)> {
 /// Lines that are loaded together.
 #[derive(Debug)]
 struct Batch {
-    /// Numbers of the lines.
+    /// Number of the first line.
     first: u64,
+    /// Number of the last line.
     last: u64,
     lines: Vec<u8>,
-    /// Bytes of the file that they took.
+    /// Bytes of the file that the lines took.
     read: u64,
 }
 
-/// What was read.
+/// Result of reading ahead.
 enum Read {
     Batch(Batch),
-    /// There is no more; what was seen of the dump.
+    /// The end of the file, with what was seen of the dump.
     End(Box<Lines>),
 }
 
 /// Reads a dump, in batches.
 struct Lines {
     input: Box<dyn BufRead + Send>,
-    /// Of the last line that was read.
+    /// Number of the last line read.
     number: u64,
     header: Option<Header>,
     end: Option<End>,
-    /// Lines between header and end.
+    /// Rows since the header.
     rows: u64,
-    /// The line of the header.
+    /// Line number of the header.
     begins: u64,
-    /// What is wrong with the first dump of the file that is not whole; others may follow it.
+    /// The fault of the first incomplete dump in the file. More dumps may follow it.
     broken: Option<String>,
 }
 
 impl Lines {
-    /// Reads batches on a thread of its own, one ahead, while another is loaded. Nobody waits for the thread: at the end
-    /// of the process it may stand before a pipe that says nothing.
+    /// Reads batches on a separate thread, one ahead of the batch that is being loaded. The thread is never joined,
+    /// because it may block on a silent pipe until the process ends.
     fn read_ahead(mut self, from: u64) -> Result<mpsc::Receiver<Result<Read>>> {
         let (batches, ahead) = mpsc::channel(1);
         let run = move || loop {
@@ -227,11 +239,11 @@ impl Lines {
                 break;
             }
         };
-        thread::Builder::new().name("read".into()).spawn(run).context("cannot start a thread")?;
+        thread::Builder::new().name("read".into()).spawn(run).context("cannot start a thread to read the file")?;
         Ok(ahead)
     }
 
-    /// The next lines from `from` on. `None` at the end, or where the file ends without one. Exit 65 if it is no dump.
+    /// Returns the next lines, starting at line `from`; `None` at the end of the file. Exit 65 if it is not a dump.
     fn batch(&mut self, from: u64) -> Result<Option<Batch>> {
         if self.header.is_none() {
             self.read_header()?;
@@ -252,7 +264,7 @@ impl Lines {
                 batch.first = self.number + 1;
             } else if !is_row {
                 batch.lines.truncate(start);
-                // Lines are numbered from the first of a batch: none is left out within it.
+                // Lines are numbered from the first one of a batch, so a batch must have no gaps.
                 if start > 0 {
                     break;
                 }
@@ -263,7 +275,7 @@ impl Lines {
         Ok((batch.read > 0).then_some(batch))
     }
 
-    /// Whether the last line that was read is a row. Takes the beginning and the end of a dump in.
+    /// Returns whether the line just read is a row. Records the header or the end of a dump.
     fn is_row(&mut self, line: &[u8], from: u64) -> bool {
         let number = self.number;
         match Mark::read(line.strip_prefix(UTF8_MARK).unwrap_or(line)) {
@@ -273,20 +285,20 @@ impl Lines {
                 (self.end, self.rows, self.begins) = (None, 0, number);
                 false
             }
-            // What its rows mean only another version knows.
+            // The rows of an unknown version cannot be read.
             Err(error) if line.starts_with(HEADER) => {
                 let fault = self.broken.take().or_else(|| self.fault(from));
-                self.stop(fault.unwrap_or_else(|| format!("line {number} begins a dump that cannot be read: {error}")))
+                self.stop(fault.unwrap_or_else(|| format!("line {number} starts a dump that cannot be read: {error}")))
             }
             _ if self.end.is_some() && line.trim_ascii().is_empty() => false,
             _ if self.end.is_some() => {
-                self.stop(format!("line {number} stands behind the end of a dump and begins no other"))
+                self.stop(format!("line {number} comes after the end of a dump and does not start another"))
             }
             Ok(Some(Mark::End(end))) => {
                 self.end = Some(end);
                 false
             }
-            // In a line that is none the loader finds no row either.
+            // The loader reports a line that is not JSON as a bad one.
             Ok(None) | Err(_) => {
                 self.rows += 1;
                 true
@@ -294,20 +306,20 @@ impl Lines {
         }
     }
 
-    /// Reads no further.
+    /// Stops reading, and records why.
     fn stop(&mut self, why: String) -> bool {
         self.broken.get_or_insert(why);
         self.input = Box::new(io::empty());
         false
     }
 
-    /// What keeps the present dump from being whole. Its rows are not counted where the load began within it.
+    /// Returns why the current dump is incomplete, if it is. Its rows are not counted if the load began in the middle.
     fn fault(&self, from: u64) -> Option<String> {
         let begins = self.begins;
         match &self.end {
-            None => Some(format!("the dump that begins at line {begins} has no end: it was cut off")),
+            None => Some(format!("the dump that starts at line {begins} has no end: it was cut off")),
             Some(end) if end.rows != self.rows && from <= begins => Some(format!(
-                "the dump that begins at line {begins} has {} rows, and its end says {}",
+                "the dump that starts at line {begins} has {} rows, but its end says {}",
                 self.rows, end.rows
             )),
             Some(_) => None,
@@ -323,12 +335,12 @@ impl Lines {
         }
         if [GZIP, ZSTD, XZ].iter().any(|beginning| line.starts_with(beginning)) {
             return Err(CliError::data(
-                "this is compressed; unpack it on the way: `gzip -dc FILE | dhtstore load -` (or zstd, xz)",
+                "cannot load the file: it is compressed; unpack it: `gzip -dc FILE | dhtstore load -` (or zstd, xz)",
             ));
         }
         if line.starts_with(&[0xff, 0xfe]) || line.starts_with(&[0xfe, 0xff]) {
             return Err(CliError::data(
-                "this is text in UTF-16, and a dump is in UTF-8; convert it: `iconv -f UTF-16 -t UTF-8`",
+                "cannot load the file: it is in UTF-16 and must be in UTF-8; convert it: `iconv -f UTF-16 -t UTF-8`",
             ));
         }
         match Mark::read(&line) {
@@ -336,22 +348,24 @@ impl Lines {
                 self.header = Some(header);
                 Ok(())
             }
-            Err(error) if line.starts_with(HEADER) => {
-                Err(CliError::data(format_args!("{error}; install the version that wrote it, or a newer one")))
-            }
+            Err(error) if line.starts_with(HEADER) => Err(CliError::data(format_args!(
+                "cannot load the dump: {error}; install the version of dhtstore that wrote it, or a newer one"
+            ))),
             _ if line.starts_with(br#"{"dhtstore":"backup""#) => {
-                Err(CliError::data("this is a backup; make a data directory of it: `dhtstore restore FILE`"))
+                Err(CliError::data("cannot load the file: it is a backup; restore it with `dhtstore restore FILE`"))
             }
             _ => Err(CliError::data(
-                "this is no dump: its first line is not the header that `dhtstore dump --format ndjson` writes",
+                "cannot load the file: it is not a dump, because its first line is not a header; make one with \
+                 `dhtstore dump --format ndjson`",
             )),
         }
     }
 
-    /// Appends a line and its end, cut where it is too long (then it is a bad one). How many bytes were read.
+    /// Appends a line and its line end, and returns the number of bytes read. An overlong line is cut, and so becomes a
+    /// bad one.
     fn line(&mut self, lines: &mut Vec<u8>) -> Result<u64> {
         let start = lines.len();
-        let read = io::Read::take(&mut self.input, MAX_LINE as u64 + 2).read_until(b'\n', lines)?;
+        let read = io::Read::take(&mut self.input, MAX_LINE as u64 + 2).read_until(b'\n', lines).map_err(unreadable)?;
         let mut all = read as u64;
         if read > 0 && !lines.ends_with(b"\n") {
             if read > MAX_LINE {
@@ -359,7 +373,7 @@ impl Lines {
             }
             lines.push(b'\n');
         }
-        // Whitespace in JSON; in the text of strings it has no place.
+        // Control characters become spaces: JSON allows them between values, and never within strings.
         lines[start..].iter_mut().filter(|byte| **byte < b' ' && **byte != b'\n').for_each(|byte| *byte = b' ');
         Ok(all)
     }
@@ -367,7 +381,7 @@ impl Lines {
     fn skip_line(&mut self) -> Result<u64> {
         let mut skipped = 0;
         loop {
-            let buffer = self.input.fill_buf()?;
+            let buffer = self.input.fill_buf().map_err(unreadable)?;
             let end = buffer.iter().position(|byte| *byte == b'\n').map(|at| at + 1);
             let n = end.unwrap_or(buffer.len());
             let done = end.is_some() || n == 0;
@@ -380,9 +394,14 @@ impl Lines {
     }
 }
 
-/// Where rows go.
+/// Reports that the dump cannot be read.
+fn unreadable(error: io::Error) -> CliError {
+    CliError::other(format_args!("cannot read the dump: {error}; check the file and its disk, then load it again"))
+}
+
+/// Destination of the rows.
 enum Target {
-    /// The running server; a connection for each batch, since reading the next may take longer than it waits.
+    /// The running server. Each batch gets its own connection, because reading the next may outlast its idle time-out.
     Running,
     /// A stopped node's directory.
     Stopped { loader: Box<Loader>, store: Store, _lock: Lock },
@@ -391,13 +410,13 @@ enum Target {
 impl Target {
     async fn open(context: &Context) -> Result<Self> {
         if Server::connect_if_running(context).await?.is_some() {
-            context.notice("into the running server");
+            context.notice("loading into the running server");
             return Ok(Self::Running);
         }
         let config = context.config()?;
         let mut settings = config.store_settings();
         let dir = config.data_dir.clone();
-        context.notice(format_args!("no server is running: into {}", dir.display()));
+        context.notice(format_args!("no server is running: loading into {}", dir.display()));
         let opened = tokio::task::spawn_blocking(move || -> Result<_> {
             let lock = Lock::acquire(&dir)?;
             if let Some(identity) = identity::load(&dir)? {
@@ -411,7 +430,7 @@ impl Target {
         Ok(Self::Stopped { loader: Box::new(Loader::new(store.clone())), store, _lock: lock })
     }
 
-    /// `lines` have the text and the number of the first.
+    /// Loads a batch. `lines` holds the text and the number of its first line.
     async fn load(&mut self, context: &Context, lines: (Vec<u8>, u64), provided: bool) -> Result<Report> {
         let (lines, first) = lines;
         match self {
@@ -425,7 +444,7 @@ impl Target {
         }
     }
 
-    /// Everything to disk.
+    /// Writes everything to disk.
     async fn close(self, context: &Context) -> Result<()> {
         match self {
             Target::Running => {

@@ -1,4 +1,4 @@
-//! Log lines on stderr. Logging is best effort: a server whose stderr is closed, full or never read works on.
+//! Log lines on stderr. Logging is best effort: a server keeps working while its stderr is closed, full or never read.
 
 use super::{Global, LogFormat};
 use crate::vital::panic_text;
@@ -19,27 +19,28 @@ use tracing_subscriber::{
     fmt::{MakeWriter, time::SystemTime, writer::BoxMakeWriter},
 };
 
-/// Set by systemd when stderr goes to the journal, which dates lines by itself.
+/// Variable that systemd sets when stderr goes to the journal, which adds the time itself.
 const JOURNAL_STREAM: &str = "JOURNAL_STREAM";
 
-/// Lines that wait for the thread that writes them, some 200 bytes each; further ones are dropped and counted.
+/// Capacity of the queue to the writing thread, in lines of some 200 bytes. Further lines are dropped and counted.
 const WAITING_LINES: usize = 4096;
 
-/// Time for the last lines to be written when the process ends, in steps: a reader that sleeps holds up no end.
+/// Time to write the last lines when the process ends, as a number of steps. A reader that sleeps delays the end by no
+/// more than this.
 const LAST_LINES: (u32, Duration) = (50, Duration::from_millis(20));
 
-/// The lines of a server.
+/// The queue of a server's log lines.
 static LINES: OnceLock<Lines> = OnceLock::new();
 
-/// Where the log of this process goes.
+/// Destination of this process's log.
 #[derive(Debug)]
 pub struct Log(Option<Lines>);
 
-/// Lines on their way to stderr by a thread of their own.
+/// Log lines that a separate thread writes to stderr.
 #[derive(Clone, Debug)]
 struct Lines {
     queue: NonBlocking,
-    /// Lines that were handed to the queue, dropped ones included.
+    /// Lines passed to the queue, including those that it dropped.
     queued: Arc<AtomicU64>,
     written: Arc<Written>,
 }
@@ -50,11 +51,11 @@ struct Written {
     failed: AtomicU64,
 }
 
-/// stderr as the thread writes to it. An error loses a line and no more.
+/// The writing thread's stderr. An error loses one line and is counted.
 struct Stderr(Arc<Written>);
 
-/// Sends log lines to stderr: `info` and above for the server, `warn` for a short command; `-v`, `-q` and above all
-/// `RUST_LOG` change that. No colour codes unless stderr is a terminal. A second call does nothing.
+/// Sends log lines to stderr: `info` and above for the server, `warn` and above for other commands. `-v` and `-q`
+/// change the level, and `RUST_LOG` overrides both. Colours are used only on a terminal. A second call does nothing.
 pub fn init(global: &Global, server: bool) -> Log {
     let (filter, bad) = match std::env::var(EnvFilter::DEFAULT_ENV).map(EnvFilter::try_new) {
         Ok(Ok(filter)) => (filter, None),
@@ -66,26 +67,26 @@ pub fn init(global: &Global, server: bool) -> Log {
         Some(lines) => BoxMakeWriter::new(lines.clone()),
         None => BoxMakeWriter::new(io::stderr),
     };
-    // Errors of its own tracing-subscriber would print by `eprintln!`, which panics where stderr is gone.
+    // tracing-subscriber would print its own errors with `eprintln!`, which panics if stderr is closed.
     let builder = fmt().with_env_filter(filter).with_writer(writer).with_ansi(use_colour()).log_internal_errors(false);
     let in_journal = std::env::var_os(JOURNAL_STREAM).is_some() && !io::stderr().is_terminal();
-    // An error means that a subscriber is set already (tests): keep that one.
+    // An error means that a subscriber is already set, as in tests. It is kept.
     let _ = match (global.log_format, in_journal) {
         (LogFormat::Json, _) => builder.with_timer(SystemTime).json().flatten_event(true).try_init(),
         (LogFormat::Text, true) => builder.without_time().with_target(false).try_init(),
         (LogFormat::Text, false) => builder.with_target(false).try_init(),
     };
     if server {
-        // std's hook writes to stderr itself: where nobody reads that, a task that panics would stand still in the hook.
+        // std's hook writes to stderr directly. If nobody reads stderr, a task that panics would block in it.
         std::panic::set_hook(Box::new(log_panic));
     }
     if let Some(error) = bad {
-        tracing::warn!(%error, "RUST_LOG is not understood and passed over; write it like dhtstore=debug");
+        tracing::warn!(%error, "cannot parse RUST_LOG, so it is ignored; write it like dhtstore=debug");
     }
     Log(lines)
 }
 
-/// Logs a panic, whether it is caught later or not, as one line like any other.
+/// Logs a panic as one line, whether it is caught later or not.
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let backtrace = Backtrace::capture();
     let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| tracing::field::display(backtrace));
@@ -98,13 +99,13 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     );
 }
 
-/// Log lines of this server that were lost: the queue was full, or stderr failed.
+/// Returns the number of log lines lost because the queue was full or stderr failed.
 pub fn lost_lines() -> u64 {
     LINES.get().map_or(0, Lines::lost)
 }
 
 impl Log {
-    /// Writes a last line, such as the error that ends the process, and waits at most a second until a server's lines are
+    /// Writes a last line, such as the error that ends the process. Waits up to a second for a server's lines to be
     /// written.
     pub fn end(self, last: Option<String>) {
         let Some(mut lines) = self.0 else {
@@ -132,7 +133,7 @@ impl Lines {
         let written = Arc::<Written>::default();
         let builder = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(WAITING_LINES).thread_name("log");
         let (queue, guard) = builder.finish(Stderr(Arc::clone(&written)));
-        // Dropped, it would print its own trouble to stdout; `Log::end` waits instead.
+        // Dropping the guard could print errors to stdout. `Log::end` waits for the lines instead.
         std::mem::forget(guard);
         Self { queue, queued: Arc::default(), written }
     }
@@ -176,7 +177,7 @@ fn use_colour() -> bool {
     io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
 }
 
-/// Our own crate's level by the flags; libraries one step quieter, since they speak of single messages.
+/// Returns the log levels for the flags. Libraries log one level less, because they log single messages.
 fn directives(global: &Global, server: bool) -> &'static str {
     match (global.quiet, global.verbose, server) {
         (2.., ..) => "error",

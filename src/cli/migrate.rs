@@ -13,24 +13,25 @@ use serde::Serialize;
 /// Arguments of `dhtstore migrate`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-A start does the same by itself, once own CIDs are exported. A database of a newer program is left untouched: exit 78.
+The node must be stopped. `dhtstore run` takes the same steps at its start, once own CIDs are exported.
+Exit 78: the database is from a newer program; it stays unchanged.
 
 Examples:
   dhtstore migrate --status
-  dhtstore migrate --dry-run     on a copy, which needs as much space as the databases, below TMPDIR
+  dhtstore migrate --dry-run     needs space for a copy of the databases in TMPDIR
   dhtstore migrate")]
 pub struct Args {
-    /// Only tell the schema of the database, that of this program and the steps between them
+    /// Only show the schemas of the database and of this program, and the steps between them
     #[arg(long, conflicts_with = "dry_run")]
     status: bool,
-    /// Take the steps on a copy and compare what it holds; the directory stays as it is
+    /// Take the steps on a copy and compare its contents; the data directory stays unchanged
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
     format: FormatArg,
 }
 
-/// What is, and what was done.
+/// The schemas, the steps and the outcome.
 #[derive(Debug, Serialize)]
 struct Report {
     schema: Option<u32>,
@@ -51,7 +52,7 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
     if let Some(mut server) = Server::connect_if_running(context).await? {
         if !args.status {
             return Err(CliError::try_again(
-                "the server is running, and took all steps when it started; stop it first",
+                "nothing to migrate: the server is running, and took all steps when it started; to check, use --status",
             ));
         }
         let stat: Stat = server.ask(&Request::Stat, |_| Ok(())).await?;
@@ -85,15 +86,15 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
             false => migration::take(dir, settings, SystemClock::new())?,
         };
         report.outcome = Some(match (status.steps.is_empty(), args.dry_run) {
-            (true, _) => "nothing is to be done".into(),
-            (false, true) => "the steps were taken on a copy; the directory is as it was".into(),
+            (true, _) => "nothing to do".into(),
+            (false, true) => "the steps were taken on a copy; the data directory is unchanged".into(),
             (false, false) => "done".into(),
         });
         (report.records, report.own_cids) = (Some(done.records), Some(done.own_cids));
         match done.notes.as_slice() {
             [] => Ok(report),
             notes => Err(CliError::data(format_args!(
-                "the databases do not say all that they should: {}; see `dhtstore check`",
+                "found faults in the databases: {}; run `dhtstore check` for the details",
                 notes.join("; ")
             ))),
         }

@@ -1,4 +1,4 @@
-//! What a command prints: data on stdout, in the format that fits the reader; everything else on stderr.
+//! Output of commands: data on stdout, in a format for people or for programs; everything else on stderr.
 
 use super::{Context, error::Result};
 use crate::cli::error::CliError;
@@ -10,55 +10,56 @@ use std::{
     time::Duration,
 };
 
-/// Rows of a table that are laid out together. More rows: wider memory; fewer: columns that jump.
+/// Rows of a table that are laid out together. More rows take more memory; with fewer rows the column widths change
+/// more often.
 const PAGE_ROWS: usize = 200;
 
-/// In [`Rows::bulk`] mode the first rows are still written one by one, so that `| head` and people see them at once.
+/// Rows that are written one by one at first in [`Rows::bulk`] mode, so that people and `| head` see them at once.
 const BULK_AFTER_ROWS: u64 = 256;
 
 /// Spaces between columns.
 const GAP: u16 = 2;
 
-/// Bytes that are collected before a write: a pipe holds 64 KiB.
+/// Size of the write buffer, in bytes: as much as a pipe holds.
 const BUFFER_BYTES: usize = 64 * 1024;
 
-/// How rows are printed.
+/// Output format of rows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub enum Format {
-    /// Aligned columns, for people. The default on a terminal.
+    /// Aligned columns, for people. Default on a terminal
     Table,
-    /// One JSON object per line. The default when piped.
+    /// One JSON object per line. Default in a pipe
     Ndjson,
-    /// Comma-separated values with a header line.
+    /// Comma-separated values with a header line
     Csv,
-    /// Only the identifier (CID, peer id), one per line.
+    /// Only the identifier (CID, peer id), one per line
     Ids,
 }
 
-/// `--format`, to be flattened into a command's `Args`.
+/// The option `--format`, flattened into a command's `Args`.
 #[derive(clap::Args, Clone, Copy, Default, Debug)]
 pub struct FormatArg {
-    /// Output format [default: table on a terminal, ndjson when piped]
+    /// Output format [default: table on a terminal, ndjson in a pipe]
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub format: Option<Format>,
 }
 
 impl FormatArg {
-    /// What was asked for, else what fits stdout.
+    /// Returns the format of the command line, or else the default for stdout.
     pub fn resolve(self, context: &Context) -> Format {
         self.resolve_or(context, Format::Ndjson)
     }
 
-    /// The same with another default when piped: `findprovs` prints ids.
+    /// Does the same with another default for pipes: `findprovs` prints ids.
     pub fn resolve_or(self, context: &Context, piped: Format) -> Format {
         self.format.unwrap_or(if context.stdout_is_terminal { Format::Table } else { piped })
     }
 }
 
-/// What table, CSV and ids show of a row; NDJSON always shows all fields.
+/// Fields of a row that table, CSV and ids show. NDJSON always shows all fields.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Schema {
-    /// Fields of the serialised row, in order.
+    /// Columns: fields of the serialised row, in order.
     pub columns: &'static [&'static str],
     /// The field that [`Format::Ids`] prints.
     pub id: &'static str,
@@ -78,14 +79,14 @@ pub struct Rows<W: Write = Stdout> {
 }
 
 impl Rows<Stdout> {
-    /// Rows to stdout.
+    /// Creates a printer that writes to stdout.
     pub fn stdout(format: Format, schema: Schema) -> Self {
         Self::new(std::io::stdout(), format, schema)
     }
 }
 
 impl<W: Write> Rows<W> {
-    /// Rows to any writer.
+    /// Creates a printer that writes to `out`.
     pub fn new(out: W, format: Format, schema: Schema) -> Self {
         Self {
             out: BufWriter::with_capacity(BUFFER_BYTES, out),
@@ -99,21 +100,21 @@ impl<W: Write> Rows<W> {
         }
     }
 
-    /// For very many rows: after the first few hundred, writes are collected into large ones.
+    /// Collects writes into large ones after the first few hundred rows. For very many rows.
     #[must_use]
     pub fn bulk(mut self) -> Self {
         self.bulk = true;
         self
     }
 
-    /// From here on rows have other columns (`dump` of several tables). Table and CSV begin a new header.
+    /// Changes the columns for the rows that follow, as `dump` of several tables does. Table and CSV get a new header.
     pub fn switch(&mut self, schema: Schema) -> Result<()> {
         if schema == self.schema {
             return Ok(());
         }
         self.print_page()?;
         if self.written > 0 && matches!(self.format, Format::Table | Format::Csv) {
-            writeln!(self.out)?;
+            writeln!(self.out).map_err(unwritable)?;
         }
         self.schema = schema;
         self.header_due = true;
@@ -121,12 +122,12 @@ impl<W: Write> Rows<W> {
         Ok(())
     }
 
-    /// Prints a row. The row must serialise to an object. A closed pipe is the error that exits 0.
+    /// Prints a row, which must serialise to an object. A closed pipe returns the error that exits with 0.
     pub fn push<T: Serialize + ?Sized>(&mut self, row: &T) -> Result<()> {
         match self.format {
             Format::Ndjson => {
                 serde_json::to_writer(&mut self.out, row).map_err(json_error)?;
-                self.out.write_all(b"\n")?;
+                self.out.write_all(b"\n").map_err(unwritable)?;
             }
             Format::Csv => {
                 let cells = self.cells(&to_value(row)?, Cell::Data);
@@ -138,7 +139,7 @@ impl<W: Write> Rows<W> {
             Format::Ids => {
                 let id = cell(to_value(row)?.get(self.schema.id), Cell::Screen);
                 if !id.is_empty() {
-                    writeln!(self.out, "{id}")?;
+                    writeln!(self.out, "{id}").map_err(unwritable)?;
                 }
             }
             Format::Table => {
@@ -151,36 +152,36 @@ impl<W: Write> Rows<W> {
         }
         self.written += 1;
         if self.format != Format::Table && (!self.bulk || self.written <= BULK_AFTER_ROWS) {
-            self.out.flush()?;
+            self.out.flush().map_err(unwritable)?;
         }
         Ok(())
     }
 
-    /// Prints lines that are NDJSON already, the last with or without its end.
+    /// Prints lines of NDJSON as they are. The last may lack its line end.
     pub fn push_ndjson(&mut self, lines: &[u8]) -> Result<()> {
-        self.out.write_all(lines)?;
+        self.out.write_all(lines).map_err(unwritable)?;
         if !lines.ends_with(b"\n") {
-            self.out.write_all(b"\n")?;
+            self.out.write_all(b"\n").map_err(unwritable)?;
         }
         self.written += 1;
         if self.written <= BULK_AFTER_ROWS {
-            self.out.flush()?;
+            self.out.flush().map_err(unwritable)?;
         }
         Ok(())
     }
 
-    /// Rows pushed so far.
+    /// Number of rows pushed so far.
     pub fn written(&self) -> u64 {
         self.written
     }
 
-    /// Shows what is held back (a page of a table that is not full). Call it when a slow stream pauses.
+    /// Prints the rows of a page that is not full yet. Call it when a slow stream pauses.
     pub fn flush(&mut self) -> Result<()> {
         self.print_page()?;
-        Ok(self.out.flush()?)
+        self.out.flush().map_err(unwritable)
     }
 
-    /// The end: shows what is held back. Returns how many rows there were.
+    /// Prints the remaining rows. Returns the number of all rows.
     pub fn finish(mut self) -> Result<u64> {
         self.flush()?;
         Ok(self.written)
@@ -190,7 +191,8 @@ impl<W: Write> Rows<W> {
         self.schema.columns.iter().map(|column| cell(row.get(column), kind)).collect()
     }
 
-    /// The first page fixes the least width of each column, so that the pages after it line up with its header.
+    /// Prints a page. The first page sets the minimum width of each column, so that later pages line up with its
+    /// header.
     fn print_page(&mut self) -> Result<()> {
         if self.page.is_empty() {
             return Ok(());
@@ -205,27 +207,27 @@ impl<W: Write> Rows<W> {
             column.set_padding((0, GAP));
         }
         for (column, width) in table.column_iter_mut().zip(&self.widths) {
-            // The boundary counts the space beside the content.
+            // The boundary includes the padding.
             column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(width.saturating_add(GAP))));
         }
         if self.widths.is_empty() {
             self.widths = table.column_max_content_widths();
         }
         for line in table.lines() {
-            writeln!(self.out, "{}", line.trim_end())?;
+            writeln!(self.out, "{}", line.trim_end()).map_err(unwritable)?;
         }
-        Ok(self.out.flush()?)
+        self.out.flush().map_err(unwritable)
     }
 }
 
-/// Prints text as it is to stdout, in place of `println!`, which panics on a closed pipe.
+/// Prints text to stdout unchanged. Unlike `println!` it does not panic on a closed pipe.
 pub fn print(text: impl std::fmt::Display) -> Result<()> {
     let mut out = std::io::stdout().lock();
-    write!(out, "{text}")?;
-    Ok(out.flush()?)
+    write!(out, "{text}").map_err(unwritable)?;
+    out.flush().map_err(unwritable)
 }
 
-/// Prints one object: as a table of names and values on a terminal, as one JSON line when piped.
+/// Prints one object: on a terminal as a table of names and values, in a pipe as one line of JSON.
 pub fn print_object<T: Serialize>(object: &T, format: Format) -> Result<()> {
     if format == Format::Ndjson {
         let line = serde_json::to_string(object).map_err(json_error)?;
@@ -240,7 +242,8 @@ pub fn print_object<T: Serialize>(object: &T, format: Format) -> Result<()> {
     rows.finish().map(drop)
 }
 
-/// A progress bar on stderr: shown only on a terminal and without `-q`. `total` unknown: a spinner with a count.
+/// Creates a progress bar on stderr, shown only on a terminal and without `-q`. Without a `total` it is a spinner with
+/// a count.
 pub fn progress(context: &Context, total: Option<u64>, what: &'static str) -> indicatif::ProgressBar {
     use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
     if !context.stderr_is_terminal || context.global.quiet > 0 {
@@ -257,7 +260,7 @@ pub fn progress(context: &Context, total: Option<u64>, what: &'static str) -> in
     bar.with_message(what)
 }
 
-/// `3h 12m`: the two largest units, for people.
+/// Formats a duration by its two largest units, like `3h 12m`.
 pub fn human_duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
     let units = [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)];
@@ -284,7 +287,7 @@ pub fn human_duration(duration: Duration) -> String {
     parts.join(" ")
 }
 
-/// `1.20 MiB`.
+/// Formats a size like `1.20 MiB`.
 pub fn human_bytes(bytes: u64) -> String {
     indicatif::HumanBytes(bytes).to_string()
 }
@@ -293,30 +296,38 @@ fn to_value<T: Serialize + ?Sized>(row: &T) -> Result<Value> {
     serde_json::to_value(row).map_err(json_error)
 }
 
-/// An IO error inside (a closed pipe) keeps its meaning.
+/// Reports that stdout cannot be written. A closed pipe is not a failure.
+fn unwritable(error: std::io::Error) -> CliError {
+    match error.kind() {
+        std::io::ErrorKind::BrokenPipe => CliError::closed_pipe(),
+        _ => CliError::other(format_args!("cannot write the output: {error}; check the disk or device behind stdout")),
+    }
+}
+
+/// Keeps the IO error inside, such as a closed pipe, if there is one.
 fn json_error(error: serde_json::Error) -> CliError {
-    if error.is_io() { std::io::Error::from(error).into() } else { CliError::other(error) }
+    if error.is_io() { unwritable(error.into()) } else { CliError::other(error) }
 }
 
 fn write_csv<W: Write, S: AsRef<[u8]>>(out: &mut W, cells: &[S]) -> Result<()> {
     let mut writer = csv::WriterBuilder::new().buffer_capacity(1024).from_writer(out);
     writer.write_record(cells).map_err(csv_error)?;
-    Ok(writer.flush()?)
+    writer.flush().map_err(unwritable)
 }
 
 fn csv_error(error: csv::Error) -> CliError {
     match error.into_kind() {
-        csv::ErrorKind::Io(error) => error.into(),
+        csv::ErrorKind::Io(error) => unwritable(error),
         kind => CliError::other(format_args!("cannot write csv: {kind:?}")),
     }
 }
 
-/// How the items of a list stand in one cell, and whether a terminal reads it.
+/// Format of a cell.
 #[derive(Clone, Copy)]
 enum Cell {
-    /// One item per line, nothing that a terminal would obey.
+    /// For a terminal: list items on lines of their own, control characters escaped.
     Screen,
-    /// Separated by spaces, as they are: for programs.
+    /// For programs: list items separated by spaces, text unchanged.
     Data,
 }
 
@@ -336,8 +347,8 @@ fn cell(value: Option<&Value>, kind: Cell) -> String {
     }
 }
 
-/// Strangers choose agent strings and the like: what would move the cursor, forge a line or turn text around is shown
-/// by its code.
+/// Escapes characters that would move the cursor, forge a line or reverse text. Other peers choose some of the text
+/// that is shown, such as agent strings.
 fn printable(text: &str) -> String {
     let hidden = |c: char| {
         c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

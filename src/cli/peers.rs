@@ -14,8 +14,8 @@ const COLUMNS: Schema =
 /// Arguments of `dhtstore peers`.
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "wan and lan: whether the peer is a server of the public-style and of the local DHT; what this node \
-                         is, and why, stands in `dhtstore stat`."
+    after_help = "The columns wan and lan show whether the peer is a server of the WAN DHT (public addresses) and of \
+                  the LAN DHT (local addresses). `dhtstore stat` shows the mode of this node itself."
 )]
 pub struct Args {
     #[command(flatten)]
@@ -27,7 +27,7 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
     let mut rows = Rows::stdout(args.format.resolve(context), COLUMNS);
     Server::connect(context).await?.rows(&Request::Peers, |peer: ConnectedPeer| rows.push(&peer)).await?;
     if rows.finish()? == 0 {
-        context.notice("no peer is connected");
+        context.notice("no peer is connected; connect one with `dhtstore connect MULTIADDR`");
     }
     Ok(())
 }

@@ -18,7 +18,7 @@ use serde::Serialize;
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Returns once the CIDs are on disk. The server then announces them, and again every reprovide.interval.
-With --wait: exit 1 if a CID was confirmed by no server (it stays in the list and is tried again).
+With --wait: exit 1 if no server confirmed a CID. The CID stays in the list, and the server tries it again.
 
 Examples:
   dhtstore provide bafy…
@@ -27,17 +27,17 @@ Examples:
 pub struct Args {
     #[command(flatten)]
     cids: CidArgs,
-    /// Return once announced, and say how many servers confirmed it
+    /// Wait until the CIDs are announced, and print how many servers confirmed them
     #[arg(long)]
     wait: bool,
-    /// After announcing, ask the closest servers back whether they hold the records (some of them, if there are many)
+    /// Then ask the closest servers whether they hold the records (of a sample, if there are many CIDs)
     #[arg(long, requires = "wait")]
     verify: bool,
     #[command(flatten)]
     format: FormatArg,
 }
 
-/// What was done, for stdout.
+/// Result, for stdout.
 #[derive(Debug, Default, Serialize)]
 struct Report {
     cids: u64,
@@ -46,7 +46,7 @@ struct Report {
     announced: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     unconfirmed: Option<u64>,
-    /// Distinct servers that confirmed something.
+    /// Distinct servers that confirmed at least one CID.
     #[serde(skip_serializing_if = "Option::is_none")]
     servers: Option<u64>,
     /// Fewest and most servers that confirmed a single CID.
@@ -65,7 +65,7 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
     let mut list = args.cids.read_for_server(context).await?;
     let mut report = Report { cids: list.len(), ..Report::default() };
     if list.is_empty() {
-        context.notice("no CIDs in the input");
+        context.notice("the input has no CIDs");
         return output::print_object(&report, args.format.resolve(context));
     }
     let provided = provide(&mut list, &args, context).await?;
@@ -80,17 +80,18 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
     output::print_object(&report, args.format.resolve(context))?;
     match report.unconfirmed {
         Some(unconfirmed) if unconfirmed > 0 && provided.servers == 0 => Err(CliError::other(
-            "no server is known, so nothing was announced; the CIDs are kept and will be announced when there is one: \
-             `dhtstore connect MULTIADDR`, or set bootstrap",
+            "cannot announce: no server is known; the CIDs are kept and will be announced later; join a network with \
+             `dhtstore connect MULTIADDR`, or set `bootstrap`",
         )),
         Some(unconfirmed) if unconfirmed > 0 => Err(CliError::other(format_args!(
-            "{unconfirmed} CIDs were confirmed by no server; they are kept and will be tried again, see `dhtstore stat`"
+            "cannot announce {unconfirmed} CIDs: no server confirmed them; they are kept and tried again, see \
+             `dhtstore stat`"
         ))),
         _ => Ok(()),
     }
 }
 
-/// Sends the list, part by part, in one request, whose answer is the whole report.
+/// Sends the list in parts, as one request. Returns the report on the whole list.
 async fn provide(list: &mut CidList, args: &Args, context: &Context) -> Result<Provided> {
     let total = list.len();
     let mut chunks = list.chunks()?.peekable();
@@ -131,7 +132,7 @@ async fn provide(list: &mut CidList, args: &Args, context: &Context) -> Result<P
     provided
 }
 
-/// What users of `ipfs` would not expect.
+/// Reports which peer the records name, which users of `ipfs` may not expect.
 fn tell_once(provided: &Provided, context: &Context) {
     if provided.elsewhere {
         context.notice(format_args!(
@@ -141,13 +142,13 @@ fn tell_once(provided: &Provided, context: &Context) {
         ));
     } else {
         context.notice(format_args!(
-            "records name this node, {}; dhtstore serves no blocks: set provide.addresses to where the content is served",
+            "records name this node, {}, which serves no blocks; set provide.addresses to where the content is served",
             provided.peer
         ));
     }
 }
 
-/// Announces with a progress bar, for `reprovide`.
+/// Announces CIDs with a progress bar, for `reprovide`.
 pub(super) async fn watch(which: Which, context: &Context) -> Result<Progress> {
     let bar = output::progress(context, Some(0), "announcing");
     let each = |item: Item<'_>| {
@@ -167,10 +168,11 @@ fn advance(bar: &ProgressBar, step: &Progress) {
 }
 
 fn tell_held(row: &Verified, context: &Context) {
-    context.notice(format_args!("{}: held by {} of {} servers", row.cid, row.holding, row.asked));
+    context.notice(format_args!("{}: {} of {} servers hold the record", row.cid, row.holding, row.asked));
 }
 
-/// Asks the closest servers of some own CIDs whether they hold our records, for `reprovide`: asked, holding.
+/// Asks the closest servers of some own CIDs whether they hold our records, for `reprovide`. Returns how many were
+/// asked and how many hold them.
 pub(super) async fn ask_back(context: &Context) -> Result<(u64, u64)> {
     let (mut asked, mut holding) = (0, 0);
     let each = |row: Verified| {

@@ -11,11 +11,11 @@ use crate::store::dump::{Filter, Table};
 
 /// Arguments of `dhtstore provided`.
 #[derive(clap::Args, Debug)]
-#[command(after_help = "Works on a stopped node too: then it reads a copy of the database.")]
+#[command(after_help = "Also works on a stopped node, from a copy of its database.")]
 pub struct Args {
-    /// Only this CID
+    /// Print only this CID
     cid: Option<String>,
-    /// Stop after so many
+    /// Stop after N CIDs
     #[arg(long, value_name = "N")]
     limit: Option<u64>,
     #[command(flatten)]

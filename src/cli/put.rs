@@ -33,39 +33,39 @@ use std::{
 /// Arguments of `dhtstore put`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-The record is checked first, then put to the closest servers and into this node's own store. Servers forget it after
-48 h, or when its validity ends: put it again before.
+Checks the record, then sends it to the closest servers and stores it on this node. Servers drop it after 48 h, or \
+when its validity ends: put it again before that.
 
-With --ipns this node's own identity signs: its name, /ipns/PEER, points at PATH from then on. The sequence number is one
-above the highest that is found, stored or was ever published, also where that record has expired meanwhile.
+With --ipns, this node's identity signs a new record, and its name, /ipns/PEER, then points at PATH. The sequence \
+number is one above the highest that this node has found, stored or ever published, even if that record has expired.
 
 Examples:
-  dhtstore get --raw /ipns/k51… | dhtstore put /ipns/k51… -     keep somebody's name alive
-  dhtstore put --ipns /ipfs/bafy…                               point this node's own name at content")]
+  dhtstore put --ipns /ipfs/bafy…       point this node's own name at content
+  dhtstore get --raw /ipns/k51… | dhtstore put /ipns/k51… -       keep another node's name alive")]
 pub struct Args {
     /// /ipns/NAME (k51…, 12D3…, Qm…) or /pk/PEER
     #[arg(requires = "file")]
     key: Option<String>,
-    /// The record; `-` reads it from stdin
+    /// File with the record; `-` is stdin
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
-    /// Sign and put a record of this node's own name that points here
+    /// Sign and put a record that points this node's own name at PATH
     #[arg(long, value_name = "PATH", conflicts_with = "key", value_parser = path)]
     ipns: Option<String>,
-    /// For how long the record is valid
+    /// How long the record is valid
     #[arg(long, value_name = "TIME", default_value = "48h", requires = "ipns", value_parser = duration)]
     lifetime: Duration,
-    /// For how long resolvers may keep it without asking again
+    /// How long resolvers may cache the record
     #[arg(long, value_name = "TIME", default_value = "1h", requires = "ipns", value_parser = duration)]
     ttl: Duration,
-    /// The sequence number; must be above that of the record before it [default: one above the highest found]
+    /// Sequence number, above that of the previous record [default: one above the highest found]
     #[arg(long, value_name = "N", requires = "ipns")]
     sequence: Option<u64>,
     #[command(flatten)]
     format: FormatArg,
 }
 
-/// What was done, for stdout.
+/// Result, for stdout.
 #[derive(Debug, Serialize)]
 struct Report {
     key: String,
@@ -73,7 +73,7 @@ struct Report {
     sequence: Option<u64>,
     /// Servers that it was sent to.
     sent: u64,
-    /// Of them, those that hold it.
+    /// Servers of these that hold it.
     confirmed: u64,
     stored_here: bool,
 }
@@ -89,24 +89,25 @@ fn duration(text: &str) -> Result<Duration, String> {
 fn path(text: &str) -> Result<String, String> {
     match text.starts_with("/ipfs/") || text.starts_with("/ipns/") {
         true => Ok(text.to_owned()),
-        false => Err("a path begins with /ipfs/ or /ipns/".into()),
+        false => Err("a path starts with /ipfs/ or /ipns/; write it like /ipfs/bafy…".into()),
     }
 }
 
-/// Refuses what nobody can resolve: behind /ipfs/ stands a CID, behind /ipns/ a name of a key or of the DNS.
+/// Refuses a path that cannot be resolved: /ipfs/ needs a CID, /ipns/ the name of a key or a DNS name.
 fn resolvable(path: &str) -> Result<()> {
-    let refused = |why: String| CliError::data(format_args!("{path}: {why}; nothing was published"));
+    let refused =
+        |why: String| CliError::data(format_args!("cannot point the name at {path}: {why}; nothing was published"));
     let (namespace, rest) = path.trim_start_matches('/').split_once('/').unwrap_or((path, ""));
     let root = rest.split('/').next().unwrap_or_default();
     match namespace {
         "ipfs" => match cids::parse(root) {
             Ok(_) => Ok(()),
-            Err(error) => Err(refused(format!("behind /ipfs/ a CID is needed: {error}"))),
+            Err(error) => Err(refused(format!("/ipfs/ needs a CID: {error}"))),
         },
         _ if root.contains('.') && root.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)) => Ok(()),
         _ => match parse_peer_id(root) {
             Ok(_) => Ok(()),
-            Err(error) => Err(refused(format!("behind /ipns/ a name is needed (k51…, 12D3…, example.org): {error}"))),
+            Err(error) => Err(refused(format!("/ipns/ needs a name (k51…, 12D3…, example.org): {error}"))),
         },
     }
 }
@@ -121,13 +122,21 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
             own(path, &args, server, context).await?
         }
         (None, Some(key), Some(file)) => {
-            let bytes = key_text::parse(key).map_err(|error| CliError::data(format_args!("{key}: {error}")))?;
+            let bytes =
+                key_text::parse(key).map_err(|error| CliError::data(format_args!("cannot put {key}: {error}")))?;
             (bytes, read(file)?)
         }
-        _ => return Err(CliError::usage("name a key and a file (`dhtstore put /ipns/k51… record`), or --ipns PATH")),
+        _ => {
+            return Err(CliError::usage(
+                "cannot put: no record is named; give a key and a file (`dhtstore put /ipns/k51… record`), or --ipns \
+                 PATH",
+            ));
+        }
     };
     let now = Duration::from_secs(u64::from(SystemClock::new().wall().0));
-    values::validate(&key, &value, now).map_err(CliError::data)?;
+    values::validate(&key, &value, now).map_err(|error| {
+        CliError::data(format_args!("cannot put the record: {error}; `dhtstore get --raw` saves a valid one"))
+    })?;
     let request = Request::PutValue { key: key_text::show(&key), record: multibase::encode(Base::Base64, &value) };
     let each = |item: Item<'_>| match item {
         Item::Event(event) => get::tell(event.parse()?, context),
@@ -139,7 +148,7 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
     };
     let placed: Placed = server.ask(&request, each).await?;
     if let Some(reason) = &placed.not_stored_here {
-        context.notice(format_args!("not kept by this node itself: {reason}"));
+        context.notice(format_args!("this node did not store it: {reason}"));
     }
     let record = ipns::Record::decode(&value).ok().filter(|_| key.starts_with(ipns::PREFIX));
     let report = Report {
@@ -152,16 +161,18 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
     output::print_object(&report, args.format.resolve(context))?;
     match (placed.sent, placed.confirmed) {
         (0, _) => Err(CliError::other(
-            "no server is known, so it was put nowhere else: `dhtstore connect MULTIADDR`, or set bootstrap, and put it again",
+            "cannot put the record on other nodes: no server is known; join a network with `dhtstore connect \
+             MULTIADDR`, or set `bootstrap`, then put it again",
         )),
         (sent, 0) => Err(CliError::other(format_args!(
-            "none of {sent} servers confirmed it; -v shows why. A server that holds a better one refuses: see `dhtstore get`"
+            "cannot put the record: none of {sent} servers confirmed it; -v shows why; a server refuses a record if \
+             it has a better one, which `dhtstore get` shows"
         ))),
         _ => Ok(()),
     }
 }
 
-/// At most one byte more than a value may have: the validation says what is wrong then.
+/// Reads a record, up to one byte more than the limit, so that the validation can report a record that is too large.
 fn read(file: &Path) -> Result<Vec<u8>> {
     let mut value = Vec::new();
     let limit = MAX_VALUE as u64 + 1;
@@ -171,11 +182,11 @@ fn read(file: &Path) -> Result<Vec<u8>> {
         let file = File::open(file).map_err(|error| CliError::unreadable(file, &error))?;
         file.take(limit).read_to_end(&mut value)
     };
-    outcome.context(file.display()).code(Code::Data)?;
+    outcome.context(format_args!("cannot read {}", file.display())).code(Code::Data)?;
     Ok(value)
 }
 
-/// A record of this node's own name, above all that are found.
+/// Creates a record of this node's own name, with a sequence number above all that are found.
 async fn own(path: &str, args: &Args, server: &mut Server, context: &Context) -> Result<(Vec<u8>, Vec<u8>)> {
     let dir = context.data_dir()?;
     let keypair = identity::load(dir)?.ok_or_else(|| CliError::no_database(&[dir]))?;
@@ -190,12 +201,13 @@ async fn own(path: &str, args: &Args, server: &mut Server, context: &Context) ->
         Item::Event(event) => get::tell(event.parse()?, context),
     };
     let got: Got = server.ask(&request, each).await?;
-    // Records that have expired count too: a server that was away may still hold an older one.
+    // Expired records count too: a server that was offline may still hold an older one.
     let highest = highest.max(got.kept_sequence);
     let sequence = match (args.sequence, highest) {
         (Some(sequence), Some(highest)) if sequence <= highest => {
             return Err(CliError::data(format_args!(
-                "sequence number {sequence} is not above {highest}, the highest that this node has published or found: resolvers would go on with that one; leave out --sequence"
+                "cannot use sequence number {sequence}: it is not above {highest}, the highest that this node has \
+                 published or found, so resolvers would keep that record; leave out --sequence"
             )));
         }
         (Some(sequence), _) => sequence,

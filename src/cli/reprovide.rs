@@ -12,9 +12,9 @@ use serde::Serialize;
 /// Arguments of `dhtstore reprovide`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-The server does this by itself: each CID every reprovide.interval. Exit 1 if a CID was confirmed by no server.")]
+The server also announces each CID by itself, every reprovide.interval. Exit 1: no server confirmed a CID.")]
 pub struct Args {
-    /// Afterwards ask the closest servers of some CIDs back whether they hold the records
+    /// Then ask the closest servers of some CIDs whether they hold the records
     #[arg(long)]
     verify: bool,
     #[command(flatten)]
@@ -50,11 +50,11 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
     output::print_object(&report, args.format.resolve(context))?;
     match report.unconfirmed {
         0 => Ok(()),
-        _ if done.offline => {
-            Err(CliError::other("no server is known to announce to: `dhtstore connect MULTIADDR`, or set bootstrap"))
-        }
+        _ if done.offline => Err(CliError::other(
+            "cannot announce: no server is known; join a network with `dhtstore connect MULTIADDR`, or set `bootstrap`",
+        )),
         unconfirmed => Err(CliError::other(format_args!(
-            "{unconfirmed} CIDs were confirmed by no server; they stay due, see `dhtstore stat`"
+            "cannot announce {unconfirmed} CIDs: no server confirmed them; they are tried again, see `dhtstore stat`"
         ))),
     }
 }

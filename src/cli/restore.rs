@@ -29,17 +29,19 @@ use std::{
 /// Arguments of `dhtstore restore`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-Makes a data directory of what `dhtstore backup` wrote: the same peer id, own CIDs with when they were announced, the
-routing tables, and what others announced, if that is in the backup and still lives. The whole file is verified before
-anything is written. The directory must be empty or not there: nothing is ever overwritten, so move an old one away first.
-Cut off at any point, the same command begins anew or finishes, and until then `run` refuses the directory.
+Restores what `dhtstore backup` wrote: the peer id, the own CIDs with the times of their announcements, the routing \
+tables and, if the backup has them, records of other peers that have not expired. Verifies the whole file before it \
+writes anything. Never overwrites anything: the data directory must be missing or empty, so move an old one away \
+first. If the restore is interrupted, repeat the command: it finishes or starts again. Until then `run` refuses the \
+directory.
 
-The configuration of the backup becomes dhtstore.toml in the data directory, where it is found before others but --config;
-what of it does not fit this machine is told. Trust who wrote the backup: a checksum is no signature.
-The node that the backup is of must not run any more: one peer id, one node.
-Exit 65: FILE is no backup, is damaged, was cut off, is missing or of a later version. 73: the directory is not empty, or
-cannot be written. 75: a process has it. 78: the configuration in the backup is not one of this version; name another
-with --config. 1: rows were refused by a limit of the configuration; all others are there.
+Stop the old node and never start it again: only one node may have a peer id.
+The configuration in the backup becomes dhtstore.toml in the data directory; only --config takes precedence over it. \
+A warning names each setting that does not fit this machine. Restore only backups that you trust: the checksum is not \
+a signature.
+Exit 65: FILE is missing, not a backup, damaged, cut off or from a later version. 73: the data directory is not empty \
+or cannot be written. 75: a process uses it. 78: this version cannot use the configuration in the backup; name \
+another with --config. 1: a limit of the configuration refused rows; all others are restored.
 
 Examples:
   dhtstore restore node.backup
@@ -47,14 +49,14 @@ Examples:
   age -d -i key.txt node.backup.age | dhtstore restore -
   ssh old-host dhtstore backup --records - | dhtstore restore -")]
 pub struct Args {
-    /// The backup; `-` is stdin
+    /// Backup to read; `-` is stdin
     #[arg(value_name = "FILE")]
     file: PathBuf,
     #[command(flatten)]
     format: FormatArg,
 }
 
-/// What was restored.
+/// Contents of the restored directory, for stdout.
 #[derive(Debug, Serialize)]
 struct Restored<'a> {
     peer_id: &'a str,
@@ -66,11 +68,11 @@ struct Restored<'a> {
     providers: u64,
     values: u64,
     peers: u64,
-    /// Left out, since they have ended.
+    /// Rows left out because they have expired.
     expired: u64,
-    /// Left out, since they lie ahead of this machine's clock.
+    /// Rows left out because their time is ahead of this machine's clock.
     future: u64,
-    /// Left out by a limit.
+    /// Rows that a limit refused.
     refused: u64,
 }
 
@@ -79,8 +81,10 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
     let before = context.sources().load_detailed()?;
     let dir = before.config.data_dir.as_path();
     let found = staging::look(dir).map_err(|error| match error {
-        StoreError::Locked(_) => CliError::try_again(format_args!(
-            "{error}, whose data stays; to restore in its place, stop it and move the directory away, or name another one with --data-dir"
+        StoreError::Locked(path) => CliError::try_again(format_args!(
+            "cannot restore into {}: it is in use by another process; stop that process and move the directory away, \
+             or name another one with --data-dir",
+            path.display()
         )),
         error => error.into(),
     })?;
@@ -90,7 +94,7 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
         let bar = output::progress(context, file.metadata().ok().map(|meta| meta.len()), "verifying (bytes)");
         contents::read(&file, &bar, |_| Ok(()))
     });
-    let contents = contents.context(&shown)?;
+    let contents = contents.context(format_args!("cannot restore {shown}"))?;
     let loaded = effective(&contents, before.clone(), context)?;
     let report = match found {
         Found::Complete(note) => build::resume(dir, &note, &contents)?,
@@ -101,13 +105,13 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
     verdict(&report)
 }
 
-/// The file, and if it cannot be read twice a copy of it that has no name.
+/// Opens the file. Copies a file that cannot be read twice, such as a pipe, to an unnamed temporary file.
 fn open(path: &Path, dir: &Path, context: &Context) -> Result<File> {
     let mut input: Box<dyn io::Read> = match path.as_os_str() == "-" {
         true => Box::new(io::stdin()),
         false => {
             let file = File::open(path).map_err(|error| CliError::unreadable(path, &error))?;
-            let found = file.metadata().context(path.display()).code(Code::Data)?;
+            let found = file.metadata().context(format_args!("cannot read {}", path.display())).code(Code::Data)?;
             if found.is_file() || found.is_dir() {
                 return Ok(file);
             }
@@ -115,13 +119,14 @@ fn open(path: &Path, dir: &Path, context: &Context) -> Result<File> {
         }
     };
     tokio::task::block_in_place(|| {
-        let failed =
-            |e: io::Error| CliError::cannot_create(format_args!("cannot keep a copy of what is piped in: {e}"));
+        let failed = |e: io::Error| {
+            CliError::cannot_create(format_args!("cannot copy the backup to a temporary file: {e}; free disk space"))
+        };
         let mut copy = spool(dir).map_err(failed)?;
         let bar = output::progress(context, None, "reading (bytes)");
         let mut buffer = vec![0; 1 << 20];
         loop {
-            match input.read(&mut buffer).context(path.display()).code(Code::Data)? {
+            match input.read(&mut buffer).context(format_args!("cannot read {}", path.display())).code(Code::Data)? {
                 0 => break,
                 n => copy.write_all(&buffer[..n]).map_err(failed)?,
             }
@@ -132,14 +137,15 @@ fn open(path: &Path, dir: &Path, context: &Context) -> Result<File> {
     })
 }
 
-/// A file without a name, where the data will be if that can be, since there should be space.
+/// Creates an unnamed file, if possible on the disk of the data directory, which should have space for it.
 fn spool(dir: &Path) -> io::Result<File> {
     let beside = dir.ancestors().filter(|dir| dir.is_dir()).take(2);
     let file = beside.map(tempfile::tempfile_in).find_map(io::Result::ok);
     file.map_or_else(tempfile::tempfile, Ok)
 }
 
-/// The configuration that the node will have: that of the backup if it will be found, else the one that is found now.
+/// Returns the configuration that the restored node will use: that of the backup if the node will find it there, or
+/// else the current one.
 fn effective(contents: &Contents, before: Loaded, context: &Context) -> Result<Loaded> {
     let dir = &before.config.data_dir;
     match &contents.config {
@@ -147,7 +153,8 @@ fn effective(contents: &Contents, before: Loaded, context: &Context) -> Result<L
             let loaded = context.sources().load_as(&dir.join(CONFIG), text);
             loaded.map_err(|error| {
                 CliError::config(format_args!(
-                    "nothing was restored, since the configuration in the backup is not one of this version: {error}; to use another one, name it with --config FILE"
+                    "cannot restore: this version cannot use the configuration in the backup: {error}; name another \
+                     one with --config FILE; nothing was restored"
                 ))
             })
         }
@@ -178,32 +185,33 @@ fn tell(contents: &Contents, dir: &Path, report: &Report, format: FormatArg, con
     output::print_object(&restored, format.resolve(context))?;
     if contents.damaged > 0 {
         context.notice(format_args!(
-            "warning: {} places of the database were damaged when the backup was made, and are not in it",
+            "warning: the backup lacks {} places of the database that were damaged when it was made",
             contents.damaged
         ));
     }
     context.notice(format_args!(
-        "the node that this is a backup of must not run any more: two nodes with the peer id {} would take each other's \
-         connections and records. Stop it, and see to it that it is not started again",
+        "the old node must not run any more: two nodes with the peer id {} would take each other's connections and \
+         records; stop it, and disable its service",
         restored.peer_id
     ));
     let (here, me) = (dir.metadata().map(|meta| meta.uid()), rustix::process::geteuid().as_raw());
     if let Some(owner) = here.ok().filter(|owner| *owner != me) {
         context.notice(format_args!(
-            "warning: {0} belongs to user {owner}, and what was restored to user {me}: chown -R --reference={0} {0}",
+            "warning: {0} belongs to user {owner}, but the restored files belong to user {me}; run `chown -R \
+             --reference={0} {0}`",
             dir.display()
         ));
     }
     if restored.own_cids > 0 {
         context.notice(
-            "own CIDs are announced when they are due; if this machine has other addresses than the old one, `dhtstore \
-             reprovide` announces them at once",
+            "own CIDs are announced when they are due; if this machine has new addresses, run `dhtstore reprovide` to \
+             announce them at once",
         );
     }
     Ok(())
 }
 
-/// Rows that a limit refused.
+/// Returns the number of rows that a limit refused.
 fn refused(report: &Report) -> u64 {
     let outcomes = report.tables.values().flatten();
     outcomes.filter(|(outcome, _)| outcome.starts_with("refused")).map(|(_, rows)| rows).sum()
@@ -213,7 +221,8 @@ fn verdict(report: &Report) -> Result<()> {
     let future = report.rows("future");
     if future > 0 {
         return Err(CliError::other(format_args!(
-            "{future} rows lie ahead of this machine's clock and were left out; all else is restored. Set the clock, move the data directory away, and restore again"
+            "cannot restore {future} rows: they lie ahead of this machine's clock; everything else is restored; to \
+             get them, set the clock, move the data directory away, and restore again"
         )));
     }
     match refused(report) {
@@ -224,7 +233,8 @@ fn verdict(report: &Report) -> Result<()> {
             why.sort_unstable();
             why.dedup();
             Err(CliError::other(format_args!(
-                "{n} rows were {}; all else is restored. To have them, raise the limit (`dhtstore config show records`), move the data directory away, and restore again",
+                "cannot restore {n} rows: they were {}; everything else is restored; to get them, raise the limit \
+                 (`dhtstore config show`), move the data directory away, and restore again",
                 why.join(", ")
             )))
         }

@@ -1,4 +1,4 @@
-//! `dhtstore run`: the process from its start to its end.
+//! `dhtstore run`: starts the node and runs it until it is stopped.
 
 use super::{
     Context,
@@ -16,33 +16,45 @@ use sd_notify::NotifyState;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// How often the status line of the unit is renewed.
+/// Interval at which the status line of the systemd unit is updated.
 const STATUS_EVERY: Duration = Duration::from_secs(60);
-/// The limit of open files where the system does not say it.
+/// Limit of open files that is assumed if the system reports none.
 const FILES_ASSUMED: u64 = 1024;
 
 /// Arguments of `dhtstore run`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-Without a configuration: creates the data directory and an identity, listens on port 4001 (TCP and QUIC), serves.
-Prints `Peer id:`, `Listening:` and, once it serves, `ready`. SIGTERM or Ctrl-C stops it cleanly, a second one at once.")]
+Needs no configuration: creates the data directory and an identity if they are missing, and listens on port 4001 (TCP \
+and QUIC). Prints `Peer id:`, `Listening:` and, once it serves, `ready`. SIGTERM or Ctrl-C stops it cleanly; a second \
+signal stops it at once.
+
+Examples:
+  dhtstore run
+  dhtstore run --profile amino                          a server of the public DHT
+  dhtstore run --listen /ip4/0.0.0.0/tcp/4002           another port
+  dhtstore run --bootstrap /ip4/192.0.2.7/tcp/4001/p2p/12D3Koo…   join the network of this node")]
 pub struct Args {
-    /// Listen here in place of what the configuration says; may be repeated
-    #[arg(long, value_name = "MULTIADDR", value_parser = parse_multiaddr)]
+    /// Listen on this address instead of those in the configuration; repeatable
+    #[arg(long, value_name = "MULTIADDR", value_parser = multiaddr)]
     listen: Vec<Multiaddr>,
-    /// Bootstrap from here in place of what the configuration says; may be repeated
-    #[arg(long, value_name = "MULTIADDR", value_parser = parse_multiaddr)]
+    /// Join the network through this peer instead of those in the configuration; repeatable
+    #[arg(long, value_name = "MULTIADDR", value_parser = multiaddr)]
     bootstrap: Vec<Multiaddr>,
-    /// The kind of network
+    /// Kind of network
     #[arg(long, value_parser = super::profile_parser())]
     profile: Option<Profile>,
+}
+
+/// Parses an address of the command line.
+fn multiaddr(text: &str) -> Result<Multiaddr, String> {
+    parse_multiaddr(text).map_err(|error| format!("{error}; write it like /ip4/192.0.2.7/tcp/4001"))
 }
 
 /// Runs the command.
 pub async fn execute(args: Args, context: &Context) -> Result<()> {
     let config = configure(&args, context)?;
     let surroundings = Surroundings { open_files: Some(raise_file_limit()), lost_log_lines: logging::lost_lines };
-    // Before anything is created, so that a signal during start is not lost.
+    // Set up before anything is created, so that a signal during the start is not lost.
     let mut signals = Signals::new()?;
     let daemon = tokio::select! {
         daemon = Daemon::start(config, surroundings) => daemon?,
@@ -57,19 +69,21 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
     if let Some(failed) = failed {
         daemon.give_up().await;
         return Err(CliError::other(format_args!(
-            "{failed}; start it again, and report the panic with the log above it"
+            "{failed}; start the node again, and report the panic with the log before it"
         )));
     }
     notify(&[NotifyState::Stopping]);
-    tracing::info!("stopping; a second signal ends the process at once");
+    tracing::info!("stopping; a second signal stops the process at once");
     status.abort();
     tokio::select! {
         stopped = daemon.stop() => Ok(stopped?),
-        () = signals.stop() => Err(CliError::other("stopped at once; the last seconds of announcements may be lost")),
+        () = signals.stop() => Err(CliError::other(
+            "stopped at once by a second signal; announcements of the last seconds may be lost; start the node again",
+        )),
     }
 }
 
-/// The configuration, the flags over it; warnings on stderr.
+/// Loads the configuration, applies the flags to it, and logs its warnings.
 fn configure(args: &Args, context: &Context) -> Result<Config> {
     let mut sources = context.sources();
     let list = |addrs: &[Multiaddr]| addrs.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
@@ -90,7 +104,8 @@ fn configure(args: &Args, context: &Context) -> Result<Config> {
     Ok(loaded.config)
 }
 
-/// Raises the soft limit of open files to the hard one: the usual 1,024 are for programs that use `select`. Returns the limit.
+/// Raises the soft limit of open files to the hard limit, and returns it. The usual soft limit of 1,024 is meant for
+/// programs that use `select`.
 fn raise_file_limit() -> u64 {
     rlimit::increase_nofile_limit(u64::MAX).unwrap_or_else(|error| {
         tracing::warn!(%error, "cannot raise the limit of open files");
@@ -98,7 +113,7 @@ fn raise_file_limit() -> u64 {
     })
 }
 
-/// Tells the terminal and systemd that the daemon serves.
+/// Reports on stdout and to systemd that the daemon serves.
 fn announce(daemon: &Daemon) {
     let peer = daemon.peer_id();
     let mut text = format!("Peer id: {peer}\n");
@@ -106,7 +121,7 @@ fn announce(daemon: &Daemon) {
         text += &format!("Listening: {}\n", address.with(Protocol::P2p(peer)));
     }
     text += "ready\n";
-    // Nobody may read it: that is no reason to stop, or to wait.
+    // Printed by a separate thread, because stdout may be closed or may never be read.
     let printed = std::thread::Builder::new().name("stdout".into()).spawn(|| drop(output::print(text)));
     if let Err(error) = printed {
         tracing::warn!(%error, "cannot print the addresses");
@@ -115,7 +130,7 @@ fn announce(daemon: &Daemon) {
     tracing::info!(%peer, "ready");
 }
 
-/// SIGTERM and Ctrl-C.
+/// The signals that stop the node: SIGTERM and Ctrl-C.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -126,7 +141,7 @@ impl Signals {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    /// Returns at the next of them.
+    /// Waits for the next signal.
     async fn stop(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
@@ -135,16 +150,19 @@ impl Signals {
     }
 }
 
-/// Renews the line that `systemctl status` shows.
+/// Updates the line that `systemctl status` shows.
 async fn keep_status(ops: Ops) {
     let mut lost = 0;
     loop {
         let (before, lost_now) = (lost, logging::lost_lines());
         lost = lost_now;
         if lost > before {
-            tracing::warn!(lines = lost - before, "log lines were lost: stderr was full, closed, or read too slowly");
+            tracing::warn!(
+                lines = lost - before,
+                "log lines were lost: stderr is full, closed or read too slowly; the node works on"
+            );
         }
-        // A panic there has been logged.
+        // An error means a panic, which is already logged.
         let Ok(brief) = ops.brief().await else {
             tokio::time::sleep(STATUS_EVERY).await;
             continue;
@@ -157,7 +175,7 @@ async fn keep_status(ops: Ops) {
     }
 }
 
-/// Without systemd there is nobody to notify.
+/// Notifies systemd. Does nothing without systemd.
 fn notify(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(false, state) {
         tracing::debug!(%error, "cannot notify systemd");

@@ -19,15 +19,15 @@ use plan::Plan;
 use serde::Serialize;
 use std::{fmt::Write, time::Duration};
 
-/// How figures are printed.
+/// Output format of the figures.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 enum StatFormat {
-    /// For people. The default on a terminal.
+    /// For people. Default on a terminal
     Table,
-    /// One JSON object on one line. The default when piped.
+    /// One JSON object on one line. Default in a pipe
     #[value(alias = "ndjson")]
     Json,
-    /// The jobs as comma-separated values.
+    /// The jobs, as comma-separated values
     Csv,
 }
 
@@ -38,16 +38,16 @@ Examples:
   dhtstore stat
   dhtstore stat --format json | jq .store.records
   dhtstore stat --format json | jq '.store.limits[0] | .limit, .reached_in_s'
-  dhtstore stat --stopped            of a node that does not run
-  dhtstore stat --plan 1500 48h      what the public DHT would take")]
+  dhtstore stat --stopped            figures of a stopped node
+  dhtstore stat --plan 1500 48h      machine needed for the public DHT")]
 pub struct Args {
-    /// Ask no server: print the memory, disk and replay time that so many announcements a second and a ttl take
+    /// Print the memory, disk and replay time that RATE announcements a second with this TTL need; asks no server
     #[arg(long, num_args = 2, value_names = ["RATE", "TTL"])]
     plan: Option<Vec<String>>,
-    /// Node stopped: the figures of its directory, from a copy of it, which takes a while.
+    /// Print the figures of a stopped node, from a copy of its databases, which takes a while
     #[arg(long, conflicts_with = "plan")]
     stopped: bool,
-    /// Output format [default: table on a terminal, json when piped]
+    /// Output format [default: table on a terminal, json in a pipe]
     #[arg(long, value_enum, value_name = "FORMAT")]
     format: Option<StatFormat>,
 }
@@ -85,17 +85,17 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
     }
 }
 
-/// What a directory says of itself: the same fields as of a running node.
+/// Figures of a stopped node. Its fields are also those of a running node.
 #[derive(Serialize)]
 struct Stopped {
-    /// The program's, not that of the node.
+    /// Version of this program, which may differ from that of the node.
     version: &'static str,
     store: StoreStat,
 }
 
 async fn stopped(args: &Args, context: &Context) -> Result<()> {
     if Server::connect_if_running(context).await?.is_some() {
-        return Err(CliError::try_again("--stopped needs a stopped node, and the server is running; leave it out"));
+        return Err(CliError::try_again("cannot use --stopped: the server is running; leave out --stopped"));
     }
     let config = context.config()?;
     dump::not_in_use(config)?;
@@ -107,18 +107,20 @@ async fn stopped(args: &Args, context: &Context) -> Result<()> {
     match args.format {
         Some(StatFormat::Table) => output::print(text_of_stopped(&store)),
         None if context.stdout_is_terminal => output::print(text_of_stopped(&store)),
-        Some(StatFormat::Csv) => Err(CliError::usage("a stopped node has no jobs; leave out --format csv")),
+        Some(StatFormat::Csv) => {
+            Err(CliError::usage("cannot print jobs as csv: a stopped node has none; leave out --format csv"))
+        }
         _ => output::print_object(&Stopped { version: env!("CARGO_PKG_VERSION"), store }, output::Format::Ndjson),
     }
 }
 
-/// Appends a line of a name and a value.
+/// Appends a line with a name and a value.
 fn line(out: &mut String, name: &str, value: impl std::fmt::Display) {
     // Writing to a string cannot fail.
     let _ = writeln!(out, "{name:<14}{value}");
 }
 
-/// What running and stopped nodes have.
+/// Returns the lines that running and stopped nodes share.
 fn text_of_store(store: &StoreStat) -> String {
     let mut out = String::new();
     let mut put = |name: &str, value: String| line(&mut out, name, value);
@@ -175,7 +177,7 @@ fn text(stat: &Stat) -> String {
     put(
         "Connections",
         format!(
-            "{} of {}, {} handshakes of others under way",
+            "{} of {}, {} inbound handshakes under way",
             stat.connections, stat.connections_max, load.pending_handshakes
         ),
     );
@@ -214,7 +216,7 @@ fn text(stat: &Stat) -> String {
     out
 }
 
-/// A job as people read it.
+/// A job, for people.
 #[derive(Serialize)]
 struct JobLine<'j> {
     job: &'j str,

@@ -13,11 +13,11 @@ use serde::Serialize;
 /// Arguments of `dhtstore unprovide`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-The DHT has no message to take a record back: servers that hold one serve it until its ttl.
+The DHT has no message that removes a record, so other servers serve theirs until the ttl ends.
 
 Examples:
   dhtstore unprovide bafy…
-  dhtstore provided --format ids | dhtstore unprovide -      all of them")]
+  dhtstore provided --format ids | dhtstore unprovide -      stop announcing all")]
 pub struct Args {
     #[command(flatten)]
     cids: CidArgs,
@@ -45,7 +45,7 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
     }
     bar.finish_and_clear();
     context.notice(
-        "they are announced no longer; records that servers hold already live on until their ttl (12h by default on \
+        "the CIDs are no longer announced; other servers keep their records until the ttl ends (by default 12h on \
          dhtstore, 48h on the public network)",
     );
     output::print_object(&report, args.format.resolve(context))

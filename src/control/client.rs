@@ -1,4 +1,4 @@
-//! The other end of the control socket.
+//! Client of the control socket.
 
 use super::protocol::{CidPart, Failure, LINES, MAX_REPLY_LINE, Reply, Request, SILENCE_MAX};
 use serde::{Serialize, de::DeserializeOwned};
@@ -19,9 +19,10 @@ use tokio::{
 /// Why the server could not be asked.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// Nobody listens there.
+    /// No server listens on the socket.
     #[error(
-        "no server answers on {path} ({source}); start one with `dhtstore run`, or name its data directory with --data-dir"
+        "cannot reach a server on {path}: {source}; start one with `dhtstore run`, or name its data directory with \
+         --data-dir"
     )]
     NotReachable {
         /// The socket.
@@ -29,33 +30,33 @@ pub enum ClientError {
         /// What the system says.
         source: io::Error,
     },
-    /// It is there, but not for us.
-    #[error("{path}: {source}; the control socket is open to the user who runs the server only")]
+    /// This user may not open the socket.
+    #[error("cannot open the control socket {path}: {source}; run the command as the user that runs the server")]
     Forbidden {
         /// The socket.
         path: PathBuf,
         /// What the system says.
         source: io::Error,
     },
-    /// It went away, or gave our place to a client that reads.
+    /// The server closed the connection: it stopped, or it gave our place to another client.
     #[error(
-        "the server ended the connection: it stopped, or gave the place of a command whose output nobody read to another; \
-         try again, with the output to a file"
+        "cannot read the reply: the server closed the connection; it stopped, or it dropped this command because its \
+         output was not read; try again, and write the output to a file"
     )]
     Closed,
-    /// It is there, but says nothing: stopped (SIGSTOP, a debugger), or short of processor or disk.
+    /// The server does not respond: it is stopped (SIGSTOP, a debugger), or the machine is overloaded.
     #[error(
-        "the server of {path} has said nothing for {}s: is it stopped or overloaded? look at it (`systemctl status dhtstore`, \
-         `top`), `kill -CONT` or restart it, and try again",
+        "cannot get a reply: the server on {path} has said nothing for {} s; check whether it is suspended or \
+         overloaded (`systemctl status dhtstore`, `top`), resume it with `kill -CONT` or restart it, then try again",
         SILENCE_MAX.as_secs()
     )]
     Silent {
         /// The socket.
         path: PathBuf,
     },
-    /// What it says is not understood.
-    #[error("the server's answer is not understood ({0}); is it of another version?")]
-    Malformed(String),
+    /// The reply could not be parsed.
+    #[error("cannot parse the server's reply: {0}; if the server has another version, restart it")]
+    Malformed(#[source] serde_json::Error),
 }
 
 /// A connection to a running server.
@@ -64,13 +65,13 @@ pub struct Client {
     reader: BufReader<OwnedReadHalf>,
     writer: OwnedWriteHalf,
     line: Vec<u8>,
-    /// What follows a line that begins with [`LINES`]; kept, so that it need not be zeroed anew.
+    /// Buffer for the NDJSON after a line that begins with [`LINES`]. Kept, so that it is zeroed only once.
     lines: Vec<u8>,
     path: PathBuf,
 }
 
 impl Client {
-    /// Connects.
+    /// Connects to the server that listens on `path`.
     pub async fn connect(path: &Path) -> Result<Self, ClientError> {
         let stream = UnixStream::connect(path).await.map_err(|source| {
             let path = path.to_owned();
@@ -84,20 +85,20 @@ impl Client {
         Ok(Self { reader, writer, line: Vec::new(), lines: Vec::new(), path: path.to_owned() })
     }
 
-    /// Sends a request; then read [`Client::next`] until it is `Done` or `Error`.
+    /// Sends a request. Then call [`Client::next`] until it returns `Done` or `Error`.
     pub async fn send(&mut self, request: &Request) -> Result<(), ClientError> {
         self.send_line(request).await
     }
 
-    /// Sends a further part of a request that comes in parts.
+    /// Sends the next part of a request that has several.
     pub async fn send_part(&mut self, part: &CidPart) -> Result<(), ClientError> {
         self.send_line(part).await
     }
 
     async fn send_line<T: Serialize>(&mut self, value: &T) -> Result<(), ClientError> {
-        let mut line = serde_json::to_vec(value).map_err(|error| ClientError::Malformed(error.to_string()))?;
+        let mut line = serde_json::to_vec(value).map_err(ClientError::Malformed)?;
         line.push(b'\n');
-        // A server that turns us away closes its end, perhaps before we have written: what it said is read next.
+        // A server that turns us away may close its end before the write. Its reason is read next.
         let written = timeout(SILENCE_MAX, self.writer.write_all(&line)).await.map_err(|_| self.silent())?;
         match written {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(ClientError::Closed),
@@ -105,7 +106,7 @@ impl Client {
         }
     }
 
-    /// The next line of the answer.
+    /// Reads the next line of the answer.
     pub async fn next(&mut self) -> Result<Line<'_>, ClientError> {
         loop {
             self.line.clear();
@@ -121,24 +122,24 @@ impl Client {
         if let Some(bytes) = body.strip_prefix(LINES.as_bytes()) {
             let bytes = std::str::from_utf8(bytes).ok().and_then(|bytes| bytes.parse().ok());
             let Some(bytes) = bytes.filter(|bytes| *bytes <= MAX_REPLY_LINE) else {
-                return Err(ClientError::Malformed("a length that is none".into()));
+                return Err(malformed("bad length of lines"));
             };
             self.lines.resize(bytes, 0);
             let read = timeout(SILENCE_MAX, self.reader.read_exact(&mut self.lines)).await;
             read.map_err(|_| self.silent())?.map_err(|_| ClientError::Closed)?;
             return Ok(Line::Row(Json(&self.lines)));
         }
-        // Rows and events are not parsed twice: there may be a hundred million of them.
+        // Only the caller parses rows and events, because there may be a hundred million of them.
         if let Some(row) = body.strip_prefix(br#"{"row":"#) {
             return Ok(Line::Row(Json(row)));
         }
         if let Some(event) = body.strip_prefix(br#"{"event":"#) {
             return Ok(Line::Event(Json(event)));
         }
-        match serde_json::from_slice(line).map_err(|error| ClientError::Malformed(error.to_string()))? {
+        match serde_json::from_slice(line).map_err(ClientError::Malformed)? {
             Reply::Done(done) => Ok(Line::Done(done)),
             Reply::Error(failure) => Ok(Line::Error(failure)),
-            Reply::Row(_) | Reply::Event(_) => Err(ClientError::Malformed("spaces in a reply line".into())),
+            Reply::Row(_) | Reply::Event(_) => Err(malformed("spaces in a reply line")),
         }
     }
 
@@ -147,31 +148,36 @@ impl Client {
     }
 }
 
+/// Returns the error for a reply that is not as the protocol says.
+fn malformed(what: &str) -> ClientError {
+    ClientError::Malformed(serde::de::Error::custom(what))
+}
+
 /// A line of an answer.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Line<'l> {
-    /// A row of the result; where they were asked for as lines, some rows, each with its end.
+    /// A row of the result. For a request with `lines`: several rows, each with its line end.
     Row(Json<'l>),
-    /// Something that happened on the way.
+    /// An event, such as a step of a look-up.
     Event(Json<'l>),
-    /// The end: it failed.
+    /// The last line of a request that failed.
     Error(Failure),
-    /// The end: done.
+    /// The last line of a request that succeeded.
     Done(Value),
 }
 
-/// JSON that is not parsed yet.
+/// Unparsed JSON.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Json<'l>(&'l [u8]);
 
 impl<'l> Json<'l> {
-    /// Its text.
+    /// Returns the text.
     pub fn text(self) -> &'l [u8] {
         self.0
     }
 
-    /// Parses it.
+    /// Parses the JSON.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, ClientError> {
-        serde_json::from_slice(self.0).map_err(|error| ClientError::Malformed(error.to_string()))
+        serde_json::from_slice(self.0).map_err(ClientError::Malformed)
     }
 }

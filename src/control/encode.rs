@@ -1,5 +1,4 @@
-//! Typed answers of operations as they go over the socket, and requests as operations take them. The only place that knows
-//! both.
+//! Converts between the types of operations and those of the protocol. No other module knows both.
 
 mod stat;
 
@@ -25,43 +24,49 @@ use crate::{
 use libp2p::{Multiaddr, PeerId};
 use multibase::Base;
 
-/// Reads a CID.
+/// Parses a CID.
 pub(super) fn cid(text: &str) -> Result<Cid, Failure> {
-    cids::parse(text).map_err(|error| Failure::data(format_args!("{text}: {error}")))
+    cids::parse(text).map_err(|error| Failure::data(format_args!("cannot read the CID {text}: {error}")))
 }
 
-/// Reads CIDs; the first that is none fails.
+/// Parses CIDs. Fails at the first malformed one.
 pub(super) fn all_cids(texts: &[String]) -> Result<Vec<Cid>, Failure> {
     texts.iter().map(|text| cid(text)).collect()
 }
 
-/// Reads a peer id in any of its forms.
+/// Parses a peer id in any of its forms.
 pub(super) fn peer_id(text: &str) -> Result<PeerId, Failure> {
-    parse_peer_id(text).map_err(|error| Failure::data(format_args!("{text}: {error}")))
+    parse_peer_id(text).map_err(|error| Failure::data(format_args!("cannot read the peer id {text}: {error}")))
 }
 
-/// Reads a multiaddr.
+/// Parses a multiaddr.
 pub(super) fn multiaddr(text: &str) -> Result<Multiaddr, Failure> {
-    parse_multiaddr(text).map_err(|error| Failure::data(format_args!("{text}: not a multiaddr: {error}")))
+    parse_multiaddr(text).map_err(|error| {
+        Failure::data(format_args!(
+            "cannot parse {text} as a multiaddr: {error}; write it like /ip4/192.0.2.7/tcp/4001"
+        ))
+    })
 }
 
-/// Reads a CID, a multihash or a peer id, as the bytes that servers are close to.
+/// Parses a CID, a multihash or a peer id. Returns the bytes to which servers are close.
 pub(super) fn target(text: &str) -> Result<Vec<u8>, Failure> {
-    cids::parse_key(text).map_err(|error| Failure::data(format_args!("{text}: {error}")))
+    cids::parse_key(text).map_err(|error| Failure::data(format_args!("cannot look up {text}: {error}")))
 }
 
-/// Reads the key of a value.
+/// Parses the key of a value.
 pub(super) fn value_key(text: &str) -> Result<Vec<u8>, Failure> {
-    key_text::parse(text).map_err(|error| Failure::data(format_args!("{text}: {error}")))
+    key_text::parse(text).map_err(|error| Failure::data(format_args!("cannot read the key {text}: {error}")))
 }
 
-/// Reads a record in any multibase.
+/// Parses a record in any multibase.
 pub(super) fn record(text: &str) -> Result<Vec<u8>, Failure> {
     let decoded = multibase::decode(text);
-    decoded.map(|(_, record)| record).map_err(|error| Failure::data(format_args!("record: {error}")))
+    decoded
+        .map(|(_, record)| record)
+        .map_err(|error| Failure::data(format_args!("cannot parse the record: {error}; write it in multibase")))
 }
 
-/// Items as text.
+/// Formats items as text.
 fn texts<T: ToString>(items: impl IntoIterator<Item = T>) -> Vec<String> {
     items.into_iter().map(|item| item.to_string()).collect()
 }

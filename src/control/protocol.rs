@@ -1,5 +1,5 @@
-//! What goes over the control socket: newline-delimited JSON. Fields are only ever added. An empty line from the server
-//! is a sign of life and says nothing else.
+//! The protocol of the control socket: newline-delimited JSON. Fields are only ever added. An empty line from the
+//! server only shows that it is alive.
 
 mod answers;
 mod event;
@@ -16,163 +16,164 @@ use serde_json::Value;
 pub use stat::{BootstrapPeer, JobStat, Limit, Load, RecordSize, ReprovideStat, Stat, StoreStat, TableStat};
 use std::time::Duration;
 
-/// Bytes of a request line at most. `provide` sends long lists in several requests.
+/// Largest request line, in bytes. `provide` sends long lists in several parts.
 pub const MAX_REQUEST_LINE: usize = 1 << 20;
-/// Bytes of a reply line at most, for clients: a provider with all its addresses takes a few KB.
+/// Largest reply line that a client accepts, in bytes. A provider with all its addresses takes a few KB.
 pub const MAX_REPLY_LINE: usize = 16 << 20;
-/// How a line begins that says how many bytes of NDJSON follow it ([`Request::Dump`]): `{"lines":65536}`.
+/// Start of a line with the number of bytes of NDJSON that follow it ([`Request::Dump`]): `{"lines":65536}`.
 pub const LINES: &str = r#"{"lines":"#;
-/// Bytes of CIDs in one request at most, with room for quotes and commas in [`MAX_REQUEST_LINE`].
+/// Most bytes of CIDs in one request. Leaves room for quotes and commas in [`MAX_REQUEST_LINE`].
 pub const MAX_CIDS_BYTES: usize = MAX_REQUEST_LINE / 2;
-/// A server that has nothing to say yet says so this often. Well below [`SILENCE_MAX`].
+/// Interval of the empty lines that a server sends while it has no reply yet. Well below [`SILENCE_MAX`].
 pub const SIGN_OF_LIFE_EVERY: Duration = Duration::from_secs(2);
-/// A client takes a server from which it has heard nothing for so long for stopped or overloaded. A look-up may take
-/// longer than this: signs of life tell the two apart.
+/// Time without any line after which a client takes the server for stopped or overloaded. A look-up may take longer;
+/// the empty lines show that the server is alive.
 pub const SILENCE_MAX: Duration = Duration::from_secs(10);
 
-/// What a client asks for.
+/// A request of a client.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "cmd", rename_all = "kebab-case")]
 pub enum Request {
-    /// Keep these CIDs announced. Events: [`ProvideEvent`]. Done ([`Provided`]) when they are on disk; with `wait`, once they
-    /// are announced, and with [`Outcome`].
+    /// Keep these CIDs announced. Events: [`ProvideEvent`]. Done ([`Provided`]) once they are on disk; with `wait`,
+    /// once they are announced, including an [`Outcome`].
     Provide {
-        /// CIDs as text: [`MAX_CIDS_BYTES`] of them at most.
+        /// CIDs as text, up to [`MAX_CIDS_BYTES`].
         cids: Vec<String>,
-        /// The list goes on in lines of [`CidPart`]. The next one is sent once [`ProvideEvent::Stored`] has come, so that
-        /// neither side holds more than one.
+        /// The list continues in lines of [`CidPart`]. The client sends the next part after [`ProvideEvent::Stored`],
+        /// so that neither side holds more than one.
         #[serde(default, skip_serializing_if = "is_default")]
         more: bool,
-        /// CIDs of all parts together, if they are to be verified.
+        /// Number of CIDs in all parts, needed with `verify`.
         #[serde(default, skip_serializing_if = "is_default")]
         total: u64,
-        /// Announce them now, and wait for it.
+        /// Announce them now, and answer once that is done.
         #[serde(default, skip_serializing_if = "is_default")]
         wait: bool,
-        /// Ask the closest servers of some of them back afterwards.
+        /// Then ask the closest servers whether they hold the records of some of them.
         #[serde(default, skip_serializing_if = "is_default")]
         verify: bool,
     },
-    /// Announce them no longer. Done: [`Unprovided`].
+    /// Stop announcing these CIDs. Done: [`Unprovided`].
     Unprovide {
         /// CIDs as text.
         cids: Vec<String>,
     },
-    /// How these own CIDs stand: a row [`OwnCid`] for each.
+    /// Return the state of these own CIDs: a row [`OwnCid`] for each.
     Own {
         /// CIDs as text.
         cids: Vec<String>,
     },
     /// Announce now. Events and done: [`Progress`].
     Announce {
-        /// What.
+        /// Which CIDs.
         #[serde(flatten)]
         which: Which,
     },
-    /// Ask the closest servers back whether they hold our records. A row [`Verified`] for each.
+    /// Ask the closest servers whether they hold our records. A row [`Verified`] for each CID.
     Verify {
-        /// Own CIDs as text; empty: some from all over the keyspace.
+        /// Own CIDs as text. Empty: a sample from the whole keyspace.
         cids: Vec<String>,
     },
-    /// Rows: [`Peer`]. Events: [`Event`].
+    /// Find providers. Rows: [`Peer`]. Events: [`Event`].
     FindProviders {
         /// The CID.
         cid: String,
-        /// Providers at most.
+        /// Most providers to return.
         limit: usize,
-        /// Ask this node only.
+        /// Ask only this node.
         local: bool,
     },
-    /// A row [`Peer`] if found. Events: [`Event`].
+    /// Find the addresses of a peer. A row [`Peer`] if found. Events: [`Event`].
     FindPeer {
         /// The peer id.
         peer: String,
     },
-    /// Rows: [`Closest`]. Events: [`Event`].
+    /// Find the servers closest to a key. Rows: [`Closest`]. Events: [`Event`].
     Closest {
         /// A CID, a multihash (base16 or base58), or a peer id.
         key: String,
-        /// Of this node's routing tables only.
+        /// Use only this node's routing tables.
         #[serde(default)]
         local: bool,
     },
-    /// A row [`ValueRow`] if found. Events: [`Event`]. Done ([`Got`]) when servers with a worse value or
-    /// none are corrected.
+    /// Get a value. A row [`ValueRow`] if found. Events: [`Event`]. Done ([`Got`]) once servers with a worse value or
+    /// none have been sent the best.
     GetValue {
         /// `/ipns/…` or `/pk/…`
         key: String,
-        /// Servers that must hold the same best.
+        /// Servers that must hold the same best value.
         #[serde(default)]
         quorum: Option<usize>,
-        /// What this node holds.
+        /// Ask only this node.
         #[serde(default)]
         local: bool,
     },
-    /// Events: [`Event`]. Done: [`Placed`].
+    /// Put a value. Events: [`Event`]. Done: [`Placed`].
     PutValue {
         /// `/ipns/…` or `/pk/…`
         key: String,
         /// The record in any multibase.
         record: String,
     },
-    /// Done: [`Peer`].
+    /// Connect to a peer. Done: [`Peer`].
     Connect {
         /// A multiaddr; with or without `/p2p/<id>`.
         address: String,
     },
-    /// Rows: [`ConnectedPeer`].
+    /// List connected peers. Rows: [`ConnectedPeer`].
     Peers,
-    /// Done: [`Stat`].
+    /// Return the figures of the node. Done: [`Stat`].
     Stat,
-    /// Rows: [`Finding`]. Done: [`Verdict`].
+    /// Explain why a CID is found or not. Rows: [`Finding`]. Done: [`Verdict`].
     Diagnose {
         /// The CID.
         cid: String,
     },
-    /// Events: [`DumpEvent`], the header first. Rows: [`store::dump::Row`], unless only figures are wanted. Done:
-    /// [`store::dump::Summary`].
+    /// Dump the store. Events: [`DumpEvent`], the header first. Rows: [`store::dump::Row`], unless `count` or `hash` is
+    /// set. Done: [`store::dump::Summary`].
     Dump {
         /// Which rows.
         filter: store::dump::Filter,
-        /// Only how many.
+        /// Only count rows.
         #[serde(default)]
         count: bool,
-        /// Only how many, and their hash.
+        /// Only count and hash rows.
         #[serde(default)]
         hash: bool,
-        /// Rows as lines of NDJSON, many at once, behind [`LINES`]. An older server sends them one by one.
+        /// Send many rows at once as NDJSON, after a line that begins with [`LINES`]. An older server sends them one by
+        /// one.
         #[serde(default)]
         lines: bool,
     },
-    /// Save the routing tables, before they are backed up. Done: what was saved, or null if there was no reason to.
+    /// Save the routing tables before a backup. Done: what was saved, or null if there was nothing to save.
     SaveRouting,
-    /// Rows: [`Checked`].
+    /// Check the store. Rows: [`Checked`].
     Check,
-    /// Take in rows of a dump. Done: [`Loaded`].
+    /// Load rows of a dump. Done: [`Loaded`].
     Load {
         /// Lines without header and end.
         lines: String,
-        /// The number of the first.
+        /// Number of the first line.
         first: u64,
-        /// Own CIDs become own CIDs here.
+        /// Make own CIDs of the dump own CIDs of this node.
         provided: bool,
-        /// Done when all that was loaded is on disk.
+        /// Answer once everything that was loaded is on disk.
         flush: bool,
     },
 }
 
-/// Whether a field may be left out.
+/// Returns whether a field may be left out.
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
 impl Request {
-    /// To keep CIDs announced, without waiting for it.
+    /// Returns a request to keep CIDs announced, without `wait`.
     pub fn provide(cids: Vec<String>) -> Self {
         Self::Provide { cids, more: false, total: 0, wait: false, verify: false }
     }
 
-    /// Whether lines follow that belong to the request.
+    /// Returns whether further lines belong to this request.
     pub fn has_parts(&self) -> bool {
         matches!(self, Self::Provide { more: true, .. })
     }
@@ -181,9 +182,9 @@ impl Request {
 /// A further part of a list of CIDs.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct CidPart {
-    /// CIDs as text: [`MAX_CIDS_BYTES`] of them at most.
+    /// CIDs as text, up to [`MAX_CIDS_BYTES`].
     pub cids: Vec<String>,
-    /// Another part follows.
+    /// Whether another part follows.
     pub more: bool,
 }
 
@@ -196,7 +197,7 @@ pub enum Which {
         /// CIDs as text.
         cids: Vec<String>,
     },
-    /// What is due.
+    /// Own CIDs that are due.
     Due,
     /// Every own CID.
     All,
@@ -208,11 +209,11 @@ pub enum Which {
 pub enum Reply {
     /// A row of the result.
     Row(Value),
-    /// Something that happened on the way.
+    /// An event, such as a step of a look-up.
     Event(Value),
-    /// The end: it failed.
+    /// The last line of a request that failed.
     Error(Failure),
-    /// The end: done. What it holds depends on the request.
+    /// The last line of a request that succeeded. Its content depends on the request.
     Done(Value),
 }
 
@@ -222,22 +223,22 @@ pub enum Reply {
 pub struct Failure {
     /// The exit code for the command line: one of those that `dhtstore --help` lists.
     pub code: u8,
-    /// One line.
+    /// The error, on one line.
     pub message: String,
 }
 
 impl Failure {
-    /// Exit 1.
+    /// Creates a failure with exit 1.
     pub fn other(error: impl ToString) -> Self {
         Self { code: 1, message: error.to_string() }
     }
 
-    /// Exit 65: what was sent is malformed.
+    /// Creates a failure with exit 65: malformed input.
     pub fn data(error: impl ToString) -> Self {
         Self { code: 65, message: error.to_string() }
     }
 
-    /// Exit 75: too much at the same time.
+    /// Creates a failure with exit 75: too much work at the same time.
     pub fn busy(error: impl ToString) -> Self {
         Self { code: 75, message: error.to_string() }
     }

@@ -1,4 +1,4 @@
-//! Listening on the control socket: who may talk, how much, for how long. What is answered is the [`Handler`]'s.
+//! Server of the control socket: accepts clients and limits their number, size and time. The [`Handler`] answers.
 
 mod clients;
 mod replies;
@@ -30,26 +30,25 @@ use tokio::{
     time::{error::Elapsed, timeout},
 };
 
-/// Clients served at the same time. Beyond them one that neither sends nor reads gives way ([`Clients`]); where all do, the
-/// newcomer is asked to come back. Each holds some 2 MB at most.
+/// Clients served at the same time; each holds up to some 2 MB. A further client takes the place of one that neither
+/// sends nor reads ([`Clients`]). If there is none, it must try again later.
 pub const MAX_CLIENTS: usize = 32;
-/// Replies that wait for a client to read them: a slow reader holds up its own request, nothing else. Those of a dump
-/// have 64 kB each.
+/// Capacity of a client's reply queue. A slow reader delays only its own request. Each reply of a dump has 64 kB.
 const REPLIES: usize = 32;
-/// A client that reads nothing for so long is dropped. Long, since `dump | less` is a client as well.
+/// Time after which a client that reads nothing is dropped. Long, because `dump | less` reads slowly too.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(600);
-/// A client without a request under way is dropped after so long.
+/// Time after which a client without a running request is dropped.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
-/// Bytes of a socket address that the system takes, the final zero included: 108 on Linux, 104 on the BSDs and macOS.
+/// Largest path of a socket address, with its final zero byte: 108 bytes on Linux, 104 on the BSDs and macOS.
 const MAX_PATH: usize = if cfg!(target_os = "linux") { 108 } else { 104 };
 
 /// Why the control socket cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
-    /// The path does not fit into a socket address.
+    /// The path is too long for a socket address.
     #[error(
-        "cannot create control socket {path}: the path is {len} bytes long and the system takes {max}; set control.socket to a \
-         shorter one, like /run/dhtstore/control.sock"
+        "cannot create the control socket {path}: the path has {len} bytes, more than the {max} that the system \
+         allows; set control.socket to a shorter one, like /run/dhtstore/control.sock"
     )]
     PathTooLong {
         /// The path.
@@ -59,29 +58,32 @@ pub enum ControlError {
         /// The limit.
         max: usize,
     },
-    /// Somebody answers there.
-    #[error("control socket {0} is in use by another process; set control.socket to another path")]
-    InUse(PathBuf),
-    /// Something that is no socket is in the way.
-    #[error("{0} is in the way of the control socket and is not a socket; remove it or set control.socket")]
-    NotASocket(PathBuf),
-    /// The system refuses.
+    /// Another process answers on the socket.
     #[error(
-        "cannot create control socket {path}: {source}; set control.socket to a path that you can write to, on a file system \
-         with sockets, like /run/dhtstore/control.sock"
+        "cannot create the control socket {0}: another process answers on it; stop it, or set control.socket to \
+         another path"
+    )]
+    InUse(PathBuf),
+    /// The path exists and is not a socket.
+    #[error("cannot create the control socket {0}: it exists and is not a socket; remove it, or set control.socket")]
+    NotASocket(PathBuf),
+    /// The system refuses to create the socket.
+    #[error(
+        "cannot create the control socket {path}: {source}; set control.socket to a path that you can write to, on a \
+         file system with sockets, like /run/dhtstore/control.sock"
     )]
     Io {
         /// The path.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         source: io::Error,
     },
 }
 
 /// Answers requests.
 pub trait Handler: Clone + Send + Sync + 'static {
-    /// Answers one; what it returns is the last line. Dropped when the client goes away. A request that comes in parts is
-    /// read to its end from `parts`, unless it fails: then the connection is closed.
+    /// Answers a request. The result is the last line of the answer. The future is dropped when the client disconnects.
+    /// The handler reads all `parts` of a request that has several. If it fails first, the connection is closed.
     fn handle(
         &self,
         request: Request,
@@ -90,7 +92,7 @@ pub trait Handler: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Value, Failure>> + Send;
 }
 
-/// Further lines of a request that comes in parts, each of [`MAX_REQUEST_LINE`] at most. One is held at a time.
+/// The further parts of a request, each up to [`MAX_REQUEST_LINE`] long. One is held at a time.
 #[derive(Debug)]
 pub struct ListParts<'r> {
     reader: &'r mut BufReader<OwnedReadHalf>,
@@ -101,17 +103,17 @@ impl ListParts<'_> {
     /// Reads the next part.
     ///
     /// # Errors
-    /// The client is gone, sends nothing for 60 s, or sends what is no part.
+    /// The client disconnects, sends nothing for 60 s, or sends a malformed part.
     pub async fn next<T: DeserializeOwned>(&mut self) -> Result<T, Failure> {
         match patiently(self.client, IDLE_TIMEOUT, read_line(self.reader)).await {
             Ok(Ok(Some(part))) => Ok(part),
-            Ok(Err(ReadError::Malformed(message))) => Err(Failure::data(message)),
             Err(_) | Ok(Ok(None) | Err(ReadError::Io)) => Err(Gone.into()),
+            Ok(Err(error)) => Err(Failure::data(error)),
         }
     }
 }
 
-/// The listening socket; the file is removed when this is dropped.
+/// The listening socket. Its file is removed on drop.
 #[derive(Debug)]
 pub struct Server {
     listener: UnixListener,
@@ -119,11 +121,11 @@ pub struct Server {
 }
 
 impl Server {
-    /// Creates the socket (0600), in place of one that a dead process has left behind.
+    /// Creates the socket with mode 0600. Replaces one that a dead process left behind.
     pub async fn bind(path: &Path) -> Result<Self, ControlError> {
         let failed = |source| ControlError::Io { path: path.to_owned(), source };
         let len = path.as_os_str().as_bytes().len();
-        // Bound under another name first, see below.
+        // The socket is bound under another name first, see below.
         let new = path.with_extension("new");
         if len.max(new.as_os_str().as_bytes().len()) >= MAX_PATH {
             return Err(ControlError::PathTooLong { path: path.to_owned(), len, max: MAX_PATH - 1 });
@@ -137,7 +139,7 @@ impl Server {
             Ok(_) if UnixStream::connect(path).await.is_ok() => return Err(ControlError::InUse(path.to_owned())),
             Ok(_) => {}
         }
-        // Nobody can connect before it is closed to others, and a stale one is replaced in one step.
+        // The rename makes the socket visible only once its mode is set, and replaces a stale one in one step.
         let _ = tokio::fs::remove_file(&new).await;
         let listener = UnixListener::bind(&new).map_err(failed)?;
         tokio::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o600)).await.map_err(failed)?;
@@ -156,8 +158,11 @@ impl Server {
                 accepted = self.listener.accept() => match accepted {
                     Ok((stream, _)) => {
                         let place = match Arc::clone(&places).try_acquire_owned() {
-                            // It ends within moments, and no more wait for a place than have been made to give way.
-                            Err(_) if served.make_room() => timeout(PATIENCE, Arc::clone(&places).acquire_owned()).await.ok().and_then(Result::ok),
+                            // The client that gives way frees its place within moments. One newcomer waits at a time.
+                            Err(_) if served.make_room() => {
+                                let free = timeout(PATIENCE, Arc::clone(&places).acquire_owned()).await;
+                                free.ok().and_then(Result::ok)
+                            }
                             place => place.ok(),
                         };
                         let Some(place) = place else {
@@ -175,8 +180,8 @@ impl Server {
                         });
                     }
                     Err(error) => {
-                        tracing::warn!(%error, "control socket does not accept");
-                        // Out of file descriptors, most likely: it would fail again at once.
+                        tracing::warn!(%error, "cannot accept a client on the control socket; trying again in 1 s");
+                        // The likely cause is a lack of file descriptors, so an immediate retry would fail too.
                         tokio::time::sleep(Duration::from_secs(1)).await;
                     }
                 },
@@ -191,9 +196,11 @@ impl Drop for Server {
     }
 }
 
-/// One line that fits into the socket's buffer, without waiting.
+/// Refuses a client with one line that fits into the socket's buffer, without waiting.
 fn turn_away(stream: UnixStream) {
-    let failure = Failure::busy(format_args!("{MAX_CLIENTS} clients are being served; try again"));
+    let failure = Failure::busy(format_args!(
+        "cannot serve the command: {MAX_CLIENTS} others are being served; try again in a few seconds"
+    ));
     let _ = stream.try_write(&line(&Reply::Error(failure)));
 }
 
@@ -208,9 +215,9 @@ async fn serve_client<H: Handler>(stream: UnixStream, handler: H, client: Arc<Cl
             let request = match request {
                 Err(_) | Ok(Ok(None) | Err(ReadError::Io)) => return,
                 Ok(Ok(Some(request))) => request,
-                Ok(Err(ReadError::Malformed(message))) => {
-                    // Where the next line begins is unknown.
-                    let _ = replies.send(line(&Reply::Error(Failure::data(message))).into()).await;
+                Ok(Err(error)) => {
+                    // The start of the next line is unknown.
+                    let _ = replies.send(line(&Reply::Error(Failure::data(error))).into()).await;
                     return;
                 }
             };
@@ -220,14 +227,14 @@ async fn serve_client<H: Handler>(stream: UnixStream, handler: H, client: Arc<Cl
                 Ok(done) => Reply::Done(done),
                 Err(failure) => Reply::Error(failure),
             };
-            // Parts that were not read any more are no requests.
+            // Parts that were not read must not be taken for requests.
             let is_out_of_step = has_parts && matches!(last, Reply::Error(_));
             if replies.send(line(&last).into()).await.is_err() || is_out_of_step {
                 return;
             }
         }
     };
-    // The writer ends when the client is gone, which drops the request under way; or when all is said.
+    // The writer ends when the client disconnects, which drops the running request, or when the answer is complete.
     let mut requests = std::pin::pin!(requests);
     let mut writer = std::pin::pin!(writer);
     tokio::select! {
@@ -236,7 +243,7 @@ async fn serve_client<H: Handler>(stream: UnixStream, handler: H, client: Arc<Cl
     }
 }
 
-/// Waits for a client to send or to read; after [`PATIENCE`] it may have to give way.
+/// Waits for a client to send or to read. After [`PATIENCE`] the client may have to give way.
 async fn patiently<T>(client: &Client, limit: Duration, wait: impl Future<Output = T>) -> Result<T, Elapsed> {
     let mut wait = std::pin::pin!(wait);
     let outcome = match timeout(PATIENCE, &mut wait).await {
@@ -250,12 +257,21 @@ async fn patiently<T>(client: &Client, limit: Duration, wait: impl Future<Output
     outcome
 }
 
+/// Why no request could be read.
+#[derive(Debug, thiserror::Error)]
 enum ReadError {
+    /// The client disconnected.
+    #[error("the client is gone")]
     Io,
-    Malformed(String),
+    /// The line is too long.
+    #[error("cannot read the request: it has more than {MAX_REQUEST_LINE} bytes; send a long list in parts")]
+    TooLong,
+    /// The line is not a request.
+    #[error("cannot parse the request: {0}; if the server has another version than the command, restart it")]
+    Malformed(#[source] serde_json::Error),
 }
 
-/// The next request, or part of one; `None` at the end.
+/// Reads the next request, or part of one. `None` at the end.
 async fn read_line<T: DeserializeOwned>(reader: &mut (impl AsyncBufReadExt + Unpin)) -> Result<Option<T>, ReadError> {
     let mut line = Vec::new();
     let mut limited = reader.take(MAX_REQUEST_LINE as u64 + 1);
@@ -264,13 +280,13 @@ async fn read_line<T: DeserializeOwned>(reader: &mut (impl AsyncBufReadExt + Unp
         return Ok(None);
     }
     if line.len() > MAX_REQUEST_LINE {
-        return Err(ReadError::Malformed(format!("request of more than {MAX_REQUEST_LINE} bytes")));
+        return Err(ReadError::TooLong);
     }
-    serde_json::from_slice(&line).map(Some).map_err(|error| ReadError::Malformed(format!("malformed request: {error}")))
+    serde_json::from_slice(&line).map(Some).map_err(ReadError::Malformed)
 }
 
-/// Writes what comes, in one go where more is waiting, and a sign of life when nothing comes. Ends when all senders are
-/// gone or the client is.
+/// Writes replies, several at once if more are waiting, and an empty line when there are none for a while. Ends when
+/// all senders are dropped or the client disconnects.
 async fn write_replies(write: OwnedWriteHalf, mut waiting: mpsc::Receiver<Written>, client: Arc<Client>) {
     let mut out = BufWriter::with_capacity(64 * 1024, write);
     loop {
@@ -281,7 +297,7 @@ async fn write_replies(write: OwnedWriteHalf, mut waiting: mpsc::Receiver<Writte
         };
         let idle = waiting.is_empty();
         let writing = async {
-            // Both at once; large ones past the buffer.
+            // Head and body in one write; large ones bypass the buffer.
             out.write_all_buf(&mut Buf::chain(head.as_bytes(), &body[..])).await?;
             if idle { out.flush().await } else { Ok(()) }
         };

@@ -1,4 +1,4 @@
-//! What is answered on the control socket: a request is decoded, an operation of [`Ops`] does the work, its answer is encoded.
+//! Answers requests on the control socket: decodes a request, runs an operation of [`Ops`], and encodes its answer.
 
 use super::{
     encode::{all_cids, cid, multiaddr, peer_id, record, target, value_key},
@@ -20,16 +20,16 @@ use serde::Serialize;
 use serde_json::Value;
 use std::time::Duration;
 
-/// Answers requests by the operations of a daemon. Cheap to clone.
+/// Answers requests with the operations of a daemon. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Service {
     ops: Ops,
-    /// Those for whom dumps are under way.
+    /// Clients with a dump under way.
     dumping: Clients,
 }
 
 impl Service {
-    /// Answers with these operations.
+    /// Creates a service that answers with these operations.
     pub fn new(ops: Ops) -> Self {
         Self { ops, dumping: Clients::default() }
     }
@@ -155,7 +155,7 @@ impl Handler for Service {
 }
 
 impl Service {
-    /// Provides a list of which `part` is the first part. One part is held at a time.
+    /// Provides a list that begins with `part`. Holds one part at a time.
     async fn provide(
         &self,
         mut part: CidPart,
@@ -182,10 +182,10 @@ impl Service {
         Ok(so_far)
     }
 
-    /// Streams rows from a thread that may block; it ends when the client is gone.
+    /// Streams rows from a thread that may block. It ends when the client disconnects.
     async fn dump(&self, filter: Filter, want: Want, replies: Replies) -> Result<Value, Failure> {
         let turn = match self.ops.dump_turn(Duration::ZERO).await {
-            // A pager whose reader sleeps, say, gives its turn to another.
+            // A client that does not read, such as an idle pager, gives up its turn.
             Err(OpsError::TryAgain(_)) if self.dumping.make_room() => self.ops.dump_turn(PATIENCE).await,
             turn => turn,
         }?;
@@ -203,7 +203,7 @@ impl Service {
     }
 }
 
-/// Passes the steps of a look-up on; then what it returned.
+/// Passes the steps of a look-up to the client. Returns its result.
 async fn answer<F: Future>(mut underway: Underway<QueryEvent, F>, replies: &Replies) -> Result<F::Output, Failure> {
     while let Some(step) = underway.event().await {
         replies.event(&wire::Event::from(step)).await?;
@@ -211,7 +211,7 @@ async fn answer<F: Future>(mut underway: Underway<QueryEvent, F>, replies: &Repl
     Ok(underway.outcome().await)
 }
 
-/// Sends answers of an operation as rows of the type `R`.
+/// Sends the answers of an operation as rows of type `R`.
 async fn rows<R, T>(items: impl IntoIterator<Item = T>, replies: &Replies) -> Result<Value, Failure>
 where
     R: From<T> + Serialize + Sync,

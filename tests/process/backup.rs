@@ -1,4 +1,4 @@
-//! `dhtstore backup` and `dhtstore restore`: a node moves to another machine.
+//! Tests of `dhtstore backup` and `dhtstore restore`: a node moves to another machine.
 
 use crate::harness::{TestNode, cid, eventually, fails, fingerprint, multihash, signal, text};
 use dhtstore_testkit::kad_peer::KadPeer;
@@ -15,7 +15,7 @@ use std::{
 
 const CONTENT: &str = "/ipfs/bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy";
 
-/// A node that has something of everything, and the server by which it is on the network.
+/// Returns a node with rows in every table, the server through which it joined, and the peer that announced to it.
 async fn lived() -> (TestNode, TestNode, KadPeer) {
     let hub = TestNode::started();
     let mut node = TestNode::new().joining(&hub);
@@ -35,12 +35,12 @@ pub fn count(node: &TestNode, table: &str) -> u64 {
     node.rows(&["dump", table, "--count"])[0]["rows"].as_u64().unwrap()
 }
 
-/// Peers of the routing tables.
+/// Returns the peers of the routing tables.
 fn table(node: &TestNode) -> String {
     node.ok(&["closest", "--local", "--format", "ids", &cid("anything")])
 }
 
-/// The hash of each table, and of all.
+/// Returns the hash of each table, and of all together.
 pub fn hashes(node: &TestNode) -> Vec<(String, String)> {
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     node.rows(&["dump", "--hash"]).iter().map(|row| (text(&row["table"]), text(&row["hash"]))).collect()
@@ -50,7 +50,7 @@ pub fn own(node: &TestNode) -> Vec<Value> {
     node.rows(&["provided", "--format", "ndjson"])
 }
 
-/// A file beside the data directory.
+/// Returns the path of a file next to the data directory.
 pub fn beside(node: &TestNode, name: &str) -> PathBuf {
     node.dir().parent().unwrap().join(name)
 }
@@ -59,7 +59,7 @@ pub fn path(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// A restore that must succeed: what it printed.
+/// Runs a restore that must succeed. Returns its output.
 pub fn restored(node: &TestNode, file: &Path) -> Value {
     let output = node.cli(&["restore", path(file)]);
     assert!(output.status.success(), "{}", text(&output));
@@ -94,7 +94,7 @@ async fn moving_to_another_machine_keeps_the_peer_id_and_loses_nothing() {
         assert_eq!((&said["expired"], &said["refused"]), (&0.into(), &0.into()), "{said}");
         assert!(!moved.dir().join(".dhtstore-restore").exists());
         for (table, hash) in hashes(&moved) {
-            // The running one saved its tables again after the backup, and its address book is dated by the hour.
+            // The running node saved its routing tables again after the backup, and dates its address book by the hour.
             let is_same = match table.as_str() {
                 "provided" => true,
                 "providers" | "values" => records,
@@ -106,7 +106,7 @@ async fn moving_to_another_machine_keeps_the_peer_id_and_loses_nothing() {
         let whole = moved.cli(&["check", "--format", "ndjson"]);
         assert!(whole.status.success(), "{}", text(&whole));
 
-        // Without a bootstrap list.
+        // It has no bootstrap list.
         moved.start();
         assert_eq!(moved.peer_id(), id);
         eventually("it finds its network", Duration::from_secs(20), || {
@@ -124,7 +124,7 @@ async fn moving_to_another_machine_keeps_the_peer_id_and_loses_nothing() {
             assert_eq!(found[0]["peer"], peer.id.to_string());
             assert!(found[0]["addresses"].to_string().contains(&peer.addr.to_string()), "{found:?}");
         }
-        // A kill takes nothing away again.
+        // A kill loses nothing.
         moved.kill();
         assert_eq!(own(&moved), own_before);
     }
@@ -150,7 +150,7 @@ fn a_backup_is_for_its_owner_only_and_overwrites_nothing_unless_it_is_told_to() 
     fails(&node.cli(&["backup", "/nonexistent/file"]), 73, &["/nonexistent"]);
     let left = fs::read_dir(file.parent().unwrap()).unwrap().count();
     assert_eq!(left, 3, "data, log and backup: nothing unfinished was left");
-    // Through a pipe, from one to the other; and cut off, as `| head` does.
+    // Through a pipe, from one node to another, and with a reader that stops early, like `| head`.
     let piped = node.ok(&["backup", "-"]);
     let other = TestNode::new();
     let output = other.cli_with_input(&["restore", "-"], &piped);
@@ -166,7 +166,7 @@ fn a_backup_is_for_its_owner_only_and_overwrites_nothing_unless_it_is_told_to() 
 fn without_a_database_or_an_identity_there_is_no_backup() {
     let node = TestNode::new();
     let file = beside(&node, "node.backup");
-    fails(&node.cli(&["backup", path(&file)]), 66, &["no dhtstore database", "--data-dir"]);
+    fails(&node.cli(&["backup", path(&file)]), 66, &["cannot find a dhtstore database", "--data-dir"]);
     let lock = dhtstore::store::data_dir::Lock::acquire(&node.dir()).unwrap();
     fs::create_dir_all(node.dir().join("node")).unwrap();
     fails(&node.cli(&["backup", path(&file)]), 75, &["in use"]);

@@ -1,11 +1,11 @@
-//! `dhtstore check`, `dhtstore migrate` and `dhtstore compact`.
+//! Tests of `dhtstore check`, `dhtstore migrate` and `dhtstore compact`.
 
 use crate::harness::{TestNode, cid, eventually, fails, fingerprint, multihash, text};
 use dhtstore::clock::{Clock, SystemClock, UnixTime};
 use dhtstore_testkit::files::copy;
 use std::{fs, path::Path, time::Duration};
 
-/// A node with an own CID, stopped.
+/// Returns a stopped node with an own CID and 100 records.
 fn stopped() -> TestNode {
     let mut node = TestNode::started();
     node.ok(&["provide", &cid("own")]);
@@ -17,7 +17,7 @@ fn stopped() -> TestNode {
     node
 }
 
-/// Records received a minute ago.
+/// Returns a dump of records received a minute ago.
 fn dump_of_now() -> String {
     let time = SystemClock::new().wall();
     let received = UnixTime(time.0 - 60);
@@ -44,7 +44,7 @@ fn damaged(node: &TestNode) -> Vec<String> {
     damaged.iter().map(|row| row["place"].as_str().unwrap().to_owned()).collect()
 }
 
-/// Flips every bit of some bytes in the middle of a file.
+/// Flips all bits of 64 bytes in the middle of a file.
 fn spoil(path: &Path) {
     let mut bytes = fs::read(path).unwrap();
     let middle = bytes.len() / 2;
@@ -98,7 +98,7 @@ fn compacting_keeps_all_and_a_kill_between_the_renames_is_made_good() {
     assert_eq!(rows.iter().map(|row| row["database"].as_str().unwrap()).collect::<Vec<_>>(), ["records", "node"]);
     assert_eq!(hash(&node), before);
     assert_eq!(damaged(&node), Vec::<String>::new());
-    // As a kill leaves it: the old one is aside, the new one not yet in its place.
+    // The state after a kill: the old database is moved aside, and the new one is not in its place yet.
     for name in ["records", "node"] {
         copy(&node.dir().join(name), &node.dir().join(format!("{name}.compacted")));
         fs::rename(node.dir().join(name), node.dir().join(format!("{name}.recovering"))).unwrap();
@@ -160,7 +160,7 @@ fn under_a_new_identity_own_cids_are_announced_at_once_and_check_misses_the_old_
     let identity = node.dir().join("identity.key");
     let aside = node.dir().with_extension("aside");
     std::fs::rename(&identity, &aside).unwrap();
-    let words = ["identity.key", "is not there", "1 own CIDs are announced as", &before];
+    let words = ["identity.key", "is missing", "1 own CIDs are announced as", &before];
     let missing = |node: &TestNode| {
         let found = node.cli(&["check", "--format", "ndjson"]);
         assert!(
@@ -184,11 +184,11 @@ fn under_a_new_identity_own_cids_are_announced_at_once_and_check_misses_the_old_
     assert_eq!(node.stop(), Some(0));
     assert_eq!(node.cli(&["check"]).status.code(), Some(0), "{}", text(&node.cli(&["check"])));
 
-    // Another one in its place, before the start.
+    // Another identity is put in its place before the start.
     std::fs::rename(&aside, &identity).unwrap();
     let found = node.cli(&["check", "--format", "ndjson"]);
     assert!(
-        found.status.code() == Some(0) && text(&found).contains("the next start announces all of them again"),
+        found.status.code() == Some(0) && text(&found).contains("the next start announces them all again"),
         "{}",
         text(&found)
     );
@@ -197,7 +197,7 @@ fn under_a_new_identity_own_cids_are_announced_at_once_and_check_misses_the_old_
     assert_eq!(node.log().matches("the node has a new peer id").count(), 2);
 }
 
-/// A node that was killed with 40 own CIDs in its journal, each acknowledged by itself.
+/// Returns a node that was killed with 40 own CIDs in its journal, each acknowledged separately.
 fn killed_with_a_journal() -> (TestNode, std::path::PathBuf) {
     let mut node = TestNode::started();
     for n in 0..40 {
@@ -222,10 +222,10 @@ fn damage_anywhere_in_a_journal_is_damage_and_what_stands_behind_it_is_not_lost(
         let places = damaged(&node);
         assert!(places.iter().any(|place| place.starts_with("exports/own-")), "byte {at}: {places:?}");
     }
-    // Cut off in its last change: a kill, and with node/ whole nothing is missing but that.
+    // Cut off in its last change, as after a kill. Only that change is missing, because node/ is whole.
     fs::write(&journal, &whole[..whole.len() - 3]).unwrap();
     assert!(!damaged(&node).iter().any(|place| place.starts_with("exports/own-")));
-    // One of 40 is all that damage in the middle costs, if node/ goes too.
+    // Damage in the middle loses at most one of 40, even if node/ is lost too.
     let mut bytes = whole.clone();
     bytes[whole.len() / 2] ^= 0x10;
     fs::write(&journal, bytes).unwrap();
@@ -270,7 +270,7 @@ fn damage_to_the_beginning_of_a_segment_is_told_and_costs_nothing_if_the_databas
 
 #[test]
 fn little_space_is_no_damage() {
-    // More than any disk has: below a quarter of it is warned, below all of it announcements are refused.
+    // No disk has this much space, so announcements are refused and `check` has a note.
     let mut node = TestNode::new().with("STORE_RESERVE", "65536GiB");
     node.start();
     let found = node.rows(&["check", "--format", "ndjson"]);
@@ -295,7 +295,7 @@ fn a_file_in_the_place_of_a_database_is_damage() {
     }
 }
 
-/// Runs `check` as a user who owns the directory, also where root runs the tests.
+/// Runs `check` as the user that owns the directory, even if root runs the tests.
 fn check_as_a_user(node: &TestNode) -> std::process::Output {
     use std::os::unix::process::CommandExt;
     let mut command = node.command(&["check", "--format", "ndjson"]);

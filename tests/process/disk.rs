@@ -1,4 +1,4 @@
-//! A real node on a file system that is full.
+//! Tests of a real node on a full file system.
 
 use crate::harness::{TestNode, cid, eventually, fails, fingerprint, multihash, text};
 use dhtstore_testkit::{
@@ -24,13 +24,13 @@ async fn on_a_full_disk_a_node_answers_says_what_is_wrong_and_goes_on_when_there
     assert!(peer.announce(&multihash("before")).await);
     let limit = Duration::from_secs(20);
     eventually("the first is held", limit, || node.held(&cid("before")).len() == 1);
-    // Commands of the command line want some for themselves.
+    // Commands need some space themselves.
     fill(&disk, 1 << 20);
     eventually("stat says it", limit, || notes().contains("announcements are refused, what is stored is served"));
     peer.announce(&multihash("meanwhile")).await;
     let refused = || node.rows(&["stat"])[0]["store"]["counters"]["refused_read_only"].as_u64().unwrap_or(0);
     eventually("it is refused", limit, || refused() > 0);
-    // FIND_NODE (the bootstrap of a newcomer) and GET_PROVIDERS are answered.
+    // FIND_NODE (as for the bootstrap of a new node) and GET_PROVIDERS are answered.
     let asker = KadPeer::client_of(node.peer_id(), node.multiaddr()).await;
     assert_eq!(asker.find_providers(&multihash("before")).await, vec![peer.id]);
     assert!(node.held(&cid("meanwhile")).is_empty());
@@ -43,10 +43,11 @@ async fn on_a_full_disk_a_node_answers_says_what_is_wrong_and_goes_on_when_there
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// Starts, ends and goes on as if nothing was while `full` has the disk; takes announcements again after `give_back`.
+/// Checks that a node starts, serves and stops while `full` fills the disk, and that it accepts announcements after
+/// `give_back`.
 async fn starts_on_a_disk_without_room(full: impl Fn(), give_back: impl Fn()) {
     let mut node = TestNode::new().with("STORE_RESERVE", "1MiB");
-    // The log of the node must not need room on the disk that has none.
+    // The log of the node must not need space on the full disk.
     let start = |node: &mut TestNode| node.start_logging_to(Stdio::null(), Stdio::null());
     start(&mut node);
     let peer = KadPeer::client_of(node.peer_id(), node.multiaddr()).await;
@@ -58,7 +59,7 @@ async fn starts_on_a_disk_without_room(full: impl Fn(), give_back: impl Fn()) {
     eventually("there is ballast", LIMIT, || pieces() == 16);
     assert_eq!(node.stop(), Some(0));
     full();
-    // Kills and clean stops: each start has room again.
+    // After kills and after clean stops, each start has space.
     for round in 0..3 {
         start(&mut node);
         let peer = KadPeer::client_of(node.peer_id(), node.multiaddr()).await;
@@ -123,14 +124,14 @@ fn a_first_start_on_a_full_disk_is_73_and_says_why() {
         fails(&node.cli(command), 73, &["space", "free some"]);
     }
     assert!(!node.dir().join("identity.key").exists());
-    // The same with an identity that was made before, and no database yet.
+    // The same with an existing identity and no database yet.
     free(&disk);
     node.ok(&["init"]);
     fill(&disk, 0);
     fails(&node.cli(&run), 73, &["space", "free some"]);
 }
 
-/// As an earlier version leaves it.
+/// A data directory of an earlier version has no ballast.
 #[test]
 fn a_start_on_a_full_disk_without_ballast_is_73_changes_nothing_and_works_once_there_is_space() {
     let name = "disk::a_start_on_a_full_disk_without_ballast_is_73_changes_nothing_and_works_once_there_is_space";
@@ -175,7 +176,7 @@ fn a_start_on_a_read_only_disk_is_73_says_so_and_works_once_it_is_writable() {
     assert_eq!(node.stop(), Some(0));
 }
 
-/// Mounts a tmpfs over a directory, with what was in it.
+/// Mounts a tmpfs over a directory and keeps its contents.
 fn mount_over(dir: &Path, mebibytes: u32) {
     let aside = dir.with_extension("aside");
     fs::rename(dir, &aside).unwrap();

@@ -1,4 +1,4 @@
-//! `dhtstore dump` of a running and of a stopped node.
+//! Tests of `dhtstore dump` of a running and of a stopped node.
 
 use crate::harness::{TestNode, cid, fails, fingerprint, multihash, text};
 use dhtstore_testkit::kad_peer::KadPeer;
@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-/// A node that holds so many records of another peer, and an own CID.
+/// Returns a node with `count` records of another peer, and an own CID.
 pub async fn node_with_records(count: usize) -> TestNode {
     let node = TestNode::started();
     let peer = KadPeer::client_of(node.peer_id(), node.multiaddr()).await;
@@ -22,7 +22,7 @@ pub async fn node_with_records(count: usize) -> TestNode {
     node
 }
 
-/// Rows without what passes with time.
+/// Returns rows without the field that changes with time.
 fn rows(node: &TestNode, args: &[&str]) -> Vec<serde_json::Value> {
     let mut rows = node.rows(args);
     for row in &mut rows {
@@ -49,7 +49,7 @@ async fn running_and_stopped_agree_and_stopped_leaves_every_byte_as_it_was() {
 #[tokio::test(flavor = "multi_thread")]
 async fn after_kill_9_a_dump_has_every_record_and_changes_nothing() {
     let mut node = node_with_records(20).await;
-    // What was accepted so long ago is on the disk.
+    // After this time, accepted records are on disk.
     tokio::time::sleep(Duration::from_millis(2_200)).await;
     node.kill();
     let before = fingerprint(&node.dir());

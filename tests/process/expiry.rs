@@ -1,4 +1,4 @@
-//! Records end by the clock of a real process, and a clock set back makes none live for ever.
+//! Tests of expiry by the clock of a real process. A clock that is set back must not keep a record for ever.
 
 use crate::harness::{TestNode, cid, eventually, multihash};
 use dhtstore::{
@@ -41,7 +41,7 @@ async fn prv_5_announcing_again_keeps_a_record_alive_beyond_its_ttl() {
     }
 }
 
-/// Fills a data directory as a node whose clock is `ahead` would have, then starts a process on the true time.
+/// Fills a data directory like a node whose clock is `ahead`, then starts a process with the true time.
 fn node_with_records_from(ahead: Duration) -> TestNode {
     let mut node = TestNode::new().with("RECORDS_TTL", "3s").with("REPROVIDE_INTERVAL", "2s");
     node.set("RECORDS_CLOCK_GRACE", "2s");

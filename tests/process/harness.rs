@@ -1,4 +1,4 @@
-//! Real `dhtstore` processes on loopback, each with a data directory of its own, ended by their ids.
+//! Real `dhtstore` processes on loopback, each with its own data directory.
 
 pub use dhtstore_testkit::files::fingerprint;
 use dhtstore_testkit::{port, program};
@@ -13,38 +13,38 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// The binary under test.
+/// Returns a command that runs the binary under test.
 pub fn dhtstore() -> Command {
     program::command(env!("CARGO_BIN_EXE_dhtstore"))
 }
 
-/// CIDv1, raw, sha2-256 of `content`, in base16 multibase: `f01551220…`.
+/// Returns the CIDv1 (raw, sha2-256) of `content` in base16 multibase: `f01551220…`.
 pub fn cid(content: &str) -> String {
     multihash(content).iter().fold("f0155".to_owned(), |text, byte| text + &format!("{byte:02x}"))
 }
 
-/// The multihash of [`cid`].
+/// Returns the multihash of [`cid`].
 pub fn multihash(content: &str) -> Vec<u8> {
     dhtstore_testkit::multihash(content)
 }
 
-/// A node: its directory, its port, and the process while there is one.
+/// A node: its directory, its port, and its process while it runs.
 pub struct TestNode {
     dir: TempDir,
     pub port: u16,
     settings: BTreeMap<String, String>,
     bootstrap: Vec<String>,
-    /// The IPv4 address that it listens at.
+    /// IPv4 address that it listens on.
     ip: String,
-    /// It runs in the network namespace of this process.
+    /// Process whose network namespace the node runs in.
     namespace: Option<u32>,
     process: Option<Child>,
 }
 
 impl TestNode {
-    /// A node that is not started yet.
+    /// Creates a node without starting it.
     pub fn new() -> Self {
-        // Tests of one process open hundreds of sockets together: the usual soft limit is 1,024.
+        // The tests of one process open hundreds of sockets; the usual soft limit is 1,024.
         rlimit::increase_nofile_limit(u64::MAX).unwrap();
         let dir = tempfile::Builder::new().prefix("dhtstore-test-").tempdir().unwrap();
         let ip = "127.0.0.1".to_owned();
@@ -52,13 +52,13 @@ impl TestNode {
         Self { dir, port: port::free(), settings, bootstrap, ip, namespace: None, process: None }
     }
 
-    /// Runs in the network namespace of a process, at an address there.
+    /// Runs the node in the network namespace of a process, on an address there.
     pub fn at(mut self, process: u32, ip: &str) -> Self {
         (self.namespace, self.ip) = (Some(process), ip.to_owned());
         self
     }
 
-    /// A started node with default settings.
+    /// Starts a node with default settings.
     pub fn started() -> Self {
         let mut node = Self::new();
         node.start();
@@ -81,7 +81,7 @@ impl TestNode {
         self.settings.insert(format!("DHTSTORE_{name}"), value.to_owned());
     }
 
-    /// Bootstraps from `other` at its next start.
+    /// Makes the node bootstrap from `other` at its next start.
     pub fn joining(mut self, other: &TestNode) -> Self {
         self.bootstrap = vec![other.address()];
         self
@@ -95,7 +95,7 @@ impl TestNode {
         self.dir.path().join("data")
     }
 
-    /// A command of the command line for this node.
+    /// Returns a `dhtstore` command for this node.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = dhtstore();
         command.arg("--data-dir").arg(self.dir()).args(args).envs(&self.settings);
@@ -107,7 +107,7 @@ impl TestNode {
         self.command(args).output().unwrap()
     }
 
-    /// Runs a command that must succeed; its stdout.
+    /// Runs a command that must succeed. Returns its stdout.
     pub fn ok(&self, args: &[&str]) -> String {
         let output = self.cli(args);
         assert!(output.status.success(), "dhtstore {args:?} failed: {}", text(&output));
@@ -119,14 +119,14 @@ impl TestNode {
         let mut child =
             self.command(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         match child.stdin.take().unwrap().write_all(input.as_bytes()) {
-            // It may have seen enough before the end.
+            // The command may end before it has read all input.
             Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
             outcome => outcome.unwrap(),
         }
         child.wait_with_output().unwrap()
     }
 
-    /// The command that [`TestNode::start`] runs.
+    /// Returns the command that [`TestNode::start`] runs.
     pub fn run_command(&self) -> Command {
         let mut command = self.command(&["run", "--listen", &self.multiaddr().to_string()]);
         for peer in &self.bootstrap {
@@ -155,14 +155,14 @@ impl TestNode {
         self.start_logging_to(log.try_clone().unwrap().into(), log.into());
     }
 
-    /// The same with other places for stdout and stderr.
+    /// Starts the process with the given stdout and stderr, and waits until it serves.
     pub fn start_logging_to(&mut self, stdout: Stdio, stderr: Stdio) {
         let mut command = self.run_command();
         command.stdout(stdout).stderr(stderr);
         self.started_by(command);
     }
 
-    /// Starts the process by another command than [`TestNode::run_command`]'s.
+    /// Starts the process with another command than [`TestNode::run_command`].
     pub fn start_by(&mut self, mut command: Command) {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_path()).unwrap();
         command.stdout(log.try_clone().unwrap()).stderr(log);
@@ -181,12 +181,12 @@ impl TestNode {
         }
     }
 
-    /// What the process writes to stderr, if it was given [`Stdio::piped`].
+    /// Returns the stderr of the process, which must be [`Stdio::piped`].
     pub fn take_stderr(&mut self) -> std::process::ChildStderr {
         self.process.as_mut().and_then(|child| child.stderr.take()).expect("piped")
     }
 
-    /// Waits until the process ends by itself; its exit code.
+    /// Waits until the process ends by itself. Returns its exit code.
     pub fn ended(&mut self, limit: Duration) -> Option<i32> {
         let mut child = self.process.take().expect("started");
         let mut status = None;
@@ -201,14 +201,14 @@ impl TestNode {
         std::os::unix::net::UnixStream::connect(self.dir().join("control.sock")).is_ok()
     }
 
-    /// SIGKILL.
+    /// Sends SIGKILL and waits for the end.
     pub fn kill(&mut self) {
         let mut child = self.process.take().expect("started");
         child.kill().unwrap();
         child.wait().unwrap();
     }
 
-    /// SIGTERM, then the exit code.
+    /// Sends SIGTERM and returns the exit code.
     pub fn stop(&mut self) -> Option<i32> {
         let mut child = self.process.take().expect("started");
         signal(&child, Signal::TERM);
@@ -230,7 +230,7 @@ impl TestNode {
         std::fs::read_to_string(self.log_path()).unwrap_or_default()
     }
 
-    /// `/ip4/IP/tcp/PORT/p2p/ID`
+    /// Returns its address: `/ip4/IP/tcp/PORT/p2p/ID`.
     pub fn address(&self) -> String {
         format!("{}/p2p/{}", self.multiaddr(), self.peer_id())
     }
@@ -245,14 +245,14 @@ impl TestNode {
         line.rsplit('/').next().unwrap().parse().unwrap()
     }
 
-    /// Rows of an NDJSON command, without what a dump begins and ends with.
+    /// Returns the rows of an NDJSON command, without the header and the end of a dump.
     pub fn rows(&self, args: &[&str]) -> Vec<serde_json::Value> {
         let rows = self.ok(args);
         let rows = rows.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect(line));
         rows.filter(|row| row.get("dhtstore").is_none()).collect()
     }
 
-    /// The peers of its routing tables.
+    /// Returns the peers of its routing tables.
     pub fn table(&self) -> Vec<String> {
         let rows = self.rows(&["closest", "--local", "--format", "ndjson", &self.peer_id().to_string()]);
         let mut peers: Vec<_> = rows.iter().map(|row| row["peer"].as_str().unwrap().to_owned()).collect();
@@ -261,7 +261,7 @@ impl TestNode {
         peers
     }
 
-    /// Provider ids that this node itself holds for a CID, with their addresses.
+    /// Returns the providers of a CID that this node itself stores, with their addresses.
     pub fn held(&self, cid: &str) -> Vec<(String, Vec<String>)> {
         self.rows(&["findprovs", "--local", "-n", "1000", "--format", "ndjson", cid])
             .into_iter()
@@ -285,12 +285,12 @@ impl Drop for TestNode {
     }
 }
 
-/// Sends a signal to a process that was not waited for yet.
+/// Sends a signal to a child process.
 pub fn signal(child: &Child, signal: Signal) {
     kill_process(Pid::from_child(child), signal).unwrap();
 }
 
-/// How much slower than it should be a machine may be that does other things as well.
+/// Factor by which time limits are extended, for busy machines.
 const BUSY: u32 = 3;
 
 /// Polls until `condition` holds; panics with `what` after [`BUSY`] times the `limit`.
@@ -303,7 +303,7 @@ pub fn eventually(what: &str, limit: Duration, mut condition: impl FnMut() -> bo
     }
 }
 
-/// Everything a finished command said.
+/// Formats the exit code and the output of a command.
 pub fn text(output: &Output) -> String {
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     format!("exit {:?}\nstdout: {out}\nstderr: {err}", output.status.code())

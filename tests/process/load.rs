@@ -1,11 +1,11 @@
-//! `dhtstore load`: what `dump` wrote, into a running and into a stopped node.
+//! Tests of `dhtstore load`: a dump is loaded into a running and into a stopped node.
 
 use crate::{
     dump::node_with_records,
     harness::{TestNode, cid, fails, text},
 };
 
-/// A stopped node's dump, and its hash.
+/// Returns a stopped node, its dump and its hash.
 async fn dumped(count: usize) -> (TestNode, String, String) {
     let mut node = node_with_records(count).await;
     assert_eq!(node.stop(), Some(0));
@@ -20,7 +20,7 @@ fn hash(node: &TestNode) -> String {
     all["hash"].as_str().unwrap().to_owned()
 }
 
-/// Rows by outcome, over all tables.
+/// Loads a dump. Returns the number of rows with an outcome, over all tables.
 fn outcome(node: &TestNode, args: &[&str], input: &str, outcome: &str) -> u64 {
     let output = node.cli_with_input(args, input);
     assert!(output.status.success(), "{}", text(&output));
@@ -38,7 +38,7 @@ async fn a_dump_goes_into_a_running_and_into_a_stopped_node_and_stays() {
             node.start();
         }
         let loaded = outcome(&node, &["load", "--provided", "-"], &dump, "loaded");
-        // The records, and the own CID; what the peer's row says follows from the records.
+        // The records and the own CID. The peer's row follows from the records.
         assert!(loaded >= 21, "{loaded}");
         assert_eq!(hash(&node), expected, "running: {is_running}");
         assert_eq!(outcome(&node, &["load", "--provided", "-"], &dump, "loaded"), 0);
@@ -70,7 +70,7 @@ async fn what_is_no_whole_dump_is_told_and_creates_nothing_where_it_is_none_at_a
     let (_source, dump, _) = dumped(3).await;
     let node = TestNode::new();
     let load = |input: &str| node.cli_with_input(&["load", "-"], input);
-    fails(&load(""), 65, &["no dump"]);
+    fails(&load(""), 65, &["not a dump"]);
     fails(&load("{\"table\":\"providers\"}\n"), 65, &["header"]);
     fails(&load(&dump.replacen("\"version\":1", "\"version\":2", 1)), 65, &["version 2", "install"]);
     fails(&node.cli(&["load", "/nonexistent"]), 65, &["/nonexistent"]);
@@ -87,12 +87,12 @@ async fn what_is_no_whole_dump_is_told_and_creates_nothing_where_it_is_none_at_a
         bad.pop().unwrap().replace(&format!("\"rows\":{}", lines.len() - 2), &format!("\"rows\":{}", lines.len() - 1));
     bad.push(&end);
     fails(&load(&bad.join("\n")), 65, &["line 3", "1 bad lines"]);
-    // The wrong file altogether.
+    // A file that is not a dump apart from its header.
     let mut worse = vec![lines[0].to_owned()];
     worse.extend((0..200_000).map(|n| format!("nonsense {n}")));
     fails(&load(&worse.join("\n")), 65, &["stopped at line", "--keep-going"]);
     fails(&node.cli_with_input(&["load", "--keep-going", "-"], &worse.join("\n")), 65, &["cut off"]);
-    // All the rows of the dump have come in by now.
+    // By now all rows of the dump are loaded.
     assert_eq!(node.rows(&["dump", "providers", "--count"])[0]["rows"], 3);
 }
 
@@ -110,7 +110,7 @@ async fn dumps_behind_each_other_are_all_loaded_and_what_is_none_behind_one_is_r
 
     for (input, held_after, words) in [
         (format!("{a}\n\n{b}"), 7, &[][..]),
-        (format!("{a}rubbish\n{b}"), 3, &["behind the end of a dump"]),
+        (format!("{a}rubbish\n{b}"), 3, &["after the end of a dump"]),
         (
             format!("{}{b}", a.lines().take(3).map(|line| format!("{line}\n")).collect::<String>()),
             6,
@@ -119,7 +119,7 @@ async fn dumps_behind_each_other_are_all_loaded_and_what_is_none_behind_one_is_r
         (a.replace('\n', "\r\n"), 3, &[]),
         (format!("{a}\u{feff}{b}"), 7, &[]),
         (format!("{a}{}", b.replacen("\"version\":1", "\"version\":9", 1)), 3, &["line", "version 9"]),
-        // The number of a bad line of the second dump is that of the file.
+        // A bad line of the second dump is numbered from the start of the file.
         (
             format!("{a}{}", b.replacen('\n', "\nrubbish\n", 1)),
             7,
@@ -146,7 +146,7 @@ fn a_dump_in_another_wrapping_is_refused_with_how_to_unpack_it() {
         (&[0xff, 0xfe, b'{', 0], "UTF-16"),
         (b"\xfd7zXZ\0", "xz"),
         (b"{\"dhtstore\":\"backup\",\"version\":1}\n", "dhtstore restore"),
-        (&[], "no dump"),
+        (&[], "not a dump"),
     ] {
         std::fs::write(&file, bytes).unwrap();
         fails(&node.cli(&["load", file.to_str().unwrap()]), 65, &[word]);

@@ -1,4 +1,5 @@
-//! Logging is best effort: wherever stderr leads, the node works and ends as ever. A vital task that panics ends it at once.
+//! Tests of logging: wherever stderr leads, the node works and stops as usual. A vital task that panics stops the node
+//! at once.
 
 use crate::harness::{TestNode, cid, eventually};
 use dhtstore_testkit::small_disk::{fill, small_disk};
@@ -9,10 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What a pipe of Linux holds.
+/// Capacity of a pipe on Linux.
 const PIPE_BYTES: usize = 64 * 1024;
 
-/// Logs far more than a pipe holds.
+/// Returns a node that logs far more than a pipe holds.
 fn talkative() -> TestNode {
     TestNode::new().with_env("RUST_LOG", "trace")
 }
@@ -21,7 +22,7 @@ fn lost_lines(node: &TestNode) -> u64 {
     node.rows(&["stat"])[0]["network"]["log lines lost"].as_u64().unwrap()
 }
 
-/// It serves, and SIGTERM ends it soon with 0.
+/// Checks that the node serves, and that it ends soon after SIGTERM, with exit code 0.
 fn works_and_ends(node: &mut TestNode) {
     node.ok(&["provide", &cid("one")]);
     assert_eq!(node.held(&cid("one")).len(), 1);
@@ -45,7 +46,7 @@ fn a_reader_of_stderr_that_leaves_changes_nothing() {
 fn a_reader_of_stdout_and_stderr_that_sleeps_holds_up_nothing() {
     let mut node = talkative();
     let (reader, mut writer) = std::io::pipe().unwrap();
-    // Full from the first line on.
+    // The pipe is full before the first line.
     writer.write_all(&[b'.'; PIPE_BYTES]).unwrap();
     node.start_logging_to(writer.try_clone().unwrap().into(), writer.into());
     works_and_ends(&mut node);
@@ -76,7 +77,7 @@ fn a_log_on_the_full_disk_of_the_data_changes_nothing_on_disk_either() {
 #[test]
 fn the_error_that_ends_a_start_is_no_panic_wherever_it_is_written() {
     let mut node = TestNode::new();
-    // Nothing to read there.
+    // An empty file is not a key.
     node.set("SWARM_KEY", "/dev/null");
     let full = || File::options().write(true).open("/dev/full").unwrap();
     let status = node.run_command().stdout(full()).stderr(full()).status().unwrap();
@@ -116,6 +117,6 @@ fn a_panic_is_a_line_of_the_log_like_any_other() {
     let panics = |line: &serde_json::Value| line["thread"].is_string() && line["panic"] == "PANIC_VITAL_TASK is set";
     let lines: Vec<_> = log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     assert!(lines.iter().any(panics), "{log}");
-    // All but the error that ended the process.
+    // All lines but the error that ended the process.
     assert_eq!(lines.len() + 1, log.lines().count(), "{log}");
 }

@@ -1,4 +1,4 @@
-//! Whole processes: started, asked, killed and started again, over real connections and a real directory.
+//! Tests of whole processes: they are started, queried, killed and restarted, with real connections and directories.
 
 #![allow(
     clippy::unwrap_used,

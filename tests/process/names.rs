@@ -1,11 +1,11 @@
-//! Names are resolved by what resolv.conf and the hosts file say now. In namespaces of their own, with files of their own.
+//! Tests that names are resolved with the current resolv.conf and hosts file, in namespaces with their own files.
 
 use crate::harness::{TestNode, eventually};
 use dhtstore_testkit::small_disk::{cannot, inside, run_inside};
 use std::{fs, net::UdpSocket, path::PathBuf, process::Command, time::Duration};
 
-/// Inside: a directory whose `hosts` and `resolv.conf` are those of the system, loopback up. Outside: `None`, once the test has
-/// passed inside.
+/// Runs a test again in namespaces of its own. There, returns a directory whose `hosts` and `resolv.conf` are those of
+/// the system, with loopback up. Elsewhere, returns `None` once the test has passed inside.
 fn own_files(test: &str) -> Option<PathBuf> {
     if let Some(dir) = inside() {
         return Some(dir);
@@ -13,7 +13,8 @@ fn own_files(test: &str) -> Option<PathBuf> {
     let dir = tempfile::tempdir().unwrap();
     let user: &[&str] = if rustix::process::geteuid().is_root() { &[] } else { &["--user", "--map-root-user"] };
     let prepare = "ip link set lo up && touch \"$0/hosts\" \"$0/resolv.conf\" && mount --bind \"$0/hosts\" /etc/hosts && \
-                   { [ -e /etc/resolv.conf ] || touch /etc/resolv.conf; } && mount --bind \"$0/resolv.conf\" /etc/resolv.conf && exec \"$@\"";
+                   { [ -e /etc/resolv.conf ] || touch /etc/resolv.conf; } && mount --bind \"$0/resolv.conf\" \
+                   /etc/resolv.conf && exec \"$@\"";
     let unshare = |program: &str| {
         let mut command = Command::new("unshare");
         command.args(user).args(["--mount", "--net", "--", "sh", "-c", prepare]).arg(dir.path()).arg(program);
@@ -27,7 +28,7 @@ fn own_files(test: &str) -> Option<PathBuf> {
     None
 }
 
-/// Answers every question for an IPv4 address with 127.0.0.1, others with nothing.
+/// Starts a name server that answers every question for an IPv4 address with 127.0.0.1, and others with nothing.
 fn name_server(at: &str) {
     let socket = UdpSocket::bind(at).unwrap();
     std::thread::spawn(move || {
@@ -56,20 +57,20 @@ fn a_changed_hosts_file_and_resolver_count_within_seconds() {
     let (hosts, resolv) = (dir.join("hosts"), dir.join("resolv.conf"));
     fs::write(&resolv, "").unwrap();
     let other = TestNode::started();
-    // Started before anything was written.
+    // The node starts before the files have contents.
     let mut node = TestNode::new().with("CONNECTIONS_IDLE", "1s");
     node.start();
     assert!(!connects(&node, "one.example", &other));
     fs::write(&hosts, "127.0.0.1 one.example\n").unwrap();
     fs::write(&resolv, "nameserver 127.0.0.53\n").unwrap();
     eventually("the hosts file counts", Duration::from_secs(20), || connects(&node, "one.example", &other));
-    // Nobody answers there; then there is another resolver.
+    // The first resolver does not answer; then the file names another one.
     name_server("127.0.0.54:53");
     fs::write(&resolv, "nameserver 127.0.0.54\noptions timeout:1 attempts:1\n").unwrap();
     let restarted = TestNode::started();
     eventually("the new resolver counts", Duration::from_secs(20), || connects(&node, "two.example", &restarted));
-    // A file that is empty for a moment changes nothing, and is reported once however often names are resolved meanwhile. Each
-    // time another node is asked for, since nobody dials whom it is connected to, and later than the files are looked at again.
+    // A file that is empty for a moment changes nothing, and is reported once, however often names are resolved. Each
+    // round dials a new node, because a connected one is not dialled again, and waits until the files are read again.
     let later = || std::thread::sleep(Duration::from_millis(1100));
     let failed = || node.log().matches("the resolver's files cannot be read").count();
     let read = || node.log().matches("names are resolved by what these say now").count();

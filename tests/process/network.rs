@@ -1,9 +1,9 @@
-//! Several nodes: announce here, find there.
+//! Tests of several nodes: one announces, others find.
 
 use crate::harness::{TestNode, cid, eventually, fails, text};
 use std::time::Duration;
 
-/// `count` nodes; all but the first bootstrap from the first, and all know each other.
+/// Starts `count` nodes that know each other. All bootstrap from the first.
 fn network(count: usize) -> Vec<TestNode> {
     let mut nodes = vec![TestNode::started()];
     for _ in 1..count {
@@ -56,7 +56,7 @@ fn connect_joins_two_nodes_and_peers_lists_them() {
             && two.ok(&["peers", "--format", "ids"]).contains(&one.peer_id().to_string())
     });
     let output = one.cli(&["connect", &format!("/ip4/127.0.0.1/tcp/1/p2p/{}", two.peer_id())]);
-    // Connected already by another address: either answer is right, a hang is not.
+    // The peer is already connected by another address. Success and failure are both right, but the command must end.
     assert!(output.status.code().is_some());
     let nobody = "12D3KooWGC6TvWhfapngX6wvJHMYvKpDMXPb3ZnCZ6dMoaMtimQ5";
     fails(&one.cli(&["connect", &format!("/ip4/127.0.0.1/tcp/1/p2p/{nobody}")]), 1, &[nobody]);
@@ -157,7 +157,7 @@ fn a_list_of_several_requests_is_reported_as_one_whole_and_counts_what_is_in_it_
     node = node.joining(&hub);
     node.start();
     eventually("it has joined", Duration::from_secs(20), || !node.table().is_empty());
-    // Some 850 kB where a request takes 512: two parts, and more than is announced by itself.
+    // Some 850 kB: two parts of up to 512 kB each, and more CIDs than are announced one by one.
     let mut list: Vec<String> = (0..11_000).map(|i| cid(&format!("long {i}"))).collect();
     list.push(list[0].clone());
     list.push(list[10_999].clone());

@@ -1,10 +1,10 @@
-//! What a node must still know after a stop, and after a SIGKILL.
+//! Tests of what a node still knows after a stop and after a SIGKILL.
 
 use crate::harness::{TestNode, cid, eventually, fails, multihash};
 use dhtstore_testkit::kad_peer::KadPeer;
 use std::time::Duration;
 
-/// A stock libp2p-kad client announces `contents` to `node`.
+/// Announces `contents` to `node` with a stock libp2p-kad client.
 async fn announce(node: &TestNode, contents: &[&str]) -> KadPeer {
     let peer = KadPeer::client_of(node.peer_id(), node.multiaddr()).await;
     for content in contents {
@@ -18,7 +18,7 @@ async fn announce(node: &TestNode, contents: &[&str]) -> KadPeer {
     peer
 }
 
-/// Until the records are in the database: the open chunk's second, and sled's half second behind it.
+/// Waits until the records are in the database: a second for the open chunk, and half a second for sled.
 fn wait_for_the_log() {
     std::thread::sleep(Duration::from_millis(2_200));
 }
@@ -36,7 +36,7 @@ async fn records_and_their_addresses_survive_kill_9() {
         assert_eq!(held[0].0, peer.id.to_string());
         assert!(held[0].1.contains(&peer.addr.to_string()), "{held:?}");
     }
-    // And they are handed out to others over the wire.
+    // They are also served over the wire.
     let asker = KadPeer::client_of(node.peer_id(), node.multiaddr()).await;
     assert_eq!(asker.find_providers(&multihash("one")).await, vec![peer.id]);
 }
@@ -46,7 +46,7 @@ async fn prv_6_addresses_count_from_the_newest_announcement_also_after_kill_9() 
     let mut node = TestNode::new().with("RECORDS_ADDRESS_TTL", "8s");
     node.start();
     let peer = announce(&node, &["steady"]).await;
-    // Again and unchanged, until past the first announcement's address time-out.
+    // The same announcement is repeated until the address ttl of the first has passed.
     for _ in 0..5 {
         tokio::time::sleep(Duration::from_secs(2)).await;
         assert!(peer.announce(&multihash("steady")).await);
@@ -56,7 +56,7 @@ async fn prv_6_addresses_count_from_the_newest_announcement_also_after_kill_9() 
     node.start();
     let held = node.held(&cid("steady"));
     assert!(held.len() == 1 && held[0].1.contains(&peer.addr.to_string()), "{held:?}");
-    // And they end when nobody announces any more, while the record lives on.
+    // The addresses end once the announcements stop, while the record lives on.
     eventually("addresses end", Duration::from_secs(15), || {
         let held = node.held(&cid("steady"));
         assert_eq!(held.len(), 1, "the record itself lives on");
@@ -88,7 +88,7 @@ fn fifty_kills_lose_nothing_that_was_on_disk() {
         let added: Vec<String> = (0..20).map(|i| cid(&format!("kill {round} {i}"))).collect();
         let output = node.cli_with_input(&["provide", "--file", "-"], &added.join("\n"));
         assert!(output.status.success(), "{}", crate::harness::text(&output));
-        // At a different moment of what goes on behind it each time.
+        // Each round kills the node at another moment of its background work.
         std::thread::sleep(Duration::from_millis(round * 7 % 40));
         node.kill();
         node.start();

@@ -1,4 +1,4 @@
-//! `dhtstore restore`: what is no backup, what is in the way, kills, and machines that differ.
+//! Tests of `dhtstore restore`: bad files, directories in use, kills, and other machines.
 
 use crate::{
     backup::{beside, count, hashes, own, path, restored},
@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-/// Records received a minute ago (and one a day ago, one in an hour), as a dump.
+/// Returns a dump of records received within the last eleven minutes.
 fn dump(records: u64) -> String {
     let now = SystemClock::new().wall();
     let mut dump =
@@ -30,7 +30,7 @@ fn dump(records: u64) -> String {
     dump + &format!("\n{{\"dhtstore\":\"end\",\"rows\":{records},\"tables\":{{}},\"damaged\":0}}\n")
 }
 
-/// A stopped node with so many records, an own CID and an identity; and its backup.
+/// Returns a stopped node with `records` records, an own CID and an identity, and its backup.
 pub fn stopped(records: u64) -> (TestNode, PathBuf) {
     let mut node = TestNode::started();
     node.ok(&["provide", &cid("own")]);
@@ -85,12 +85,12 @@ fn what_is_in_the_way_stays() {
     fails(&other.cli(&["restore", path(&file)]), 73, &["identity.key"]);
     assert_eq!(fingerprint(&other.dir()), before);
     other.start();
-    fails(&other.cli(&["restore", path(&file)]), 75, &["in use", "stop it"]);
+    fails(&other.cli(&["restore", path(&file)]), 75, &["in use", "stop that process"]);
     assert_eq!(other.stop(), Some(0));
     let blocked = TestNode::new();
     fs::write(blocked.dir(), "a file").unwrap();
     fails(&blocked.cli(&["restore", path(&file)]), 73, &[path(&blocked.dir())]);
-    // An empty directory, as a mount point is.
+    // An empty directory, such as a mount point.
     let empty = TestNode::new();
     fs::create_dir_all(empty.dir().join("lost+found")).unwrap();
     restored(&empty, &file);
@@ -138,7 +138,7 @@ fn killed_at_any_moment_a_restore_is_begun_anew_or_finished() {
 #[test]
 fn the_configuration_is_in_effect_where_it_is_restored_and_what_does_not_fit_is_told() {
     let node = TestNode::new();
-    // As an operator has it, not as the tests: no DHTSTORE_CONFIG.
+    // Like an operator and unlike other tests, without DHTSTORE_CONFIG.
     let command = |node: &TestNode, args: &[&str]| -> Command {
         let mut command = node.command(args);
         command.env_remove("DHTSTORE_CONFIG").env("HOME", node.dir().parent().unwrap());
@@ -149,7 +149,7 @@ fn the_configuration_is_in_effect_where_it_is_restored_and_what_does_not_fit_is_
     let config = node.dir().join("dhtstore.toml");
     fs::write(&config, "data_dir = \"/old/place\"\nlisten = [\"/ip4/192.0.2.7/tcp/4001\"]\n[records]\nttl = \"40h\"\n[reprovide]\ninterval = \"11h\"\n").unwrap();
     assert!(run(&node, &["init"]).status.success());
-    // Received 30 hours ago: by the default ttl it would have ended.
+    // Received 30 hours ago, so it would have expired with the default ttl.
     let now = SystemClock::new().wall();
     let old = dump(1).replace(&UnixTime(now.0 - 60).to_string()[..13], &UnixTime(now.0 - 108_000).to_string()[..13]);
     let mut child = command(&node, &["load", "-"]);
@@ -170,7 +170,7 @@ fn the_configuration_is_in_effect_where_it_is_restored_and_what_does_not_fit_is_
     assert_eq!(fs::read(moved.dir().join("dhtstore.toml")).unwrap(), fs::read(&config).unwrap());
     assert!(text(&run(&moved, &["config", "show"])).contains("ttl = \"40h\""));
 
-    // Another one by --config: then that one counts, and it is said.
+    // A configuration named by --config is used instead, and that is reported.
     let own = beside(&moved, "own.toml");
     fs::write(&own, "").unwrap();
     let other = TestNode::new();
@@ -181,7 +181,7 @@ fn the_configuration_is_in_effect_where_it_is_restored_and_what_does_not_fit_is_
     }
 }
 
-/// The same backup with other lines, and a checksum that is right.
+/// Returns the backup with changed lines and a correct checksum.
 fn forged(whole: &str, change: impl Fn(&str) -> String) -> String {
     let mut lines: Vec<String> = whole.lines().map(change).collect();
     lines.pop();
@@ -210,7 +210,7 @@ fn a_forged_backup_writes_nothing_outside_and_one_with_another_configuration_say
     fails(&restore(&bad_row), 65, &["row", "received", "nothing was restored"]);
     assert!(!target.dir().join("node").exists() && !target.dir().join(".dhtstore-restore").exists());
 
-    // From a version that knows more settings.
+    // A backup of a version that has more settings.
     let config = multibase::encode(multibase::Base::Base64, "[records]\nnew = 7\n");
     let later = forged(&whole, |line| match line.starts_with("{\"file\":\"identity.key\"") {
         true => format!("{line}\n{{\"file\":\"dhtstore.toml\",\"content\":\"{config}\"}}"),
@@ -259,10 +259,10 @@ fn limits_and_clocks_leave_nothing_out_in_silence() {
         line.to_owned()
     });
     let slow = TestNode::new();
-    fails(&slow.cli_with_input(&["restore", "-"], &ahead), 1, &["10 rows lie ahead", "Set the clock"]);
+    fails(&slow.cli_with_input(&["restore", "-"], &ahead), 1, &["10 rows", "lie ahead", "set the clock"]);
     assert_eq!((count(&slow, "providers"), own(&slow).len()), (0, 1));
     let limited = TestNode::new();
-    fails(&limited.cli(&["--set", "records.max=4", "restore", path(&file)]), 1, &["6 rows were refused", "raise"]);
+    fails(&limited.cli(&["--set", "records.max=4", "restore", path(&file)]), 1, &["6 rows", "refused", "raise"]);
     assert_eq!(count(&limited, "providers"), 4);
     let none = TestNode::new();
     fails(
@@ -286,7 +286,7 @@ fn on_a_full_disk_nothing_is_left_half_done() {
     let listing = || fs::read_dir(&disk).unwrap().count();
     let dir = tempfile::tempdir_in(&disk).unwrap();
     let before = listing();
-    // More than there is space for.
+    // A backup that needs more space than there is.
     let output = node.cli_with_input(&["load", "-"], &dump(100));
     assert!(output.status.success(), "{}", text(&output));
     fill_to_the_brim(&disk);
@@ -296,7 +296,7 @@ fn on_a_full_disk_nothing_is_left_half_done() {
     fs::remove_file(disk.join("brim")).unwrap();
     assert_eq!(listing(), before);
     node.ok(&["backup", "--records", path(&file)]);
-    // Below the reserve nothing is restored, and with space it is.
+    // With less space than the reserve nothing is restored; with more, everything is.
     let target = TestNode::new();
     fails(&target.cli(&["restore", path(&file)]), 73, &["store.reserve"]);
     assert!(!target.dir().join("node").exists() && !target.dir().join(".dhtstore-restore").exists());
@@ -307,7 +307,7 @@ fn on_a_full_disk_nothing_is_left_half_done() {
     assert_eq!(node.stop(), Some(0));
 }
 
-/// Takes what [`fill`] has left.
+/// Fills the space that [`fill`] has left.
 fn fill_to_the_brim(dir: &Path) {
     let mut file = fs::File::create(dir.join("brim")).unwrap();
     while std::io::Write::write(&mut file, &[1; 4096]).is_ok_and(|written| written == 4096) {}

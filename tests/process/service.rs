@@ -1,4 +1,4 @@
-//! The node as a service: what it tells systemd, how it takes signals, how commands take a node that does not answer.
+//! Tests of the node as a service: messages to systemd, signals, and commands while the node does not answer.
 
 use crate::harness::{TestNode, cid, eventually, fails, signal, text};
 use rustix::process::Signal;
@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Reads messages to systemd until one begins with `wanted`; all of them.
+/// Reads messages to systemd until one begins with `wanted`. Returns all of them.
 fn told(systemd: &UnixDatagram, wanted: &str) -> Vec<String> {
     let mut messages: Vec<String> = Vec::new();
     let mut buffer = [0; 4096];
@@ -26,7 +26,7 @@ fn systemd_is_told_ready_status_and_stopping() {
     let path = dir.path().join("notify");
     let systemd = UnixDatagram::bind(&path).unwrap();
     systemd.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    // Peers that never answer: readiness does not wait for them.
+    // Readiness must not wait for peers that never answer.
     let node = TestNode::new();
     let mut child = node
         .run_command()
@@ -47,7 +47,7 @@ fn systemd_is_told_ready_status_and_stopping() {
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
-/// Runs the process of a node until it serves; nobody reads what it logs.
+/// Starts the process of a node, without a log, and waits until it serves.
 fn serving(node: &TestNode) -> Child {
     let child = node.run_command().stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     eventually("it serves", Duration::from_secs(20), || node.cli(&["stat"]).status.success());
@@ -131,7 +131,7 @@ fn log_lines_follow_the_flags() {
     let rows: Vec<serde_json::Value> = json.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
     assert!(rows.iter().any(|row| row["message"] == "ready" && row["level"] == "INFO"), "{json}");
     assert!(log(&["-q"], Some("dhtstore=debug")).contains("DEBUG"), "RUST_LOG has the last word");
-    assert!(log(&[], Some("no=such=level")).contains("RUST_LOG is not understood"));
+    assert!(log(&[], Some("no=such=level")).contains("cannot parse RUST_LOG"));
 }
 
 #[test]
@@ -151,7 +151,7 @@ fn connections_are_lowered_to_the_open_files_so_that_store_and_control_socket_wo
         node.log()
     );
 
-    // Idle sockets, many more than there are files.
+    // Many more idle sockets than open files are allowed.
     let addr = std::net::SocketAddr::from(([127, 0, 0, 1], node.port));
     let idle: Vec<_> = (0..400).filter_map(|_| std::net::TcpStream::connect(addr).ok()).collect();
     for n in 0..20 {

@@ -1,5 +1,5 @@
-//! Two sites with a link between them, each in a network namespace of its own: cut until each has forgotten the other, then
-//! healed.
+//! Tests of two sites, each in its own network namespace. The link between them is cut until each site has forgotten
+//! the other, then restored.
 
 use crate::harness::{TestNode, cid, eventually};
 use dhtstore_testkit::small_disk::{cannot, inside, run_inside};
@@ -14,7 +14,7 @@ struct Site {
 }
 
 impl Site {
-    /// A site with these addresses, connected to the bridge of this namespace by a port named `port`.
+    /// Creates a site with these addresses, connected to the bridge of this namespace by a port named `port`.
     fn new(port: &str, addresses: &[&str]) -> Self {
         let holder = Command::new("unshare").args(["--net", "sleep", "600"]).spawn().unwrap();
         let site = Self { holder };
@@ -59,7 +59,8 @@ fn run(command: &mut Command) {
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// True inside a network namespace of the test's own. Outside: false, once `test` (its whole name) has passed inside.
+/// Returns true in a network namespace of the test's own. Elsewhere returns false, once `test` (its full name) has
+/// passed inside one.
 fn in_a_namespace(test: &str) -> bool {
     if inside().is_some() {
         return true;
@@ -99,7 +100,7 @@ fn sites_that_were_cut_until_their_tables_forgot_find_each_other_once_healed() {
         node
     };
     let mut nodes = [node(&one, "10.9.1.1"), node(&one, "10.9.1.2"), node(&two, "10.9.2.1"), node(&two, "10.9.2.2")];
-    // Every list names both sites.
+    // Each bootstrap list names both sites.
     let bootstrap = [&nodes[0], &nodes[2]].map(TestNode::address).join(",");
     for node in &mut nodes {
         node.set("BOOTSTRAP", &bootstrap);
@@ -113,7 +114,7 @@ fn sites_that_were_cut_until_their_tables_forgot_find_each_other_once_healed() {
     };
     eventually("one network", Duration::from_secs(30), || (0..4).all(|number| known(number) == 2));
 
-    // A cut link ends no connection: each is given up once two pings in a row are not answered.
+    // A cut link closes no connection. A connection is closed once two pings in a row are unanswered.
     ip("link set two down");
     eventually("each site has forgotten the other", Duration::from_secs(120), || {
         let connected = |number: usize| {
@@ -128,7 +129,7 @@ fn sites_that_were_cut_until_their_tables_forgot_find_each_other_once_healed() {
     let content = cid("published behind the cut");
     nodes[1].ok(&["provide", "--wait", &content]);
     assert_eq!(nodes[3].ok(&["findprovs", &content]), "");
-    // Longer than the first pauses of the list: its peers were tried in vain meanwhile.
+    // Longer than the first pauses between bootstrap attempts, so that some attempts fail.
     std::thread::sleep(Duration::from_secs(5));
 
     ip("link set two up");

@@ -1,4 +1,4 @@
-//! What a start needs, and what it says when it does not get it.
+//! Tests of what a start needs, and of its errors when something is missing.
 
 use crate::harness::{TestNode, cid, dhtstore, eventually, fails};
 use std::{os::unix::fs::PermissionsExt, time::Duration};
@@ -11,7 +11,7 @@ fn with_no_configuration_at_all_run_works() {
         .env("HOME", home.path())
         .env("XDG_STATE_HOME", home.path().join("state"))
         .env_remove("STATE_DIRECTORY")
-        // Two nodes of one machine cannot both have port 4001: the port is the one thing that a test must choose.
+        // The test must choose a port, because two nodes on one machine cannot both use port 4001.
         .args(["--data-dir", home.path().join("data").to_str().unwrap(), "run"])
         .args([
             "--listen",
@@ -39,7 +39,7 @@ fn two_processes_on_one_data_directory_is_75() {
     let node = TestNode::started();
     let mut second = node.command(&["run", "--listen", "/ip4/127.0.0.1/tcp/0"]);
     fails(&second.output().unwrap(), 75, &["in use"]);
-    // The first one is none the worse for it.
+    // The first process still works.
     node.ok(&["provide", &cid("still here")]);
 }
 
@@ -54,7 +54,7 @@ fn a_taken_port_is_an_error_that_names_it() {
         let node = TestNode::new();
         fails(&node.cli(&["run", "--listen", &listen]), 1, &[scheme, &port.to_string()]);
     }
-    // Taken by another dhtstore.
+    // The port is used by another dhtstore.
     let first = TestNode::started();
     let second = TestNode::new();
     let listen = format!("/ip4/127.0.0.1/tcp/{}", first.port);
@@ -85,7 +85,7 @@ fn an_identity_that_is_no_file_is_refused() {
 
 #[test]
 fn a_data_directory_that_cannot_be_created_is_73() {
-    // Works for root too, whom permissions do not stop: a file is in the way.
+    // A file is in the way. Permissions would not stop root.
     let node = TestNode::new();
     std::fs::write(node.dir(), "a file").unwrap();
     fails(&node.cli(&["run", "--listen", "/ip4/127.0.0.1/tcp/0"]), 73, &[node.dir().to_str().unwrap()]);
@@ -97,7 +97,7 @@ fn a_data_directory_that_cannot_be_created_is_73() {
 
 #[test]
 fn a_read_only_data_directory_is_73() {
-    // procfs refuses every creation, also to root.
+    // procfs refuses new files, even for root.
     let output =
         dhtstore().args(["--data-dir", "/proc/dhtstore", "run", "--listen", "/ip4/127.0.0.1/tcp/0"]).output().unwrap();
     fails(&output, 73, &["/proc/dhtstore"]);

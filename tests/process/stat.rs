@@ -1,4 +1,4 @@
-//! `dhtstore stat` of a running and of a stopped node.
+//! Tests of `dhtstore stat` of a running and of a stopped node.
 
 use crate::harness::{TestNode, eventually, fails, fingerprint, multihash};
 use dhtstore_testkit::kad_peer::KadPeer;

@@ -1,4 +1,4 @@
-//! Values through the command line, and over a SIGKILL.
+//! Tests of values: through commands, and across a SIGKILL.
 
 use crate::harness::{TestNode, cid, eventually, fails, text};
 use std::{io::Write, process::Stdio, time::Duration};
@@ -21,7 +21,7 @@ fn val_5_a_value_survives_kill_9_and_is_served_with_its_better_sequence_only() {
         assert_eq!(report["sequence"], sequence, "one above the highest found");
     }
     fails(&publisher.cli(&["put", "--ipns", CONTENT, "--sequence", "1"]), 65, &["not above 1"]);
-    // sled's half second.
+    // sled flushes every half second.
     std::thread::sleep(Duration::from_millis(1_000));
     keeper.kill();
     publisher.kill();
@@ -34,7 +34,7 @@ fn val_5_a_value_survives_kill_9_and_is_served_with_its_better_sequence_only() {
     let dumped = &keeper.rows(&["dump", "values"])[0];
     assert_eq!((&dumped["key"], &dumped["record"]), (&row["key"], &row["record"]));
 
-    // As bytes to a third node, which knows the keeper only, and back.
+    // The bytes go to a third node, which knows only the keeper, and back.
     let record = keeper.cli(&["get", "--raw", &name]).stdout;
     let mut other = TestNode::new().joining(&keeper);
     other.start();
@@ -47,7 +47,7 @@ fn val_5_a_value_survives_kill_9_and_is_served_with_its_better_sequence_only() {
     };
     let output = put(&record);
     assert!(output.status.success(), "{}", text(&output));
-    // It points elsewhere, in all its copies, under the old signature.
+    // Every copy of the path in the record is changed, under the old signature.
     let forged = replaced(&record, b"igh2akis", b"igh2akit");
     assert_ne!(forged, record);
     fails(&put(&forged), 65, &["signature"]);
@@ -65,7 +65,7 @@ fn val_6_get_corrects_the_server_that_holds_an_older_sequence() {
     let name = format!("/ipns/{}", new.peer_id());
     let sequence = |node: &TestNode| node.rows(&["get", "--local", &name])[0]["sequence"].clone();
     for expected in 0..2 {
-        // It is alone: kept by itself, and said to be nowhere else.
+        // The node is alone: it stores the value and reports that no other server has it.
         fails(&new.cli(&["put", "--ipns", CONTENT]), 1, &["no server is known"]);
         assert_eq!(sequence(&new), expected);
         if expected == 0 {
@@ -91,7 +91,7 @@ fn val_6_get_corrects_the_server_that_holds_an_older_sequence() {
     assert_eq!(new.stop(), Some(0));
 }
 
-/// `bytes` with every `from` replaced by `to`, which is as long.
+/// Returns `bytes` with every `from` replaced by `to`, which has the same length.
 fn replaced(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     for at in 0..bytes.len() - from.len() {
@@ -127,10 +127,10 @@ fn an_own_name_never_goes_back_to_an_old_record_not_even_from_a_backup() {
     };
     let servers = || node.rows(&["closest", "--local", "--format", "ndjson", &cid("x")]).len();
     eventually("it has joined", Duration::from_secs(20), || servers() >= 2);
-    // For a year, on both servers; then one of them goes.
+    // Valid for a year, on both servers. Then one of them is killed.
     assert_eq!(put(&node, "first", &["--lifetime", "365d"]), 0);
     lasting.kill();
-    // The next is forgotten by everybody soon after.
+    // The next record soon expires everywhere.
     assert_eq!(put(&node, "second", &["--lifetime", "3s", "--sequence", "9"]), 9);
     std::thread::sleep(Duration::from_secs(4));
     let backup = node.dir().with_extension("backup");
@@ -145,7 +145,7 @@ fn an_own_name_never_goes_back_to_an_old_record_not_even_from_a_backup() {
     let found = node.ok(&["get", &name]);
     assert!(found.contains(&format!("/ipfs/{}", cid("third"))), "{found}");
 
-    // From a backup that was made before the third: above what is kept there, and above what is found.
+    // A backup from before the third record: the next number is above those in the backup and those found.
     node.kill();
     let mut moved = TestNode::new().joining(&other);
     assert!(moved.cli(&["restore", backup.to_str().unwrap()]).status.success());
@@ -166,7 +166,7 @@ fn a_name_is_pointed_at_nothing_that_nobody_can_resolve() {
         "/ipns/example.org",
         "/ipns/k51qzi5uqu5dlvj2baxnqndepeb86cbk3ng7n3i46uzyxzyqj2xjonzllnv0v8/x",
     ] {
-        // Nobody else is there, so it goes nowhere; but this node has it.
+        // No other server is known, so only this node stores it.
         let done = node.cli(&["put", "--ipns", path, "--format", "ndjson"]);
         assert!(text(&done).contains("\"stored_here\":true"), "{path}: {}", text(&done));
     }

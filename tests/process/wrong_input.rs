@@ -1,4 +1,4 @@
-//! Each wrong input has its exit code and says what to do.
+//! Tests that each wrong input has its exit code and an error with the next step.
 
 use crate::harness::{TestNode, cid, fails};
 

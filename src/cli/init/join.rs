@@ -1,10 +1,10 @@
-//! How a Kubo node joins a private network: the commands, ready for `sh`. Run as they are printed against Kubo 0.43.1
-//! by `tests/interop`; other versions were not run.
+//! The commands with which a Kubo node joins a private network, ready for `sh`. `tests/interop` runs them as printed
+//! against Kubo 0.43.1; other versions were not tested.
 
 use crate::{config::Config, transport::swarm_key::SwarmKey};
 use std::fmt::Write;
 
-/// A shell script: every line is one that can also be typed. `bootstrap` are our addresses with `/p2p/<id>`.
+/// Returns a shell script whose lines can also be typed one by one. `bootstrap` has our addresses with `/p2p/<id>`.
 pub(super) fn kubo_commands(key: &SwarmKey, bootstrap: &[String], config: &Config) -> String {
     let mut text = String::new();
     // Writing to a string cannot fail.
@@ -12,14 +12,14 @@ pub(super) fn kubo_commands(key: &SwarmKey, bootstrap: &[String], config: &Confi
         text,
         "\
 # Makes a Kubo node join the private network of this dhtstore node (swarm key fingerprint {fingerprint}).
-# For Kubo 0.38 or newer. Stop the daemon first, run this as its user, start it again.
-# This text holds the network's key: keep it secret.
+# For Kubo 0.38 or newer. Stop the daemon, run this script as its user, then start the daemon again.
+# This script holds the network's key: keep it secret.
 set -eu
 IPFS_PATH=\"${{IPFS_PATH:-$HOME/.ipfs}}\"; export IPFS_PATH
 umask 077
 cat > \"$IPFS_PATH/swarm.key\" <<'KEY'
 {key}KEY
-# The public network's defaults: off. (A private swarm with AutoConf on does not start.)
+# Remove the public network's defaults. (Kubo does not start a private swarm with AutoConf on.)
 ipfs config profile apply autoconf-off
 ipfs config --bool AutoConf.Enabled false
 ipfs bootstrap rm --all
@@ -29,7 +29,7 @@ ipfs bootstrap rm --all
     );
     let (local, remote): (Vec<_>, Vec<_>) = bootstrap.iter().partition(|line| is_local(line));
     if remote.is_empty() {
-        text.push_str("# This machine's address is not known; put it in place of the one below:\n");
+        text.push_str("# The address of this machine is not known; use it instead of the one below:\n");
     }
     let lines = if remote.is_empty() { &local } else { &remote };
     for line in lines {
@@ -41,19 +41,19 @@ ipfs bootstrap rm --all
     let _ = write!(
         text,
         "\
-# Look up in the DHT only, not with the public delegated routers.
+# Ask only the DHT, not the public delegated routers.
 ipfs config Routing.Type dht
-# What a private swarm cannot use.
+# Disable what a private swarm cannot use.
 ipfs config --bool AutoTLS.Enabled false
 ipfs config --bool Swarm.Transports.Network.Websocket false
-# Reports on its use: none. Kubo 0.37 to 0.43.0 send them to its makers 15 minutes after the start, others where an endpoint
-# is configured or built in.
+# Send no telemetry. Kubo 0.37 to 0.43.0 send it to Kubo's developers 15 minutes after the start, other versions if an
+# endpoint is configured or built in.
 ipfs config Plugins.Plugins.telemetry.Config.Mode off
-# Records live {ttl} here, so they are announced again every {interval} (Kubo's default is 22h).
+# dhtstore keeps records for {ttl}, so announce them again every {interval} (Kubo's default is 22h).
 ipfs config Provide.DHT.Interval {interval}
-# Start with this variable set, and it refuses to run without the key:
+# With this variable set, the daemon refuses to start without the key:
 #   LIBP2P_FORCE_PNET=1 ipfs daemon
-# Another dhtstore node joins with this swarm.key in its data directory and these lines in its `bootstrap`.
+# Another dhtstore node joins with this swarm.key in its data directory and these addresses in its `bootstrap`.
 ",
         ttl = go_duration(config.records.ttl),
         interval = go_duration(config.reprovide.interval),
@@ -61,7 +61,7 @@ ipfs config Provide.DHT.Interval {interval}
     text
 }
 
-/// As Go reads it: no days, no spaces.
+/// Writes a duration as Go reads it: without days and spaces.
 fn go_duration(duration: std::time::Duration) -> String {
     let seconds = duration.as_secs();
     let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);

@@ -1,4 +1,4 @@
-//! Reading a Kubo repository: its identity, swarm key, bootstrap peers and addresses.
+//! Reads a Kubo repository: its identity, swarm key, bootstrap peers and addresses.
 
 use crate::{
     cli::error::{CliError, Result},
@@ -22,25 +22,25 @@ use std::{
     time::Duration,
 };
 
-/// A Kubo configuration has some 5 KB; this allows for very long lists.
+/// Largest Kubo configuration that is read. One has some 5 KB; this leaves room for very long lists.
 const MAX_CONFIG_BYTES: u64 = 4 << 20;
-/// The API listens on this machine: it answers at once or never.
+/// Time to wait for Kubo's API, which listens on this machine and answers at once or never.
 const API_PATIENCE: Duration = Duration::from_millis(500);
-/// What Kubo writes where its AutoConf fills in the public network's values.
+/// Kubo's placeholder where AutoConf fills in the public network's values.
 const AUTO: &str = "auto";
 
-/// What was found.
+/// Contents of a Kubo repository.
 #[derive(Debug)]
 pub(crate) struct Taken {
     pub(crate) identity: Identity,
     pub(crate) swarm_key: Option<SwarmKey>,
     /// The text of `dhtstore.toml`.
     pub(crate) config: String,
-    /// What the user should know, one line each.
+    /// Notes for the user, one line each.
     pub(crate) notes: Vec<String>,
 }
 
-/// The parts of Kubo's `config` that we look at.
+/// The parts of Kubo's `config` that are used.
 #[derive(Deserialize, Debug)]
 #[serde(rename_all = "PascalCase")]
 struct KuboConfig {
@@ -49,7 +49,7 @@ struct KuboConfig {
     bootstrap: Option<Vec<String>>,
     #[serde(default)]
     addresses: KuboAddresses,
-    /// Everything else.
+    /// All other sections.
     #[serde(flatten)]
     others: BTreeMap<String, serde_json::Value>,
 }
@@ -71,12 +71,12 @@ struct KuboAddresses {
     announce: Option<Vec<String>>,
     append_announce: Option<Vec<String>>,
     no_announce: Option<Vec<String>>,
-    /// Everything else: where Kubo's API and gateway listen.
+    /// All other fields, such as the addresses of Kubo's API and gateway.
     #[serde(flatten)]
     others: BTreeMap<String, serde_json::Value>,
 }
 
-/// Reads the repository; writes nothing. Refused while Kubo runs: one identity in two places breaks both.
+/// Reads the repository and writes nothing. Fails while Kubo runs: two nodes with one identity break each other.
 pub(crate) fn read(repository: &Path, profile: Option<Profile>) -> Result<Taken> {
     let kubo = read_config(&repository.join("config"))?;
     refuse_running(repository)?;
@@ -92,18 +92,19 @@ pub(crate) fn read(repository: &Path, profile: Option<Profile>) -> Result<Taken>
         sections.chain(addresses).filter(|(_, value)| is_set(value)).map(|(name, _)| name).collect();
     if !left_out.is_empty() {
         notes.push(format!(
-            "sections that are left out: {}; compare them with `dhtstore config default`",
+            "Kubo sections that are left out: {}; compare them with `dhtstore config default`",
             left_out.join(", ")
         ));
     }
     notes.push(format!(
-        "do not start the Kubo node in {} again with this identity: two nodes with one peer id cut each other off",
+        "do not start the Kubo node in {} again with this identity: two nodes with one peer id break each other's \
+         connections",
         repository.display()
     ));
     Ok(Taken { identity, swarm_key, config, notes })
 }
 
-/// Whether a section of the configuration says anything.
+/// Returns whether a section of the configuration has a value.
 fn is_set(value: &serde_json::Value) -> bool {
     match value {
         serde_json::Value::Null => false,
@@ -116,24 +117,36 @@ fn is_set(value: &serde_json::Value) -> bool {
 
 fn read_config(path: &Path) -> Result<KuboConfig> {
     let bytes = read_bounded(path, MAX_CONFIG_BYTES).map_err(|e| {
-        CliError::data(format_args!("cannot read {}: {e}; is this a Kubo repository ($IPFS_PATH)?", path.display()))
+        CliError::data(format_args!(
+            "cannot read {}: {e}; give the path of a Kubo repository ($IPFS_PATH)",
+            path.display()
+        ))
     })?;
-    serde_json::from_slice(bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes))
-        .map_err(|e| CliError::data(format_args!("{} is not a Kubo configuration: {e}", path.display())))
+    serde_json::from_slice(bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes)).map_err(|e| {
+        CliError::data(format_args!("cannot read {} as a Kubo configuration: {e}; correct the file", path.display()))
+    })
 }
 
 fn identity(repository: &Path, kubo: &KuboIdentity) -> Result<Identity> {
     let place = repository.join("config");
     if kubo.priv_key.is_empty() {
-        return Err(CliError::data(format_args!("{}: Identity.PrivKey is empty", place.display())));
+        return Err(CliError::data(format_args!(
+            "cannot read the identity in {}: Identity.PrivKey is empty; restore the file from a backup",
+            place.display()
+        )));
     }
-    let identity = Identity::from_base64(&kubo.priv_key)
-        .map_err(|e| CliError::data(format_args!("{}: Identity.PrivKey is damaged ({e})", place.display())))?;
+    let identity = Identity::from_base64(&kubo.priv_key).map_err(|e| {
+        CliError::data(format_args!(
+            "cannot read the identity in {}: Identity.PrivKey is damaged ({e}); restore the file from a backup",
+            place.display()
+        ))
+    })?;
     let peer = identity.keypair.public().to_peer_id().to_string();
     let same = kubo.peer_id.is_empty() || parse_peer_id(&kubo.peer_id).is_ok_and(|id| id.to_string() == peer);
     if !same {
         return Err(CliError::data(format_args!(
-            "{}: Identity.PrivKey belongs to {peer}, but Identity.PeerID says {}; which is right?",
+            "cannot read the identity in {}: Identity.PrivKey belongs to {peer}, but Identity.PeerID is {}; correct \
+             the wrong one",
             place.display(),
             kubo.peer_id
         )));
@@ -150,21 +163,24 @@ fn refuse_running(repository: &Path) -> Result<()> {
         return Ok(());
     };
     Err(CliError::try_again(format_args!(
-        "Kubo runs in {} ({how}), and one identity must not run twice; stop it with `ipfs shutdown`, then try again",
+        "cannot take over the identity in {}: Kubo still runs there ({how}); stop it with `ipfs shutdown`, then try \
+         again",
         repository.display()
     )))
 }
 
-/// Kubo holds a POSIX lock on the file, which Linux lists in `/proc/locks` by device and inode. Elsewhere the API tells.
+/// Returns whether Kubo holds its POSIX lock on the file, which Linux lists in `/proc/locks` by device and inode. On
+/// other systems [`api_answers`] decides.
 fn is_locked(path: &Path) -> bool {
     let (Ok(meta), Ok(locks)) = (std::fs::metadata(path), std::fs::read_to_string("/proc/locks")) else { return false };
     let inode = meta.ino().to_string();
-    // `1: POSIX  ADVISORY  WRITE 1234 08:01:5678 0 EOF`. Device numbers differ on some file systems; inodes do not.
+    // `1: POSIX  ADVISORY  WRITE 1234 08:01:5678 0 EOF`. Only the inode is compared: on some file systems the device
+    // number differs.
     let held = |line: &str| line.split_whitespace().any(|word| word.splitn(3, ':').nth(2) == Some(&inode));
     locks.lines().any(held)
 }
 
-/// The file stays behind after a crash, so only an answer counts.
+/// Returns whether Kubo's API answers. The file alone proves nothing: it stays behind after a crash.
 fn api_answers(path: &Path) -> bool {
     use libp2p::multiaddr::Protocol;
     let Ok(text) = std::fs::read_to_string(path) else { return false };
@@ -177,7 +193,7 @@ fn api_answers(path: &Path) -> bool {
     TcpStream::connect_timeout(&socket, API_PATIENCE).is_ok()
 }
 
-/// From Kubo's settings to ours.
+/// Translates Kubo's settings to ours.
 struct Translation<'a> {
     kubo: &'a KuboConfig,
     private: bool,
@@ -194,9 +210,11 @@ impl Translation<'_> {
         if auto {
             self.notes.push(match profile {
                 Profile::Amino => {
-                    "Bootstrap \"auto\": the public bootstrappers of profile \"amino\" take its place".into()
+                    "Bootstrap \"auto\" is replaced by the public bootstrap peers of profile \"amino\"".into()
                 }
-                Profile::Private => "Bootstrap \"auto\" is left out: it means the public network".into(),
+                Profile::Private => {
+                    "Bootstrap \"auto\" is left out: it means the public network, and this one is private".into()
+                }
             });
         }
         if profile == Profile::Amino && (auto || bootstrap.is_empty()) {
@@ -221,15 +239,17 @@ impl Translation<'_> {
             self.addresses("Addresses.NoAnnounce", &hidden, |rule| !matches!(no_announce::range(rule), Some(Err(_)))),
         );
         format!(
-            "# Taken over from the Kubo repository {}. All settings: `dhtstore config default`.\n\nprofile = \"{}\"\n{table}",
+            "# Taken over from the Kubo repository {}. All settings: `dhtstore config default`.\n\nprofile = \
+             \"{}\"\n{table}",
             repository.display(),
             profile.name()
         )
     }
 
-    /// Nothing if it comes down to our defaults.
+    /// Translates the listen addresses. Returns none if they equal our defaults.
     fn listen(&mut self, listed: &[String]) -> Vec<String> {
-        // Kubo's WebSockets may share a port with TCP, and have no certificate file: for the operator to set up anew.
+        // Kubo's WebSockets may share a port with TCP and have no certificate file: the operator must set them up
+        // again.
         let usable = |addr: &Multiaddr| can_listen(addr) && !is_websocket(addr);
         let mut listen = self.addresses("Addresses.Swarm", listed, usable);
         let is_default = |list: &[String]| {
@@ -240,30 +260,31 @@ impl Translation<'_> {
         }
         if self.private {
             let udp: Vec<String> = listen.extract_if(.., |text| text.contains("/udp/")).collect();
-            let note = |text| format!("Addresses.Swarm: {text} is left out: QUIC does not serve private networks");
+            let note = |text| format!("Addresses.Swarm: {text} is left out: QUIC does not work in private networks");
             self.notes.extend(udp.into_iter().map(note));
         }
         listen
     }
 
-    /// With a swarm key: private. A node that bootstraps from the public network: amino.
+    /// Returns amino for a node that bootstraps from the public network and has no swarm key; otherwise private.
     fn guess_profile(&mut self, auto: bool, bootstrap: &[String]) -> Profile {
         let is_public = |text: &String| parse_multiaddr(text).is_ok_and(|addr| is_public_bootstrapper(&addr));
         let public = auto || bootstrap.iter().any(is_public);
         if self.private || !public {
             return Profile::Private;
         }
-        self.notes.push("this Kubo node is on the public network: profile \"amino\" (choose with --profile)".into());
+        self.notes
+            .push("this Kubo node is on the public network, so profile \"amino\" is set (--profile changes it)".into());
         Profile::Amino
     }
 
-    /// Those that we can use; of the others a note.
+    /// Returns the addresses that dhtstore can use, and adds a note for each of the others.
     fn addresses(&mut self, name: &str, list: &[String], usable: fn(&Multiaddr) -> bool) -> Vec<String> {
         let mut taken: Vec<String> = Vec::new();
         for text in list.iter().filter(|text| *text != AUTO) {
             match parse_multiaddr(text) {
                 Ok(addr) if usable(&addr) => {
-                    // In the form that the program prints: `/ipfs/ID` is `/p2p/ID`.
+                    // Written as dhtstore prints it: `/ipfs/ID` becomes `/p2p/ID`.
                     let text = addr.to_string();
                     if !taken.contains(&text) {
                         taken.push(text);

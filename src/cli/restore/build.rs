@@ -1,4 +1,4 @@
-//! From a verified backup to a data directory.
+//! Builds a data directory from a verified backup.
 
 use super::{
     super::{
@@ -26,17 +26,17 @@ use crate::{
 use serde::{Deserialize, Serialize};
 use std::{fs::File, path::Path};
 
-/// Bytes of lines that are loaded at once.
+/// Bytes of lines in one batch.
 const BATCH_BYTES: usize = 384 << 10;
 
-/// Left with what is built, in case the last step is cut off.
+/// Note stored with the built directory, so that an interrupted last step can be finished.
 #[derive(Serialize, Deserialize)]
 struct Note {
     sha256: String,
     report: Report,
 }
 
-/// All of it, or nothing.
+/// Builds the data directory, completely or not at all.
 pub async fn build(dir: &Path, file: &File, contents: &Contents, config: &Config, context: &Context) -> Result<Report> {
     let staging = Staging::begin(dir)?;
     let built = fill(staging.path(), file, contents, config, context).await.and_then(|report| {
@@ -51,14 +51,14 @@ pub async fn build(dir: &Path, file: &File, contents: &Contents, config: &Config
             Ok(report)
         }
         Err(error) => {
-            // What cannot be removed now is at the next restore.
+            // The next restore removes what cannot be removed now.
             let _ = staging.abandon();
             Err(error.context("nothing was restored"))
         }
     }
 }
 
-/// Finishes what was cut off when it was complete.
+/// Finishes a restore that was interrupted in its last step.
 pub fn resume(dir: &Path, note: &[u8], contents: &Contents) -> Result<Report> {
     match serde_json::from_slice::<Note>(note) {
         Ok(note) if note.sha256 == contents.sha256 => {
@@ -66,7 +66,8 @@ pub fn resume(dir: &Path, note: &[u8], contents: &Contents) -> Result<Report> {
             Ok(note.report)
         }
         _ => Err(CliError::cannot_create(format_args!(
-            "the restore of another backup into {} was cut off: run it again with that one, or move the directory away",
+            "cannot restore: another backup was partly restored into {}; restore that backup again, or move the \
+             directory away",
             dir.display()
         ))),
     }
@@ -93,7 +94,9 @@ async fn fill(to: &Path, file: &File, contents: &Contents, config: &Config, cont
     let loaded = tokio::task::block_in_place(|| {
         for (peer, sequence) in &contents.header.ipns_sequences {
             let peer = parse_peer_id(peer).map_err(|error| {
-                CliError::data(format_args!("the first line of the backup names a peer that is none, {peer}: {error}"))
+                CliError::data(format_args!(
+                    "cannot read the first line of the backup: {peer} is not a peer id ({error}); use another backup"
+                ))
             })?;
             store.raise_sequence(&peer, *sequence).map_err(failed)?;
         }
@@ -114,11 +117,15 @@ fn load(store: &Store, file: &File, contents: &Contents, context: &Context) -> R
         batch.clear();
         for disk in [Refused::ReadOnly, Refused::DiskFull] {
             if loaded.rows(&format!("refused: {disk}")) > 0 {
-                return Err(CliError::cannot_create(format_args!("{disk}; see to the disk, and restore again")));
+                return Err(CliError::cannot_create(format_args!(
+                    "cannot write: {disk}; fix the disk, then restore again"
+                )));
             }
         }
         if let Some((row, error)) = loaded.bad_lines.first() {
-            return Err(CliError::data(format_args!("row {row} of the backup cannot be read: {error}")));
+            return Err(CliError::data(format_args!(
+                "cannot read row {row} of the backup: {error}; use another backup"
+            )));
         }
         report.add(loaded);
         Ok(())
@@ -131,20 +138,20 @@ fn load(store: &Store, file: &File, contents: &Contents, context: &Context) -> R
     })?;
     take(&mut batch, rows)?;
     if again.sha256 != contents.sha256 {
-        return Err(CliError::data("the backup was changed while it was read; restore again"));
+        return Err(CliError::data("cannot use the backup: the file changed while it was read; restore again"));
     }
     Ok(report)
 }
 
-/// What fails here is the making of a data directory, most often for want of space.
+/// Names the next step for a failure to build the directory, mostly a lack of disk space.
 fn failed(error: StoreError) -> CliError {
     match &error {
         StoreError::Full { .. } => CliError::config(format_args!(
-            "{error}; raise reprovide.max_cids, with --set for this once or in the configuration, and restore again"
+            "{error}; raise reprovide.max_cids in the configuration or with --set, then restore again"
         )),
-        StoreError::Database(_) | StoreError::Io { .. } | StoreError::Degraded(_) => {
-            CliError::cannot_create(format_args!("{error}; is there space for the databases and store.reserve?"))
-        }
+        StoreError::Database(_) | StoreError::Io { .. } | StoreError::Degraded(_) => CliError::cannot_create(
+            format_args!("{error}; free space for the databases and store.reserve, then restore again"),
+        ),
         _ => error.into(),
     }
 }

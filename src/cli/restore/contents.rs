@@ -1,4 +1,4 @@
-//! What is in a backup beside rows, read and checked.
+//! Reads and checks a backup.
 
 use super::super::error::{CliError, Result};
 use crate::{
@@ -11,21 +11,21 @@ use std::{
     io::{BufReader, Seek, SeekFrom},
 };
 
-/// Bytes read at once.
+/// Size of the read buffer, in bytes.
 const BUFFER_BYTES: usize = 1 << 20;
-/// Lines between two looks at the progress bar.
+/// Lines between two updates of the progress bar.
 const LINES_PER_TICK: u64 = 1024;
 
-/// A backup that was read to its end and is whole.
+/// Contents of a complete backup, without its rows.
 #[derive(Debug)]
 pub struct Contents {
     pub header: Header,
     pub identity: Identity,
     pub swarm_key: Option<SwarmKey>,
     pub config: Option<String>,
-    /// Places of the database that could not be read when it was made.
+    /// Places of the database that could not be read when the backup was made.
     pub damaged: u64,
-    /// What it is known by.
+    /// Checksum of the backup.
     pub sha256: String,
 }
 
@@ -35,8 +35,8 @@ impl From<BackupError> for CliError {
     }
 }
 
-/// Reads all of it, and hands each row with the end of its line to `each`. Exit 65 if it is not whole, or not what it
-/// says.
+/// Reads the whole backup and passes each row, with its line end, to `each`. Exit 65 if it is incomplete or contradicts
+/// itself.
 pub fn read(mut file: &File, bar: &ProgressBar, mut each: impl FnMut(&[u8]) -> Result<()>) -> Result<Contents> {
     file.seek(SeekFrom::Start(0)).map_err(BackupError::from)?;
     let mut reader = Reader::begin(BufReader::with_capacity(BUFFER_BYTES, file))?;
@@ -58,24 +58,26 @@ pub fn read(mut file: &File, bar: &ProgressBar, mut each: impl FnMut(&[u8]) -> R
     }
     bar.finish_and_clear();
     let header = reader.header().clone();
-    let Some(identity) = identity else { return Err(CliError::data("there is no identity.key in the backup")) };
-    let identity = Identity::from_protobuf(identity)
-        .map_err(|reason| CliError::data(format_args!("identity.key in the backup is no private key: {reason}")))?;
+    let Some(identity) = identity else {
+        return Err(CliError::data("it has no identity.key; use another backup"));
+    };
+    let identity = Identity::from_protobuf(identity).map_err(|reason| {
+        CliError::data(format_args!("its identity.key is not a private key ({reason}); use another backup"))
+    })?;
     let peer_id = identity.keypair.public().to_peer_id().to_string();
     if peer_id != header.peer_id {
         return Err(CliError::data(format_args!(
-            "identity.key in the backup is that of {peer_id}, and its first line names {}",
+            "its identity.key is that of {peer_id}, but its first line names {}; use another backup",
             header.peer_id
         )));
     }
-    let swarm_key = swarm_key
-        .map(|content| SwarmKey::parse(&content))
-        .transpose()
-        .map_err(|(line, reason)| CliError::data(format_args!("swarm.key in the backup, line {line}: {reason}")))?;
+    let swarm_key = swarm_key.map(|content| SwarmKey::parse(&content)).transpose().map_err(|(line, reason)| {
+        CliError::data(format_args!("its swarm.key is malformed in line {line}: {reason}; use another backup"))
+    })?;
     let config = config
         .map(String::from_utf8)
         .transpose()
-        .map_err(|_| CliError::data("dhtstore.toml in the backup is no text in UTF-8"))?;
+        .map_err(|_| CliError::data("its dhtstore.toml is not UTF-8; use another backup"))?;
     let sha256 = reader.sha256().to_owned();
     Ok(Contents { header, identity, swarm_key, config, damaged, sha256 })
 }

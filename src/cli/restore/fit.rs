@@ -1,4 +1,4 @@
-//! Whether the configuration of one machine fits another.
+//! Checks whether the configuration of one machine fits another.
 
 use super::{
     super::{Context, error::Result},
@@ -18,26 +18,29 @@ use crate::{
 use libp2p::{Multiaddr, multiaddr::Protocol};
 use std::{net::IpAddr, path::Path};
 
-/// Says on stderr where the configuration is, whether it is in effect, and what of it does not fit. `before`: what was
+/// Reports on stderr where the configuration is, whether it is in effect, and which settings do not fit. `before` was
 /// in effect before the restore.
 pub fn tell(contents: &Contents, dir: &Path, before: &Loaded, context: &Context) -> Result<()> {
     let path = dir.join(CONFIG);
     let loaded = match context.sources().load_detailed() {
         Ok(loaded) => loaded,
         Err(error) => {
-            context.notice(format_args!("warning: the node will not start with its configuration: {error}"));
+            context.notice(format_args!("warning: the node cannot start with its configuration: {error}"));
             return Ok(());
         }
     };
     match (&contents.config, &loaded.file) {
         (None, Some(file)) => {
-            context.notice(format_args!("there is no configuration in the backup; in effect is {}", file.display()))
+            context.notice(format_args!("the backup has no configuration; {} is in effect", file.display()))
         }
-        (None, None) => context.notice("there is no configuration in the backup: the defaults are in effect"),
+        (None, None) => context.notice("the backup has no configuration; the defaults are in effect"),
         (Some(_), Some(file)) if std::path::absolute(file).is_ok_and(|file| file == path) => {
             context.notice(format_args!("the configuration is {}", path.display()));
             if let Some(old) = before.file.as_ref() {
-                context.notice(format_args!("warning: {} is read no longer: the new one comes first", old.display()));
+                context.notice(format_args!(
+                    "warning: {} is no longer read: the restored configuration takes precedence",
+                    old.display()
+                ));
             }
             let alone = Sources { file: Some(path), ..Sources::default() }.load_detailed();
             if let Some(other) = alone.ok().and_then(|alone| elsewhere(&alone, dir)) {
@@ -47,7 +50,8 @@ pub fn tell(contents: &Contents, dir: &Path, before: &Loaded, context: &Context)
         (Some(_), other) => {
             let other = other.as_ref().map_or("the defaults".into(), |file| file.display().to_string());
             context.notice(format_args!(
-                "warning: the configuration of the backup is {}, which is not the one that is read ({other}); compare them, or name it with --config",
+                "warning: the configuration of the backup, {}, is not the one that is read ({other}); compare them, \
+                 or name it with --config",
                 path.display()
             ));
         }
@@ -64,30 +68,34 @@ pub fn tell(contents: &Contents, dir: &Path, before: &Loaded, context: &Context)
     Ok(())
 }
 
-/// A file that says that the data is elsewhere.
+/// Returns a warning if the restored configuration names another data directory.
 fn elsewhere(alone: &Loaded, dir: &Path) -> Option<String> {
     let is_set = matches!(alone.origin("data_dir"), Origin::File(_)) && alone.config.data_dir != dir;
     is_set.then(|| {
         format!(
-            "data_dir is {} in it: without --data-dir the node would not run in {}; change it there",
+            "the restored configuration has data_dir = {}; without --data-dir the node does not run in {}; correct \
+             data_dir",
             alone.config.data_dir.display(),
             dir.display()
         )
     })
 }
 
-/// What does not fit a machine with these addresses.
+/// Returns the settings that do not fit a machine with the addresses `ours`.
 fn misfits(config: &Config, swarm_key: Option<&SwarmKey>, dir: &Path, ours: &[IpAddr]) -> Vec<String> {
     let mut found = Vec::new();
     if let Some(path) = &config.swarm_key {
         let restored = match swarm_key {
-            Some(_) => format!("; that of the backup is {}: name that one, or unset it", dir.join(SWARM_KEY).display()),
+            Some(_) => format!(
+                "; the key of the backup is {}: name that file, or unset swarm_key",
+                dir.join(SWARM_KEY).display()
+            ),
             None => String::new(),
         };
         match (SwarmKey::load(path), swarm_key) {
             (Err(error), _) => found.push(format!("swarm_key: {error}{restored}")),
             (Ok(there), Some(key)) if there != *key => {
-                found.push(format!("swarm_key: {} is another key than the node had{restored}", path.display()));
+                found.push(format!("swarm_key: {} holds another key than the backup{restored}", path.display()));
             }
             _ => {}
         }
@@ -99,11 +107,14 @@ fn misfits(config: &Config, swarm_key: Option<&SwarmKey>, dir: &Path, ours: &[Ip
         found.push(format!("routing.asn_database: {error}"));
     }
     if let Some(parent) = config.control.socket.as_ref().and_then(|path| path.parent()).filter(|path| !path.is_dir()) {
-        found.push(format!("control.socket: there is no directory {}; make it, or unset it", parent.display()));
+        found.push(format!(
+            "control.socket: there is no directory {}; create it, or unset control.socket",
+            parent.display()
+        ));
     }
     for addr in &config.listen {
         if let Some(ip) = ip(addr).filter(|ip| !ip.is_unspecified() && !ours.contains(ip)) {
-            found.push(format!("listen: {addr}: this machine has no address {ip}"));
+            found.push(format!("listen: {addr}: this machine has no address {ip}; correct listen"));
         }
     }
     let announced = [
@@ -118,7 +129,7 @@ fn misfits(config: &Config, swarm_key: Option<&SwarmKey>, dir: &Path, ours: &[Ip
             .map(ToString::to_string)
             .collect();
         if !foreign.is_empty() {
-            found.push(format!("{key} is {}: does that lead here?", foreign.join(", ")));
+            found.push(format!("{key} is {}: check that it leads to this machine", foreign.join(", ")));
         }
     }
     found
@@ -163,7 +174,7 @@ mod tests {
         for (warning, word) in found.iter().zip(words) {
             assert!(warning.contains(word), "{word}: {warning}");
         }
-        // Another network's key is found as well.
+        // The key of another network is reported too.
         let path = dir.path().join("other");
         SwarmKey::generate().unwrap().create(&path).unwrap();
         let config = Config { swarm_key: Some(path), ..Config::defaults(Profile::Private) };

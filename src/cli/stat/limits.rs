@@ -1,4 +1,4 @@
-//! What a record takes, and how far the limits are, as people read it.
+//! Size of a record and use of the limits, for people.
 
 use crate::{
     cli::output::{human_bytes, human_duration},
@@ -6,7 +6,7 @@ use crate::{
 };
 use std::time::Duration;
 
-/// Names and values. Nothing is said of what is not known, but for the limits.
+/// Returns names and values. Unknown figures are left out, except for the limits.
 pub fn lines(store: &StoreStat) -> Vec<(&'static str, String)> {
     let mut lines = Vec::new();
     if let Some(age) = store.oldest_age_s {
@@ -17,7 +17,7 @@ pub fn lines(store: &StoreStat) -> Vec<(&'static str, String)> {
     let parts = [
         bytes(takes.disk_bytes, "on disk"),
         bytes(takes.index_bytes, "of index"),
-        bytes(takes.memory_bytes, "of memory in all"),
+        bytes(takes.memory_bytes, "of memory in total"),
     ];
     let parts: Vec<String> = parts.into_iter().flatten().collect();
     if !parts.is_empty() {
@@ -45,7 +45,7 @@ fn seconds(seconds: u64) -> String {
     human_duration(Duration::from_secs(seconds))
 }
 
-/// `20,000,000`
+/// Formats a number like `20,000,000`.
 fn grouped(n: u64) -> String {
     let digits = n.to_string();
     let groups: Vec<&str> =
@@ -53,7 +53,7 @@ fn grouped(n: u64) -> String {
     groups.join(",")
 }
 
-/// The `group`th group of three digits, counted from the end.
+/// Returns the range of the `group`th group of three digits, counted from the end.
 fn group_of(len: usize, group: usize) -> std::ops::Range<usize> {
     len.saturating_sub(group * 3 + 3)..len - group * 3
 }

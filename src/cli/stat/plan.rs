@@ -1,6 +1,7 @@
-//! `dhtstore stat --plan RATE TTL`: what machine to buy.
+//! `dhtstore stat --plan RATE TTL`: estimates the machine that a node needs.
 //!
-//! Arithmetic on what `cargo bench --bench store` measured at 10 and 100 million records; where a machine differs, so do these.
+//! The estimates are based on what `cargo bench --bench store` measured at 10 and 100 million records. Other machines
+//! differ.
 
 use crate::cli::{
     error::{CliError, Result},
@@ -9,21 +10,22 @@ use crate::cli::{
 use serde::Serialize;
 use std::time::Duration;
 
-/// How often others announce a record on the public DHT, whatever its ttl (go-libp2p-kad-dht, Kubo).
+/// Interval at which peers of the public DHT announce a record, whatever its ttl (go-libp2p-kad-dht, Kubo).
 const ANNOUNCED_EVERY: Duration = Duration::from_secs(22 * 3600);
-/// A node with nothing in it.
+/// Memory of an empty node, in bytes.
 const BASE_BYTES: f64 = 150e6;
-/// Everything in memory, for each record: 36 were measured, and a little more while tables grow.
+/// Memory for each record, in bytes: 36 were measured, and a little more while tables grow.
 const RECORD_BYTES: f64 = 40.0;
-/// The log, for each entry: 38, and 49 where each of 200,000 providers is new.
+/// Bytes of the log for each entry: 38 were measured, and 49 if each of 200,000 providers is new.
 const LOG_BYTES: f64 = 50.0;
-/// Reading the log at a start, for each entry: CPU time, of all cores together.
+/// CPU time to read an entry of the log at a start, in seconds, over all cores.
 const REPLAY_CPU: f64 = 0.7e-6;
-/// Largest rate and ttl that are planned for.
+/// Largest rate that a plan accepts.
 const MAX_RATE: f64 = 1e6;
+/// Longest ttl that a plan accepts.
 const MAX_TTL: Duration = Duration::from_secs(30 * 86_400);
 
-/// What a rate of announcements and a ttl ask for.
+/// The machine that a rate of announcements and a ttl need.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize)]
 pub struct Plan {
     /// Announcements a second.
@@ -32,32 +34,37 @@ pub struct Plan {
     pub ttl_s: u64,
     /// Live records: each is announced every 22 h.
     pub records: u64,
-    /// Announcements in the log: a record that is announced more often than its ttl has several.
+    /// Announcements in the log. A record that is announced more than once per ttl has several.
     pub log_entries: u64,
-    /// What `records.max` should be at least: records and an eighth, since it drops the farthest before.
+    /// Smallest useful `records.max`: the records and an eighth, because the farthest records are dropped before it is
+    /// reached.
     pub records_max: u64,
     /// Memory, in bytes.
     pub ram_bytes: u64,
     /// Disk, in bytes: the log.
     pub disk_bytes: u64,
-    /// Seconds of CPU time until the log is replayed; shared by all cores, and the node serves meanwhile.
+    /// CPU time to replay the log, in seconds. All cores share it, and the node serves during the replay.
     pub replay_cpu_s: f64,
 }
 
 impl Plan {
-    /// From the words of the command line.
+    /// Parses the arguments of the command line.
     ///
     /// # Errors
-    /// Words that are no rate or no ttl, or beyond what is planned for.
+    /// An argument is not a rate or a ttl, or is out of range.
     pub fn parse(rate: &str, ttl: &str) -> Result<Self> {
-        let wanted: f64 = rate.parse().map_err(|_| CliError::usage(format!("{rate} is no rate: 1500 is one")))?;
+        let wanted: f64 = rate
+            .parse()
+            .map_err(|_| CliError::usage(format!("cannot read the rate {rate}: not a number; 1500 is one")))?;
         if !(wanted > 0.0 && wanted <= MAX_RATE) {
-            return Err(CliError::usage(format!("a rate is above 0 and at most {MAX_RATE} announcements a second")));
+            return Err(CliError::usage(format!(
+                "cannot plan for the rate {rate}: it must be above 0 and at most {MAX_RATE} announcements a second"
+            )));
         }
         let ttl = humantime::parse_duration(ttl)
-            .map_err(|error| CliError::usage(format!("{ttl} is no duration: {error}; 48h is one")))?;
+            .map_err(|error| CliError::usage(format!("cannot read the ttl {ttl}: {error}; 48h is one")))?;
         if ttl < Duration::from_secs(1) || ttl > MAX_TTL {
-            return Err(CliError::usage("a ttl is between 1s and 30days"));
+            return Err(CliError::usage("cannot plan for the ttl: it must be between 1s and 30days"));
         }
         Ok(Self::new(wanted, ttl))
     }
@@ -77,7 +84,7 @@ impl Plan {
         }
     }
 
-    /// As people read it.
+    /// Formats the plan for people.
     pub fn text(&self) -> String {
         let lines = [
             ("Announcements", format!("{} a second", self.rate)),
@@ -90,7 +97,7 @@ impl Plan {
             (
                 "Replay",
                 format!(
-                    "{} of CPU time at a start, on all cores; the node serves meanwhile",
+                    "{} of CPU time at a start, shared by all cores; the node serves during it",
                     human_duration(Duration::from_secs_f64(self.replay_cpu_s.max(1.0)))
                 ),
             ),

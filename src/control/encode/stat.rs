@@ -1,4 +1,4 @@
-//! The figures of `stat`.
+//! Converts the figures of `stat`.
 
 use super::{super::protocol as wire, texts};
 use crate::{node, ops, provide::reprovider, schedule::JobStatus, store};
@@ -138,7 +138,7 @@ mod tests {
     use super::*;
     use serde_json::to_value;
 
-    /// `dhtstore stat --format json` is read by scripts: a figure keeps its name, whichever type it goes through.
+    /// Scripts read `dhtstore stat --format json`, so a figure has the same name in every type that it goes through.
     #[test]
     fn figures_go_over_the_socket_by_the_names_that_they_have_where_they_are_taken() {
         let limits = vec![store::limits::Limit { limit: "memory".into(), unit: "bytes".into(), max: 2, now: 1 }];

@@ -1,92 +1,92 @@
-//! What rows, events and ends of answers are made of.
+//! Types of rows, events and last lines of answers.
 
 use crate::store;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// What `provide` did.
+/// Result of `provide`.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Provided {
-    /// CIDs that were not there before.
+    /// CIDs that were new.
     pub added: u64,
-    /// The peer id that records name.
+    /// Peer id in the records.
     pub peer: String,
-    /// Where records say that the content is served: `provide.addresses`, or our own.
+    /// Addresses in the records: `provide.addresses`, or our own.
     pub addresses: Vec<String>,
-    /// `provide.addresses` is set.
+    /// Whether `provide.addresses` is set.
     pub elsewhere: bool,
-    /// Servers known at this moment, in both routing tables.
+    /// Servers in both routing tables at this moment.
     pub servers: u64,
-    /// What came of announcing, if that was waited for.
+    /// Outcome of announcing, if the request waited for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
 }
 
-/// What came of announcing a list. A CID counts as often as it is in the list.
+/// Outcome of announcing a list. A CID counts as often as it is in the list.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Outcome {
-    /// CIDs that have been announced, now or before.
+    /// CIDs announced now or before.
     pub announced: u64,
     /// CIDs that no server has confirmed.
     pub unconfirmed: u64,
-    /// Distinct servers that confirmed something.
+    /// Distinct servers that confirmed at least one CID.
     pub servers: u64,
     /// Fewest servers that confirmed a CID.
     pub confirmed_min: u16,
     /// Most servers that confirmed a CID.
     pub confirmed_max: u16,
-    /// What asking back brought, if it was wanted.
+    /// Result of verifying, if requested.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verified: Option<Held>,
 }
 
-/// What asking back about some CIDs brought, in all.
+/// Result of verifying some CIDs, in total.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Held {
     /// Closest servers asked.
     pub asked: u64,
-    /// Of them, those that name us.
+    /// Servers of these that name us.
     pub holding: u64,
 }
 
-/// What happens while a list is provided.
+/// An event while a list is provided.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ProvideEvent {
-    /// A part of the list is on disk: what was done so far.
+    /// A part of the list is on disk; the result so far.
     Stored(Provided),
-    /// How far announcing is.
+    /// Progress of announcing.
     Announcing(Progress),
-    /// A CID was asked back about.
+    /// A CID was verified.
     Verified(Verified),
 }
 
-/// What `unprovide` did.
+/// Result of `unprovide`.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Unprovided {
-    /// CIDs that were there.
+    /// CIDs that were own CIDs before.
     pub removed: u64,
 }
 
-/// How an own CID stands.
+/// State of an own CID.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct OwnCid {
     /// As given to `provide`.
     pub cid: String,
-    /// When it was last announced, RFC 3339.
+    /// Time of the last announcement, RFC 3339.
     pub announced: Option<String>,
-    /// Servers that confirmed that.
+    /// Servers that confirmed it.
     pub confirmed: u16,
 }
 
-/// Whether servers hold our record of an own CID.
+/// Number of servers that hold our record of an own CID.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Verified {
     /// The CID.
     pub cid: String,
     /// Closest servers asked.
     pub asked: u64,
-    /// Of them, those that name us.
+    /// Servers of these that name us.
     pub holding: u64,
 }
 
@@ -106,7 +106,7 @@ pub struct Closest {
     pub dht: String,
     /// Its id.
     pub peer: String,
-    /// Leading bits that it has in common with the key.
+    /// Common prefix length with the key, in bits.
     pub cpl: u16,
     /// XOR distance, base16.
     pub distance: String,
@@ -119,51 +119,51 @@ pub struct Closest {
 pub struct ValueRow {
     /// `/ipns/k51…` or `/pk/…`
     pub key: String,
-    /// Where a name points.
+    /// Path that the name points at, for IPNS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<String>,
-    /// Of a name.
+    /// Sequence number, for IPNS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sequence: Option<u64>,
-    /// Until when a name's record is valid, RFC 3339.
+    /// End of the record's validity, RFC 3339, for IPNS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validity: Option<String>,
-    /// For how long resolvers may keep it, in seconds.
+    /// Time for which resolvers may cache the record, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl_s: Option<f64>,
-    /// When this node received it, RFC 3339; of `local` only.
+    /// Time at which this node received it, RFC 3339; only with `local`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub received: Option<String>,
-    /// All of it, in multibase base64.
+    /// The whole record, in multibase base64.
     pub record: String,
 }
 
-/// The end of getting a value.
+/// Result of getting a value.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Got {
-    /// There was a row.
+    /// Whether there was a row.
     pub found: bool,
-    /// Distinct servers that hold it.
+    /// Distinct servers that hold the best value.
     pub held_by: u64,
     /// Distinct servers that answered.
     pub answered: u64,
-    /// Servers that held a worse one or none.
+    /// Servers that held a worse value or none.
     pub stale: u64,
-    /// Of them, those that have taken the best.
+    /// Servers of these that stored the best value.
     pub corrected: u64,
-    /// Of an own name: the highest sequence number that was ever published or seen, kept for ever.
+    /// Highest sequence number ever published or seen, for an own name. It is kept for ever.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kept_sequence: Option<u64>,
 }
 
-/// What became of a value that was put.
+/// Result of putting a value.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Placed {
     /// Distinct servers that it was sent to.
     pub sent: u64,
-    /// Of them, those that confirmed it.
+    /// Servers of these that confirmed it.
     pub confirmed: u64,
-    /// Why this node itself does not keep it.
+    /// Why this node did not store it.
     pub not_stored_here: Option<String>,
 }
 
@@ -177,14 +177,14 @@ pub enum Finding {
         dht: String,
         /// Its id.
         peer: String,
-        /// Leading bits that it has in common with the key.
+        /// Common prefix length with the key, in bits.
         cpl: u16,
-        /// Providers that it named; `None` when it did not answer.
+        /// Providers that it named; `None` if it did not answer.
         providers: Option<Vec<String>>,
         /// Why it did not answer.
         error: Option<String>,
     },
-    /// A provider that somebody named.
+    /// A provider that a server named.
     Provider {
         /// Its id.
         peer: String,
@@ -192,57 +192,57 @@ pub enum Finding {
         addresses: Vec<String>,
         /// Closest servers that name it.
         named_by: u64,
-        /// Since when this node has had the record, in seconds; `None` when it has none (servers do not tell ages).
+        /// Age of this node's record, in seconds; `None` if it has none (servers do not send ages).
         age_s: Option<u64>,
-        /// It could be dialled.
+        /// Whether it could be dialled.
         dialable: bool,
-        /// How long that took.
+        /// Duration of the dial, in ms.
         dial_ms: Option<u64>,
-        /// Why it could not.
+        /// Why it could not be dialled.
         error: Option<String>,
     },
 }
 
-/// The end of `diagnose`.
+/// Result of `diagnose`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Verdict {
-    /// Found, and a provider can be dialled.
+    /// Whether the CID is found and a provider can be dialled.
     pub ok: bool,
-    /// One line.
+    /// The verdict, on one line.
     pub verdict: String,
-    /// What to do about it.
+    /// The next step for the user.
     pub next: Option<String>,
 }
 
-/// What a dump tells beside rows.
+/// An event of a dump.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum DumpEvent {
-    /// It begins.
+    /// The start of the dump.
     Header(store::dump::Header),
-    /// Something could not be read.
+    /// A place that could not be read.
     Damaged {
-        /// Where it is.
+        /// The place.
         place: String,
-        /// Why it cannot be read.
+        /// Why it could not be read.
         error: String,
     },
 }
 
-/// How far an announcement is.
+/// Progress of an announcement.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Progress {
     /// CIDs confirmed by at least one server.
     pub announced: u64,
-    /// CIDs that nobody confirmed; they stay due.
+    /// CIDs that no server confirmed; they stay due.
     pub failed: u64,
     /// CIDs to announce, as counted at the start.
     pub total: u64,
-    /// Distinct servers that have confirmed something.
+    /// Distinct servers that have confirmed at least one CID.
     pub servers: u64,
     /// Look-ups made.
     pub lookups: u64,
-    /// There is no server to announce to.
+    /// Whether no server is known.
     pub offline: bool,
 }
 
@@ -251,17 +251,17 @@ pub struct Progress {
 pub struct ConnectedPeer {
     /// Its peer id.
     pub peer: String,
-    /// Where it is, as we see it.
+    /// Its address, as we see it.
     pub address: String,
     /// Whether it dialled us.
     pub inbound: bool,
-    /// What it calls itself; unknown before identify.
+    /// Its agent version; unknown before identify.
     pub agent: Option<String>,
-    /// What it speaks.
+    /// Protocols that it supports.
     pub protocols: Vec<String>,
-    /// For how many seconds.
+    /// Age of the connection, in seconds.
     pub connected_s: u64,
-    /// Last round trip in ms.
+    /// Last round-trip time, in ms.
     pub ping_ms: Option<f64>,
     /// Whether it is a server of the WAN DHT.
     pub wan: bool,
@@ -269,42 +269,42 @@ pub struct ConnectedPeer {
     pub lan: bool,
 }
 
-/// How bad a finding is.
+/// Severity of a finding.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
-    /// As it should be.
+    /// No fault.
     Ok,
-    /// Worth knowing; nothing is lost.
+    /// For information; nothing is lost.
     Note,
-    /// The disk did not return it, so that nothing is known of it: exit 1 if nothing is damaged.
+    /// The disk did not return the data, so its state is unknown: exit 1 if nothing is damaged.
     Unread,
     /// Damage: exit 65.
     Damaged,
 }
 
-/// One thing that was looked at.
+/// A finding of `check`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Checked {
-    /// How bad.
+    /// Severity.
     pub level: Level,
-    /// What was looked at: a file, a tree, a row.
+    /// The place: a file, a tree, a row.
     pub place: String,
     /// What was found.
     pub found: String,
-    /// What to do about it.
+    /// The next step for the user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
 }
 
-/// What became of the rows of a dump.
+/// Result of loading rows of a dump.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Loaded {
-    /// Rows by table and by what became of them: `loaded`, `known`, `expired`, `future`, `removed`, `left_out`, or why
-    /// they were refused.
+    /// Rows by table and outcome: `loaded`, `known`, `expired`, `future`, `removed`, `left_out`, or the reason of a
+    /// refusal.
     pub tables: BTreeMap<String, BTreeMap<String, u64>>,
-    /// Lines that are no rows.
+    /// Number of lines that are not rows.
     pub bad: u64,
-    /// The first of them: number and what is wrong.
+    /// The first of these lines: number and fault.
     pub bad_lines: Vec<(u64, String)>,
 }

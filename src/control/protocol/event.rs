@@ -1,8 +1,8 @@
-//! What happens on the way of a look-up.
+//! Events of a look-up.
 
 use serde::{Deserialize, Serialize};
 
-/// What happens during a query, for `-v` and for streaming results.
+/// An event of a query, for `-v` and for streaming results.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum Event {
@@ -10,38 +10,38 @@ pub enum Event {
     Asking {
         /// `wan` or `lan`.
         dht: String,
-        /// Whom.
+        /// Server that is asked.
         peer: String,
     },
     /// An answer came.
     Answered {
         /// `wan` or `lan`.
         dht: String,
-        /// Whose.
+        /// Server that answered.
         peer: String,
-        /// Closer peers it named.
+        /// Number of closer peers that it named.
         closer: usize,
-        /// Providers it named.
+        /// Number of providers that it named.
         providers: usize,
-        /// Dial included, in ms.
+        /// Time from the request to the answer, with the dial, in ms.
         took_ms: u64,
     },
-    /// No answer, or none that can be used.
+    /// A server gave no usable answer.
     Failed {
         /// `wan` or `lan`.
         dht: String,
-        /// Whose.
+        /// The server.
         peer: String,
         /// Why.
         error: String,
     },
     /// A provider that was not known before.
     Provider {
-        /// `wan` or `lan`; `local` for the own store.
+        /// `wan` or `lan`; `local` for this node's store.
         dht: String,
         /// The provider.
         provider: String,
-        /// Where it can be dialled; may be empty.
+        /// Addresses of the provider; may be empty.
         addresses: Vec<String>,
         /// The server that named it.
         from: String,
@@ -52,7 +52,7 @@ pub enum Event {
         dht: String,
         /// The server.
         peer: String,
-        /// What it is and how it compares, or why it is refused.
+        /// The value and how it compares with the best, or why it is refused.
         held: String,
     },
     /// A value was sent to a server.
@@ -61,7 +61,7 @@ pub enum Event {
         dht: String,
         /// The server.
         peer: String,
-        /// Why it did not confirm; `None` if it did.
+        /// Why the server did not confirm it; `None` if it did.
         error: Option<String>,
     },
 }

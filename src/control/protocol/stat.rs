@@ -14,31 +14,31 @@ pub struct Stat {
     pub profile: String,
     /// `server` or `client` in the WAN DHT (MODE-1).
     pub mode: String,
-    /// Why.
+    /// Reason for the mode.
     pub mode_why: String,
-    /// Connections that there may be: `connections.max`, lowered to the open files that there are.
+    /// Limit of connections: `connections.max`, lowered to fit the limit of open files.
     #[serde(default)]
     pub connections_max: u64,
-    /// The highest sequence number of each own IPNS name, by peer id.
+    /// Highest sequence number of each own IPNS name, by peer id.
     #[serde(default)]
     pub ipns_sequences: BTreeMap<String, u64>,
-    /// The bootstrap list, and how its peers fare.
+    /// Peers of the bootstrap list and their state.
     #[serde(default)]
     pub bootstrap: Vec<BootstrapPeer>,
     /// Seconds since start.
     pub uptime_s: u64,
-    /// Where it listens.
+    /// Addresses that it listens on.
     pub listening: Vec<String>,
-    /// What is announced of it, over both DHTs.
+    /// Addresses that it announces, over both DHTs.
     pub addresses: Vec<String>,
     /// Connected peers.
     pub connections: u64,
     /// Routing tables.
     pub tables: Vec<TableStat>,
-    /// What is in hand for others now.
+    /// Work for other peers now.
     #[serde(default)]
     pub load: Load,
-    /// What happened on the network since start: requests, refusals, limits.
+    /// Counters of the network since start: requests, refusals, limits.
     #[serde(default)]
     pub network: BTreeMap<String, u64>,
     /// The store.
@@ -60,35 +60,35 @@ pub struct TableStat {
     pub buckets: Vec<(u16, u64)>,
 }
 
-/// How a peer of the bootstrap list fares, for `stat` and `diagnose`.
+/// State of a peer of the bootstrap list, for `stat` and `diagnose`.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct BootstrapPeer {
     /// Its addresses as configured.
     pub addresses: Vec<String>,
-    /// It answered when it was last asked; `None` before.
+    /// Whether it answered when last asked; `None` if not asked yet.
     pub answers: Option<bool>,
-    /// Why it does not.
+    /// Why it did not answer.
     pub error: Option<String>,
 }
 
-/// What a node has in hand for others right now.
+/// Work of a node for other peers at this moment.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Load {
-    /// DHT streams that others have open here.
+    /// Open inbound DHT streams.
     pub inbound_streams: u64,
-    /// Handshakes that others have begun and not finished.
+    /// Inbound handshakes under way.
     #[serde(default)]
     pub pending_handshakes: u64,
-    /// Bytes of `streams.read_budget` that half-read requests and unwritten answers take.
+    /// Bytes of `streams.read_budget` in use by half-read requests and unwritten answers.
     pub read_bytes: u64,
 }
 
 /// Figures of the store.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct StoreStat {
-    /// Schema version of the databases (migrations/).
+    /// Schema version of the databases (see migrations/).
     pub schema: u32,
-    /// Provider records in the index; expired ones that are not collected yet included.
+    /// Provider records in the index, including expired ones that are not collected yet.
     pub records: u64,
     /// Multihashes with a provider.
     pub keys: u64,
@@ -96,127 +96,128 @@ pub struct StoreStat {
     pub peers: u64,
     /// Own CIDs.
     pub provided: u64,
-    /// Values; ended ones that are not collected yet included.
+    /// Values, including expired ones that are not collected yet.
     #[serde(default)]
     pub values: u64,
     /// Bytes of their keys and values.
     #[serde(default)]
     pub values_bytes: u64,
-    /// Chunks of the log; expired ones that are not collected yet included.
+    /// Chunks of the log, including expired ones that are not collected yet.
     pub log_chunks: u64,
-    /// Unix seconds.
+    /// Time of the oldest chunk, in Unix seconds.
     pub oldest: Option<u32>,
-    /// Unix seconds.
+    /// Time of the newest chunk, in Unix seconds.
     pub newest: Option<u32>,
     /// Sum of the sizes of all files below `records/` and `log/`.
     pub records_bytes_on_disk: u64,
     /// Sum of the sizes of all files below `node/`.
     pub node_bytes_on_disk: u64,
-    /// Bytes of disk that the whole data directory takes, as of some seconds ago.
+    /// Bytes that the whole data directory takes on disk; some seconds old.
     #[serde(default)]
     pub bytes_on_disk: u64,
-    /// Bytes free on its disk.
+    /// Free bytes on its disk.
     #[serde(default)]
     pub disk_free: u64,
     /// Sum of the sizes of all files below `exports/`.
     #[serde(default)]
     pub exports_bytes_on_disk: u64,
-    /// 0.0 to 1.0; 1.0 when the log is replayed.
+    /// Part of the log that is replayed, from 0.0 to 1.0.
     pub replayed: f64,
-    /// Why GC waits, if it does.
+    /// Why garbage collection is paused, if it is.
     pub gc_paused: Option<String>,
-    /// What recovery found and did when the store was opened, and what could not be read since.
+    /// Notes on what recovery found and did when the store was opened, and on what could not be read since.
     pub notes: Vec<String>,
     /// Refusals and other events by name since start.
     pub counters: BTreeMap<String, u64>,
-    /// Announcements in the log, about.
+    /// Approximate number of announcements in the log.
     #[serde(default)]
     pub log_entries: Option<u64>,
-    /// Age of the oldest chunk of the log.
+    /// Age of the oldest chunk of the log, in seconds.
     #[serde(default)]
     pub oldest_age_s: Option<u64>,
-    /// Announcements a second that the log took, over all the time that it spans.
+    /// Announcements a second, averaged over the time that the log spans.
     #[serde(default)]
     pub log_entries_per_s: Option<f64>,
-    /// What a record takes.
+    /// Size of a record.
     #[serde(default)]
     pub per_record: RecordSize,
-    /// How far the limits are, the nearest first.
+    /// Use of the limits, the nearest limit first.
     #[serde(default)]
     pub limits: Vec<Limit>,
 }
 
-/// What the store takes for each record. `None` where there are no records, or it is not known.
+/// Size of a record in the store. `None` if there are no records, or if it is unknown.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct RecordSize {
-    /// Bytes of `records/` on disk: all copies in the log, and the address book.
+    /// Bytes of `records/` on disk, with all copies in the log and the address book.
     pub disk_bytes: Option<f64>,
     /// Bytes of the index in memory.
     pub index_bytes: Option<f64>,
-    /// Bytes of memory of the whole process.
+    /// Bytes of memory of the whole process, per record.
     pub memory_bytes: Option<f64>,
-    /// How often it stands in the log, about: each announcement that was not a repeat of the last minutes, within the ttl.
+    /// Approximate number of copies in the log: one for each announcement within the ttl, without those repeated within
+    /// minutes.
     pub log_copies: Option<f64>,
 }
 
-/// A limit, and how far it is.
+/// A limit and its use.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Limit {
     /// A setting, or `memory` of the machine.
     pub limit: String,
     /// `records` or `bytes`.
     pub unit: String,
-    /// Where it stands.
+    /// The limit.
     pub max: u64,
-    /// What counts towards it now.
+    /// Current use.
     pub now: u64,
 }
 
 impl Limit {
-    /// How much of it is taken: 1.0 is all.
+    /// Returns the part of the limit in use; 1.0 is all of it.
     pub fn taken(&self) -> f64 {
         if self.max == 0 { 1.0 } else { self.now as f64 / self.max as f64 }
     }
 }
 
-/// How reproviding stands, for `stat`.
+/// State of reproviding, for `stat`.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct ReprovideStat {
-    /// CIDs due and not announced yet, as of the last look.
+    /// CIDs that were due at the last check and are not announced yet.
     pub due: u64,
     /// Announcements since start.
     pub announced: u64,
-    /// The part of the keyspace announced last, as a bit string; empty: all of it.
+    /// Region of the keyspace announced last, as a bit string; empty for the whole keyspace.
     pub last_region: Option<String>,
-    /// When a sweep last ended, in Unix seconds.
+    /// End of the last sweep, in Unix seconds.
     pub last_sweep: Option<u32>,
-    /// Since when (Unix seconds) the CID that waits longest has been due; `None` when nothing is late.
+    /// Due time of the CID that has waited longest, in Unix seconds; `None` if no CID is late.
     pub behind_since: Option<u32>,
-    /// No server was known at the last try.
+    /// Whether no server was known at the last try.
     pub offline: bool,
-    /// A sweep is under way.
+    /// Whether a sweep is under way.
     pub sweeping: bool,
 }
 
-/// How a job stands.
+/// State of a job.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct JobStat {
     /// Its name.
     pub job: String,
-    /// How often it looks.
+    /// When it checks whether it is due, as a cron expression.
     pub cron: String,
-    /// What is due, in seconds.
+    /// Interval after which it is due again, in seconds.
     pub interval_s: u64,
-    /// Under way now.
+    /// Whether it is running.
     pub running: bool,
-    /// When it last began, RFC 3339.
+    /// Start of the last run, RFC 3339.
     pub last: Option<String>,
-    /// How long that took.
+    /// Duration of the last run, in ms.
     pub took_ms: Option<u64>,
-    /// What it did.
+    /// What the last run did.
     pub outcome: Option<String>,
-    /// Whether it went well.
+    /// Whether the last run succeeded.
     pub ok: Option<bool>,
-    /// When it runs next, RFC 3339: the first look at which it will be due.
+    /// Start of the next run, RFC 3339: the first check at which it will be due.
     pub next: Option<String>,
 }

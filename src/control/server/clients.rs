@@ -1,5 +1,5 @@
-//! Who is served, and who gives way: where all places are taken, a client that sends nothing or reads nothing makes room for
-//! one that does.
+//! The clients that are served. When all places are taken, a client that neither sends nor reads makes room for a new
+//! one.
 
 use parking_lot::{Mutex, MutexGuard};
 use std::sync::{
@@ -9,8 +9,9 @@ use std::sync::{
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// A client that has not sent a whole request, or taken a reply, for so long may give way. Shorter, an honest one on a busy
-/// machine would; longer, those that wait would be turned away.
+/// Time after which a client that has not sent a whole request or read a reply may have to give way. With a shorter
+/// time an honest client on a busy machine would lose its place; with a longer one, waiting clients would be turned
+/// away.
 pub const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Orders the moments at which clients became slow.
@@ -19,29 +20,29 @@ static MOMENTS: AtomicU64 = AtomicU64::new(1);
 /// A client that is served.
 #[derive(Debug, Default)]
 pub struct Client {
-    /// When it became slow, in [`MOMENTS`]; 0 while it is not.
+    /// When it became slow, in [`MOMENTS`]; 0 while it is not slow.
     slow_since: AtomicU64,
     gone: CancellationToken,
 }
 
 impl Client {
-    /// It neither sends nor reads.
+    /// Marks the client as slow: it neither sends nor reads.
     pub fn is_slow(&self) {
         self.slow_since.store(MOMENTS.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
     }
 
-    /// It does again.
+    /// Marks the client as active again.
     pub fn moves(&self) {
         self.slow_since.store(0, Ordering::Relaxed);
     }
 
-    /// Returns once it has to give way.
+    /// Waits until the client has to give way.
     pub async fn gives_way(&self) {
         self.gone.cancelled().await;
     }
 }
 
-/// Those who hold a place of some kind. Bounded by the places.
+/// Clients that hold a place of some kind. Bounded by the number of places.
 #[derive(Clone, Debug, Default)]
 pub struct Clients(Arc<Mutex<Vec<Arc<Client>>>>);
 
@@ -56,7 +57,7 @@ impl Clients {
         Listed(self.clone(), client)
     }
 
-    /// Makes the one that has been slow for the longest give way. False if nobody is slow.
+    /// Makes the client that has been slow for the longest time give way. Returns false if no client is slow.
     pub fn make_room(&self) -> bool {
         let clients = self.lock();
         let slow = |client: &&Arc<Client>| client.slow_since.load(Ordering::Relaxed) > 0 && !client.gone.is_cancelled();

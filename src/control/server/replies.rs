@@ -1,4 +1,4 @@
-//! Where a handler puts rows and events.
+//! Sends rows and events of a handler to the client.
 
 use super::{
     super::protocol::{Failure, LINES},
@@ -9,7 +9,7 @@ use serde_json::Value;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
-/// The client is gone; what was being done for it may stop.
+/// The client disconnected, so work for it may stop.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the client is gone")]
 pub struct Gone;
@@ -20,17 +20,17 @@ impl From<Gone> for Failure {
     }
 }
 
-/// Where a handler puts rows and events. Cheap to clone. Lines are serialised on the handler's side.
+/// Sends rows and events to a client. Cheap to clone. Lines are serialised by the handler's task.
 #[derive(Clone, Debug)]
 pub struct Replies {
     sender: mpsc::Sender<Written>,
     client: Arc<Client>,
 }
 
-/// What is written to the client in one go, without a sign of life in between.
+/// Bytes that are written to the client together, without an empty line in between.
 #[derive(Debug)]
 pub(super) struct Written {
-    /// Stands before the body; mostly nothing.
+    /// Comes before the body; usually empty.
     pub head: String,
     pub body: Vec<u8>,
 }
@@ -41,7 +41,7 @@ impl From<Vec<u8>> for Written {
     }
 }
 
-/// A line of a reply, with anything inside.
+/// A line of a reply.
 #[derive(Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Line<'l, T: ?Sized> {
@@ -50,17 +50,17 @@ enum Line<'l, T: ?Sized> {
 }
 
 impl Replies {
-    /// By way of this sender, to this client.
+    /// Creates a sender of replies to this client.
     pub(super) fn new(sender: &mpsc::Sender<Written>, client: &Arc<Client>) -> Self {
         Self { sender: sender.clone(), client: Arc::clone(client) }
     }
 
-    /// A row; waits while the client is behind.
+    /// Sends a row. Waits while the queue is full.
     pub async fn row<T: Serialize + Sync>(&self, row: &T) -> Result<(), Gone> {
         self.send(line(&Line::Row(row))).await
     }
 
-    /// An event; waits while the client is behind.
+    /// Sends an event. Waits while the queue is full.
     pub async fn event<T: Serialize + Sync>(&self, event: &T) -> Result<(), Gone> {
         self.send(line(&Line::Event(event))).await
     }
@@ -69,38 +69,39 @@ impl Replies {
         self.sender.send(line.into()).await.map_err(|_| Gone)
     }
 
-    /// For very many rows, from a thread that may block.
+    /// Returns a sender for very many rows, for a thread that may block.
     pub fn bulk(&self) -> Bulk {
         Bulk(self.sender.clone())
     }
 
-    /// Who reads them.
+    /// Returns the client.
     pub fn client(&self) -> Arc<Client> {
         self.client.clone()
     }
 }
 
-/// Hands on many rows at once.
+/// Sends many rows at once.
 #[derive(Debug)]
 pub struct Bulk(mpsc::Sender<Written>);
 
 impl Bulk {
-    /// What stands before and after each row of [`Bulk::rows`].
+    /// Text before and after each row of [`Bulk::rows`].
     pub const ROW: (&'static str, &'static str) = (r#"{"row":"#, "}\n");
 
-    /// Rows, each between [`Bulk::ROW`]; takes them out of the buffer. Blocks while the client is behind. False: it is
-    /// gone.
+    /// Sends the rows in the buffer, each between [`Bulk::ROW`], and empties it. Blocks while the queue is full.
+    /// Returns false if the client is gone.
     pub fn rows(&self, rows: &mut Vec<u8>) -> bool {
         self.send(std::mem::take(rows).into())
     }
 
-    /// NDJSON behind a line that says how many bytes it has: a client passes it on as it is. The same.
+    /// Sends the NDJSON in the buffer, after a line with its length, and empties it. Blocks and returns like
+    /// [`Bulk::rows`].
     pub fn lines(&self, lines: &mut Vec<u8>) -> bool {
         let body = std::mem::take(lines);
         self.send(Written { head: format!("{LINES}{}}}\n", body.len()), body })
     }
 
-    /// An event; the same.
+    /// Sends an event. Blocks and returns like [`Bulk::rows`].
     pub fn event<T: Serialize>(&self, event: &T) -> bool {
         self.send(line(&Line::Event(event)).into())
     }
@@ -110,7 +111,7 @@ impl Bulk {
     }
 }
 
-/// A value as a line.
+/// Serialises a value as a line.
 pub(super) fn line<T: Serialize>(value: &T) -> Vec<u8> {
     // Our own types with text keys: serialising them cannot fail.
     let mut line = serde_json::to_vec(value).unwrap_or_default();
@@ -122,7 +123,7 @@ fn to_value<T: Serialize>(value: &T) -> Value {
     serde_json::to_value(value).unwrap_or_default()
 }
 
-/// Serialises what a handler returns as `done`.
+/// Serialises the result of a handler, which becomes `done`.
 pub fn done<T: Serialize>(value: &T) -> Result<Value, Failure> {
     Ok(to_value(value))
 }

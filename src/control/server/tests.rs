@@ -4,7 +4,8 @@ use crate::control::{
     protocol::CidPart,
 };
 
-/// Counts CIDs in parts. Streams as many rows as the limit of `find-providers` says, and of `dump` in pieces of lines; hangs on `peers`.
+/// Counts CIDs in parts. Streams as many rows as the limit of `find-providers`, and as many pieces of lines as that of
+/// `dump`. Never answers `peers`.
 #[derive(Clone)]
 struct Echo;
 
@@ -40,7 +41,7 @@ impl Handler for Echo {
     }
 }
 
-/// Of up to 80 kB, also beyond what the buffers of both sides take; the first has none.
+/// Returns a piece of up to 80 kB, more than the buffers of both sides hold. The first piece is empty.
 fn piece_of(number: u64) -> Vec<u8> {
     format!("{{\"piece\":{number}}}\n").repeat(usize::try_from(number).unwrap() * 97 % 5000).into_bytes()
 }
@@ -92,7 +93,7 @@ async fn lines_come_byte_for_byte_and_in_order() {
         assert!(lines.text() == piece_of(number), "piece {number}");
     }
     assert_eq!(client.next().await.unwrap(), Got::Done(300.into()));
-    // The connection is as good as before.
+    // The connection still works.
     client.send(&rows(1)).await.unwrap();
     assert_eq!(row(client.next().await.unwrap()), 0);
 }
@@ -126,9 +127,9 @@ async fn of_a_client_that_reads_no_lines_only_so_much_waits_and_it_ends_with_the
         before = handed.load(std::sync::atomic::Ordering::Relaxed);
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
-    // What waits, what is being written, and what the system's buffers take.
+    // Waiting pieces, the piece being written, and the system's buffers.
     assert!((REPLIES..REPLIES + 64).contains(&before), "{before} pieces of 64 KiB");
-    // The thread, the handler of this client, the server's and ours.
+    // Held by the thread, the handler of this client, the server and this test.
     assert_eq!(Arc::strong_count(&handed), 4);
     drop(client);
     timeout(Duration::from_secs(10), async {
@@ -172,7 +173,7 @@ async fn a_path_too_long_is_told_with_its_length() {
 
 #[tokio::test]
 async fn where_no_socket_can_be_made_the_error_names_the_setting() {
-    // Neither takes files, let alone sockets, from anybody, root included.
+    // Neither file system allows new files, even for root.
     for directory in ["/proc/self", "/sys/kernel"] {
         let error = Server::bind(&Path::new(directory).join("control.sock")).await.unwrap_err();
         assert!(matches!(error, ControlError::Io { .. }), "{error:?}");
@@ -190,7 +191,7 @@ async fn malformed_and_endless_requests_are_refused() {
         let _ = stream.write_all(&line).await;
         let mut answer = String::new();
         let _ = stream.read_to_string(&mut answer).await;
-        // An endless line may end in a reset that takes the answer along.
+        // After an endless line, a reset may discard the answer.
         assert!(answer.contains("\"code\":65") || line.len() > MAX_REQUEST_LINE, "{answer}");
     }
     let mut client = Client::connect(&path).await.unwrap();
@@ -273,7 +274,7 @@ async fn clients_that_send_half_a_line_or_read_nothing_give_way_to_those_that_wo
         let mut stream = UnixStream::connect(&path).await.unwrap();
         let request = match number % 2 {
             0 => b"{\"find".to_vec(),
-            // More than the buffers take, and nobody reads.
+            // An answer larger than the buffers, which is never read.
             _ => [serde_json::to_vec(&pieces(500)).unwrap(), b"\n".to_vec()].concat(),
         };
         stream.write_all(&request).await.unwrap();
