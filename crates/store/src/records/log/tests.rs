@@ -25,7 +25,7 @@ fn no_chunk_gets_the_key_of_another_while_the_ends_are_looked_at() {
                 log.look_at_ends();
             }
         });
-        // Four chunks for each second: the second of them would miss the first if a look at the ends hid it.
+        // Four chunks for each second. A look at the ends must not hide the first of them from the second.
         let keys: Result<Vec<u64>, _> = (0..8_000).map(|n| log.append(1_000 + n / 4, &chunk(n.into()))).collect();
         done.store(true, Ordering::Relaxed);
         let expected: Vec<u64> = (0..8_000).map(|n| chunk_key(1_000 + n / 4, n % 4)).collect();
