@@ -1,9 +1,10 @@
-//! Reader of files of frames (`codec`). It skips damage: after a frame that cannot be read it searches for the next one.
+//! Reader of files of frames (`codec`). It skips damage: after a frame that cannot be read it searches for the next
+//! one.
 //!
 //! If only the payload is damaged, the length still leads to the next frame. If the length is damaged too, the reader
-//! tries each offset. A frame found there counts if its checksum and its content are right and enough whole frames follow
-//! it. Strangers may have chosen the bytes inside a damaged frame and may have put a frame of their own there. But they
-//! cannot make that frame join the frames that follow.
+//! tries each offset. A frame found there counts if its checksum and its content are right and enough whole frames
+//! follow it. Strangers may have chosen the bytes inside a damaged frame and may have put a frame of their own there.
+//! But they cannot make that frame join the frames that follow.
 
 use super::codec::{self, CodecError, FRAME_HEADER, LIMIT};
 use bincode::Decode;
@@ -77,8 +78,8 @@ impl Read for Counted {
 }
 
 impl<T: Decode<()>> Frames<T> {
-    /// Opens `path` at the offset `at`. After a damaged place a frame counts only if whole frames of `joined` bytes begin
-    /// with it. Pass 0 if strangers choose nothing in the file.
+    /// Opens `path` at the offset `at`. After a damaged place a frame counts only if whole frames of `joined` bytes
+    /// begin with it. Pass 0 if strangers choose nothing in the file.
     ///
     /// # Errors
     /// [`CodecError::Io`].

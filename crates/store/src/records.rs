@@ -71,8 +71,8 @@ struct Threads {
 }
 
 impl Records {
-    /// Loads the address book, then starts the replay of the log and the writer. Without `floor` the store is read-only:
-    /// it has no writer, accepts nothing, and replays expired records too.
+    /// Loads the address book, then starts the replay of the log and the writer. Without `floor` the store is
+    /// read-only: it has no writer, accepts nothing, and replays expired records too.
     pub(super) fn open(
         log: Log,
         settings: &Settings,
@@ -128,8 +128,8 @@ impl Records {
     }
 
     /// Adds the record of an announcement that came by the DHT `via`. Waits while the writer is behind. No limit on
-    /// records refuses a refresh. `provider.addrs`, already filtered by the scope of that DHT, replace the addresses that
-    /// came by it before. The record is on disk within 1.5 s, or after the next flush.
+    /// records refuses a refresh. `provider.addrs`, already filtered by the scope of that DHT, replace the addresses
+    /// that came by it before. The record is on disk within 1.5 s, or after the next flush.
     ///
     /// # Errors
     /// [`Refused`] if a limit is reached, or if the database is read-only.

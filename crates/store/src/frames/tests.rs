@@ -32,7 +32,10 @@ proptest! {
 
     #[test]
     fn a_flipped_bit_costs_at_most_its_frame_and_is_never_a_cut(
-        frames in frames(), at in any::<prop::sample::Index>(), bit in 0..8u8, joined in prop::sample::select(vec![0u64, 4096]),
+        frames in frames(),
+        at in any::<prop::sample::Index>(),
+        bit in 0..8u8,
+        joined in prop::sample::select(vec![0u64, 4096]),
     ) {
         let (file, ends, mut bytes) = file_of(&frames);
         let at = at.index(bytes.len());
@@ -59,7 +62,9 @@ proptest! {
 
     #[test]
     fn behind_garbage_all_whole_frames_are_found(
-        frames in frames(), from in any::<prop::sample::Index>(), garbage in proptest::collection::vec(any::<u8>(), 1..900),
+        frames in frames(),
+        from in any::<prop::sample::Index>(),
+        garbage in proptest::collection::vec(any::<u8>(), 1..900),
     ) {
         let (file, ends, mut bytes) = file_of(&frames);
         let from = from.index(bytes.len());

@@ -10,8 +10,8 @@ use crate::kad::{Dht, PeerInfo};
 use dhtstore_host::metrics::Counter;
 use libp2p_identity::PeerId;
 
-/// Limit of the copies of a record in the log, one per logged repeat within the ttl, while the data directory takes over
-/// nine tenths of its budget.
+/// Limit of the copies of a record in the log, one per logged repeat within the ttl, while the data directory takes
+/// over nine tenths of its budget.
 const CROWDED_PART_OF_TTL: u32 = 4;
 
 impl RecordsState {

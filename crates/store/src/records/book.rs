@@ -1,8 +1,8 @@
 //! The address book: the number and the addresses of each provider. The log and the index name providers by number.
 //!
-//! A peer has two lists of addresses, one per DHT by which they came. Both have one time, that of the newest announcement
-//! (PRV-6). The row of a new peer is written out before any chunk that names its number. A number is not used again while
-//! a chunk may name it.
+//! A peer has two lists of addresses, one per DHT by which they came. Both have one time, that of the newest
+//! announcement (PRV-6). The row of a new peer is written out before any chunk that names its number. A number is not
+//! used again while a chunk may name it.
 
 mod peer;
 
@@ -30,11 +30,11 @@ const SHARDS: usize = 64;
 const MAX_ADDRESSES: usize = 32;
 /// ... and of their bytes: twice what a message carries for one peer (design 5: 512 B).
 const MAX_ADDRESS_BYTES: usize = 1024;
-/// A row of this age, in seconds, is written again with the next announcement: so a restart knows roughly when the newest
-/// announcement came ...
+/// A row of this age, in seconds, is written again with the next announcement: so a restart knows roughly when the
+/// newest announcement came ...
 const ROW_AGE_S: u32 = 3600;
-/// ... or a row as old as the address ttl divided by this, if that is less. Otherwise a short ttl would make the addresses
-/// of a steady peer look expired after a restart.
+/// ... or a row as old as the address ttl divided by this, if that is less. Otherwise a short ttl would make the
+/// addresses of a steady peer look expired after a restart.
 const ROW_AGE_PART_OF_TTL: u32 = 10;
 /// Numbers are reserved on disk in blocks of this size: one reservation per number would double the writes.
 const BLOCK: u64 = 1024;
@@ -45,8 +45,9 @@ pub const LOST_RESERVATION: u64 = 1 << 24;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BookFull;
 
-/// Secret hash of a peer id. It stands for the peer id: two peers with one hash count as one peer. Comparing the 128 bits
-/// does not wait for memory. A collision by chance is out of the question, and nobody outside knows the key to make one.
+/// Secret hash of a peer id. It stands for the peer id: two peers with one hash count as one peer. Comparing the 128
+/// bits does not wait for memory. A collision by chance is out of the question, and nobody outside knows the key to
+/// make one.
 type PeerHash = Hash128;
 /// Peers by their ids.
 type ByPeer = HashTable<(PeerHash, Arc<Peer>)>;
@@ -118,8 +119,8 @@ impl Book {
         Ok(())
     }
 
-    /// Enters a row from a segment or an export, whose own row may be lost. Returns the number that the peer has in this
-    /// book: `id` if it is free. Other threads may enter peers at the same time.
+    /// Enters a row from a segment or an export, whose own row may be lost. Returns the number that the peer has in
+    /// this book: `id` if it is free. Other threads may enter peers at the same time.
     ///
     /// # Errors
     /// [`CodecError`] if the bytes are no row of a peer, or if all numbers are used.
@@ -131,8 +132,8 @@ impl Book {
             return Ok(known.id);
         }
         let mut id = id;
-        // A number that no known peer has is free, or belongs to a peer whose row is lost. That is this peer, unless the
-        // book was lost and numbers were given out again.
+        // A number that no known peer has is free, or belongs to a peer whose row is lost. That is this peer, unless
+        // the book was lost and numbers were given out again.
         let was_free = self.next_id.fetch_max(u64::from(id) + 1, Ordering::Relaxed) <= u64::from(id);
         if !was_free && self.get(id).is_some() {
             id = u32::try_from(self.next_id.fetch_add(1, Ordering::Relaxed))
@@ -167,7 +168,8 @@ impl Book {
         self.reserved.fetch_max(below, Ordering::Relaxed);
     }
 
-    /// Notes the addresses and the time of an announcement. A new peer is entered if `may_enter` is true and there is room.
+    /// Notes the addresses and the time of an announcement. A new peer is entered if `may_enter` is true and there is
+    /// room.
     ///
     /// # Errors
     /// [`BookFull`] if the peer is new and is not entered.
@@ -198,9 +200,9 @@ impl Book {
     }
 
     /// Takes what a dump says of a peer: the time of its newest announcement, and its addresses by the WAN and the LAN
-    /// DHT at that time. A new peer is entered if `may_enter` is true and there is room. For a known peer, `newer` gets the
-    /// time of its newest announcement here and decides. If `dated` is true, a later time alone is a reason to write the
-    /// row. Returns the peer, and whether its row will be written.
+    /// DHT at that time. A new peer is entered if `may_enter` is true and there is room. For a known peer, `newer` gets
+    /// the time of its newest announcement here and decides. If `dated` is true, a later time alone is a reason to
+    /// write the row. Returns the peer, and whether its row will be written.
     ///
     /// # Errors
     /// [`BookFull`] if the peer is new and is not entered.
@@ -322,8 +324,8 @@ impl Book {
         ids.find(self.hash_id(id), |(known, _)| *known == id).map(|(_, peer)| what(peer))
     }
 
-    /// Notes that replay found the number `id` in a chunk of `time`. If `announced` is true, the addresses of the peer were
-    /// valid then. Returns false if the number is unknown.
+    /// Notes that replay found the number `id` in a chunk of `time`. If `announced` is true, the addresses of the peer
+    /// were valid then. Returns false if the number is unknown.
     pub fn replayed(&self, id: u32, time: u32, announced: bool) -> bool {
         let replayed = self.with(id, |entry| {
             // Replay begins with the newest chunk, so the time is nearly always known: a read costs less than a write.
@@ -389,8 +391,8 @@ impl Book {
         all
     }
 
-    /// Returns the peers whose rows must be written, and whether one of them has no row yet. The caller writes each row and
-    /// calls [`Book::written`], or gives it back with [`Book::mark_dirty`].
+    /// Returns the peers whose rows must be written, and whether one of them has no row yet. The caller writes each row
+    /// and calls [`Book::written`], or gives it back with [`Book::mark_dirty`].
     pub fn take_dirty(&self) -> (Vec<Arc<Peer>>, bool) {
         let mut dirty = std::mem::take(&mut *self.dirty.lock());
         dirty.retain(|entry| !entry.forgotten.load(Ordering::Relaxed));
@@ -452,9 +454,9 @@ impl Book {
         self.mixed(0, u64::from(id))
     }
 
-    /// Adds a word to a hash. The hash is weaker than SipHash. That is enough here: a stranger does not see the outcome and
-    /// gains little from it. He can only choose which of his own numbers stay in use, and make new addresses of his own
-    /// pass for the old ones.
+    /// Adds a word to a hash. The hash is weaker than SipHash. That is enough here: a stranger does not see the outcome
+    /// and gains little from it. He can only choose which of his own numbers stay in use, and make new addresses of his
+    /// own pass for the old ones.
     fn mixed(&self, hash: u64, word: u64) -> u64 {
         let wide = u128::from(hash ^ word ^ self.mixer.0) * u128::from(self.mixer.1 | 1);
         wide as u64 ^ (wide >> 64) as u64

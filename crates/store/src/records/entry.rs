@@ -9,15 +9,16 @@ use bincode::{
 };
 use sha2::{Digest, Sha256};
 
-/// Limit of a multihash that is stored, in bytes. PRV-1 allows 80 on the wire. It bounds the rows that a peer can cause.
+/// Limit of a multihash that is stored, in bytes. PRV-1 allows 80 on the wire. It bounds the rows that a peer can
+/// cause.
 pub const MAX_MULTIHASH: usize = dhtstore_records::providers::MAX_MULTIHASH_LEN;
 
 /// First bytes of every SHA-256 multihash: the code and the length.
 const SHA256: [u8; 2] = [0x12, 32];
 
-/// The first 12 bytes of the Kademlia position of the content, SHA-256(multihash). They tell 10^8 keys apart: the chance
-/// of any collision among these is 10^-13. An attacker who makes two keys collide only mixes up the providers of these
-/// two. He could instead announce himself for both.
+/// The first 12 bytes of the Kademlia position of the content, SHA-256(multihash). They tell 10^8 keys apart: the
+/// chance of any collision among these is 10^-13. An attacker who makes two keys collide only mixes up the providers of
+/// these two. He could instead announce himself for both.
 pub type KeyPrefix = [u8; 12];
 
 /// A multihash as the log stores it. Nearly all are SHA-256, and of these the log keeps only the digest.
@@ -106,7 +107,8 @@ impl Encode for Entry<'_> {
         match self.multihash {
             Hashed::Sha256(digest) => encoder.writer().write(digest),
             Hashed::Other(bytes) => {
-                let len = u8::try_from(bytes.len()).map_err(|_| EncodeError::Other("multihash is longer than 255 bytes"))?;
+                let len =
+                    u8::try_from(bytes.len()).map_err(|_| EncodeError::Other("multihash is longer than 255 bytes"))?;
                 encoder.writer().write(&[len])?;
                 encoder.writer().write(bytes)
             }
@@ -121,7 +123,8 @@ impl<'de, C> BorrowDecode<'de, C> for Entry<'de> {
             let byte = take(decoder, 1)?[0];
             number |= u64::from(byte & 0x7f) << shift;
             if byte < 0x80 {
-                let peer = u32::try_from(number >> 2).map_err(|_| DecodeError::Other("number of a peer is too large"))?;
+                let peer =
+                    u32::try_from(number >> 2).map_err(|_| DecodeError::Other("number of a peer is too large"))?;
                 let multihash = if number & 1 == 0 {
                     let digest = take(decoder, 32)?;
                     Hashed::Sha256(digest.try_into().map_err(|_| DecodeError::UnexpectedEnd { additional: 32 })?)

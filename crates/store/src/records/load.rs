@@ -1,5 +1,5 @@
-//! Records from a dump. They keep their dates and obey all limits. They go to the log in chunks of their own seconds, so
-//! replay and garbage collection treat them like records that were announced here.
+//! Records from a dump. They keep their dates and obey all limits. They go to the log in chunks of their own seconds,
+//! so replay and garbage collection treat them like records that were announced here.
 
 use super::{
     RecordsState, Refused,
@@ -82,8 +82,8 @@ impl RecordsState {
         self.gc.blocking_lock()
     }
 
-    /// Merges what a row says of a peer into the address book. Returns the peer, and whether the row said anything new. See
-    /// [`super::book::Book::merge`].
+    /// Merges what a row says of a peer into the address book. Returns the peer, and whether the row said anything new.
+    /// See [`super::book::Book::merge`].
     pub fn load_peer(
         &self,
         peer: &PeerId,
@@ -133,7 +133,9 @@ impl RecordsState {
             return Err(StoreError::Database(self.disk.notes().join("; ")));
         }
         match self.health().is_read_only() {
-            true => Err(StoreError::Database("cannot write the log: a write to the disk failed; see `dhtstore stat`".into())),
+            true => Err(StoreError::Database(
+                "cannot write the log: a write to the disk failed; see `dhtstore stat`".into(),
+            )),
             false => Ok(()),
         }
     }

@@ -6,8 +6,8 @@
 //! - `segments`: how far each segment is indexed, that is, up to which byte its chunks have rows;
 //! - `meta`: how many peer numbers are reserved.
 //!
-//! Rows are inserted and removed one by one. sled's `apply_batch` and `transaction` take a lock of the whole process, and
-//! look-ups stalled for 3 to 84 ms behind it.
+//! Rows are inserted and removed one by one. sled's `apply_batch` and `transaction` take a lock of the whole process,
+//! and look-ups stalled for 3 to 84 ms behind it.
 
 pub mod segments;
 
@@ -83,8 +83,8 @@ pub fn chunk_name(key: u64) -> String {
 }
 
 impl Log {
-    /// Opens the log in the database `db` of the directory `dir`, with its segments in the directory `segments`. Removes
-    /// rows whose chunks never reached the disk because the power failed.
+    /// Opens the log in the database `db` of the directory `dir`, with its segments in the directory `segments`.
+    /// Removes rows whose chunks never reached the disk because the power failed.
     ///
     /// # Errors
     /// [`StoreError::Database`].
@@ -256,9 +256,9 @@ impl Log {
         }
     }
 
-    /// Writes a `chunk` again under its old key. The bytes written are `as_here`: the same chunk with the numbers that its
-    /// peers have now. Writes it even if the log holds it, since that copy may not be on disk. If another chunk has the
-    /// key by now, appends this one after all others of that second.
+    /// Writes a `chunk` again under its old key. The bytes written are `as_here`: the same chunk with the numbers that
+    /// its peers have now. Writes it even if the log holds it, since that copy may not be on disk. If another chunk has
+    /// the key by now, appends this one after all others of that second.
     pub fn put_back(&self, key: u64, chunk: &[u8], as_here: &[u8]) -> Result<(), StoreError> {
         let mut segments = self.segments();
         match self.is_free(key, chunk) {
@@ -290,8 +290,8 @@ impl Log {
         Ok(())
     }
 
-    /// Fsyncs everything written before: first the bodies, then the rows that point to them. Then removes the segments to
-    /// which no row points. A failure makes the database degraded.
+    /// Fsyncs everything written before: first the bodies, then the rows that point to them. Then removes the segments
+    /// to which no row points. A failure makes the database degraded.
     ///
     /// # Errors
     /// [`StoreError::Database`], [`StoreError::Io`], [`StoreError::Degraded`].
@@ -318,7 +318,8 @@ impl Log {
         Ok(())
     }
 
-    /// Returns the segments that may hold chunks without rows. These are all segments if the database may have `lost` rows.
+    /// Returns the segments that may hold chunks without rows. These are all segments if the database may have `lost`
+    /// rows.
     pub fn unindexed(&self, lost: bool) -> Vec<Unindexed> {
         self.segments().unindexed(lost)
     }
@@ -328,8 +329,8 @@ impl Log {
         self.segments().salvaged(segment);
     }
 
-    /// Takes note that the database was reopened. Rows that had not reached the disk are gone, and the next chunk begins
-    /// another segment.
+    /// Takes note that the database was reopened. Rows that had not reached the disk are gone, and the next chunk
+    /// begins another segment.
     pub fn reopened(&self) -> Result<(), StoreError> {
         let Survey { known, rows, unwritten } = survey(&self.database, &self.dir)?;
         self.segments().reopened(&known);

@@ -1,8 +1,8 @@
 //! The format of files of chunks: the segments of the log, and the exports of older versions.
 //!
-//! A file begins with [`MAGIC`]. Frames follow (`codec`: length, CRC-32, payload). The first frame is a header. Then come
-//! the chunks. Before each chunk stand the rows of those of its peers that no earlier chunk of the file names, so each
-//! file can be read by itself. An export ends with counts.
+//! A file begins with [`MAGIC`]. Frames follow (`codec`: length, CRC-32, payload). The first frame is a header. Then
+//! come the chunks. Before each chunk stand the rows of those of its peers that no earlier chunk of the file names, so
+//! each file can be read by itself. An export ends with counts.
 
 use crate::{
     StoreError,
@@ -60,12 +60,12 @@ pub fn begin(from: u64) -> Result<Vec<u8>, StoreError> {
     Ok([MAGIC, &header].concat())
 }
 
-/// Bytes of whole frames that must follow a damaged place before the first of them counts (see `frames`). It is more than
-/// a stranger can place in one piece: the longest such piece is a row of the address book.
+/// Bytes of whole frames that must follow a damaged place before the first of them counts (see `frames`). It is more
+/// than a stranger can place in one piece: the longest such piece is a row of the address book.
 const JOINED: u64 = 4096;
 
-/// Iterator over the frames behind the header. Bytes that cannot be read give an error; the next item is the first frame
-/// after them.
+/// Iterator over the frames behind the header. Bytes that cannot be read give an error; the next item is the first
+/// frame after them.
 #[derive(Debug)]
 pub struct LogFrames {
     frames: Frames<LogFrame>,

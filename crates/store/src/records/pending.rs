@@ -1,7 +1,7 @@
 //! The open chunk of the log, and the closed chunks that wait for the writer.
 //!
-//! An announcement appends its entry to the open chunk, a copy of some 40 bytes. The writer thread takes chunks of up to
-//! 850 entries. An announcement waits for the disk only if the writer is a whole queue behind.
+//! An announcement appends its entry to the open chunk, a copy of some 40 bytes. The writer thread takes chunks of up
+//! to 850 entries. An announcement waits for the disk only if the writer is a whole queue behind.
 
 use super::{entry::Entry, time::Now};
 use crate::{StoreError, codec};
@@ -13,7 +13,8 @@ use std::{
 };
 use tokio::sync::Notify;
 
-/// Limit of an entry, in bytes: 5 for the number of a peer, one for the length of a multihash, and 255 for the multihash.
+/// Limit of an entry, in bytes: 5 for the number of a peer, one for the length of a multihash, and 255 for the
+/// multihash.
 const MAX_ENTRY: usize = 5 + 1 + u8::MAX as usize;
 /// A chunk closes at this size, in bytes. So some 850 records share the cost of a row in sled, and the chunk stays well
 /// below the codec's limit. Replay, GC and dumps hold one chunk at a time ...
@@ -21,8 +22,8 @@ pub const CHUNK_BYTES: usize = 30_000;
 /// ... or at this number of entries. So a chunk of tiny multihashes stays below the codec's limit too, which counts 32
 /// bytes of memory for each entry ...
 pub const CHUNK_ENTRIES: u32 = 1024;
-/// ... or at this age. A crash may lose this and the 500 ms until a flush. Measured at 1.5k records/s: 138 B written per
-/// record with 1 s, 254 B with 100 ms.
+/// ... or at this age. A crash may lose this and the 500 ms until a flush. Measured at 1.5k records/s: 138 B written
+/// per record with 1 s, 254 B with 100 ms.
 pub const CHUNK_AGE: Duration = Duration::from_secs(1);
 /// Limit of the closed chunks that wait: 2 MB, 50,000 records. At the limit `add` waits.
 const QUEUE: usize = 64;
@@ -97,8 +98,8 @@ impl Pending {
         }
     }
 
-    /// Appends an entry. Returns the time of its chunk, which is the time of the entry. Never waits for room: callers that
-    /// passed [`Pending::room`] together may exceed the queue by one entry each.
+    /// Appends an entry. Returns the time of its chunk, which is the time of the entry. Never waits for room: callers
+    /// that passed [`Pending::room`] together may exceed the queue by one entry each.
     pub fn append(&self, now: &Now, entry: Entry<'_>) -> u32 {
         // Encoded before the lock is taken, because all callers share that lock.
         let mut buffer = [0; MAX_ENTRY];
@@ -141,8 +142,8 @@ impl Pending {
         self.work.notify_one();
     }
 
-    /// Waits up to `patience` for work. Returns up to `most` closed chunks, and whether the writer must stop. First closes
-    /// the open chunk if it has reached its age. Only the writer calls this.
+    /// Waits up to `patience` for work. Returns up to `most` closed chunks, and whether the writer must stop. First
+    /// closes the open chunk if it has reached its age. Only the writer calls this.
     pub fn take(&self, most: usize, patience: Duration, now: impl Fn() -> Now) -> (Vec<Sealed>, bool) {
         let mut state = self.lock();
         if (state.sealed.is_empty() || state.failed) && !state.stop {

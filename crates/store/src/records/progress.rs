@@ -46,8 +46,8 @@ impl Progress {
         self.done.load(Ordering::Acquire)
     }
 
-    /// Returns the progress from 0.0 to 1.0, as a share of the time that the log spans. It is 1.0 only once all of the log
-    /// is in the index.
+    /// Returns the progress from 0.0 to 1.0, as a share of the time that the log spans. It is 1.0 only once all of the
+    /// log is in the index.
     pub fn progress(&self) -> f64 {
         if self.is_done() {
             return 1.0;

@@ -3,8 +3,8 @@
 use super::{RecordsState, salvage};
 use crate::StoreError;
 
-/// Writes again what was written since the last flush that returned. If the database holds `nothing`, also writes the whole
-/// address book again and salvages the log from its segments.
+/// Writes again what was written since the last flush that returned. If the database holds `nothing`, also writes the
+/// whole address book again and salvages the log from its segments.
 ///
 /// # Errors
 /// Those of the database. Everything is then kept for the next try.

@@ -1,6 +1,6 @@
-//! Chunks and rows of peers written since the last flush that returned. If the disk fails before the next flush, they are
-//! written again to the reopened database. Their number is bounded: the writer flushes at the limits below, and nothing is
-//! accepted while the database is degraded.
+//! Chunks and rows of peers written since the last flush that returned. If the disk fails before the next flush, they
+//! are written again to the reopened database. Their number is bounded: the writer flushes at the limits below, and
+//! nothing is accepted while the database is degraded.
 
 use super::book::Peer;
 use crate::StoreError;
@@ -12,8 +12,8 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 const CHUNKS: usize = 512;
 /// ... or at this number of unflushed rows of peers ...
 const PEERS: usize = 65_536;
-/// ... or when the oldest of them has waited this long. This costs little, because sled itself flushes as often. But sled
-/// does not report when it did, and does not sync the bodies of chunks.
+/// ... or when the oldest of them has waited this long. This costs little, because sled itself flushes as often. But
+/// sled does not report when it did, and does not sync the bodies of chunks.
 const AGE: Duration = Duration::from_millis(500);
 
 /// The unflushed chunks and rows. See the module.
@@ -56,7 +56,8 @@ impl Unflushed {
         old || written.chunks.len() >= CHUNKS || written.peers.len() >= PEERS
     }
 
-    /// Runs `flush`, and then drops what was written before. `flush` fsyncs it and returns the time at which it began.
+    /// Runs `flush`, then drops what was written before it began. `flush` fsyncs that and returns the time of its
+    /// begin.
     ///
     /// # Errors
     /// Those of `flush`. Everything is kept then.

@@ -15,10 +15,10 @@ const BATCH: usize = 64;
 const PATIENCE: Duration = Duration::from_millis(250);
 /// Turns of the writer between two checks for a flush that hangs (`Database::wake`): two seconds at rest.
 const WAKE_EVERY: u64 = 8;
-/// Interval at which changed rows of peers are written when no new chunk is: after new addresses, or after a repeat that
-/// is not logged.
+/// Interval at which rows of peers are written that no chunk waits for: after new addresses, or after a repeat that is
+/// not logged.
 const ROWS_EVERY: Duration = Duration::from_secs(1);
-/// Interval at which the floor of the log is written. A loss of what came after the floor goes unnoticed by recovery.
+/// Interval at which the floor of the log is written. Recovery does not notice a loss of chunks newer than the floor.
 const FLOOR_EVERY: Duration = Duration::from_secs(60);
 
 /// Pause after a panic, so that a repeated one neither fills the log file nor keeps a processor busy.

@@ -31,7 +31,8 @@ pub struct Peer {
     /// Peer id.
     pub peer: PeerId,
     addrs: Mutex<Addresses>,
-    /// Secret hash of each list as it came. Nearly every announcement repeats the list, and is compared by this hash alone.
+    /// Secret hash of each list as it came. Nearly every announcement repeats the list, and is compared by this hash
+    /// alone.
     pub(super) came: [AtomicU64; 2],
     pub(super) announced: AtomicU32,
     /// Number of its records in the index. It lags behind by what other threads are adding or removing.

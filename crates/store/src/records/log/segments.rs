@@ -1,10 +1,10 @@
-//! Segments: append-only files of `log/` that hold the bodies of chunks, as frames (`log_frames`). For each chunk a row in
-//! sled says where its body lies ([`Location`]). For each segment a row says how far it is indexed: up to which byte its
-//! chunks have rows.
+//! Segments: append-only files of `log/` that hold the bodies of chunks, as frames (`log_frames`). For each chunk a row
+//! in sled says where its body lies ([`Location`]). For each segment a row says how far it is indexed: up to which byte
+//! its chunks have rows.
 //!
-//! Bodies in sled's own pages took 51 bytes of disk, 45 of memory and 175 of writing per record, and survived a power cut
-//! only as far as sled did. A segment takes 37 bytes per record, is read once, and is removed when its last chunk has
-//! expired.
+//! Bodies in sled's own pages took 51 bytes of disk, 45 of memory and 175 of writing per record, and survived a power
+//! cut only as far as sled did. A segment takes 37 bytes per record, is read once, and is removed when its last chunk
+//! has expired.
 //!
 //! Each run begins segments of its own: the end of an earlier one may be torn. After a disk error a run begins another
 //! segment, too. Chunks behind the indexed part of a segment are salvaged at the end of replay (`salvage`).
@@ -218,7 +218,9 @@ impl Segments {
         let path = path(&self.dir, number);
         let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(&path);
         // The next try takes the next number, whatever keeps this file from being created.
-        self.next = number.checked_add(1).ok_or_else(|| StoreError::Database("cannot begin a segment of the log: all numbers are used".into()))?;
+        self.next = number
+            .checked_add(1)
+            .ok_or_else(|| StoreError::Database("cannot begin a segment of the log: all numbers are used".into()))?;
         let file = Arc::new(file.map_err(|e| io_error("create", &path, e))?);
         self.new_name = true;
         self.known.insert(number, Known::default());
@@ -250,8 +252,8 @@ impl Segments {
         known.chunks += 1;
     }
 
-    /// Notes that all chunks written so far have their rows in sled. Must be called under the lock under which the chunk
-    /// and its row were written. Closes a full segment: its last chunk counts only now.
+    /// Notes that all chunks written so far have their rows in sled. Must be called under the lock under which the
+    /// chunk and its row were written. Closes a full segment: its last chunk counts only now.
     pub fn indexed(&mut self) {
         let Some(known) = self.writing.as_ref().and_then(|writing| self.known.get_mut(&writing.number)) else { return };
         known.indexed = known.bytes;
@@ -277,8 +279,8 @@ impl Segments {
         }
     }
 
-    /// Returns the segments that may hold chunks without rows, oldest first. If the database may have `lost` rows, these
-    /// are all segments from their beginnings, except the one that is being written.
+    /// Returns the segments that may hold chunks without rows, oldest first. If the database may have `lost` rows,
+    /// these are all segments from their beginnings, except the one that is being written.
     pub fn unindexed(&mut self, lost: bool) -> Vec<Unindexed> {
         let written = self.writing.as_ref().map(|writing| writing.number);
         if lost {
@@ -339,7 +341,11 @@ impl Segments {
             let path = path(&self.dir, *number);
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    tracing::warn!(path = %path.display(), %error, "cannot remove an expired segment of the log; the next flush tries again");
+                    tracing::warn!(
+                        path = %path.display(),
+                        %error,
+                        "cannot remove a segment of the log without chunks; the next flush tries again"
+                    );
                 }
                 _ => {
                     self.known.remove(number);
