@@ -10,7 +10,7 @@ use std::{fs, path::Path, path::PathBuf, sync::Arc, time::Duration};
 
 const TTL: Duration = Duration::from_secs(12 * 3600);
 
-/// Adds a range of keys by one peer, a chunk for each ten.
+/// Adds a range of keys by one peer. Each ten keys make a chunk.
 async fn fill(node: &Node, keys: std::ops::Range<u32>, by: u8) {
     for key in keys {
         node.add(key, &peer(by)).await.unwrap();
@@ -42,7 +42,7 @@ fn exports(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Returns a clock that stands 20 minutes after [`T0`], when the exports had been made.
+/// Returns a clock that stands 20 minutes after [`T0`]. The exports are older than that.
 fn later() -> Arc<ManualClock> {
     let clock = clock();
     clock.advance(Duration::from_secs(1200));

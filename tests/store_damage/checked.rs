@@ -82,7 +82,7 @@ impl Case {
 /// Number of own CIDs that only journals have, and no export.
 const JOURNALED: u32 = 60;
 
-/// Makes the directory with which all cases begin, in `to`. A kill leaves it, with own CIDs that only the journal has.
+/// Makes the directory with which all cases begin, in `to`, as a kill leaves it: some own CIDs are only in the journal.
 async fn journaled(dir: &Path, to: &Path, clock: &Arc<ManualClock>) {
     let node = start(dir, clock).unwrap();
     for n in (OWN..OWN + 1 + JOURNALED).step_by(3) {

@@ -157,7 +157,8 @@ fn check(node: &Node, what: &str, cost: usize) -> usize {
     kept
 }
 
-/// Adds, collects, flushes and closes. Each may fail, but none may hang or panic. Returns true if all of them succeed.
+/// Adds, collects, flushes and closes. Each may fail, but none may hang or panic. Returns true if adding a record,
+/// flushing and closing succeed.
 async fn use_and_close(node: Node) -> bool {
     let added = node.add(RECORDS + 1, &peer(1)).await.is_ok();
     node.advance(120);

@@ -11,7 +11,7 @@ use std::{
 /// A way to damage a file.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Kind {
-    /// Cut at any length.
+    /// Cut off at a random length.
     Truncated,
     /// Zeros in place of up to 64 KiB.
     Zeroed,
@@ -128,7 +128,7 @@ impl Mutation {
 
 impl fmt::Display for Mutation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let store = if self.running { "beneath a running store" } else { "at rest" };
+        let store = if self.running { "under a running store" } else { "at rest" };
         write!(f, "{:?} {} {store}", self.kind, self.file.display())
     }
 }

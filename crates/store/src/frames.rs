@@ -78,8 +78,8 @@ impl Read for Counted {
 }
 
 impl<T: Decode<()>> Frames<T> {
-    /// Opens `path` at the offset `at`. After a damaged place a frame counts only if whole frames of `joined` bytes
-    /// begin with it. Pass 0 if strangers choose nothing in the file.
+    /// Opens `path` at the offset `at`. After a damaged place, a frame counts only if it and the whole frames after it
+    /// have `joined` bytes, or reach the end of the file. Pass 0 if strangers choose nothing in the file.
     ///
     /// # Errors
     /// [`CodecError::Io`].
@@ -158,7 +158,7 @@ impl<T: Decode<()>> Frames<T> {
         Ok(None)
     }
 
-    /// Returns true if whole frames follow `from` for `joined` bytes, or up to the end of the file.
+    /// Returns true if the bytes from `from` on are whole frames, for `joined` bytes or up to the end of the file.
     fn is_joined(&self, from: u64) -> Result<bool, CodecError> {
         let mut at = from;
         while at < self.len && at - from < self.joined {

@@ -1,4 +1,4 @@
-//! The store of provider records: the log, the index and the address book behind one interface.
+//! The store of provider records. It joins the log, the index and the address book.
 
 mod announcements;
 pub(super) mod book;
@@ -63,7 +63,7 @@ pub struct Records {
     threads: Arc<Threads>,
 }
 
-/// The threads of a store. Dropping the last handle ends them.
+/// The threads of a store. They end when the last clone of [`Records`] is dropped.
 #[derive(Debug)]
 struct Threads {
     state: Arc<RecordsState>,
@@ -127,9 +127,9 @@ impl Records {
         Ok(Self { threads: Arc::new(Threads { state: state.clone(), handles: Mutex::new(handles) }), state })
     }
 
-    /// Adds the record of an announcement that came by the DHT `via`. Waits while the writer is behind. No limit on
-    /// records refuses a refresh. `provider.addrs`, already filtered by the scope of that DHT, replace the addresses
-    /// that came by it before. The record is on disk within 1.5 s, or after the next flush.
+    /// Adds the record of an announcement that came by the DHT `via`. Waits while the writer is behind. Limits on
+    /// records do not apply to refreshes. `provider.addrs`, already filtered by the scope of that DHT, replace the
+    /// addresses that came by it before. The record is on disk within 1.5 s, or after the next flush.
     ///
     /// # Errors
     /// [`Refused`] if a limit is reached, or if the database is read-only.

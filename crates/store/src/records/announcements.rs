@@ -10,8 +10,8 @@ use crate::kad::{Dht, PeerInfo};
 use dhtstore_host::metrics::Counter;
 use libp2p_identity::PeerId;
 
-/// Limit of the copies of a record in the log, one per logged repeat within the ttl, while the data directory takes
-/// over nine tenths of its budget.
+/// While the data directory takes over nine tenths of its budget, a repeat is logged only after the ttl divided by
+/// this. So the log has at most this number of live copies of a record.
 const CROWDED_PART_OF_TTL: u32 = 4;
 
 impl RecordsState {

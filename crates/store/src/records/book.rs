@@ -119,8 +119,9 @@ impl Book {
         Ok(())
     }
 
-    /// Enters a row from a segment or an export, whose own row may be lost. Returns the number that the peer has in
-    /// this book: `id` if it is free. Other threads may enter peers at the same time.
+    /// Enters the row of a peer from a segment or an export, because the row in the database may be lost. Returns the
+    /// number that the peer has in this book: `id` if it is new and `id` is free. Other threads may enter peers
+    /// meanwhile.
     ///
     /// # Errors
     /// [`CodecError`] if the bytes are no row of a peer, or if all numbers are used.
@@ -201,8 +202,8 @@ impl Book {
 
     /// Takes what a dump says of a peer: the time of its newest announcement, and its addresses by the WAN and the LAN
     /// DHT at that time. A new peer is entered if `may_enter` is true and there is room. For a known peer, `newer` gets
-    /// the time of its newest announcement here and decides. If `dated` is true, a later time alone is a reason to
-    /// write the row. Returns the peer, and whether its row will be written.
+    /// the time of its newest announcement here, and returns true if the dump is to be taken. If `dated` is true, a
+    /// later time alone is a reason to write the row. Returns the peer, and whether its row will be written.
     ///
     /// # Errors
     /// [`BookFull`] if the peer is new and is not entered.
@@ -455,8 +456,8 @@ impl Book {
     }
 
     /// Adds a word to a hash. The hash is weaker than SipHash. That is enough here: a stranger does not see the outcome
-    /// and gains little from it. He can only choose which of his own numbers stay in use, and make new addresses of his
-    /// own pass for the old ones.
+    /// and gains little from it. The stranger can only influence which of his own numbers stay in use, and which new
+    /// addresses of his own are taken for the old ones.
     fn mixed(&self, hash: u64, word: u64) -> u64 {
         let wide = u128::from(hash ^ word ^ self.mixer.0) * u128::from(self.mixer.1 | 1);
         wide as u64 ^ (wide >> 64) as u64

@@ -41,7 +41,7 @@ pub struct Limits {
 pub enum Full {
     /// [`Limits::records`] is reached.
     Records,
-    /// The index was nearly full, and records as far from this node are refused since. See [`Index::make_room`].
+    /// The index was nearly full, and has refused records this far from the node since. See [`Index::make_room`].
     Far,
     /// [`Limits::per_key`] is reached.
     Key,
@@ -189,14 +189,14 @@ impl Index {
         let found = self.delete(&mut shard, hash, prefix, peer, |_| true);
         if found || replaying {
             let time = log();
-            shard.bury_anew(prefix, peer, time);
+            shard.set_tombstone(prefix, peer, time);
         }
         found
     }
 
     /// Sets the time of the removal of a record to `time`, because the log was re-dated.
     pub fn redate_removal(&self, prefix: &KeyPrefix, peer: u32, time: u32) {
-        self.write(self.secret.of(prefix)).bury_anew(prefix, peer, time);
+        self.write(self.secret.of(prefix)).set_tombstone(prefix, peer, time);
     }
 
     /// Re-dates a record if its time is still `time`: `log` writes it to the log and returns its new time. Returns true

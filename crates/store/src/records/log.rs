@@ -37,7 +37,7 @@ pub mod tree {
     pub const LOG: usize = 1;
     /// The address book.
     pub const PEERS: usize = 2;
-    /// See `store::values`.
+    /// Values of others. See `store::values`.
     pub const VALUES: usize = 3;
     /// How far each segment is indexed.
     pub const SEGMENTS: usize = 4;
@@ -184,7 +184,7 @@ impl Log {
     }
 
     fn append_to(&self, segments: &mut Segments, time: u32, chunk: &[u8]) -> Result<u64, StoreError> {
-        // Ask sled, not the memory: a key that is given out twice destroys the chunk that had it first.
+        // Only sled knows for certain: a key that is given out twice destroys the chunk that had it first.
         let last = self.last_of(time)?;
         let key = last.map_or(chunk_key(time, 0), |key| key + 1);
         self.write(segments, key, chunk)?;
@@ -329,7 +329,7 @@ impl Log {
         self.segments().salvaged(segment);
     }
 
-    /// Takes note that the database was reopened. Rows that had not reached the disk are gone, and the next chunk
+    /// Notes that the database was reopened. Rows that had not reached the disk are gone, and the next chunk
     /// begins another segment.
     pub fn reopened(&self) -> Result<(), StoreError> {
         let Survey { known, rows, unwritten } = survey(&self.database, &self.dir)?;

@@ -16,7 +16,7 @@ use std::path::Path;
 /// The first bytes of such a file.
 pub const MAGIC: &[u8] = b"dhtstore records 1\n";
 
-/// A frame.
+/// A frame of a file of chunks.
 #[derive(Debug, PartialEq, Eq, Encode, Decode)]
 pub enum LogFrame {
     /// The first frame of a file.

@@ -198,10 +198,10 @@ impl Pending {
         self.lock().sealed.len() < QUEUE
     }
 
-    /// Closes the open chunk and waits until everything appended before this call is in the database (not fsynced).
+    /// Closes the open chunk. Waits until everything appended before this call is in the database, but not fsynced.
     ///
     /// # Errors
-    /// [`StoreError::Database`] if the writer has failed or ended.
+    /// [`StoreError::Database`] if the database is degraded, or if the writer has ended before it wrote everything.
     pub fn drain(&self) -> Result<(), StoreError> {
         let mut state = self.lock();
         if state.open.count > 0 {

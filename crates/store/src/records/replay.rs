@@ -138,7 +138,7 @@ fn count_lost(state: &RecordsState) {
     if lost > 0 && !state.is_closing() {
         state.metrics.lost_chunks.add(lost);
         state.note(format!(
-            "{lost} chunks of the log (up to some 700 announcements each) are lost until they are announced again"
+            "{lost} chunks of the log are lost, with up to some 850 records each, until these are announced again"
         ));
     }
 }

@@ -35,7 +35,8 @@ const BATCH: usize = 64;
 pub fn run(state: &RecordsState) {
     let outcome = catch_unwind(AssertUnwindSafe(|| try_run(state)));
     if let Err(panic) = outcome {
-        state.damaged(format!("cannot salvage chunks from log/: panicked: {}", panic_text(panic.as_ref())));
+        let panic = panic_text(panic.as_ref());
+        state.damaged(format!("cannot salvage chunks from log/: panicked: {panic}; the next start tries again"));
     }
 }
 
@@ -170,7 +171,7 @@ impl Salvage<'_> {
                 // it.
                 Some(Err(error)) => {
                     let offset = extent.offset;
-                    tracing::debug!(path = %file.path.display(), offset, %error, "a frame of the log cannot be read");
+                    tracing::debug!(path = %file.path.display(), offset, %error, "cannot read a frame of the log; salvage goes on behind it");
                 }
             }
             if self.batch.len() >= BATCH {

@@ -58,7 +58,7 @@ pub struct RecordsState {
     pub(super) floor_held: AtomicBool,
     /// Locked while rows of peers are written: a caller that finds no row to write must know that all are written.
     pub(super) rows: Mutex<()>,
-    /// True if the log was damaged: chunks that expire may fail to name records that the index must drop.
+    /// True after damage to the log: the index may hold records that no chunk names when they expire.
     pub(super) must_sweep: AtomicBool,
     pub(super) closing: AtomicBool,
     pub(super) notes: Mutex<Vec<String>>,

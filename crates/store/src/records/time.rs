@@ -4,10 +4,10 @@
 //! clock only once the step has lasted for a grace period. Until then nothing is deleted. With `max(last, now)`
 //! instead, one jump forward would be permanent.
 //!
-//! At the open, a late wall clock can mean that the machine was off or that its clock is wrong. Until the grace period
-//! has passed, records of earlier runs age by the newest stamp that those runs left, plus the monotonic clock
-//! ([`Earlier`]). Records of this run age by log time. If the wall clock is set back in that period, but not before the
-//! stamp, it was ahead at the boot. Log time then follows it at once.
+//! If the wall clock at the open is far from the end of the last run, the machine was off or its clock is wrong. Until
+//! the grace period has passed, records of earlier runs age by the newest stamp that those runs left, plus the
+//! monotonic clock ([`Earlier`]). Records of this run age by log time. If the wall clock is set back in that period,
+//! but not before the stamp, it was ahead at the boot. Log time then follows it at once.
 
 use crate::clock::{Clock, UnixTime};
 use parking_lot::{Mutex, MutexGuard};

@@ -56,8 +56,8 @@ impl Unflushed {
         old || written.chunks.len() >= CHUNKS || written.peers.len() >= PEERS
     }
 
-    /// Runs `flush`, then drops what was written before it began. `flush` fsyncs that and returns the time of its
-    /// begin.
+    /// Runs `flush`, then drops what was written before it began. `flush` must fsync all of that, and return the time
+    /// at which it began.
     ///
     /// # Errors
     /// Those of `flush`. Everything is kept then.

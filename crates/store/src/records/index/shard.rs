@@ -156,7 +156,7 @@ impl Shard {
     }
 
     /// Notes that a record was removed at `time`. Replaces any other time.
-    pub fn bury_anew(&mut self, prefix: &KeyPrefix, peer: u32, time: u32) {
+    pub fn set_tombstone(&mut self, prefix: &KeyPrefix, peer: u32, time: u32) {
         self.rare.get_or_insert_default().tombstones.insert((*prefix, peer), time);
     }
 

@@ -3,8 +3,8 @@
 
 use super::{CLASSES, Index, KeyPrefix, Ordering, SHARDS, ShardLine, shard::share};
 
-/// Room of a shard for more records than are expected, in square roots of their expected number. Up to ten providers
-/// per key this is three standard deviations.
+/// Room of a shard for more records than are expected, in square roots of their expected number. With up to ten
+/// providers per key this is three standard deviations.
 const SPREAD: f64 = 6.0;
 
 impl Index {
@@ -34,8 +34,8 @@ impl Index {
         before.saturating_sub(self.len())
     }
 
-    /// Drops every record for whose key prefix and time `goes` returns true, and calls `dropped` with its peer. Serves
-    /// where the log cannot name the records to drop.
+    /// Drops every record for whose key prefix and time `goes` returns true, and calls `dropped` with its peer. Used
+    /// when the log cannot name the records to drop.
     pub fn sweep(&self, goes: impl Fn(&KeyPrefix, u32) -> bool, mut dropped: impl FnMut(u32)) {
         for ShardLine(lock) in &self.shards {
             let mut shard = lock.write();

@@ -35,7 +35,7 @@ const SUFFIX: &str = ".segment";
 /// Limit of the frame of a chunk, in bytes: the codec's limit for the payload, plus the header.
 const FRAME_MAX: u32 = codec::LIMIT as u32 + codec::FRAME_HEADER as u32;
 
-/// Where a chunk lies.
+/// The place of a chunk in the segments.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
 pub struct Location {
     /// Number of the segment.
@@ -160,7 +160,7 @@ impl Segments {
         segments
     }
 
-    /// Takes note that the database was reopened, and has these `rows`.
+    /// Notes that the database was reopened, and has these `rows`.
     pub fn reopened(&mut self, rows: &SegmentRows) {
         let next = self.next;
         *self = Self::open(std::mem::take(&mut self.dir), rows);
@@ -237,8 +237,8 @@ impl Segments {
         self.note_unused(writing.number);
     }
 
-    /// Stops writing the current segment after a failed write or sync. The caller writes what may not be on disk again,
-    /// to another segment.
+    /// Stops writing the current segment after a failed write or sync. The caller then writes everything that may not
+    /// be on disk to another segment.
     pub fn give_up(&mut self) {
         if let Some(writing) = self.writing.take() {
             self.note_unused(writing.number);
@@ -324,7 +324,7 @@ impl Segments {
         }
     }
 
-    /// Takes note that `synced` and sled's rows are on disk. Removes the segments to which no row points, and returns
+    /// Notes that `synced` and sled's rows are on disk. Removes the segments to which no row points, and returns
     /// their numbers.
     pub fn synced(&mut self, synced: &ToSync) -> Vec<u32> {
         for (number, indexed) in &synced.ends {
@@ -358,7 +358,7 @@ impl Segments {
         removed
     }
 
-    /// Bytes of all segments.
+    /// Returns the size of all segments, in bytes.
     pub fn bytes(&self) -> u64 {
         self.known.values().map(|known| known.bytes).sum()
     }
