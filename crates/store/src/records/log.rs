@@ -9,7 +9,9 @@
 //! Rows are inserted and removed one by one. sled's `apply_batch` and `transaction` take a lock of the whole process,
 //! and look-ups stalled for 3 to 84 ms behind it.
 
+mod chunks;
 pub mod segments;
+mod survey;
 
 use super::{
     book::{LOST_RESERVATION, PeerRow},
@@ -21,13 +23,15 @@ use crate::{
     database::{Database, NumberedIn},
     engine::{Numbered, Rows, each_row, guard},
 };
+pub use chunks::Chunks;
 use parking_lot::{Mutex, MutexGuard};
 use segments::{Location, Segments, Unindexed};
 use std::{
     collections::BTreeMap,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::atomic::{AtomicU64, Ordering},
 };
+use survey::{Survey, survey};
 
 /// Indexes of the trees of `records/` in [`NAMES`](tree::NAMES).
 pub mod tree {
@@ -49,8 +53,6 @@ pub mod tree {
 const RESERVED: &str = "peers-reserved";
 /// Stands for "no chunk" in place of a key.
 const NONE: u64 = u64::MAX;
-/// How often a chunk that cannot be read is looked up: GC may have removed it after its row was read.
-const READ_TRIES: u32 = 3;
 
 /// The log: the database and the segments. It keeps the number of chunks and the oldest and newest key in memory.
 #[derive(Debug)]
@@ -377,77 +379,6 @@ impl Log {
 
     fn segments(&self) -> MutexGuard<'_, Segments> {
         self.segments.lock()
-    }
-}
-
-/// The state of the database when it is opened.
-struct Survey {
-    /// How many rows point to each segment, and how far it is indexed.
-    known: segments::SegmentRows,
-    /// Number of rows of chunks.
-    rows: u64,
-    /// Keys of rows whose chunks never reached the disk.
-    unwritten: Vec<u64>,
-}
-
-fn survey(database: &Database<5>, dir: &Path) -> Result<Survey, StoreError> {
-    let mut known = segments::SegmentRows::new();
-    let (ends, rows) = [tree::SEGMENTS, tree::LOG].map(|tree| database.read(tree, |tree| Ok(tree.clone()))).into();
-    let number = |key: &[u8]| Some(u32::from_be_bytes(key.try_into().ok()?));
-    // Replay reports rows that cannot be read.
-    let _ = each_row(&ends?, |key, row| {
-        if let (Some(segment), Ok(end)) = (number(key), codec::decode::<u64>(row)) {
-            known.insert(segment, (0, Some(end)));
-        }
-    });
-    let (mut count, mut unwritten) = (0, Vec::new());
-    let _ = each_row(&rows?, |key, row| {
-        count += 1;
-        let (Ok(Some(location)), Ok(key)) = (Location::of_row(row), key.try_into()) else { return };
-        let (key, known) = (u64::from_be_bytes(key), known.entry(location.segment).or_default());
-        known.0 += 1;
-        if segments::may_be_unwritten(location, known.1) && segments::is_absent(&segments::read(dir, key, location)) {
-            unwritten.push(key);
-        }
-    });
-    Ok(Survey { known, rows: count, unwritten })
-}
-
-/// The chunks of a log, for walks.
-#[derive(Debug)]
-pub struct Chunks<'a>(&'a Log);
-
-impl Chunks<'_> {
-    /// Reads the body of the chunk that `row` finds.
-    fn with_body(
-        &self,
-        row: impl Fn() -> Result<Option<(u64, sled::IVec)>, StoreError>,
-    ) -> Result<Option<(u64, Vec<u8>)>, StoreError> {
-        let mut tries = 1;
-        loop {
-            let Some((key, found)) = row()? else { return Ok(None) };
-            let Some(location) = Location::of_row(&found)? else { return Ok(Some((key, found.to_vec()))) };
-            match segments::read(&self.0.dir, key, location) {
-                Ok(chunk) => return Ok(Some((key, chunk))),
-                // If the row has changed since, its chunk is read instead.
-                Err(error) if tries >= READ_TRIES || row()?.is_some_and(|again| again == (key, found)) => {
-                    return Err(error);
-                }
-                Err(_) => tries += 1,
-            }
-        }
-    }
-}
-
-impl Rows for Chunks<'_> {
-    type Value = Vec<u8>;
-
-    fn first(&self, from: u64, to: u64) -> Result<Option<(u64, Vec<u8>)>, StoreError> {
-        self.with_body(|| self.0.keys().first(from, to))
-    }
-
-    fn last(&self, from: u64, to: u64) -> Result<Option<(u64, Vec<u8>)>, StoreError> {
-        self.with_body(|| self.0.keys().last(from, to))
     }
 }
 

@@ -1,5 +1,5 @@
 use super::*;
-use std::{sync::atomic::AtomicBool, thread};
+use std::{path::Path, sync::atomic::AtomicBool, thread};
 
 fn log(dir: &Path) -> Log {
     let db = sled::Config::new().path(dir.join("db")).open().unwrap();
