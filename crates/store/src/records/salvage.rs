@@ -75,7 +75,7 @@ fn try_run(state: &RecordsState) {
 }
 
 fn unread(path: &Path, error: &CodecError) -> StoreError {
-    StoreError::Database(format!("{}: {error}", path.display()))
+    StoreError::Database(format!("cannot read {}: {error}", path.display()))
 }
 
 /// A file to salvage chunks from.
