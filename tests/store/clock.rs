@@ -1,5 +1,5 @@
-//! The wall clock steps while the store runs, the monotonic one does not: nothing is deleted until the step has lasted,
-//! what is alive is served, and nothing lives for ever.
+//! Steps of the wall clock while the store runs; the monotonic clock never steps. Nothing is deleted until a step has
+//! lasted, live records are served, and every record expires in the end.
 
 use dhtstore::{clock::UnixTime, store::Settings};
 use dhtstore_testkit::store::*;
@@ -10,7 +10,7 @@ const GRACE: u64 = 600;
 const DAY: i64 = 86_400;
 const KEYS: u32 = 3000;
 
-/// A store with records of now.
+/// Fills a store with records dated now.
 async fn filled(dir: &Path) -> Node {
     let node = open(dir, Settings { clock_grace: Duration::from_secs(GRACE), ..Settings::default() }, &clock());
     for key in 0..KEYS {
@@ -24,7 +24,7 @@ fn step(node: &Node, by: i64) {
     use dhtstore::clock::Clock;
     let wall = i64::from(node.clock.wall().0) + by;
     node.clock.set_wall(UnixTime(u32::try_from(wall).unwrap()));
-    // Somebody always asks: this is when the step is seen.
+    // A real node is asked all the time. The store sees the step when it is asked.
     node.found(0);
 }
 
@@ -37,20 +37,20 @@ fn serves_all(node: &Node) {
     assert_eq!(served(node), KEYS as usize);
 }
 
-/// Nor is there a step any more that must last first.
+/// Checks that all records are served, and that no step is waiting to be believed.
 #[track_caller]
 fn serves_all_and_doubts_nothing(node: &Node) {
     assert_eq!((served(node), node.store.stat().gc_paused), (KEYS as usize, None));
 }
 
-/// Garbage collection, which must have deleted nothing.
+/// Runs garbage collection and checks that it deletes nothing.
 async fn deletes_nothing(node: &Node) {
     node.store.records.collect_garbage().await.unwrap();
     assert_eq!(node.store.stat().records, u64::from(KEYS));
     assert_eq!(node.store.stat().counters["collected"], 0);
 }
 
-/// Time passes, as it does: a look at the store every five minutes, garbage collection with it.
+/// Lets time pass as on a real node, with a look-up and garbage collection every five minutes.
 async fn pass(node: &Node, seconds: u64) {
     for _ in 0..seconds / 300 {
         node.advance(300);
@@ -60,7 +60,7 @@ async fn pass(node: &Node, seconds: u64) {
     node.advance(seconds % 300);
 }
 
-/// One ttl and a grace later nothing is left, in memory or in the log, nor after a restart.
+/// Checks that a ttl and a grace period later nothing is left: neither in memory, nor in the log, nor after a restart.
 async fn all_end(node: Node, dir: &Path) {
     pass(&node, u64::from(TTL) + GRACE).await;
     assert_eq!(served(&node), 0);
@@ -96,7 +96,7 @@ async fn ten_days_forward_that_last_and_then_back_keep_what_came_meanwhile() {
     let node = filled(tmp.path()).await;
     step(&node, 10 * DAY);
     deletes_nothing(&node).await;
-    // By both clocks of this moment these are alive; the publisher comes again while the step is not believed.
+    // The publisher announces again while the step is not believed. These records are live by both clocks.
     node.advance(400);
     for key in 0..KEYS {
         node.add(key, &peer((key % 5) as u8)).await.unwrap();
@@ -104,8 +104,8 @@ async fn ten_days_forward_that_last_and_then_back_keep_what_came_meanwhile() {
     serves_all(&node);
     node.advance(GRACE);
     deletes_nothing(&node).await;
-    assert_eq!(served(&node), KEYS as usize, "received a few minutes ago by any clock");
-    // The clock was wrong after all, and is set right.
+    assert_eq!(served(&node), KEYS as usize, "both clocks say that the records are a few minutes old");
+    // The clock was wrong, and is corrected.
     step(&node, -10 * DAY);
     deletes_nothing(&node).await;
     serves_all(&node);
@@ -125,7 +125,7 @@ async fn ten_days_backward_at_run_time_serve_on_and_end_in_time() {
     node.advance(GRACE);
     deletes_nothing(&node).await;
     serves_all_and_doubts_nothing(&node);
-    assert!(node.store.stat().newest.unwrap() < T0, "dated by the clock that is believed now");
+    assert!(node.store.stat().newest.unwrap() < T0, "records must be dated by the clock that is now believed");
     all_end(node, tmp.path()).await;
 }
 
@@ -146,14 +146,14 @@ async fn a_suspended_machine_only_grows_older() {
 async fn many_small_steps_add_up_to_one_that_must_last() {
     let tmp = tempfile::tempdir().unwrap();
     let node = filled(tmp.path()).await;
-    // Each is below what counts as a step.
+    // Each change is too small to count as a step.
     for _ in 0..2 * 60 {
         step(&node, 50);
         node.advance(10);
         node.store.records.collect_garbage().await.unwrap();
     }
     assert_eq!(node.store.stat().counters["collected"], 0);
-    // The two hours that they came to are believed in the end, and the records end by them.
+    // Their sum of 100 minutes is believed in the end, and the records expire by the new time.
     pass(&node, GRACE).await;
     serves_all(&node);
     all_end(node, tmp.path()).await;
@@ -163,7 +163,7 @@ async fn many_small_steps_add_up_to_one_that_must_last() {
 async fn steps_to_and_fro_for_hours_delete_nothing_and_keep_nothing_for_ever() {
     let tmp = tempfile::tempdir().unwrap();
     let node = filled(tmp.path()).await;
-    // Never the same for a grace period: nobody knows what time it is.
+    // The clock never stays the same for a grace period, so the right time is unknown.
     for round in 0..20 {
         step(&node, if round % 2 == 0 { 3 * DAY } else { -3 * DAY });
         node.advance(GRACE / 2);
@@ -177,7 +177,7 @@ async fn steps_to_and_fro_for_hours_delete_nothing_and_keep_nothing_for_ever() {
 async fn a_step_in_the_middle_of_a_collection_stops_it() {
     let tmp = tempfile::tempdir().unwrap();
     let node = open(tmp.path(), Settings { clock_grace: Duration::from_secs(GRACE), ..Settings::default() }, &clock());
-    // Many chunks: a collection looks at the clock every 64.
+    // Many chunks, because a collection checks the clock once per slice of them.
     for key in 0..200_000 {
         node.add(key, &peer((key % 5) as u8)).await.unwrap();
     }
@@ -187,7 +187,7 @@ async fn a_step_in_the_middle_of_a_collection_stops_it() {
         let records = node.store.records.clone();
         async move { records.collect_garbage().await.unwrap() }
     });
-    // Whenever it comes: what had expired may go, and nothing else is touched.
+    // Whenever the step comes, only records that had expired may be collected.
     step(&node, -10 * DAY);
     let report = collection.await.unwrap();
     assert!(report.expired == 200_000 || report.paused.is_some(), "{report:?}");
@@ -198,7 +198,7 @@ async fn a_step_in_the_middle_of_a_collection_stops_it() {
     assert_eq!((report.expired + rest.expired, node.store.stat().records), (200_000, 0));
 }
 
-/// Boots whose clock is wrong. Each line: seconds between the runs, by which the clock is wrong at the boot.
+/// Boots with a wrong clock: seconds since the last run, and seconds by which the clock is ahead.
 const BOOTS: [(u64, i64); 4] = [(100, 30 * DAY), (3600, DAY), (30, 3 * 365 * DAY), (7200, 13 * 3600)];
 
 async fn reopened(dir: &Path, node: Node, seconds: u64, wrong_by: i64) -> Node {
@@ -234,9 +234,9 @@ async fn a_boot_with_the_clock_ahead_serves_at_once_before_and_after_it_is_corre
         assert!(!node.found(KEYS).is_empty());
         assert!(
             node.store.stat().newest.unwrap() < T0 + 2 * 7200,
-            "what came meanwhile is dated by the corrected clock"
+            "records of this run must be dated by the corrected clock"
         );
-        // Once more, without having been stopped cleanly.
+        // The same holds after a kill.
         let image = tempfile::tempdir().unwrap();
         node.store.flush().await.unwrap();
         kill(tmp.path(), image.path());
@@ -311,7 +311,7 @@ async fn prv_5_what_had_expired_when_the_last_run_ended_is_not_served_by_the_nex
     assert!(!node.found(KEYS).is_empty());
 }
 
-/// The end of what `salvage` finds is no reason to remove a segment while the clock is in doubt.
+/// While the clock is in doubt, salvage must keep segments whose chunks look expired.
 #[tokio::test]
 async fn what_a_kill_left_unindexed_is_found_by_a_boot_with_the_clock_ahead() {
     let tmp = tempfile::tempdir().unwrap();

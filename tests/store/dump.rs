@@ -1,4 +1,5 @@
-//! The dump: everything, once, in order, from a running store and from a stopped one, which stays as it is.
+//! The dump: it holds everything once and in order, from a running store and from a stopped one. A stopped one stays
+//! unchanged.
 
 use dhtstore::{
     clock::UnixTime,
@@ -15,7 +16,8 @@ use std::{fs, path::Path, time::Duration};
 
 const TTL: Duration = Duration::from_secs(12 * 3600);
 
-/// Records of three hours, one removed and some refreshed, own CIDs, a routing table.
+/// Fills a store: records of three hours, of which one is removed and some are refreshed, own CIDs, and a routing
+/// table.
 async fn filled(dir: &Path) -> Node {
     let node = open(dir, Settings::default(), &clock());
     for hour in 0..3 {
@@ -72,7 +74,7 @@ async fn running_and_stopped_agree_and_the_directory_stays_byte_for_byte() {
     assert!(rows == expected);
     assert_eq!(fingerprint(tmp.path()), before);
     let count = |which: fn(&Row) -> bool| rows.iter().filter(|row| which(row)).count();
-    // 400 * 2 + 500 keys, each by one peer or by two where hours overlap; one removed.
+    // Of the 400 * 2 + 500 keys each has one peer, or two where hours overlap. One record is removed.
     assert_eq!(count(|r| matches!(r, Row::Provided { .. })), 700);
     assert_eq!(count(|r| matches!(r, Row::Peers { .. })), 7);
     assert_eq!(count(|r| matches!(r, Row::Routing { .. })), 3);
@@ -128,7 +130,7 @@ async fn damage_is_told_and_the_directory_stays_as_it_is() {
             collect(told, &mut rows)
         })
         .unwrap();
-    assert!(places.iter().any(|place| place == "copy of the database"), "nothing says so: {places:?}");
+    assert!(places.iter().any(|place| place == "copy of the database"), "the damage is not reported: {places:?}");
     assert_eq!(summary.damaged, places.len() as u64);
     assert_eq!(rows.iter().filter(|r| matches!(r, Row::Provided { .. })).count(), 700);
     assert_eq!(fingerprint(tmp.path()), before);
@@ -175,7 +177,7 @@ async fn filters_and_the_limit_hold() {
         rows < 3
     };
     dump::running(&node.store, &Filter::default(), Want::NDJSON, &mut { stop }).unwrap();
-    assert_eq!(rows, 3, "the reader has gone");
+    assert_eq!(rows, 3, "the dump must stop when its reader is gone");
 }
 
 #[tokio::test]
@@ -184,7 +186,7 @@ async fn expired_records_are_told_when_asked_for() {
     let node = filled(tmp.path()).await;
     let all = running(&node.store, &only(Table::Providers)).len();
     node.close().await;
-    // The first hour has run out.
+    // The records of the first hour have expired.
     let now = T0 + 12 * 3600 + 1800;
     let live = stopped(tmp.path(), now, &only(Table::Providers)).unwrap().len();
     let rows = stopped(tmp.path(), now, &Filter { expired: true, ..only(Table::Providers) }).unwrap();

@@ -1,5 +1,5 @@
-//! Exports of provider records, as older versions made them: what the log lacks is taken from them once, then they go. And what
-//! the log's own segments give back.
+//! Exports of provider records by older versions: a start salvages the chunks that the log lacks, then removes the
+//! exports. The last test shows the same for the log's own segments.
 
 use dhtstore::{
     clock::ManualClock,
@@ -10,7 +10,7 @@ use std::{fs, path::Path, path::PathBuf, sync::Arc, time::Duration};
 
 const TTL: Duration = Duration::from_secs(12 * 3600);
 
-/// Adds a range of keys by one peer, a chunk for each ten.
+/// Adds a range of keys by one peer. Each ten keys make a chunk.
 async fn fill(node: &Node, keys: std::ops::Range<u32>, by: u8) {
     for key in keys {
         node.add(key, &peer(by)).await.unwrap();
@@ -25,8 +25,8 @@ fn have(node: &Node, keys: std::ops::Range<u32>, by: u8) -> usize {
     keys.filter(|key| node.found(*key) == [peer(by).id]).count()
 }
 
-/// Puts the exports of a node that had [`fill`]ed 0..60 by peer 1, then removed record 7, 600 s later, and filled 60..100 by
-/// peer 2, from [`T0`] on.
+/// Copies the exports of another node into a directory. From [`T0`] on that node [`fill`]ed 0..60 by peer 1. 600 s
+/// later it removed record 7 and filled 60..100 by peer 2.
 fn put_exports(dir: &Path) {
     fs::create_dir_all(dir.join("exports")).unwrap();
     for entry in fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/exports")).unwrap().flatten() {
@@ -42,14 +42,14 @@ fn exports(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Some time after the exports were made.
+/// Returns a clock that stands 20 minutes after [`T0`]. The exports are older than that.
 fn later() -> Arc<ManualClock> {
     let clock = clock();
     clock.advance(Duration::from_secs(1200));
     clock
 }
 
-/// All of the exports, and what was removed stays removed.
+/// Checks that all records of the exports are there, and that the removed one stays removed.
 fn assert_all(node: &Node) {
     assert_eq!((have(node, 0..60, 1), have(node, 60..100, 2)), (59, 40));
     assert!(node.found(7).is_empty());
@@ -72,11 +72,11 @@ async fn what_the_log_lacks_comes_back_once_and_the_exports_go() {
     assert_eq!((have(&node, 200..210, 3), node.counter("salvaged_chunks")), (10, 0));
     assert_eq!(node.store.stat().notes, Vec::<String>::new());
     node.advance(TTL.as_secs());
-    assert_eq!(have(&node, 0..100, 1), 0, "they expire as they would have");
+    assert_eq!(have(&node, 0..100, 1), 0, "their dates must stay the same");
 }
 
 #[tokio::test]
-async fn beside_a_log_that_has_it_all_they_change_nothing_and_go() {
+async fn exports_of_a_log_that_is_whole_change_nothing_and_are_removed() {
     let (tmp, clock) = (tempfile::tempdir().unwrap(), later());
     put_exports(tmp.path());
     reopen(tmp.path(), &clock).close().await;
@@ -95,7 +95,7 @@ async fn a_damaged_export_gives_what_can_be_read() {
     let mut bytes = fs::read(&first).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 4;
-    // A start of an older version had found it so.
+    // An older version renames an export like this when it finds damage.
     fs::write(first.with_extension("export.damaged"), bytes).unwrap();
     fs::remove_file(first).unwrap();
     let node = reopen(tmp.path(), &clock);
@@ -105,14 +105,15 @@ async fn a_damaged_export_gives_what_can_be_read() {
 }
 
 #[tokio::test]
-async fn a_kill_while_they_are_read_is_made_up_for() {
+async fn a_kill_while_exports_are_read_loses_nothing() {
     let (tmp, clock) = (tempfile::tempdir().unwrap(), later());
     put_exports(tmp.path());
     let (images, mut dir) = (tempfile::tempdir().unwrap(), tmp.path().to_owned());
     for n in 0..4 {
         let node = open(&dir, Settings::default(), &clock);
         let next = images.path().join(n.to_string());
-        // A copy takes time, in which exports may go: they stay, as though their end had not come to the disk.
+        // The store may remove exports during the copy. The copy gets them back, as if their removal had not reached
+        // the disk.
         for part in ["node", "records", "log"].into_iter().filter(|part| dir.join(part).exists()) {
             kill(&dir.join(part), &next.join(part));
         }
@@ -124,7 +125,7 @@ async fn a_kill_while_they_are_read_is_made_up_for() {
 }
 
 #[tokio::test]
-async fn who_only_reads_a_directory_sees_them_and_leaves_them() {
+async fn a_read_only_store_reads_exports_and_leaves_them() {
     let (tmp, clock) = (tempfile::tempdir().unwrap(), later());
     reopen(tmp.path(), &clock).close().await;
     put_exports(tmp.path());
@@ -138,9 +139,9 @@ async fn who_only_reads_a_directory_sees_them_and_leaves_them() {
 }
 
 #[tokio::test]
-async fn those_of_a_log_that_was_begun_anew_meanwhile_fit_it_all_the_same() {
+async fn exports_are_salvaged_into_a_new_log_with_other_peer_numbers() {
     let (tmp, clock) = (tempfile::tempdir().unwrap(), later());
-    // The same numbers, other peers; and one of the old ones under another number.
+    // The new log gives the old numbers to other peers, and another number to one of the old peers.
     let node = reopen(tmp.path(), &clock);
     fill(&node, 200..300, 3).await;
     fill(&node, 300..400, 1).await;
@@ -176,7 +177,11 @@ async fn rows_missing_in_the_middle_of_the_log_and_of_the_address_book_come_back
     }
     let node = reopen(tmp.path(), &clock);
     assert_eq!((have(&node, 0..300, 1), have(&node, 300..600, 2)), (300, 300));
-    assert_eq!(node.counter("salvaged_chunks"), 41, "ten, the damaged one, and those of the peer");
+    assert_eq!(
+        node.counter("salvaged_chunks"),
+        41,
+        "the ten removed chunks, the damaged one, and the 30 that name the removed peer"
+    );
     node.close().await;
     let node = reopen(tmp.path(), &clock);
     assert_eq!((have(&node, 0..300, 1), have(&node, 300..600, 2)), (300, 300));

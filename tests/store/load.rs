@@ -1,5 +1,4 @@
-//! Loading a dump: what comes out of one store goes into another, keeps its times, yields to what is newer, and survives
-//! a restart.
+//! Loading a dump of one store into another: rows keep their times, yield to newer ones, and survive a restart.
 
 use dhtstore::{
     clock::{ManualClock, UnixTime},
@@ -14,10 +13,11 @@ use dhtstore::{
 use dhtstore_testkit::store::*;
 use std::{path::Path, sync::Arc};
 
-/// When the fixture was written.
+/// Time at which the fixture was written.
 const FIXTURE_TIME: u32 = T0 + 7200;
 
-/// Records of three hours, one removed and some refreshed, own CIDs, values, routing tables.
+/// Fills a store: records of three hours, of which one is removed and some are refreshed, own CIDs, a value, and
+/// routing tables.
 async fn filled(dir: &Path) -> Node {
     let node = open(dir, Settings::default(), &clock());
     for hour in 0..3 {
@@ -64,13 +64,13 @@ fn hash(store: &Store) -> Summary {
     dump::running(store, &Filter::default(), Want::Hash, &mut |_| true).unwrap()
 }
 
-/// Loads as a server does: on a thread that may block.
+/// Loads lines as a server does, on a thread that may block.
 async fn load(node: &Node, lines: Vec<u8>, provided: bool) -> Report {
     let store = node.store.clone();
     tokio::task::spawn_blocking(move || Loader::new(store).load(&lines, 1, provided).unwrap()).await.unwrap()
 }
 
-/// A store as it stands at that time.
+/// Opens a store whose clock stands at `time`.
 fn empty_at(dir: &Path, time: u32) -> Node {
     let clock: Arc<ManualClock> = ManualClock::at(UnixTime(time));
     open(dir, Settings::default(), &clock)
@@ -93,7 +93,7 @@ async fn a_loaded_copy_has_the_hash_of_its_source_also_after_a_restart() {
     );
     assert_eq!(hash(&copy.store), expected);
     copy.store.flush().await.unwrap();
-    // The same again is no news, and changes nothing.
+    // A second load of the same rows changes nothing.
     let chunks = copy.store.stat().log_chunks;
     let again = load(&copy, lines(&source.store), true).await;
     assert_eq!((again.rows("known"), again.rows("loaded")), (expected.rows, 0), "{again:?}");
@@ -103,7 +103,7 @@ async fn a_loaded_copy_has_the_hash_of_its_source_also_after_a_restart() {
     let copy = empty_at(&dir, T0 + 3 * 3600);
     copy.wait_replayed();
     assert_eq!(hash(&copy.store), expected);
-    // What was loaded ends when it would have ended there.
+    // Loaded records expire when they would have expired in the source.
     for node in [&source, &copy] {
         node.advance(9 * 3600 + 1800);
     }
@@ -147,10 +147,10 @@ async fn what_was_removed_here_later_stays_removed_also_after_a_restart() {
     node.close().await;
     let node = empty_at(tmp.path(), T0 + 2000);
     node.wait_replayed();
-    // The removal is known from the log as well.
+    // After the restart the removal is known from the log.
     assert_eq!(load(&node, old, false).await.tables["providers"]["removed"], 1);
     assert_eq!(node.found(1), []);
-    // What was announced since wins over the removal.
+    // A newer announcement wins over the removal.
     node.add(1, &peer(1)).await.unwrap();
     let newer = lines(&node.store);
     assert!(node.store.records.remove(&multihash(1), &peer(1).id).await);
@@ -172,7 +172,7 @@ async fn expired_rows_and_rows_of_the_future_are_left_out() {
     let early = empty_at(&tmp.path().join("early"), T0 - 86_400);
     assert_eq!(load(&early, lines(&source.store), false).await.tables["providers"]["future"], rows);
     assert_eq!(early.store.stat().records, 0);
-    // Clocks differ a little.
+    // A clock that is 30 s behind is close enough.
     let slow = empty_at(&tmp.path().join("slow"), T0 + 2 * 3600 - 30);
     let report = load(&slow, lines(&source.store), false).await;
     assert_eq!(report.tables["providers"]["loaded"], rows);
@@ -235,10 +235,10 @@ async fn a_dump_of_version_1_is_loaded_for_ever() {
     assert_eq!((header.unwrap().version, end.unwrap().rows), (1, rows.len() as u64));
     let node = empty_at(tmp.path(), FIXTURE_TIME);
     let report = load(&node, rows.join("\n").into_bytes(), true).await;
-    // What peers say follows from their records here, where it was they alone who announced.
+    // A row of a peer may count as known: the store then has the same facts from the records of that peer.
     let taken: u64 = ["loaded", "known", "left_out"].iter().map(|outcome| report.rows(outcome)).sum();
     assert_eq!((report.bad, taken), (0, rows.len() as u64), "{report:?}");
-    // And comes out as it went in.
+    // A new dump has the same rows.
     let mut before: Vec<&str> = rows.iter().filter(|row| !row.contains("\"table\":\"meta\"")).copied().collect();
     let after = String::from_utf8(lines(&node.store)).unwrap();
     let mut after: Vec<&str> = after.lines().filter(|row| !row.contains("\"table\":\"meta\"")).collect();

@@ -1,5 +1,5 @@
-//! The store by itself, on real files: what it answers, what it keeps over restarts and kills, and what it makes of clocks,
-//! dumps and directories that others have written.
+//! The store by itself, on real files: its answers, what it keeps over restarts and kills, and how it handles clocks,
+//! dumps, and directories that older versions have written.
 #![allow(clippy::unwrap_used, reason = "tests fail by panics")]
 
 mod clock;

@@ -1,4 +1,4 @@
-//! Data directories that earlier versions have written, brought to the schema of today.
+//! Migration of data directories of earlier versions to the current schema.
 
 use dhtstore::{
     clock::{ManualClock, UnixTime},
@@ -9,12 +9,12 @@ use libp2p::PeerId;
 use multibase::Base;
 use std::{fs, path::Path};
 
-/// A directory as a version left it.
+/// A data directory that an earlier version has written.
 struct Fixture {
     schema: u32,
-    /// Shortly after it was written, Unix seconds.
+    /// A time shortly after it was written, Unix seconds.
     then: u32,
-    /// What that version's `dump providers` said of it.
+    /// Output of that version's `dump providers`.
     dump: &'static str,
     records: usize,
 }
@@ -35,14 +35,14 @@ const FIXTURES: [Fixture; 2] = [
 ];
 
 impl Fixture {
-    /// Its files, in `to`.
+    /// Copies its files to `to`.
     fn write(&self, to: &Path) {
         let name = format!("migrations/fixtures/schema-{}", self.schema);
         copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join(name), to);
     }
 }
 
-/// Multihash, provider and addresses of each record, as the version before dumped them.
+/// Parses a dump: multihash, provider and addresses of each record.
 fn expected(dump: &str) -> Vec<(Vec<u8>, PeerId, Vec<String>)> {
     let row = |line: &str| {
         let row: serde_json::Value = serde_json::from_str(line).unwrap();
@@ -54,7 +54,7 @@ fn expected(dump: &str) -> Vec<(Vec<u8>, PeerId, Vec<String>)> {
     dump.lines().map(row).collect()
 }
 
-/// Opens the directory, compares, closes.
+/// Opens the directory, compares its records with the dump, and closes it.
 async fn opens_with_all_of_it(dir: &Path, fixture: &Fixture) {
     let lock = Lock::acquire(dir).unwrap();
     let store = Store::open(&lock, Settings::default(), ManualClock::at(UnixTime(fixture.then))).unwrap();
@@ -73,10 +73,10 @@ async fn opens_with_all_of_it(dir: &Path, fixture: &Fixture) {
     store.close().await.unwrap();
 }
 
-/// First byte of a row that says where its chunk lies.
+/// First byte of a row that holds the location of its chunk.
 const LOCATION: u8 = 3;
 
-/// First bytes of all rows of the log.
+/// Returns the first byte of each row of the log.
 fn versions(dir: &Path) -> Vec<u8> {
     let db = sled::open(dir.join("records")).unwrap();
     db.open_tree("log").unwrap().iter().values().map(|chunk| chunk.unwrap()[0]).collect()
@@ -88,7 +88,7 @@ fn set_schema(dir: &Path, schema: u8) {
 }
 
 #[tokio::test]
-async fn every_schema_says_the_same_in_that_of_today() {
+async fn every_schema_keeps_its_records_in_the_current_one() {
     for fixture in &FIXTURES {
         let tmp = tempfile::tempdir().unwrap();
         fixture.write(tmp.path());
@@ -97,8 +97,8 @@ async fn every_schema_says_the_same_in_that_of_today() {
         assert_eq!(versions(tmp.path()), [fixture.schema as u8]);
         opens_with_all_of_it(tmp.path(), fixture).await;
         assert_eq!(versions(tmp.path()), [LOCATION]);
-        assert_ne!(exports(), before, "no export was made before the step");
-        // Nothing is left to do.
+        assert_ne!(exports(), before, "an export must be made before the step");
+        // The second open has nothing left to migrate.
         opens_with_all_of_it(tmp.path(), fixture).await;
     }
 }
@@ -109,7 +109,7 @@ async fn a_step_that_was_cut_off_is_taken_again() {
         let tmp = tempfile::tempdir().unwrap();
         fixture.write(tmp.path());
         opens_with_all_of_it(tmp.path(), fixture).await;
-        // All chunks are written, but the version is not raised; and one of the old chunks is back.
+        // All chunks are written, but the version is not raised. Later, one of the old chunks is back, too.
         set_schema(tmp.path(), fixture.schema as u8);
         opens_with_all_of_it(tmp.path(), fixture).await;
         let old = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Own CIDs: in keyspace order, on disk when acknowledged, never lost.
+//! Own CIDs: they are ordered by keyspace, on disk once they are acknowledged, and never lost.
 
 use cid::multihash::Multihash;
 use dhtstore::{

@@ -1,4 +1,4 @@
-//! Provider records: what the store says is what a naive model says, across time, garbage collection and restarts.
+//! Provider records: the store gives the same answers as a naive model, across time, garbage collection and restarts.
 
 use dhtstore::{
     clock::UnixTime,
@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use std::{collections::BTreeMap, time::Duration};
 
 const TTL: u32 = 3600;
-/// A repeat within this is not dated anew.
+/// A record that is announced again within this time keeps its date, in seconds.
 const REPEAT: u32 = 300;
 
 fn settings() -> Settings {
@@ -155,7 +155,7 @@ async fn a_steady_peer_has_its_addresses_after_a_kill() {
     let (dir, image) = (tmp.path().join("a"), tmp.path().join("b"));
     let clock = clock();
     let node = open(&dir, Settings::default(), &clock);
-    // Unchanged for two days: past the address ttl of the first announcement.
+    // The same announcement for two days, which is longer than the address ttl.
     for _ in 0..8 {
         node.add(1, &peer(1)).await.unwrap();
         node.advance(6 * 3600);
@@ -321,13 +321,13 @@ async fn a_step_forward_deletes_nothing_until_it_has_lasted() {
     node.advance(10);
     node.clock.set_wall(UnixTime(T0 + 90_000));
     assert!(node.store.records.collect_garbage().await.unwrap().paused.unwrap().contains("+8"));
-    assert_eq!(node.found(1), [], "not served: it may be outlived");
+    assert_eq!(node.found(1), [], "it may have expired, so it is not served");
     node.add(2, &peer(2)).await.unwrap();
-    assert_eq!(node.found(2), [peer(2).id], "served: received since");
-    // It was a glitch.
+    assert_eq!(node.found(2), [peer(2).id], "it was received since the step, so it is served");
+    // The step was a glitch.
     node.clock.set_wall(UnixTime(T0 + 10));
     assert_eq!(node.found(1), [peer(1).id]);
-    // This one is not.
+    // The next step lasts.
     node.advance(2);
     assert_eq!(node.found(2), [peer(2).id]);
     node.clock.set_wall(UnixTime(T0 + 90_000));
@@ -337,7 +337,7 @@ async fn a_step_forward_deletes_nothing_until_it_has_lasted() {
     node.advance(300);
     let report = node.store.records.collect_garbage().await.unwrap();
     assert_eq!((report.paused, report.expired), (None, 2), "key 2 was received before the second step");
-    assert_eq!(node.found(3), [peer(3).id], "received while the step was not believed");
+    assert_eq!(node.found(3), [peer(3).id], "a record received before the step was believed is kept");
     node.close().await;
 }
 
@@ -400,7 +400,7 @@ async fn a_clock_set_forward_between_runs_loses_nothing_if_it_is_set_right_in_ti
     clock.set_wall(UnixTime(T0 + 500_000));
     let node = open(tmp.path(), settings(), &clock);
     node.wait_replayed();
-    assert_eq!(node.found(1), [peer(1).id], "by the newest stamp of the run before");
+    assert_eq!(node.found(1), [peer(1).id], "it ages by the newest stamp of the last run");
     node.advance(60);
     assert!(node.store.records.collect_garbage().await.unwrap().paused.is_some());
     clock.set_wall(UnixTime(T0 + 60));

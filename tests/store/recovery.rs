@@ -1,4 +1,5 @@
-//! sled's known failures, made on purpose: what is whole is found again, what is not is said, and nothing is worse after.
+//! Known failures of sled, caused on purpose: intact data comes back, losses are reported, and later starts lose
+//! nothing more.
 
 use dhtstore::{
     clock::{ManualClock, UnixTime},
@@ -20,7 +21,7 @@ fn saved() -> Vec<SavedPeer> {
     (0..50).map(|n| SavedPeer { peer: peer(n), heard: UnixTime(T0) }).collect()
 }
 
-/// A directory with records, own CIDs and a routing table, closed cleanly.
+/// Fills a directory with records, own CIDs and a routing table, and closes it cleanly.
 async fn filled(dir: &Path) -> Arc<ManualClock> {
     let clock = clock();
     let node = open(dir, Settings::default(), &clock);
@@ -76,7 +77,7 @@ async fn a_snapshot_that_was_never_finished_does_no_harm() {
 async fn a_torn_snapshot_is_recovered_on_a_copy_and_the_original_kept() {
     let tmp = tempfile::tempdir().unwrap();
     let clock = filled(tmp.path()).await;
-    // sled writes its snapshot on open.
+    // sled writes its snapshot when it is opened.
     reopen(tmp.path(), &clock).close().await;
     let snapshots = snapshots(&tmp.path().join("records"));
     assert!(!snapshots.is_empty());
@@ -104,7 +105,7 @@ async fn zeros_in_the_middle_of_records_cost_no_record_and_no_own_cid() {
     let node = reopen(tmp.path(), &clock);
     assert_own_is_whole(&node);
     assert_eq!(records(&node), RECORDS as usize, "{:?}", node.store.stat().notes);
-    // It takes records again, and keeps them.
+    // The store takes new records, and keeps them.
     node.add(RECORDS + 1, &peer(1)).await.unwrap();
     node.close().await;
     let node = reopen(tmp.path(), &clock);
@@ -132,7 +133,7 @@ async fn an_emptied_database_is_noticed_by_the_floor_and_filled_from_the_log() {
     let tmp = tempfile::tempdir().unwrap();
     let clock = filled(tmp.path()).await;
     fs::remove_dir_all(tmp.path().join("records")).unwrap();
-    // As sled leaves it when it cuts its file: a valid database without rows.
+    // A valid database without rows, as sled leaves one when it cuts its file.
     let other = tempfile::tempdir().unwrap();
     open(other.path(), Settings::default(), &clock).close().await;
     fs::rename(other.path().join("records"), tmp.path().join("records")).unwrap();
@@ -195,7 +196,7 @@ async fn own_cids_and_routing_survive_any_damage_to_node() {
         node.close().await;
         let node = reopen(tmp.path(), &clock);
         assert_own_is_whole(&node);
-        assert_eq!(node.store.stat().notes, Vec::<String>::new(), "{name}: said once");
+        assert_eq!(node.store.stat().notes, Vec::<String>::new(), "{name}: the second start must not report it again");
     }
 }
 
@@ -203,7 +204,7 @@ async fn own_cids_and_routing_survive_any_damage_to_node() {
 async fn own_cids_outlive_a_damaged_export_as_well() {
     let tmp = tempfile::tempdir().unwrap();
     let clock = filled(tmp.path()).await;
-    // A second export, and then changes that stand in a journal only.
+    // Make a second export, and then changes that only a journal has.
     let node = reopen(tmp.path(), &clock);
     node.store.provided.add((OWN..OWN + 10).map(own_cid).collect()).await.unwrap();
     node.close().await;
@@ -224,7 +225,7 @@ async fn own_cids_outlive_a_damaged_export_as_well() {
     let node = reopen(&image, &clock);
     let have = |n| node.store.provided.contains(&multihash(n));
     assert!((5..OWN + 30).all(have));
-    assert!(!(0..5).any(have), "what was removed stays removed");
+    assert!(!(0..5).any(have), "removed CIDs must stay removed");
 }
 
 #[tokio::test]

@@ -1,15 +1,15 @@
-//! The segments of the log: what sled does not know of them comes back, what has expired goes with them, and what is
-//! damaged in them is told and costs no more than its chunk.
+//! The segments of the log: chunks without rows come back, a segment is removed when its chunks have expired, and
+//! damage is reported and costs only the damaged chunks.
 
 use dhtstore::clock::{ManualClock, UnixTime};
 use dhtstore_testkit::store::*;
 use proptest::prelude::*;
 use std::{fs, os::unix::fs::FileExt, path::Path, path::PathBuf, sync::Arc};
 
-/// Keys, ten to a chunk.
+/// Number of keys. There are ten in a chunk.
 const RECORDS: u32 = 400;
 
-/// Adds a range of keys, each by the peer of its last digit, a chunk for each ten.
+/// Adds a range of keys, each by the peer of its last digit. Each ten keys make a chunk.
 async fn fill(node: &Node, keys: std::ops::Range<u32>) {
     for key in keys {
         node.add(key, &peer((key % 10) as u8)).await.unwrap();
@@ -30,7 +30,7 @@ fn segments(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// A filled directory, closed cleanly, with nothing exported.
+/// Fills a store and closes it cleanly.
 async fn filled(dir: &Path) -> Arc<ManualClock> {
     let clock = clock();
     let node = reopen(dir, &clock);
@@ -62,7 +62,7 @@ async fn a_lost_database_costs_no_record_and_no_address_and_what_was_removed_sta
     assert!(node.store.records.remove(&multihash(7), &peer(7).id).await);
     node.close().await;
     fs::remove_dir_all(tmp.path().join("records")).unwrap();
-    // Twice: what was salvaged is written, too.
+    // The second start shows that the salvaged chunks were written.
     for start in 0..2 {
         let node = reopen(tmp.path(), &clock);
         assert_eq!(have(&node, 0..RECORDS), RECORDS as usize - 1, "start {start}");
@@ -82,7 +82,8 @@ async fn segments_that_name_other_peers_by_the_same_numbers_in_the_same_seconds_
     fill(&node, 0..RECORDS).await;
     node.close().await;
     fs::remove_dir_all(tmp.path().join("records")).unwrap();
-    // As a log that was begun anew leaves it.
+    // Add a segment with the same numbers for other peers. A log leaves one when it begins again with an empty address
+    // book.
     let other = tempfile::tempdir().unwrap();
     let elsewhere = dhtstore_testkit::store::clock();
     let node = reopen(other.path(), &elsewhere);
@@ -112,7 +113,7 @@ async fn a_segment_goes_when_its_last_chunk_has_expired() {
     node.add(RECORDS, &peer(1)).await.unwrap();
     let report = node.store.records.collect_garbage().await.unwrap();
     assert_eq!((report.expired, report.chunks), (u64::from(RECORDS), u64::from(RECORDS / 10)));
-    assert_eq!(segments(tmp.path())[0], before[0], "not before the rows about it are on disk");
+    assert_eq!(segments(tmp.path())[0], before[0], "a segment must stay until the removal of its rows is on disk");
     node.store.flush().await.unwrap();
     let after = segments(tmp.path());
     assert!(after.len() == 1 && after[0] != before[0], "{after:?}");
@@ -149,7 +150,7 @@ async fn what_was_dated_anew_does_not_come_back_with_its_old_date() {
     clock.set_wall(UnixTime(T0 + 7 * 24 * 3600));
     let node = reopen(tmp.path(), &clock);
     fill(&node, 0..100).await;
-    // A week back: believed after ten minutes, then everything is dated anew.
+    // The clock goes a week back. After ten minutes that is believed, and all records are re-dated.
     clock.set_wall(UnixTime(T0));
     node.store.records.collect_garbage().await.unwrap();
     node.advance(700);
@@ -160,15 +161,20 @@ async fn what_was_dated_anew_does_not_come_back_with_its_old_date() {
     let node = reopen(tmp.path(), &clock);
     assert_eq!(have(&node, 0..100), 100);
     node.advance(12 * 3600);
-    assert_eq!(have(&node, 0..100), 0, "nothing lives for ever");
+    assert_eq!(have(&node, 0..100), 0, "all records must have expired");
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
-    /// As a power cut may leave it: the database of an earlier moment, and the log cut anywhere behind it.
+    /// Builds what a power cut may leave: the database of an earlier moment, and the log torn anywhere after that
+    /// moment.
     #[test]
-    fn of_a_torn_log_all_is_there_up_to_where_it_is_torn(early in 0u32..4, cut in 0.0f64..=1.0, garbage in proptest::collection::vec(any::<u8>(), 0..80)) {
+    fn of_a_torn_log_all_is_there_up_to_where_it_is_torn(
+        early in 0u32..4,
+        cut in 0.0f64..=1.0,
+        garbage in proptest::collection::vec(any::<u8>(), 0..80),
+    ) {
         let (tmp, image) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let clock = clock();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
@@ -188,13 +194,13 @@ proptest! {
         file.set_len(torn).unwrap();
         file.write_all_at(&garbage, torn).unwrap();
         let node = reopen(image.path(), &clock);
-        // Whole chunks, in order, without a gap.
+        // The kept chunks are whole, in order, and without a gap.
         let kept = (0..RECORDS).take_while(|key| node.found(*key) == [peer((key % 10) as u8).id]).count() as u32;
         prop_assert_eq!(have(&node, 0..RECORDS), kept as usize);
         prop_assert!(kept >= early * 100 && kept.is_multiple_of(10), "{} of {}", kept, early * 100);
         let share = (length - from) / u64::from((RECORDS - early * 100) / 10);
         let expected = u64::from(early * 100) + (torn - from).saturating_sub(2_000) / share * 10;
-        prop_assert!(u64::from(kept) + 10 >= expected, "{} where {} should be", kept, expected);
+        prop_assert!(u64::from(kept) + 10 >= expected, "{} records were kept, {} expected", kept, expected);
         prop_assert_eq!(node.store.stat().notes, Vec::<String>::new());
     }
 }

@@ -1,8 +1,8 @@
-//! Every region of every file damaged: whenever something that was acknowledged is lost by it, at once or as soon as
-//! another part of the directory is lost too, `check` has said so.
+//! Damages regions of each file, one at a time. If the damage loses something that was acknowledged, `check` must have
+//! reported it before. That also holds if the loss comes only when another part of the directory is lost, too.
 //!
-//! Plain `cargo test` looks at a few regions of each file. `CHECK_REGIONS=100 cargo test --test store_damage checked --
-//! --nocapture` looks at so many of each, in each way, and prints what it found.
+//! Plain `cargo test` damages a few regions of each file. `CHECK_REGIONS=100 cargo test --test store_damage checked --
+//! --nocapture` damages 100 regions of each file, in each way, and prints a table.
 
 use super::{OWN, RECORDS, kept, place, print_own_panics_only, start, template};
 use dhtstore::{
@@ -23,11 +23,11 @@ use std::{
     time::Duration,
 };
 
-/// Regions of each file in an ordinary run.
+/// Number of regions of each file in an ordinary run.
 const QUICK: u64 = 4;
 const WORKERS: usize = 8;
 const TTL: Duration = Duration::from_secs(12 * 3600);
-/// What else may be lost.
+/// Parts of the directory that may be lost in addition to the damage.
 const PARTS: [&str; 5] = ["", "records", "node", "log", "exports"];
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -38,9 +38,9 @@ enum Way {
     Zeroed,
     /// 64 other bytes.
     Garbage,
-    /// Cut there.
+    /// The file cut off at that place.
     Cut,
-    /// Removed altogether.
+    /// The file removed.
     Gone,
 }
 
@@ -73,16 +73,16 @@ impl Case {
             Way::Cut => bytes.truncate(at),
             Way::Gone => {}
         }
-        // The copy may share its file with the template.
+        // The copy may share its file with the template, so the file is replaced.
         fs::remove_file(&path).unwrap();
         fs::write(&path, bytes).unwrap();
     }
 }
 
-/// Own CIDs that the newest export does not have, but journals alone.
+/// Number of own CIDs that only journals have, and no export.
 const JOURNALED: u32 = 60;
 
-/// The directory that all cases begin with: as a kill leaves it, with own CIDs in the journal only.
+/// Makes the directory with which all cases begin, in `to`, as a kill leaves it: some own CIDs are only in the journal.
 async fn journaled(dir: &Path, to: &Path, clock: &Arc<ManualClock>) {
     let node = start(dir, clock).unwrap();
     for n in (OWN..OWN + 1 + JOURNALED).step_by(3) {
@@ -93,7 +93,8 @@ async fn journaled(dir: &Path, to: &Path, clock: &Arc<ManualClock>) {
     kill(dir, to);
 }
 
-/// What a directory gives: own CIDs, records, and whether a removed record stays removed. `None`: it does not start.
+/// What a start of a directory gives: number of own CIDs, number of records, and whether a removed record stays
+/// removed. `None` if it does not start.
 type Given = Option<(usize, usize, bool)>;
 
 fn given(dir: &Path, lost: &str, clock: &Arc<ManualClock>) -> Given {
@@ -115,25 +116,25 @@ fn is_less(given: Given, whole: Given) -> bool {
     }
 }
 
-/// What `check` says is damaged.
+/// Returns the damage that `check` reports.
 fn damage(dir: &Path, clock: &Arc<ManualClock>) -> Vec<String> {
     let found = check::stopped(dir, TTL, clock.wall()).unwrap();
     let damaged = found.into_iter().filter(|finding| finding.level == Level::Damaged);
     damaged.map(|finding| format!("{}: {}", finding.place, finding.found)).collect()
 }
 
-/// A copy that shares nothing that is written to.
+/// Copies a directory. The copy shares no file that the store writes to.
 fn copy(template: &Path) -> tempfile::TempDir {
     let tmp = place();
     kill(template, tmp.path());
     tmp
 }
 
-/// By file and way: cases, those that lose something, those that check tells of.
+/// By file and way: number of cases, of those that lose something, and of those that `check` reports.
 type Table = BTreeMap<(String, Way), (u64, u64, u64)>;
 
 #[test]
-fn checked_before_it_is_lost_is_whatever_damage_could_cost() {
+fn check_reports_all_damage_that_could_lose_something() {
     let large = env::var("CHECK_REGIONS").ok().map(|n| n.parse::<u64>().unwrap());
     let regions = large.unwrap_or(QUICK);
     let (first, tmp) = (place(), place());
@@ -146,7 +147,7 @@ fn checked_before_it_is_lost_is_whatever_damage_could_cost() {
     assert_eq!(damage(tmp.path(), &clock), Vec::<String>::new());
     let at = clock.wall();
     let whole = PARTS.map(|part| given(copy(tmp.path()).path(), part, &ManualClock::at(at)));
-    println!("of the whole directory, and without {:?}: {whole:?}", &PARTS[1..]);
+    println!("given by the whole directory, and without each of {:?}: {whole:?}", &PARTS[1..]);
     assert!(whole[0] == Some(((OWN + 1 + JOURNALED) as usize, RECORDS as usize - 1, true)), "{whole:?}");
     let data = |file: &PathBuf| ["records", "node", "log", "exports"].iter().any(|part| file.starts_with(part));
     let mut cases = Vec::new();
@@ -154,7 +155,7 @@ fn checked_before_it_is_lost_is_whatever_damage_could_cost() {
         for region in 0..regions {
             for (n, way) in WAYS.into_iter().enumerate() {
                 let once = way == Way::Gone && region > 0;
-                // A quick run takes each region in one way, and each first region in all.
+                // A quick run damages the first region in all ways, and each other region in one way.
                 let quick = large.is_some() || region == 0 || region % 4 == n as u64;
                 if quick && !once && fs::metadata(tmp.path().join(&file)).unwrap().len() > 0 {
                     cases.push(Case { file: file.clone(), way, region, regions });
@@ -182,7 +183,10 @@ fn checked_before_it_is_lost_is_whatever_damage_could_cost() {
                             row.1 += u64::from(!lost.is_empty());
                             row.2 += u64::from(!told.is_empty());
                             if !lost.is_empty() && told.is_empty() {
-                                failures.lock().unwrap().push(format!("{case:?}: {lost:?}, and check found nothing"));
+                                failures
+                                    .lock()
+                                    .unwrap()
+                                    .push(format!("{case:?}: lost {lost:?}, and check reported nothing"));
                             }
                         }
                         Err(_) => failures.lock().unwrap().push(format!("{case:?}: panicked")),
@@ -191,7 +195,7 @@ fn checked_before_it_is_lost_is_whatever_damage_could_cost() {
             });
         }
     });
-    println!("| file | damage | cases | something could be lost | check says 65 |\n|---|---|---|---|---|");
+    println!("| file | damage | cases | something could be lost | check reports damage (65) |\n|---|---|---|---|---|");
     for ((file, way), (cases, lost, told)) in table.into_inner().unwrap() {
         println!("| {file} | {way:?} | {cases} | {lost} | {told} |");
     }
@@ -200,7 +204,7 @@ fn checked_before_it_is_lost_is_whatever_damage_could_cost() {
     assert!(failures.is_empty(), "{} of {} cases failed:\n{}", failures.len(), cases.len(), shown.join("\n"));
 }
 
-/// What is lost by a case, and with which other part; what check says before.
+/// Runs a case. Returns what it loses, with the part that is lost in addition, and what `check` reports before.
 fn look(
     case: &Case,
     n: usize,
@@ -213,7 +217,7 @@ fn look(
     let told = damage(damaged.path(), &ManualClock::at(at));
     let mut lost = Vec::new();
     for (part, whole) in PARTS.into_iter().zip(whole) {
-        // The part that is damaged is not lost too; a quick run tries one of the others.
+        // The part with the damage is not lost in addition. A quick run loses only one of the other parts.
         let same = !part.is_empty() && case.file.starts_with(part);
         if same || !all && !part.is_empty() && part != PARTS[1 + n % 4] {
             continue;

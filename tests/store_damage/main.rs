@@ -1,9 +1,10 @@
-//! Every file of a data directory damaged in every way, at rest and beneath an open store: the node starts or says what to
-//! do, in bounded time; own CIDs are there, and of records all but those that the damaged bytes of
-//! `log/` held.
+//! Damages each file of a data directory in each way, at rest and while the store is open. The node must then start, or
+//! say what to do, in bounded time. All own CIDs must be there, and all records except those in damaged bytes of
+//! `log/`.
 //!
-//! Plain `cargo test` runs 100 cases. `DAMAGE_CASES=2400 cargo test --test store_damage -- --nocapture` runs
-//! that many and prints what became of them; `DAMAGE_CASE=17` runs case 17 alone. (Not `DHTSTORE_…`: those are settings.)
+//! Plain `cargo test` runs 100 cases. `DAMAGE_CASES=2400 cargo test --test store_damage -- --nocapture` runs 2400 cases
+//! and prints their outcomes. `DAMAGE_CASE=17` runs case 17 alone. (The names do not begin with `DHTSTORE_`, because
+//! such variables are settings.)
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
 mod checked;
@@ -30,32 +31,33 @@ use std::{
     time::Duration,
 };
 
-/// Cases of an ordinary run.
+/// Number of cases in an ordinary run.
 const QUICK: u64 = 100;
-/// Cases at a time: mostly they wait for sled's threads to end.
+/// Number of cases at a time. Mostly they wait for sled's threads to end.
 const WORKERS: usize = 12;
-/// A case takes some 0.3 s; one that takes this long hangs.
+/// A case that takes this long counts as hanging. It normally takes some 0.3 s.
 const PATIENCE: Duration = Duration::from_secs(90);
-/// Keys: each life of the template adds a part of them.
+/// Number of keys. Each life of the template adds a part of them.
 const RECORDS: u32 = 2500;
-/// An entry of the log takes at least so many bytes, and a chunk of this test has so many of them.
+/// Bytes that an entry of the log takes at least.
 const ENTRY_BYTES: usize = 33;
+/// Number of entries in a chunk of this test.
 const CHUNK_ENTRIES: usize = 20;
 const OWN: u32 = 200;
-/// Advice that an error may give; one of these must be in it.
+/// Advice that an error may give. It must contain one of these.
 const ADVICE: [&str; 6] =
     ["restore it from a backup", "copy the file again", "did you mean", "TOML parse error at line", "write", "unknown"];
 
-/// What became of a damaged directory.
+/// Outcome for a damaged directory.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Outcome {
-    /// Every record is there, and nothing had to be brought back.
+    /// Every record is there, and none had to be salvaged.
     Whole,
-    /// Every record is there, some of them found in `log/` alone.
+    /// Every record is there, and some were salvaged from `log/`.
     Restored,
-    /// Some of those that stood in damaged bytes are gone, and the notes say so.
+    /// Some of the records in damaged bytes are gone, and the notes say so.
     Less,
-    /// It does not start, and the error says what to do.
+    /// The node does not start, and the error says what to do.
     Refused,
 }
 
@@ -74,7 +76,7 @@ async fn add(node: &Node, keys: std::ops::Range<u32>) {
     node.store.flush().await.unwrap();
 }
 
-/// The directory that all cases begin with, closed cleanly.
+/// Fills the directory with which all cases begin, and closes it cleanly.
 async fn template(dir: &Path) -> Arc<ManualClock> {
     let clock = clock();
     for life in 0..3 {
@@ -91,7 +93,7 @@ async fn template(dir: &Path) -> Arc<ManualClock> {
             _ => {
                 add(&node, 2000..RECORDS).await;
                 node.store.provided.add((OWN / 2..OWN).map(own_cid).collect()).await.unwrap();
-                // What stands in a journal only.
+                // These own CIDs must stand in a journal only, so the exports made at the close are undone.
                 let image = dir.join("image");
                 kill(&dir.join("exports"), &image);
                 node.close().await;
@@ -106,12 +108,13 @@ async fn template(dir: &Path) -> Arc<ManualClock> {
     clock
 }
 
-/// Starts as `run` does. The error is what the operator reads.
+/// Starts the store as `run` does. The error is the text that the operator reads.
 fn start(dir: &Path, clock: &Arc<ManualClock>) -> Result<Node, String> {
     start_noticing(dir, clock).map(|(node, _)| node)
 }
 
-/// The same, and whether it was noticed, as `run` logs it, that own CIDs were announced under another peer id.
+/// Starts the store as [`start`] does. Also returns whether the store noticed that own CIDs were announced under
+/// another peer id. `run` logs a warning then.
 fn start_noticing(dir: &Path, clock: &Arc<ManualClock>) -> Result<(Node, bool), String> {
     let sources = Sources { file: Some(dir.join("dhtstore.toml")), data_dir: Some(dir.into()), set: Vec::new() };
     if dir.join("dhtstore.toml").exists() {
@@ -134,20 +137,28 @@ fn kept(node: &Node) -> usize {
     (0..RECORDS).filter(|key| node.found(*key) == [peer((key % 10) as u8).id]).count()
 }
 
-/// What must hold whatever single file was damaged. `cost`: records that its damaged bytes held at most.
+/// Checks what must hold after damage to any one file. `cost` is the limit of the records in its damaged bytes. Returns
+/// the number of records that were kept.
 fn check(node: &Node, what: &str, cost: usize) -> usize {
     let notes = node.store.stat().notes;
     let own = (0..OWN).filter(|n| node.store.provided.contains(&multihash(*n))).count();
     assert_eq!(own, OWN as usize, "{what}: own CIDs are gone: {notes:?}");
-    // A removal is an entry of the log like others.
+    // A removal is an entry of the log, so damage may cost it, too.
     assert!(node.found(3).is_empty() || cost > 0, "{what}: a removed record is back");
     let kept = kept(node);
-    assert!(kept + cost >= RECORDS as usize - 1, "{what}: {kept} records, and {cost} were damaged: {notes:?}");
-    assert!(kept == RECORDS as usize - 1 || !notes.is_empty(), "{what}: {kept} records and not a word");
+    assert!(
+        kept + cost >= RECORDS as usize - 1,
+        "{what}: {kept} records kept, but only {cost} were damaged: {notes:?}"
+    );
+    assert!(
+        kept == RECORDS as usize - 1 || !notes.is_empty(),
+        "{what}: {kept} records kept, and the loss is not reported"
+    );
     kept
 }
 
-/// Adds, collects, flushes, closes; any of it may fail, none may hang or panic.
+/// Adds, collects, flushes and closes. Each may fail, but none may hang or panic. Returns true if adding a record,
+/// flushing and closing succeed.
 async fn use_and_close(node: Node) -> bool {
     let added = node.add(RECORDS + 1, &peer(1)).await.is_ok();
     node.advance(120);
@@ -157,8 +168,8 @@ async fn use_and_close(node: Node) -> bool {
     node.store.close().await.is_ok() && added && flushed
 }
 
-/// Damages a file. Returns how many records stood in bytes of the log that it changed, at most: those of `records/` stand in the
-/// log as well.
+/// Damages a file. Returns a limit of the records that stood in the changed bytes. It is 0 for files outside `log/`:
+/// the log has the records of `records/`, too.
 fn damaged_records(mutation: &Mutation, dir: &Path) -> usize {
     let read = || fs::read(dir.join(&mutation.file)).unwrap_or_default();
     let before = read();
@@ -168,7 +179,7 @@ fn damaged_records(mutation: &Mutation, dir: &Path) -> usize {
     }
     let after = read();
     let differing: Vec<usize> = (0..before.len()).filter(|at| after.get(*at) != before.get(*at)).collect();
-    // Runs of damage, and the chunks into which the ends of each cut.
+    // Each run of changed bytes costs the entries in it, and those of the two chunks at its ends.
     let runs = differing.chunk_by(|a, b| b - a < CHUNK_ENTRIES * ENTRY_BYTES);
     runs.map(|run| (run[run.len() - 1] - run[0]) / ENTRY_BYTES + 2 * CHUNK_ENTRIES).sum()
 }
@@ -187,19 +198,19 @@ async fn run(mutation: &Mutation, dir: &Path, clock: &Arc<ManualClock>) -> Repor
     let (node, noticed) = match start_noticing(dir, clock) {
         Ok(started) => started,
         Err(error) => {
-            assert!(ADVICE.iter().any(|advice| error.contains(advice)), "{what}: no advice: {error}");
+            assert!(ADVICE.iter().any(|advice| error.contains(advice)), "{what}: the error gives no advice: {error}");
             let file = mutation.file.file_name().unwrap().to_string_lossy();
-            assert!(error.contains(&*file), "{what}: {file} is not named: {error}");
+            assert!(error.contains(&*file), "{what}: the error does not name {file}: {error}");
             return Report { outcome: Outcome::Refused, kept: 0 };
         }
     };
     let kept = check(&node, &what, cost);
     if mutation.class() == "identity.key" {
-        assert!(noticed, "{what}: another peer id, and not a word");
+        assert!(noticed, "{what}: the new peer id was not noticed");
     }
     let restored = node.store.stat().counters["salvaged_chunks"];
     let closed = use_and_close(node).await;
-    let node = start(dir, clock).unwrap_or_else(|error| panic!("{what}: not the second time: {error}"));
+    let node = start(dir, clock).unwrap_or_else(|error| panic!("{what}: the second start failed: {error}"));
     let again = check_again(&node, kept, closed, &what);
     assert!(node.store.records.is_replayed());
     use_and_close(node).await;
@@ -216,17 +227,18 @@ fn check_again(node: &Node, before: usize, closed: bool, what: &str) -> usize {
     assert_eq!(own, OWN as usize, "{what}: own CIDs are gone at the second start");
     let kept = kept(node);
     let notes = node.store.stat().notes;
-    assert!(kept >= before, "{what}: {before} records, then {kept}: {notes:?}");
+    assert!(kept >= before, "{what}: {before} records at the first start, {kept} at the second: {notes:?}");
     assert!(!closed || node.found(RECORDS + 1) == [peer(1).id], "{what}: what was flushed is gone: {notes:?}");
     kept
 }
 
-/// In memory where that can be: nothing here is about power, and fsync is most of the time otherwise.
+/// Makes a temporary directory, in memory where possible. These tests are not about power cuts, and fsync would take
+/// most of their time.
 fn place() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
 
-/// A case on a thread of its own: what it says, or panics with, within its time.
+/// Runs a case on a thread of its own. Returns its report, or an error if it panics or hangs.
 fn case(n: u64, template: &Path, clock: &Arc<ManualClock>) -> Result<(Mutation, Report), String> {
     let mutation = Mutation::of_case(n, template);
     let (template, clock) = (template.to_owned(), ManualClock::at(dhtstore::clock::Clock::wall(&**clock)));
@@ -251,8 +263,8 @@ fn case(n: u64, template: &Path, clock: &Arc<ManualClock>) -> Result<(Mutation, 
     }
 }
 
-/// From here on panics are printed only of threads that have called this: those of sled and of cases are expected, and
-/// caught; the tests tell of the latter.
+/// Prints panics only of threads that have called this. Panics of sled's threads and of cases are expected and caught,
+/// and the tests report those of cases.
 fn print_own_panics_only() {
     static OWN: Mutex<Vec<ThreadId>> = Mutex::new(Vec::new());
     static ONCE: Once = Once::new();

@@ -1,4 +1,4 @@
-//! One thing done to one file, the same for the same number.
+//! Mutations: each damages one file in one way. The number of a case determines its mutation.
 
 use dhtstore_testkit::files;
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
@@ -8,10 +8,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What is done.
+/// A way to damage a file.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Kind {
-    /// Cut at any length.
+    /// Cut off at a random length.
     Truncated,
     /// Zeros in place of up to 64 KiB.
     Zeroed,
@@ -19,14 +19,14 @@ pub enum Kind {
     Flipped,
     /// Other bytes in place of up to 4 KiB.
     Garbage,
-    /// Some bytes behind its end.
+    /// Some bytes appended.
     Grown,
     /// Removed.
     Missing,
 }
 
 const KINDS: [Kind; 6] = [Kind::Truncated, Kind::Zeroed, Kind::Flipped, Kind::Garbage, Kind::Grown, Kind::Missing];
-/// The classes of files, and what a path of one begins with.
+/// The classes of files, and the beginning of their paths.
 const CLASSES: [(&str, &str); 12] = [
     ("records/db", "records/db"),
     ("records/snap", "records/snap"),
@@ -42,13 +42,13 @@ const CLASSES: [(&str, &str); 12] = [
     ("log", "log/"),
 ];
 
-/// See the module.
+/// A mutation. See the module.
 #[derive(Clone, Debug)]
 pub struct Mutation {
     pub kind: Kind,
-    /// Relative to the data directory.
+    /// Path of the file in the data directory.
     pub file: PathBuf,
-    /// Beneath an open store.
+    /// True if the file is damaged while the store is open.
     pub running: bool,
     seed: u64,
 }
@@ -59,7 +59,7 @@ fn class(file: &Path) -> &'static str {
 }
 
 impl Mutation {
-    /// That of a case. Databases are damaged twice as often as others.
+    /// Returns the mutation of a case. The databases and the log are damaged twice as often as other files.
     pub fn of_case(n: u64, template: &Path) -> Self {
         let mut random = StdRng::seed_from_u64(n);
         let all = files::below(template);
@@ -73,7 +73,7 @@ impl Mutation {
         let of_class: Vec<_> = all.iter().filter(|file| class(file) == wanted).collect();
         let file = of_class.choose(&mut random).copied().or_else(|| all.choose(&mut random)).unwrap().clone();
         let kind = KINDS[(n / 16) as usize % KINDS.len()];
-        // What is read at the start only is damaged at rest.
+        // Files that only a start reads are damaged at rest.
         let at_rest = !file.starts_with("records")
             && !file.starts_with("node")
             && !file.starts_with("exports")
@@ -85,12 +85,12 @@ impl Mutation {
         class(&self.file)
     }
 
-    /// Does it.
+    /// Damages the file.
     pub fn apply(&self, dir: &Path) {
         let mut random = StdRng::seed_from_u64(self.seed ^ 0xdada);
         let path = dir.join(&self.file);
         if self.kind == Kind::Missing {
-            // sled may have replaced a snapshot by a newer one meanwhile.
+            // The file may be gone: sled replaces snapshots by newer ones.
             let _ = fs::remove_file(path);
             return;
         }
@@ -128,7 +128,7 @@ impl Mutation {
 
 impl fmt::Display for Mutation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let store = if self.running { "beneath a running store" } else { "at rest" };
+        let store = if self.running { "under a running store" } else { "at rest" };
         write!(f, "{:?} {} {store}", self.kind, self.file.display())
     }
 }

@@ -1,6 +1,6 @@
-/* Put below a process with LD_PRELOAD: while the file FAULT_FILE holds an error number, every write to what lies below
- * FAULT_DIR fails with it, as on a file system that was remounted read-only (30), lies on a broken disk (5) or is full
- * (28). Reading goes on. A negative number is a slow disk: each write takes so many milliseconds longer. */
+/* Preloaded into a process with LD_PRELOAD. While the file FAULT_FILE holds an error number, every write below FAULT_DIR
+ * fails with that error: 30 for a file system remounted read-only, 5 for a broken disk, 28 for a full one. Reads still
+ * work. A negative number makes the disk slow: each write takes that number of milliseconds longer. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>

@@ -1,9 +1,9 @@
-//! Disks that fail under a running store: what is known is served, nothing is accepted that may be lost, and all goes on
-//! without a restart once the disk works again.
+//! Disks that fail under a running store. The store still serves what it has, and accepts nothing that may be lost.
+//! Once the disk works again, it goes on without a restart.
 //!
 //!     sudo DISK_TESTS=require cargo test --test store_faults
 //!
-//! Without root or user namespaces the tests on a small file system cannot be run, and say so.
+//! The tests on a small file system need root or user namespaces. Without these they print that they were skipped.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs, reason = "tests")]
 
 use dhtstore::{
@@ -19,7 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// More than a file system of 24 MiB holds.
+/// Number of records that a file system of 24 MiB cannot hold.
 const MANY: u32 = 2_000_000;
 
 fn settings(reserve: u64) -> Settings {
@@ -35,7 +35,7 @@ async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     }
 }
 
-/// Announces from key `from` on until one is refused for the disk; the first key that was not accepted.
+/// Announces keys from `from` on until the store is read-only. Returns the first key that was refused.
 async fn announce_until_refused(node: &Node, from: u32) -> u32 {
     for key in from..MANY {
         match node.add(key, &peer((key % 7) as u8)).await {
@@ -44,7 +44,7 @@ async fn announce_until_refused(node: &Node, from: u32) -> u32 {
             Err(other) => panic!("{other}"),
         }
         if key % 2000 == 0 {
-            // So that the writer has its turn, and time passes for it.
+            // Lets the writer run, and lets time pass for it.
             node.advance(1);
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -57,7 +57,7 @@ fn assert_all_served(node: &Node, keys: std::ops::Range<u32>) {
     assert!(lost.is_empty(), "{} lost, from {:?} to {:?}", lost.len(), lost.first(), lost.last());
 }
 
-/// A store whose disk is broken while it is announced to, and mended.
+/// Breaks the disk of a store during announcements, mends it, and checks that nothing accepted is lost.
 async fn outlives(dir: &Path, break_it: impl Fn(), mend_it: impl Fn()) {
     let clock = clock();
     let node = open(dir, settings(0), &clock);
@@ -73,7 +73,7 @@ async fn outlives(dir: &Path, break_it: impl Fn(), mend_it: impl Fn()) {
     break_it();
     let accepted = announce_until_refused(&node, 10_000).await;
     assert_all_served(&node, 0..accepted);
-    // Own CIDs: refused in words, and not half there.
+    // Own CIDs are refused with an error, and none of them is stored.
     let own = node.store.provided.add((300..310).map(own_cid).collect()).await;
     assert!(own.as_ref().is_err_and(|error| error.to_string().contains("exports")), "{own:?}");
     assert_eq!(node.store.provided.len(), 300);
@@ -83,7 +83,7 @@ async fn outlives(dir: &Path, break_it: impl Fn(), mend_it: impl Fn()) {
     assert!(stat.counters["refused_read_only"] > 0 && stat.counters["records_database_failures"] > 0);
     let report = node.store.records.collect_garbage().await.unwrap();
     assert!(report.paused.is_some_and(|why| why.contains("cannot be written")));
-    // Longer than a try: it must not get lost on the way.
+    // The store tries to reopen the database in this time, and must keep what was accepted.
     tokio::time::sleep(Duration::from_millis(2500)).await;
     assert_eq!(node.add(accepted, &peer(1)).await, Err(Refused::ReadOnly));
     mend_it();
@@ -135,17 +135,25 @@ async fn the_reserve_is_warned_of_refuses_and_takes_again() {
         node.store.stat().notes.iter().any(|note| note.contains("announcements are refused: free some space"))
     })
     .await;
-    assert_eq!(node.add(30_000, &peer((30_000 % 7) as u8)).await, Ok(Added::New), "warned, not refused yet");
+    assert_eq!(
+        node.add(30_000, &peer((30_000 % 7) as u8)).await,
+        Ok(Added::New),
+        "after the warning, announcements are still accepted"
+    );
     let accepted = announce_until_refused(&node, 30_001).await;
     assert_all_served(&node, 0..accepted);
     assert!(node.store.stat().notes.iter().any(|note| note.contains("announcements are refused, what is stored")));
-    // What is ours goes on.
+    // Own CIDs are still accepted.
     node.store.provided.add((0..100).map(own_cid).collect()).await.unwrap();
     node.store.flush().await.unwrap();
     free(&disk);
     eventually("announcements are taken again", async || node.add(accepted, &peer((accepted % 7) as u8)).await.is_ok())
         .await;
-    assert_eq!(node.store.stat().counters["records_database_failures"], 0, "never came to an error");
+    assert_eq!(
+        node.store.stat().counters["records_database_failures"],
+        0,
+        "the reserve must keep the database from failing"
+    );
     node.close().await;
     let node = open(&dir, settings(RESERVE), &clock);
     node.wait_replayed();
@@ -153,7 +161,8 @@ async fn the_reserve_is_warned_of_refuses_and_takes_again() {
     assert!((0..100).all(|n| node.store.provided.contains(&multihash(n))));
 }
 
-/// Runs `test` with errors.c below it.
+/// Runs `test` in a process that has errors.c preloaded. Returns the directory to use in that process, and `None`
+/// outside.
 fn with_errors(test: &str) -> Option<PathBuf> {
     if let Some(dir) = inside() {
         return Some(dir);
@@ -238,10 +247,10 @@ async fn at_the_end_of_the_budget_new_records_are_refused_and_refreshes_taken() 
         tokio::time::sleep(Duration::from_millis(250)).await;
     };
     assert_eq!(node.add(MANY, &peer(1)).await, Err(refused));
-    assert_eq!(node.add(MANY, &peer(99)).await, Err(Refused::DiskFull), "nor do new peers enter the book");
+    assert_eq!(node.add(MANY, &peer(99)).await, Err(Refused::DiskFull), "no new peer may enter the address book");
     assert!(warned || node.store.stat().notes.iter().any(|note| note.contains("store.max_disk")));
     assert_eq!(node.store.stat().peers, 1);
-    // Refreshes: taken. Repeats within a quarter of the ttl are not logged.
+    // Refreshes are taken. Repeats within a quarter of the ttl are not logged.
     node.store.flush().await.unwrap();
     let chunks = node.store.stat().log_chunks;
     node.advance(500);

@@ -1,8 +1,10 @@
-//! Files of frames (`codec`), read in spite of damage: behind a frame that cannot be read the next one is looked for.
+//! Reader of files of frames (`codec`). It skips damage: after a frame that cannot be read it searches for the next
+//! one.
 //!
-//! Where only the payload is damaged the length still leads to the next frame. Where it does not, each offset is tried: a
-//! frame counts if its checksum and its content are right and enough follows it. What is inside of a damaged frame may
-//! have been chosen by strangers, who could put a frame of theirs there; but not one that joins what follows.
+//! If only the payload is damaged, the length still leads to the next frame. If the length is damaged too, the reader
+//! tries each offset. A frame found there counts if its checksum and its content are right and enough whole frames
+//! follow it. Strangers may have chosen the bytes inside a damaged frame and may have put a frame of their own there.
+//! But they cannot make that frame join the frames that follow.
 
 use super::codec::{self, CodecError, FRAME_HEADER, LIMIT};
 use bincode::Decode;
@@ -14,53 +16,53 @@ use std::{
     path::Path,
 };
 
-/// Offsets that are tried with one reading of the file.
+/// Offsets that one read of the file covers in a search.
 const WINDOW: usize = 1 << 20;
-/// Bytes under checksums that are computed at most at one damaged place: a second's work. Only bytes that were made for it
-/// need so many.
+/// Limit of the bytes that are checksummed in the search behind one damaged place: about a second of work. Only bytes
+/// that were made to slow the search down reach it.
 const TRIED_BYTES_MAX: u64 = 4 << 30;
 
-/// What stands in a file, one after another.
+/// A piece of a file.
 #[derive(Debug)]
 pub enum Part<T> {
     /// A frame.
     Frame {
-        /// Where it lies.
+        /// Offset in the file.
         at: u64,
-        /// Its bytes.
+        /// Size with its header, in bytes.
         bytes: u32,
-        /// False if its length was damaged: it can be read only by what follows it.
+        /// False if its length is damaged. The start of the next frame then shows where it ends.
         intact: bool,
-        /// Its value.
+        /// The decoded value.
         item: T,
     },
     /// Bytes that are no frame.
     Damage {
-        /// First byte.
+        /// Offset of the first byte.
         at: u64,
-        /// Behind the last byte.
+        /// Offset behind the last byte.
         to: u64,
-        /// The beginning of a frame that ends with the file: as a kill in the middle of a write leaves it.
+        /// True if a frame begins here and the file ends inside it, as after a kill in the middle of a write.
         is_cut: bool,
         /// Why it cannot be read.
         error: CodecError,
     },
 }
 
-/// Reads the frames of a file in their order. Ends with the file, or with its first [`CodecError::Io`].
+/// Iterator over the frames of a file, in order. Ends with the file, or after the first [`CodecError::Io`].
 #[derive(Debug)]
 pub struct Frames<T> {
     file: Counted,
     len: u64,
-    /// Bytes of whole frames that must follow damage unless they end the file.
+    /// Bytes of whole frames that must follow a damaged place, unless the file ends before that.
     joined: u64,
-    /// Found behind damage, and not returned yet.
+    /// A frame that was found with the damage returned last. It is returned next.
     next: Option<Part<T>>,
     ended: bool,
     item: PhantomData<T>,
 }
 
-/// Knows where in the file it is.
+/// A reader that counts its position in the file.
 #[derive(Debug)]
 struct Counted {
     file: BufReader<File>,
@@ -76,8 +78,8 @@ impl Read for Counted {
 }
 
 impl<T: Decode<()>> Frames<T> {
-    /// Reads `path` from `at`. `joined`: so many bytes of whole frames must follow a damaged place for the first of them
-    /// to count; 0 where no stranger chooses what is in the file.
+    /// Opens `path` at the offset `at`. After a damaged place, a frame counts only if it and the whole frames after it
+    /// have `joined` bytes, or reach the end of the file. Pass 0 if strangers choose nothing in the file.
     ///
     /// # Errors
     /// [`CodecError::Io`].
@@ -89,7 +91,7 @@ impl<T: Decode<()>> Frames<T> {
         Ok(Self { file, len, joined, next: None, ended: false, item: PhantomData })
     }
 
-    /// Bytes of the file when it was opened.
+    /// Returns the size of the file, in bytes, when it was opened or at the last damaged place.
     pub fn len(&self) -> u64 {
         self.len
     }
@@ -107,9 +109,9 @@ impl<T: Decode<()>> Frames<T> {
         }
     }
 
-    /// What stands at `at` is no frame.
+    /// Handles bytes at `at` that are no frame, and moves to the next frame.
     fn damage(&mut self, at: u64, error: CodecError) -> Result<Part<T>, CodecError> {
-        // It may have grown.
+        // The file may have grown.
         self.len = self.len.max(self.file().metadata()?.len());
         let next = self.resume(at)?;
         let to = next.unwrap_or(self.len).max(at);
@@ -125,7 +127,7 @@ impl<T: Decode<()>> Frames<T> {
         self.file.file.get_ref()
     }
 
-    /// Where the next frame begins.
+    /// Returns the offset of the next frame behind the damage at `at`.
     fn resume(&self, at: u64) -> Result<Option<u64>, CodecError> {
         let file = self.file();
         if let Some((len, _)) = header(file, at)?
@@ -156,20 +158,20 @@ impl<T: Decode<()>> Frames<T> {
         Ok(None)
     }
 
-    /// Whether enough whole frames begin at `from`, or all up to the end of the file.
+    /// Returns true if the bytes from `from` on are whole frames, for `joined` bytes or up to the end of the file.
     fn is_joined(&self, from: u64) -> Result<bool, CodecError> {
         let mut at = from;
         while at < self.len && at - from < self.joined {
             match self.frame_at(at)? {
                 Some((next, _)) => at = next,
-                // The file is cut there.
+                // The last frame may be cut off by the end of the file.
                 None => return Ok(at > from && self.is_beginning(at)?),
             }
         }
         Ok(true)
     }
 
-    /// The frame at `at`, and where the next one begins.
+    /// Reads the frame at `at`. Returns the offset behind it, and its value.
     fn frame_at(&self, at: u64) -> Result<Option<(u64, T)>, CodecError> {
         let Some((len, _)) = header(self.file(), at)? else { return Ok(None) };
         let end = at.saturating_add(FRAME_HEADER as u64).saturating_add(len);
@@ -181,7 +183,7 @@ impl<T: Decode<()>> Frames<T> {
         Ok(codec::read_frame(&mut &bytes[..]).ok().flatten().map(|item| (end, item)))
     }
 
-    /// The frame at `at` if it is whole but for its length, since the next one begins at `to`.
+    /// Reads a frame at `at` whose length is damaged: it ends at `to`, where the next frame begins.
     fn without_length(&self, at: u64, to: u64) -> Result<Option<Part<T>>, CodecError> {
         let Some((_, crc)) = header(self.file(), at)? else { return Ok(None) };
         let payload_at = at + FRAME_HEADER as u64;
@@ -194,7 +196,7 @@ impl<T: Decode<()>> Frames<T> {
         Ok(item.map(|item| Part::Frame { at, bytes: bytes(at, to), intact: false, item }))
     }
 
-    /// Whether what is left of the file from `at` on could be the beginning of one frame.
+    /// Returns true if the rest of the file from `at` on may be the beginning of one frame.
     fn is_beginning(&self, at: u64) -> Result<bool, CodecError> {
         Ok(match header(self.file(), at)? {
             None => true,
@@ -216,24 +218,24 @@ impl<T: Decode<()>> Iterator for Frames<T> {
     }
 }
 
-/// Opens a file for reading.
+/// Opens a file for buffered reading.
 ///
 /// # Errors
-/// That of the file system.
+/// [`CodecError::Io`].
 pub fn open(path: &Path) -> Result<BufReader<File>, CodecError> {
     Ok(BufReader::with_capacity(1 << 16, File::open(path)?))
 }
 
-/// Takes `wanted` off the front of a file.
+/// Reads `wanted` from the start of a file.
 ///
 /// # Errors
-/// [`CodecError`] if something else stands there.
+/// [`CodecError`] if the file begins with other bytes.
 pub fn expect(file: &mut impl Read, wanted: &[u8]) -> Result<(), CodecError> {
     let mut found = Vec::with_capacity(wanted.len());
     file.by_ref().take(wanted.len() as u64).read_to_end(&mut found)?;
     match found == wanted {
         true => Ok(()),
-        false => Err(CodecError::Malformed("it does not begin as such files do".into())),
+        false => Err(CodecError::Malformed("the magic bytes at the start are wrong".into())),
     }
 }
 
@@ -241,7 +243,7 @@ fn bytes(at: u64, to: u64) -> u32 {
     u32::try_from(to - at).unwrap_or(u32::MAX)
 }
 
-/// Length and checksum at `at`; `None` if the file ends there.
+/// Reads the length and the checksum at `at`. Returns `None` if the file ends there.
 fn header(file: &File, at: u64) -> io::Result<Option<(u64, u32)>> {
     let mut bytes = [0; FRAME_HEADER];
     match file.read_exact_at(&mut bytes, at) {
@@ -253,7 +255,7 @@ fn header(file: &File, at: u64) -> io::Result<Option<(u64, u32)>> {
     Ok(Some((u32::from_le_bytes([a, b, c, d]).into(), u32::from_le_bytes([e, f, g, h]))))
 }
 
-/// The payload of a frame at the start of `bytes`, by its length and version alone.
+/// Returns the payload of a frame that may begin with `bytes`. Checks only its length and version.
 fn payload(bytes: &[u8]) -> Option<&[u8]> {
     let len = u32::from_le_bytes(*bytes.first_chunk::<4>()?) as usize;
     let payload = bytes.get(FRAME_HEADER..)?;

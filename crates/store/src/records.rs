@@ -1,4 +1,4 @@
-//! Provider records: the log, the index and the address book behind one door.
+//! The store of provider records. It joins the log, the index and the address book.
 
 mod announcements;
 pub(super) mod book;
@@ -49,11 +49,11 @@ use std::{
 use time::Timekeeper;
 use unflushed::Unflushed;
 
-/// A repeat of an announcement within this time is not written to the log again.
+/// A repeated announcement is not logged again within this time ...
 const REPEAT: Duration = Duration::from_secs(300);
-/// ... but never more than this part of the ttl, so that a record that is announced steadily does not run out.
+/// ... or within the ttl divided by this, if that is shorter. So a record that is announced steadily does not expire.
 const REPEAT_PART_OF_TTL: u32 = 10;
-/// An entry of the log takes at least so many bytes: flags and number of the peer, and a digest.
+/// Bytes that an entry of the log takes at least: one for the flags and the number of the peer, 32 for a digest.
 const MIN_ENTRY_BYTES: u64 = 33;
 
 /// The record store. Cheap to clone.
@@ -63,7 +63,7 @@ pub struct Records {
     threads: Arc<Threads>,
 }
 
-/// The threads of a store; they end with it.
+/// The threads of a store. They end when the last clone of [`Records`] is dropped.
 #[derive(Debug)]
 struct Threads {
     state: Arc<RecordsState>,
@@ -71,8 +71,8 @@ struct Threads {
 }
 
 impl Records {
-    /// Loads the address book, then starts the replay of the log and the writer; without `floor` there is no writer,
-    /// nothing is accepted and expired records are shown.
+    /// Loads the address book, then starts the replay of the log and the writer. Without `floor` the store is
+    /// read-only: it has no writer, accepts nothing, and replays expired records too.
     pub(super) fn open(
         log: Log,
         settings: &Settings,
@@ -110,11 +110,11 @@ impl Records {
             floor,
         });
         state.load_book();
-        // Not more than the log can hold, whatever a damaged row says.
+        // A damaged row may say any number: the log cannot hold more records than this.
         let most = state.log.bytes() / MIN_ENTRY_BYTES;
         let records = state.floor.as_ref().and_then(Meta::records).unwrap_or(0).min(most);
         state.index.reserve(usize::try_from(records).unwrap_or(0));
-        // Expired chunks are passed over only if it is sure that they are: else they may prove alive.
+        // Expired chunks are skipped only if the clock is certain. If it is in doubt, they may turn out to be live.
         let with_expired = read_only || state.time.unconfirmed().is_some();
         let mut handles = replay::start(&state, with_expired);
         if read_only {
@@ -127,32 +127,32 @@ impl Records {
         Ok(Self { threads: Arc::new(Threads { state: state.clone(), handles: Mutex::new(handles) }), state })
     }
 
-    /// Takes an announcement that came by `via`; waits while the writer is behind. Refreshes are always taken.
-    /// `provider.addrs` (already filtered by that DHT's scope) replace those that came by the same DHT. It is on disk
-    /// within 1.5 s, or with the next flush.
+    /// Adds the record of an announcement that came by the DHT `via`. Waits while the writer is behind. Limits on
+    /// records do not apply to refreshes. `provider.addrs`, already filtered by the scope of that DHT, replace the
+    /// addresses that came by it before. The record is on disk within 1.5 s, or after the next flush.
     ///
     /// # Errors
-    /// [`Refused`]: a bound is reached, or the database takes no writes.
+    /// [`Refused`] if a limit is reached, or if the database is read-only.
     pub async fn add(&self, multihash: &[u8], provider: &PeerInfo, via: Dht) -> Result<Added, Refused> {
         self.state.pending.room().await;
         self.state.add(multihash, provider, via)
     }
 
-    /// [`Records::add`] for threads.
+    /// Does the same as [`Records::add`], for threads that may block.
     ///
     /// # Errors
-    /// As [`Records::add`].
+    /// Those of [`Records::add`].
     pub fn add_blocking(&self, multihash: &[u8], provider: &PeerInfo, via: Dht) -> Result<Added, Refused> {
         self.state.pending.room_blocking();
         self.state.add(multihash, provider, via)
     }
 
-    /// Up to `limit` live providers, newest first; a random subset (by `seed`) when there are more.
+    /// Returns up to `limit` live providers, newest first. If there are more, `seed` picks a random subset.
     pub async fn providers(&self, multihash: &[u8], limit: usize, seed: u64) -> Vec<Provider> {
         self.providers_now(multihash, limit, seed)
     }
 
-    /// The same for threads: memory only, it never waits for the disk.
+    /// Does the same as [`Records::providers`], for threads. Reads only memory and never waits for the disk.
     pub fn providers_now(&self, multihash: &[u8], limit: usize, seed: u64) -> Vec<Provider> {
         let state = &*self.state;
         let now = state.time.now();
@@ -171,26 +171,26 @@ impl Records {
         providers
     }
 
-    /// Removes a record, for good: the removal is in the log. True if it was known.
+    /// Removes a record and logs the removal, so that it stays removed. Returns true if the record was known.
     pub async fn remove(&self, multihash: &[u8], provider: &PeerId) -> bool {
         self.state.pending.room().await;
         self.state.remove(multihash, provider)
     }
 
-    /// A provider's addresses from the address book, unless outlived or none.
+    /// Returns the addresses of a provider from the address book. `None` if there are none or they have expired.
     pub fn addresses(&self, peer: &PeerId) -> Option<Vec<Multiaddr>> {
         let peer = self.state.book.find(peer)?;
         let addrs = self.state.book.live_addresses(&peer, &self.state.time.now());
         (!addrs.is_empty()).then(|| addrs.to_vec())
     }
 
-    /// Removes what is older than the ttl, in slices, off the async threads. Waits for the end of replay and for a
-    /// collection that is under way. Deletes nothing while the wall clock is in doubt: then the report says why.
+    /// Removes records older than the ttl, in slices, on a blocking thread. First waits for the end of replay and for a
+    /// collection that is under way. While the wall clock is in doubt it deletes nothing, and the report says why.
     ///
     /// # Errors
-    /// [`StoreError::Database`]; what is expired is not served all the same.
+    /// [`StoreError::Database`]. Expired records are still not served.
     pub async fn collect_garbage(&self) -> Result<GcReport, StoreError> {
-        // Goes into the thread: a caller who gives up does not let a second collection in.
+        // The thread holds the lock: if the caller is cancelled, a second collection still waits for this one.
         let only = self.state.gc.clone().lock_owned().await;
         let state = self.state.clone();
         blocking(move || {
@@ -200,33 +200,33 @@ impl Records {
         .await
     }
 
-    /// True once the log has been replayed.
+    /// Returns true once the log is replayed.
     pub fn is_replayed(&self) -> bool {
         self.state.replay.is_done()
     }
 
-    /// Waits until the log is replayed. False if the store closes before.
+    /// Waits until the log is replayed. Returns false if the store closes before that.
     pub fn wait_replayed(&self) -> bool {
         self.state.replay.wait(|| self.state.is_closing())
     }
 
-    /// Bytes that the index takes in memory.
+    /// Returns the memory that the index takes, in bytes.
     pub fn index_bytes(&self) -> usize {
         self.state.index.bytes()
     }
 
-    /// Everything accepted so far to disk, fsynced, and the floor raised.
+    /// Writes and fsyncs everything accepted so far, then raises the floor.
     pub(super) fn flush(&self) -> Result<(), StoreError> {
         self.state.flush()
     }
 
-    /// Nothing is accepted from now on; what was is flushed, and the threads end.
+    /// Accepts nothing more, flushes what was accepted, and ends the threads.
     pub(super) fn close(&self) -> Result<(), StoreError> {
         let was_open = !self.state.health().is_closed();
         self.state.health().close_for_writes();
         let outcome = if was_open { self.state.flush() } else { Ok(()) };
         self.threads.end();
-        // What was under way when the door closed.
+        // Calls that passed the check before writes were closed may have added something since the first flush.
         outcome.and_then(|()| if was_open { self.state.flush_log() } else { Ok(()) })
     }
 }
@@ -237,7 +237,7 @@ impl Threads {
         self.state.pending.stop();
         let handles = std::mem::take(&mut *self.handles.lock());
         for handle in handles {
-            // What it panicked with has been logged by the panic hook.
+            // The panic hook has logged a panic of the thread.
             let _ = handle.join();
         }
     }
@@ -249,7 +249,7 @@ impl Drop for Threads {
     }
 }
 
-/// Whole seconds, at least one.
+/// Returns a duration in whole seconds, at least one.
 pub(super) fn seconds(duration: Duration) -> u32 {
     u32::try_from(duration.as_secs()).unwrap_or(u32::MAX).max(1)
 }

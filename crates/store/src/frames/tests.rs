@@ -32,7 +32,10 @@ proptest! {
 
     #[test]
     fn a_flipped_bit_costs_at_most_its_frame_and_is_never_a_cut(
-        frames in frames(), at in any::<prop::sample::Index>(), bit in 0..8u8, joined in prop::sample::select(vec![0u64, 4096]),
+        frames in frames(),
+        at in any::<prop::sample::Index>(),
+        bit in 0..8u8,
+        joined in prop::sample::select(vec![0u64, 4096]),
     ) {
         let (file, ends, mut bytes) = file_of(&frames);
         let at = at.index(bytes.len());
@@ -42,7 +45,7 @@ proptest! {
         let mut others = frames.clone();
         let lost = others.remove(damaged);
         prop_assert_eq!(damage, vec![false]);
-        // A damaged length costs nothing: what follows tells where the frame ends.
+        // A damaged length costs nothing: the next frame shows where this one ends.
         let of_length = at as u64 - ends[damaged] < 4;
         prop_assert_eq!(&items, if of_length { &frames } else { &others }, "{} of {:?}", damaged, lost);
     }
@@ -59,7 +62,9 @@ proptest! {
 
     #[test]
     fn behind_garbage_all_whole_frames_are_found(
-        frames in frames(), from in any::<prop::sample::Index>(), garbage in proptest::collection::vec(any::<u8>(), 1..900),
+        frames in frames(),
+        from in any::<prop::sample::Index>(),
+        garbage in proptest::collection::vec(any::<u8>(), 1..900),
     ) {
         let (file, ends, mut bytes) = file_of(&frames);
         let from = from.index(bytes.len());
@@ -75,7 +80,7 @@ proptest! {
     }
 }
 
-/// Strangers choose what is in a chunk: a frame of theirs inside of one is none, whatever becomes of that chunk.
+/// Strangers choose the bytes in a chunk. A frame that they put into one must never count, whatever damages the chunk.
 #[test]
 fn a_frame_inside_of_a_damaged_one_does_not_count() {
     let forged = codec::frame(&b"forged".to_vec()).unwrap();
@@ -99,7 +104,7 @@ fn a_frame_inside_of_a_damaged_one_does_not_count() {
 #[test]
 fn zeros_and_lengths_that_lie_end_in_bounded_time() {
     let (file, _, first) = file_of(&[vec![7; 100]]);
-    // Each fourth offset claims a frame of 65,535 bytes that begins as one.
+    // Of each eight offsets one claims a frame of 65,535 bytes, and one a frame of 257 bytes with the right version.
     let lying: Vec<u8> = [0xff, 0xff, 0, 0, codec::VERSION, 1, 0, 0].into_iter().cycle().take(2 << 20).collect();
     for behind in [vec![0; 4 << 20], lying] {
         let begun = std::fs::read(file.path()).unwrap();

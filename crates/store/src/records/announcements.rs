@@ -1,4 +1,4 @@
-//! How an announcement goes through the record store, and a removal.
+//! Announcements and removals on their way through the record store.
 
 use super::{
     Added, RecordsState, Refused,
@@ -10,8 +10,8 @@ use crate::kad::{Dht, PeerInfo};
 use dhtstore_host::metrics::Counter;
 use libp2p_identity::PeerId;
 
-/// While the data directory takes nine tenths of what it may, the repeats of a record cost it at most so many copies
-/// of it in the log.
+/// While the data directory takes over nine tenths of its budget, a repeat is logged only after the ttl divided by
+/// this. So the log has at most this number of live copies of a record.
 const CROWDED_PART_OF_TTL: u32 = 4;
 
 impl RecordsState {
@@ -46,7 +46,7 @@ impl RecordsState {
             return Err(Refused::ReadOnly);
         }
         let now = self.time.now();
-        // With no room for records a new peer would only fill the book.
+        // Without room for records, a new peer would only fill the book.
         let disk_full = self.disk.is_full();
         let may_enter = !self.index.is_full() && !disk_full;
         let peer = self.book.announce(provider, via, &now, may_enter).map_err(|BookFull| match may_enter {
@@ -54,7 +54,7 @@ impl RecordsState {
             false if disk_full => Refused::DiskFull,
             false => Refused::RecordsFull,
         })?;
-        // Why a record that is not there cannot enter, whatever room there is.
+        // The reason why a new record cannot enter, even if the index has room.
         let barred = self.barred(&peer, disk_full);
         let repeat_s =
             if self.disk.is_near() { self.repeat_s.max(self.ttl_s / CROWDED_PART_OF_TTL) } else { self.repeat_s };
@@ -68,7 +68,7 @@ impl RecordsState {
         upsert.map_err(|full| refused(full, barred))
     }
 
-    /// Why a record of this provider is taken only if it is there already.
+    /// Returns the reason why new records of this provider are refused, if there is one. Refreshes are still taken.
     pub(super) fn barred(&self, peer: &Peer, disk_full: bool) -> Option<Refused> {
         if disk_full {
             return Some(Refused::DiskFull);
@@ -82,7 +82,7 @@ impl RecordsState {
             return false;
         };
         let log = || match self.health().is_closed() || !self.pending.has_room() && self.health().is_degraded() {
-            // It may come back with a restart; nothing can be done about it.
+            // The removal cannot be logged, so the record may come back with a restart.
             true => now.log,
             false => {
                 self.pending.append(&now, Entry { multihash: Hashed::new(multihash), peer: peer.id, removed: true })
@@ -97,7 +97,7 @@ impl RecordsState {
     }
 }
 
-/// What a bound of the index is to those who announce; `barred` is why nothing was let in, if so.
+/// Returns the refusal for a limit of the index that was reached. `barred` is the reason why new records were refused.
 pub(super) fn refused(full: Full, barred: Option<Refused>) -> Refused {
     match full {
         Full::Records => Refused::RecordsFull,

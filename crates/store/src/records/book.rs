@@ -1,8 +1,8 @@
-//! The address book: a number for each provider, under which the log and the index know it, and its addresses.
+//! The address book: the number and the addresses of each provider. The log and the index name providers by number.
 //!
-//! A peer has two lists of addresses, one per DHT by which they came, and one time for both: that of its newest
-//! announcement (PRV-6). The row of a new peer is flushed before any chunk that names its number; a number is never
-//! used again while a chunk may hold it.
+//! A peer has two lists of addresses, one per DHT by which they came. Both have one time, that of the newest
+//! announcement (PRV-6). The row of a new peer is written out before any chunk that names its number. A number is not
+//! used again while a chunk may name it.
 
 mod peer;
 
@@ -24,35 +24,37 @@ use std::sync::{
     atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
-/// Parts of the book, each with a lock of its own, so that threads seldom meet.
+/// Parts of the book. Each has its own lock, so that threads seldom wait for each other.
 const SHARDS: usize = 64;
-/// Most addresses kept per peer and DHT ...
+/// Limit of the addresses of a peer by one DHT ...
 const MAX_ADDRESSES: usize = 32;
-/// ... and their bytes: more than the 672 that a message carries of one provider (docs/decisions/routing.md).
+/// ... and of their bytes: more than the 672 that a message carries of one provider (docs/decisions/routing.md).
 const MAX_ADDRESS_BYTES: usize = 1024;
-/// A row this old is written again with the next announcement, so that a restart knows roughly when that was.
+/// A row of this age, in seconds, is written again with the next announcement: so a restart knows roughly when the
+/// newest announcement came ...
 const ROW_AGE_S: u32 = 3600;
-/// ... but never older than this part of the address ttl, or a steady peer's addresses would look outlived after a
-/// restart where that ttl is short.
+/// ... or a row as old as the address ttl divided by this, if that is less. Otherwise a short ttl would make the
+/// addresses of a steady peer look expired after a restart.
 const ROW_AGE_PART_OF_TTL: u32 = 10;
-/// Numbers are reserved on disk in blocks of this size: a row of its own for each would double the writes.
+/// Numbers are reserved on disk in blocks of this size: one reservation per number would double the writes.
 const BLOCK: u64 = 1024;
-/// Numbers left out when the reservation is lost but chunks are not: more than were ever given out in one run.
+/// Numbers skipped when the reservation is lost but there are chunks: more than one run ever gives out.
 pub const LOST_RESERVATION: u64 = 1 << 24;
 
-/// There are as many peers as may be.
+/// A new peer cannot enter: the book is full, or the caller lets none in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BookFull;
 
-/// Two peers of one hash are one peer: its 128 bits are as good as a peer id, and a comparison of them does not wait for
-/// memory. Nobody outside knows the key, and none will be met by chance.
+/// Secret hash of a peer id. It stands for the peer id: two peers with one hash count as one peer. Comparing the 128
+/// bits does not wait for memory. A collision by chance is out of the question, and nobody outside knows the key to
+/// make one.
 type PeerHash = Hash128;
 /// Peers by their ids.
 type ByPeer = HashTable<(PeerHash, Arc<Peer>)>;
 /// Peers by their numbers.
 type ByNumber = HashTable<(u32, Arc<Peer>)>;
 
-/// See the module.
+/// The address book. See the module.
 #[derive(Debug)]
 pub struct Book {
     by_peer: Vec<Mutex<ByPeer>>,
@@ -61,16 +63,16 @@ pub struct Book {
     limit: usize,
     address_ttl_s: u32,
     next_id: AtomicU64,
-    /// Numbers below are reserved on disk.
+    /// All numbers below are reserved on disk.
     reserved: AtomicU64,
     dirty: Mutex<Vec<Arc<Peer>>>,
-    /// Peer ids are chosen by strangers, as keys are.
+    /// Key of [`PeerHash`]: secret, because strangers choose peer ids.
     secret: SipHasher13,
     mixer: (u64, u64),
 }
 
 impl Book {
-    /// An empty book of at most `limit` peers.
+    /// Makes an empty book for at most `limit` peers.
     pub fn new(limit: usize, address_ttl_s: u32) -> Self {
         Self {
             by_peer: (0..SHARDS).map(|_| Mutex::default()).collect(),
@@ -86,26 +88,26 @@ impl Book {
         }
     }
 
-    /// How long addresses are served after the newest announcement, in seconds.
+    /// Returns how long addresses are served after the newest announcement, in seconds.
     pub fn address_ttl_s(&self) -> u32 {
         self.address_ttl_s
     }
 
-    /// Peers.
+    /// Returns the number of peers.
     pub fn len(&self) -> usize {
         self.len.load(Ordering::Relaxed)
     }
 
-    /// Enters a row that was read from disk. Dates in the future count as now: nothing lives for ever. Chunks that
-    /// nobody has read yet may name the peer, so it counts as named now.
+    /// Enters a row that was read from disk. A date in the future counts as now, so that no address lives for ever. The
+    /// peer counts as named now, because chunks that are not replayed yet may name it.
     ///
     /// # Errors
-    /// Bytes that are no such row.
+    /// [`CodecError`] if the bytes are no row of a peer.
     pub fn load(&self, id: u32, bytes: &[u8], now: u32) -> Result<(), CodecError> {
         let entry = Arc::new(Peer::of_row(id, bytes, now)?);
         let peer = entry.peer;
         self.next_id.fetch_max(u64::from(id) + 1, Ordering::Relaxed);
-        // Rows are read in the order of numbers: of two for one peer the newer one is the one to be found by peer id.
+        // Rows are read in the order of their numbers. If a peer has two, its id finds the newer one.
         let hash = self.hash(&peer);
         let mut shard = self.peers(hash);
         match shard.find_mut(hash.h1, |(known, _)| *known == hash) {
@@ -117,11 +119,12 @@ impl Book {
         Ok(())
     }
 
-    /// Enters a row that was lost, as an export has it, while others are entered: the number that the peer has here, `id`
-    /// if that can be.
+    /// Enters the row of a peer from a segment or an export, because the row in the database may be lost. Returns the
+    /// number that the peer has in this book: `id` if it is new and `id` is free. Other threads may enter peers
+    /// meanwhile.
     ///
     /// # Errors
-    /// Bytes that are no such row.
+    /// [`CodecError`] if the bytes are no row of a peer, or if all numbers are used.
     pub fn adopt(&self, id: u32, bytes: &[u8], now: u32) -> Result<u32, CodecError> {
         let entry = Peer::of_row(id, bytes, now)?;
         let hash = self.hash(&entry.peer);
@@ -130,11 +133,12 @@ impl Book {
             return Ok(known.id);
         }
         let mut id = id;
-        // Taken by nobody so far, or by a peer whose row is lost: by this one, unless the book was begun anew since.
+        // A number that no known peer has is free, or belongs to a peer whose row is lost. That is this peer, unless
+        // the book was lost and numbers were given out again.
         let was_free = self.next_id.fetch_max(u64::from(id) + 1, Ordering::Relaxed) <= u64::from(id);
         if !was_free && self.get(id).is_some() {
             id = u32::try_from(self.next_id.fetch_add(1, Ordering::Relaxed))
-                .map_err(|_| CodecError::Malformed("there are no more numbers for peers".into()))?;
+                .map_err(|_| CodecError::Malformed("the address book has used all its numbers".into()))?;
         }
         let entry = Arc::new(entry.renumbered(id));
         self.enter_id(entry.clone());
@@ -142,38 +146,40 @@ impl Book {
         Ok(id)
     }
 
-    /// Numbers below `reserved` may have been given out.
+    /// Gives out only numbers from `reserved` on: those below may be in use.
     pub fn resume_above(&self, reserved: u64) {
         self.next_id.fetch_max(reserved, Ordering::Relaxed);
         self.reserved.fetch_max(reserved, Ordering::Relaxed);
     }
 
-    /// The largest number given out, plus one.
+    /// Returns the largest number given out, plus one.
     pub fn next_id(&self) -> u64 {
         self.next_id.load(Ordering::Relaxed)
     }
 
-    /// The reservation to be written before chunks that name new peers, if the one on disk is used up.
+    /// Returns the reservation that must be written before chunks that name new peers. `None` if the one on disk still
+    /// covers them.
     pub fn reservation(&self) -> Option<u64> {
         let next = self.next_id();
         (next > self.reserved.load(Ordering::Relaxed)).then_some(next + BLOCK)
     }
 
-    /// The reservation is on disk.
+    /// Notes that the reservation of the numbers below `below` is written.
     pub fn reserved(&self, below: u64) {
         self.reserved.fetch_max(below, Ordering::Relaxed);
     }
 
-    /// Takes note of an announcement: addresses, time. A new peer is entered if `may_enter` and there is room.
+    /// Notes the addresses and the time of an announcement. A new peer is entered if `may_enter` is true and there is
+    /// room.
     ///
     /// # Errors
-    /// [`BookFull`].
+    /// [`BookFull`] if the peer is new and is not entered.
     pub fn announce(&self, info: &PeerInfo, via: Dht, now: &Now, may_enter: bool) -> Result<Arc<Peer>, BookFull> {
         let hash = self.hash(&info.id);
         let mut shard = self.peers(hash);
         let entry = match find(&shard, hash) {
             Some(entry) => {
-                // Under the lock of the shard, so that nobody forgets the peer meanwhile.
+                // Under the lock of the shard, so that `forget` sees it and keeps the peer.
                 entry.named.store(now.log, Ordering::Relaxed);
                 entry.clone()
             }
@@ -194,12 +200,13 @@ impl Book {
         Ok(entry)
     }
 
-    /// Takes what a dump says of a peer: addresses by the WAN and by the LAN DHT, true when it announced them. A new
-    /// peer is entered if `may_enter` and there is room; of one that is known they are taken if `newer` says so of the
-    /// time of its newest announcement. `dated`: a later time alone is reason to write the row. Whether it is written.
+    /// Takes what a dump says of a peer: the time of its newest announcement, and its addresses by the WAN and the LAN
+    /// DHT at that time. A new peer is entered if `may_enter` is true and there is room. For a known peer, `newer` gets
+    /// the time of its newest announcement here, and returns true if the dump is to be taken. If `dated` is true, a
+    /// later time alone is a reason to write the row. Returns the peer, and whether its row will be written.
     ///
     /// # Errors
-    /// [`BookFull`].
+    /// [`BookFull`] if the peer is new and is not entered.
     pub fn merge(
         &self,
         peer: &PeerId,
@@ -229,7 +236,7 @@ impl Book {
             changed |= self.set_addresses(&entry, wan, Dht::Wan);
             changed |= self.set_addresses(&entry, lan, Dht::Lan);
             let later = entry.announced.fetch_max(announced, Ordering::Relaxed) < announced;
-            // Else a chunk tells replay the time: writing the row with each would cost more than the chunk.
+            // Otherwise replay learns the time from a chunk: writing the row for each record would cost more than that.
             changed |= later && dated;
         }
         if changed {
@@ -260,7 +267,7 @@ impl Book {
         }
     }
 
-    /// Replaces one list. True if it was another.
+    /// Replaces the list of addresses by one DHT. Returns true if it changed.
     fn set_addresses(&self, entry: &Peer, addrs: &[Multiaddr], via: Dht) -> bool {
         let which = match via {
             Dht::Wan => 0,
@@ -284,7 +291,7 @@ impl Book {
         entry.replace(which, &addrs[..fit], hash)
     }
 
-    /// The peer of this id, if known; about to be named by a chunk.
+    /// Returns a peer by its id, if it is known, and notes that a chunk is about to name it.
     pub fn name(&self, peer: &PeerId, now: &Now) -> Option<Arc<Peer>> {
         let hash = self.hash(peer);
         let shard = self.peers(hash);
@@ -293,18 +300,18 @@ impl Book {
         Some(entry.clone())
     }
 
-    /// The peer of this id.
+    /// Returns a peer by its id.
     pub fn find(&self, peer: &PeerId) -> Option<Arc<Peer>> {
         let hash = self.hash(peer);
         find(&self.peers(hash), hash).cloned()
     }
 
-    /// The peer of this number.
+    /// Returns a peer by its number.
     pub fn get(&self, id: u32) -> Option<Arc<Peer>> {
         self.with(id, Arc::clone)
     }
 
-    /// Addresses that are not outlived (PRV-6).
+    /// Returns the addresses of a peer, or none if they have expired (PRV-6).
     pub fn live_addresses(&self, entry: &Peer, now: &Now) -> Arc<[Multiaddr]> {
         match now.is_live(entry.announced(), self.address_ttl_s) {
             true => entry.addresses(),
@@ -312,17 +319,17 @@ impl Book {
         }
     }
 
-    /// Calls `what` with the peer of a number, under a lock.
+    /// Calls `what` with the peer that has the number `id`, under a lock.
     pub fn with<T>(&self, id: u32, what: impl FnOnce(&Arc<Peer>) -> T) -> Option<T> {
         let ids = self.ids(id).read();
         ids.find(self.hash_id(id), |(known, _)| *known == id).map(|(_, peer)| what(peer))
     }
 
-    /// A chunk of `time` names this number, says replay: if it is an announcement, the addresses were true then.
-    /// False if the number is unknown.
+    /// Notes that replay found the number `id` in a chunk of `time`. If `announced` is true, the addresses of the peer
+    /// were valid then. Returns false if the number is unknown.
     pub fn replayed(&self, id: u32, time: u32, announced: bool) -> bool {
         let replayed = self.with(id, |entry| {
-            // Newest first: nearly always known already, and reading is cheaper.
+            // Replay begins with the newest chunk, so the time is nearly always known: a read costs less than a write.
             if announced && entry.announced.load(Ordering::Relaxed) < time {
                 entry.announced.fetch_max(time, Ordering::Relaxed);
             }
@@ -330,12 +337,12 @@ impl Book {
         replayed.is_some()
     }
 
-    /// Records of a peer came or went.
+    /// Changes the number of records of the peer with the number `id`.
     pub fn count(&self, id: u32, by: i64) {
         self.with(id, |entry| entry.count(by));
     }
 
-    /// The base of log time moved: what is dated in `from..=to` is of now.
+    /// Sets all dates in `from..=to` to `now`, because the base of log time moved.
     pub fn redate(&self, from: u32, to: u32, now: u32) {
         for shard in &self.by_id {
             for (_, entry) in shard.read().iter() {
@@ -349,8 +356,9 @@ impl Book {
         }
     }
 
-    /// Forgets peers that no record refers to and no chunk can name (none is older than `oldest_chunk`): those whose
-    /// addresses are outlived, and when the book is nearly full the others, too. Their numbers, whose rows may go.
+    /// Forgets peers that have no record and that no chunk can name: no chunk is older than `oldest_chunk`. It forgets
+    /// those whose addresses have expired, and the others too if the book is over seven eighths full. Returns their
+    /// numbers, so that the caller can remove their rows.
     pub fn forget(&self, oldest_chunk: u32, now: &Now) -> Vec<u32> {
         let crowded = self.len() >= self.limit - self.limit / 8;
         let mut gone = Vec::new();
@@ -374,7 +382,7 @@ impl Book {
         gone
     }
 
-    /// All peers in the order of their numbers.
+    /// Returns all peers in the order of their numbers.
     pub fn all(&self) -> Vec<Arc<Peer>> {
         let mut all = Vec::with_capacity(self.len());
         for shard in &self.by_id {
@@ -384,46 +392,47 @@ impl Book {
         all
     }
 
-    /// Rows to be written, and whether one of them is new. Each is either written or given back.
+    /// Returns the peers whose rows must be written, and whether one of them has no row yet. The caller writes each row
+    /// and calls [`Book::written`], or gives it back with [`Book::mark_dirty`].
     pub fn take_dirty(&self) -> (Vec<Arc<Peer>>, bool) {
         let mut dirty = std::mem::take(&mut *self.dirty.lock());
         dirty.retain(|entry| !entry.forgotten.load(Ordering::Relaxed));
         let new = dirty.iter().any(|entry| entry.stored.load(Ordering::Relaxed) == 0);
         for entry in &dirty {
-            // Before the row is made: a change after this marks it again.
+            // This comes before the row is encoded, so a later change marks the peer again.
             entry.dirty.store(false, Ordering::Release);
         }
         (dirty, new)
     }
 
-    /// These rows are written.
+    /// Notes that these rows are written.
     pub fn written(&self, rows: &[Arc<Peer>]) {
         for entry in rows {
             entry.stored.store(entry.announced().max(1), Ordering::Relaxed);
         }
     }
 
-    /// These rows were written, but are not known to be on disk: once more.
+    /// Marks rows to be written again: they were written, but may not have reached the disk.
     pub fn write_again(&self, rows: &[Arc<Peer>]) {
         for entry in rows {
-            // As new: flushed before any chunk that names it.
+            // The row counts as new, so it is written out before any chunk that names the peer.
             entry.stored.store(0, Ordering::Relaxed);
             self.mark_dirty(entry);
         }
     }
 
-    /// There are no rows on disk any more, nor a reservation.
+    /// Marks all rows and the reservation to be written again: the database has lost them.
     pub fn write_all_again(&self) {
         self.write_again(&self.all());
         self.reserved.store(0, Ordering::Relaxed);
     }
 
-    /// Whether rows wait to be written.
+    /// Returns true if rows wait to be written.
     pub fn has_dirty(&self) -> bool {
         !self.dirty.lock().is_empty()
     }
 
-    /// This row is still to be written.
+    /// Marks the row of a peer to be written.
     pub fn mark_dirty(&self, entry: &Arc<Peer>) {
         self.mark_dirty_if(entry, true);
     }
@@ -434,11 +443,11 @@ impl Book {
         }
     }
 
-    /// Once, for the shard and for its table.
+    /// Hashes a peer id. The hash chooses both the shard and the place in its table.
     fn hash(&self, peer: &PeerId) -> PeerHash {
         let multihash: &Multihash<64> = peer.as_ref();
         let Hash128 { h1, h2 } = self.secret.hash(multihash.digest());
-        // The same digest by another function is another peer.
+        // The same digest by another hash function is another peer.
         Hash128 { h1, h2: h2 ^ multihash.code() }
     }
 
@@ -446,8 +455,9 @@ impl Book {
         self.mixed(0, u64::from(id))
     }
 
-    /// One more word of a hash. Weaker than SipHash, and enough where a stranger sees nothing of the outcome and can do
-    /// little with it: which of his numbers stay in use, which addresses of his own pass for the ones before.
+    /// Adds a word to a hash. The hash is weaker than SipHash. That is enough here: a stranger does not see the outcome
+    /// and gains little from it. The stranger can only influence which of his own numbers stay in use, and which new
+    /// addresses of his own are taken for the old ones.
     fn mixed(&self, hash: u64, word: u64) -> u64 {
         let wide = u128::from(hash ^ word ^ self.mixer.0) * u128::from(self.mixer.1 | 1);
         wide as u64 ^ (wide >> 64) as u64

@@ -1,4 +1,4 @@
-//! What a chunk of the log holds, and the positions of multihashes in the keyspace.
+//! Entries of a chunk, and the positions of multihashes in the keyspace.
 
 use crate::codec::{self, CodecError};
 use bincode::{
@@ -9,50 +9,51 @@ use bincode::{
 };
 use sha2::{Digest, Sha256};
 
-/// Longest multihash that is stored, in bytes. PRV-1 allows 80 on the wire; a peer cannot make rows longer than this.
+/// Limit of a multihash that is stored, in bytes. PRV-1 allows 80 on the wire. It bounds the rows that a peer can
+/// cause.
 pub const MAX_MULTIHASH: usize = dhtstore_records::providers::MAX_MULTIHASH_LEN;
 
-/// What every SHA-256 multihash begins with: its code and its length.
+/// First bytes of every SHA-256 multihash: the code and the length.
 const SHA256: [u8; 2] = [0x12, 32];
 
-/// The first bytes of SHA-256(multihash): the Kademlia position of the content, 12 bytes of which tell 10^8 keys apart
-/// (chance of any collision among them: 10^-13). Who makes two keys collide on purpose mixes up the providers of these
-/// two; he could as well announce himself for both.
+/// The first 12 bytes of the Kademlia position of the content, SHA-256(multihash). They tell 10^8 keys apart: the
+/// chance of any collision among these is 10^-13. An attacker who makes two keys collide only mixes up the providers of
+/// these two. He could instead announce himself for both.
 pub type KeyPrefix = [u8; 12];
 
-/// A multihash as it is written: nearly all are of SHA-256, and only their digest is kept.
+/// A multihash as the log stores it. Nearly all are SHA-256, and of these the log keeps only the digest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Hashed<'a> {
     /// The digest of a SHA-256 multihash.
     Sha256(&'a [u8; 32]),
-    /// Any other multihash, whole, of at most 255 bytes.
+    /// All bytes of any other multihash, at most 255.
     Other(&'a [u8]),
 }
 
-/// One entry of a chunk. Its time is that of the chunk.
+/// An entry of a chunk. Its time is that of the chunk.
 ///
-/// Written as a LEB128 number, `peer << 2 | removed << 1 | other`, and the digest, or the length (one byte) and the
-/// bytes of another multihash: 34 to 36 bytes.
+/// It is encoded as a LEB128 number, `peer << 2 | removed << 1 | other`, and the multihash. The multihash is the digest
+/// of SHA-256, or for another multihash (`other`) a length of one byte and its bytes. Most entries take 34 to 36 bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Entry<'a> {
     /// The key, as announced.
     pub multihash: Hashed<'a>,
     /// Number of the provider in the address book.
     pub peer: u32,
-    /// The peer provides it no more: unprovide, eviction and denylists must survive replay.
+    /// True for a removal. Removals are logged so that unprovide, eviction and denylists survive replay.
     pub removed: bool,
 }
 
-/// The entries of a chunk.
+/// Decodes the entries of a chunk.
 ///
 /// # Errors
-/// Bytes that are no chunk of this version.
+/// [`CodecError`] if the bytes are no chunk of this version.
 pub fn decode(chunk: &[u8]) -> Result<Vec<Entry<'_>>, CodecError> {
     codec::decode_chunk(chunk, codec::CHUNK_VERSION)
 }
 
 impl<'a> Hashed<'a> {
-    /// Of the bytes of a multihash.
+    /// Makes it from the bytes of a multihash.
     pub fn new(multihash: &'a [u8]) -> Self {
         match multihash.strip_prefix(&SHA256).and_then(|digest| digest.try_into().ok()) {
             Some(digest) => Hashed::Sha256(digest),
@@ -60,7 +61,7 @@ impl<'a> Hashed<'a> {
         }
     }
 
-    /// The bytes of the multihash.
+    /// Returns the bytes of the multihash.
     #[cfg(test)]
     pub fn to_bytes(self) -> Vec<u8> {
         match self {
@@ -69,7 +70,7 @@ impl<'a> Hashed<'a> {
         }
     }
 
-    /// See [`KeyPrefix`].
+    /// Computes the [`KeyPrefix`].
     pub fn key_prefix(self) -> KeyPrefix {
         let position: [u8; 32] = match self {
             Hashed::Sha256(digest) => {
@@ -84,12 +85,12 @@ impl<'a> Hashed<'a> {
     }
 }
 
-/// SHA-256 of the multihash: its position in the keyspace (KEY-1).
+/// Computes the position of a multihash in the keyspace: its SHA-256 (KEY-1).
 pub fn position(multihash: &[u8]) -> [u8; 32] {
     Sha256::digest(multihash).into()
 }
 
-/// The part of [`position`] that the index keeps.
+/// Computes the part of [`position`] that the index keeps.
 pub fn key_prefix(multihash: &[u8]) -> KeyPrefix {
     Hashed::new(multihash).key_prefix()
 }
@@ -106,7 +107,8 @@ impl Encode for Entry<'_> {
         match self.multihash {
             Hashed::Sha256(digest) => encoder.writer().write(digest),
             Hashed::Other(bytes) => {
-                let len = u8::try_from(bytes.len()).map_err(|_| EncodeError::Other("multihash of over 255 bytes"))?;
+                let len =
+                    u8::try_from(bytes.len()).map_err(|_| EncodeError::Other("multihash is longer than 255 bytes"))?;
                 encoder.writer().write(&[len])?;
                 encoder.writer().write(bytes)
             }
@@ -121,7 +123,8 @@ impl<'de, C> BorrowDecode<'de, C> for Entry<'de> {
             let byte = take(decoder, 1)?[0];
             number |= u64::from(byte & 0x7f) << shift;
             if byte < 0x80 {
-                let peer = u32::try_from(number >> 2).map_err(|_| DecodeError::Other("number of a peer too large"))?;
+                let peer =
+                    u32::try_from(number >> 2).map_err(|_| DecodeError::Other("number of a peer is too large"))?;
                 let multihash = if number & 1 == 0 {
                     let digest = take(decoder, 32)?;
                     Hashed::Sha256(digest.try_into().map_err(|_| DecodeError::UnexpectedEnd { additional: 32 })?)
@@ -132,7 +135,7 @@ impl<'de, C> BorrowDecode<'de, C> for Entry<'de> {
                 return Ok(Entry { multihash, peer, removed: number & 2 != 0 });
             }
         }
-        Err(DecodeError::Other("number of a peer too long"))
+        Err(DecodeError::Other("number of a peer is too long"))
     }
 }
 

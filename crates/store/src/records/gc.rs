@@ -1,5 +1,6 @@
-//! Garbage collection: the log is the expiry queue. Old chunks are popped from its front, and a record of theirs is
-//! dropped from the index unless a newer chunk names it. Costs what expires, not what is stored.
+//! Garbage collection. The log is the queue by which records expire: old chunks are taken from its front, and their
+//! records are dropped from the index unless a newer chunk names them. The cost depends on what expires, not on what is
+//! stored.
 
 use super::{
     RecordsState,
@@ -14,28 +15,28 @@ use crate::{
 };
 use std::{sync::atomic::Ordering, thread};
 
-/// Chunks between two looks at the clock and at whether the store closes: up to [`BATCH`] records, 20 ms.
+/// Chunks between two checks of the clock and of whether the store is closing: up to [`BATCH`] records, 20 ms.
 const SLICE: usize = 128;
 
-/// What one garbage collection did.
+/// The result of one garbage collection.
 #[derive(Clone, Debug, Default)]
 pub struct GcReport {
-    /// Chunks popped from the log.
+    /// Number of chunks removed from the log.
     pub chunks: u64,
-    /// Records dropped from the index.
+    /// Number of records dropped from the index.
     pub expired: u64,
-    /// Why it did not go on, if so.
+    /// Why it stopped early, if it did.
     pub paused: Option<String>,
 }
 
-/// One collection. Blocking; the caller is the only one.
+/// Runs one collection. Blocks. Only one caller may run it at a time.
 pub fn collect(state: &RecordsState) -> Result<GcReport, StoreError> {
     let mut report = GcReport::default();
     if !state.replay.wait(|| state.is_closing()) {
         report.paused = Some("the store is closing".into());
         return Ok(report);
     }
-    // What is expired is not served, and nothing new comes in: it can wait for the disk.
+    // Expired records are not served anyway, and nothing new is accepted: collection can wait for the disk.
     if let Some(note) = state.health().note("records") {
         report.paused = Some(note);
         return Ok(report);
@@ -50,7 +51,7 @@ pub fn collect(state: &RecordsState) -> Result<GcReport, StoreError> {
     }
     let now = state.time.now();
     let outcome = pop(state, &now, &mut report);
-    // Records whose chunks cannot be named go by their time.
+    // If chunks cannot be read, their records are dropped by time.
     if outcome.is_err() || state.must_sweep.swap(false, Ordering::AcqRel) {
         let drop_one = |id| {
             report.expired += 1;
@@ -61,7 +62,7 @@ pub fn collect(state: &RecordsState) -> Result<GcReport, StoreError> {
     let evicted = state.index.make_room(|id| state.book.count(id, -1));
     if evicted > 0 {
         state.metrics.evicted.add(evicted as u64);
-        tracing::warn!(evicted, "near the limit of records: those farthest from this node were dropped");
+        tracing::warn!(evicted, "the limit of records is near: dropped those farthest from this node");
     }
     state.metrics.collected.add(report.expired);
     state.index.forget_tombstones(|time| now.is_live(time, state.ttl_s));
@@ -72,7 +73,7 @@ pub fn collect(state: &RecordsState) -> Result<GcReport, StoreError> {
     Ok(report)
 }
 
-/// Pops expired chunks from the front.
+/// Removes expired chunks from the front of the log.
 fn pop(state: &RecordsState, now: &Now, report: &mut GcReport) -> Result<(), StoreError> {
     let Some(newest_expired) = now.log.checked_sub(state.ttl_s) else { return Ok(()) };
     let (mut keys, mut batch) = (Vec::new(), Vec::new());
@@ -86,7 +87,7 @@ fn pop(state: &RecordsState, now: &Now, report: &mut GcReport) -> Result<(), Sto
             Walked::Lost(from, to, error) => {
                 failed(state, &error);
                 state.damaged(format!("{} to {} cannot be read: {error}", chunk_name(from), chunk_name(to)));
-                // What their bodies named goes by its time; the rows go with the others.
+                // Their records are dropped by time; their rows are removed here.
                 keys.extend(Walk::forwards(state.log.keys(), from, to).filter_map(|found| match found {
                     Walked::Row(key, _) => Some(key),
                     Walked::Lost(..) => None,
@@ -108,7 +109,7 @@ fn pop(state: &RecordsState, now: &Now, report: &mut GcReport) -> Result<(), Sto
     drop_slice(state, &mut keys, &mut batch, report)
 }
 
-/// Drops the records of these chunks, unless newer; then the chunks.
+/// Drops the records of these chunks unless newer ones are known, then removes the chunks.
 fn drop_slice(
     state: &RecordsState,
     keys: &mut Vec<u64>,
@@ -131,7 +132,7 @@ fn failed(state: &RecordsState, error: &StoreError) {
     state.health().failed("collect garbage", error, state.time.now().mono);
 }
 
-/// Adds the records that a chunk names to `batch`.
+/// Adds the entries of a chunk to `batch`.
 fn read(state: &RecordsState, key: u64, chunk: &[u8], batch: &mut Vec<Named>) {
     let time = chunk_time(key);
     match entry::decode(chunk) {
@@ -145,9 +146,9 @@ fn read(state: &RecordsState, key: u64, chunk: &[u8], batch: &mut Vec<Named>) {
     }
 }
 
-/// Forgets peers that nothing names any more.
+/// Forgets peers that nothing names any more, and removes their rows.
 fn forget_peers(state: &RecordsState, now: &Now) -> Result<(), StoreError> {
-    // A chunk that is not written yet may name a peer as well, but none as old as the ttl.
+    // Chunks that are not written yet may name peers, too, but none of these chunks is as old as the ttl.
     let oldest = state.log.oldest().map_or(u32::MAX, chunk_time).min(now.log.saturating_sub(state.ttl_s));
     for id in state.book.forget(oldest, now) {
         state.log.remove_peer(id).inspect_err(|e| failed(state, e))?;
@@ -155,25 +156,25 @@ fn forget_peers(state: &RecordsState, now: &Now) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// The base of log time has moved: writes what is dated `from..=to` anew, at now. Without this, records dated in a
-/// future that is taken back would live until it comes, and records received while a step forward was not believed
-/// would be outlived at once.
+/// Writes the records dated `from..=to` again, with the date of now, because the base of log time has moved. Without
+/// this, records dated in the future would outlive a step back by the size of that step. Records received before a step
+/// forward was believed would expire at once.
 fn redate(state: &RecordsState, moved: Move) -> Result<(), StoreError> {
-    // The floor may not promise chunks that are about to go.
+    // The floor must not promise chunks that are about to be removed.
     state.hold_floor(true);
     state.write_floor()?;
     state.pending.drain()?;
     state.log.look_at_ends();
-    // What is written from here on must not be walked over: time may come to the first of these dates meanwhile.
+    // The walk must end before the chunks that it writes: log time may reach `from` while it runs.
     let last = state.log.newest().unwrap_or(0);
     let (from, to) = (chunk_key(moved.from, 0), chunk_key(moved.to, u32::MAX).min(last));
-    let mut written_anew = Vec::new();
+    let mut rewritten = Vec::new();
     let mut records = 0;
     for found in Walk::forwards(state.log.chunks(), from, to) {
         match found {
             Walked::Row(key, chunk) => {
                 records += redate_chunk(state, key, &chunk);
-                written_anew.push(key);
+                rewritten.push(key);
             }
             Walked::Lost(_, _, error @ StoreError::Degraded(_)) => return Err(error),
             Walked::Lost(from, to, error) => {
@@ -181,24 +182,24 @@ fn redate(state: &RecordsState, moved: Move) -> Result<(), StoreError> {
                 state.damaged(format!("{} to {} cannot be read: {error}", chunk_name(from), chunk_name(to)));
             }
         }
-        if written_anew.len() >= SLICE {
-            remove_old(state, &mut written_anew)?;
+        if rewritten.len() >= SLICE {
+            remove_old(state, &mut rewritten)?;
         }
         if state.is_closing() {
             break;
         }
     }
-    remove_old(state, &mut written_anew)?;
+    remove_old(state, &mut rewritten)?;
     state.book.redate(moved.from, moved.to, state.time.now().log);
     state.log.look_at_ends();
     state.hold_floor(false);
     state.write_floor()?;
     state.metrics.redated.add(records);
-    tracing::info!(records, seconds = moved.by, "records dated anew after the wall clock stepped");
+    tracing::info!(records, seconds = moved.by, "re-dated records after a step of the wall clock");
     Ok(())
 }
 
-/// The new chunks to disk, then the old ones go.
+/// Flushes the new chunks, then removes the old ones.
 fn remove_old(state: &RecordsState, keys: &mut Vec<u64>) -> Result<(), StoreError> {
     state.pending.drain()?;
     state.flush_log()?;
@@ -208,7 +209,8 @@ fn remove_old(state: &RecordsState, keys: &mut Vec<u64>) -> Result<(), StoreErro
     Ok(())
 }
 
-/// Writes the entries of a chunk anew that are still the newest of their record. How many.
+/// Writes again those entries of a chunk that are still the newest of their record. Returns the number of records
+/// written.
 fn redate_chunk(state: &RecordsState, key: u64, chunk: &[u8]) -> u64 {
     let entries: Vec<Entry<'_>> = match entry::decode(chunk) {
         Ok(entries) => entries,
@@ -223,7 +225,7 @@ fn redate_chunk(state: &RecordsState, key: u64, chunk: &[u8]) -> u64 {
         let now = state.time.now();
         let prefix = entry.multihash.key_prefix();
         if entry.removed {
-            // Still hides older chunks, unless the record came back.
+            // The removal still hides older entries, unless the record was announced again.
             if state.index.time(&prefix, entry.peer).is_none() {
                 let time = state.pending.append(&now, entry);
                 state.index.redate_removal(&prefix, entry.peer, time);

@@ -1,11 +1,12 @@
-//! Which provider holds which key since when: sharded hash tables in memory.
+//! The index of provider records in memory: for each key and provider, the time of the announcement. It consists of
+//! many hash tables (shards).
 //!
-//! 20 bytes per record, and a table that is 64 to 85 % full. Tables that were all of one size would grow at the same time.
-//! They are of sizes spread evenly over an octave instead: at any time some have just grown and others are about to, and
-//! the whole stays at 28 to 30 bytes per record, whatever their number.
+//! A record takes 20 bytes, and a table is 64 to 85 % full. If all tables had one size, they would all grow at the same
+//! time. Instead their sizes are spread evenly over a factor of two: at any time some have just grown and others are
+//! about to. So the index takes 28 to 30 bytes per record, whatever the number of records.
 //!
-//! Keys are chosen by strangers, so what places them is a hash with a secret of this process; and since records of one
-//! key share one probe chain, a key with many providers moves into a list of its own.
+//! Strangers choose the keys, so a hash with a secret of this process places them. Records of one key share one probe
+//! chain, so a key with many providers moves into a list of its own.
 
 pub mod batch;
 mod big;
@@ -21,58 +22,58 @@ use record::{Record, Secret, Slot};
 use shard::{SHARDS, Shard, shard_of};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Classes of nearness to this node: shared bits of the position up to 31, each in eight parts.
+/// Number of classes of nearness to this node: one for each common prefix length up to 31, each in eight parts.
 const CLASSES: usize = 32 * 8;
 
-/// Bounds of the index.
+/// Limits of the index.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Records in all.
+    /// Limit of all records.
     pub records: usize,
-    /// Providers of one key.
+    /// Limit of the providers of one key.
     pub per_key: usize,
-    /// The key prefix of this node: records near it are worth most, since who looks for them comes here first.
+    /// Key prefix of this node. Records near it are worth most, because look-ups for them come to this node.
     pub origin: KeyPrefix,
 }
 
-/// Which bound a new record would exceed.
+/// Why a new record is refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Full {
-    /// [`Limits::records`].
+    /// [`Limits::records`] is reached.
     Records,
-    /// The index was full, and farther records than this were kept off ever since; see [`Index::make_room`].
+    /// The index was nearly full, and has refused records this far from the node since. See [`Index::make_room`].
     Far,
-    /// [`Limits::per_key`].
+    /// [`Limits::per_key`] is reached.
     Key,
-    /// The caller lets nothing in that is not there.
+    /// The caller lets no new record in.
     Barred,
 }
 
-/// What became of an addition.
+/// Outcome of an addition.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Upsert {
-    /// Not there before.
+    /// The record is new.
     New,
-    /// There; its time was raised.
+    /// The record was known, and got a later time.
     Refreshed,
-    /// There, and kept as it was.
+    /// The record was known, and keeps its time.
     Kept,
 }
 
-/// What became of a record from a dump.
+/// Outcome for a record from a dump.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Loaded {
-    /// Not there before.
+    /// The record is new.
     New,
-    /// There; its time was raised.
+    /// The record was known, and got a later time.
     Refreshed,
-    /// There, and not older.
+    /// The record was known with this time or a later one.
     Known,
-    /// It was removed at that time or later.
+    /// The record was removed at this time or later.
     Removed,
 }
 
-/// The index.
+/// The index. See the module.
 #[derive(Debug)]
 pub struct Index {
     shards: Box<[ShardLine]>,
@@ -80,13 +81,13 @@ pub struct Index {
     limits: Limits,
     records: AtomicUsize,
     keys: AtomicUsize,
-    /// Records in each class of nearness.
+    /// Number of records in each class of nearness.
     classes: Box<[AtomicUsize]>,
-    /// New records of lower classes are refused.
+    /// New records of classes below this one are refused.
     cutoff: AtomicUsize,
 }
 
-/// A shard in a cache line of its own: one miss, and no other shard's lock in it.
+/// A shard in a cache line of its own. An access costs one cache miss, and the line holds no other shard's lock.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 struct ShardLine(RwLock<Shard>);
@@ -94,7 +95,7 @@ struct ShardLine(RwLock<Shard>);
 const _: () = assert!(size_of::<ShardLine>() == 64);
 
 impl Index {
-    /// An empty index placed by `secret`.
+    /// Makes an empty index whose hashes use `secret`.
     pub fn new(limits: Limits, secret: (u64, u64)) -> Self {
         let shards = (0..SHARDS).map(|_| ShardLine::default()).collect();
         let classes = (0..CLASSES).map(|_| AtomicUsize::new(0)).collect();
@@ -102,24 +103,27 @@ impl Index {
         Self { shards, secret: Secret::new(secret), limits, records, keys, classes, cutoff }
     }
 
-    /// Records, expired ones that are not collected yet included.
+    /// Returns the number of records. Records that have expired but are not collected yet count.
     pub fn len(&self) -> usize {
         self.records.load(Ordering::Relaxed)
     }
 
-    /// Distinct keys.
+    /// Returns the number of distinct keys.
     pub fn keys(&self) -> usize {
         self.keys.load(Ordering::Relaxed)
     }
 
-    /// Whether no new record fits.
+    /// Returns true if the limit of records is reached.
     pub fn is_full(&self) -> bool {
         self.len() >= self.limits.records
     }
 
-    /// An announcement. `keep` tells from the time of the record that is there whether it is fresh enough to stay as
-    /// it is; else `log` writes it to the log, under the lock of its shard (so the log has the order of the index),
-    /// and says at what time. A record that is not there is let in if it `may_enter`.
+    /// Adds the record of an announcement. If the record is known, `keep` gets its time and returns true if it is
+    /// recent enough to stay as it is. Otherwise `log` writes the record to the log and returns its time. `log` runs
+    /// under the lock of the shard, so the log has the order of the index. A new record needs `may_enter`.
+    ///
+    /// # Errors
+    /// [`Full`] if the record is new and is refused.
     pub fn add(
         &self,
         prefix: &KeyPrefix,
@@ -144,8 +148,11 @@ impl Index {
         Ok(Upsert::New)
     }
 
-    /// A record of another time, from a dump: `log` writes it to the log. It yields to what is not older, also to a
-    /// removal. A record that is not there is let in if it `may_enter`.
+    /// Loads a record dated `time` from a dump, and calls `log` to write it to the log. Does neither if the index knows
+    /// the record or its removal with this time or a later one. A new record needs `may_enter`.
+    ///
+    /// # Errors
+    /// [`Full`] if the record is new and is refused.
     pub fn load(
         &self,
         prefix: &KeyPrefix,
@@ -174,25 +181,26 @@ impl Index {
         Ok(Loaded::New)
     }
 
-    /// A removal. `log` writes it to the log if there is something to remove, or may be (`replaying`). True if it was
-    /// there.
+    /// Removes a record. Calls `log` to write the removal to the log if the record was known. While `replaying`, calls
+    /// it always, because the record may still come from the log. Returns true if the record was known.
     pub fn remove(&self, prefix: &KeyPrefix, peer: u32, replaying: bool, log: impl FnOnce() -> u32) -> bool {
         let hash = self.secret.of(prefix);
         let mut shard = self.write(hash);
         let found = self.delete(&mut shard, hash, prefix, peer, |_| true);
         if found || replaying {
             let time = log();
-            shard.bury_anew(prefix, peer, time);
+            shard.set_tombstone(prefix, peer, time);
         }
         found
     }
 
-    /// The removal of a record that is not there was written to the log anew, at `time`.
+    /// Sets the time of the removal of a record to `time`, because the log was re-dated.
     pub fn redate_removal(&self, prefix: &KeyPrefix, peer: u32, time: u32) {
-        self.write(self.secret.of(prefix)).bury_anew(prefix, peer, time);
+        self.write(self.secret.of(prefix)).set_tombstone(prefix, peer, time);
     }
 
-    /// Dates a record anew if its time is still `time`; `log` writes it and says at what time.
+    /// Re-dates a record if its time is still `time`: `log` writes it to the log and returns its new time. Returns true
+    /// if it was re-dated.
     pub fn redate(&self, prefix: &KeyPrefix, peer: u32, time: u32, log: impl FnOnce() -> u32) -> bool {
         let hash = self.secret.of(prefix);
         let mut shard = self.write(hash);
@@ -205,15 +213,15 @@ impl Index {
         }
     }
 
-    /// The time of a record.
+    /// Returns the time of a record.
     pub fn time(&self, prefix: &KeyPrefix, peer: u32) -> Option<u32> {
         let hash = self.secret.of(prefix);
         let shard = self.shards[shard_of(hash)].0.read();
         shard.time(&self.secret, hash, prefix, peer)
     }
 
-    /// Up to `most` providers of a key that are live by their times, which are told with them; chosen by `seed` where
-    /// there are more. Costs what is told, and not what is there, unless nearly all that is there is outlived.
+    /// Returns up to `most` live providers of a key, with their times. If there are more, `seed` picks a random subset.
+    /// The cost depends on `most` and not on the number of providers, unless nearly all of them have expired.
     pub fn providers(
         &self,
         prefix: &KeyPrefix,
@@ -237,11 +245,11 @@ impl Index {
         found
     }
 
-    /// The larger, the nearer to this node.
+    /// Returns the class of nearness of a key: larger classes are nearer to this node.
     fn class(&self, prefix: &KeyPrefix) -> usize {
         let distance = prefix.iter().zip(&self.limits.origin).take(8).fold(0u64, |d, (a, b)| d << 8 | u64::from(a ^ b));
         let shared = distance.leading_zeros().min(31);
-        // The three bits behind the first that differs.
+        // The three bits after the first one that differs.
         let behind = (distance << shared << 1) >> 61;
         shared as usize * 8 + 7 - behind as usize
     }
@@ -250,7 +258,7 @@ impl Index {
         self.shards[shard_of(hash)].0.write()
     }
 
-    /// Whether there is room for one more record of a key with `others`.
+    /// Checks that a new record may enter. `others` is the number of other providers of its key.
     fn room(&self, may_enter: bool, others: usize, prefix: &KeyPrefix) -> Result<(), Full> {
         if !may_enter {
             return Err(Full::Barred);
@@ -267,7 +275,7 @@ impl Index {
         Ok(())
     }
 
-    /// A record that is not there, of a key with `others`.
+    /// Inserts a new record. `others` is the number of other providers of its key.
     fn insert(&self, shard: &mut Shard, hash: u64, record: Record, others: usize) {
         self.records.fetch_add(1, Ordering::Relaxed);
         self.classes[self.class(&record.prefix)].fetch_add(1, Ordering::Relaxed);
@@ -277,7 +285,7 @@ impl Index {
         shard.insert(&self.secret, hash, record, others);
     }
 
-    /// Drops a record if `may`, by its time. True if it went.
+    /// Drops a record if `may` returns true for its time. Returns true if it was dropped.
     fn delete(
         &self,
         shard: &mut Shard,

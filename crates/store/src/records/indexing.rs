@@ -1,4 +1,4 @@
-//! From the entries of chunks of the log to the index: the last step of replay and of salvage.
+//! Puts entries of the log into the index: the last step of replay and of salvage.
 
 use super::{
     RecordsState,
@@ -6,7 +6,7 @@ use super::{
     index::batch::{Named, Replayed},
 };
 
-/// Adds the entries of a chunk of `time` to `batch`, the last word first.
+/// Adds the entries of a chunk of `time` to `batch`, the newest first.
 pub fn name(state: &RecordsState, time: u32, entries: &[Entry<'_>], batch: &mut Vec<Named>) {
     for Entry { multihash, peer, removed } in entries.iter().rev() {
         match state.book.replayed(*peer, time, !removed) {
@@ -16,7 +16,7 @@ pub fn name(state: &RecordsState, time: u32, entries: &[Entry<'_>], batch: &mut 
     }
 }
 
-/// Hands what was read to the index.
+/// Puts a batch into the index, and empties it.
 pub fn enter(state: &RecordsState, batch: &mut Vec<Named>) {
     let mut counts = Vec::with_capacity(batch.len());
     state.index.replay(batch, |record, outcome| match outcome {

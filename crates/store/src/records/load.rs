@@ -1,5 +1,5 @@
-//! Records of another time, from a dump: they keep their dates, obey all bounds, and go to the log as chunks of their own
-//! seconds, so that replay and garbage collection treat them as if they had been announced here.
+//! Records from a dump. They keep their dates and obey all limits. They go to the log in chunks of their own seconds,
+//! so replay and garbage collection treat them like records that were announced here.
 
 use super::{
     RecordsState, Refused,
@@ -15,18 +15,18 @@ use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
 use std::{collections::BTreeMap, sync::Arc};
 
-/// Why the date of a row keeps it out.
+/// Why the date of a row makes the load skip it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BadDate {
     /// Older than its ttl.
     Expired,
-    /// Further ahead of the clock than it could be by a difference of clocks.
+    /// More than a minute ahead of the clock: more than a difference between two clocks explains.
     Future,
-    /// One of the two, unless the clock of this machine proves to be wrong.
+    /// Expired or in the future, unless the clock of this machine turns out to be wrong.
     ClockInDoubt,
 }
 
-/// The date of a row of a dump: at most now. A minute ahead counts as now, since clocks differ.
+/// Returns the date of a row of a dump. A date up to a minute ahead counts as now, because clocks differ.
 pub fn date(now: &Now, time: u32, ttl_s: u32) -> Result<u32, BadDate> {
     if i64::from(time) > i64::from(now.log) + STEP_S {
         return Err(if now.may_be_live(time, ttl_s) { BadDate::ClockInDoubt } else { BadDate::Future });
@@ -39,25 +39,25 @@ pub fn date(now: &Now, time: u32, ttl_s: u32) -> Result<u32, BadDate> {
     }
 }
 
-/// Chunks of one batch of a dump. What is loaded counts once they are [`Chunks::push`]ed.
+/// Chunks of one batch of a dump. Their records reach the log with [`Chunks::push`].
 #[derive(Debug, Default)]
 pub struct Chunks {
-    /// Under construction, by second.
+    /// Chunks that are not full yet, by second: encoded entries and their number.
     open: BTreeMap<u32, (Vec<u8>, u32)>,
     full: Vec<Sealed>,
 }
 
 impl Chunks {
-    /// Called under a lock of the index: nobody may wait here.
+    /// Appends an entry. Runs under a lock of the index, so it must not wait.
     fn append(&mut self, time: u32, entry: Entry<'_>) {
         let (body, count) = self.open.entry(time).or_default();
         let before = body.len();
         match codec::append(body, &entry) {
             Ok(()) => *count += 1,
             Err(error) => {
-                // Cannot happen to these types.
+                // Cannot happen with these types.
                 body.truncate(before);
-                tracing::error!(%error, "an entry of the log cannot be encoded");
+                tracing::error!(%error, "cannot encode an entry of the log; the record is served until a restart");
             }
         }
         if *count >= CHUNK_ENTRIES || body.len() + MAX_MULTIHASH + 16 > CHUNK_BYTES {
@@ -66,7 +66,7 @@ impl Chunks {
         }
     }
 
-    /// To the writer, oldest first. Waits while it is behind.
+    /// Hands the chunks to the writer, oldest first. Waits while the writer is behind.
     pub fn push(mut self, state: &RecordsState) {
         let open = self.open.into_iter().filter(|(_, (_, count))| *count > 0);
         self.full.extend(open.map(|(time, (body, count))| Sealed { time, body, count }));
@@ -76,12 +76,14 @@ impl Chunks {
 }
 
 impl RecordsState {
-    /// Keeps garbage collection out while records are loaded: it could move dates of what is not in the log yet.
+    /// Keeps garbage collection from running while records are loaded: it could re-date records that are not in the log
+    /// yet.
     pub fn hold_garbage(&self) -> tokio::sync::MutexGuard<'_, ()> {
         self.gc.blocking_lock()
     }
 
-    /// The peer of a row, and whether what the row says of it was news; see [`super::book::Book::merge`].
+    /// Merges what a row says of a peer into the address book. Returns the peer, and whether the row said anything new.
+    /// See [`super::book::Book::merge`].
     pub fn load_peer(
         &self,
         peer: &PeerId,
@@ -96,7 +98,7 @@ impl RecordsState {
         })
     }
 
-    /// Takes a record of `time`, unless what is known of it is not older.
+    /// Loads a record dated `time`, unless the index knows an announcement or removal of it that is not older.
     pub fn load(&self, multihash: &[u8], peer: &Peer, time: u32, chunks: &mut Chunks) -> Result<Loaded, Refused> {
         if multihash.len() > MAX_MULTIHASH {
             return Err(Refused::KeyTooLong);
@@ -122,16 +124,18 @@ impl RecordsState {
         Ok(loaded)
     }
 
-    /// Whether loading makes sense at all.
+    /// Checks that the store accepts records at all.
     ///
     /// # Errors
-    /// [`StoreError::Database`].
+    /// [`StoreError::Database`] if the disk is short of space, or if the database is read-only.
     pub fn may_load(&self) -> Result<(), StoreError> {
         if self.disk.is_short() {
             return Err(StoreError::Database(self.disk.notes().join("; ")));
         }
         match self.health().is_read_only() {
-            true => Err(StoreError::Database("takes no writes since an error of the disk; see `dhtstore stat`".into())),
+            true => Err(StoreError::Database(
+                "cannot write the log: a write to the disk failed; see `dhtstore stat`".into(),
+            )),
             false => Ok(()),
         }
     }

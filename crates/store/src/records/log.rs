@@ -1,11 +1,17 @@
-//! The log of provider records: chunks by (seconds, sequence). sled has a row for each in the tree `log` of `records/`
-//! that says where its body lies (`log/segments.rs`); beside it the trees `peers`, the address book by number, `segments`,
-//! how far sled knows each segment, and `meta`, the reservation of numbers.
+//! The log of provider records: chunks in the order of their keys, which are (seconds, sequence).
 //!
-//! Rows are inserted and removed one by one: sled's `apply_batch` and `transaction` take a lock of the whole process,
+//! The database `records/` has these trees for it:
+//! - `log`: one row per chunk, which says where in the segments its body lies (`log/segments.rs`);
+//! - `peers`: the address book, by number;
+//! - `segments`: how far each segment is indexed, that is, up to which byte its chunks have rows;
+//! - `meta`: how many peer numbers are reserved.
+//!
+//! Rows are inserted and removed one by one. sled's `apply_batch` and `transaction` take a lock of the whole process,
 //! and look-ups stalled for 3 to 84 ms behind it.
 
+mod chunks;
 pub mod segments;
+mod survey;
 
 use super::{
     book::{LOST_RESERVATION, PeerRow},
@@ -17,70 +23,70 @@ use crate::{
     database::{Database, NumberedIn},
     engine::{Numbered, Rows, each_row, guard},
 };
+pub use chunks::Chunks;
 use parking_lot::{Mutex, MutexGuard};
 use segments::{Location, Segments, Unindexed};
 use std::{
     collections::BTreeMap,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::atomic::{AtomicU64, Ordering},
 };
+use survey::{Survey, survey};
 
-/// The trees of `records/` by their places.
+/// Indexes of the trees of `records/` in [`NAMES`](tree::NAMES).
 pub mod tree {
-    /// The reservation of numbers.
+    /// The reservation of peer numbers.
     pub const META: usize = 0;
-    /// Chunks.
+    /// Rows of chunks.
     pub const LOG: usize = 1;
     /// The address book.
     pub const PEERS: usize = 2;
-    /// See `store::values`.
+    /// Values of others. See `store::values`.
     pub const VALUES: usize = 3;
-    /// Segments.
+    /// How far each segment is indexed.
     pub const SEGMENTS: usize = 4;
-    /// All of them.
+    /// Names of all trees.
     pub const NAMES: [&str; 5] = ["meta", "log", "peers", "values", "segments"];
 }
 
-/// Row of `meta`: numbers of peers below are given out or reserved.
+/// Key of a row of `meta`: all peer numbers below its value are given out or reserved.
 const RESERVED: &str = "peers-reserved";
-/// No chunk.
+/// Stands for "no chunk" in place of a key.
 const NONE: u64 = u64::MAX;
-/// A chunk that cannot be read is looked up again so often: GC may have removed it between row and body.
-const READ_TRIES: u32 = 3;
 
-/// The database and the segments, and what is known of the log without asking them.
+/// The log: the database and the segments. It keeps the number of chunks and the oldest and newest key in memory.
 #[derive(Debug)]
 pub struct Log {
-    /// The database.
+    /// The database `records/`.
     pub database: Database<5>,
     dir: PathBuf,
-    /// Held while a body is appended and its row inserted.
+    /// Locked while a body is appended and its row inserted.
     segments: Mutex<Segments>,
     count: AtomicU64,
     oldest: AtomicU64,
     newest: AtomicU64,
-    /// Rows of chunks that a crash kept from the disk, found when the log was opened.
+    /// Number of rows without a chunk, found when the log was opened: a crash kept those chunks from the disk.
     unwritten: u64,
 }
 
-/// The key of a chunk, as a number.
+/// Returns the key of a chunk: its time in the upper half, its sequence number in that second in the lower half.
 pub const fn chunk_key(time: u32, sequence: u32) -> u64 {
     (time as u64) << 32 | sequence as u64
 }
 
-/// The time of a chunk, from its key.
+/// Returns the time of a chunk from its key.
 pub const fn chunk_time(key: u64) -> u32 {
     (key >> 32) as u32
 }
 
-/// A chunk's key, as messages show it.
+/// Formats the key of a chunk for messages.
 pub fn chunk_name(key: u64) -> String {
     format!("log {}/{}", crate::clock::UnixTime(chunk_time(key)), key as u32)
 }
 
 impl Log {
-    /// Opens the trees of `db`, which lies in `dir`; segments are in `segments`. Rows whose chunks never came to the disk,
-    /// because the power failed, are removed.
+    /// Opens the log in the database `db` of the directory `dir`, with its segments in the directory `segments`.
+    /// Removes rows whose chunks never reached the disk because the power failed.
     ///
     /// # Errors
     /// [`StoreError::Database`].
@@ -103,24 +109,24 @@ impl Log {
         Ok(log)
     }
 
-    /// Chunks with their bodies, for walks.
+    /// Returns the chunks with their bodies, for walks.
     pub fn chunks(&self) -> Chunks<'_> {
         Chunks(self)
     }
 
-    /// Chunks without their bodies, for walks.
+    /// Returns the rows of chunks without their bodies, for walks over keys.
     pub fn keys(&self) -> NumberedIn<'_, 8, 5> {
         NumberedIn { database: &self.database, tree: tree::LOG }
     }
 
-    /// The address book, for walks.
+    /// Returns the rows of the address book, for walks.
     pub fn peers(&self) -> NumberedIn<'_, 4, 5> {
         NumberedIn { database: &self.database, tree: tree::PEERS }
     }
 
-    /// Reads again which chunk is the oldest and which the newest. What cannot be read stays as it was.
+    /// Reads the oldest and the newest key from the database. A key that cannot be read keeps its value.
     pub fn look_at_ends(&self) {
-        // Else a chunk that is appended meanwhile would not count.
+        // Without the lock a chunk that is appended during this call would be missed.
         let _no_append = self.segments();
         if let Ok(oldest) = self.keys().first(0, u64::MAX) {
             self.oldest.store(oldest.map_or(NONE, |(key, _)| key), Ordering::Relaxed);
@@ -130,17 +136,17 @@ impl Log {
         }
     }
 
-    /// Key of the oldest chunk.
+    /// Returns the key of the oldest chunk.
     pub fn oldest(&self) -> Option<u64> {
         Some(self.oldest.load(Ordering::Relaxed)).filter(|key| *key != NONE)
     }
 
-    /// Key of the newest chunk.
+    /// Returns the key of the newest chunk.
     pub fn newest(&self) -> Option<u64> {
         Some(self.newest.load(Ordering::Relaxed)).filter(|key| *key != NONE)
     }
 
-    /// Key of the newest chunk that is not dated later than `time`.
+    /// Returns the key of the newest chunk that is dated `time` or earlier.
     ///
     /// # Errors
     /// [`StoreError::Database`].
@@ -148,14 +154,14 @@ impl Log {
         Ok(self.keys().last(0, chunk_key(time.0, u32::MAX))?.map(|(key, _)| key))
     }
 
-    /// How far sled knows each segment, in bytes.
+    /// Returns how far each segment is indexed, in bytes.
     ///
     /// # Errors
     /// [`StoreError::Database`].
     pub fn ends(&self) -> Result<BTreeMap<u32, u64>, StoreError> {
         let tree = self.database.read(tree::SEGMENTS, |tree| Ok(tree.clone()))?;
         let mut ends = BTreeMap::new();
-        // What cannot be read is as unknown as what is not there.
+        // A row that cannot be read counts as missing.
         let _ = each_row(&tree, |key, row| {
             if let (Ok(segment), Ok(end)) = (key.try_into(), codec::decode::<u64>(row)) {
                 ends.insert(u32::from_be_bytes(segment), end);
@@ -164,30 +170,30 @@ impl Log {
         Ok(ends)
     }
 
-    /// Chunks, those that have expired and are not collected yet included.
+    /// Returns the number of chunks. Chunks that have expired but are not collected yet count.
     pub fn count(&self) -> u64 {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Rows of chunks that were never on disk, removed when the log was opened.
+    /// Returns how many rows were removed at the open because their chunks never reached the disk.
     pub fn unwritten(&self) -> u64 {
         self.unwritten
     }
 
-    /// Writes a chunk of `time`, behind all others of that second. Its key.
+    /// Writes a chunk of `time` after all others of that second. Returns its key.
     pub fn append(&self, time: u32, chunk: &[u8]) -> Result<u64, StoreError> {
         self.append_to(&mut self.segments(), time, chunk)
     }
 
     fn append_to(&self, segments: &mut Segments, time: u32, chunk: &[u8]) -> Result<u64, StoreError> {
-        // What sled says, and nothing else: a key that is given twice costs the chunk that had it.
+        // Only sled knows for certain: a key that is given out twice destroys the chunk that had it first.
         let last = self.last_of(time)?;
         let key = last.map_or(chunk_key(time, 0), |key| key + 1);
         self.write(segments, key, chunk)?;
         Ok(key)
     }
 
-    /// The last chunk of a second.
+    /// Returns the key of the last chunk of a second.
     fn last_of(&self, time: u32) -> Result<Option<u64>, StoreError> {
         let last = self.keys().last(chunk_key(time, 0), chunk_key(time, u32::MAX))?;
         Ok(last.map(|(key, _)| key))
@@ -200,7 +206,7 @@ impl Log {
         Ok(())
     }
 
-    /// Appends a body.
+    /// Appends a body to a segment.
     fn store(&self, segments: &mut Segments, key: u64, chunk: &[u8]) -> Result<Location, StoreError> {
         let entries = entry::decode(chunk).map_err(|e| StoreError::Database(e.to_string()))?;
         let peers = entries.iter().map(|entry| entry.peer);
@@ -229,7 +235,7 @@ impl Log {
         Ok(())
     }
 
-    /// Moves bodies out of their rows, where schema 2 had them: first all bodies, synced, then the rows.
+    /// Moves bodies from their rows, where schema 2 kept them, to segments. Syncs all bodies before it changes a row.
     pub fn move_out(&self, chunks: &[(u64, Vec<u8>)]) -> Result<(), StoreError> {
         let mut segments = self.segments();
         let stored = chunks.iter().map(|(key, chunk)| self.store(&mut segments, *key, chunk).map(|at| (*key, at)));
@@ -242,8 +248,8 @@ impl Log {
         Ok(())
     }
 
-    /// The row of a `chunk` that is in a segment already. If a run that began in the same second has given its key to
-    /// another chunk, it is written behind all of that second.
+    /// Inserts the row of a `chunk` that is already in a segment at `location`. If another chunk has its key, because a
+    /// run began in the same second, appends the chunk after all others of that second.
     pub fn found(&self, key: u64, location: Location, chunk: &[u8]) -> Result<(), StoreError> {
         let mut segments = self.segments();
         match self.is_free(key, chunk) {
@@ -252,8 +258,9 @@ impl Log {
         }
     }
 
-    /// Writes a `chunk` under the key that it had, `as_here`, since its peers may have other numbers now; also where it is
-    /// there, which may not be on disk. If another chunk has its key by now, behind all of that second.
+    /// Writes a `chunk` again under its old key. The bytes written are `as_here`: the same chunk with the numbers that
+    /// its peers have now. Writes it even if the log holds it, since that copy may not be on disk. If another chunk has
+    /// the key by now, appends this one after all others of that second.
     pub fn put_back(&self, key: u64, chunk: &[u8], as_here: &[u8]) -> Result<(), StoreError> {
         let mut segments = self.segments();
         match self.is_free(key, chunk) {
@@ -262,12 +269,13 @@ impl Log {
         }
     }
 
-    /// Whether no chunk but this one can be read under the key: it stays so as long as the lock of the segments is held.
+    /// Returns true unless another chunk can be read under the key. The caller holds the lock of the segments, so the
+    /// answer stays true until it writes.
     fn is_free(&self, key: u64, chunk: &[u8]) -> bool {
         !matches!(self.get(key), Ok(Some(held)) if held != chunk && entry::decode(&held).is_ok())
     }
 
-    /// A chunk.
+    /// Reads a chunk.
     pub fn get(&self, key: u64) -> Result<Option<Vec<u8>>, StoreError> {
         Ok(self.chunks().first(key, key)?.map(|(_, chunk)| chunk))
     }
@@ -284,8 +292,8 @@ impl Log {
         Ok(())
     }
 
-    /// Everything written before to disk, fsynced: bodies first, then the rows that point to them; then segments that no
-    /// row points to are removed. After a failure the database is degraded.
+    /// Fsyncs everything written before: first the bodies, then the rows that point to them. Then removes the segments
+    /// to which no row points. A failure makes the database degraded.
     ///
     /// # Errors
     /// [`StoreError::Database`], [`StoreError::Io`], [`StoreError::Degraded`].
@@ -312,17 +320,19 @@ impl Log {
         Ok(())
     }
 
-    /// Segments with chunks that sled does not know; all of them, if it may have `lost` rows that it had.
+    /// Returns the segments that may hold chunks without rows. These are all segments if the database may have `lost`
+    /// rows.
     pub fn unindexed(&self, lost: bool) -> Vec<Unindexed> {
         self.segments().unindexed(lost)
     }
 
-    /// What sled did not know of a segment has been salvaged.
+    /// Notes that the chunks of a segment without rows have been salvaged.
     pub fn salvaged(&self, segment: u32) {
         self.segments().salvaged(segment);
     }
 
-    /// The database was opened anew: rows that had not come to the disk are gone. The next chunk begins another segment.
+    /// Notes that the database was reopened. Rows that had not reached the disk are gone, and the next chunk
+    /// begins another segment.
     pub fn reopened(&self) -> Result<(), StoreError> {
         let Survey { known, rows, unwritten } = survey(&self.database, &self.dir)?;
         self.segments().reopened(&known);
@@ -332,18 +342,19 @@ impl Log {
         Ok(())
     }
 
-    /// Numbers below the answer may be in use. When the row is lost but chunks are there, far above all that is known.
+    /// Returns a bound: all peer numbers in use are below it. If the row is lost but there are chunks, the bound is far
+    /// above `above`, which is the first number after all known ones.
     pub fn reserved(&self, above: u64) -> u64 {
         let row = self.database.read(tree::META, |tree| tree.get(RESERVED));
         match row.ok().flatten().and_then(|row| codec::decode::<u64>(&row).ok()) {
             Some(reserved) => reserved,
-            // Segments name them too, and are looked through only later.
+            // Chunks without rows name peers too, but the segments are salvaged only later.
             None if self.oldest().is_some() || !self.unindexed(false).is_empty() => above + LOST_RESERVATION,
             None => 0,
         }
     }
 
-    /// Reserves numbers below.
+    /// Reserves all peer numbers below `below`.
     pub fn reserve(&self, below: u64) -> Result<(), StoreError> {
         let row = codec::encode(&below).map_err(|e| StoreError::Database(e.to_string()))?;
         self.database.write(tree::META, |tree| tree.insert(RESERVED, row))?;
@@ -361,7 +372,7 @@ impl Log {
         self.database.write(tree::PEERS, |tree| tree.remove(Numbered::<4>::key(u64::from(id)))).map(|_| ())
     }
 
-    /// Bytes of segments and of the database's files; 0 if they cannot be told.
+    /// Returns the size of the segments and of the database's files, in bytes. A size that cannot be read counts as 0.
     pub fn bytes(&self) -> u64 {
         self.database.bytes() + self.segments().bytes()
     }
@@ -371,78 +382,7 @@ impl Log {
     }
 }
 
-/// What sled knows when it is opened.
-struct Survey {
-    /// ... of each segment.
-    known: segments::SegmentRows,
-    /// Rows of chunks.
-    rows: u64,
-    /// Keys of those whose chunks are not there because they never were.
-    unwritten: Vec<u64>,
-}
-
-fn survey(database: &Database<5>, dir: &Path) -> Result<Survey, StoreError> {
-    let mut known = segments::SegmentRows::new();
-    let (ends, rows) = [tree::SEGMENTS, tree::LOG].map(|tree| database.read(tree, |tree| Ok(tree.clone()))).into();
-    let number = |key: &[u8]| Some(u32::from_be_bytes(key.try_into().ok()?));
-    // What cannot be read is told by replay.
-    let _ = each_row(&ends?, |key, row| {
-        if let (Some(segment), Ok(end)) = (number(key), codec::decode::<u64>(row)) {
-            known.insert(segment, (0, Some(end)));
-        }
-    });
-    let (mut count, mut unwritten) = (0, Vec::new());
-    let _ = each_row(&rows?, |key, row| {
-        count += 1;
-        let (Ok(Some(location)), Ok(key)) = (Location::of_row(row), key.try_into()) else { return };
-        let (key, known) = (u64::from_be_bytes(key), known.entry(location.segment).or_default());
-        known.0 += 1;
-        if segments::may_be_unwritten(location, known.1) && segments::is_absent(&segments::read(dir, key, location)) {
-            unwritten.push(key);
-        }
-    });
-    Ok(Survey { known, rows: count, unwritten })
-}
-
-/// The chunks of a log, for walks.
-#[derive(Debug)]
-pub struct Chunks<'a>(&'a Log);
-
-impl Chunks<'_> {
-    /// The body of the chunk that `row` finds.
-    fn with_body(
-        &self,
-        row: impl Fn() -> Result<Option<(u64, sled::IVec)>, StoreError>,
-    ) -> Result<Option<(u64, Vec<u8>)>, StoreError> {
-        let mut tries = 1;
-        loop {
-            let Some((key, found)) = row()? else { return Ok(None) };
-            let Some(location) = Location::of_row(&found)? else { return Ok(Some((key, found.to_vec()))) };
-            match segments::read(&self.0.dir, key, location) {
-                Ok(chunk) => return Ok(Some((key, chunk))),
-                // Unless it is another one by now.
-                Err(error) if tries >= READ_TRIES || row()?.is_some_and(|again| again == (key, found)) => {
-                    return Err(error);
-                }
-                Err(_) => tries += 1,
-            }
-        }
-    }
-}
-
-impl Rows for Chunks<'_> {
-    type Value = Vec<u8>;
-
-    fn first(&self, from: u64, to: u64) -> Result<Option<(u64, Vec<u8>)>, StoreError> {
-        self.with_body(|| self.0.keys().first(from, to))
-    }
-
-    fn last(&self, from: u64, to: u64) -> Result<Option<(u64, Vec<u8>)>, StoreError> {
-        self.with_body(|| self.0.keys().last(from, to))
-    }
-}
-
-/// Key of the newest chunk of a database that nobody uses yet.
+/// Returns the key of the newest chunk of a database that no [`Log`] has opened yet.
 ///
 /// # Errors
 /// [`StoreError::Database`].

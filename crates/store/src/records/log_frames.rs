@@ -1,8 +1,8 @@
-//! What files of chunks are made of: the segments of the log, and the exports of older versions.
+//! The format of files of chunks: the segments of the log, and the exports of older versions.
 //!
-//! Behind a line that says what it is come frames (`codec`: length, CRC-32): a header, then each chunk behind the rows of
-//! those of its peers that no earlier chunk of the file named, and in an export the counts at the end. So a file needs no
-//! other one to be understood.
+//! A file begins with [`MAGIC`]. Frames follow (`codec`: length, CRC-32, payload). The first frame is a header. Then
+//! come the chunks. Before each chunk stand the rows of those of its peers that no earlier chunk of the file names, so
+//! each file can be read by itself. An export ends with counts.
 
 use crate::{
     StoreError,
@@ -13,45 +13,45 @@ use crate::{
 use bincode::{Decode, Encode};
 use std::path::Path;
 
-/// What such a file begins with.
+/// The first bytes of such a file.
 pub const MAGIC: &[u8] = b"dhtstore records 1\n";
 
-/// A frame.
+/// A frame of a file of chunks.
 #[derive(Debug, PartialEq, Eq, Encode, Decode)]
 pub enum LogFrame {
-    /// The first.
+    /// The first frame of a file.
     Header {
-        /// Version of the chunks.
+        /// Version of the format of the chunks.
         chunk_version: u8,
-        /// First key that an export stands for; 0 in the log.
+        /// First key that an export covers; 0 in a segment.
         from: u64,
     },
-    /// A row of the address book, as it is there.
+    /// A row of the address book.
     Peer {
-        /// Its number.
+        /// Number of the peer.
         id: u32,
-        /// Its value.
+        /// Encoded value of the row.
         row: Vec<u8>,
     },
-    /// A chunk.
+    /// A chunk of the log.
     Chunk {
         /// Its key.
         key: u64,
-        /// Its value.
+        /// Its encoded bytes.
         chunk: Vec<u8>,
     },
-    /// The last of an export.
+    /// The last frame of an export.
     End {
-        /// Last key that it stands for.
+        /// Last key that the export covers.
         to: u64,
-        /// Chunks in it.
+        /// Number of its chunks.
         chunks: u64,
-        /// Rows of peers in it.
+        /// Number of its rows of peers.
         peers: u64,
     },
 }
 
-/// The beginning of a file: [`MAGIC`] and the header.
+/// Returns the beginning of a file: [`MAGIC`] and the header.
 ///
 /// # Errors
 /// [`StoreError::Database`] if the header cannot be encoded.
@@ -60,35 +60,37 @@ pub fn begin(from: u64) -> Result<Vec<u8>, StoreError> {
     Ok([MAGIC, &header].concat())
 }
 
-/// Bytes of whole frames that must follow a damaged place for the first of them to count: more than a stranger can have
-/// written as one piece. A row of the address book holds the most of one peer.
+/// Bytes of whole frames that must follow a damaged place before the first of them counts (see `frames`). It is more
+/// than a stranger can place in one piece: the longest such piece is a row of the address book.
 const JOINED: u64 = 4096;
 
-/// The frames behind the header. What cannot be read is an error, and the next is the first frame behind it.
+/// Iterator over the frames behind the header. Bytes that cannot be read give an error; the next item is the first
+/// frame after them.
 #[derive(Debug)]
 pub struct LogFrames {
     frames: Frames<LogFrame>,
-    /// Read to see whether it is the header, and it was not.
+    /// The first item, if it is not an intact header.
     first: Option<Result<Part<LogFrame>, CodecError>>,
     extent: Extent,
 }
 
-/// Where the part of a file lies that was read last.
+/// Place in the file of the item that was read last.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Extent {
-    /// Bytes from the start of the file.
+    /// Offset of its first byte.
     pub offset: u64,
-    /// Behind its last byte.
+    /// Offset behind its last byte.
     pub end: u64,
-    /// False of a frame whose length is damaged: it cannot be read where it lies.
+    /// False for a frame with a damaged length: a row that points to it could not read it.
     pub intact: bool,
 }
 
 impl LogFrames {
-    /// Reads a file. One whose beginning is damaged is read from its first whole frame on, behind an error that says so.
+    /// Opens a file. If its beginning is damaged, the first item is an error that says so, and the first whole frame
+    /// follows.
     ///
     /// # Errors
-    /// [`CodecError`]: it cannot be read, or is one of another version.
+    /// [`CodecError`] if the file cannot be read or has another version.
     pub fn open(path: &Path) -> Result<Self, CodecError> {
         let no_magic = match frames::expect(&mut frames::open(path)?, MAGIC) {
             Err(error @ CodecError::Io(_)) => return Err(error),
@@ -109,27 +111,27 @@ impl LogFrames {
             first = None;
         }
         if let Some(error) = no_magic {
-            // The header may be whole all the same: then all behind it is read.
+            // If the header is whole, reading goes on behind it.
             if !has_header {
-                // Bytes may be missing, so that not even the header stands in its place.
+                // Bytes may be missing, so the header may stand elsewhere: search the whole file.
                 frames = Frames::open(path, 0, JOINED)?;
             }
             let to = (MAGIC.len() as u64).min(frames.len());
             first = Some(Ok(Part::Damage { at: 0, to, is_cut: false, error }));
         } else if first.is_none() && !has_header {
             let (at, to) = (0, MAGIC.len() as u64);
-            let error = CodecError::Malformed("it has no header".into());
+            let error = CodecError::Malformed("the header is missing".into());
             first = Some(Ok(Part::Damage { at, to, is_cut: true, error }));
         }
         Ok(Self { frames, first, extent: Extent::default() })
     }
 
-    /// Where the last item lies.
+    /// Returns the place of the item that was read last.
     pub fn extent(&self) -> Extent {
         self.extent
     }
 
-    /// Bytes of the file.
+    /// Returns the size of the file, in bytes.
     pub fn bytes(&self) -> u64 {
         self.frames.len()
     }

@@ -1,7 +1,7 @@
-//! The open chunk of the log, and the closed ones that wait for the writer.
+//! The open chunk of the log, and the closed chunks that wait for the writer.
 //!
-//! Whoever announces appends to the open chunk: a copy of some 40 bytes. The writer thread takes chunks of up to 850
-//! entries. Nobody waits for the disk, unless the writer is a whole queue behind.
+//! An announcement appends its entry to the open chunk, a copy of some 40 bytes. The writer thread takes chunks of up
+//! to 850 entries. An announcement waits for the disk only if the writer is a whole queue behind.
 
 use super::{entry::Entry, time::Now};
 use crate::{StoreError, codec};
@@ -13,28 +13,29 @@ use std::{
 };
 use tokio::sync::Notify;
 
-/// No entry can be longer, in bytes: the number of a peer, a length of one byte, and as many bytes as that can tell.
+/// Limit of an entry, in bytes: 5 for the number of a peer, one for the length of a multihash, and 255 for the
+/// multihash.
 const MAX_ENTRY: usize = 5 + 1 + u8::MAX as usize;
-/// A chunk closes at this size, in bytes: the cost of its row in sled is spread over some 850 records, and it stays well
-/// below the codec's limit. Replay, GC and dumps hold one at a time.
+/// A chunk closes at this size, in bytes. So some 850 records share the cost of a row in sled, and the chunk stays well
+/// below the codec's limit. Replay, GC and dumps hold one chunk at a time ...
 pub const CHUNK_BYTES: usize = 30_000;
-/// ... at this many entries, so that a chunk of tiny multihashes decodes under the codec's limit as well (it counts
-/// 32 bytes of memory for each) ...
+/// ... or at this number of entries. So a chunk of tiny multihashes stays below the codec's limit too, which counts 32
+/// bytes of memory for each entry ...
 pub const CHUNK_ENTRIES: u32 = 1024;
-/// ... or at this age: what a crash may lose, with sled's 500 ms. Measured at 1.5k records/s: 138 B written per record
-/// with 1 s, 254 B with 100 ms.
+/// ... or at this age. A crash may lose this and the 500 ms until a flush. Measured at 1.5k records/s: 138 B written
+/// per record with 1 s, 254 B with 100 ms.
 pub const CHUNK_AGE: Duration = Duration::from_secs(1);
-/// Closed chunks that may wait: 2 MB, 50,000 records. Beyond, `add` waits.
+/// Limit of the closed chunks that wait: 2 MB, 50,000 records. At the limit `add` waits.
 const QUEUE: usize = 64;
 
 /// A closed chunk.
 #[derive(Debug)]
 pub struct Sealed {
-    /// Unix seconds.
+    /// Time of its entries, Unix seconds.
     pub time: u32,
     /// Encoded entries.
     pub body: Vec<u8>,
-    /// How many.
+    /// Number of entries.
     pub count: u32,
 }
 
@@ -50,32 +51,32 @@ struct OpenChunk {
 struct State {
     open: OpenChunk,
     sealed: VecDeque<Sealed>,
-    /// Chunks closed, and chunks written, since start.
+    /// Number of chunks closed, and of chunks written, since the start.
     closed: u64,
     written: u64,
     failed: bool,
     stop: bool,
 }
 
-/// See the module.
+/// The open chunk and the queue of closed ones. See the module.
 #[derive(Debug, Default)]
 pub struct Pending {
     state: Mutex<State>,
     queued: AtomicUsize,
-    /// There is something to write.
+    /// Notified when there is something to write.
     work: Condvar,
-    /// Something was written, or never will be.
+    /// Notified when chunks were written, or when writing failed or stopped.
     progress: Condvar,
     room: Notify,
 }
 
 impl Pending {
-    /// Whether [`Pending::room`] would wait.
+    /// Returns true if [`Pending::room`] would wait.
     pub fn is_behind(&self) -> bool {
         self.queued.load(Ordering::Acquire) >= QUEUE
     }
 
-    /// Waits until the writer is less than a queue behind.
+    /// Waits until the queue has room.
     pub async fn room(&self) {
         while self.is_behind() {
             let notified = self.room.notified();
@@ -86,7 +87,7 @@ impl Pending {
         }
     }
 
-    /// The same for threads.
+    /// Does the same as [`Pending::room`], for threads.
     pub fn room_blocking(&self) {
         if !self.is_behind() {
             return;
@@ -97,23 +98,23 @@ impl Pending {
         }
     }
 
-    /// Appends an entry and returns its time, that of its chunk. Never waits; callers that came through
-    /// [`Pending::room`] together may exceed the queue by one entry each.
+    /// Appends an entry. Returns the time of its chunk, which is the time of the entry. Never waits for room: callers
+    /// that passed [`Pending::room`] together may exceed the queue by one entry each.
     pub fn append(&self, now: &Now, entry: Entry<'_>) -> u32 {
-        // Before the lock, which is everybody's.
+        // Encoded before the lock is taken, because all callers share that lock.
         let mut buffer = [0; MAX_ENTRY];
         let encoded = match codec::fill(&mut buffer, &entry) {
             Ok(len) => &buffer[..len],
             Err(error) => {
-                // Cannot happen to these types; the index has the record all the same.
-                tracing::error!(%error, "an entry of the log cannot be encoded");
+                // Cannot happen with these types.
+                tracing::error!(%error, "cannot encode an entry of the log; the record is served until a restart");
                 return now.log;
             }
         };
         let mut state = self.lock();
         let open = &state.open;
         let full = open.count >= CHUNK_ENTRIES || open.body.len() + MAX_ENTRY > CHUNK_BYTES;
-        // Behind the chunk's time: the base of log time was moved back.
+        // Log time is behind the chunk's time if its base was moved back.
         let stale = now.mono.saturating_sub(open.opened) >= CHUNK_AGE || now.log < open.time;
         if open.count > 0 && (full || stale) {
             self.seal(&mut state);
@@ -129,7 +130,7 @@ impl Pending {
         open.time
     }
 
-    /// A chunk of another time, from a dump. Waits for room, as announcements do.
+    /// Appends a chunk of another time, from a dump. Waits for room, as announcements do.
     pub fn push(&self, chunk: Sealed) {
         self.room_blocking();
         let mut state = self.lock();
@@ -141,8 +142,8 @@ impl Pending {
         self.work.notify_one();
     }
 
-    /// For the writer: waits up to `patience`, then gives up to `most` closed chunks, the open one with them if it is
-    /// old, and whether to stop.
+    /// Waits up to `patience` for work. Returns up to `most` closed chunks, and whether the writer must stop. First
+    /// closes the open chunk if it has reached its age. Only the writer calls this.
     pub fn take(&self, most: usize, patience: Duration, now: impl Fn() -> Now) -> (Vec<Sealed>, bool) {
         let mut state = self.lock();
         if (state.sealed.is_empty() || state.failed) && !state.stop {
@@ -160,7 +161,7 @@ impl Pending {
         (batch, state.stop && state.sealed.is_empty())
     }
 
-    /// `n` chunks are in the database.
+    /// Notes that `n` chunks are in the database.
     pub fn written(&self, n: usize) {
         let mut state = self.lock();
         state.written += n as u64;
@@ -170,21 +171,21 @@ impl Pending {
         self.room.notify_waiters();
     }
 
-    /// These chunks could not be written, nor will others be before [`Pending::resume`]. They stay in the queue.
+    /// Puts chunks that could not be written back into the queue. Nothing more is written before [`Pending::resume`].
     pub fn failed(&self, batch: Vec<Sealed>) {
         let mut state = self.lock();
         for chunk in batch.into_iter().rev() {
             state.sealed.push_front(chunk);
         }
         state.failed = true;
-        // Nobody may wait for room: what comes is refused.
+        // No caller may wait for room now: announcements are refused.
         self.queued.store(0, Ordering::Release);
         drop(state);
         self.progress.notify_all();
         self.room.notify_waiters();
     }
 
-    /// The database was opened anew: what is in the queue is written.
+    /// Lets the writer write the queue again, because the database was reopened.
     pub fn resume(&self) {
         let mut state = self.lock();
         state.failed = false;
@@ -192,15 +193,15 @@ impl Pending {
         self.work.notify_all();
     }
 
-    /// Whether there is room for an entry that was not waited for.
+    /// Returns true if the queue has room.
     pub fn has_room(&self) -> bool {
         self.lock().sealed.len() < QUEUE
     }
 
-    /// Closes the open chunk and waits until everything appended before this call is in the database (not fsynced).
+    /// Closes the open chunk. Waits until everything appended before this call is in the database, but not fsynced.
     ///
     /// # Errors
-    /// [`StoreError::Database`] if the writer has failed or ended.
+    /// [`StoreError::Database`] if the database is degraded, or if the writer has ended before it wrote everything.
     pub fn drain(&self) -> Result<(), StoreError> {
         let mut state = self.lock();
         if state.open.count > 0 {
@@ -210,7 +211,7 @@ impl Pending {
         while state.written < goal {
             if state.failed {
                 return Err(StoreError::Database(
-                    "takes no writes since an error of the disk; see `dhtstore stat`".into(),
+                    "cannot write the log: a write to the disk failed; see `dhtstore stat`".into(),
                 ));
             }
             self.progress.wait(&mut state);
@@ -218,7 +219,7 @@ impl Pending {
         Ok(())
     }
 
-    /// Tells the writer to write what there is and end.
+    /// Makes the writer write the whole queue and end.
     pub fn stop(&self) {
         self.lock().stop = true;
         self.work.notify_all();

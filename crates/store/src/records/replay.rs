@@ -1,7 +1,9 @@
-//! Restart: the log is read into the index, newest first, on all cores, while the node serves already.
+//! Replay: after a start, threads on all cores read the log into the index, newest chunks first. The node serves
+//! meanwhile.
 //!
-//! The greatest time wins, so ranges of seconds can be read in any order; within one second, which belongs to one
-//! thread, the newest chunk is read first and wins. Removals stay as tombstones until they expire.
+//! Of two entries for a record the one with the later time wins, so threads can read ranges of seconds in any order.
+//! All chunks of one second are read by one thread, newest first, and there the first entry wins. Removals stay in the
+//! index as tombstones until they expire.
 
 use super::{
     RecordsState,
@@ -23,14 +25,15 @@ use std::{
     time::Duration,
 };
 
-/// Seconds of the log that a thread takes at a time: a [`BATCH`] of a busy server's; few, so that threads end together
-/// and progress is seen.
+/// Seconds of the log that a thread claims at a time: about a [`BATCH`] on a busy server. Small claims let all threads
+/// end at about the same time, and make the progress visible.
 const CLAIM_S: u32 = 32;
 
-/// Between two looks at whether a database that is being opened anew is there again.
+/// Interval between two checks of whether a degraded database has been reopened.
 const WAIT_FOR_DISK: Duration = Duration::from_millis(100);
 
-/// Starts reading what the log holds now. Chunks expired by now are passed over, unless `with_expired`.
+/// Starts the threads that read what the log holds now. They skip chunks that have expired, unless `with_expired` is
+/// true.
 pub fn start(state: &Arc<RecordsState>, with_expired: bool) -> Vec<JoinHandle<()>> {
     let (Some(mut first), Some(last)) = (state.log.oldest(), state.log.newest()) else {
         return end_of_nothing(state);
@@ -51,7 +54,7 @@ pub fn start(state: &Arc<RecordsState>, with_expired: bool) -> Vec<JoinHandle<()
             let worker = state.clone();
             let spawned = thread::Builder::new().name(format!("replay-{n}")).spawn(move || work(&worker));
             if let Err(error) = &spawned {
-                tracing::warn!(%error, "no thread for the replay of the log");
+                tracing::warn!(%error, "cannot start a thread for the replay of the log; replay goes on with fewer");
                 if n == 0 {
                     work(state);
                 }
@@ -61,7 +64,7 @@ pub fn start(state: &Arc<RecordsState>, with_expired: bool) -> Vec<JoinHandle<()
         .collect()
 }
 
-/// There is nothing to read; perhaps there should be.
+/// Ends a replay that finds no live chunk. Segments and old exports may hold chunks, and are then salvaged by a thread.
 fn end_of_nothing(state: &Arc<RecordsState>) -> Vec<JoinHandle<()>> {
     if salvage::old_exports::list(&state.before.exports).is_empty() && state.log.unindexed(false).is_empty() {
         end(state);
@@ -70,7 +73,7 @@ fn end_of_nothing(state: &Arc<RecordsState>) -> Vec<JoinHandle<()>> {
     let worker = state.clone();
     let spawned = thread::Builder::new().name("replay-0".into()).spawn(move || end(&worker));
     if let Err(error) = &spawned {
-        tracing::warn!(%error, "no thread for what segments have of the log");
+        tracing::warn!(%error, "cannot start a thread to salvage the log; the start waits for it instead");
         end(state);
     }
     spawned.into_iter().collect()
@@ -81,7 +84,7 @@ fn work(state: &RecordsState) {
     while let Some((from, to)) = claim(state) {
         let read = catch_unwind(AssertUnwindSafe(|| read_claimed(state, from, to, &mut batch)));
         if let Err(panic) = read {
-            // Else replay would never end, and with it nothing that waits for its end.
+            // Without this, replay and everything that waits for its end would hang.
             batch.clear();
             let place = format!("{} to {}", chunk_name(from), chunk_name(to));
             state.damaged(format!("{place} cannot be read: panicked: {}", panic_text(panic.as_ref())));
@@ -99,13 +102,13 @@ fn work(state: &RecordsState) {
     }
 }
 
-/// Reads what this thread claimed, and hands it to the index.
+/// Reads the keys that this thread claimed, and puts the entries into the index.
 fn read_claimed(state: &RecordsState, from: u64, to: u64, batch: &mut Vec<Named>) {
     let mut rest = Some(to);
     while let Some(to) = rest {
         rest = read_range(state, from, to, batch);
         if rest.is_some() {
-            // The database is being opened anew.
+            // The database is degraded: wait until it is reopened.
             thread::sleep(WAIT_FOR_DISK);
         }
     }
@@ -114,7 +117,7 @@ fn read_claimed(state: &RecordsState, from: u64, to: u64, batch: &mut Vec<Named>
     }
 }
 
-/// All is read, as one thread finds; what is not there is looked for in segments.
+/// Ends the replay, in the thread that finds that all is read. First salvages chunks without rows.
 fn end(state: &RecordsState) {
     salvage::run(state);
     count_lost(state);
@@ -125,22 +128,22 @@ fn end(state: &RecordsState) {
     tracing::info!(records = state.index.len(), chunks = state.log.count(), "the log is replayed");
 }
 
-/// What the log was to hold and nothing has.
+/// Reports chunks that the floor counts and that were not found.
 fn count_lost(state: &RecordsState) {
     let live = chunk_key(state.time.now().oldest_live(state.ttl_s), 0);
     let Some(floor) = state.before.floor else { return };
-    // Nothing that it counts has expired since.
+    // The count of the floor is exact only if none of its chunks has expired since.
     let expected = floor.chunks.filter(|_| floor.newest.is_some() && floor.oldest.is_some_and(|oldest| oldest >= live));
     let lost = expected.unwrap_or(0).saturating_sub(state.replay.found());
     if lost > 0 && !state.is_closing() {
         state.metrics.lost_chunks.add(lost);
         state.note(format!(
-            "{lost} chunks of the log (up to some 700 announcements each) are lost until they are announced again"
+            "{lost} chunks of the log are lost, with up to some 850 records each, until these are announced again"
         ));
     }
 }
 
-/// The next keys for this thread (first, last): whole seconds, from the newest that nobody has.
+/// Claims the next keys for this thread, as (first, last): whole seconds, from the newest that no thread has claimed.
 fn claim(state: &RecordsState) -> Option<(u64, u64)> {
     let first = state.replay.first.load(Ordering::Relaxed);
     let mut unclaimed = state.replay.lock();
@@ -167,7 +170,7 @@ fn claim(state: &RecordsState) -> Option<(u64, u64)> {
         }
         break;
     }
-    // None of the rest is there, or can be read.
+    // The rest of the log has no chunk that can be read.
     unclaimed.to = None;
     let is_read = unclaimed.is_read();
     drop(unclaimed);
@@ -177,7 +180,7 @@ fn claim(state: &RecordsState) -> Option<(u64, u64)> {
     None
 }
 
-/// Reads `from..=to`, newest first. What is left of it, if the database has no handle just now.
+/// Reads `from..=to`, newest first. If the database becomes degraded, returns the last key that is still to be read.
 fn read_range(state: &RecordsState, from: u64, to: u64, batch: &mut Vec<Named>) -> Option<u64> {
     for found in Walk::backwards(state.log.chunks(), from, to) {
         if state.is_closing() {
@@ -203,7 +206,7 @@ fn lost(state: &RecordsState, from: u64, to: u64, error: &StoreError) {
     state.damaged(format!("{place} cannot be read: {error}"));
 }
 
-/// Adds what a chunk names to `batch`, the last word first.
+/// Adds the entries of a chunk to `batch`, the newest first.
 fn read(state: &RecordsState, key: u64, chunk: &[u8], batch: &mut Vec<Named>) {
     let entries: Vec<Entry<'_>> = match entry::decode(chunk) {
         Ok(entries) => entries,

@@ -1,13 +1,13 @@
-//! A database that was opened again gets what the last one may not have brought to disk.
+//! Rewrite: a reopened database gets again what may not have reached the disk before.
 
 use super::{RecordsState, salvage};
 use crate::StoreError;
 
-/// Writes what was accepted since the last flush that returned; everything that memory knows, if the database holds
-/// `nothing`.
+/// Writes again what was written since the last flush that returned. If the database holds `nothing`, also writes the
+/// whole address book again and salvages the log from its segments.
 ///
 /// # Errors
-/// Those of the database: what was to be written is kept for the next try.
+/// Those of the database. Everything is then kept for the next try.
 pub fn run(state: &RecordsState, nothing: bool) -> Result<(), StoreError> {
     let (chunks, peers) = state.unflushed.copy();
     state.log.reopened()?;

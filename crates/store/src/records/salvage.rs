@@ -1,10 +1,11 @@
-//! What stands in segments of the log and is not known to sled is taken from there, at the end of replay, while the node
-//! serves already: the last half second before a kill; and everything, when sled has lost rows or could not read its file.
+//! Salvage: at the end of replay, chunks that have no row in `records/` are taken from the segments. The node serves
+//! meanwhile. After a kill these are the chunks of the last half second. If sled has lost rows or could not read its
+//! file, they may be all chunks.
 //!
-//! Segments name their peers themselves. A chunk stays where it is and gets its row back; it is written anew only where
-//! one of its peers has another number by now, or another chunk its key.
+//! A segment holds the rows of its peers. A chunk stays where it is and gets its row back. It is written again only if
+//! one of its peers now has another number, or if another chunk now has its key.
 //!
-//! Exports of older versions are files of the same kind, and are taken in the same way ([`old_exports`]).
+//! Exports of older versions have the same format and are salvaged in the same way ([`old_exports`]).
 
 pub mod old_exports;
 mod peer_numbers;
@@ -27,14 +28,15 @@ use std::{
     path::Path,
 };
 
-/// Chunks behind one flush of the rows of their peers.
+/// Chunks for which the rows of new peers are written out together.
 const BATCH: usize = 64;
 
-/// Looks through what sled does not know. What cannot be entered now is found again by the next start.
+/// Salvages chunks without rows. The next start finds again those that cannot be entered now.
 pub fn run(state: &RecordsState) {
     let outcome = catch_unwind(AssertUnwindSafe(|| try_run(state)));
     if let Err(panic) = outcome {
-        state.damaged(format!("salvaging from log/ failed: {}", panic_text(panic.as_ref())));
+        let panic = panic_text(panic.as_ref());
+        state.damaged(format!("cannot salvage chunks from log/: panicked: {panic}; the next start tries again"));
     }
 }
 
@@ -55,7 +57,7 @@ fn try_run(state: &RecordsState) {
             Ok(true) => state.log.salvaged(unindexed.segment),
             Ok(false) => return,
             Err(error) => {
-                // It stays, and is looked through again by the next start.
+                // The segment stays, and the next start tries again.
                 state.health().failed("salvage the log", &error, state.time.now().mono);
             }
         }
@@ -67,23 +69,21 @@ fn try_run(state: &RecordsState) {
     metrics.salvaged_chunks.add(chunks);
     match chunks {
         0 => {}
-        _ if lost => {
-            state.note(format!("{chunks} chunks of the log were found in log/, though records/ had lost them"))
-        }
-        _ => tracing::info!(chunks, "the end of the log was found in log/"),
+        _ if lost => state.note(format!("records/ had lost {chunks} chunks of the log; they were salvaged from log/")),
+        _ => tracing::info!(chunks, "salvaged the chunks that were written last before the process ended"),
     }
 }
 
 fn unread(path: &Path, error: &CodecError) -> StoreError {
-    StoreError::Database(format!("{}: {error}", path.display()))
+    StoreError::Database(format!("cannot read {}: {error}", path.display()))
 }
 
-/// What is looked through.
+/// A file to salvage chunks from.
 struct File<'a> {
     path: &'a Path,
-    /// Where what sled does not know begins.
+    /// Where chunks without rows may begin, in bytes from the start.
     from: u64,
-    /// `None`: an export, whose chunks no row can point to.
+    /// Number of the segment; `None` for an export, to whose chunks no row can point.
     segment: Option<u32>,
 }
 
@@ -93,31 +93,31 @@ impl<'a> File<'a> {
     }
 }
 
-/// A chunk that sled does not know.
+/// A chunk that may have no row.
 struct UnindexedChunk {
     key: u64,
     is_exported: bool,
-    /// `None`: it cannot be read from there by a row, and is written anew.
+    /// Where it lies. `None` if no row can point there, so that it must be written again.
     location: Option<Location>,
     chunk: Vec<u8>,
 }
 
 struct Salvage<'a> {
     state: &'a RecordsState,
-    /// Keys below have expired.
+    /// Chunks with keys below this have expired.
     live: u64,
-    /// Keys above are of a time that was taken back: the log was dated anew.
+    /// Chunks with keys above this are dated in the future: the wall clock was set back, and the log was re-dated.
     now: u64,
     peers: PeerNumbers,
-    /// Peers whose rows are written.
+    /// Peers whose rows this salvage has written.
     written: HashSet<u32>,
     batch: Vec<UnindexedChunk>,
     chunks: u64,
 }
 
 impl Salvage<'_> {
-    /// Takes what the log lacks from the exports of older versions, which are then removed. False if the store closes before the
-    /// end.
+    /// Salvages chunks from the exports of older versions, then removes these. Returns false if the store closes before
+    /// the end.
     fn exports(&mut self) -> bool {
         let (paths, before) = (old_exports::list(&self.state.before.exports), self.chunks);
         let mut taken = Vec::with_capacity(paths.len());
@@ -125,13 +125,13 @@ impl Salvage<'_> {
             match self.look_through(&File { path, from: 0, segment: None }) {
                 Ok(true) => taken.push(path),
                 Ok(false) => return false,
-                Err(error) => self.state.note(format!("{error}; it is looked through again by the next start")),
+                Err(error) => self.state.note(format!("{error}; the next start tries again to salvage it")),
             }
         }
         if self.chunks > before {
             let chunks = self.chunks - before;
             self.state.metrics.salvaged_chunks.add(chunks);
-            self.state.note(format!("{chunks} chunks of the log were found in exports/ of an older version"));
+            self.state.note(format!("{chunks} chunks of the log were salvaged from exports/ of an older version"));
         }
         if !taken.is_empty() && !self.state.reads_only() && self.state.flush_log().is_ok() {
             taken.into_iter().for_each(|path| old_exports::remove(path));
@@ -139,11 +139,11 @@ impl Salvage<'_> {
         true
     }
 
-    /// False if the store closes before the end.
+    /// Salvages chunks from a file. Returns false if the store closes before the end.
     fn look_through(&mut self, file: &File<'_>) -> Result<bool, StoreError> {
         let mut items = match LogFrames::open(file.path) {
             Ok(items) => items,
-            // It may be whole: the disk does not tell, or another version has written it.
+            // The file may be whole: the disk may have failed, or another version may have written it.
             Err(error) => return Err(unread(file.path, &error)),
         };
         self.peers = PeerNumbers::default();
@@ -156,7 +156,7 @@ impl Salvage<'_> {
                 Some(Ok(LogFrame::Chunk { key, chunk }))
                     if extent.end > file.from && (self.live..=self.now).contains(&key) =>
                 {
-                    // Else another version has written it, and the beginning that would say so is damaged.
+                    // If the header is damaged, only this shows that another version has written the file.
                     if let Err(error @ CodecError::Version(_)) = entry::decode(&chunk) {
                         return Err(unread(file.path, &error));
                     }
@@ -167,10 +167,11 @@ impl Salvage<'_> {
                 }
                 Some(Ok(_)) => {}
                 Some(Err(error @ CodecError::Io(_))) => return Err(unread(file.path, &error)),
-                // A torn end, or a place that rows do not point to, else replay has told of it. What follows is read.
+                // This is a torn end, or a place to which no row points: replay has reported all others. Go on behind
+                // it.
                 Some(Err(error)) => {
                     let offset = extent.offset;
-                    tracing::debug!(path = %file.path.display(), offset, %error, "a frame of the log cannot be read");
+                    tracing::debug!(path = %file.path.display(), offset, %error, "cannot read a frame of the log; salvage goes on behind it");
                 }
             }
             if self.batch.len() >= BATCH {
@@ -184,14 +185,14 @@ impl Salvage<'_> {
         Ok(true)
     }
 
-    /// Into sled, and into the index.
+    /// Enters the batch into the log and into the index.
     fn enter(&mut self) -> Result<(), StoreError> {
         let state = self.state;
         let batch = std::mem::take(&mut self.batch);
         let mut unknown = Vec::new();
         for found in &batch {
             let held = || state.log.get(found.key).ok().flatten();
-            // An export may have other numbers for the same peers.
+            // For an export the key alone decides: its chunk may have other numbers for the same peers.
             let has_it = !peer_numbers::is_missing(state, found.key)
                 && (found.is_exported || held().as_ref() == Some(&found.chunk));
             if !has_it && let Ok(entries) = entry::decode(&found.chunk) {
@@ -210,7 +211,7 @@ impl Salvage<'_> {
             peer_numbers::write(state, &unwritten)?;
         }
         let mut records = Vec::new();
-        // The last word first, as in replay.
+        // The newest first, as in replay.
         for (found, entries, same) in translated.into_iter().rev() {
             self.write(found, &entries, same)?;
             indexing::name(state, chunk_time(found.key), &entries, &mut records);

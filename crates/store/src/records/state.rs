@@ -1,4 +1,4 @@
-//! State of the record store: what its threads and its callers share.
+//! State that the threads and the callers of the record store share.
 
 use super::{
     book::Book, index::Index, log::Log, pending::Pending, progress::Progress, time::Timekeeper, unflushed::Unflushed,
@@ -21,21 +21,21 @@ use std::{
     },
 };
 
-/// Most notes kept about damage; more of the same tell nobody anything.
+/// Limit of the notes kept about damage. More of the same would tell the operator nothing new.
 const MAX_NOTES: usize = 100;
 
-/// What was known of the log when the store was opened.
+/// Facts about the log from before the store was opened.
 #[derive(Debug)]
 pub struct Before {
-    /// What it was to hold.
+    /// The floor: what the log must hold at least.
     pub floor: Option<Floor>,
-    /// The database was recovered: look through all segments.
+    /// True if the database was recovered. All segments must be salvaged then.
     pub recovered: bool,
-    /// Where older versions exported it to.
+    /// The directory to which older versions exported the log.
     pub exports: PathBuf,
 }
 
-/// What threads and callers share.
+/// The shared state of the record store.
 #[derive(Debug)]
 pub struct RecordsState {
     pub time: Timekeeper,
@@ -52,12 +52,13 @@ pub struct RecordsState {
     pub pending: Pending,
     pub(super) unflushed: Unflushed,
     pub(super) repeat_s: u32,
-    /// Where the floor is noted; not while a directory is only read.
+    /// Where the floor is written. `None` if the store is read-only.
     pub(super) floor: Option<Meta>,
+    /// True while the floor must not promise the newest chunk.
     pub(super) floor_held: AtomicBool,
-    /// Held while rows of peers are written: whoever finds none to write must know that they are written.
+    /// Locked while rows of peers are written: a caller that finds no row to write must know that all are written.
     pub(super) rows: Mutex<()>,
-    /// The log cannot name all that it must drop.
+    /// True after damage to the log: the index may hold records that no chunk names when they expire.
     pub(super) must_sweep: AtomicBool,
     pub(super) closing: AtomicBool,
     pub(super) notes: Mutex<Vec<String>>,
@@ -74,7 +75,7 @@ impl RecordsState {
         self.write_floor()
     }
 
-    /// Everything written before to disk, fsynced.
+    /// Fsyncs everything written to the log before.
     pub fn flush_log(&self) -> Result<(), StoreError> {
         self.unflushed.flush(|| {
             let mono = self.time.now().mono;
@@ -82,7 +83,7 @@ impl RecordsState {
         })
     }
 
-    /// Rows of peers that are new or changed; written out if one is new.
+    /// Writes the rows of peers that are new or changed. If one is new, writes sled's buffers to its file.
     pub(super) fn write_peers(&self) -> Result<(), StoreError> {
         let _only = self.rows.lock();
         let (rows, new) = self.book.take_dirty();
@@ -92,7 +93,7 @@ impl RecordsState {
                 self.log.reserve(below)?;
                 self.book.reserved(below);
             }
-            // Nobody waits for an fsync: the chunks stand behind the rows in the same file.
+            // No fsync is needed: the rows of the chunks come later in the same file of sled.
             if new { self.log.database.write_out() } else { Ok(()) }
         });
         match outcome {
@@ -105,11 +106,11 @@ impl RecordsState {
         outcome
     }
 
-    /// Flushes the log, then notes in `node/` what it holds: what a later open must find at least.
+    /// Flushes the log, then writes the floor to `node/`: what a later open must find at least.
     pub(super) fn write_floor(&self) -> Result<(), StoreError> {
         let Some(meta) = &self.floor else { return Ok(()) };
         let held = self.is_floor_held();
-        // Before the flush: what is written meanwhile is not promised.
+        // Taken before the flush, so that it promises only what the flush covers.
         let floor = Floor {
             chunks: self.replay.is_done().then(|| self.log.count()),
             oldest: self.log.oldest(),
@@ -141,19 +142,19 @@ impl RecordsState {
         self.book.resume_above(self.log.reserved(self.book.next_id()));
     }
 
-    /// Waits until what was accepted is in the database (not fsynced).
+    /// Waits until everything accepted is in the database, but not fsynced.
     pub fn drain(&self) -> Result<(), StoreError> {
         self.pending.drain()
     }
 
-    /// Something on disk could not be read, and is passed over.
+    /// Counts and notes damage on disk that was skipped.
     pub fn damaged(&self, note: String) {
         self.must_sweep.store(true, Ordering::Release);
         self.metrics.damaged.inc();
         self.note(note);
     }
 
-    /// For the operator, in plain words.
+    /// Logs a note and keeps it for `dhtstore stat`.
     pub(super) fn note(&self, note: String) {
         let mut notes = self.notes.lock();
         if notes.len() < MAX_NOTES {
@@ -162,21 +163,22 @@ impl RecordsState {
         }
     }
 
-    /// What was found damaged, and what stands in the way of announcements.
+    /// Returns the notes about damage, and those of [`RecordsState::passing_notes`].
     pub fn notes(&self) -> Vec<String> {
         let mut notes = self.notes.lock().clone();
         notes.extend(self.passing_notes());
         notes
     }
 
-    /// What stands in the way of announcements, now or soon: no damage.
+    /// Returns notes about conditions that pass: why announcements are refused, or soon will be.
     pub fn passing_notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
         notes.extend(self.health().note("records"));
         notes.extend(self.disk.notes());
         if self.is_crowded() {
             notes.push(format!(
-                "{} records of records.max = {}: soon the farthest from this node are dropped; raise it, or lower records.ttl",
+                "{} records are stored, and records.max is {}: those farthest from this node will soon be dropped; \
+                 raise records.max, or lower records.ttl",
                 self.index.len(),
                 self.max_records
             ));
@@ -184,7 +186,7 @@ impl RecordsState {
         notes
     }
 
-    /// Events since start, by name.
+    /// Returns the counts of events since the start, by name.
     pub fn counters(&self) -> BTreeMap<String, u64> {
         let mut counters = self.metrics.by_name();
         counters.insert("unwritten_chunks".to_owned(), self.log.unwritten());
@@ -193,12 +195,12 @@ impl RecordsState {
         counters
     }
 
-    /// How the database is doing.
+    /// Returns the health of the database.
     pub fn health(&self) -> &Health {
         &self.log.database.health
     }
 
-    /// Whether there are nine tenths of the records that may be.
+    /// Returns true at nine tenths of the limit of records, or more.
     pub fn is_crowded(&self) -> bool {
         self.index.len() >= self.max_records - self.max_records / 10
     }
@@ -207,7 +209,7 @@ impl RecordsState {
         self.closing.load(Ordering::Acquire)
     }
 
-    /// A directory that is only read.
+    /// Returns true if the store is read-only.
     pub(super) fn reads_only(&self) -> bool {
         self.floor.is_none()
     }

@@ -1,13 +1,13 @@
-//! The time by which records are dated and outlived.
+//! Log time: the time by which records are dated and expire.
 //!
-//! Log time is the wall clock at open plus the monotonic clock. A step of the wall clock is followed only once it has
-//! lasted for a grace period: until then nothing is deleted. `max(last, now)` instead would make one jump forward
-//! permanent.
+//! Log time is the wall clock at the open of the store, plus the monotonic clock since. It follows a step of the wall
+//! clock only once the step has lasted for a grace period. Until then nothing is deleted. With `max(last, now)`
+//! instead, one jump forward would be permanent.
 //!
-//! At an open nobody knows whether the machine was off or its clock is wrong. Until the grace period has passed, what
-//! earlier runs received is aged by the newest stamp that they left plus the monotonic clock ([`Earlier`]), and what
-//! this run receives by log time. A wall clock that is set back meanwhile, but not before that stamp, was ahead at the
-//! boot: log time follows it at once.
+//! If the wall clock at the open is far from the end of the last run, the machine was off or its clock is wrong. Until
+//! the grace period has passed, records of earlier runs age by the newest stamp that those runs left, plus the
+//! monotonic clock ([`Earlier`]). Records of this run age by log time. If the wall clock is set back in that period,
+//! but not before the stamp, it was ahead at the boot. Log time then follows it at once.
 
 use crate::clock::{Clock, UnixTime};
 use parking_lot::{Mutex, MutexGuard};
@@ -19,39 +19,39 @@ use std::{
     time::Duration,
 };
 
-/// The wall clock has stepped when it is further than this from log time, in seconds: more than NTP slews away or a
-/// leap second makes, less than any ttl one would configure.
+/// Distance of the wall clock from log time that counts as a step, in seconds. It is more than NTP slews or a leap
+/// second causes, and less than any sensible ttl.
 pub const STEP_S: i64 = 60;
-/// Moves of the base that wait for their records to be dated anew. Each takes a grace period to come about; only a
-/// store on which nobody collects garbage ever holds more than one or two.
+/// Limit of the moves whose records are not re-dated yet. A move comes at most once in a grace period, so there are
+/// more than two only if garbage collection does not run.
 const MAX_MOVES: usize = 16;
 
-/// The arithmetic, without clocks.
+/// The arithmetic of log time, without clocks.
 #[derive(Debug)]
 pub struct LogTime {
-    /// Log time less monotonic time, in milliseconds.
+    /// Log time minus monotonic time, in milliseconds.
     offset_ms: i64,
     grace: Duration,
     step: Option<ClockStep>,
-    /// Since when the time between two runs, which nobody measured, waits to be believed.
+    /// The time since the last run, while it is not believed: monotonic time since when, and its length in seconds.
     gap: Option<(Duration, i64)>,
-    /// How what earlier runs received is aged until that is clear.
+    /// How records of earlier runs age until the clock of this run is believed.
     earlier: Option<Earlier>,
 }
 
-/// The age of what earlier runs received, while the clock of this run is in doubt.
+/// How records of earlier runs age while the clock of this run is in doubt.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Earlier {
-    /// Dates before this one are of earlier runs: log time when the store was opened, Unix seconds.
+    /// Log time when the store was opened, Unix seconds. Earlier dates are those of earlier runs.
     before: u32,
     /// Monotonic time when the store was opened.
     opened: Duration,
-    /// The newest credible stamp of earlier runs, Unix seconds: their time stood there when this run began.
+    /// The newest credible stamp of earlier runs, Unix seconds. Their time goes on from there since the open.
     stamp: u32,
 }
 
 impl Earlier {
-    /// The time by which they are aged, Unix seconds.
+    /// Returns the time by which these records age, Unix seconds.
     fn at(&self, mono: Duration) -> u32 {
         clamp(i64::from(self.stamp) + millis(mono.saturating_sub(self.opened)) / 1000)
     }
@@ -60,29 +60,30 @@ impl Earlier {
 /// A step of the wall clock that is not believed yet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ClockStep {
-    /// Wall clock less log time, in seconds.
+    /// Wall clock minus log time, in seconds.
     pub by: i64,
     since: Duration,
     /// Log time when the wall clock was last trusted.
     pub from: u32,
 }
 
-/// The base has moved: records dated `from..=to` were received about now, and are to be dated anew.
+/// A move of the base of log time. Records dated `from..=to` were received about now, and must be re-dated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Move {
     /// Seconds by which log time changed.
     pub by: i64,
-    /// First date concerned, Unix seconds.
+    /// First date to change, Unix seconds.
     pub from: u32,
-    /// Last date concerned, Unix seconds.
+    /// Last date to change, Unix seconds.
     pub to: u32,
 }
 
 impl LogTime {
-    /// Log time begins with the wall clock, unless that lies before `last_seen`, the newest time known from earlier
-    /// runs: then it goes on from there, and the wall clock counts as stepped back. If the log also has `stamps` that
-    /// are not ahead of the wall clock, the latest of them is believed for reading: a run with its clock ahead may have
-    /// left `last_seen`.
+    /// Begins with the wall clock, unless that is before `last_seen`, the newest time known from earlier runs. In that
+    /// case log time goes on from `last_seen`, and the wall clock counts as stepped back.
+    ///
+    /// `credible` is the newest date in the log that is not ahead of the wall clock. If there is one, a run whose clock
+    /// was ahead may have left `last_seen`: the wall clock is then believed for dates up to its own.
     pub fn open(
         wall: UnixTime,
         mono: Duration,
@@ -97,7 +98,7 @@ impl LogTime {
         let earlier = |stamp: i64, before: i64| Earlier { before: clamp(before), opened: mono, stamp: clamp(stamp) };
         if wall_s < last - STEP_S {
             time.step = Some(ClockStep { by: wall_s - last, since: mono, from: clamp(last) });
-            // Dates ahead of the wall clock are judged by log time: they are not what it would outlive.
+            // Only dates up to the wall clock age by it. Those ahead of it age by log time.
             time.earlier = credible.filter(|stamp| *stamp <= wall).map(|_| earlier(wall_s, wall_s + 1));
         } else if wall_s > last + STEP_S {
             time.gap = Some((mono, wall_s - last));
@@ -106,12 +107,12 @@ impl LogTime {
         time
     }
 
-    /// Log time, Unix seconds.
+    /// Returns log time, Unix seconds.
     pub fn at(&self, mono: Duration) -> u32 {
         clamp((self.offset_ms + millis(mono)).div_euclid(1000))
     }
 
-    /// Takes note of what the clocks say. Returns a move once a step has lasted for the grace period.
+    /// Takes a reading of both clocks. Returns a move once a step has lasted for the grace period.
     pub fn observe(&mut self, wall: UnixTime, mono: Duration) -> Option<Move> {
         let now = self.at(mono);
         let by = i64::from(wall.0) - i64::from(now);
@@ -141,7 +142,8 @@ impl LogTime {
                     false => Move { by, from: wall.0.saturating_add(1), to: u32::MAX },
                 })
             }
-            // Stepped, or stepped once more: the grace period begins anew, what came meanwhile is still to be dated.
+            // A step, or another one: the grace period begins again. Records received since the first are still to be
+            // re-dated.
             earlier => {
                 let from = earlier.map_or(now, |s| s.from);
                 self.step = Some(ClockStep { by, since: mono, from });
@@ -150,13 +152,13 @@ impl LogTime {
         }
     }
 
-    /// The clock with which this run began was ahead: nothing has believed it yet, and what it says now lies behind the
-    /// newest stamp of earlier runs. What this run has dated goes with it.
+    /// Corrects log time if the clock was ahead when this run began. That clock is not believed yet, and the wall clock
+    /// is now set back, to a time after the newest stamp of earlier runs. The records of this run are re-dated.
     fn correct(&mut self, wall: UnixTime, mono: Duration, by: i64) -> Option<Move> {
         let (_, ahead) = self.gap?;
         let (wall_s, stamp) = (i64::from(wall.0), self.earlier?.at(mono));
         let began = i64::from(self.earlier?.before);
-        // Back by no more than the gap, that is.
+        // The wall clock may go back by no more than the gap.
         if by >= 0 || wall_s < began - ahead - STEP_S {
             return None;
         }
@@ -170,29 +172,32 @@ impl LogTime {
         Some(Move { by, from: wall.0.saturating_add(1), to: u32::MAX })
     }
 
-    /// How what earlier runs received is aged at present, if not by log time: dates before the first, at the second.
+    /// Returns how records of earlier runs age now, if not by log time: dates before the first value age by the second.
     fn earlier(&self, mono: Duration) -> Option<(u32, u32)> {
         self.earlier.map(|earlier| (earlier.before, earlier.at(mono)))
     }
 
-    /// The step that waits to be believed.
+    /// Returns the step that is not believed yet.
     pub fn step(&self) -> Option<ClockStep> {
         self.step
     }
 
-    /// Whether a step or the time between two runs waits to be believed.
+    /// Returns true if a step, or the time since the last run, is not believed yet.
     fn in_doubt(&self) -> bool {
         self.step.is_some() || self.gap.is_some() || self.earlier.is_some()
     }
 
-    /// Why nothing may be deleted, if so.
+    /// Returns the reason why nothing may be deleted, if there is one.
     pub fn unconfirmed(&self) -> Option<String> {
         let grace = humantime::format_duration(self.grace);
         if let Some(step) = self.step {
-            return Some(format!("the wall clock stepped by {:+} s; believed once it has lasted {grace}", step.by));
+            return Some(format!(
+                "the wall clock stepped by {:+} s; the step is believed once it has lasted {grace}",
+                step.by
+            ));
         }
         let (_, by) = self.gap?;
-        Some(format!("the wall clock is {by:+} s past the last run; believed once it has lasted {grace}"))
+        Some(format!("the wall clock is {by:+} s after the last run; it is believed after {grace}"))
     }
 }
 
@@ -204,24 +209,24 @@ fn clamp(seconds: i64) -> u32 {
     u32::try_from(seconds.max(0)).unwrap_or(u32::MAX)
 }
 
-/// A moment, and what is still alive then.
+/// A moment, and the rules for what is live at it.
 #[derive(Clone, Copy, Debug)]
 pub struct Now {
     /// Log time, Unix seconds.
     pub log: u32,
     /// Monotonic time.
     pub mono: Duration,
-    /// A step forward that is not believed yet: what is dated before the first is judged by the second as well, so
-    /// that nothing outlived is served should the step prove true (PRV-5).
+    /// A step forward that is not believed yet. Dates before the first value must be live by the second, too. So no
+    /// expired record is served if the step turns out to be true (PRV-5).
     forward: Option<(u32, u32)>,
-    /// The clock of this run is in doubt: what is dated before the first is judged by the second instead.
+    /// While the clock of this run is in doubt: dates before the first value age by the second instead of log time.
     earlier: Option<(u32, u32)>,
-    /// The wall clock, where it is in doubt.
+    /// The wall clock, while it is in doubt.
     doubted: Option<u32>,
 }
 
 impl Now {
-    /// Whether what is dated `time` is not older than `ttl_s` seconds.
+    /// Returns true if a record dated `time` is younger than `ttl_s` seconds.
     pub fn is_live(&self, time: u32, ttl_s: u32) -> bool {
         if let Some((before, at)) = self.earlier
             && time < before
@@ -237,25 +242,25 @@ impl Now {
         }
     }
 
-    /// Log time, or the wall clock where it has stepped forward and is not believed yet: what has ended by either is
-    /// not served.
+    /// Returns log time, or the wall clock if it has stepped forward and is not believed yet. What has ended by either
+    /// is not served.
     pub fn latest(&self) -> u32 {
         self.forward.map_or(self.log, |(_, wall)| wall.max(self.log))
     }
 
-    /// The time by which the end that a value names itself has passed: that of earlier runs while the clock of this
-    /// run is in doubt.
+    /// Returns the time against which the end that a value itself names is checked. While the clock of this run is in
+    /// doubt, this is the time of earlier runs.
     pub fn for_ends(&self) -> u32 {
         self.earlier.map_or(self.latest(), |(_, at)| at.min(self.latest()))
     }
 
-    /// The oldest date that may still be live, Unix seconds: by log time, or by that of earlier runs.
+    /// Returns the oldest date that may still be live, by log time or by the time of earlier runs, Unix seconds.
     pub fn oldest_live(&self, ttl_s: u32) -> u32 {
         let at = self.earlier.map_or(self.log, |(_, at)| at.min(self.log));
         at.saturating_sub(ttl_s.saturating_sub(1))
     }
 
-    /// Whether something dated `time` may prove to be live once the clock is no longer in doubt.
+    /// Returns true if a record dated `time` may turn out to be live once the clock is no longer in doubt.
     pub fn may_be_live(&self, time: u32, ttl_s: u32) -> bool {
         let Some(wall) = self.doubted else { return false };
         let at = self.earlier.map_or(self.log, |(_, at)| at).min(self.log).min(wall);
@@ -263,7 +268,7 @@ impl Now {
     }
 }
 
-/// Who dates what it holds anew when the base has moved.
+/// A part of the store that re-dates what it holds when the base of log time has moved.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ledger {
     /// The log of provider records.
@@ -277,16 +282,16 @@ pub enum Ledger {
 pub struct Timekeeper {
     clock: Arc<dyn Clock>,
     state: Mutex<LogTime>,
-    /// `LogTime::offset_ms`, readable without the lock.
+    /// Copy of `LogTime::offset_ms` that can be read without the lock.
     offset_ms: AtomicI64,
-    /// A step or gap is pending, or moves are: ask the state.
+    /// True while the clock is in doubt: then the state must be asked.
     uneasy: AtomicBool,
-    /// For each [`Ledger`].
+    /// Moves that each [`Ledger`] has not handled yet.
     moves: [Mutex<Vec<Move>>; 2],
 }
 
 impl Timekeeper {
-    /// See [`LogTime::open`].
+    /// Opens log time on `clock`. See [`LogTime::open`].
     pub fn open(
         clock: Arc<dyn Clock>,
         last_seen: Option<UnixTime>,
@@ -303,13 +308,13 @@ impl Timekeeper {
         }
     }
 
-    /// For a directory that is only read: nothing of earlier runs is aged but by log time.
+    /// Makes records of earlier runs age by log time, too. For stores that are read-only.
     pub fn without_doubt(self) -> Self {
         self.state.lock().earlier = None;
         self
     }
 
-    /// Now. Two readings of the clock, and a lock only while the wall clock is in doubt.
+    /// Returns the current moment. It reads both clocks, and takes a lock only while the wall clock is in doubt.
     pub fn now(&self) -> Now {
         let mono = self.clock.monotonic();
         let wall = self.clock.wall();
@@ -327,7 +332,7 @@ impl Timekeeper {
         let mut state = self.state.lock();
         let was_stepped = state.step().is_some();
         if let Some(moved) = state.observe(wall, mono) {
-            tracing::warn!(seconds = moved.by, "the wall clock was set: dates follow it");
+            tracing::warn!(seconds = moved.by, "the wall clock was set; the dates of records follow it now");
             for moves in &self.moves {
                 let mut moves = moves.lock();
                 if moves.len() == MAX_MOVES {
@@ -336,7 +341,10 @@ impl Timekeeper {
                 moves.push(moved);
             }
         } else if let (false, Some(step)) = (was_stepped, state.step()) {
-            tracing::warn!(seconds = step.by, "the wall clock has stepped: nothing is deleted until that has lasted");
+            tracing::warn!(
+                seconds = step.by,
+                "the wall clock stepped; nothing is deleted until the step has lasted for the grace period"
+            );
         }
         self.offset_ms.store(state.offset_ms, Ordering::Relaxed);
         self.uneasy.store(state.in_doubt(), Ordering::Relaxed);
@@ -345,7 +353,7 @@ impl Timekeeper {
         Now { log: state.at(mono), mono, forward, earlier: state.earlier(mono), doubted }
     }
 
-    /// Why nothing may be deleted at present, if so.
+    /// Returns the reason why nothing may be deleted now, if there is one.
     pub fn unconfirmed(&self) -> Option<String> {
         self.now();
         match self.uneasy.load(Ordering::Relaxed) {
@@ -354,12 +362,12 @@ impl Timekeeper {
         }
     }
 
-    /// The oldest move whose dates in `ledger` are still to be changed; [`Timekeeper::done`] takes it off.
+    /// Returns the oldest move that `ledger` has not handled. [`Timekeeper::done`] removes it.
     pub fn next_move(&self, ledger: Ledger) -> Option<Move> {
         self.moves_of(ledger).first().copied()
     }
 
-    /// `ledger` has its dates changed by this move.
+    /// Notes that `ledger` has changed its dates by this move.
     pub fn done(&self, ledger: Ledger, done: Move) {
         self.moves_of(ledger).retain(|m| *m != done);
     }

@@ -1,5 +1,6 @@
-//! What was written since the last flush that returned: if the disk fails before the next one, it is written once more
-//! to the database that is opened anew. Bounded, since the writer flushes, and nothing is accepted meanwhile.
+//! Chunks and rows of peers written since the last flush that returned. If the disk fails before the next flush, they
+//! are written again to the reopened database. Their number is bounded: the writer flushes at the limits below, and
+//! nothing is accepted while the database is degraded.
 
 use super::book::Peer;
 use crate::StoreError;
@@ -7,19 +8,19 @@ use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-/// The writer flushes when it holds so many chunks: 15 MB ...
+/// The writer flushes at this number of unflushed chunks, 15 MB ...
 const CHUNKS: usize = 512;
-/// ... or so many rows of peers ...
+/// ... or at this number of unflushed rows of peers ...
 const PEERS: usize = 65_536;
-/// ... or when the first of them has waited for so long. sled flushes as often by itself, so that this costs little, but
-/// neither tells when it did nor syncs the bodies of chunks.
+/// ... or when the oldest of them has waited this long. This costs little, because sled itself flushes as often. But
+/// sled does not report when it did, and does not sync the bodies of chunks.
 const AGE: Duration = Duration::from_millis(500);
 
-/// See the module.
+/// The unflushed chunks and rows. See the module.
 #[derive(Debug, Default)]
 pub struct Unflushed {
     written: Mutex<Written>,
-    /// One flush at a time: each forgets what was there when it began.
+    /// Locked during a flush. Only one may run, because each drops what was there when it began.
     flushing: Mutex<()>,
 }
 
@@ -31,14 +32,14 @@ struct Written {
 }
 
 impl Unflushed {
-    /// A chunk was written.
+    /// Notes that a chunk was written.
     pub fn chunk(&self, key: u64, chunk: Vec<u8>, mono: Duration) {
         let mut written = self.written();
         written.since.get_or_insert(mono);
         written.chunks.push_back((key, chunk.into()));
     }
 
-    /// Rows of peers were written.
+    /// Notes that rows of peers were written.
     pub fn peers(&self, rows: &[Arc<Peer>], mono: Duration) {
         if rows.is_empty() {
             return;
@@ -48,17 +49,18 @@ impl Unflushed {
         written.peers.extend(rows.iter().cloned());
     }
 
-    /// Whether the writer should flush.
+    /// Returns true if the writer must flush.
     pub fn is_due(&self, mono: Duration) -> bool {
         let written = self.written();
         let old = written.since.is_some_and(|since| mono.saturating_sub(since) >= AGE);
         old || written.chunks.len() >= CHUNKS || written.peers.len() >= PEERS
     }
 
-    /// Runs `flush`, which brings to disk all that was written before, and returns when it began.
+    /// Runs `flush`, then drops what was written before it began. `flush` must fsync all of that, and return the time
+    /// at which it began.
     ///
     /// # Errors
-    /// That of `flush`: all is kept then.
+    /// Those of `flush`. Everything is kept then.
     pub fn flush(&self, flush: impl FnOnce() -> Result<Duration, StoreError>) -> Result<(), StoreError> {
         let _only = self.flushing.lock();
         let (chunks, peers) = {
@@ -73,13 +75,14 @@ impl Unflushed {
         Ok(())
     }
 
-    /// All of it: chunks with their keys, and peers.
+    /// Returns a copy of everything unflushed: chunks with their keys, and peers.
     pub fn copy(&self) -> (VecDeque<(u64, Bytes)>, Vec<Arc<Peer>>) {
         let written = self.written();
         (written.chunks.clone(), written.peers.iter().cloned().collect())
     }
 
-    /// What [`Unflushed::copy`] returned could not be written again, though a flush on the way took it for written.
+    /// Puts back what [`Unflushed::copy`] returned, because it could not be written again. A flush may have dropped it
+    /// in between.
     pub fn put_back(&self, (chunks, peers): (VecDeque<(u64, Bytes)>, Vec<Arc<Peer>>)) {
         let mut written = self.written();
         chunks.into_iter().rev().for_each(|chunk| written.chunks.push_front(chunk));

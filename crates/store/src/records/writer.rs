@@ -1,4 +1,4 @@
-//! The thread that writes the log. Rows of new peers are written out before the chunks that name them.
+//! The thread that writes the log. It writes out the rows of new peers before the chunks that name them.
 
 use super::{RecordsState, pending::Sealed};
 use crate::{StoreError, codec, engine::panic_text};
@@ -8,28 +8,30 @@ use std::{
     time::Duration,
 };
 
-/// Chunks written together: one flush of sled's covers the new peers of all of them, so that a flood of new peers
-/// costs one per 50,000 records.
+/// Limit of the chunks written together. One flush of sled covers the new peers of all of them, so even a flood of new
+/// peers causes only one flush per 50,000 records.
 const BATCH: usize = 64;
-/// How long the writer sleeps when nothing comes: an open chunk is written at most this late.
+/// How long the writer sleeps when there is no work. The open chunk is written at most this late.
 const PATIENCE: Duration = Duration::from_millis(250);
-/// Turns between two looks at whether a flush was left waiting (`Database::wake`): two seconds at rest.
+/// Turns of the writer between two checks for a flush that hangs (`Database::wake`): two seconds at rest.
 const WAKE_EVERY: u64 = 8;
-/// Rows of peers that wait for no chunk (new addresses, or a repeat that is not logged) are written this often.
+/// Interval at which rows of peers are written that no chunk waits for: after new addresses, or after a repeat that is
+/// not logged.
 const ROWS_EVERY: Duration = Duration::from_secs(1);
-/// The floor of the log is written this often: what it does not cover yet, recovery cannot miss.
+/// Interval at which the floor of the log is written. Recovery does not notice a loss of chunks newer than the floor.
 const FLOOR_EVERY: Duration = Duration::from_secs(60);
 
-/// Pause after a panic, so that one that repeats neither fills the log nor takes a processor.
+/// Pause after a panic, so that a repeated one neither fills the log file nor keeps a processor busy.
 const AFTER_PANIC: Duration = Duration::from_secs(1);
 
-/// The body of the thread: runs until told to stop. While the database is degraded it only waits.
+/// Runs the writer until it must stop. While the database is degraded it only waits.
 pub fn run(state: &RecordsState) {
-    // Without it announcements wait for ever: after a panic it begins again. What was taken is in the queue still.
+    // Without the writer, announcements would wait for ever, so it goes on after a panic. Chunks that it has taken are
+    // back in the queue then.
     while let Err(panic) = catch_unwind(AssertUnwindSafe(|| write_until_closed(state))) {
         tracing::error!(
             panic = panic_text(panic.as_ref()),
-            "the thread that writes the log panicked; it is started again"
+            "the thread that writes the log panicked; it goes on after a second"
         );
         thread::sleep(AFTER_PANIC);
     }
@@ -42,7 +44,7 @@ fn write_until_closed(state: &RecordsState) {
     loop {
         turns += 1;
         if turns % WAKE_EVERY == 0 {
-            // The supervisor does the same, but may itself be the one who waits.
+            // The supervisor does the same, but may itself be waiting for such a flush.
             flushes[0] = state.log.database.wake(flushes[0]);
             flushes[1] = state.floor.as_ref().map_or(0, |meta| meta.wake(flushes[1]));
         }
@@ -52,7 +54,7 @@ fn write_until_closed(state: &RecordsState) {
             write_batch(state, &mut batch);
         }
         if stop {
-            // Nobody may wait for what is never written.
+            // Wakes the callers that wait for chunks that will not be written.
             state.pending.failed(Vec::new());
             return;
         }
@@ -80,7 +82,7 @@ fn write_until_closed(state: &RecordsState) {
     }
 }
 
-/// Writes chunks; what cannot be written stays in the queue until the database was opened anew.
+/// Writes chunks. Chunks that cannot be written go back into the queue until the database is reopened.
 fn write_batch(state: &RecordsState, batch: &mut Vec<Sealed>) {
     let mut done = 0;
     let outcome = catch_unwind(AssertUnwindSafe(|| write(state, batch, &mut done)));
@@ -88,7 +90,7 @@ fn write_batch(state: &RecordsState, batch: &mut Vec<Sealed>) {
     state.pending.written(done);
     if let Err(error) = outcome {
         state.health().failed("write a chunk of the log", &error, state.time.now().mono);
-        // Whatever it was.
+        // Any error here makes the database degraded, a panic too.
         state.log.database.fault(&error);
         state.pending.failed(batch.split_off(done));
     }

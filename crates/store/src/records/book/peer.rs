@@ -1,4 +1,4 @@
-//! A provider: what the address book knows of it.
+//! A provider as the address book knows it.
 
 use crate::codec::{self, CodecError};
 use bincode::{Decode, Encode};
@@ -15,41 +15,42 @@ use std::sync::{
 pub struct PeerRow {
     /// Binary peer id.
     pub peer: Vec<u8>,
-    /// Came by `/ipfs/kad/1.0.0`.
+    /// Addresses that came by `/ipfs/kad/1.0.0`.
     pub wan: Vec<Vec<u8>>,
-    /// Came by `/ipfs/lan/kad/1.0.0`.
+    /// Addresses that came by `/ipfs/lan/kad/1.0.0`.
     pub lan: Vec<Vec<u8>>,
-    /// Newest announcement when the row was written, Unix seconds.
+    /// Time of its newest announcement when the row was written, Unix seconds.
     pub announced: u32,
 }
 
 /// A provider.
 #[derive(Debug)]
 pub struct Peer {
-    /// Its number.
+    /// Number in the address book.
     pub id: u32,
-    /// Its peer id.
+    /// Peer id.
     pub peer: PeerId,
     addrs: Mutex<Addresses>,
-    /// Secret hash of each list as it came: nearly every announcement repeats it, and need not look further.
+    /// Secret hash of each list as it came. Nearly every announcement repeats the list, and is compared by this hash
+    /// alone.
     pub(super) came: [AtomicU64; 2],
     pub(super) announced: AtomicU32,
-    /// Records in the index. May be off by those in the hands of other threads.
+    /// Number of its records in the index. It lags behind by what other threads are adding or removing.
     records: AtomicI64,
-    /// Time of the newest chunk that names it.
+    /// Time of the newest chunk that names the peer, or a later time.
     pub(super) named: AtomicU32,
-    /// Time of the row on disk; 0: there is none.
+    /// Time in the row on disk; 0 if there is no row.
     pub(super) stored: AtomicU32,
     pub(super) dirty: AtomicBool,
     pub(super) forgotten: AtomicBool,
 }
 
-/// Lists are shared with whoever is told of them: telling copies nothing.
+/// The addresses of a peer. The lists are shared with the callers that read them, so reading copies nothing.
 #[derive(Debug)]
 struct Addresses {
-    /// By the WAN and by the LAN DHT.
+    /// Addresses by the WAN and by the LAN DHT.
     lists: [Arc<[Multiaddr]>; 2],
-    /// Both, without duplicates: nearly always one of them.
+    /// Both lists without duplicates. Nearly always it is one of the two, shared.
     all: Arc<[Multiaddr]>,
 }
 
@@ -66,13 +67,13 @@ impl Addresses {
 }
 
 impl Peer {
-    /// A peer that nobody knew.
+    /// Makes a peer that is new to the book.
     pub(super) fn new(id: u32, peer: PeerId, now: u32) -> Self {
         let none: Arc<[Multiaddr]> = Arc::default();
         Self::with(id, peer, [none.clone(), none], now, now, 0)
     }
 
-    /// A peer as its row has it.
+    /// Makes a peer from its row.
     pub(super) fn of_row(id: u32, bytes: &[u8], now: u32) -> Result<Self, CodecError> {
         let row: PeerRow = codec::decode(bytes)?;
         let peer = PeerId::from_bytes(&row.peer).map_err(|e| CodecError::Malformed(e.to_string()))?;
@@ -96,51 +97,51 @@ impl Peer {
         }
     }
 
-    /// The same peer by another number.
+    /// Gives the peer another number.
     pub(super) fn renumbered(self, id: u32) -> Self {
         Self { id, ..self }
     }
 
-    /// Newest announcement, Unix seconds.
+    /// Returns the time of the newest announcement, Unix seconds.
     pub fn announced(&self) -> u32 {
         self.announced.load(Ordering::Relaxed)
     }
 
-    /// Records in the index.
+    /// Returns the number of its records in the index.
     pub fn records(&self) -> u64 {
         u64::try_from(self.records.load(Ordering::Relaxed)).unwrap_or(0)
     }
 
-    /// The index has one record more (1) or less (-1).
+    /// Adds `by` to the number of its records in the index: 1 for a new record, -1 for one that is gone.
     pub fn count(&self, by: i64) {
         self.records.fetch_add(by, Ordering::Relaxed);
     }
 
-    /// What came by each DHT, without duplicates.
+    /// Returns the addresses by both DHTs, without duplicates.
     pub fn addresses(&self) -> Arc<[Multiaddr]> {
         self.lock().all.clone()
     }
 
-    /// How many of [`Peer::addresses`], at its end, came by the LAN DHT alone.
+    /// Returns how many of [`Peer::addresses`] came by the LAN DHT alone. They are the last ones.
     pub fn by_lan(&self) -> usize {
         let addrs = self.lock();
         addrs.all.len() - addrs.lists[0].len()
     }
 
-    /// The row to be written.
+    /// Returns the row of the peer.
     pub fn row(&self) -> PeerRow {
         let [wan, lan] = self.lock().lists.each_ref().map(|list| list.iter().map(|a| a.to_vec()).collect());
         PeerRow { peer: self.peer.to_bytes(), wan, lan, announced: self.announced() }
     }
 
-    /// Replaces the list by one DHT, whose secret hash is `hash`. True if it was another.
+    /// Replaces the list by one DHT. `hash` is the secret hash of the new list. Returns true if the list changed.
     pub(super) fn replace(&self, which: usize, addrs: &[Multiaddr], hash: u64) -> bool {
         let mut held = self.lock();
         self.came[which].store(hash, Ordering::Release);
         let changed = *held.lists[which] != *addrs;
         if changed {
             let mut lists = held.lists.clone();
-            // Copies, lest a few bytes hold all that they came in.
+            // Copied, so that an address of a few bytes does not keep a larger buffer in memory.
             lists[which] = addrs.iter().filter_map(|a| Multiaddr::try_from(a.to_vec()).ok()).collect();
             *held = Addresses::new(lists);
         }

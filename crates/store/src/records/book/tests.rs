@@ -81,10 +81,10 @@ fn a_full_book_forgets_only_whom_nothing_can_name() {
     let b = book.announce(&peers[1], Dht::Wan, &now(1000), true).unwrap();
     a.count(1);
     assert!(book.announce(&peers[2], Dht::Wan, &now(1000), true).is_err());
-    assert!(book.forget(1000, &now(1500)).is_empty(), "a chunk of 1000 may name both");
+    assert!(book.forget(1000, &now(1500)).is_empty(), "a chunk dated 1000 may name both");
     assert_eq!(book.forget(1001, &now(1500)), [b.id]);
     let c = book.announce(&peers[2], Dht::Wan, &now(1600), true).unwrap();
-    assert!(c.id > b.id, "numbers are not used again");
+    assert!(c.id > b.id, "a number must not be used again");
     assert!(book.get(b.id).is_none() && book.find(&peers[1].id).is_none());
 }
 

@@ -1,42 +1,44 @@
-//! Many records of the log at once, shard by shard: a lock is taken once for all records of its shard, and what they
-//! need of its table is in the processor's caches. At millions of records one at a time waits for memory at each step.
+//! Changes by batches of records of the log. A batch is sorted by shard. So the lock of a shard is taken once for many
+//! records, and its table stays in the processor's caches. In an index of millions of records, single changes would
+//! wait for memory at each step.
 
 use super::{Full, Index, KeyPrefix, Record, SHARDS, Shard, Slot, shard_of};
 
-/// Records that are best handed over together: some 16 for each shard, 3 MB with what is needed to sort them.
+/// Size of a batch that works best: some 16 records for each shard, and 3 MB with the memory for sorting.
 pub const BATCH: usize = 1 << 16;
-/// Records for which the lock of a shard is held: some 10 us. All of a batch may be of one key.
+/// Limit of the records for which the lock of a shard is held: some 10 us. All records of a batch may be of one key.
 const HELD: usize = 64;
 
-/// A record, or its removal, as a chunk names it.
+/// A record or its removal, from a chunk.
 #[derive(Clone, Copy, Debug)]
 pub struct Named {
     /// Its key.
     pub prefix: KeyPrefix,
-    /// Its provider.
+    /// Number of its provider.
     pub peer: u32,
     /// Time of the chunk, Unix seconds.
     pub time: u32,
-    /// Taken back then, and not announced.
+    /// True for a removal.
     pub removed: bool,
 }
 
-/// What became of a record of the log.
+/// Outcome for a record or removal from the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Replayed {
-    /// It is new to the index.
+    /// The record is new to the index.
     Added,
-    /// It was in the index, and is no more.
+    /// The record was in the index, and was removed.
     Removed,
-    /// Something as new is known.
+    /// The number of records is the same: the index knew the record or removal, or something newer.
     Known,
-    /// There is no room for it.
+    /// The index has no room for the record.
     Refused(Full),
 }
 
 impl Index {
-    /// Records and removals from the log: each counts unless something not older is known. Of one second, the newest
-    /// must come first. `became` is called under a lock of the index.
+    /// Applies records and removals from the log. One of them counts only if the index knows nothing of its record with
+    /// the same time or a later one. So within one second the newest must come first. Calls `became` with each outcome,
+    /// under a lock of the index.
     pub fn replay(&self, records: &[Named], mut became: impl FnMut(&Named, Replayed)) {
         self.by_shard(records, |shard, hash, record| {
             let outcome = match record.removed {
@@ -47,8 +49,8 @@ impl Index {
         });
     }
 
-    /// Garbage collection: drops these records unless newer ones are known. `went` is told of each that was there, under
-    /// a lock of the index.
+    /// Drops these records for garbage collection, unless newer ones are known. Calls `went` with each that was
+    /// dropped, under a lock of the index.
     pub fn collect(&self, records: &[Named], mut went: impl FnMut(&Named)) {
         self.by_shard(records, |shard, hash, record| {
             if !record.removed && self.delete(shard, hash, &record.prefix, record.peer, |known| known <= record.time) {
@@ -90,10 +92,10 @@ impl Index {
         }
     }
 
-    /// Calls `each` with all records, those of one shard one after the other and in the order given.
+    /// Calls `each` with all records, shard by shard. Within a shard they keep their order.
     fn by_shard(&self, records: &[Named], mut each: impl FnMut(&mut Shard, u64, &Named)) {
         let hashes: Vec<u64> = records.iter().map(|record| self.secret.of(&record.prefix)).collect();
-        // A counting sort: where each shard begins, then who stands where.
+        // A counting sort: first where the records of each shard begin, then the place of each record.
         let mut next = vec![0usize; SHARDS + 1];
         hashes.iter().for_each(|hash| next[shard_of(*hash) + 1] += 1);
         (0..SHARDS).for_each(|shard| next[shard + 1] += next[shard]);

@@ -1,11 +1,11 @@
-//! A key with many providers, apart from the tables: every step costs what it does, and not what is there.
+//! A key with many providers, kept outside the tables. The cost of an operation does not depend on their number.
 
 use super::record::{Secret, Slot};
 use crate::{kad::seeded::Seeded, records::entry::KeyPrefix};
 use hashbrown::HashTable;
 
-/// Draws per provider that is wanted, after which it is cheaper to look at all: most of them are outlived and not
-/// collected yet.
+/// Limit of the random draws per provider that is wanted. When they are used up, most providers have expired and are
+/// not collected yet, and it is cheaper to look at all of them.
 const DRAWS: usize = 8;
 
 /// A key and its providers.
@@ -13,34 +13,34 @@ const DRAWS: usize = 8;
 pub struct Big {
     /// The key.
     pub prefix: KeyPrefix,
-    /// Providers with their times, in no order, without holes: one can be drawn at random.
+    /// Providers with their times, unordered. There are no gaps, so that one can be drawn at random.
     providers: Vec<(u32, u32)>,
-    /// Where each of them stands.
+    /// Index of each provider in `providers`.
     at: HashTable<u32>,
 }
 
 impl Big {
-    /// A key without providers, with room for some.
+    /// Makes a key without providers, with room for `room`.
     pub fn new(prefix: KeyPrefix, room: usize) -> Self {
         Self { prefix, providers: Vec::with_capacity(room), at: HashTable::with_capacity(room) }
     }
 
-    /// Providers.
+    /// Returns the number of providers.
     pub fn len(&self) -> usize {
         self.providers.len()
     }
 
-    /// Each provider with its time.
+    /// Iterates over the providers and their times.
     pub fn iter(&self) -> impl Iterator<Item = (u32, u32)> {
         self.providers.iter().copied()
     }
 
-    /// The time of a provider.
+    /// Returns the time of a provider.
     pub fn time(&self, secret: &Secret, peer: u32) -> Option<u32> {
         self.position(secret, peer).and_then(|at| self.providers.get(at)).map(|(_, time)| *time)
     }
 
-    /// The time of a provider, to be changed, or how many others there are.
+    /// Returns the time of a provider so that it can be changed, or the number of other providers.
     pub fn slot(&mut self, secret: &Secret, peer: u32) -> Slot<'_> {
         let others = self.len();
         match self.position(secret, peer).and_then(|at| self.providers.get_mut(at)) {
@@ -49,17 +49,17 @@ impl Big {
         }
     }
 
-    /// A provider that is not there.
+    /// Inserts a provider that is not there yet.
     pub fn insert(&mut self, secret: &Secret, peer: u32, time: u32) {
         let Self { providers, at, .. } = self;
-        // The limit of providers of a key is far below.
+        // Always succeeds: the limit of the providers of a key is far below.
         let Ok(end) = u32::try_from(providers.len()) else { return };
         providers.push((peer, time));
         let hash_at = |at: &u32| secret.of_peer(providers[*at as usize].0);
         at.insert_unique(secret.of_peer(peer), end, hash_at);
     }
 
-    /// Drops a provider if `may`, by its time. True if it went.
+    /// Drops a provider if `may` returns true for its time. Returns true if it was dropped.
     pub fn remove(&mut self, secret: &Secret, peer: u32, may: impl FnOnce(u32) -> bool) -> bool {
         let Self { providers, at, .. } = self;
         let Ok(found) = at.find_entry(secret.of_peer(peer), |at| providers[*at as usize].0 == peer) else {
@@ -70,7 +70,7 @@ impl Big {
             return false;
         }
         found.remove();
-        // The last one fills the hole.
+        // The last provider moves into the gap.
         let last = providers.len() as u32 - 1;
         if hole != last
             && let Some(moved) = at.find_mut(secret.of_peer(providers[last as usize].0), |at| *at == last)
@@ -81,7 +81,7 @@ impl Big {
         true
     }
 
-    /// Up to `most` live providers, chosen by `random`, to the end of `found`.
+    /// Appends up to `most` live providers to `found`, chosen by `random`.
     pub fn choose(&self, is_live: impl Fn(u32) -> bool, most: usize, random: &mut Seeded, found: &mut Vec<(u32, u32)>) {
         let begun = found.len();
         if self.len() / 2 > most {
@@ -98,7 +98,7 @@ impl Big {
         found.truncate(begun + most);
     }
 
-    /// Gives memory back if there is much too much.
+    /// Gives back memory if less than an eighth of it is used.
     pub fn shrink(&mut self, secret: &Secret) {
         let Self { providers, at, .. } = self;
         if providers.len() < providers.capacity() / 8 {
@@ -107,7 +107,7 @@ impl Big {
         }
     }
 
-    /// Bytes allocated.
+    /// Returns the allocated memory, in bytes.
     pub fn bytes(&self) -> usize {
         self.providers.capacity() * size_of::<(u32, u32)>() + self.at.allocation_size()
     }
@@ -118,8 +118,8 @@ impl Big {
     }
 }
 
-/// The numbers below a bound, each once, in an order that is drawn: which come first is as good as chosen at random, and
-/// nothing needs to be remembered.
+/// Iterator over the numbers below a bound in a pseudorandom order, each once. It needs no memory of the numbers that
+/// it has returned.
 struct Draw {
     bound: usize,
     bits: u32,
@@ -133,8 +133,8 @@ impl Draw {
         Self { bound, bits: bits.max(2), next: 0, keys: std::array::from_fn(|_| random.next()) }
     }
 
-    /// A permutation of the numbers of so many bits: sums, products with odd numbers, and shifts to the right that are
-    /// xored can all be undone.
+    /// Permutes the numbers of `bits` bits. Each step can be undone: adding, multiplying by an odd number, and xoring
+    /// with a right shift. So no two numbers become one.
     fn permuted(&self, n: u64) -> u64 {
         let mask = (1 << self.bits) - 1;
         self.keys.iter().fold(n, |n, key| {
@@ -186,7 +186,7 @@ mod tests {
         const TIMES: u64 = 20_000;
         let mut big = Big::new([1; 12], 0);
         (0..PROVIDERS).for_each(|n| big.insert(&secret(), n, n));
-        // By draws while half of them live; by a look at all when nearly none does; and of less than are wanted, all.
+        // 500 live providers are found by draws, 30 by a look at all. Of 7, fewer than are wanted, all are returned.
         for live in [500, 30, 7] {
             let mut chosen = vec![0; PROVIDERS as usize];
             for seed in 0..TIMES {

@@ -1,4 +1,5 @@
-//! One table of the index, and beside it what is rare. A look-up takes one probe.
+//! A shard of the index: a table, and what few shards have (keys with many providers, and tombstones). A look-up takes
+//! one probe of the table.
 
 use super::{
     big::Big,
@@ -9,16 +10,18 @@ use crate::records::entry::KeyPrefix;
 use hashbrown::HashTable;
 use std::collections::HashMap;
 
-/// Tables. Many keep them small (of 100 million records each holds some 25,000, and doubles in a millisecond) and make
-/// collisions of threads rare.
+/// Number of shards. With this many, tables are small, and threads rarely wait for each other. Of 100 million records a
+/// table holds some 25,000, and grows in a millisecond.
 pub const SHARDS: usize = 4096;
-/// A key with more providers is kept apart: records of one key stand in a row, which others must pass.
+/// A key with more providers than this leaves the table. There, records of one key stand in a row, and probes for other
+/// keys must pass them.
 pub const CHAIN: usize = 24;
 
-/// The shard of a hash, by bits that tables do not use: they go by the low half.
+/// Returns the shard of a hash. Uses bits of the high half; tables use the low half.
 ///
-/// The last shard gets twice as many records as the first: `u` is even over 0..1, and the share of the shard at `x` (0
-/// to 1) grows as 2^x where `x` is log2(1 + u), of which `u * (1.34 - 0.34 * u)` is near enough.
+/// The last shard gets twice as many records as the first. `u` is spread evenly over 0 to 1, and `x = log2(1 + u)` is
+/// the place of the shard, from 0 to 1. So the share of the shard at `x` grows as 2^x. `u * (1.34 - 0.34 * u)` is close
+/// enough to this logarithm.
 pub fn shard_of(hash: u64) -> usize {
     const BITS: u32 = 20;
     let u = (hash >> 36) & ((1 << BITS) - 1);
@@ -26,13 +29,13 @@ pub fn shard_of(hash: u64) -> usize {
     ((x * SHARDS as u64) >> BITS) as usize % SHARDS
 }
 
-/// The part of all records that a shard gets, by [`shard_of`].
+/// Returns the share of all records that [`shard_of`] gives to a shard.
 pub fn share(shard: usize) -> f64 {
     let u = |x: f64| (1.34 - (1.34f64.powi(2) - 4.0 * 0.34 * x).max(0.0).sqrt()) / (2.0 * 0.34);
     (u((shard + 1) as f64 / SHARDS as f64) - u(shard as f64 / SHARDS as f64)).max(0.0)
 }
 
-/// See the module. It fits into a line of the processor's caches, with its lock.
+/// A shard of the index. See the module. Together with its lock it fits into one line of the processor's caches.
 #[derive(Debug, Default)]
 pub struct Shard {
     /// Records of keys that never had more than [`CHAIN`] providers at a time.
@@ -44,12 +47,12 @@ pub struct Shard {
 struct Rare {
     /// Keys that have, or had, more than [`CHAIN`] providers.
     big: HashTable<Big>,
-    /// Removals of the log, until they expire: they outlive older additions, of a log that is replayed or of a dump.
+    /// Removals, until they expire. They keep out older announcements that come from the replayed log or from a dump.
     tombstones: HashMap<(KeyPrefix, u32), u32>,
 }
 
 impl Shard {
-    /// A record of the key whose hash is `hash`.
+    /// Probes for a record of the key whose hash is `hash`.
     pub fn slot(&mut self, secret: &Secret, hash: u64, prefix: &KeyPrefix, peer: u32) -> Slot<'_> {
         if let Some(rare) = &mut self.rare
             && let Some(big) = rare.big.find_mut(hash, |big| big.prefix == *prefix)
@@ -69,7 +72,7 @@ impl Shard {
         }
     }
 
-    /// The time of a record.
+    /// Returns the time of a record.
     pub fn time(&self, secret: &Secret, hash: u64, prefix: &KeyPrefix, peer: u32) -> Option<u32> {
         match self.big(hash, prefix) {
             Some(big) => big.time(secret, peer),
@@ -77,17 +80,17 @@ impl Shard {
         }
     }
 
-    /// The providers of a key, if it has, or had, more than [`CHAIN`].
+    /// Returns the providers of a key if it has, or had, more than [`CHAIN`].
     pub fn big(&self, hash: u64, prefix: &KeyPrefix) -> Option<&Big> {
         self.rare.as_ref()?.big.find(hash, |big| big.prefix == *prefix)
     }
 
-    /// All such keys.
+    /// Iterates over the keys that have, or had, more than [`CHAIN`] providers.
     pub fn bigs(&self) -> impl Iterator<Item = &Big> {
         self.rare.iter().flat_map(|rare| rare.big.iter())
     }
 
-    /// Enters a record that is not there, of a key with `others`.
+    /// Inserts a new record. `others` is the number of other providers of its key.
     pub fn insert(&mut self, secret: &Secret, hash: u64, record: Record, others: usize) {
         let hash_of = |r: &Record| secret.of(&r.prefix);
         if others < CHAIN && self.rare.is_none() {
@@ -111,7 +114,8 @@ impl Shard {
         big.big.insert_unique(hash, providers, |big| secret.of(&big.prefix));
     }
 
-    /// Drops a record if `may`, by its time: whether it was the last of its key. `None` if it did not go.
+    /// Drops a record if `may` returns true for its time. Returns whether it was the last of its key, or `None` if it
+    /// was not dropped.
     pub fn remove(
         &mut self,
         secret: &Secret,
@@ -139,24 +143,24 @@ impl Shard {
         Some(self.table.find(hash, |r| r.prefix == *prefix).is_none())
     }
 
-    /// Whether a record of `time` was removed then or later.
+    /// Returns true if a record was removed at `time` or later.
     pub fn is_removed(&self, prefix: &KeyPrefix, peer: u32, time: u32) -> bool {
         let removed = self.rare.as_ref().and_then(|rare| rare.tombstones.get(&(*prefix, peer)));
         removed.is_some_and(|removed| *removed >= time)
     }
 
-    /// A record was removed at `time`, if nothing later is known.
+    /// Notes that a record was removed at `time`. Keeps a later time.
     pub fn bury(&mut self, prefix: &KeyPrefix, peer: u32, time: u32) {
         let tombstone = self.rare.get_or_insert_default().tombstones.entry((*prefix, peer)).or_insert(time);
         *tombstone = time.max(*tombstone);
     }
 
-    /// A record was removed at `time`, whatever was known.
-    pub fn bury_anew(&mut self, prefix: &KeyPrefix, peer: u32, time: u32) {
+    /// Notes that a record was removed at `time`. Replaces any other time.
+    pub fn set_tombstone(&mut self, prefix: &KeyPrefix, peer: u32, time: u32) {
         self.rare.get_or_insert_default().tombstones.insert((*prefix, peer), time);
     }
 
-    /// Keeps the removals whose times `stay`.
+    /// Drops the tombstones for whose times `stay` returns false.
     pub fn forget_tombstones(&mut self, stay: impl Fn(u32) -> bool) {
         let Some(rare) = &mut self.rare else { return };
         if !rare.tombstones.is_empty() {
@@ -168,7 +172,7 @@ impl Shard {
         }
     }
 
-    /// Gives memory back where there is much too much.
+    /// Gives back memory where less than an eighth of it is used.
     pub fn shrink(&mut self, secret: &Secret) {
         if self.table.len() < self.table.capacity() / 8 {
             self.table.shrink(|r| secret.of(&r.prefix));
@@ -181,7 +185,7 @@ impl Shard {
         }
     }
 
-    /// Bytes allocated for records.
+    /// Returns the memory allocated for records, in bytes.
     pub fn bytes(&self) -> usize {
         let rare = self.rare.as_ref().map_or(0, |rare| size_of::<Rare>() + rare.big.allocation_size());
         self.table.bytes() + rare + self.bigs().map(Big::bytes).sum::<usize>()

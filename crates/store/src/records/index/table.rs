@@ -1,28 +1,32 @@
-//! Records by hash, three to a cache line: a probe of a table that is in no cache waits for memory once, where a table
-//! with its tags apart waits twice. It grows by a third, so that it takes 25 to 34 bytes per record, and not up to 48.
+//! A hash table of records, three to a cache line. If the table is in no cache, a probe waits for memory once; a table
+//! that keeps its tags apart from its records waits twice. The table grows by a third, so it takes 25 to 34 bytes per
+//! record. A table that doubles would take up to 48.
 //!
-//! A record stands in its home line or, where that is full, in the next that is not. Each line counts the records that
-//! have passed it and remembers their kinds, so a search ends where nothing of its kind went on.
+//! A record stands in its home line, or, if that line is full, in the next line with room. Each line counts the records
+//! that have passed it and remembers their kinds. So a search ends at the first line that no record of its kind has
+//! passed.
 
 use super::record::Record;
 
-/// Records in a line.
+/// Number of records in a line.
 const IN_LINE: usize = 3;
-/// A table grows when more than so many 64ths of it are taken. Beyond, searches grow long ...
+/// A table grows when it is fuller than this, in 64ths. In a fuller table searches would be long.
 const FULLEST: usize = 54;
-/// ... by so many 64ths: what is moved then is moved three times, on average, while a table fills.
+/// Size of a table after it has grown, in 64ths of the old size. While a table fills, a record is moved three times on
+/// average.
 const GROWTH: usize = 84;
-/// A count of passers-by that is this high stays so until the table is made anew.
+/// A count of passed records that reaches this value keeps it until the table is rebuilt.
 const MANY: u16 = u16::MAX;
 
 #[derive(Clone, Copy, Debug)]
 #[repr(align(64))]
 struct RecordLine {
-    /// The first `used` of them.
+    /// Only the first `used` hold records.
     records: [Record; IN_LINE],
     used: u8,
-    /// A bit for each kind of record that has passed, since none had.
+    /// One bit for each kind of record that has passed the line. Cleared when `passed` falls to 0.
     kinds: u8,
+    /// Number of records that have passed the line and are still in the table.
     passed: u16,
 }
 
@@ -37,7 +41,7 @@ impl RecordLine {
     }
 }
 
-/// See the module.
+/// The hash table. See the module.
 #[derive(Debug, Default)]
 pub struct RecordTable {
     lines: Box<[RecordLine]>,
@@ -45,38 +49,38 @@ pub struct RecordTable {
 }
 
 impl RecordTable {
-    /// Records.
+    /// Returns the number of records.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Records that there is room for.
+    /// Returns the number of records for which there is room.
     pub fn capacity(&self) -> usize {
         self.lines.len() * IN_LINE * FULLEST / 64
     }
 
-    /// All records.
+    /// Iterates over all records.
     pub fn iter(&self) -> impl Iterator<Item = &Record> {
         self.lines.iter().flat_map(RecordLine::records)
     }
 
-    /// The records that may have this hash, and others.
+    /// Iterates over the records that may have this hash. There may be others among them.
     pub fn near(&self, hash: u64) -> impl Iterator<Item = &Record> {
         self.way(hash).flat_map(|at| self.lines[at].records())
     }
 
-    /// The first record that is it.
+    /// Returns the first record near `hash` for which `is_it` returns true.
     pub fn find(&self, hash: u64, mut is_it: impl FnMut(&Record) -> bool) -> Option<&Record> {
         self.near(hash).find(|record| is_it(record))
     }
 
-    /// The same, to be changed.
+    /// Does the same as [`RecordTable::find`], for a record to be changed.
     pub fn find_mut(&mut self, hash: u64, is_it: impl FnMut(&Record) -> bool) -> Option<&mut Record> {
         let (at, nth) = self.position(hash, is_it)?;
         Some(&mut self.lines[at].records[nth])
     }
 
-    /// Enters a record that is not there.
+    /// Inserts a record that is not there yet.
     pub fn insert(&mut self, hash: u64, record: Record, hash_of: impl Fn(&Record) -> u64) {
         if self.len >= self.capacity() {
             self.resize((self.lines.len() * GROWTH / 64).max(self.lines.len() + 1), hash_of);
@@ -84,7 +88,7 @@ impl RecordTable {
         self.place(hash, record);
     }
 
-    /// Takes the first record out that is it.
+    /// Removes and returns the first record near `hash` for which `is_it` returns true.
     pub fn remove(&mut self, hash: u64, is_it: impl FnMut(&Record) -> bool) -> Option<Record> {
         let (at, nth) = self.position(hash, is_it)?;
         let line = &mut self.lines[at];
@@ -107,7 +111,7 @@ impl RecordTable {
         Some(gone)
     }
 
-    /// Makes room for `more` records.
+    /// Makes room for `more` records in addition to those in the table.
     pub fn reserve(&mut self, more: usize, hash_of: impl Fn(&Record) -> u64) {
         let lines = lines_for(self.len + more);
         if lines > self.lines.len() {
@@ -115,7 +119,7 @@ impl RecordTable {
         }
     }
 
-    /// Gives back what is not needed for the records that are there.
+    /// Gives back memory that the records in the table do not need.
     pub fn shrink(&mut self, hash_of: impl Fn(&Record) -> u64) {
         let lines = lines_for(self.len);
         if lines < self.lines.len() {
@@ -123,7 +127,7 @@ impl RecordTable {
         }
     }
 
-    /// Bytes allocated.
+    /// Returns the allocated memory, in bytes.
     pub fn bytes(&self) -> usize {
         size_of_val(&*self.lines)
     }
@@ -134,7 +138,7 @@ impl RecordTable {
         old.iter().flat_map(RecordLine::records).for_each(|record| self.place(hash_of(record), *record));
     }
 
-    /// Into the first line with room: there is one.
+    /// Puts a record into the first line with room from its home line on. The caller makes sure that there is one.
     fn place(&mut self, hash: u64, record: Record) {
         let mut at = self.home(hash);
         while usize::from(self.lines[at].used) == IN_LINE {
@@ -153,7 +157,7 @@ impl RecordTable {
         self.way(hash).find_map(|at| Some((at, self.lines[at].records().iter().position(&mut is_it)?)))
     }
 
-    /// The lines in which a record of this hash may stand.
+    /// Iterates over the lines in which a record with this hash may stand.
     fn way(&self, hash: u64) -> impl Iterator<Item = usize> {
         let first = (!self.lines.is_empty()).then(|| self.home(hash));
         let kind = kind(hash);
@@ -161,7 +165,7 @@ impl RecordTable {
         std::iter::successors(first, next).take(self.lines.len())
     }
 
-    /// By the low half of the hash: the shard is chosen by bits of the high one.
+    /// Returns the home line of a hash. Uses its low half; the shard is chosen by bits of the high half.
     fn home(&self, hash: u64) -> usize {
         ((u64::from(hash as u32) * self.lines.len() as u64) >> 32) as usize
     }
@@ -171,12 +175,12 @@ impl RecordTable {
     }
 }
 
-/// One of eight, by bits of the hash that choose neither the shard nor the line.
+/// Returns the kind of a hash, as one of eight bits. Uses bits of the hash that choose neither the shard nor the line.
 fn kind(hash: u64) -> u8 {
     1 << (hash >> 61)
 }
 
-/// Lines with room for so many records, and for one more.
+/// Returns the number of lines that have room for `records` and one more.
 fn lines_for(records: usize) -> usize {
     if records == 0 { 0 } else { (records + 1) * 64 / (IN_LINE * FULLEST) + 1 }
 }
@@ -208,7 +212,7 @@ mod tests {
     }
 
     proptest! {
-        /// With hashes that spread and with hashes that all meet.
+        /// Runs with hashes that spread and with hashes that all collide.
         #[test]
         fn a_table_holds_what_was_put_in_and_not_taken_out(
             ops in proptest::collection::vec(op(), 0..800),

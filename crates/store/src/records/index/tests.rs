@@ -30,7 +30,7 @@ enum Op {
 }
 
 fn op() -> impl Strategy<Value = Op> {
-    // Few keys and many peers, so that keys pass the length of a chain in both directions.
+    // Few keys and many peers, so that keys grow above `CHAIN` providers and shrink below it again.
     prop_oneof![
         8 => (0..3u8, 0..150u32, 0..50u32).prop_map(|(k, p, t)| Op::Add(k, p, t)),
         2 => (0..3u8, 0..150u32).prop_map(|(k, p)| Op::Remove(k, p)),
@@ -90,7 +90,7 @@ proptest! {
         }
     }
 
-    /// Whatever the order of seconds, as long as one second is replayed newest first.
+    /// Replays seconds in any order. Within one second the newest comes first.
     #[test]
     fn replay_ends_with_the_newest_state(
         log in proptest::collection::vec((any::<bool>(), 0..4u8, 0..3u32, 0..12u32), 0..120),
@@ -109,7 +109,8 @@ proptest! {
         let mut len = 0i64;
         for second in order {
             let of_second = log.iter().rev().filter(|e| e.3 == second);
-            let batch: Vec<Named> = of_second.map(|(remove, key, peer, time)| named(*key, *peer, *time, *remove)).collect();
+            let entry = |(remove, key, peer, time): &(bool, u8, u32, u32)| named(*key, *peer, *time, *remove);
+            let batch: Vec<Named> = of_second.map(entry).collect();
             let mut became = 0;
             index.replay(&batch, |_, outcome| {
                 became += 1;
@@ -164,7 +165,7 @@ fn a_record_costs_at_most_32_bytes_however_many_there_are() {
         let mut prefix = KeyPrefix::default();
         prefix[..8].copy_from_slice(&n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes());
         index.add(&prefix, 1, true, |_| false, || 1).unwrap();
-        // The empty tables themselves are 256 kB.
+        // The empty shards themselves take 256 kB.
         if n >= 100_000 && n % 10_000 == 0 {
             let each = (index.bytes() - Index::new(LIMITS, (3, 4)).bytes()) as f64 / n as f64;
             assert!(each <= 32.0, "{each} bytes at {n} records");
@@ -180,7 +181,7 @@ fn keys_that_are_ground_to_lie_together_spread_over_the_tables_as_others_do() {
         prefix[8..].copy_from_slice(&n.to_be_bytes());
         index.add(&prefix, 1, true, |_| false, || 1).unwrap();
     }
-    // 24 on average, from 17 to 35 by the sizes that they are meant to have; six deviations on top of that.
+    // Tables hold 24 records on average, and 17 to 35 by their shares. Allow six standard deviations above that.
     let largest = index.shards.iter().map(|line| line.0.read().table.len()).max().unwrap();
     assert!(largest <= 35 + 36, "{largest}");
 }
@@ -203,7 +204,7 @@ fn near_the_limit_the_farthest_go_and_newcomers_as_far_are_refused() {
     assert_eq!((went, went), (dropped, limits.records - index.len()));
     let left = index.len();
     assert!((7_500..=9_375).contains(&left), "{left}");
-    // Two kinds of newcomers, and none of the first farther than one of the second.
+    // Each record that is taken is nearer than each one that is refused.
     let (mut taken, mut refused) = (Vec::new(), Vec::new());
     for _ in 0..200 {
         let prefix = prefix();
@@ -216,7 +217,7 @@ fn near_the_limit_the_farthest_go_and_newcomers_as_far_are_refused() {
         }
     }
     assert!(!taken.is_empty() && taken.iter().max() < refused.iter().min());
-    // A refresh is always taken; and below 7/8 newcomers are, too.
+    // Below 7/8, new records are taken from any distance. Refreshes are always taken.
     assert_eq!(index.make_room(|_| ()), 0);
     index.sweep(|_, time| time == 1, |_| ());
     assert_eq!(index.make_room(|_| ()), 0);
@@ -238,6 +239,10 @@ fn tables_that_were_reserved_do_not_grow_on_the_way() {
             index.add(&prefix, 1, true, |_| false, || 1).unwrap();
         }
     }
-    assert!(reserved.bytes() <= before + before / 100, "{before} bytes were reserved, {} it became", reserved.bytes());
+    assert!(
+        reserved.bytes() <= before + before / 100,
+        "{before} bytes were reserved, and {} are taken",
+        reserved.bytes()
+    );
     assert!(reserved.bytes() <= grown.bytes() + grown.bytes() / 10);
 }

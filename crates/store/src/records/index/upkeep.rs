@@ -1,17 +1,19 @@
-//! What goes over the whole index, shard by shard: room near the limit, memory given back, and expected, sums.
+//! Operations on the whole index, shard by shard: dropping records near the limit, reserving memory, and giving it
+//! back.
 
 use super::{CLASSES, Index, KeyPrefix, Ordering, SHARDS, ShardLine, shard::share};
 
-/// How many records a shard may have beyond what is expected, in roots of that: three standard deviations, where keys have
-/// up to ten providers.
+/// Room of a shard for more records than are expected, in square roots of their expected number. With up to ten
+/// providers per key this is three standard deviations.
 const SPREAD: f64 = 6.0;
 
 impl Index {
-    /// Keeps the index below its limit: from 31/32 of it on drops the farthest records, down to 15/16, telling the peer of
-    /// each, and refuses new ones as far as these until it is down to 7/8 by itself. How many went.
+    /// Keeps the index below its limit. From 31/32 of the limit on, drops the farthest records until 15/16 are left,
+    /// and calls `dropped` with the peer of each. New records as far away are refused until expiry has brought the
+    /// index down to 7/8. Returns the number of dropped records.
     ///
-    /// They are dropped by class, so up to a sixteenth of all may go beyond that. The log keeps them: after a restart they
-    /// are there again, until the next call.
+    /// Records are dropped by whole classes, so up to a sixteenth of all may be dropped in addition. The log keeps
+    /// them: after a restart they are back until the next call.
     pub fn make_room(&self, dropped: impl FnMut(u32)) -> usize {
         let limit = self.limits.records;
         let before = self.len();
@@ -32,7 +34,8 @@ impl Index {
         before.saturating_sub(self.len())
     }
 
-    /// Drops every record that `goes` by its key prefix and time, telling its peer: for when the log cannot name what to drop.
+    /// Drops every record for whose key prefix and time `goes` returns true, and calls `dropped` with its peer. Used
+    /// when the log cannot name the records to drop.
     pub fn sweep(&self, goes: impl Fn(&KeyPrefix, u32) -> bool, mut dropped: impl FnMut(u32)) {
         for ShardLine(lock) in &self.shards {
             let mut shard = lock.write();
@@ -50,35 +53,35 @@ impl Index {
         }
     }
 
-    /// Removals older than the ttl hide nothing any more.
+    /// Drops tombstones that have expired: all older announcements have expired, too.
     pub fn forget_tombstones(&self, is_live: impl Fn(u32) -> bool) {
         for ShardLine(lock) in &self.shards {
             lock.write().forget_tombstones(&is_live);
         }
     }
 
-    /// Gives memory back where a table has become much too large.
+    /// Gives back memory of tables that have become much too large.
     pub fn shrink(&self) {
         for ShardLine(lock) in &self.shards {
             lock.write().shrink(&self.secret);
         }
     }
 
-    /// Records that are expected, so that tables need not grow (and leave holes in memory) on the way there.
+    /// Makes room for the expected number of records. A table that grows leaves a hole in memory.
     pub fn reserve(&self, records: usize) {
         let records = records.min(self.limits.records);
         for (n, ShardLine(lock)) in self.shards.iter().enumerate() {
             let mut shard = lock.write();
             let expected = records as f64 * share(n);
-            // Half of the shards get more than that, and a table that grows leaves a hole where it was: with 100 million
-            // records a third of the memory.
+            // Half of the shards get more than `expected`. If those tables grew, the holes that they leave would take a
+            // third of the memory with 100 million records.
             let most = expected + (SPREAD * expected.sqrt()).min(expected / 4.0);
             let more = (most as usize).saturating_sub(shard.table.len());
             shard.table.reserve(more, |r| self.secret.of(&r.prefix));
         }
     }
 
-    /// Bytes allocated for records.
+    /// Returns the memory allocated for records, in bytes.
     pub fn bytes(&self) -> usize {
         let shard = |ShardLine(lock): &ShardLine| lock.read().bytes();
         self.shards.iter().map(shard).sum::<usize>() + SHARDS * size_of::<ShardLine>()

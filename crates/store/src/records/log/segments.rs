@@ -1,11 +1,13 @@
-//! The bodies of chunks, in files that are only ever appended to: segments of `log/`, written as `frames` tells. sled
-//! keeps where each chunk lies ([`Location`]), and how far each segment is known to it.
+//! Segments: append-only files of `log/` that hold the bodies of chunks, as frames (`log_frames`). For each chunk a row
+//! in sled says where its body lies ([`Location`]). For each segment a row says how far it is indexed: up to which byte
+//! its chunks have rows.
 //!
-//! Bodies in sled's own pages took 51 bytes of disk and 45 of memory per record, 175 bytes of writing, and outlasted a
-//! power cut only as far as sled did; a segment takes 37, is read once, and is removed when its last chunk has expired.
+//! Bodies in sled's own pages took 51 bytes of disk, 45 of memory and 175 of writing per record, and survived a power
+//! cut only as far as sled did. A segment takes 37 bytes per record, is read once, and is removed when its last chunk
+//! has expired.
 //!
-//! A run never appends to a segment of an earlier one, whose end may be torn, nor to one that the disk has failed
-//! under. What stands in a segment behind what sled knows of it is salvaged at the end of replay (`salvage`).
+//! Each run begins segments of its own: the end of an earlier one may be torn. After a disk error a run begins another
+//! segment, too. Chunks behind the indexed part of a segment are salvaged at the end of replay (`salvage`).
 
 use crate::{
     StoreError, codec,
@@ -25,26 +27,27 @@ use std::{
 
 /// A segment is closed at this size, in bytes: some 450,000 records ...
 const SEGMENT_BYTES: u64 = 16 << 20;
-/// ... or at this part of all of them, if that is more. The space of what has expired is given back by whole segments,
-/// and each names its peers anew: with 200,000 of them, segments of 16 MiB took 97 bytes per record in place of 39.
+/// ... or at the size of all segments divided by this, if that is larger. Small segments give back the space of expired
+/// chunks sooner, but each holds the rows of its peers again: with 200,000 peers, segments of 16 MiB took 97 bytes per
+/// record instead of 39.
 const SEGMENT_PART: u64 = 32;
 const SUFFIX: &str = ".segment";
-/// No frame of a chunk is longer: its payload fits the codec's limit.
+/// Limit of the frame of a chunk, in bytes: the codec's limit for the payload, plus the header.
 const FRAME_MAX: u32 = codec::LIMIT as u32 + codec::FRAME_HEADER as u32;
 
-/// Where a chunk lies.
+/// The place of a chunk in the segments.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
 pub struct Location {
     /// Number of the segment.
     pub segment: u32,
-    /// Where its frame begins there.
+    /// Where its frame begins, in bytes from the start of the segment.
     pub offset: u64,
     /// Bytes of the frame.
     pub len: u32,
 }
 
 impl Location {
-    /// As a row of sled.
+    /// Encodes the location as a row.
     ///
     /// # Errors
     /// [`StoreError::Database`] if it cannot be encoded.
@@ -52,16 +55,16 @@ impl Location {
         codec::encode_as(codec::LOCATION_VERSION, &self).map_err(|e| StoreError::Database(e.to_string()))
     }
 
-    /// `None` of a row that holds the chunk itself, as those of schema 2 and before do.
+    /// Decodes a row. Returns `None` for a row of schema 2 or 1, which holds the chunk itself.
     ///
     /// # Errors
-    /// [`StoreError::Database`]: a damaged row.
+    /// [`StoreError::Database`] if the row is damaged.
     pub fn of_row(row: &[u8]) -> Result<Option<Self>, StoreError> {
         if row.first() != Some(&codec::LOCATION_VERSION) {
             return Ok(None);
         }
         let decoded = codec::decode_as(codec::LOCATION_VERSION, row);
-        decoded.map(Some).map_err(|e| StoreError::Database(format!("place of a chunk: {e}")))
+        decoded.map(Some).map_err(|e| StoreError::Database(format!("cannot read the location of a chunk: {e}")))
     }
 
     fn end(self) -> u64 {
@@ -69,32 +72,32 @@ impl Location {
     }
 }
 
-/// All segments of a log, and the one that is being written.
+/// The segments of a log, and the one that is being written.
 #[derive(Debug)]
 pub struct Segments {
     dir: PathBuf,
     known: BTreeMap<u32, Known>,
     writing: Option<Writing>,
     next: u32,
-    /// Closed since they were last synced.
+    /// Files that were closed with bytes that are not synced yet.
     unsynced: Vec<Arc<File>>,
-    /// A name of the directory is not synced.
+    /// True if the directory has a new file and is not synced yet.
     new_name: bool,
-    /// No chunk is left in them: they are removed once sled's rows about that are on disk.
+    /// Segments without chunks. They are removed once the removal of the last rows is on disk.
     unused: Vec<u32>,
 }
 
 #[derive(Clone, Copy, Default, Debug)]
 struct Known {
-    /// Chunks in it that rows point to.
+    /// Number of rows that point to it.
     chunks: u64,
-    /// Bytes of the file.
+    /// Size of the file, in bytes.
     bytes: u64,
-    /// Bytes from the start whose chunks have had their rows: as sled is told.
+    /// How far it is indexed: the chunks in these bytes from the start have got their rows.
     indexed: u64,
-    /// ... as it was told.
-    told: u64,
-    /// Something behind `indexed` is to be salvaged.
+    /// Value of `indexed` in the row that is on disk.
+    saved: u64,
+    /// True if chunks behind `indexed` must be salvaged.
     unsalvaged: bool,
 }
 
@@ -102,38 +105,37 @@ struct Known {
 struct Writing {
     number: u32,
     file: Arc<File>,
-    /// Peers whose rows are in it.
+    /// Peers whose rows the segment holds already.
     peers: HashSet<u32>,
     dirty: bool,
 }
 
-/// What sled knows of each segment, by its number: how many rows point to it, and how far it is indexed (`None`: not at
-/// all).
+/// For each segment by number: how many rows point to it, and how far it is indexed (`None` without such a row).
 pub type SegmentRows = BTreeMap<u32, (u64, Option<u64>)>;
 
-/// What a flush has to sync, in this order: files, directory, rows.
+/// What a flush must sync, in this order: files, directory, rows.
 #[derive(Debug)]
 pub struct ToSync {
     files: Vec<Arc<File>>,
     new_name: bool,
-    /// Number and indexed bytes of segments of which sled does not know them yet.
+    /// Number and indexed bytes of each segment whose row is out of date.
     pub ends: Vec<(u32, u64)>,
     unused: Vec<u32>,
 }
 
-/// A segment with something that sled does not know.
+/// A segment that may hold chunks without rows.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Unindexed {
     /// Its number.
     pub segment: u32,
-    /// Where it is.
+    /// Path of the file.
     pub path: PathBuf,
-    /// From where.
+    /// Where such chunks may begin, in bytes from the start.
     pub from: u64,
 }
 
 impl Segments {
-    /// Those of `dir`, which need not exist.
+    /// Reads which segments the directory `dir` holds. It may be missing.
     pub fn open(dir: PathBuf, rows: &SegmentRows) -> Self {
         let mut segments = Self {
             known: BTreeMap::new(),
@@ -147,28 +149,28 @@ impl Segments {
         for (number, bytes) in list(&segments.dir) {
             let (chunks, indexed) = rows.get(&number).copied().unwrap_or_default();
             let indexed = indexed.unwrap_or(0);
-            let known = Known { chunks, bytes, indexed, told: indexed, unsalvaged: bytes > indexed };
+            let known = Known { chunks, bytes, indexed, saved: indexed, unsalvaged: bytes > indexed };
             segments.known.insert(number, known);
             segments.next = segments.next.max(number.saturating_add(1));
             segments.note_unused(number);
         }
-        // A crash came between the removal of a segment and that of its row.
+        // Rows of segments that are gone: a crash came after a segment was removed and before its row was.
         let gone = rows.iter().filter(|(number, (chunks, _))| *chunks == 0 && !segments.known.contains_key(number));
         segments.unused.extend(gone.map(|(number, _)| *number));
         segments
     }
 
-    /// sled was opened anew, and knows this.
+    /// Notes that the database was reopened, and has these `rows`.
     pub fn reopened(&mut self, rows: &SegmentRows) {
         let next = self.next;
         *self = Self::open(std::mem::take(&mut self.dir), rows);
         self.next = self.next.max(next);
     }
 
-    /// Appends a chunk behind the rows of its peers that this segment lacks; `row` finds them. Not synced.
+    /// Appends a chunk, after the rows of those of its peers that the segment lacks. `row` finds a row. Does not sync.
     ///
     /// # Errors
-    /// [`StoreError::Io`]: then the segment is given up, and the next chunk begins another.
+    /// [`StoreError::Io`]. Then the segment gets no more chunks, and the next chunk begins another.
     pub fn append(
         &mut self,
         key: u64,
@@ -180,7 +182,7 @@ impl Segments {
             self.begin()?;
         }
         let Some(writing) = &mut self.writing else {
-            return Err(StoreError::Database("no segment of the log is open".into()));
+            return Err(StoreError::Database("cannot append to the log: no segment is open".into()));
         };
         let known = self.known.entry(writing.number).or_default();
         let mut bytes = Vec::with_capacity(chunk.len() + 64);
@@ -215,8 +217,10 @@ impl Segments {
         let number = self.next;
         let path = path(&self.dir, number);
         let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(&path);
-        // Whatever stands in the way: it is passed over.
-        self.next = number.checked_add(1).ok_or_else(|| StoreError::Database("no more segments of the log".into()))?;
+        // The next try takes the next number, whatever keeps this file from being created.
+        self.next = number
+            .checked_add(1)
+            .ok_or_else(|| StoreError::Database("cannot begin a segment of the log: all numbers are used".into()))?;
         let file = Arc::new(file.map_err(|e| io_error("create", &path, e))?);
         self.new_name = true;
         self.known.insert(number, Known::default());
@@ -224,7 +228,7 @@ impl Segments {
         Ok(())
     }
 
-    /// The next chunk begins another segment.
+    /// Closes the segment that is being written. The next chunk begins another.
     fn close(&mut self) {
         let Some(writing) = self.writing.take() else { return };
         if writing.dirty {
@@ -233,8 +237,8 @@ impl Segments {
         self.note_unused(writing.number);
     }
 
-    /// The disk has failed under the segment that is written, or under the sync of one: what is not known to be on disk
-    /// is written again, to another.
+    /// Stops writing the current segment after a failed write or sync. The caller then writes everything that may not
+    /// be on disk to another segment.
     pub fn give_up(&mut self) {
         if let Some(writing) = self.writing.take() {
             self.note_unused(writing.number);
@@ -242,14 +246,14 @@ impl Segments {
         self.unsynced.clear();
     }
 
-    /// A row points to a chunk of it now.
+    /// Notes that a row now points to a chunk of `segment`.
     pub fn pointed(&mut self, segment: u32) {
         let known = self.known.entry(segment).or_default();
         known.chunks += 1;
     }
 
-    /// All rows of what was written so far are in sled: to be called under the lock under which both were done. A segment
-    /// that is full is closed now, and not before its last chunk counts.
+    /// Notes that all chunks written so far have their rows in sled. Must be called under the lock under which the
+    /// chunk and its row were written. Closes a full segment: its last chunk counts only now.
     pub fn indexed(&mut self) {
         let Some(known) = self.writing.as_ref().and_then(|writing| self.known.get_mut(&writing.number)) else { return };
         known.indexed = known.bytes;
@@ -259,7 +263,7 @@ impl Segments {
         }
     }
 
-    /// A row points to a chunk of it no more.
+    /// Notes that a row that pointed to a chunk of `segment` is gone.
     pub fn unpointed(&mut self, segment: u32) {
         if let Some(known) = self.known.get_mut(&segment) {
             known.chunks = known.chunks.saturating_sub(1);
@@ -275,8 +279,8 @@ impl Segments {
         }
     }
 
-    /// Segments with something that sled does not know, oldest first; all but the one that is written, from their
-    /// beginnings, if it may have `lost` rows that it had.
+    /// Returns the segments that may hold chunks without rows, oldest first. If the database may have `lost` rows,
+    /// these are all segments from their beginnings, except the one that is being written.
     pub fn unindexed(&mut self, lost: bool) -> Vec<Unindexed> {
         let written = self.writing.as_ref().map(|writing| writing.number);
         if lost {
@@ -294,7 +298,7 @@ impl Segments {
         unsalvaged.map(found).collect()
     }
 
-    /// What sled did not know of it has been salvaged.
+    /// Notes that the chunks of `segment` without rows have been salvaged.
     pub fn salvaged(&mut self, segment: u32) {
         if let Some(known) = self.known.get_mut(&segment) {
             known.unsalvaged = false;
@@ -303,7 +307,7 @@ impl Segments {
         }
     }
 
-    /// What is to be synced now.
+    /// Returns what must be synced now. The caller syncs it, or calls [`Segments::give_up`].
     pub fn take_unsynced(&mut self) -> ToSync {
         let mut files = std::mem::take(&mut self.unsynced);
         if let Some(writing) = &mut self.writing
@@ -311,32 +315,37 @@ impl Segments {
         {
             files.push(writing.file.clone());
         }
-        let told = self.known.iter().filter(|(_, known)| known.indexed > known.told);
+        let changed = self.known.iter().filter(|(_, known)| known.indexed > known.saved);
         ToSync {
             files,
             new_name: std::mem::take(&mut self.new_name),
-            ends: told.map(|(number, known)| (*number, known.indexed)).collect(),
+            ends: changed.map(|(number, known)| (*number, known.indexed)).collect(),
             unused: self.unused.clone(),
         }
     }
 
-    /// It is on disk, sled's rows included: what nothing points to any more is removed. Numbers of the removed.
+    /// Notes that `synced` and sled's rows are on disk. Removes the segments to which no row points, and returns
+    /// their numbers.
     pub fn synced(&mut self, synced: &ToSync) -> Vec<u32> {
         for (number, indexed) in &synced.ends {
             if let Some(known) = self.known.get_mut(number) {
-                known.told = known.told.max(*indexed);
+                known.saved = known.saved.max(*indexed);
             }
         }
         let mut removed = Vec::new();
         for number in &synced.unused {
-            // Unless something of it counts again.
+            // It may have got a row again since, or may need salvaging.
             if self.known.get(number).is_some_and(|known| known.chunks > 0 || known.unsalvaged) {
                 continue;
             }
             let path = path(&self.dir, *number);
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    tracing::warn!(path = %path.display(), %error, "a segment of the log cannot be removed yet");
+                    tracing::warn!(
+                        path = %path.display(),
+                        %error,
+                        "cannot remove a segment of the log without chunks; the next flush tries again"
+                    );
                 }
                 _ => {
                     self.known.remove(number);
@@ -349,14 +358,14 @@ impl Segments {
         removed
     }
 
-    /// Bytes of all segments.
+    /// Returns the size of all segments, in bytes.
     pub fn bytes(&self) -> u64 {
         self.known.values().map(|known| known.bytes).sum()
     }
 }
 
 impl ToSync {
-    /// Brings files and names to disk.
+    /// Syncs the files, then the directory.
     ///
     /// # Errors
     /// [`StoreError::Io`].
@@ -366,27 +375,28 @@ impl ToSync {
     }
 }
 
-/// The chunk of `key` that lies at `location`.
+/// Reads the chunk with the key `key` from `location`.
 ///
 /// # Errors
-/// [`StoreError::Io`]; [`StoreError::Database`] if another thing lies there.
+/// [`StoreError::Io`]; [`StoreError::Database`] if the frame there is damaged or is not this chunk.
 pub fn read(dir: &Path, key: u64, location: Location) -> Result<Vec<u8>, StoreError> {
     let path = path(dir, location.segment);
     let damaged = |why: String| StoreError::Database(format!("{}: {why}", path.display()));
     if location.len > FRAME_MAX {
-        return Err(damaged(format!("a frame of {} bytes", location.len)));
+        return Err(damaged(format!("the row of a chunk claims a frame of {} bytes, over the limit", location.len)));
     }
     let mut bytes = vec![0; location.len as usize];
     let file = File::open(&path).map_err(|e| io_error("open", &path, e))?;
     file.read_exact_at(&mut bytes, location.offset).map_err(|e| io_error("read", &path, e))?;
     match codec::read_frame(&mut &bytes[..]) {
         Ok(Some(LogFrame::Chunk { key: found, chunk })) if found == key => Ok(chunk),
-        Ok(_) => Err(damaged(format!("another frame lies at {}", location.offset))),
+        Ok(_) => Err(damaged(format!("the frame at {} is another one", location.offset))),
         Err(error) => Err(damaged(error.to_string())),
     }
 }
 
-/// Whether the outcome of [`read`] says that the chunk is not there, and not that the disk does not tell.
+/// Returns true if the outcome of [`read`] shows that the chunk is not there. False after a disk error, which shows
+/// nothing.
 pub fn is_absent(outcome: &Result<Vec<u8>, StoreError>) -> bool {
     match outcome {
         Ok(_) => false,
@@ -397,17 +407,17 @@ pub fn is_absent(outcome: &Result<Vec<u8>, StoreError>) -> bool {
     }
 }
 
-/// Whether a row may point to something that was never on disk: it lies behind what sled knows to be.
+/// Returns true if the chunk at `location` may never have reached the disk: it lies behind the indexed part.
 pub fn may_be_unwritten(location: Location, indexed: Option<u64>) -> bool {
     indexed.is_none_or(|indexed| location.end() > indexed)
 }
 
-/// Where a segment lies.
+/// Returns the path of a segment.
 pub fn path(dir: &Path, number: u32) -> PathBuf {
     dir.join(format!("{number:08x}{SUFFIX}"))
 }
 
-/// Numbers and sizes of the segments in a directory; none if it cannot be read.
+/// Lists the segments of a directory: size by number. Empty if the directory cannot be read.
 pub fn list(dir: &Path) -> BTreeMap<u32, u64> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     let number = |name: &str| u32::from_str_radix(name.strip_suffix(SUFFIX).filter(|n| n.len() == 8)?, 16).ok();

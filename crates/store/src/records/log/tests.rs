@@ -1,5 +1,5 @@
 use super::*;
-use std::{sync::atomic::AtomicBool, thread};
+use std::{path::Path, sync::atomic::AtomicBool, thread};
 
 fn log(dir: &Path) -> Log {
     let db = sled::Config::new().path(dir.join("db")).open().unwrap();
@@ -25,7 +25,7 @@ fn no_chunk_gets_the_key_of_another_while_the_ends_are_looked_at() {
                 log.look_at_ends();
             }
         });
-        // Four of each second: the first is the one whose successor may miss it.
+        // Four chunks for each second. A look at the ends must not hide the first of them from the second.
         let keys: Result<Vec<u64>, _> = (0..8_000).map(|n| log.append(1_000 + n / 4, &chunk(n.into()))).collect();
         done.store(true, Ordering::Relaxed);
         let expected: Vec<u64> = (0..8_000).map(|n| chunk_key(1_000 + n / 4, n % 4)).collect();
@@ -43,13 +43,13 @@ fn what_the_disk_does_not_tell_is_not_taken_for_what_it_does_not_have() {
     let dir = tempfile::tempdir().unwrap();
     let first = log(dir.path());
     let keys: Vec<u64> = (0..10).map(|n| first.append(1_000, &chunk(n)).unwrap()).collect();
-    // Rows alone, as a power cut may leave them: sled is not told how far the segment was synced.
+    // Flush only the rows, as a power cut may leave them: no row says how far the segment is indexed.
     first.database.flush().unwrap();
     drop(first);
     let segment = dir.path().join("log/00000000.segment");
     let aside = dir.path().join("aside");
     std::fs::rename(&segment, &aside).unwrap();
-    // Reading a directory fails, as on a broken disk, and not with an end of file.
+    // A directory in place of the file gives a read error, as a broken disk does, and no end of file.
     std::fs::create_dir(&segment).unwrap();
     let blind = log(dir.path());
     assert_eq!((blind.unwritten(), blind.count()), (0, 10));
@@ -62,7 +62,7 @@ fn what_the_disk_does_not_tell_is_not_taken_for_what_it_does_not_have() {
         assert_eq!(whole.get(*key).unwrap(), Some(chunk(n)));
     }
     drop(whole);
-    // And what is not there never was.
+    // Without the file, the chunks count as never written.
     std::fs::remove_file(&segment).unwrap();
     let without = log(dir.path());
     assert_eq!((without.unwritten(), without.count()), (10, 0));
@@ -75,12 +75,12 @@ fn what_comes_back_does_not_take_the_place_of_another_chunk() {
     let key = log.append(1_000, &chunk(1)).unwrap();
     let row = log.database.read(tree::LOG, |tree| tree.get(Numbered::<8>::key(key))).unwrap().unwrap();
     let place = Location::of_row(&row).unwrap().unwrap();
-    // A run that began in the same second has the key.
+    // Another chunk has the key, as after a run that began in the same second.
     log.found(key, place, &chunk(2)).unwrap();
     log.put_back(key, &chunk(3), &chunk(4)).unwrap();
     let held = |key: u64| log.get(key).unwrap();
     assert_eq!([held(key), held(key + 1), held(key + 2)], [1, 2, 4].map(|n| Some(chunk(n))));
-    // Its own chunk may be found again, and be written with other numbers.
+    // The chunk that has the key may be found again, and may be written again with other peer numbers.
     log.found(key, place, &chunk(1)).unwrap();
     log.put_back(key, &chunk(1), &chunk(5)).unwrap();
     assert_eq!([held(key), held(key + 1), held(key + 2)], [5, 2, 4].map(|n| Some(chunk(n))));

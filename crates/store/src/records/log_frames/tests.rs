@@ -1,7 +1,7 @@
 use super::*;
 use std::fs;
 
-/// A file of chunks 1 to 20.
+/// Returns a temporary file, and the bytes of a file with the chunks 1 to 20.
 fn written() -> (tempfile::NamedTempFile, Vec<u8>) {
     let file = tempfile::NamedTempFile::new().unwrap();
     let mut bytes = begin(7).unwrap();
@@ -34,7 +34,7 @@ fn damage_to_any_bit_of_the_beginning_is_told_and_costs_no_chunk() {
             bytes[at] ^= 1 << bit;
             let (found, damage) = keys(&file, &bytes);
             assert_eq!(found, (1..=20).collect::<Vec<_>>(), "byte {at}, bit {bit}");
-            assert!(damage > 0, "byte {at}, bit {bit}: not a word");
+            assert!(damage > 0, "byte {at}, bit {bit}: no damage was reported");
         }
     }
 }

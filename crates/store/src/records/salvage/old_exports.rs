@@ -1,13 +1,13 @@
-//! Exports of the log: copies of its chunks in `exports/`, as versions before the log stood outside of sled made them. None
-//! is written any more. What the log lacks is taken from those that are there, once; then they are removed.
+//! Exports of the log: copies of its chunks in `exports/`. Versions that kept the log inside sled made them; none is
+//! written any more. A start salvages from them the chunks that the log lacks, then removes them.
 
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
-/// Those of a directory, the oldest first; none if it cannot be read. `records-<from>-<to>-<chunks>.export`, and with `.damaged`
-/// behind it what a start had found damaged.
+/// Lists the exports of a directory, the oldest first. Empty if the directory cannot be read. Their names are
+/// `records-<from>-<to>-<chunks>.export`, with `.damaged` behind it if an earlier start found damage.
 pub fn list(dir: &Path) -> Vec<PathBuf> {
     let is_export = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -19,9 +19,13 @@ pub fn list(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Removes one that is not needed any more.
+/// Removes an export that is not needed any more.
 pub fn remove(path: &Path) {
     if let Err(error) = fs::remove_file(path) {
-        tracing::warn!(path = %path.display(), %error, "an export of an older version cannot be removed");
+        tracing::warn!(
+            path = %path.display(),
+            %error,
+            "cannot remove an export of an older version; the next start tries again"
+        );
     }
 }

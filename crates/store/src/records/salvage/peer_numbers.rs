@@ -1,4 +1,4 @@
-//! The peers that a file names, and the numbers that they have here.
+//! The peers that a file names, and their numbers in the address book.
 
 use super::super::{
     RecordsState,
@@ -10,26 +10,27 @@ use crate::{
 };
 use std::collections::HashMap;
 
-/// Rows of peers by the numbers that they have in a file, and those that they have here.
+/// Translates the numbers that peers have in a file to those that they have in the address book.
 #[derive(Debug, Default)]
 pub struct PeerNumbers {
-    /// As the file has them.
+    /// Rows of peers, by the numbers that they have in the file.
     pub rows: HashMap<u32, Vec<u8>>,
     numbers: HashMap<u32, Option<u32>>,
 }
 
 impl PeerNumbers {
-    /// The number here of a peer of the file: a row that is not here is entered.
+    /// Returns the number that a peer of the file has in the address book. Enters its row if the book lacks it.
     fn number(&mut self, state: &RecordsState, id: u32) -> Option<u32> {
         let Self { rows, numbers } = self;
         *numbers.entry(id).or_insert_with(|| match rows.get(&id) {
             Some(row) => state.book.adopt(id, row, state.time.now().log).ok(),
-            // The row was damaged in the file; perhaps it is here.
+            // The row is damaged in the file, but the book may have it.
             None => state.book.get(id).map(|peer| peer.id),
         })
     }
 
-    /// Entries with the numbers that their peers have here, and whether these are the same.
+    /// Gives entries the numbers that their peers have in the address book, and drops those of unknown peers. Returns
+    /// the entries, and whether they are all there with their old numbers.
     pub fn translate<'a>(&mut self, state: &RecordsState, entries: Vec<Entry<'a>>) -> (Vec<Entry<'a>>, bool) {
         let mut same = true;
         let translate = |entry: Entry<'a>| {
@@ -42,21 +43,21 @@ impl PeerNumbers {
     }
 }
 
-/// Whether the log does not hold the chunk, or names by it a peer that is not known.
+/// Returns true if the log lacks the chunk, or if its copy is damaged or names a peer that the address book lacks.
 pub fn is_missing(state: &RecordsState, key: u64) -> bool {
     let Ok(Some(chunk)) = state.log.get(key) else { return true };
     let Ok(entries) = entry::decode(&chunk) else { return true };
     entries.iter().any(|entry| state.book.get(entry.peer).is_none())
 }
 
-/// A chunk of these entries.
+/// Encodes a chunk of these entries.
 pub fn encode(entries: &[Entry<'_>]) -> Result<Vec<u8>, CodecError> {
     let mut body = Vec::new();
     entries.iter().try_for_each(|entry| codec::append(&mut body, entry))?;
     codec::chunk(u32::try_from(entries.len()).unwrap_or(u32::MAX), &body)
 }
 
-/// Rows of peers, written out.
+/// Writes the rows of these peers, and writes sled's buffers to its file.
 pub fn write(state: &RecordsState, named: &[u32]) -> Result<(), StoreError> {
     let _only = state.rows.lock();
     for peer in named.iter().filter_map(|id| state.book.get(*id)) {

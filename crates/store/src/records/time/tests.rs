@@ -56,10 +56,10 @@ fn prv_5_during_a_step_forward_what_may_be_outlived_is_not_served() {
     clock.advance(secs(10));
     clock.set_wall(UnixTime(T0 + 10 + 86_400));
     let now = keeper.now();
-    assert!(!now.is_live(T0, TTL), "would be a day old if the step is true");
+    assert!(!now.is_live(T0, TTL), "it is a day old if the step is true");
     clock.advance(secs(5));
     let now = keeper.now();
-    assert!(now.is_live(now.log, TTL), "received since: as old by either clock");
+    assert!(now.is_live(now.log, TTL), "it was received after the step, so both clocks give it the same age");
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn a_second_step_begins_the_grace_anew() {
     assert_eq!(keeper.now().log, T0 + 1000);
     clock.advance(secs(100));
     assert_eq!(keeper.now().log, T0 + 1100 + 3600);
-    assert_eq!(keeper.next_move(Ledger::Records).unwrap().from, T0, "what came since the first step is dated anew");
+    assert_eq!(keeper.next_move(Ledger::Records).unwrap().from, T0, "records since the first step must be re-dated");
 }
 
 #[test]

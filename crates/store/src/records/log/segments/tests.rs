@@ -9,7 +9,7 @@ fn the_chunk_that_fills_a_segment_counts_before_it_is_closed() {
         let location = segments.append(key, &chunk, std::iter::empty(), |_| None).unwrap();
         segments.pointed(location.segment);
         segments.indexed();
-        // All before it have expired.
+        // The chunk before it has expired.
         if key > 0 {
             segments.unpointed(0);
         }
@@ -23,13 +23,13 @@ fn the_chunk_that_fills_a_segment_counts_before_it_is_closed() {
     let unsynced = segments.take_unsynced();
     unsynced.sync(dir.path()).unwrap();
     let bytes = fs::metadata(path(dir.path(), 0)).unwrap().len();
-    assert_eq!(unsynced.ends, [(0, bytes)], "sled is told of all of it");
+    assert_eq!(unsynced.ends, [(0, bytes)], "the row covers the whole segment");
     assert_eq!(segments.synced(&unsynced), Vec::<u32>::new());
     assert_eq!(read(dir.path(), key, last).unwrap(), chunk);
-    // A restart has nothing to salvage.
+    // After a restart there is nothing to salvage.
     let rows = SegmentRows::from([(0, (1, Some(bytes)))]);
     assert_eq!(Segments::open(dir.path().to_owned(), &rows).unindexed(false), []);
-    // And it goes once its last chunk has.
+    // The segment is removed with its last chunk.
     segments.unpointed(0);
     let unsynced = segments.take_unsynced();
     assert_eq!(segments.synced(&unsynced), [0]);
