@@ -150,8 +150,8 @@ impl Tls {
         let now = i64::from(now.0);
         if now > facts.valid_until {
             Some(
-                "the certificate has expired: browsers and other peers refuse secure WebSockets, other transports still \
-                 work; renew it (the node loads the new file by itself)",
+                "the certificate has expired: browsers and other peers refuse secure WebSockets, other transports \
+                 still work; renew it (the node loads the new file by itself)",
             )
         } else if now < facts.valid_from {
             Some(

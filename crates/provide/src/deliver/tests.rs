@@ -2,13 +2,13 @@ use super::*;
 use crate::{Delivery, plan::explore::tests::network};
 use std::sync::{Arc, Mutex};
 
-/// A network in which look-ups are right and some servers are deaf.
+/// A network in which look-ups are correct and some servers do not answer.
 #[derive(Clone, Default)]
 struct Model {
     wan: Arc<BTreeMap<Key, PeerInfo>>,
     lan: Arc<BTreeMap<Key, PeerInfo>>,
     deaf: Arc<HashSet<PeerId>>,
-    /// Look-ups bring at most so many.
+    /// Most servers that a look-up returns.
     brings: Option<usize>,
     told: Arc<Mutex<BTreeMap<Vec<u8>, HashSet<PeerId>>>>,
     lookups: Arc<Mutex<usize>>,
