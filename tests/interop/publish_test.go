@@ -127,7 +127,7 @@ func TestWeTellOfANetworkOfKubosWhereARecordIsAndWhetherItsProviderAnswers(t *te
 		}
 	}
 
-	cid := kubos[0].add("of which we tell\n")
+	cid := kubos[0].add("of which we ask\n")
 	kubos[0].run("routing", "provide", cid)
 	holders := func(text string) (count int) {
 		for _, r := range rowsOf(t, text) {

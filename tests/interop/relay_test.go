@@ -122,13 +122,13 @@ func TestAKuboBehindANatIsFoundByItsRelayAlsoAfterKill9(t *testing.T) {
 				t.Fatal(err)
 			}
 			for what, infos := range map[string][]*peer.AddrInfo{"provider": providers, "closest peer": closest} {
-				told := addressesOf(infos, id)
-				if !slices.ContainsFunc(told, func(a multiaddr.Multiaddr) bool { return a.String() == circuit }) {
-					t.Errorf("the public DHT gets these addresses of the %s: %v", what, told)
+				given := addressesOf(infos, id)
+				if !slices.ContainsFunc(given, func(a multiaddr.Multiaddr) bool { return a.String() == circuit }) {
+					t.Errorf("the public DHT gets these addresses of the %s: %v", what, given)
 				}
 			}
-			if told := addressesOf(providers, id); !all(told, manet.IsPublicAddr) {
-				t.Errorf("the public DHT gets private addresses: %v", told)
+			if given := addressesOf(providers, id); !all(given, manet.IsPublicAddr) {
+				t.Errorf("the public DHT gets private addresses: %v", given)
 			}
 			// The commands for the operator.
 			if found, _ := server.try("findpeer", provider); !strings.Contains(found, circuit) {

@@ -92,8 +92,8 @@ func TestOnThePublicDhtKuboFindsWhatKuboPublishedAndNoPrivateAddressIsTold(t *te
 	} {
 		closest, providers := ask(t, dht.address, dht.extension, multihashOfCid(t, cid))
 		for what, infos := range map[string][]*peer.AddrInfo{"closest peer": closest, "provider": providers} {
-			if told := addressesOf(infos, id); !all(told, dht.belongs) {
-				t.Errorf("the DHT %q gets these addresses of the %s: %v", dht.extension, what, told)
+			if given := addressesOf(infos, id); !all(given, dht.belongs) {
+				t.Errorf("the DHT %q gets these addresses of the %s: %v", dht.extension, what, given)
 			}
 		}
 	}

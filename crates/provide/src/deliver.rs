@@ -82,7 +82,7 @@ pub struct Sweep {
     /// Look-ups made so far.
     pub lookups: usize,
     /// Servers that confirmed at least one key.
-    pub told: HashSet<PeerId>,
+    pub servers: HashSet<PeerId>,
 }
 
 impl Sweep {
@@ -148,7 +148,7 @@ impl Sweep {
                 continue;
             }
             self.failures.remove(&peer);
-            self.told.insert(peer);
+            self.servers.insert(peer);
             confirmed.add(peer, outcome.read);
         }
         failed

@@ -288,7 +288,7 @@ impl<N: Network> Reprovider<N> {
         }
         progress.announced += announced;
         progress.failed += items.len() as u64 - announced;
-        progress.servers = sweep.told.len() as u64;
+        progress.servers = sweep.servers.len() as u64;
         progress.lookups = sweep.lookups as u64;
         self.update(|status| {
             status.offline = false;

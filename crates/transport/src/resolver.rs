@@ -95,7 +95,7 @@ impl<T: Send + 'static> Resolver<T> {
             Ok(resolving) => {
                 let is_first = self.logged.is_untouched();
                 if self.logged.differs(&states, true) && !is_first {
-                    info!(files = ?self.files, "names are resolved by what these say now");
+                    info!(files = ?self.files, "host names are resolved by the new content of these files");
                 }
                 (self.resolving, self.states) = (Some(resolving), states);
             }

@@ -77,7 +77,7 @@ async fn in_a_network_of_20_nodes_10_000_cids_take_one_look_up_and_20_servers() 
     }
     assert_eq!(*model.lookups.lock().unwrap(), 1);
     assert_eq!(*model.calls.lock().unwrap(), 19 * (9 + 9 + 4));
-    assert_eq!(sweep.told.len(), 19);
+    assert_eq!(sweep.servers.len(), 19);
 }
 
 #[tokio::test]

@@ -136,8 +136,8 @@ mod tests {
             let servers = Servers::new(network(size, seed));
             let keys: Vec<Key> = keys.into_iter().map(Key::from_bytes).collect();
             let shares = allocate(&keys, &servers, 20, &HashSet::new());
-            let told: usize = shares.values().map(Vec::len).sum();
-            prop_assert_eq!(told, keys.len() * size.min(20));
+            let given: usize = shares.values().map(Vec::len).sum();
+            prop_assert_eq!(given, keys.len() * size.min(20));
         }
 
         #[test]
@@ -158,7 +158,7 @@ mod tests {
                     with.map(|(server, _)| *server).filter(|&server| !servers.is_in(server, &newly)).collect()
                 };
                 let (had, got) = (has(&first), has(&second));
-                prop_assert!(had.iter().all(|server| !got.contains(server)), "told twice");
+                prop_assert!(had.iter().all(|server| !got.contains(server)), "given twice");
                 let mut with: Vec<usize> = had.into_iter().chain(got).collect();
                 with.sort_by_key(|&server| servers.sorted[server].0.distance(key));
                 let all: HashSet<PeerId> = failed.union(&newly).copied().collect();
