@@ -73,7 +73,7 @@ pub enum CertificateError {
         setting: &'static str,
         /// The file.
         path: PathBuf,
-        /// What is wrong. A text, since a parser's error may hold bytes of the key.
+        /// What is wrong. A text, because a parser's error may hold bytes of the key.
         reason: String,
     },
     /// The key does not belong to the certificate.

@@ -25,7 +25,7 @@ use tracing::{info, warn};
 /// The files that the resolver reads.
 const FILES: [&str; 2] = ["/etc/resolv.conf", "/etc/hosts"];
 
-/// Minimum time between two checks of the files. Only dials check them.
+/// Minimum time between two checks of the files. Dials make these checks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Identifies one state of a file: device, inode, size, and ctime in seconds and nanoseconds. `None` if there is no
