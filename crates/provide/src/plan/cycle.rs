@@ -60,8 +60,8 @@ impl Cycle {
     }
 
     /// Returns the ranges of the keyspace in which keys became due between `since` and `until`: at most two, bounds
-    /// included. Keys that were announced or added in that time are ignored. Returns the whole keyspace if that time
-    /// spans a cycle or runs backwards.
+    /// included. Keys that were announced or added in that time may be outside them. Returns the whole keyspace if
+    /// that time spans a cycle or runs backwards.
     pub fn became_due(&self, since: UnixTime, until: UnixTime) -> Vec<(Key, Key)> {
         let (since, until) = (u64::from(since.0), u64::from(until.0));
         // A key that was announced early is due up to one slack before its slot.
@@ -89,7 +89,7 @@ impl Cycle {
     }
 }
 
-/// Returns the first 64 bits of a key. They give its place in the keyspace, exactly enough for slots.
+/// Returns the first 64 bits of a key. They give its place in the keyspace as precisely as slots need it.
 fn position(key: &Key) -> u64 {
     let mut first = [0; 8];
     first.copy_from_slice(&key.as_bytes()[..8]);

@@ -17,13 +17,13 @@ use std::collections::BTreeMap;
 pub const MAX_LOOKUPS: usize = 64;
 
 /// Longest prefix, in bits, for which a FIND_NODE target is searched: 2^16 hashes, about 10 ms. Regions in a network of
-/// up to 600,000 servers have no longer prefix.
+/// up to 600,000 servers have no longer prefix than this.
 const MAX_PREFIX: u16 = 15;
 
 /// The target of a look-up: the bytes for FIND_NODE, and their place in the keyspace.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Target {
-    /// The key of FIND_NODE, which servers hash.
+    /// The key that FIND_NODE sends. Servers hash it.
     pub bytes: Vec<u8>,
     /// SHA-256 of `bytes`.
     pub key: Key,
