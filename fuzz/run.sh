@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs every fuzz target for SECONDS_PER_TARGET (default 20), two at a time, from the committed seeds. Prints the
-# executions of each; fails at the first finding and says where the input is. Installs what is missing.
+# Runs each fuzz target for SECONDS_PER_TARGET (default 20), two at once, from the committed seeds. Prints the count of
+# executions of each. Fails if a target finds an error, and prints where the input is. Installs what is missing.
 #   fuzz/run.sh [SECONDS_PER_TARGET [TARGET...]]
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -15,8 +15,8 @@ rustup run nightly rustc --version >/dev/null 2>&1 || rustup toolchain install n
 targets=("$@")
 ((${#targets[@]})) || mapfile -t targets < <(sed -n 's/^name = "\(.*\)"$/\1/p' Cargo.toml | tail -n +2)
 
-# There is no `unsafe` in this crate for a sanitizer to find; without one the search is faster. RSS_LIMIT_MB, the panics,
-# the checks of overflow and the targets' own assertions are what finds.
+# The crates have no `unsafe` code for a sanitizer to check, and the search is faster without one. Errors show as panics,
+# overflows, failed assertions of the targets, or memory beyond RSS_LIMIT_MB.
 cargo +nightly fuzz build --fuzz-dir . --sanitizer none
 bin=target/$(rustc +nightly -vV | sed -n 's/^host: //p')/release
 
@@ -40,6 +40,9 @@ for target in "${targets[@]}"; do
     one "$target" &
 done
 while (($(jobs -rp | wc -l))); do wait -n || failed=1; done
-# `wait -n` may have missed the end of one that was already over.
+# `wait -n` may have missed a target that had already ended.
 for target in "${targets[@]}"; do [[ -z $(ls -A "artifacts/$target" 2>/dev/null) ]] || failed=1; done
-((failed == 0)) || { echo "inputs that fail lie below $PWD/artifacts; run one with: cargo +nightly fuzz run --fuzz-dir . TARGET FILE" >&2; exit 1; }
+((failed == 0)) || {
+    echo "a target failed; its input is below $PWD/artifacts; run it with: cargo +nightly fuzz run --fuzz-dir . TARGET FILE" >&2
+    exit 1
+}

@@ -7,15 +7,15 @@ import (
 )
 
 const (
-	// Kubo asks by AutoNAT v2 as soon as it is connected; by v1 after some 15 s, and again after 90 s if it did not learn
-	// enough.
+	// Time allowed until Kubo knows its reachability. It uses AutoNAT v2 as soon as it is connected, and v1 after about 15
+	// s, again after 90 s if it did not learn enough.
 	verdict = 4 * patience
-	// Who is to stay out has been out for so long: more than what the one that enters takes.
+	// Time for which a peer must stay out of the tables: longer than a peer that enters them needs.
 	out = 20 * time.Second
 )
 
-// Four servers of the public DHT, each in an IP group of its own, that know nobody, and the public addresses by which
-// they are joined. Further arguments are those of `run`.
+// newAminos returns four servers of the public DHT that know no other peer, and their public addresses. Each server is
+// in an IP group of its own. Further arguments are those of `run`.
 func newAminos(t *testing.T, arguments ...string) (servers []*dhtstoreNode, addresses []string) {
 	t.Helper()
 	for range 4 {
@@ -26,7 +26,7 @@ func newAminos(t *testing.T, arguments ...string) (servers []*dhtstoreNode, addr
 	return servers, addresses
 }
 
-// How many of the servers have the peer in their table of the public DHT.
+// inWanTables returns the count of servers that have the peer in their table of the public DHT.
 func inWanTables(t *testing.T, servers []*dhtstoreNode, peer string) (count int) {
 	t.Helper()
 	for _, server := range servers {
@@ -43,7 +43,7 @@ func staysOutOfWanTables(t *testing.T, servers []*dhtstoreNode, peer string) {
 	t.Helper()
 	for deadline := time.Now().Add(out); time.Now().Before(deadline); time.Sleep(time.Second) {
 		if count := inWanTables(t, servers, peer); count != 0 {
-			t.Fatalf("in the tables of %d of us", count)
+			t.Fatalf("the peer is in the tables of %d of our servers", count)
 		}
 	}
 }
@@ -59,8 +59,9 @@ func (k *kuboNode) eventuallySays(reachability string) {
 	}
 }
 
-// MODE-1, RT-2: whether a Kubo as it is installed (`Routing.Type` is "auto") serves the public DHT is for others to tell
-// it. Here nobody can but servers of ours. The one that they can dial becomes a server and enters our tables.
+// MODE-1, RT-2: a Kubo with default settings (`Routing.Type` is "auto") serves the public DHT only once other peers
+// report that they can dial it. Here only our servers can. A Kubo that they can dial becomes a server and enters our
+// tables.
 func TestAKuboThatWeCanDialBackBecomesAServerOfThePublicDht(t *testing.T) {
 	servers, addresses := newAminos(t)
 	kubo := newKuboJoining(t, addresses...)
@@ -76,7 +77,8 @@ func TestAKuboThatWeCanDialBackBecomesAServerOfThePublicDht(t *testing.T) {
 	})
 }
 
-// The one that they cannot dial, since it listens elsewhere than where it says, is told so and stays a client.
+// A Kubo that listens on another address than it announces cannot be dialled. Our servers report that, and it stays a
+// client.
 func TestAKuboThatWeCannotDialBackStaysAClientOfThePublicDht(t *testing.T) {
 	servers, addresses := newAminos(t)
 	kubo := newKuboJoining(t, addresses...)
@@ -93,7 +95,7 @@ func TestAKuboThatWeCannotDialBackStaysAClientOfThePublicDht(t *testing.T) {
 	staysOutOfWanTables(t, servers, kubo.id())
 }
 
-// That it was our AutoNAT which told the first: where it is off, the same Kubo never learns of it.
+// Proves that the first Kubo learned of its reachability from our AutoNAT: with AutoNAT off, the same Kubo never does.
 func TestAKuboThatNobodyTellsStaysAClientOfThePublicDht(t *testing.T) {
 	servers, addresses := newAminos(t, "--set", "autonat.enabled=false")
 	kubo := newKuboJoining(t, addresses...)

@@ -14,7 +14,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 )
 
-// The publisher is gone and our process was killed, so what Kubo resolves comes from our disk.
+// The publisher is gone and our process was killed, so Kubo resolves the name from our disk.
 func TestKuboResolvesNamesThatKuboPublishedAfterKill9(t *testing.T) {
 	server := newDhtstore(t)
 	server.start()
@@ -29,7 +29,7 @@ func TestKuboResolvesNamesThatKuboPublishedAfterKill9(t *testing.T) {
 	names := map[string]string{}
 	for _, kind := range []string{"ed25519", "rsa"} {
 		names[kind] = publisher.run("key", "gen", "--type="+kind, kind)
-		// The better record, by its sequence number, wins.
+		// The second record has the higher sequence number, so it replaces the first.
 		publish("bafkqaaa", kind)
 		publish(content, kind)
 	}
@@ -43,12 +43,12 @@ func TestKuboResolvesNamesThatKuboPublishedAfterKill9(t *testing.T) {
 	reader.hasInLanTable(server.id())
 	for kind, name := range names {
 		if resolved := strings.TrimSpace(reader.run("name", "resolve", "--nocache", "/ipns/"+name)); resolved != "/ipfs/"+content {
-			t.Errorf("%s: %s resolves to %q, published was %s", kind, name, resolved, content)
+			t.Errorf("%s: %s resolves to %q, want %s", kind, name, resolved, content)
 		}
 	}
 }
 
-// VAL-2: go keeps the keys of RSA peers under `/pk/`, since their ids do not hold them.
+// VAL-2: go-libp2p stores the public keys of RSA peers under `/pk/`, because their peer ids do not contain them.
 func TestGoPutsAPublicKeyThatGoGetsFromUs(t *testing.T) {
 	server := newDhtstore(t)
 	server.start()
@@ -74,12 +74,12 @@ func TestGoPutsAPublicKeyThatGoGetsFromUs(t *testing.T) {
 	}
 	got, err := reader.GetValue(reader.context(), key)
 	if err != nil || !bytes.Equal(got, value) {
-		t.Fatalf("%v: %x, put was %x", err, got, value)
+		t.Fatalf("%v: got %x, want %x", err, got, value)
 	}
 }
 
-// The record of a name as bytes: what `dhtstore put --ipns` signed is what `ipfs routing get` brings, and what `dhtstore
-// get --raw` writes is what `ipfs routing put` takes.
+// The same bytes of an IPNS record pass through all four commands. `ipfs routing get` returns the record that `dhtstore
+// put --ipns` signed, and `ipfs routing put` accepts what `dhtstore get --raw` writes.
 func TestIpnsRecordsPassBetweenOurCommandsAndThoseOfKubo(t *testing.T) {
 	server, publisher := newDhtstore(t), newDhtstore(t)
 	server.start()
@@ -104,13 +104,13 @@ func TestIpnsRecordsPassBetweenOurCommandsAndThoseOfKubo(t *testing.T) {
 	}
 	record := toFile(&publisher.node, ours, "get --local --raw "+name)
 	if got := toFile(&kubo.node, theirs, "routing get "+name); !bytes.Equal(got, record) {
-		t.Fatalf("`ipfs routing get` brings %x, put was %x", got, record)
+		t.Fatalf("`ipfs routing get` returns %x, want %x", got, record)
 	}
 	if resolved := kubo.run("name", "resolve", "--nocache", name); resolved != "/ipfs/bafkqaaa" {
 		t.Fatalf("resolves to %q", resolved)
 	}
 
-	// To a server that has never met the publisher.
+	// The other server has never been connected to the publisher.
 	other := newDhtstore(t)
 	other.start()
 	writer := newKuboJoining(t, other.address())
@@ -118,9 +118,9 @@ func TestIpnsRecordsPassBetweenOurCommandsAndThoseOfKubo(t *testing.T) {
 	writer.hasInLanTable(other.id())
 	writer.run("routing", "put", name, ours)
 	if got := toFile(&other.node, theirs, "get --local --raw "+name); !bytes.Equal(got, record) {
-		t.Fatalf("`ipfs routing put` stored %x, put was %x", got, record)
+		t.Fatalf("`ipfs routing put` stored %x, want %x", got, record)
 	}
 	if got := other.run("get", "--local", name); !strings.Contains(got, "/ipfs/bafkqaaa") {
-		t.Fatalf("`dhtstore get` says %q", got)
+		t.Fatalf("`dhtstore get` prints %q", got)
 	}
 }

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// Kubo nodes on private addresses use /ipfs/lan/kad/1.0.0. All that they know at first is us.
+// Kubo nodes on private addresses use /ipfs/lan/kad/1.0.0. At first they know only our server.
 func TestKuboNodesFindEachOtherThroughUs(t *testing.T) {
 	server := newDhtstore(t)
 	server.start()
@@ -30,7 +30,7 @@ func TestKuboNodesFindEachOtherThroughUs(t *testing.T) {
 	reader.run("swarm", "connect", server.address())
 	reader.hasInLanTable(server.id())
 	if found := reader.finds(cid); found != publisher.id() {
-		t.Fatalf("Kubo found %q, wanted %s", found, publisher.id())
+		t.Fatalf("Kubo found %q, want %s", found, publisher.id())
 	}
 	if found := reader.run("routing", "findpeer", publisher.id()); !strings.Contains(found, "/ip4/"+publisher.ip+"/") {
 		t.Fatalf("findpeer: %s", found)
@@ -40,7 +40,7 @@ func TestKuboNodesFindEachOtherThroughUs(t *testing.T) {
 	}
 }
 
-// The publisher is gone, so what is found after the restart comes from our disk.
+// The publisher is gone, so the record found after the restart comes from our disk.
 func TestKuboFindsARecordWithItsAddressesAfterKill9(t *testing.T) {
 	server := newDhtstore(t)
 	server.start()
@@ -51,7 +51,7 @@ func TestKuboFindsARecordWithItsAddressesAfterKill9(t *testing.T) {
 	publisher.run("routing", "provide", cid)
 	server.eventually("the record is held", func() bool { return server.holds(cid, peer) != nil })
 	publisher.stop(syscall.SIGTERM)
-	// A chunk is written within a second, and sled flushes twice a second.
+	// A chunk of the log is written within a second, and sled flushes twice a second.
 	settle()
 	server.stop(syscall.SIGKILL)
 	server.start()
@@ -59,9 +59,9 @@ func TestKuboFindsARecordWithItsAddressesAfterKill9(t *testing.T) {
 	reader.start()
 	reader.hasInLanTable(server.id())
 	if found := reader.finds(cid); found != peer {
-		t.Fatalf("Kubo found %q, wanted %s", found, peer)
+		t.Fatalf("Kubo found %q, want %s", found, peer)
 	}
-	// Kubo prints them indented below the provider.
+	// Kubo prints the addresses indented below the provider.
 	if found := reader.run("routing", "findprovs", "-v", cid); !strings.Contains(found, "/ip4/"+publisher.ip+"/tcp/4001") {
 		t.Fatalf("no addresses with the provider: %s", found)
 	}
@@ -78,10 +78,10 @@ func TestWhatWeProvideIsFoundByKuboAndWhatKuboHoldsByUs(t *testing.T) {
 	own := "bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy"
 	server.run("provide", "--wait", own)
 	if found := kubo.finds(own); found != server.id() {
-		t.Fatalf("Kubo found %q, wanted %s", found, server.id())
+		t.Fatalf("Kubo found %q, want %s", found, server.id())
 	}
 
-	// A second node of ours holds nothing and has to ask.
+	// A second dhtstore node holds no record and has to ask.
 	other := newDhtstore(t)
 	other.start("--bootstrap", server.address())
 	cid := kubo.add("found by dhtstore\n")

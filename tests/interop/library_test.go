@@ -26,13 +26,13 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// The protocol of the LAN DHT, and what makes go speak it rather than the public one.
+// The protocol of the LAN DHT, and the extension that makes go-libp2p use it instead of the public one.
 const (
 	lanProtocol = protocol.ID("/ipfs/lan/kad/1.0.0")
 	lan         = protocol.ID("/lan")
 )
 
-// go-libp2p-kad-dht in this process, connected to a server of ours.
+// goNode is go-libp2p-kad-dht in this process, connected to a dhtstore server.
 type goNode struct {
 	*dht.IpfsDHT
 	t         *testing.T
@@ -40,7 +40,7 @@ type goNode struct {
 	messenger *pb.ProtocolMessenger
 }
 
-// Without the limits that go sets itself: they are not what is tested.
+// newGoHost returns a host without go-libp2p's own limits, which would affect the tests.
 func newGoHost(t *testing.T, listen ...string) libp2phost.Host {
 	t.Helper()
 	if err := joinNetwork(); err != nil {
@@ -60,13 +60,14 @@ func newGoHost(t *testing.T, listen ...string) libp2phost.Host {
 	return h
 }
 
-// Speaks the LAN DHT, and listens on the address of the bridge.
+// newGoNode returns a node of the LAN DHT that listens on the address of the bridge.
 func newGoNode(t *testing.T, server *dhtstoreNode, mode dht.ModeOpt) *goNode {
 	t.Helper()
 	return newGoNodeOf(t, newGoHost(t, "/ip4/"+ownPrivate+"/tcp/0"), lan, server.address(), mode)
 }
 
-// Connects to the address; `extension` is what the name of the DHT's protocol has more than that of the public one.
+// newGoNodeOf returns a node that is connected to the address. `extension` is what the DHT's protocol id has in
+// addition to the public one.
 func newGoNodeOf(t *testing.T, h libp2phost.Host, extension protocol.ID, address string, mode dht.ModeOpt) *goNode {
 	t.Helper()
 	info, err := peer.AddrInfoFromString(address)
@@ -89,7 +90,7 @@ func newGoNodeOf(t *testing.T, h libp2phost.Host, extension protocol.ID, address
 	return g
 }
 
-// Ends after the time that a command may take.
+// context returns a context that ends after the time allowed for a command.
 func (g *goNode) context() context.Context { return bounded(g.t) }
 
 func bounded(t *testing.T) context.Context {
@@ -98,10 +99,10 @@ func bounded(t *testing.T) context.Context {
 	return ctx
 }
 
-// Whether we are in go's routing table.
+// hasServer returns whether the server is in go's routing table.
 func (g *goNode) hasServer() bool { return g.RoutingTable().Find(g.server.ID) != "" }
 
-// How many streams of the DHT are open to the server.
+// streams returns the count of open DHT streams to the server.
 func (g *goNode) streams() (count int) {
 	for _, connection := range g.Host().Network().ConnsToPeer(g.server.ID) {
 		for _, stream := range connection.GetStreams() {
@@ -113,7 +114,7 @@ func (g *goNode) streams() (count int) {
 	return count
 }
 
-// A multihash that is no other test's.
+// multihashOf returns the sha2-256 multihash of the text.
 func multihashOf(t *testing.T, text string) multihash.Multihash {
 	t.Helper()
 	digest := sha256.Sum256([]byte(text))
@@ -124,7 +125,7 @@ func multihashOf(t *testing.T, text string) multihash.Multihash {
 	return encoded
 }
 
-// That of a CID as Kubo prints it.
+// multihashOfCid returns the multihash of a CID in Kubo's text form.
 func multihashOfCid(t *testing.T, text string) multihash.Multihash {
 	t.Helper()
 	decoded, err := cid.Decode(text)
@@ -134,7 +135,7 @@ func multihashOfCid(t *testing.T, text string) multihash.Multihash {
 	return decoded.Hash()
 }
 
-// What go sends when it takes a server into its table, checks on it and asks it.
+// Tests what go-libp2p sends when it adds a server to its table, checks it and asks it.
 func TestGoAdmitsUsChecksOnUsAndIsAnswered(t *testing.T) {
 	server := newDhtstore(t)
 	server.start()
@@ -147,12 +148,12 @@ func TestGoAdmitsUsChecksOnUsAndIsAnswered(t *testing.T) {
 		t.Fatalf("refresh: %v", err)
 	}
 	if !g.hasServer() {
-		t.Fatal("the refresh threw us out of go's table")
+		t.Fatal("the refresh removed us from go's table")
 	}
-	// MODE-1: a server is taken into ours.
+	// MODE-1: a server enters our table.
 	server.eventually("go is in our table", func() bool { return server.hasInTable(g.PeerID().String()) })
 
-	// SRV-5: that is whom a second go node finds through us.
+	// SRV-5: a second go node finds it through us.
 	other := newGoNode(t, server, dht.ModeClient)
 	server.eventually("the second go node has us in its table", other.hasServer)
 	found, err := other.FindPeer(other.context(), g.PeerID())
@@ -162,14 +163,14 @@ func TestGoAdmitsUsChecksOnUsAndIsAnswered(t *testing.T) {
 	if server.hasInTable(other.PeerID().String()) {
 		t.Fatal("a client is in our table")
 	}
-	// A client can be found all the same, for as long as it is connected.
+	// A client can be found too, as long as it is connected.
 	found, err = g.FindPeer(g.context(), other.PeerID())
 	if err != nil || len(found.Addrs) == 0 {
 		t.Fatalf("FindPeer of a client: %v %v", found, err)
 	}
 }
 
-// go changes its mode by what others say of its reachability, and tells by identify.
+// go-libp2p changes its mode when others report its reachability, and announces the change by identify.
 func TestAGoNodeEntersOurTableAsAServerAndLeavesItAsAClient(t *testing.T) {
 	server := newDhtstore(t)
 	server.start()
@@ -180,7 +181,7 @@ func TestAGoNodeEntersOurTableAsAServerAndLeavesItAsAClient(t *testing.T) {
 	}
 	defer reachability.Close()
 	id := g.PeerID().String()
-	// It has begun as a client: we know it, and it is not in the table.
+	// It begins as a client. We know it, and it is not in our table.
 	server.eventually("we know its protocols", func() bool { return strings.Contains(server.run("peers", "--format", "ndjson"), id) })
 	if server.hasInTable(id) {
 		t.Fatal("a client is in our table")
@@ -198,8 +199,8 @@ func TestAGoNodeEntersOurTableAsAServerAndLeavesItAsAClient(t *testing.T) {
 	}
 }
 
-// go writes ADD_PROVIDER and goes on with the same stream without reading. An echo would be taken for the answer to
-// the next request, and name a provider where there is none.
+// go-libp2p writes ADD_PROVIDER and uses the same stream again without reading. It would take an echo for the answer to
+// the next request, and see a provider where there is none.
 func TestGoUsesOneStreamForAnnouncementsAndRequests(t *testing.T) {
 	server := newDhtstore(t)
 	server.start()
@@ -217,18 +218,18 @@ func TestGoUsesOneStreamForAnnouncementsAndRequests(t *testing.T) {
 		}
 		found, _, err = g.messenger.GetProviders(g.context(), g.server.ID, announced)
 		if err != nil || len(found) != 1 || found[0].ID != self.ID || len(found[0].Addrs) == 0 {
-			t.Fatalf("round %d: %v %v, announced was %v", i, found, err, self)
+			t.Fatalf("round %d: got %v %v, want %v", i, found, err, self)
 		}
 		if err := g.messenger.Ping(g.context(), g.server.ID); err != nil {
 			t.Fatalf("round %d: PING: %v", i, err)
 		}
 	}
 	if count := g.streams(); count != 1 {
-		t.Fatalf("%d streams for %d requests, wanted 1", count, 4*rounds)
+		t.Fatalf("%d streams for %d requests, want 1", count, 4*rounds)
 	}
 }
 
-// A stream of the DHT and what go reads it with.
+// rawStream is a DHT stream with go-libp2p's own reader of messages.
 type rawStream struct {
 	network.Stream
 	reader msgio.Reader
@@ -247,7 +248,7 @@ func (s *rawStream) send(message *pb.Message) error {
 	return pbio.NewDelimitedWriter(s).WriteMsg(message)
 }
 
-// The answer, and its length in bytes.
+// read returns the next answer, and its length in bytes.
 func (s *rawStream) read() (*pb.Message, int, error) {
 	bytes, err := s.reader.ReadMsg()
 	if err != nil {
@@ -257,7 +258,8 @@ func (s *rawStream) read() (*pb.Message, int, error) {
 	return &message, len(bytes), proto.Unmarshal(bytes, &message)
 }
 
-// Connects a host of go-libp2p, and announces the key as provided by it at these addresses.
+// announceFromNewHost connects a new go-libp2p host, which announces itself as a provider of the key at these
+// addresses.
 func announceFromNewHost(t *testing.T, server peer.AddrInfo, key multihash.Multihash, addresses []multiaddr.Multiaddr) {
 	t.Helper()
 	h := newGoHost(t)
@@ -271,7 +273,7 @@ func announceFromNewHost(t *testing.T, server peer.AddrInfo, key multihash.Multi
 	if err := stream.send(message); err != nil {
 		t.Fatal(err)
 	}
-	// On the same stream, so what is answered comes after the announcement.
+	// On the same stream, so the answer to PING proves that the announcement was read.
 	if err := stream.send(pb.NewMessage(pb.Message_PING, nil, 0)); err != nil {
 		t.Fatal(err)
 	}
@@ -305,16 +307,16 @@ func TestGoReadsOurLargestAnswers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Up to 16 KiB: filled, since not all fit, up to one provider more.
+	// At most 16 KiB. Not all providers fit, so the answer is full except for less than the size of one provider.
 	if size > 16<<10 || size < 15<<10 {
 		t.Fatalf("an answer of %d bytes with %d providers", size, len(answer.ProviderPeers))
 	}
 	for _, provider := range pb.PBPeersToPeerInfos(answer.ProviderPeers) {
 		if len(provider.Addrs) != len(addresses) {
-			t.Fatalf("%s: %d addresses, announced were %d", provider.ID, len(provider.Addrs), len(addresses))
+			t.Fatalf("%s: %d addresses, want %d", provider.ID, len(provider.Addrs), len(addresses))
 		}
 	}
-	// Together the answers tell of all of them, since each holds a random part.
+	// Each answer holds a random subset, so together the answers name all providers.
 	seen := map[peer.ID]bool{}
 	for range 100 {
 		found, _, err := g.messenger.GetProviders(g.context(), g.server.ID, key)
@@ -326,11 +328,11 @@ func TestGoReadsOurLargestAnswers(t *testing.T) {
 		}
 	}
 	if len(seen) != providers {
-		t.Fatalf("100 answers told of %d providers of %d", len(seen), providers)
+		t.Fatalf("100 answers named %d of %d providers", len(seen), providers)
 	}
 }
 
-// 400 streams of one connection are held open and answered, each several times; the limit is 512.
+// Holds 400 streams of one connection open and sends several requests on each. The limit is 512.
 func TestGoIsAnsweredOnManyStreamsOfOneConnection(t *testing.T) {
 	server := newDhtstore(t)
 	server.start()
@@ -344,7 +346,7 @@ func TestGoIsAnsweredOnManyStreamsOfOneConnection(t *testing.T) {
 		}
 		answer, _, err := stream.read()
 		if err == nil && string(answer.GetKey()) != string(key) {
-			err = fmt.Errorf("answered with %v", answer)
+			err = fmt.Errorf("wrong answer: %v", answer)
 		}
 		return err
 	}
@@ -353,7 +355,7 @@ func TestGoIsAnsweredOnManyStreamsOfOneConnection(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// go opens a stream in earnest with the first bytes on it.
+		// go-libp2p opens a stream only when it writes the first bytes.
 		if err := ask(stream, fmt.Sprint("first ", i)); err != nil {
 			t.Fatalf("stream %d: %v", i, err)
 		}
@@ -371,7 +373,7 @@ func TestGoIsAnsweredOnManyStreamsOfOneConnection(t *testing.T) {
 		group.Wait()
 	}
 	if open := g.streams(); open < count {
-		t.Fatalf("%d streams are open, %d were opened", open, count)
+		t.Fatalf("%d streams are open, want %d", open, count)
 	}
 	for _, stream := range streams {
 		stream.Reset()

@@ -1,4 +1,4 @@
-// Real Kubo daemons against real dhtstore nodes. See run.sh.
+// Package interop tests dhtstore nodes together with real Kubo daemons, go-libp2p and rust-libp2p. See run.sh.
 package interop
 
 import (
@@ -11,15 +11,15 @@ import (
 	"testing"
 )
 
-// Set in the copy of the test that runs inside the private namespaces.
+// Environment variable that is set in the copy of the test that runs inside the namespaces.
 const inside = "DHTSTORE_INTEROP_INSIDE"
 
-// The binaries under test, as absolute paths. kadNodeBin is examples/kad_node.rs: stock rust-libp2p.
+// The absolute paths of the binaries under test. kadNodeBin is examples/kad_node.rs, stock rust-libp2p.
 var dhtstoreBin, ipfsBin, kadNodeBin string
 
-// The tests run in namespaces of their own: no route leads out of the network namespace, so nothing that a daemon
-// sends leaves this machine, and the kernel ends all processes and removes all interfaces when the test ends, however
-// it ends.
+// TestMain runs the tests in namespaces of their own. The network namespace has no route to the outside, so no packet
+// of a daemon leaves this machine. The kernel ends all processes and removes all interfaces when the test ends, even if
+// it crashes.
 func TestMain(m *testing.M) {
 	if os.Getenv(mixedGoNode) != "" {
 		if err := mixedGoNodeMain(os.Args[1], os.Args[2]); err != nil {
@@ -33,16 +33,17 @@ func TestMain(m *testing.M) {
 	}
 	dhtstoreBin, ipfsBin, kadNodeBin = os.Getenv("DHTSTORE_BIN"), os.Getenv("IPFS_BIN"), os.Getenv("KAD_NODE_BIN")
 	if err := prepareNetwork(); err != nil {
-		fmt.Fprintln(os.Stderr, "network:", err)
+		fmt.Fprintln(os.Stderr, "cannot prepare the network:", err)
 		os.Exit(1)
 	}
 	os.Exit(m.Run())
 }
 
-// Builds what is not given by DHTSTORE_BIN, IPFS_BIN and KAD_NODE_BIN, then runs this test again inside new namespaces.
+// outer builds the binaries that DHTSTORE_BIN, IPFS_BIN and KAD_NODE_BIN do not name. Then it runs this test again
+// inside new namespaces.
 func outer() int {
 	if os.Geteuid() != 0 {
-		fmt.Fprintln(os.Stderr, "these tests make network namespaces and need root: run them with sudo")
+		fmt.Fprintln(os.Stderr, "cannot make network namespaces without root; run the tests with sudo")
 		return 1
 	}
 	dir, err := os.MkdirTemp("", "dhtstore-interop-")
@@ -65,7 +66,7 @@ func outer() int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	// Scripts that the tests run call it `ipfs`, whatever the given file is named.
+	// The scripts that the tests run call `ipfs`, and the given file may have another name.
 	if link := filepath.Join(dir, "ipfs"); ipfsBin != link {
 		if err := os.Symlink(ipfsBin, link); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -86,7 +87,7 @@ func outer() int {
 		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID,
 		Pdeathsig:  syscall.SIGKILL,
 	}
-	// The signal above comes when the *thread* that started the child ends.
+	// Pdeathsig is sent when the *thread* that started the child ends.
 	runtime.LockOSThread()
 	if err := again.Run(); err != nil {
 		if again.ProcessState == nil {

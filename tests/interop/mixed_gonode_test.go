@@ -19,21 +19,21 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 )
 
-// Set where this test binary is to be a DHT server of go-libp2p-kad-dht and no test: the same lines over stdin and
-// stdout as examples/kad_node.rs, so that a node can be killed like any other process.
+// Environment variable that makes this test binary run as a DHT server of go-libp2p-kad-dht. It reads and writes the
+// same lines as examples/kad_node.rs. As a process of its own it can be killed like any other node.
 const mixedGoNode = "DHTSTORE_INTEROP_GO_NODE"
 
-// No look-up in a network of 30 nodes should come near this.
+// Time allowed for a request, far more than a look-up in a network of 30 nodes takes.
 const mixedRequestTime = 60 * time.Second
 
-// What the nodes of both languages are asked.
+// mixedRequest is a request to a node of either language.
 type mixedRequest struct {
 	Op        string   `json:"op"`
 	Addresses []string `json:"addresses,omitempty"`
 	Cid       string   `json:"cid,omitempty"`
 }
 
-// What they answer; each answer uses some of it.
+// mixedAnswer is the answer. Each kind of request uses some of the fields.
 type mixedAnswer struct {
 	Peer      string          `json:"peer,omitempty"`
 	Address   string          `json:"address,omitempty"`
@@ -47,7 +47,7 @@ type mixedProvider struct {
 	Addresses []string `json:"addresses"`
 }
 
-// As Kubo runs it: both DHTs, of which only that of private addresses finds peers here. Its records are in memory.
+// mixedGoNodeMain runs a node with both DHTs, as in Kubo. Only the LAN DHT finds peers here. Its records are in memory.
 func mixedGoNodeMain(listen, seed string) error {
 	bytes, err := hex.DecodeString(seed)
 	if err != nil {
@@ -114,7 +114,7 @@ func mixedGoAnswer(node *dual.DHT, request mixedRequest) (answer mixedAnswer, er
 	case "provide":
 		return answer, node.Provide(ctx, key, true)
 	case "find":
-		// 0: all there are, so that the look-up goes to its end.
+		// 0 means no limit, so that the look-up runs to its end.
 		for found := range node.FindProvidersAsync(ctx, key, 0) {
 			provider := mixedProvider{Peer: found.ID.String()}
 			for _, address := range found.Addrs {

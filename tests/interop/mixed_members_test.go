@@ -16,24 +16,25 @@ import (
 	"time"
 )
 
-// A node of the mixed network, of any kind. It has one address and one identity for the whole test.
+// mixedMember is a node of the mixed network, of any kind. Its address and its identity stay the same for the whole
+// test.
 type mixedMember interface {
 	kind() string
 	peer() string
-	// Where it listens, without the peer id.
+	// Returns its listen address, without the peer id.
 	address() string
-	// Starts it and tells it of these nodes. Records that it stored before are there again if it is ours.
+	// Starts it and connects it to these nodes. A dhtstore node still has the records that it stored before.
 	up(join []string) error
-	// SIGKILL.
+	// Ends it with SIGKILL.
 	down()
-	// Peers in its routing table of the LAN DHT.
+	// Returns the count of peers in its routing table of the LAN DHT.
 	table() (int, error)
 	provide(cid string) error
-	// All providers that a whole look-up finds, with their addresses.
+	// Returns all providers that a complete look-up finds, with their addresses.
 	find(cid string) (map[string][]string, error)
 }
 
-// A `dhtstore run` with its data directory.
+// mixedOurs is a `dhtstore run` with its data directory.
 type mixedOurs struct {
 	*dhtstoreNode
 	peerID string
@@ -104,14 +105,15 @@ func (m *mixedOurs) find(cid string) (map[string][]string, error) {
 	return found, nil
 }
 
-// A process that answers lines: go-libp2p-kad-dht or rust-libp2p. It keeps its identity and nothing else.
+// mixedLibrary is a process of go-libp2p-kad-dht or rust-libp2p that answers requests line by line. A restart keeps
+// only its identity.
 type mixedLibrary struct {
 	node
 	name, seed string
 	env        []string
 	peerID     string
 
-	// One request at a time.
+	// Held during a request, so that there is one at a time.
 	lock    sync.Mutex
 	process *exec.Cmd
 	stdin   io.WriteCloser
@@ -171,12 +173,12 @@ func (m *mixedLibrary) down() {
 	m.process = nil
 }
 
-// The next line of the process; one that hangs is ended.
+// answer returns the next line of the process. It kills a process that does not answer in time.
 func (m *mixedLibrary) answer() (answer mixedAnswer, err error) {
 	timer := time.AfterFunc(mixedRequestTime+commandTime, func() { m.process.Process.Kill() })
 	defer timer.Stop()
 	if !m.lines.Scan() {
-		return answer, fmt.Errorf("%s on %s says nothing more: %w; its log:\n%s", m.name, m.node.name, errors.Join(m.lines.Err(), io.EOF), m.logged())
+		return answer, fmt.Errorf("%s on %s stopped answering: %w; its log:\n%s", m.name, m.node.name, errors.Join(m.lines.Err(), io.EOF), m.logged())
 	}
 	if err := json.Unmarshal(m.lines.Bytes(), &answer); err != nil {
 		return answer, fmt.Errorf("%w: %s", err, m.lines.Text())

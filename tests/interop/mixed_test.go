@@ -17,28 +17,29 @@ import (
 )
 
 const (
-	// Nodes of each kind; their number is what the guarantees below are counted with.
+	// Nodes of each kind. The guarantees below depend on this count.
 	mixedOfEach = 10
-	// Of each kind, killed in a round.
+	// Nodes of each kind that are killed in a round.
 	mixedKilled = mixedOfEach / 3
 	mixedCids   = 100
 	// Rounds of churn, unless DHTSTORE_MIXED_MINUTES asks for more.
 	mixedRounds = 2
-	// Announcements or look-ups at a time.
+	// Announcements or look-ups that run at the same time.
 	mixedWorkers = 4
-	// A look-up that finds nothing, say because a node that it relies on is killed meanwhile, is done again as often.
+	// Attempts for a look-up. One can fail, for instance because a node that it relies on has just been killed.
 	mixedAttempts = 3
 )
 
-// 10 nodes of go-libp2p-kad-dht, 10 of rust-libp2p and 10 of ours in one LAN DHT.
+// Runs 10 nodes of go-libp2p-kad-dht, 10 of rust-libp2p and 10 of dhtstore in one LAN DHT.
 //
-// In each round a third of each kind is killed and started again, ours with their data directories, the others empty.
-// Then publishers announce again what they own: those of the others that were restarted at once, as Kubo does, and
-// all at the end of the round, which stands for the interval.
+// In each round a third of each kind is killed and started again: ours with their data directories, the others empty.
+// Then the publishers announce their CIDs again. The restarted nodes of the other kinds do so at once, as Kubo does.
+// All nodes do so at the end of the round, which stands for the interval.
 //
-// Why every CID must be found: an announcement is on the k = 20 closest of 29 nodes. Until the next one, a round kills
-// nine: three of ours, which are back with their records, and six others. So at least 11 of the 20 answer while those
-// are away, and at least 14 afterwards; a look-up asks the 20 closest of the 20 to 29 nodes that are up.
+// Why every CID must be found: an announcement is on the k = 20 closest of 29 nodes. A round kills nine nodes before
+// the next announcement: three of ours, which return with their records, and six others. So at least 11 of the 20
+// answer while the nine are down, and at least 14 after that. A look-up asks the 20 closest of the 20 to 29 nodes that
+// are up.
 func TestEveryCidIsFoundFromEveryKindOfNodeUnderChurn(t *testing.T) {
 	begun, atLeast := time.Now(), mixedMinutes(t)
 	n := newMixedNetwork(t, mixedCids)
@@ -55,15 +56,15 @@ func TestEveryCidIsFoundFromEveryKindOfNodeUnderChurn(t *testing.T) {
 	n.report(begun)
 }
 
-// All 30 nodes are killed at once and nobody announces anything again: what is found then comes from our disks.
+// Kills all 30 nodes at once. No node announces again, so all records found then come from our disks.
 //
-// Why every CID must be found: of the 29 nodes that a go or rust publisher may announce to, 19 are not ours, so at
-// least one of the 20 closest is, and usually seven.
+// Why every CID must be found: a go or rust publisher announces to the 20 closest of 29 nodes. Only 19 of the 29 are
+// not ours, so at least one of the 20 is ours, and usually seven are.
 func TestWhatOthersAnnouncedOutlivesTheRestartOfTheWholeNetworkOnOurDisks(t *testing.T) {
 	begun := time.Now()
 	n := newMixedNetwork(t, 0)
 	for i := range 2 * mixedOfEach {
-		// The first third of the members is ours.
+		// The first third of the members are our nodes.
 		n.own(i, n.members[mixedOfEach+i])
 	}
 	n.announce("all", func(mixedMember) bool { return true })
@@ -95,11 +96,11 @@ type mixedNetwork struct {
 	members []mixedMember
 	running []mixedMember
 	owners  map[string]mixedMember
-	// In the order in which they were made.
+	// In the order of their creation.
 	cids  []string
 	kills int
 	kinds []string
-	// By kind: how its look-ups went.
+	// The look-ups of each kind of node.
 	finds map[string]*mixedFinds
 }
 
@@ -109,7 +110,7 @@ type mixedFinds struct {
 	again int
 }
 
-// 30 nodes that know of each other; `cids` are owned by all of them in turn.
+// newMixedNetwork starts 30 nodes that know each other. They own the `cids` CIDs in turn.
 func newMixedNetwork(t *testing.T, cids int) *mixedNetwork {
 	t.Helper()
 	seed := rand.Uint64()
@@ -167,7 +168,7 @@ func keepsRecords(m mixedMember) bool {
 	return ours
 }
 
-// Starts these nodes, each of which is told of three that run, and waits until everybody knows k peers.
+// start starts these nodes, connects each to three that run, and waits until every node knows k peers.
 func (n *mixedNetwork) start(members []mixedMember) {
 	n.t.Helper()
 	for _, m := range members {
@@ -192,12 +193,12 @@ func (n *mixedNetwork) start(members []mixedMember) {
 			return
 		}
 		if time.Now().After(deadline) {
-			n.t.Fatalf("not within %v: everybody knows %d peers:\n%s", patience, k, strings.Join(few, "\n"))
+			n.t.Fatalf("after %v some nodes know fewer than %d peers:\n%s", patience, k, strings.Join(few, "\n"))
 		}
 	}
 }
 
-// Kills a random third of each kind.
+// killSome kills a random third of each kind.
 func (n *mixedNetwork) killSome() (victims []mixedMember) {
 	for kind := range n.kinds {
 		for _, i := range n.random.Perm(mixedOfEach)[:mixedKilled] {
@@ -212,7 +213,7 @@ func (n *mixedNetwork) killSome() (victims []mixedMember) {
 	return victims
 }
 
-// Every publisher that is meant announces what it owns.
+// announce makes each publisher for which `meant` returns true announce its CIDs.
 func (n *mixedNetwork) announce(which string, meant func(mixedMember) bool) {
 	n.t.Helper()
 	begun := time.Now()
@@ -231,7 +232,7 @@ func (n *mixedNetwork) announce(which string, meant func(mixedMember) bool) {
 	n.t.Logf("%d CIDs announced (publishers: %s) in %v", len(jobs), which, time.Since(begun).Round(time.Millisecond))
 }
 
-// Looks each CID up from a random node of each kind.
+// everyCidIsFound looks each CID up from a random node of each kind.
 func (n *mixedNetwork) everyCidIsFound(when string) {
 	n.t.Helper()
 	begun := time.Now()
@@ -249,7 +250,7 @@ func (n *mixedNetwork) everyCidIsFound(when string) {
 		}
 	}
 	n.allOf(jobs)
-	n.t.Logf("%s: %d look-ups found what they sought, in %v", when, len(jobs), time.Since(begun).Round(time.Millisecond))
+	n.t.Logf("%s: %d look-ups found their provider, in %v", when, len(jobs), time.Since(begun).Round(time.Millisecond))
 }
 
 func (n *mixedNetwork) found(key string, finder mixedMember) (err error) {
@@ -276,20 +277,20 @@ func (n *mixedNetwork) found(key string, finder mixedMember) (err error) {
 	return fmt.Errorf("%s, announced by %s, from %s at %s: %w", key, owner.kind(), finder.kind(), finder.address(), err)
 }
 
-// The one provider, with the address at which it can be dialled, if it is up.
+// mixedVerify checks that the owner is the only provider found. If the owner is up, its dialable address must be there.
 func mixedVerify(found map[string][]string, owner mixedMember, up bool) error {
 	addresses, ok := found[owner.peer()]
 	if !ok || len(found) != 1 {
-		return fmt.Errorf("found %v, wanted %s", found, owner.peer())
+		return fmt.Errorf("found %v, want %s", found, owner.peer())
 	}
 	dialable := func(address string) bool { return strings.TrimSuffix(address, "/p2p/"+owner.peer()) == owner.address() }
 	if up && !slices.ContainsFunc(addresses, dialable) {
-		return fmt.Errorf("addresses %v, wanted %s", addresses, owner.address())
+		return fmt.Errorf("addresses %v, want %s", addresses, owner.address())
 	}
 	return nil
 }
 
-// Runs the jobs, some at a time; says what failed.
+// allOf runs the jobs, mixedWorkers at a time, and fails the test with the errors of those that failed.
 func (n *mixedNetwork) allOf(jobs []func() error) {
 	n.t.Helper()
 	var group sync.WaitGroup

@@ -11,8 +11,8 @@ import (
 
 const bridge = "dhtstore0"
 
-// Numbers that hosts may have, in their names and as the last byte of their address; the next comes first. One that was
-// used goes to the end, so that it is seldom met again by whoever remembers it.
+// numbers holds the free host numbers, the next one first. A number is in the host's name, and is the last byte of its
+// address. A number that was used goes to the end, so that nodes that remember its address seldom meet it again.
 var numbers = func() []int {
 	all := make([]int, lastHost)
 	for n := range all {
@@ -21,16 +21,16 @@ var numbers = func() []int {
 	return all
 }()
 
-// Behind it come this process (own_host_test.go), the router that is none, and the network's broadcast address.
+// The last host number. The addresses after it are for this process (own_host_test.go), for a router that does not
+// exist, and for the broadcast address.
 const lastHost = 249
 
-// A host is a network namespace on the bridge. Kubo's LAN DHT is of private, non-loopback addresses, so loopback
-// alone would not do.
+// host is a network namespace on the bridge. Kubo's LAN DHT needs private addresses that are not loopback.
 type host struct {
 	name, ip string
 }
 
-// Called once, inside the new namespaces. Mounts are private to them.
+// prepareNetwork makes the mounts and the bridge. It is called once, inside the new namespaces.
 func prepareNetwork() error {
 	if err := syscall.Mount("none", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("making mounts private: %w", err)
@@ -38,7 +38,7 @@ func prepareNetwork() error {
 	if err := syscall.Mount("proc", "/proc", "proc", 0, ""); err != nil {
 		return fmt.Errorf("mounting /proc: %w", err)
 	}
-	// `ip netns` keeps its names here.
+	// `ip netns` keeps its names in /run.
 	if err := syscall.Mount("none", "/run", "tmpfs", 0, ""); err != nil {
 		return fmt.Errorf("mounting /run: %w", err)
 	}
@@ -62,7 +62,7 @@ func ip(arguments string) error {
 	return nil
 }
 
-// Adds a host to the network, for as long as the test runs.
+// newHost adds a host to the network until the test ends.
 func newHost(t *testing.T) host {
 	t.Helper()
 	if len(numbers) == 0 {
@@ -79,7 +79,7 @@ func newHost(t *testing.T) host {
 		"-n " + h.name + " addr add " + h.ip + "/24 dev eth0",
 		"-n " + h.name + " link set lo up",
 		"-n " + h.name + " link set eth0 up",
-		// As on a real host, which has a router. This one leads nowhere.
+		// A real host has a default route. This one leads to an address that does not exist.
 		"-n " + h.name + " route add default via 10.87.0.254",
 	} {
 		if err := ip(arguments); err != nil {
@@ -87,7 +87,7 @@ func newHost(t *testing.T) host {
 		}
 	}
 	t.Cleanup(func() {
-		// The namespace takes its end of the link with it, but not at once.
+		// Deleting the namespace also removes its end of the link, but not at once.
 		for _, arguments := range []string{"link delete " + veth, "netns delete " + h.name} {
 			if err := ip(arguments); err != nil {
 				t.Error(err)
@@ -98,7 +98,7 @@ func newHost(t *testing.T) host {
 	return h
 }
 
-// A command that runs on this host.
+// command returns a command that runs on this host.
 func (h host) command(program string, arguments ...string) *exec.Cmd {
 	return exec.Command("ip", append([]string{"netns", "exec", h.name, program}, arguments...)...)
 }

@@ -14,19 +14,19 @@ import (
 )
 
 const (
-	// A command takes a second at most; a machine under load may need more.
+	// Time allowed for a command. It takes at most a second, and longer on a machine under load.
 	commandTime = 30 * time.Second
-	// Starting a daemon, or waiting until nodes know of each other.
+	// Time allowed for a daemon to start, and for nodes to find each other.
 	patience = 60 * time.Second
 )
 
-// What dhtstoreNode and kuboNode have in common.
+// node is the common part of dhtstoreNode and kuboNode.
 type node struct {
 	host
 	t       *testing.T
 	program string
 	env     []string
-	// Of the daemon.
+	// The log file of the daemon.
 	log    string
 	daemon *exec.Cmd
 }
@@ -39,7 +39,7 @@ func newNode(t *testing.T, program string, env ...string) node {
 	return n
 }
 
-// Runs a command to its end and returns its stdout; fails the test if it fails or hangs.
+// run runs a command to its end and returns its stdout. It fails the test if the command fails or takes too long.
 func (n *node) run(arguments ...string) string {
 	n.t.Helper()
 	out, ok := n.try(arguments...)
@@ -49,7 +49,7 @@ func (n *node) run(arguments ...string) string {
 	return out
 }
 
-// Runs a command; its stdout, or all it said if it failed.
+// try runs a command. It returns the stdout and true, or all of its output and false if the command failed.
 func (n *node) try(arguments ...string) (string, bool) {
 	return n.tryProgram(n.program, nil, arguments...)
 }
@@ -70,8 +70,9 @@ func (n *node) tryProgram(program string, env []string, arguments ...string) (st
 	return strings.TrimSpace(stdout.String()), true
 }
 
-// Starts the daemon, waits until it says `ready`, and ends it at the end of the test. No command asks whether it
-// answers: without a daemon those of Kubo open the repository themselves, and lock the daemon out.
+// start starts the daemon, waits until it prints `ready`, and ends it at the end of the test. It runs no command to see
+// whether the daemon answers: without a daemon, Kubo's commands open the repository themselves, and the daemon cannot
+// lock it.
 func (n *node) start(env []string, ready string, arguments ...string) {
 	n.t.Helper()
 	log, err := os.OpenFile(n.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
@@ -96,7 +97,7 @@ func (n *node) start(env []string, ready string, arguments ...string) {
 	})
 }
 
-// Ends the daemon if it runs.
+// stop sends the daemon a signal and waits until it ends. It kills a daemon that takes too long.
 func (n *node) stop(signal syscall.Signal) {
 	if n.daemon == nil {
 		return
@@ -130,7 +131,7 @@ func newDhtstore(t *testing.T) *dhtstoreNode {
 	return &dhtstoreNode{newNode(t, dhtstoreBin, "DHTSTORE_DATA_DIR="+data)}
 }
 
-// Further arguments are those of `run`.
+// start starts the daemon. The arguments are those of `run`.
 func (d *dhtstoreNode) start(arguments ...string) {
 	d.t.Helper()
 	d.node.start(nil, "ready peer=", append([]string{"run"}, arguments...)...)
@@ -141,13 +142,13 @@ func (d *dhtstoreNode) id() string {
 	return d.run("id", "--format", "ids")
 }
 
-// The address to join by.
+// address returns the address by which other nodes join it.
 func (d *dhtstoreNode) address() string {
 	d.t.Helper()
 	return "/ip4/" + d.ip + "/tcp/4001/p2p/" + d.id()
 }
 
-// The addresses that the node itself holds for this provider of the CID; nil if it holds no record.
+// holds returns the addresses that the node stores for this provider of the CID, or nil if it has no record.
 func (d *dhtstoreNode) holds(cid, provider string) []string {
 	d.t.Helper()
 	for line := range strings.Lines(d.run("dump", "providers", "--cid", cid, "--format", "ndjson")) {
@@ -165,7 +166,7 @@ func (d *dhtstoreNode) holds(cid, provider string) []string {
 	return nil
 }
 
-// Whether the peer is in one of our routing tables now.
+// hasInTable returns whether the peer is in one of the node's routing tables now.
 func (d *dhtstoreNode) hasInTable(peer string) bool {
 	d.t.Helper()
 	return strings.Contains(d.run("closest", "--local", "--format", "ids", peer), peer)
@@ -176,18 +177,18 @@ type kuboNode struct {
 	repository string
 }
 
-// A repository as `ipfs init` makes it, with these arguments.
+// newKubo returns a node with a repository that `ipfs init` has made with these arguments.
 func newKubo(t *testing.T, arguments ...string) *kuboNode {
 	t.Helper()
 	repository := filepath.Join(tempDir(t), "repository")
 	k := &kuboNode{newNode(t, ipfsBin, "IPFS_PATH="+repository, "IPFS_TELEMETRY=off"), repository}
 	k.run(append([]string{"init"}, arguments...)...)
-	// Would introduce the nodes to each other without us.
+	// With mDNS the nodes would find each other without us.
 	k.run("config", "--bool", "Discovery.MDNS.Enabled", "false")
 	return k
 }
 
-// A repository whose only way into the network are these addresses.
+// newKuboJoining returns a node that can join the network only through these addresses.
 func newKuboJoining(t *testing.T, addresses ...string) *kuboNode {
 	t.Helper()
 	k := newKubo(t)
@@ -210,7 +211,7 @@ func (k *kuboNode) id() string {
 	return k.run("id", "-f", "<id>")
 }
 
-// Adds a file without announcing it.
+// add adds a file without announcing it.
 func (k *kuboNode) add(content string) (cid string) {
 	k.t.Helper()
 	file := filepath.Join(tempDir(k.t), "file")
@@ -220,13 +221,13 @@ func (k *kuboNode) add(content string) (cid string) {
 	return k.run("add", "-Q", "--cid-version=1", "--fast-provide-root=false", file)
 }
 
-// Waits until the peer is in the routing table of the LAN DHT.
+// hasInLanTable waits until the peer is in the routing table of the LAN DHT.
 func (k *kuboNode) hasInLanTable(peer string) {
 	k.t.Helper()
 	k.hasInTable("lan", peer)
 }
 
-// Waits until the peer is in the routing table of this DHT, "wan" or "lan".
+// hasInTable waits until the peer is in the routing table of this DHT, "wan" or "lan".
 func (k *kuboNode) hasInTable(dht, peer string) {
 	k.t.Helper()
 	k.eventually(peer+" is in the table of the DHT "+dht, func() bool {
@@ -234,7 +235,7 @@ func (k *kuboNode) hasInTable(dht, peer string) {
 	})
 }
 
-// The providers that Kubo finds, waiting for one.
+// finds waits until Kubo finds a provider, and returns all that it finds.
 func (k *kuboNode) finds(cid string) (providers string) {
 	k.t.Helper()
 	k.eventually("a provider of "+cid+" is found", func() bool {
@@ -244,16 +245,19 @@ func (k *kuboNode) finds(cid string) (providers string) {
 	return providers
 }
 
-// What Kubo reads from the peer, which it finds by the DHT. Kubo 0.43 asks nobody for blocks to whom it was connected
-// before its Bitswap began to listen for connections, as happens in a network as quick as this one: `ipfs cat` then hangs
-// although the provider is found. So it has to connect anew.
+// fetches returns the content that Kubo reads from the peer, which it finds by the DHT.
+//
+// Kubo 0.43 does not ask a peer for blocks if it was connected to that peer before its Bitswap listened for
+// connections. In a network as fast as this one that happens, and `ipfs cat` hangs although the provider is found. So
+// Kubo has to connect again.
 func (k *kuboNode) fetches(cid, peer string) string {
 	k.t.Helper()
 	k.try("swarm", "disconnect", "/p2p/"+peer)
 	return k.run("cat", "--timeout=20s", cid)
 }
 
-// [testing.T.TempDir] names the test, and the path of a Unix socket may have 107 bytes only.
+// tempDir returns a directory with a short path. [testing.T.TempDir] includes the name of the test, and the path of a
+// Unix socket may have at most 107 bytes.
 func tempDir(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "")

@@ -12,14 +12,14 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 )
 
-// dhtstore serves no blocks. Its record names its own peer id, which a Kubo elsewhere cannot prove to have, but over
-// HTTP nobody asks for one: so `provide.addresses` names the gateway of the Kubo that has the blocks.
+// dhtstore serves no blocks. Its records name its own peer id, and a Kubo elsewhere cannot prove that id. HTTP needs no
+// peer id, so `provide.addresses` names the gateway of the Kubo that has the blocks.
 func TestKuboFetchesWhatWeProvideFromWhereProvideAddressesSays(t *testing.T) {
 	keeper := newKubo(t)
 	keeper.run("config", "profile", "apply", "autoconf-off")
 	keeper.run("config", "--bool", "AutoTLS.Enabled", "false")
 	keeper.run("bootstrap", "rm", "--all")
-	// Nobody learns of it by libp2p.
+	// It does not use the DHT, so no node learns of it over libp2p.
 	keeper.run("config", "Routing.Type", "none")
 	keeper.run("config", "Addresses.Gateway", "/ip4/0.0.0.0/tcp/8080")
 	keeper.start()
@@ -35,10 +35,10 @@ func TestKuboFetchesWhatWeProvideFromWhereProvideAddressesSays(t *testing.T) {
 	server.run("provide", "--wait", cid)
 
 	if found := reader.finds(cid); found != server.id() {
-		t.Fatalf("Kubo found %q, wanted %s", found, server.id())
+		t.Fatalf("Kubo found %q, want %s", found, server.id())
 	}
 	if found := reader.run("routing", "findprovs", "-v", cid); !strings.Contains(found, gateway) {
-		t.Fatalf("the record does not say %s: %s", gateway, found)
+		t.Fatalf("the record does not have the address %s: %s", gateway, found)
 	}
 	if got := reader.run("cat", "--timeout=20s", cid); got != strings.TrimSpace(content) {
 		t.Fatalf("fetched %q", got)
@@ -48,7 +48,7 @@ func TestKuboFetchesWhatWeProvideFromWhereProvideAddressesSays(t *testing.T) {
 	}
 }
 
-// A line that our command prints, of whatever kind.
+// row is a line of NDJSON that a dhtstore command prints, of any kind.
 type row struct {
 	Kind, Dht, Peer string
 	Providers       []string
@@ -70,7 +70,7 @@ func rowsOf(t *testing.T, text string) (rows []row) {
 	return rows
 }
 
-// The place of a peer in the keyspace (KEY-1), seen from `place`.
+// distance returns the XOR distance of a peer from `place` in the keyspace (KEY-1).
 func distance(t *testing.T, id string, place [32]byte) []byte {
 	t.Helper()
 	decoded, err := peer.Decode(id)
@@ -84,7 +84,7 @@ func distance(t *testing.T, id string, place [32]byte) []byte {
 	return own[:]
 }
 
-// What an operator asks us about content that Kubos hold, as long as the provider is there and when it is gone.
+// Runs the commands that an operator uses to find content of Kubo nodes, first with the provider up, then with it down.
 func TestWeTellOfANetworkOfKubosWhereARecordIsAndWhetherItsProviderAnswers(t *testing.T) {
 	boot := newDhtstore(t)
 	boot.start()
@@ -105,7 +105,7 @@ func TestWeTellOfANetworkOfKubosWhereARecordIsAndWhetherItsProviderAnswers(t *te
 		})
 	}
 
-	// Every server there is, and Kubos among them, in the order that KEY-1 gives.
+	// All servers, including the Kubo nodes, ordered by distance (KEY-1).
 	var closest []string
 	for _, r := range rowsOf(t, asked.run("closest", "--format", "ndjson", ids[0])) {
 		if r.Dht == "lan" {
@@ -127,7 +127,7 @@ func TestWeTellOfANetworkOfKubosWhereARecordIsAndWhetherItsProviderAnswers(t *te
 		}
 	}
 
-	cid := kubos[0].add("of which we tell\n")
+	cid := kubos[0].add("of which we ask\n")
 	kubos[0].run("routing", "provide", cid)
 	holders := func(text string) (count int) {
 		for _, r := range rowsOf(t, text) {
@@ -146,7 +146,7 @@ func TestWeTellOfANetworkOfKubosWhereARecordIsAndWhetherItsProviderAnswers(t *te
 		return slices.ContainsFunc(rowsOf(t, text), func(r row) bool { return r.Kind == "provider" && r.Dialable })
 	}
 	if said = asked.run("diagnose", "--format", "ndjson", cid); !dialable(said) {
-		t.Fatalf("the provider answers, yet: %s", said)
+		t.Fatalf("the provider is up, but not reported as dialable: %s", said)
 	}
 	if found := asked.run("findpeer", ids[1]); !strings.Contains(found, "/ip4/"+kubos[1].ip+"/") {
 		t.Fatalf("findpeer: %s", found)
@@ -155,11 +155,11 @@ func TestWeTellOfANetworkOfKubosWhereARecordIsAndWhetherItsProviderAnswers(t *te
 	kubos[0].stop(syscall.SIGKILL)
 	said, ok := asked.try("diagnose", "--format", "ndjson", cid)
 	if ok || holders(said) == 0 || dialable(said) {
-		t.Fatalf("the provider is gone, yet exit 0 is %v: %s", ok, said)
+		t.Fatalf("the provider is down, but diagnose succeeded (%v) or reported it as dialable: %s", ok, said)
 	}
 }
 
-// A client is in nobody's table: that it can be found is what the server knows that it is connected to (SRV-5).
+// A client is in no routing table. The server finds it because it is connected to it (SRV-5).
 func TestKuboFindsAndConnectsToAClientThatOnlyWeKnow(t *testing.T) {
 	server := newDhtstore(t)
 	server.start()
@@ -180,7 +180,7 @@ func TestKuboFindsAndConnectsToAClientThatOnlyWeKnow(t *testing.T) {
 	if peers := searcher.run("swarm", "peers"); !strings.Contains(peers, client.id()) {
 		t.Fatalf("not connected: %s", peers)
 	}
-	// Neither is connected to anybody but us and the other.
+	// The client is connected only to our server and to the searcher.
 	if peers := strings.Count(client.run("swarm", "peers"), "\n") + 1; peers != 2 {
 		t.Fatalf("the client has %d peers", peers)
 	}

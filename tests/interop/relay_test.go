@@ -12,27 +12,27 @@ import (
 	manet "github.com/multiformats/go-multiaddr/net"
 )
 
-// A Kubo that relays for others, at a public address, and that address.
+// newKuboRelay starts a Kubo that relays for others, and returns its public address.
 func newKuboRelay(t *testing.T) (address string) {
 	t.Helper()
 	relay := newKuboJoining(t)
 	ip4, _ := relay.addPublicAddresses(t)
 	relay.run("config", "--bool", "Swarm.RelayService.Enabled", "true")
-	// It offers its service only once it knows that others reach it, which nobody is there to tell it.
+	// It relays only once it knows that others can reach it, and no peer here reports that.
 	relay.run("config", "Internal.Libp2pForceReachability", "public")
 	relay.start()
 	return "/ip4/" + ip4 + "/tcp/4001/p2p/" + relay.id()
 }
 
-// A server of ours that relays for others, at a public address, and that address.
+// newDhtstoreRelay starts a dhtstore server that relays for others, and returns its public address.
 func newDhtstoreRelay(t *testing.T) (address string) {
 	t.Helper()
 	relay, ip4, _ := newAmino(t, "--set", "relay.enabled=true")
 	return "/ip4/" + ip4 + "/tcp/4001/p2p/" + relay.id()
 }
 
-// A Kubo with a private address only, as behind a NAT: it reaches what is public, and nobody public reaches it but through
-// the relay.
+// newKuboBehind starts a Kubo with only a private address, as behind a NAT. It can reach public addresses, and public
+// nodes can reach it only through the relay.
 func newKuboBehind(t *testing.T, relay string, joining ...string) *kuboNode {
 	t.Helper()
 	kubo := newKuboJoining(t, joining...)
@@ -50,7 +50,7 @@ func newKuboBehind(t *testing.T, relay string, joining ...string) *kuboNode {
 	return kubo
 }
 
-// A Kubo with a public address only, which cannot reach private ones.
+// newPublicKubo starts a Kubo with only a public address, which cannot reach private ones.
 func newPublicKubo(t *testing.T, joining ...string) *kuboNode {
 	t.Helper()
 	kubo := newKuboJoining(t, joining...)
@@ -61,8 +61,8 @@ func newPublicKubo(t *testing.T, joining ...string) *kuboNode {
 	return kubo
 }
 
-// PRV-7: what a provider behind a NAT announces is the address of a relay, and that is what others are told, from our disk
-// as well when it and our process are gone.
+// PRV-7: a provider behind a NAT announces the address of a relay, and others get that address from us. After the
+// provider has left and our process was killed, they get it from our disk.
 func TestAKuboBehindANatIsFoundByItsRelayAlsoAfterKill9(t *testing.T) {
 	for name, newRelay := range map[string]func(*testing.T) string{"Kubo": newKuboRelay, "dhtstore": newDhtstoreRelay} {
 		t.Run("through "+name, func(t *testing.T) {
@@ -74,22 +74,22 @@ func TestAKuboBehindANatIsFoundByItsRelayAlsoAfterKill9(t *testing.T) {
 			provider, circuit := publisher.id(), relay+"/p2p-circuit"
 			cid := publisher.add("behind a NAT\n")
 			publisher.run("routing", "provide", cid)
-			// Beside it: further addresses of the relay, and by the LAN DHT private ones.
+			// The record also has other addresses of the relay, and private ones from the LAN DHT.
 			server.eventually("the record is held with the circuit", func() bool {
 				return slices.Contains(server.holds(cid, provider), circuit)
 			})
 			if inWanTables(t, []*dhtstoreNode{server}, provider) > 0 {
-				t.Fatal("a peer that only a relay leads to is in the table of the public DHT")
+				t.Fatal("a peer that can be reached only through a relay is in the table of the public DHT")
 			}
 
-			// Of readers that know only us: the provider, its address, and by that the provider itself.
+			// A reader that knows only our server finds the provider and its address.
 			finds := func(reader *kuboNode) {
 				t.Helper()
 				reader.hasInTable("wan", server.id())
 				if found := reader.finds(cid); found != provider {
-					t.Fatalf("Kubo found %q, wanted %s", found, provider)
+					t.Fatalf("Kubo found %q, want %s", found, provider)
 				}
-				// Kubo asks by both DHTs, and shows the addresses of the answer that comes first.
+				// Kubo asks both DHTs, and shows the addresses of the answer that arrives first.
 				reader.eventually("the circuit comes with the provider", func() bool {
 					found, _ := reader.try("routing", "findprovs", "-v", cid)
 					return strings.Contains(found, circuit)
@@ -107,7 +107,7 @@ func TestAKuboBehindANatIsFoundByItsRelayAlsoAfterKill9(t *testing.T) {
 			server.stop(syscall.SIGKILL)
 			server.start("--set", "profile=amino", "--set", "bootstrap=")
 			finds(newPublicKubo(t, joining))
-			// go looks for no peer that it cannot dial, so it is asked for the answers themselves, on the public DHT alone.
+			// go's FindPeer ignores peers that it cannot dial, so this reads the answers themselves, on the public DHT only.
 			id, err := peer.Decode(provider)
 			if err != nil {
 				t.Fatal(err)
@@ -122,15 +122,15 @@ func TestAKuboBehindANatIsFoundByItsRelayAlsoAfterKill9(t *testing.T) {
 				t.Fatal(err)
 			}
 			for what, infos := range map[string][]*peer.AddrInfo{"provider": providers, "closest peer": closest} {
-				told := addressesOf(infos, id)
-				if !slices.ContainsFunc(told, func(a multiaddr.Multiaddr) bool { return a.String() == circuit }) {
-					t.Errorf("of the %s the public DHT is told %v", what, told)
+				given := addressesOf(infos, id)
+				if !slices.ContainsFunc(given, func(a multiaddr.Multiaddr) bool { return a.String() == circuit }) {
+					t.Errorf("the public DHT gets these addresses of the %s: %v", what, given)
 				}
 			}
-			if told := addressesOf(providers, id); !all(told, manet.IsPublicAddr) {
-				t.Errorf("the public DHT is told private addresses: %v", told)
+			if given := addressesOf(providers, id); !all(given, manet.IsPublicAddr) {
+				t.Errorf("the public DHT gets private addresses: %v", given)
 			}
-			// What we say to our own operator.
+			// The commands for the operator.
 			if found, _ := server.try("findpeer", provider); !strings.Contains(found, circuit) {
 				t.Errorf("our findpeer: %s", found)
 			}

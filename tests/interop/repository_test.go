@@ -9,21 +9,23 @@ import (
 	"time"
 )
 
-// A second of an open chunk and two flushes, with room to spare.
+// settle waits until all records are on disk. An open chunk is written within a second, and two flushes follow.
 func settle() { time.Sleep(3 * time.Second) }
 
-// Kubo 0.43.1 has no endpoint of its own for reports on its use; a distributor may build one in, and older ones had one.
+// hasAnEndpointForReports sets an endpoint for usage reports. Kubo 0.43.1 has none by default. Older versions had one,
+// and a distributor may build one in.
 func (k *kuboNode) hasAnEndpointForReports() {
 	k.run("config", "Plugins.Plugins.telemetry.Config.Endpoint", "http://127.0.0.1:9/")
 }
 
-// Whether the daemon made the id that its reports bear; the first is due 15 minutes after the start.
+// reportsItsUse returns whether the daemon has made the id for its usage reports. The first report is due 15 minutes
+// after the start.
 func (k *kuboNode) reportsItsUse() bool {
 	_, err := os.Stat(filepath.Join(k.repository, "telemetry_uuid"))
 	return err == nil
 }
 
-// What `init --private` prints goes into sh as it is, for a repository fresh from `ipfs init`.
+// Runs the output of `init --private` in sh without changes, for a new repository of `ipfs init`.
 func TestKuboJoinsAPrivateNetworkByThePrintedCommands(t *testing.T) {
 	server := newDhtstore(t)
 	script := server.run("init", "--private")
@@ -39,14 +41,14 @@ func TestKuboJoinsAPrivateNetworkByThePrintedCommands(t *testing.T) {
 			t.Fatalf("the printed commands failed: %s\n%s", out, script)
 		}
 		kubo.hasAnEndpointForReports()
-		// The environment, which otherwise turns reports off in these tests, says nothing here.
+		// The other tests turn reports off by an environment variable. Here it is unset.
 		kubo.start("LIBP2P_FORCE_PNET=1", "IPFS_TELEMETRY=")
 		kubo.hasInLanTable(server.id())
 		if kubo.reportsItsUse() {
-			t.Fatal("a member of the private network reports to Kubo's makers")
+			t.Fatal("a member of the private network sends usage reports")
 		}
 		if strings.Contains(kubo.logged(), "ERROR") {
-			t.Fatalf("Kubo complains:\n%s", kubo.logged())
+			t.Fatalf("Kubo logs an error:\n%s", kubo.logged())
 		}
 		members = append(members, kubo)
 	}
@@ -56,15 +58,15 @@ func TestKuboJoinsAPrivateNetworkByThePrintedCommands(t *testing.T) {
 	cid := members[0].add("for members only\n")
 	members[0].run("routing", "provide", cid)
 	if found := members[1].finds(cid); found != members[0].id() {
-		t.Fatalf("found %q, wanted %s", found, members[0].id())
+		t.Fatalf("found %q, want %s", found, members[0].id())
 	}
 
-	// Without the key nobody gets in.
+	// A node without the key cannot join.
 	stranger := newKuboJoining(t)
 	stranger.hasAnEndpointForReports()
 	stranger.start("IPFS_TELEMETRY=")
 	if !stranger.reportsItsUse() {
-		t.Fatal("this Kubo reports nothing by itself, so that it is off above says nothing")
+		t.Fatal("this Kubo sends no reports by default, so the check above proves nothing")
 	}
 	if out, ok := stranger.try("swarm", "connect", server.address()); ok {
 		t.Fatalf("connected without the swarm key: %s", out)
@@ -88,13 +90,14 @@ func TestAKuboRepositoryIsTakenOver(t *testing.T) {
 	}
 	server.start()
 	server.eventually("it joined by Kubo's bootstrap peers", func() bool { return server.hasInTable(boot.id()) })
-	// Other Kubo nodes go on as before: same peer id, same port.
+	// For other Kubo nodes nothing changes: the peer id and the port are the same.
 	client := newKuboJoining(t, server.address())
 	client.start()
 	client.hasInLanTable(peer)
 }
 
-// An RSA identity, as Kubo made them before 0.5, and a swarm key: the other members notice nothing.
+// Takes over a node with a swarm key and an RSA identity, the kind that Kubo made before 0.5. For the other members
+// nothing changes.
 func TestAnRSANodeOfAPrivateNetworkIsTakenOver(t *testing.T) {
 	first := newDhtstore(t)
 	script := filepath.Join(tempDir(t), "join.sh")
@@ -112,7 +115,7 @@ func TestAnRSANodeOfAPrivateNetworkIsTakenOver(t *testing.T) {
 	join(old)
 	peer := old.id()
 	if !strings.HasPrefix(peer, "Qm") {
-		t.Fatalf("%s is no RSA identity", peer)
+		t.Fatalf("%s is not an RSA identity", peer)
 	}
 	server := newDhtstore(t)
 	server.run("init", "--from-kubo", old.repository)
@@ -120,7 +123,7 @@ func TestAnRSANodeOfAPrivateNetworkIsTakenOver(t *testing.T) {
 	if server.id() != peer {
 		t.Fatalf("peer id %s, Kubo's was %s", server.id(), peer)
 	}
-	// By Kubo's bootstrap peer and with Kubo's swarm key.
+	// It uses Kubo's bootstrap peer and swarm key.
 	server.eventually("it is in the private network", func() bool { return server.hasInTable(first.id()) })
 	member := newKubo(t)
 	join(member)

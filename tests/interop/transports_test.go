@@ -27,7 +27,8 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/transport/websocket"
 )
 
-// A certificate for an IP address, signed by itself: PEM files of it and of its key, and who trusts it.
+// newCertificate makes a self-signed certificate for an IP address. It returns the PEM files of the certificate and its
+// key, and a pool that trusts it.
 func newCertificate(t *testing.T, ip string) (certificate, key string, trusted *x509.CertPool) {
 	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -59,14 +60,14 @@ func newCertificate(t *testing.T, ip string) (certificate, key string, trusted *
 			t.Fatal(err)
 		}
 		if path == certificate && !trusted.AppendCertsFromPEM(pem.EncodeToMemory(block)) {
-			t.Fatal("no certificate")
+			t.Fatal("the pool does not accept the certificate")
 		}
 	}
 	return certificate, key, trusted
 }
 
-// NET-2, NET-3, NET-5: go-libp2p with one transport and one way to secure it joins by us, announces to us and finds what
-// it has announced.
+// NET-2, NET-3, NET-5: a go-libp2p node with a single transport and a single security protocol joins through our
+// server, announces a CID, and finds it.
 func TestGoAnnouncesOverEachTransport(t *testing.T) {
 	server := newDhtstore(t)
 	certificate, key, trusted := newCertificate(t, server.ip)
@@ -109,7 +110,7 @@ func TestGoAnnouncesOverEachTransport(t *testing.T) {
 				if connection.Stat().Direction != network.DirOutbound {
 					continue
 				}
-				// go has an older name for secure WebSockets.
+				// go-libp2p uses an older form of secure WebSocket addresses.
 				at := strings.Replace(connection.RemoteMultiaddr().String(), "/wss", "/tls/ws", 1)
 				state := connection.ConnState()
 				if at != test.dialled || string(state.Security) != test.security && test.security != "" {
@@ -129,7 +130,7 @@ func TestGoAnnouncesOverEachTransport(t *testing.T) {
 			if err != nil || len(found) != 1 || found[0].ID != h.ID() {
 				t.Fatalf("%v: found %v", err, found)
 			}
-			// And back: it is dialled over its one transport, to be admitted.
+			// To admit it, our server dials it back over its only transport.
 			server.eventually("go is in our table", func() bool { return server.hasInTable(h.ID().String()) })
 		})
 	}

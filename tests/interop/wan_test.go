@@ -12,8 +12,8 @@ import (
 	"github.com/multiformats/go-multihash"
 )
 
-// A server of the public DHT, with private and public-looking addresses. Its bootstrap list is empty. Further arguments
-// are those of `run`.
+// newAmino starts a server of the public DHT, with private addresses and addresses that look public. Its bootstrap list
+// is empty. Further arguments are those of `run`.
 func newAmino(t *testing.T, arguments ...string) (server *dhtstoreNode, ip4, ip6 string) {
 	t.Helper()
 	server = newDhtstore(t)
@@ -22,8 +22,8 @@ func newAmino(t *testing.T, arguments ...string) (server *dhtstoreNode, ip4, ip6
 	return server, ip4, ip6
 }
 
-// What the server says, asked over the DHT of this extension and reached at this address: the peers closest to a key
-// that is nobody's, and the providers of the multihash.
+// ask asks the server at this address, over the DHT with this extension. It returns the peers closest to an arbitrary
+// key, and the providers of the multihash.
 func ask(t *testing.T, address string, extension protocol.ID, content multihash.Multihash) (closest, providers []*peer.AddrInfo) {
 	t.Helper()
 	g := newGoNodeOf(t, newGoHost(t), extension, address, dht.ModeClient)
@@ -38,7 +38,7 @@ func ask(t *testing.T, address string, extension protocol.ID, content multihash.
 	return closest, providers
 }
 
-// The addresses that are named for the peer.
+// addressesOf returns the addresses of the peer in these answers.
 func addressesOf(infos []*peer.AddrInfo, id peer.ID) (addresses []multiaddr.Multiaddr) {
 	for _, info := range infos {
 		if info.ID == id {
@@ -57,12 +57,12 @@ func all(addresses []multiaddr.Multiaddr, holds func(multiaddr.Multiaddr) bool) 
 	return len(addresses) > 0
 }
 
-// Kubo speaks both DHTs with one peer id, and tells identify all its addresses.
+// Kubo takes part in both DHTs with one peer id, and announces all its addresses by identify.
 func TestOnThePublicDhtKuboFindsWhatKuboPublishedAndNoPrivateAddressIsTold(t *testing.T) {
 	server, server4, server6 := newAmino(t)
 	publisher := newKuboJoining(t, server.address())
 	publisher4, publisher6 := publisher.addPublicAddresses(t)
-	// Without anybody who dials it back, Kubo would be a client of the public DHT.
+	// By default Kubo would be a client of the public DHT, because no peer here dials it back.
 	publisher.run("config", "Routing.Type", "dhtserver")
 	publisher.start()
 	publisher.hasInTable("wan", server.id())
@@ -76,7 +76,7 @@ func TestOnThePublicDhtKuboFindsWhatKuboPublishedAndNoPrivateAddressIsTold(t *te
 		return strings.Contains(held, "/ip4/"+publisher4+"/") && strings.Contains(held, "/ip6/"+publisher6+"/")
 	})
 
-	// SRV-3, PRV-7: each DHT is told its own addresses.
+	// SRV-3, PRV-7: each DHT gets only the addresses of its own scope.
 	id, err := peer.Decode(publisher.id())
 	if err != nil {
 		t.Fatal(err)
@@ -92,13 +92,13 @@ func TestOnThePublicDhtKuboFindsWhatKuboPublishedAndNoPrivateAddressIsTold(t *te
 	} {
 		closest, providers := ask(t, dht.address, dht.extension, multihashOfCid(t, cid))
 		for what, infos := range map[string][]*peer.AddrInfo{"closest peer": closest, "provider": providers} {
-			if told := addressesOf(infos, id); !all(told, dht.belongs) {
-				t.Errorf("of the %s the DHT %q is told %v", what, dht.extension, told)
+			if given := addressesOf(infos, id); !all(given, dht.belongs) {
+				t.Errorf("the DHT %q gets these addresses of the %s: %v", dht.extension, what, given)
 			}
 		}
 	}
 
-	// Readers with one public address: only the public DHT tells of one that they can reach.
+	// Readers with a single public address. Only the public DHT returns an address that they can reach.
 	for _, version := range []struct{ name, server, publisher string }{
 		{"IPv4", "/ip4/" + server4, "/ip4/" + publisher4 + "/"}, {"IPv6", "/ip6/" + server6, "/ip6/" + publisher6 + "/"},
 	} {
@@ -112,9 +112,9 @@ func TestOnThePublicDhtKuboFindsWhatKuboPublishedAndNoPrivateAddressIsTold(t *te
 		}
 		reader.start()
 		reader.hasInTable("wan", server.id())
-		// The reader before this one has the content too, and says so.
+		// The previous reader has the content too, and announces it.
 		if found := reader.finds(cid); !strings.Contains(found, publisher.id()) {
-			t.Fatalf("%s: Kubo found %q, wanted %s", version.name, found, publisher.id())
+			t.Fatalf("%s: Kubo found %q, want %s", version.name, found, publisher.id())
 		}
 		if found := reader.run("routing", "findpeer", publisher.id()); !strings.Contains(found, version.publisher) {
 			t.Fatalf("%s: findpeer: %s", version.name, found)
@@ -125,8 +125,8 @@ func TestOnThePublicDhtKuboFindsWhatKuboPublishedAndNoPrivateAddressIsTold(t *te
 	}
 }
 
-// What is behind an address of a private range is nobody's business on the public network (RT-3): a Kubo server without
-// public addresses enters our table of the LAN DHT and not that of the public one.
+// RT-3: private addresses do not belong on the public network. A Kubo server without public addresses enters our table
+// of the LAN DHT, and not the table of the public DHT.
 func TestOnThePublicDhtAKuboWithPrivateAddressesEntersTheLanTableOnly(t *testing.T) {
 	server, _, _ := newAmino(t)
 	kubo := newKuboJoining(t, server.address())
@@ -144,6 +144,6 @@ func TestOnThePublicDhtAKuboWithPrivateAddressesEntersTheLanTableOnly(t *testing
 		return dhts != nil
 	})
 	if len(dhts) != 1 || dhts[0] != "lan" {
-		t.Fatalf("in the tables of %v", dhts)
+		t.Fatalf("Kubo is in the tables of %v, want lan only", dhts)
 	}
 }

@@ -73,7 +73,7 @@ fn a_changed_hosts_file_and_resolver_count_within_seconds() {
     // round dials a new node, because a connected one is not dialled again, and waits until the files are read again.
     let later = || std::thread::sleep(Duration::from_millis(1100));
     let failed = || node.log().matches("the resolver's files cannot be read").count();
-    let read = || node.log().matches("names are resolved by what these say now").count();
+    let read = || node.log().matches("host names are resolved by the new content of these files").count();
     let (text, before) = (fs::read(&resolv).unwrap(), (failed(), read()));
     fs::write(&resolv, "").unwrap();
     for _ in 0..3 {

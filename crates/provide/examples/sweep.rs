@@ -1,4 +1,4 @@
-//! Announces 1,000 keys to a network in memory of 500 servers, and shows how little that asks of it.
+//! Announces 1,000 keys to a network of 500 servers in memory, and prints how few requests that takes.
 //!
 //! ```text
 //! cargo run -p dhtstore-provide --example sweep
@@ -22,7 +22,7 @@ use std::{
     },
 };
 
-/// Look-ups are right, and every server confirms.
+/// A network in which look-ups are correct and every server confirms.
 #[derive(Clone)]
 struct Model {
     servers: Arc<BTreeMap<Key, PeerInfo>>,
@@ -74,6 +74,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let least = report.confirmed.iter().min().copied().unwrap_or(0);
     println!("{} keys, each confirmed by {least} servers or more", report.confirmed.len());
     println!("{} look-ups, {} batches of ADD_PROVIDERs", sweep.lookups, network.batches.load(Ordering::Relaxed));
-    println!("one by one it would have been {} look-ups and {} requests", items.len(), K * items.len());
+    println!("key by key it would take {} look-ups and {} requests", items.len(), K * items.len());
     Ok(())
 }

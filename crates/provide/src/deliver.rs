@@ -1,4 +1,4 @@
-//! Announcing one page of keys: explore the regions they lie in, allocate them, send them off.
+//! Announces one page of keys: explores the regions that hold them, allocates the keys to servers, and sends them.
 
 use super::plan::{
     allocate::{Servers, allocate, replace},
@@ -19,35 +19,35 @@ use std::{
     time::Duration,
 };
 
-/// Servers that are sent to at the same time: go's sweep uses 20 connections per worker too.
+/// Servers that keys are sent to at the same time. The sweep of go-libp2p also uses 20 connections per worker.
 const PARALLEL_SERVERS: usize = 20;
-/// ADD_PROVIDERs behind which an answer is awaited. 500 of some 150 bytes are written in a few milliseconds, and so
-/// much is repeated at most when a stream breaks.
+/// ADD_PROVIDERs sent before an answer is awaited. 500 of about 150 bytes are written in a few milliseconds. When a
+/// stream breaks, at most this count is sent again.
 const BATCH: usize = 500;
-/// A batch that takes longer counts as undelivered; the client pool has time-outs of its own below this.
+/// Time allowed for a batch. After it the batch counts as undelivered. The client pool has shorter time-outs of its
+/// own.
 const BATCH_TIMEOUT: Duration = Duration::from_secs(60);
-/// After so many failures in a row a server is left alone for the rest of the sweep.
+/// Failures in a row after which a server is skipped for the rest of the sweep.
 const FAILURES_MAX: u32 = 2;
-/// How often those that stand in for failed servers are replaced in turn. Each round may take as long as a dial takes to
-/// fail.
+/// Rounds in which failed servers are replaced by others. A round may take as long as a dial takes to fail.
 const REPLACEMENTS_MAX: usize = 2;
-/// Regions kept while a sweep goes through the keyspace: it never comes back to those behind it.
+/// Explored regions that are kept. A sweep moves through the keyspace and never returns to earlier ones.
 const REGIONS_MAX: usize = 4;
-/// Servers whose failures are remembered; when there are more, the memory starts afresh.
+/// Servers whose failures are remembered. At this count all are forgotten.
 const REMEMBERED_FAILURES_MAX: usize = 10_000;
 
-/// One CID to announce: its place and its multihash.
+/// One CID to announce: its place in the keyspace, and its multihash.
 pub type Item = (Key, Vec<u8>);
 
-/// What one server is to be told in one DHT: indices of the page's items.
+/// The keys for one server in one DHT, as indices of the page's items.
 type Share = (Dht, PeerInfo, Vec<usize>);
 type Shares = BTreeMap<PeerId, Vec<Share>>;
 
-/// Who has confirmed what of a page.
+/// The confirmations for a page.
 #[derive(Default)]
 struct Confirmed {
     counts: Vec<u16>,
-    /// Indices by server, sorted: one that stands in in the other DHT may be told a key again.
+    /// Confirmed indices by server, sorted. A server that is in both DHTs may get a key twice, and is counted once.
     by: HashMap<PeerId, Vec<usize>>,
 }
 
@@ -64,35 +64,35 @@ impl Confirmed {
     }
 }
 
-/// What became of a page.
+/// The outcome of announcing a page.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct PageReport {
-    /// For each key how many servers confirmed it. A server that is in both DHTs counts once.
+    /// For each key, the count of servers that confirmed it. A server that is in both DHTs counts once.
     pub confirmed: Vec<u16>,
-    /// The region in which the last key of the page was announced.
+    /// The region of the last key of the page.
     pub region: Option<Prefix>,
 }
 
-/// What is kept from one page of a sweep to the next.
+/// A sweep over the keyspace: the state kept from one page to the next.
 #[derive(Debug, Default)]
 pub struct Sweep {
     regions: HashMap<Dht, VecDeque<(Prefix, Servers)>>,
     failures: HashMap<PeerId, u32>,
     seed: u64,
-    /// Look-ups made.
+    /// Look-ups made so far.
     pub lookups: usize,
-    /// Servers that confirmed anything.
-    pub told: HashSet<PeerId>,
+    /// Servers that confirmed at least one key.
+    pub servers: HashSet<PeerId>,
 }
 
 impl Sweep {
-    /// A sweep that knows nothing of the network. `seed` chooses look-up targets.
+    /// Returns a sweep that has not explored any region. `seed` decides its look-up targets.
     pub fn new(seed: u64) -> Self {
         Self { seed, ..Self::default() }
     }
 
-    /// Announces `items` (in keyspace order) in every DHT that has servers. A server that fails is replaced by the next
-    /// closest of its region. `None`: there is no server anywhere.
+    /// Announces `items`, which are in keyspace order, in every DHT that has servers. A server that fails is replaced
+    /// by the next closest of its region. Returns `None` if neither DHT has a server.
     pub async fn announce<N: Network>(&mut self, network: &N, items: &[Item]) -> Option<PageReport> {
         let mut servers = Vec::new();
         let mut region = None;
@@ -123,7 +123,8 @@ impl Sweep {
         Some(PageReport { confirmed: confirmed.counts, region })
     }
 
-    /// Tells each server its share and counts what they confirm. Returns those that did not confirm all of it.
+    /// Sends each server its share and counts the confirmations. Returns the servers that did not confirm all of
+    /// theirs.
     async fn deliver_all<N: Network>(
         &mut self,
         network: &N,
@@ -147,14 +148,14 @@ impl Sweep {
                 continue;
             }
             self.failures.remove(&peer);
-            self.told.insert(peer);
+            self.servers.insert(peer);
             confirmed.add(peer, outcome.read);
         }
         failed
     }
 
-    /// The servers of every region of `dht` in which items lie, and the last region. All in one: the stand-ins of one
-    /// region's servers are found in the next.
+    /// Returns the servers of all regions of `dht` that hold items, and the last of these regions. The servers are one
+    /// list, because a replacement for a server of one region may come from the next.
     async fn explore_all<N: Network>(&mut self, network: &N, dht: Dht, items: &[Item]) -> (Servers, Option<Prefix>) {
         let mut all = BTreeMap::new();
         let mut last_region = None;
@@ -165,7 +166,7 @@ impl Sweep {
             }
             let regions = self.regions.entry(dht).or_default();
             let Some((region, servers)) = regions.iter().find(|(region, _)| region.contains(key)) else {
-                // Exploring always yields the region of its first key; without one there is nothing to go on with.
+                // Exploring always yields the region of its first key. Without a region the loop cannot continue.
                 break;
             };
             last_region = Some(*region);
@@ -175,7 +176,7 @@ impl Sweep {
         (Servers::new(all), last_region)
     }
 
-    /// Finds the servers of the region around the first of `items`.
+    /// Finds the servers of the region around the first item, and keeps both.
     async fn explore<N: Network>(&mut self, network: &N, dht: Dht, items: &[Item]) {
         let Some((key, multihash)) = items.first() else { return };
         let first = Target { key: *key, bytes: multihash.clone() };
@@ -188,8 +189,8 @@ impl Sweep {
             self.lookups += 1;
             let region = exploration.region();
             if region.is_some_and(|region| !items.get(1).is_some_and(|(next, _)| region.contains(next))) {
-                // A single key: its own look-up found its k closest, the rest of the region does not matter. It is
-                // kept as a region of that key alone.
+                // The region holds a single key, and its own look-up has found its k closest servers. The rest of the
+                // region is not needed, so the key is kept as a region of its own.
                 let alone = key.prefix(256);
                 return self.remember(dht, alone, exploration.into_servers());
             }
@@ -209,8 +210,8 @@ impl Sweep {
     }
 }
 
-/// A look-up that brings fewer than k although the table holds 2k and more has failed in part: believing that this
-/// was the whole network would place keys on the wrong servers. What the table knows makes up for it.
+/// Adds servers of the routing table to the result of a look-up that failed in part: it found fewer than k servers
+/// although the table holds at least 2k. Taking those few for the whole network would place keys on the wrong servers.
 fn complete<N: Network>(network: &N, dht: Dht, target: &Key, peers: &mut Vec<PeerInfo>) {
     if peers.len() >= K || network.servers(dht) < 2 * K {
         return;
@@ -224,7 +225,7 @@ fn complete<N: Network>(network: &N, dht: Dht, target: &Key, peers: &mut Vec<Pee
     peers.truncate(K);
 }
 
-/// What each server is to be told: `plan` says it for the servers of one DHT, by their index.
+/// Returns the shares of all servers. `plan` returns those of one DHT, by the index of the server.
 fn shares(servers: &[(Dht, Servers)], plan: impl Fn(&Servers) -> BTreeMap<usize, Vec<usize>>) -> Shares {
     let mut shares = Shares::new();
     for (dht, servers) in servers {
@@ -237,15 +238,15 @@ fn shares(servers: &[(Dht, Servers)], plan: impl Fn(&Servers) -> BTreeMap<usize,
     shares
 }
 
-/// What one server did with its share.
+/// The outcome of sending one server its share.
 struct Outcome {
-    /// Indices that it confirmed, in either DHT, each once.
+    /// Indices that it confirmed in either DHT, each once.
     read: Vec<usize>,
-    /// It confirmed everything.
+    /// Whether it confirmed all of them.
     complete: bool,
 }
 
-/// Tells one server its share, in each DHT.
+/// Sends one server its share, in each DHT.
 async fn deliver<N: Network>(network: &N, items: &[Item], share: Vec<Share>) -> Outcome {
     let mut read = Vec::new();
     let mut wanted: Vec<usize> = Vec::new();

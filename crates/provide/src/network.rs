@@ -1,26 +1,26 @@
-//! What announcing needs of the network.
+//! The operations of a DHT node that announcing needs.
 
 use crate::kad::{Dht, PeerInfo, keyspace::Key};
 use std::future::Future;
 
-/// What became of a batch of ADD_PROVIDERs to one server.
+/// The outcome of a batch of ADD_PROVIDERs to one server.
 #[derive(Clone, Debug, Default)]
 pub struct Delivery {
-    /// Positions in the batch, ascending: those that the server has read, as its answer proves.
+    /// Positions in the batch, ascending, that the server has read. Its answer proves it.
     pub read: Vec<usize>,
-    /// Why the others were not.
+    /// Why it did not read the others.
     pub error: Option<String>,
 }
 
-/// A node of the DHT in production, a model in tests and simulation.
+/// Access to the DHT: a node in production, a model in tests and simulations.
 pub trait Network: Clone + Send + Sync + 'static {
-    /// How many servers of `dht` are in the routing table.
+    /// Returns the count of servers of `dht` in the routing table.
     fn servers(&self, dht: Dht) -> usize;
-    /// The `n` closest to `key` in the routing table.
+    /// Returns the `n` servers closest to `key` in the routing table.
     fn known(&self, dht: Dht, key: &Key, n: usize) -> Vec<PeerInfo>;
-    /// The k closest servers that answer, closest first, by a look-up for the key of FIND_NODE `target`.
+    /// Looks up `target`, the key of a FIND_NODE. Returns the k closest servers that answer, closest first.
     fn closest(&self, dht: Dht, target: &[u8]) -> impl Future<Output = Vec<PeerInfo>> + Send;
-    /// Sends ADD_PROVIDERs and says how many were read.
+    /// Sends one ADD_PROVIDER for each multihash, and returns which of them the server has read.
     fn add_providers(
         &self,
         dht: Dht,

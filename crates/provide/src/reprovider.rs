@@ -1,7 +1,8 @@
-//! Runs the plan: looks for own CIDs that are due, announces them, notes it in the store as it goes.
+//! Runs the plan: finds own CIDs that are due, announces them, and notes each announcement in the store.
 //!
-//! A CID counts as announced when one server at least has confirmed it; how many did is kept with it. One that nobody
-//! confirmed stays due. Progress is noted page by page, so that a restart goes on where the last run ended.
+//! A CID counts as announced when at least one server has confirmed it. The count of confirmations is stored with it. A
+//! CID without a confirmation stays due. Progress is noted page by page, so that a restart continues where the last run
+//! ended.
 
 mod scan;
 
@@ -19,54 +20,56 @@ use serde::{Deserialize, Serialize};
 use std::{sync::Arc, time::Duration};
 use tokio::sync::{Mutex as AsyncMutex, Notify, Semaphore, mpsc};
 
-/// CIDs taken in hand at once: some 0.5 MB, and 9 batches for each server of a small network.
+/// CIDs in a page: about 0.5 MB of memory, and 9 batches for each server of a small network.
 const PAGE: usize = 4096;
-/// How often a node without servers looks whether there are some now.
+/// Time between two checks for servers while none is known.
 const OFFLINE_RETRY: Duration = Duration::from_secs(5);
-/// `provide` of a large list comes in several requests: they are announced in one sweep.
+/// Time between a wake-up and the sweep. A large `provide` arrives in several requests, and one sweep announces them
+/// all.
 const SETTLE: Duration = Duration::from_millis(250);
-/// `provide --wait` requests served at the same time; more wait their turn.
+/// Requests of `provide --wait` served at the same time. Further ones wait.
 const URGENT_MAX: usize = 4;
-/// All keys are looked through so often per cycle even if nothing hints at one being late: costs a second per million.
+/// Full scans of all own CIDs per cycle, made even if nothing suggests that a key is late. A scan takes about a second
+/// per million CIDs.
 const FULL_SCANS_PER_CYCLE: u32 = 8;
 
-/// How far an announcement is.
+/// The progress of an announcement.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Progress {
     /// CIDs confirmed by at least one server.
     pub announced: u64,
-    /// CIDs that nobody confirmed; they stay due.
+    /// CIDs that no server confirmed. They stay due.
     pub failed: u64,
-    /// CIDs to announce, as counted at the start.
+    /// CIDs to announce, counted at the start.
     pub total: u64,
-    /// Distinct servers that have confirmed something.
+    /// Distinct servers that have confirmed at least one CID.
     pub servers: u64,
     /// Look-ups made.
     pub lookups: u64,
-    /// There is no server to announce to.
+    /// True if there is no server to announce to.
     pub offline: bool,
 }
 
-/// How reproviding stands, for `stat`.
+/// The state of reproviding, for `stat`.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Status {
-    /// CIDs due and not announced yet, as of the last look.
+    /// CIDs that are due and not announced yet, as of the last run.
     pub due: u64,
-    /// Announcements since start.
+    /// CIDs announced since the start of the process.
     pub announced: u64,
-    /// The part of the keyspace announced last, as a bit string; empty: all of it.
+    /// The region announced last, as a string of bits. Empty for the whole keyspace.
     pub last_region: Option<String>,
-    /// When a sweep last ended, in Unix seconds.
+    /// When the last sweep ended, in Unix seconds.
     pub last_sweep: Option<u32>,
-    /// Since when (Unix seconds) the CID that waits longest has been due; `None` when nothing is late.
+    /// When the CID that waits longest became due, in Unix seconds. `None` if none is late.
     pub behind_since: Option<u32>,
-    /// No server was known at the last try.
+    /// True if no server was known at the last attempt.
     pub offline: bool,
-    /// A sweep is under way.
+    /// True while a sweep runs.
     pub sweeping: bool,
 }
 
-/// Keeps own CIDs announced. Cheap to clone.
+/// Keeps the own CIDs of a store announced. Cheap to clone.
 #[derive(Debug)]
 pub struct Reprovider<N: Network> {
     inner: Arc<Inner<N>>,
@@ -86,22 +89,23 @@ struct Inner<N> {
     cycle: Cycle,
     interval: Duration,
     status: Mutex<Status>,
-    /// One sweep at a time.
+    /// Locked during a sweep, so that one runs at a time.
     looked: AsyncMutex<Looked>,
     urgent: Semaphore,
     wake: Notify,
 }
 
-/// What the last look left behind.
+/// What the last run of the job leaves for the next.
 #[derive(Debug, Default)]
 struct Looked {
-    /// Everything due up to here has been announced. `None`: look through all keys.
+    /// All keys that were due up to this time have been announced. `None` if all keys must be scanned.
     until: Option<UnixTime>,
+    /// When all keys were last scanned.
     full_scan: Option<UnixTime>,
 }
 
 impl<N: Network> Reprovider<N> {
-    /// Announces each CID of `provided` every `interval`.
+    /// Returns a reprovider that announces each CID of `provided` every `interval`.
     pub fn new(network: N, provided: Provided, clock: Arc<dyn Clock>, interval: Duration) -> Self {
         Self {
             inner: Arc::new(Inner {
@@ -118,17 +122,18 @@ impl<N: Network> Reprovider<N> {
         }
     }
 
-    /// How it stands.
+    /// Returns the current state.
     pub fn status(&self) -> Status {
         self.lock_status().clone()
     }
 
-    /// CIDs were added: look soon.
+    /// Makes [`Self::run`] look for due CIDs soon. Called when CIDs were added.
     pub fn wake(&self) {
         self.inner.wake.notify_one();
     }
 
-    /// Looks when woken, and when the first servers appear while something is due. Never returns.
+    /// Announces what is due after each [`Self::wake`], and when the first servers appear while CIDs are due. Never
+    /// returns.
     pub async fn run(&self) {
         loop {
             if self.lock_status().offline {
@@ -149,7 +154,7 @@ impl<N: Network> Reprovider<N> {
         }
     }
 
-    /// The `reprovide` job: announces what is due. Says what it did.
+    /// Announces the CIDs that are due: one run of the `reprovide` job. Returns a summary for the log.
     pub async fn look(&self) -> String {
         let mut looked = self.inner.looked.lock().await;
         let now = self.inner.clock.wall();
@@ -172,7 +177,7 @@ impl<N: Network> Reprovider<N> {
                 looked.until = Some(now);
             }
             self.update(|status| status.offline = false);
-            return "nothing due".into();
+            return "no CID is due".into();
         }
         let total = self.count(&ranges, Selection::Due { at: horizon, now, cycle }).await.count;
         let progress = self.sweep(&ranges, Selection::Due { at: horizon, now, cycle }, total, None).await;
@@ -185,17 +190,17 @@ impl<N: Network> Reprovider<N> {
         describe(&progress)
     }
 
-    /// Announces every own CID now, whether due or not; tells how far it is.
+    /// Announces all own CIDs now, due or not. Sends its progress to `events`.
     pub async fn announce_all(&self, events: mpsc::Sender<Progress>) -> Progress {
         let _alone = self.inner.looked.lock().await;
-        // Those of this very second too: pages go by key, so none comes twice.
+        // Includes those announced in this second. Pages go by key, so that no CID is announced twice.
         let selection = Selection::Before(UnixTime(self.inner.clock.wall().0.saturating_add(1)));
         let ranges = scan::everything();
         let total = self.count(&ranges, selection).await.count;
         self.sweep(&ranges, selection, total, Some(events)).await
     }
 
-    /// Announces every CID that is due now; tells how far it is.
+    /// Announces all CIDs that are due now. Sends its progress to `events`.
     pub async fn announce_due(&self, events: mpsc::Sender<Progress>) -> Progress {
         let mut looked = self.inner.looked.lock().await;
         looked.until = None;
@@ -206,8 +211,8 @@ impl<N: Network> Reprovider<N> {
         self.sweep(&ranges, selection, total, Some(events)).await
     }
 
-    /// Announces these of our own CIDs now, without waiting for a sweep that may be under way.
-    /// Multihashes that are not ours are passed over.
+    /// Announces some of the own CIDs now, without waiting for a sweep that may be running. Ignores multihashes that
+    /// are not among the own CIDs.
     pub async fn announce(&self, multihashes: Vec<Vec<u8>>, events: mpsc::Sender<Progress>) -> Progress {
         let _turn = self.inner.urgent.acquire().await;
         let mut items: Vec<Item> = multihashes
@@ -260,13 +265,13 @@ impl<N: Network> Reprovider<N> {
         progress
     }
 
-    /// Announces a page and notes what was confirmed. False: there is no server.
+    /// Announces a page and notes what was confirmed. Returns false if there is no server.
     async fn announce_page(&self, sweep: &mut Sweep, items: &[Item], progress: &mut Progress) -> bool {
         let report = if self.is_online() { sweep.announce(&self.inner.network, items).await } else { None };
         let Some(report) = report else {
             progress.offline = true;
             self.update(|status| status.offline = true);
-            // From now on `run` watches for servers.
+            // Wakes `run`, which then checks for servers.
             self.wake();
             return false;
         };
@@ -279,11 +284,11 @@ impl<N: Network> Reprovider<N> {
         let announced = done.len() as u64;
         let (provided, now) = (self.inner.provided.clone(), self.inner.clock.wall());
         if let Err(error) = tokio::task::spawn_blocking(move || provided.mark_announced(&done, now)).await {
-            tracing::warn!(%error, "cannot note announcements");
+            tracing::warn!(%error, "cannot note announcements in the store; these CIDs stay due");
         }
         progress.announced += announced;
         progress.failed += items.len() as u64 - announced;
-        progress.servers = sweep.told.len() as u64;
+        progress.servers = sweep.servers.len() as u64;
         progress.lookups = sweep.lookups as u64;
         self.update(|status| {
             status.offline = false;
@@ -325,7 +330,7 @@ impl<N: Network> Reprovider<N> {
     }
 }
 
-/// Marks the status for as long as a sweep lasts, however it ends.
+/// Sets `sweeping` in the status until it is dropped, however the sweep ends.
 struct Sweeping<'r, N: Network>(&'r Reprovider<N>);
 
 impl<'r, N: Network> Sweeping<'r, N> {
@@ -342,7 +347,7 @@ impl<N: Network> Drop for Sweeping<'_, N> {
     }
 }
 
-/// Look-up targets need no secrecy, only to differ from one sweep to the next.
+/// Returns a seed for look-up targets. They may be predictable, and must differ from one sweep to the next.
 fn seed(clock: &dyn Clock) -> u64 {
     u64::try_from(clock.monotonic().as_nanos()).unwrap_or(0) ^ u64::from(clock.wall().0).rotate_left(32)
 }
@@ -350,14 +355,14 @@ fn seed(clock: &dyn Clock) -> u64 {
 fn describe(progress: &Progress) -> String {
     let Progress { announced, failed, servers, lookups, offline, .. } = progress;
     if *offline && *announced == 0 {
-        return "no servers known; what is due waits".into();
+        return "no servers are known; CIDs stay due until there are some".into();
     }
     let mut text = format!("{announced} announced to {servers} servers with {lookups} look-ups");
     if *failed > 0 {
-        text += &format!(", {failed} confirmed by nobody");
+        text += &format!(", {failed} not confirmed by any server");
     }
     if *offline {
-        text += ", then no servers were left";
+        text += ", stopped because no servers were left";
     }
     text
 }

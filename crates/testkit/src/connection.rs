@@ -1,13 +1,13 @@
-//! A connection without a swarm: streams are opened as they are asked for.
+//! Drives a connection without a swarm.
 
 use libp2p::core::muxing::{StreamMuxer, StreamMuxerBox, SubstreamBox};
 use std::{future::poll_fn, pin::Pin, task::Poll};
 use tokio::sync::{mpsc, oneshot};
 
-/// Where a stream is sent once it is open; dropped if the connection ends before.
+/// A request for a new stream. The stream is sent to it, or it is dropped if the connection ends first.
 pub type OpenRequest = oneshot::Sender<SubstreamBox>;
 
-/// Keeps the connection moving: opens streams as asked, drops what the other side opens.
+/// Drives the connection: opens the requested streams and drops the streams that the other side opens.
 pub async fn drive(mut muxer: StreamMuxerBox, mut requests: mpsc::Receiver<OpenRequest>) {
     let mut wanted: Option<OpenRequest> = None;
     poll_fn(|cx| {

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Copies the directory `from` with all that is in it into `to`, which may be there already.
+/// Copies the content of the directory `from` into `to`, which may exist already.
 pub fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap().flatten() {
@@ -19,7 +19,7 @@ pub fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Lists every regular file below `dir`, relative to it, in order. Sockets and links are left out.
+/// Lists the regular files below `dir` in order, as paths relative to it. Ignores sockets and links.
 pub fn below(dir: &Path) -> Vec<PathBuf> {
     let (mut found, mut todo) = (Vec::new(), vec![dir.to_path_buf()]);
     while let Some(next) = todo.pop() {
@@ -36,7 +36,8 @@ pub fn below(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Returns the bytes of all files below `dir`; 0 if it is not there. Files may come and go meanwhile.
+/// Returns the total size of the files below `dir` in bytes, or 0 if there is no such directory. Files may appear and
+/// disappear during the call.
 pub fn bytes_below(dir: &Path) -> f64 {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     let bytes = |entry: fs::DirEntry| match entry.path().is_dir() {
@@ -46,7 +47,7 @@ pub fn bytes_below(dir: &Path) -> f64 {
     entries.map(bytes).sum()
 }
 
-/// Returns the path and the SHA-256 of every regular file below `dir`.
+/// Returns the path and the SHA-256 of each regular file below `dir`.
 pub fn fingerprint(dir: &Path) -> BTreeMap<PathBuf, String> {
     let digest = |file: &Path| format!("{:x}", Sha256::digest(fs::read(file).unwrap()));
     below(dir).into_iter().map(|file| dir.join(file)).map(|path| (path.clone(), digest(&path))).collect()

@@ -1,4 +1,4 @@
-//! A behaviour that hands out the inbound streams of the WAN DHT as they are, and does nothing else.
+//! A libp2p behaviour that passes on the inbound streams of the WAN DHT, and does nothing else.
 
 use dhtstore_kad::Dht;
 use libp2p::{
@@ -18,23 +18,23 @@ use std::{
     task::{Context, Poll},
 };
 
-/// Takes each inbound stream of `/ipfs/kad/1.0.0`, with the peer that opened it.
+/// Receives each inbound stream of `/ipfs/kad/1.0.0`, with the peer that opened it.
 pub type Serve = Arc<dyn Fn(PeerId, Stream) + Send + Sync>;
 
-/// See the module.
+/// The behaviour.
 #[derive(Clone)]
 pub struct Inbound {
     /// Called with each stream.
     pub serve: Serve,
 }
 
-/// The streams of one connection.
+/// Passes on the streams of one connection.
 pub struct InboundHandler {
     peer: PeerId,
     serve: Serve,
 }
 
-/// Takes the streams of the DHT as they are.
+/// Accepts the protocol of the DHT, and leaves the stream as it is.
 pub struct Take;
 
 impl UpgradeInfo for Take {

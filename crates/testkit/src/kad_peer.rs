@@ -13,7 +13,7 @@ use libp2p_kad::{self as kad, GetProvidersOk, QueryId, QueryResult, store::Memor
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
-/// A query of libp2p-kad may take 60 s.
+/// Time allowed for a query. libp2p-kad ends queries after 60 s.
 const PATIENCE: Duration = Duration::from_secs(75);
 
 /// The protocols that a peer speaks.
@@ -27,17 +27,17 @@ type Kad = kad::Behaviour<MemoryStore>;
 
 type Enough = Box<dyn Fn(&QueryResult) -> bool + Send>;
 
-/// What a query came to.
+/// The outcome of a query.
 pub struct Outcome {
-    /// Its results, in the order in which they came.
+    /// Its results, in order of arrival.
     pub results: Vec<QueryResult>,
-    /// Sent, whether answered or not.
+    /// Requests sent, answered or not.
     pub requests: u32,
 }
 
 struct Query {
     start: Box<dyn FnOnce(&mut Kad) -> QueryId + Send>,
-    /// Looks at each result: is that enough?
+    /// Called with each result. The query ends when it returns true.
     enough: Enough,
     done: oneshot::Sender<Outcome>,
 }
@@ -49,20 +49,20 @@ enum Command {
     Query(Query),
 }
 
-/// What a peer starts with.
+/// The settings of a peer.
 pub struct Options {
     /// Client or server.
     pub mode: kad::Mode,
-    /// Which DHT it belongs to.
+    /// The protocol of its DHT.
     pub protocol: StreamProtocol,
     /// Its identity.
     pub keypair: Keypair,
-    /// Where it listens, over TCP.
+    /// Its TCP listen address.
     pub listen: Multiaddr,
 }
 
 impl Options {
-    /// Returns a new identity, the protocol of the public DHT, a free port of loopback.
+    /// Returns settings with a new identity, the protocol of the public DHT, and a free port on loopback.
     pub fn new(mode: kad::Mode) -> Self {
         Self {
             mode,
@@ -73,11 +73,11 @@ impl Options {
     }
 }
 
-/// A running peer; ends when dropped.
+/// A running peer. Dropping it ends it.
 pub struct KadPeer {
     /// Its peer id.
     pub id: PeerId,
-    /// Where it listens.
+    /// Its listen address.
     pub addr: Multiaddr,
     commands: mpsc::Sender<Command>,
     task: tokio::task::JoinHandle<()>,
@@ -95,7 +95,7 @@ impl KadPeer {
         Self::start_with(Options::new(mode)).await
     }
 
-    /// Starts a client that has bootstrapped from this server.
+    /// Starts a client that bootstraps from this server. Returns once the bootstrap is done.
     pub async fn client_of(server: PeerId, addr: Multiaddr) -> Self {
         let client = Self::start(kad::Mode::Client).await;
         client.know(server, addr).await;
@@ -103,7 +103,7 @@ impl KadPeer {
         client
     }
 
-    /// Starts a peer; it listens once this returns.
+    /// Starts a peer. It listens when this returns.
     pub async fn start_with(options: Options) -> Self {
         let Options { mode, protocol, keypair, listen } = options;
         let id = keypair.public().to_peer_id();
@@ -132,12 +132,12 @@ impl KadPeer {
         Self { id, addr, commands, task }
     }
 
-    /// Does something with the swarm, in its own time.
+    /// Sends the peer's task a function to run on its swarm.
     async fn with(&self, what: impl FnOnce(&mut Swarm<Behaviour>) + Send + 'static) {
         self.commands.send(Command::Do(Box::new(what))).await.ok().unwrap();
     }
 
-    /// Tells it of a peer.
+    /// Adds the address of a peer to its routing table.
     pub async fn know(&self, peer: PeerId, addr: Multiaddr) {
         self.with(move |swarm| {
             swarm.behaviour_mut().kad.add_address(&peer, addr);
@@ -145,7 +145,7 @@ impl KadPeer {
         .await;
     }
 
-    /// Counts the peers in its routing table.
+    /// Returns the count of peers in its routing table.
     pub async fn table_len(&self) -> usize {
         let (reply, count) = oneshot::channel();
         self.with(|swarm| {
@@ -155,7 +155,7 @@ impl KadPeer {
         count.await.unwrap()
     }
 
-    /// Runs a query to its end, or until one of its results is `enough`.
+    /// Runs a query to its end, or until `enough` returns true for one of its results.
     pub async fn query(
         &self,
         start: impl FnOnce(&mut Kad) -> QueryId + Send + 'static,
@@ -167,25 +167,25 @@ impl KadPeer {
         tokio::time::timeout(PATIENCE, outcome).await.expect("queries end").unwrap()
     }
 
-    /// Ends when the look-ups of a bootstrap have ended.
+    /// Bootstraps. Returns when its look-ups have ended.
     pub async fn bootstrap(&self) {
         self.query(|kad| kad.bootstrap().unwrap(), |_| false).await;
     }
 
-    /// True when libp2p-kad thinks that it has announced `multihash`.
+    /// Announces `multihash`. Returns whether libp2p-kad reports success.
     pub async fn announce(&self, multihash: &[u8]) -> bool {
         let key = kad::RecordKey::new(&multihash);
         let outcome = self.query(|kad| kad.start_providing(key).unwrap(), |_| false).await;
         outcome.results.iter().any(|result| matches!(result, QueryResult::StartProviding(Ok(_))))
     }
 
-    /// Looks up the providers of `multihash`, to the end of the query.
+    /// Looks up the providers of `multihash` until the query ends.
     pub async fn find_providers(&self, multihash: &[u8]) -> Vec<PeerId> {
         let key = kad::RecordKey::new(&multihash);
         providers(&self.query(|kad| kad.get_providers(key), |_| false).await)
     }
 
-    /// Looks up the peers closest to `target`. Returns those that answered, and the requests that it took.
+    /// Looks up the peers closest to `target`. Returns the peers that answered, and the count of requests sent.
     pub async fn closest(&self, target: Vec<u8>) -> (Vec<PeerInfo>, u32) {
         let outcome = self.query(|kad| kad.get_closest_peers(target), |_| false).await;
         let peers = outcome.results.into_iter().flat_map(|result| match result {
@@ -237,7 +237,7 @@ async fn drive(mut swarm: Swarm<Behaviour>, mut inbox: mpsc::Receiver<Command>, 
                 }
             },
             event = swarm.select_next_some() => match event {
-                // libp2p-kad leaves it to the application to take addresses over.
+                // libp2p-kad expects the application to add the addresses that identify reports.
                 SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }))
                     if info.protocols.contains(&protocol) =>
                 {

@@ -1,33 +1,35 @@
-//! What the tests, benchmarks and examples of dhtstore share. Never part of a release.
+//! Helpers shared by the tests, benchmarks and examples of dhtstore. Never part of a release.
 //!
-//! Counterparts on the network:
-//! - [`raw`]: a client that writes bytes of its own choice, on streams that it negotiates by hand;
+//! Peers and load on the network:
+//! - [`raw`]: a client that writes any bytes, on streams that it negotiates by hand;
 //! - [`kad_peer`]: an independent peer, stock [`libp2p_kad`], as client or server;
-//! - [`stub_peer`]: a server that does with its streams what the test wants; [`inbound`] is the behaviour below it;
-//! - [`load`]: a generator of load for any server of the DHT, with latencies and the CPU of the server;
-//! - [`connection`]: what drives the connections of `raw` and `load`.
+//! - [`stub_peer`]: a server whose streams the test handles; [`inbound`] is the libp2p behaviour below it;
+//! - [`load`]: a load generator for any server of the DHT, which measures latencies and the CPU time of the server;
+//! - [`connection`]: drives the connections of `raw` and `load`.
 //!
 //! The parts of dhtstore under test:
 //! - [`ours`]: a node with its store, in this process;
-//! - [`store`]: a store on real files that is closed, killed and reopened at will, at a time that the test sets;
-//! - [`program`]: the binary, as a process without the settings of whoever runs the tests.
+//! - [`store`]: a store on real files that a test closes, kills and reopens, at a time that the test sets;
+//! - [`program`]: the binary, as a process without the environment settings of the user who runs the tests.
 //!
 //! The machine around them:
 //! - [`port`]: ports for processes that bind them later;
 //! - [`files`]: copies, sizes and fingerprints of directories;
-//! - [`process`]: the CPU and the memory of a process;
-//! - [`small_disk`]: a small file system for one test, to be filled, and whether one can be had here.
+//! - [`process`]: the CPU time and the memory of a process;
+//! - [`small_disk`]: a small file system that one test fills, or a report that this machine cannot make one.
 //!
 //! # Rules
 //!
-//! Helpers panic: whatever they cannot do has failed the test that needs it.
+//! Helpers panic when they fail, because the test that needs them has failed too.
 //!
-//! The kit depends on the crates of the workspace, never on the package `dhtstore` itself. What it needs of that package
-//! is an argument: the path of the binary, which only a test of that package knows as `env!("CARGO_BIN_EXE_dhtstore")`,
-//! and the settings of a node rather than a `Config`.
+//! The kit depends on the crates of the workspace, never on the package `dhtstore` itself. What it needs of that
+//! package is an argument: the path of the binary, which only tests of that package know as
+//! `env!("CARGO_BIN_EXE_dhtstore")`, and the settings of a node instead of a `Config`.
 //!
-//! The crates below cannot use it in their unit tests: cargo would build such a crate twice, and the types of the two
-//! copies differ.
+//! The crates that the kit depends on cannot use it in their unit tests: cargo would build such a crate twice, and the
+//! types of the two copies differ.
+//!
+//! # Example
 //!
 //! ```no_run
 //! use dhtstore_testkit::{kad_peer::KadPeer, libp2p_kad::Mode, multihash};
@@ -42,7 +44,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::disallowed_methods,
-    reason = "helpers of tests fail by panics, and measure time"
+    reason = "test helpers panic when they fail, and measure time"
 )]
 
 pub mod connection;
@@ -60,7 +62,7 @@ pub mod store;
 pub mod stub_peer;
 mod wire;
 
-/// The independent implementation of the DHT that [`kad_peer`] runs.
+/// The independent DHT implementation that [`kad_peer`] runs.
 pub use libp2p_kad;
 pub use wire::{framed, read_message};
 

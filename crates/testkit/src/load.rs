@@ -1,14 +1,14 @@
-//! Drives a server of the DHT over the wire: connections with an identity each, streams on them, requests on these.
+//! Loads a server of the DHT over the network. Each connection has its own identity, and several streams with requests.
 //!
 //! ```text
-//! connection   one TCP or QUIC connection, its streams negotiated by hand
-//! requests     which keys are asked and announced: all of it follows from numbers
-//! worker       one stream: sends, reads answers, notes how long they took
+//! connection   one TCP or QUIC connection, whose streams are negotiated by hand
+//! requests     the keys to ask for and announce, all derived from numbers
+//! worker       one stream: sends requests, reads answers, measures latencies
 //! histogram    latencies
-//! turns        runs against several servers, one after the other
+//! turns        runs against several servers in turn
 //! ```
 //!
-//! Nothing of libp2p-swarm is in it, so that the generator costs as little as it can beside the server on the same machine.
+//! It does without libp2p-swarm, so that the generator takes little CPU from the server on the same machine.
 
 pub mod connection;
 mod histogram;
@@ -32,82 +32,82 @@ use std::{
 pub use worker::Tally;
 use worker::{MEASURING, Pace, Phase, STOPPING, Worker};
 
-/// Handshakes under way at a time.
+/// Handshakes made at the same time.
 const DIALS: usize = 64;
 
-/// Before figures are taken.
+/// Time from the first request until measuring begins.
 const WARM_UP: Duration = Duration::from_millis(300);
 
-/// Tells the keys of one run of ADD_PROVIDER from those of all others.
+/// Number of the next run. It gives each run of ADD_PROVIDER its own keys.
 static RUNS: AtomicU64 = AtomicU64::new(1);
 
-/// How requests are sent on the streams of a fleet.
+/// The requests that a fleet sends on its streams.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
-    /// What is asked or announced.
+    /// The kind of request.
     pub op: Op,
     /// Streams on each connection.
     pub streams: usize,
     /// When the next request is sent.
     pub pace: Load,
-    /// How long figures are taken.
+    /// Time of measuring.
     pub length: Duration,
-    /// Keys that are there: numbers below this.
+    /// Count of keys that the server holds: the numbers below this.
     pub keys: u64,
 }
 
 /// When the next request is sent.
 #[derive(Clone, Copy, Debug)]
 pub enum Load {
-    /// As soon as an answer has come: so many are under way on each stream.
+    /// As soon as an answer arrives, with a fixed count of requests under way on each stream.
     Closed {
-        /// Requests.
+        /// Requests under way on each stream.
         depth: usize,
     },
-    /// So many a second on all streams together, whether answers come or not.
+    /// At a fixed rate, whether answers arrive or not.
     Open {
-        /// Requests a second.
+        /// Requests a second, on all streams together.
         rate: f64,
     },
 }
 
-/// What a run came to.
+/// The outcome of a run.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
-    /// What all streams have seen; streams that could not be opened are errors.
+    /// The counts of all streams. Streams that could not be opened count as errors.
     pub seen: Tally,
-    /// How long figures were taken.
+    /// Time of measuring, in seconds.
     pub seconds: f64,
     /// CPU seconds of the server's process.
     pub cpu: Option<f64>,
-    /// Bytes that it has caused to be written to the disk.
+    /// Bytes that the server's process has written to the disk.
     pub written: Option<f64>,
-    /// CPU seconds of this process: the generator.
+    /// CPU seconds of this process, the generator.
     pub own_cpu: f64,
 }
 
 impl Outcome {
-    /// Requests a second.
+    /// Returns the requests a second.
     pub fn rate(&self) -> f64 {
         self.seen.requests as f64 / self.seconds
     }
 
-    /// Microseconds of the server's CPU for a request.
+    /// Returns the server's CPU time for a request, in microseconds.
     pub fn cpu_us(&self) -> f64 {
         self.cpu.map_or(f64::NAN, |cpu| cpu * 1e6 / self.seen.requests as f64)
     }
 
-    /// The same of the generator's.
+    /// Returns the generator's CPU time for a request, in microseconds.
     pub fn own_cpu_us(&self) -> f64 {
         self.own_cpu * 1e6 / self.seen.requests as f64
     }
 
-    /// Mean bytes of an answer.
+    /// Returns the mean size of an answer, in bytes.
     pub fn answer_bytes(&self) -> f64 {
         self.seen.received as f64 / self.seen.answers as f64
     }
 
-    /// Means of decoded answers: providers, their addresses, closer peers.
+    /// Returns means over the decoded answers: providers, their addresses, closer peers.
     pub fn means(&self) -> (f64, f64, f64) {
         let of = |n: u64| n as f64 / self.seen.decoded.max(1) as f64;
         (of(self.seen.providers), of(self.seen.provider_addrs), of(self.seen.closer))
@@ -117,14 +117,14 @@ impl Outcome {
 /// Connections to one server.
 pub struct Fleet {
     connections: Vec<Arc<Connection>>,
-    /// The server's process, if it is one of this machine.
+    /// The server's process, if it runs on this machine.
     pub server: Option<Process>,
-    /// Connections that could not be made.
+    /// Connections that failed.
     pub refused: usize,
 }
 
 impl Fleet {
-    /// Opens `count` connections, under the identities number `first`, `first + 1`, …
+    /// Opens `count` connections, with the identities number `first`, `first + 1`, …
     pub async fn connect(target: &Multiaddr, first: u64, count: usize, server: Option<Process>) -> Self {
         let made: Vec<Option<Connection>> = stream::iter(0..count as u64)
             .map(|n| Connection::open(target.clone(), first + n))
@@ -135,12 +135,12 @@ impl Fleet {
         Self { refused: count - connections.len(), connections, server }
     }
 
-    /// Counts the connections that were made.
+    /// Returns the count of open connections.
     pub fn connections(&self) -> usize {
         self.connections.len()
     }
 
-    /// Carries out a plan.
+    /// Runs a plan.
     pub async fn run(&self, plan: Plan) -> Outcome {
         let run = RUNS.fetch_add(1, Ordering::Relaxed);
         let all = (self.connections.len() * plan.streams) as u64;
@@ -158,7 +158,7 @@ impl Fleet {
         self.drive(plan.streams, Some(plan.length), make).await
     }
 
-    /// Announces keys 0 to `keys`, each by `providers` of the connections, until all are confirmed.
+    /// Announces the keys 0 to `keys`, each from `providers` of the connections, until all are confirmed.
     pub async fn fill(&self, keys: u64, providers: u64, streams: usize) -> Outcome {
         let all = self.connections.len() as u64;
         let make = |connection: usize, stream: usize| {
@@ -169,7 +169,8 @@ impl Fleet {
         self.drive(streams, None, make).await
     }
 
-    /// With `length`, figures are taken for so long after a short warm-up; without, until the requests end.
+    /// Runs the requests that `make` returns for each stream. With `length` it warms up and then measures for that
+    /// time. Without it measures until the requests end.
     async fn drive(
         &self,
         streams: usize,
@@ -202,7 +203,7 @@ impl Fleet {
         }
         if let Some(length) = length {
             tokio::time::sleep(length).await;
-            // CPU and answers of the same time.
+            // At once, so that CPU time and answers are of the same period.
             phase.set(STOPPING);
             self.note(&mut outcome, start, before);
         }

@@ -1,4 +1,4 @@
-//! A node of ours with its store, in this process.
+//! A dhtstore node with its store, in this process.
 
 use dhtstore_host::clock::{Clock, SystemClock, UnixTime};
 use dhtstore_kad::{Dht, PeerInfo};
@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-/// A node with its directory.
+/// A node with its store and its directory.
 pub struct Ours {
     /// The node itself.
     pub node: Node,
@@ -26,7 +26,7 @@ pub struct Ours {
 impl Ours {
     /// Starts a node over an empty store.
     pub async fn start(settings: Settings, store: store::Settings, identity: Keypair, clock: Arc<dyn Clock>) -> Self {
-        // A test may run dozens of nodes: the usual soft limit is 1,024.
+        // A test may run dozens of nodes, and the usual soft limit is 1,024 open files.
         rlimit::increase_nofile_limit(u64::MAX).unwrap();
         let dir = tempfile::tempdir().unwrap();
         let lock = Lock::acquire(dir.path()).unwrap();
@@ -35,37 +35,37 @@ impl Ours {
         Self { node, store, _dir: dir, _lock: lock }
     }
 
-    /// Starts the node again over the same store, under another identity, as another process would.
+    /// Starts the node again with the same store and another identity, as another process would.
     pub async fn restart(self, settings: Settings) -> Self {
         self.node.shutdown().await;
         let node = Node::start(settings, Keypair::generate_ed25519(), self.store.stores(), SystemClock::new()).await;
         Self { node: node.unwrap(), ..self }
     }
 
-    /// Returns its peer id, and its addresses in the WAN DHT.
+    /// Returns its peer id and its addresses in the WAN DHT.
     pub fn info(&self) -> PeerInfo {
         PeerInfo { id: self.node.peer_id(), addrs: self.node.addresses(Dht::Wan) }
     }
 
-    /// Returns its TCP or its QUIC address.
+    /// Returns its QUIC address if `quic`, otherwise its TCP address.
     pub fn address(&self, quic: bool) -> Multiaddr {
         let of_kind = |a: &Multiaddr| a.to_string().contains("quic-v1") == quic;
         self.node.listeners().into_iter().find(of_kind).unwrap()
     }
 
-    /// Returns a counter of the node; 0 for one that has not counted yet.
+    /// Returns a counter of the node, or 0 if it has not counted yet.
     pub fn counter(&self, name: &str) -> u64 {
         self.node.counters().get(name).copied().unwrap_or(0)
     }
 
-    /// Counts the peers in its table of the WAN DHT.
+    /// Returns the count of peers in its table of the WAN DHT.
     pub fn table_len(&self) -> usize {
         self.node.table(Dht::Wan).len()
     }
 }
 
-/// Waits until `condition` holds; panics with `what` after 30 s, which is thrice what an idle QUIC
-/// connection that nobody closed lasts.
+/// Waits until `condition` holds. Panics with `what` after 30 s, three times the life of an idle QUIC connection that
+/// neither side closed.
 pub async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     for _ in 0..1500 {
         if condition() {
@@ -76,7 +76,7 @@ pub async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     panic!("not within 30 s: {what}");
 }
 
-/// Waits until `ours` holds a record of `multihash`. Returns how many.
+/// Waits until `ours` holds a record of `multihash`. Returns the count of records.
 pub async fn holds(ours: &Ours, multihash: &[u8]) -> usize {
     for _ in 0..1500 {
         let held = ours.store.records.providers(multihash, 100, 0).await.len();
@@ -93,7 +93,7 @@ pub fn multihash(n: u64) -> Vec<u8> {
     crate::multihash(n.to_be_bytes())
 }
 
-/// Returns every address of `peers` with the peer id behind it, as a list of bootstrap peers has them.
+/// Returns all addresses of `peers`, each followed by the peer id, as in a list of bootstrap peers.
 pub fn full_addresses(peers: &[PeerInfo]) -> Vec<Multiaddr> {
     let full = |peer: &PeerInfo| {
         let id = peer.id;
@@ -102,7 +102,7 @@ pub fn full_addresses(peers: &[PeerInfo]) -> Vec<Multiaddr> {
     peers.iter().flat_map(full).collect()
 }
 
-/// The machine's clock, set ahead as the test wants.
+/// The machine's clock, which a test can set ahead.
 #[derive(Debug)]
 pub struct Ahead {
     real: Arc<SystemClock>,
@@ -115,7 +115,7 @@ impl Ahead {
         Arc::new(Self { real: SystemClock::new(), by_s: AtomicU64::new(0) })
     }
 
-    /// Sets it further ahead.
+    /// Sets the clock further ahead.
     pub fn pass(&self, seconds: u64) {
         self.by_s.fetch_add(seconds, Ordering::Relaxed);
     }

@@ -1,20 +1,20 @@
-//! Ports for processes that bind them later than they are chosen.
+//! Chooses ports for processes that bind them later.
 
 use std::{
     net::{TcpListener, UdpSocket},
     sync::atomic::{AtomicU32, Ordering},
 };
 
-/// Below what the system hands to outgoing connections (32,768 on Linux): a port from there may be taken by any
-/// connection of another test between now and then.
+/// The ports to choose from. They are below the range for outgoing connections (from 32,768 on Linux), because a
+/// connection of another test could take a port of that range before the process binds it.
 const RANGE: std::ops::Range<u32> = 10_000..32_000;
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
-/// Returns a port of loopback that nobody has, TCP and UDP, and that this process has not chosen before.
+/// Returns a port that is free on loopback for TCP and UDP, and that this process has not returned before.
 pub fn free() -> u16 {
     let count = RANGE.end - RANGE.start;
-    // Test programs begin at different places.
+    // Test programs that run at the same time begin at different ports.
     let start = std::process::id().wrapping_mul(131);
     for _ in 0..count {
         let port = RANGE.start + start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % count;

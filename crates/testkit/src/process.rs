@@ -1,4 +1,4 @@
-//! What the kernel says of a process. Figures are NaN once it has ended.
+//! Figures of a process from `/proc`. They are NaN once the process has ended.
 
 use std::fs;
 
@@ -7,22 +7,22 @@ use std::fs;
 pub struct Process(pub u32);
 
 impl Process {
-    /// Returns the process that asks.
+    /// Returns the current process.
     pub fn this() -> Self {
         Self(std::process::id())
     }
 
-    /// User and system time; the kernel counts in hundredths of a second.
+    /// Returns its user and system time, in steps of 0.01 s.
     pub fn cpu_seconds(&self) -> f64 {
         self.times(11)
     }
 
-    /// User and system time of its children that have ended and were waited for.
+    /// Returns the user and system time of its children that have ended and were waited for.
     pub fn children_cpu_seconds(&self) -> f64 {
         self.times(13)
     }
 
-    /// The sum of two fields of `stat`, counted behind the name.
+    /// Returns the sum of two fields of `stat` in seconds: the field number `first` after the name, and the next one.
     fn times(&self, first: usize) -> f64 {
         let Ok(stat) = fs::read_to_string(self.file("stat")) else { return f64::NAN };
         let after_name = stat.rsplit(')').next().unwrap();
@@ -30,22 +30,23 @@ impl Process {
         (fields[first].parse::<f64>().unwrap() + fields[first + 1].parse::<f64>().unwrap()) / 100.0
     }
 
-    /// Resident memory in bytes.
+    /// Returns its resident memory in bytes.
     pub fn rss(&self) -> f64 {
         field(&self.file("status"), "VmRSS:") * 1024.0
     }
 
-    /// Largest resident memory since its start, in bytes.
+    /// Returns its largest resident memory since its start, in bytes.
     pub fn peak_rss(&self) -> f64 {
         field(&self.file("status"), "VmHWM:") * 1024.0
     }
 
-    /// Bytes that it has caused to be written to the disk. The page cache counts when it takes them, files on tmpfs never.
+    /// Returns the bytes that it has written to the disk. They count when they enter the page cache. Files on tmpfs do
+    /// not count.
     pub fn written(&self) -> f64 {
         field(&self.file("io"), "write_bytes:")
     }
 
-    /// How often its threads went to sleep of themselves: what waking and waiting costs.
+    /// Returns the count of voluntary context switches of its threads: what waiting and waking costs.
     pub fn switches(&self) -> f64 {
         let Ok(tasks) = fs::read_dir(self.file("task")) else { return f64::NAN };
         let status = tasks.flatten().map(|task| task.path().join("status"));

@@ -2,8 +2,8 @@
 
 use std::{ffi::OsStr, process::Command, process::Stdio};
 
-/// Returns a command of the program at `binary` with an empty configuration file and nothing on stdin. The settings of
-/// whoever runs the tests (`DHTSTORE_…`, `RUST_LOG`) do not reach it.
+/// Returns a command that runs `binary` with an empty configuration file and empty stdin. The environment variables
+/// `DHTSTORE_…` and `RUST_LOG` of the user who runs the tests are removed.
 pub fn command(binary: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(binary);
     for (name, _) in std::env::vars_os() {

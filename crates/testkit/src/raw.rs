@@ -1,4 +1,4 @@
-//! A client that writes bytes of its own choice: a connection, and streams on it negotiated by hand.
+//! A client that writes any bytes: a connection, and streams on it that are negotiated by hand.
 
 use crate::{
     connection::{OpenRequest, drive},
@@ -25,7 +25,7 @@ use std::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-/// What a connection is made of.
+/// The protocols of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Over {
     /// TCP, noise and yamux.
@@ -37,20 +37,20 @@ pub enum Over {
 }
 
 impl Over {
-    /// Every kind.
+    /// All of them.
     pub const ALL: [Over; 3] = [Over::Noise, Over::Tls, Over::Quic];
 
-    /// Returns how a stream ends that the other side drops, as it does with what it refuses.
+    /// Returns how a stream ends that the other side drops. It drops streams that it refuses.
     pub fn refused(self) -> End {
         if self == Over::Quic { End::Closed } else { End::Reset }
     }
 }
 
-/// A connection that nobody but the test uses.
+/// A connection that only the test uses.
 pub struct Raw {
-    /// The peer id that it came under, a new one.
+    /// Its peer id, new for each connection.
     pub id: PeerId,
-    /// Streams opened by those who count here.
+    /// Streams opened. Several connections of a test may share the counter.
     pub opened: Arc<AtomicU64>,
     over: Over,
     open: mpsc::Sender<OpenRequest>,
@@ -59,16 +59,17 @@ pub struct Raw {
 /// How a stream ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum End {
-    /// Closed without an answer. Over QUIC also what the other side has dropped: its library closes such a stream.
+    /// Closed without an answer. Over QUIC a dropped stream ends this way too, because the other side's library closes
+    /// it.
     Closed,
     /// Reset.
     Reset,
-    /// Still open when the time was over.
+    /// Still open at the end of the time allowed.
     Open,
 }
 
 impl Raw {
-    /// Connects under a new identity; `None` if that does not work.
+    /// Connects with a new identity. Returns `None` if that fails.
     pub async fn try_connect(addr: Multiaddr, over: Over) -> Option<Self> {
         let key = Keypair::generate_ed25519();
         let id = key.public().to_peer_id();
@@ -101,7 +102,7 @@ impl Raw {
         Some(Self { id, opened: Arc::default(), over, open })
     }
 
-    /// Connects under a new identity.
+    /// Connects with a new identity.
     pub async fn connect(addr: Multiaddr, over: Over) -> Self {
         Self::try_connect(addr, over).await.unwrap()
     }
@@ -111,7 +112,7 @@ impl Raw {
         self.try_stream("/ipfs/kad/1.0.0").await.unwrap()
     }
 
-    /// Opens a stream of any protocol; `None` if the other side drops it.
+    /// Opens a stream of any protocol. Returns `None` if the other side drops it.
     pub async fn try_stream(&self, protocol: &str) -> Option<RawStream> {
         let RawStream { mut stream, over } = self.try_bare().await?;
         for line in ["/multistream/1.0.0", protocol] {
@@ -127,7 +128,7 @@ impl Raw {
         Some(RawStream { stream, over })
     }
 
-    /// Opens a stream on which nothing is negotiated yet.
+    /// Opens a stream without negotiating a protocol.
     pub async fn try_bare(&self) -> Option<RawStream> {
         let (reply, opened) = oneshot::channel();
         self.open.send(reply).await.ok()?;
@@ -136,43 +137,43 @@ impl Raw {
     }
 }
 
-/// Takes no more unread bytes than yamux does, so that who does not read is noticed as soon.
+/// Limits unread bytes to what yamux allows, so that a peer that does not read is noticed as early as over TCP.
 fn small_windows(mut config: quic::Config) -> quic::Config {
     config.max_stream_data = 256 * 1024;
     config.max_connection_data = 4 * 1024 * 1024;
     config
 }
 
-/// A stream of bytes.
+/// A stream of a [`Raw`] connection.
 pub struct RawStream {
     stream: SubstreamBox,
     over: Over,
 }
 
 impl RawStream {
-    /// Sends these bytes, as they are.
+    /// Sends these bytes.
     pub async fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).await.unwrap();
         self.stream.flush().await.unwrap();
     }
 
-    /// Sends as much as the other side takes; true if that is all of it.
+    /// Sends as much as the other side accepts. Returns whether that is all of it.
     pub async fn try_send(&mut self, bytes: &[u8]) -> bool {
         self.stream.write_all(bytes).await.is_ok() && self.stream.flush().await.is_ok()
     }
 
-    /// Reads the body of the next message; `None` if the stream ends before.
+    /// Reads the body of the next message. Returns `None` if the stream ends before that.
     pub async fn receive(&mut self) -> Option<Vec<u8>> {
         read_message(&mut self.stream).await
     }
 
-    /// Waits until the other side ends the stream, which it must do without a further byte.
+    /// Waits until the other side ends the stream. Panics if it sends another byte first.
     pub async fn end_within(&mut self, time: Duration) -> End {
         let mut byte = [0];
         match tokio::time::timeout(time, self.stream.read(&mut byte)).await {
             Ok(Err(_)) => End::Reset,
             Ok(Ok(0)) if self.over == Over::Quic => End::Closed,
-            // yamux reads both as an end. What was closed may still be written to, what was reset may not.
+            // With yamux a read returns 0 in both cases. A closed stream still accepts writes, a reset one does not.
             Ok(Ok(0)) => {
                 if self.try_send(&[0]).await {
                     End::Closed

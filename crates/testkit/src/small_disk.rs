@@ -1,7 +1,7 @@
-//! A small file system for one test: it runs itself once more, in a mount namespace of its own with a tmpfs.
+//! A small file system for one test. The test program runs itself again in a mount namespace of its own, with a tmpfs.
 //!
-//! That needs root, or user namespaces. Where there are neither the test says so on stderr and proves nothing; with
-//! `DISK_TESTS=require`, as CI runs it, it fails.
+//! That needs root or user namespaces. Without either, the test prints `NOT TESTED` to stderr and passes without a
+//! check. With `DISK_TESTS=require`, which CI sets, it fails instead.
 
 use std::{
     fs,
@@ -12,12 +12,13 @@ use std::{
 
 const INSIDE: &str = "DISK_TEST_DIR";
 
-/// Returns, inside, the empty file system; outside `None`, once `test` (its whole name) has passed inside.
+/// Returns the empty file system when called inside the namespace. Outside it runs `test`, given by its full name,
+/// inside, and returns `None` once it has passed.
 pub fn small_disk(test: &str, mebibytes: u32) -> Option<PathBuf> {
     small_disk_with(test, &format!("size={mebibytes}m"))
 }
 
-/// Does the same with other options of a tmpfs.
+/// Does the same as [`small_disk`], with any mount options of tmpfs.
 pub fn small_disk_with(test: &str, options: &str) -> Option<PathBuf> {
     if let Some(dir) = std::env::var_os(INSIDE) {
         return Some(dir.into());
@@ -38,7 +39,7 @@ pub fn small_disk_with(test: &str, options: &str) -> Option<PathBuf> {
     None
 }
 
-/// Runs `test` by `command`, which runs this program, with `dir` for it.
+/// Runs `test` with `command`, which starts this program, and passes it `dir`. Panics if the test fails.
 pub fn run_inside(mut command: Command, test: &str, dir: &Path) {
     command.args([test, "--exact", "--nocapture"]).env(INSIDE, dir).env("TMPDIR", dir);
     let output = command.output().unwrap();
@@ -46,19 +47,19 @@ pub fn run_inside(mut command: Command, test: &str, dir: &Path) {
     assert!(output.status.success() && text.contains("1 passed"), "{test} failed inside:\n{text}");
 }
 
-/// Reports that a test cannot be run here; fails if it must.
+/// Reports that a test cannot run here. Panics if `DISK_TESTS` is set.
 pub fn cannot(test: &str, why: &str) {
     assert!(std::env::var_os("DISK_TESTS").is_none(), "{test} cannot be run: {why}");
-    #[expect(clippy::explicit_write, reason = "past what the test runner keeps to itself")]
+    #[expect(clippy::explicit_write, reason = "the test runner captures eprintln!, but not this")]
     writeln!(std::io::stderr(), "\nNOT TESTED: {test}: {why}").unwrap();
 }
 
-/// Returns the directory that [`run_inside`] was given, if this runs inside.
+/// Returns the directory that [`run_inside`] passed, if this process runs inside.
 pub fn inside() -> Option<PathBuf> {
     std::env::var_os(INSIDE).map(PathBuf::from)
 }
 
-/// Takes all that is free of a file system but `left` bytes.
+/// Fills a file system until `left` bytes are free.
 pub fn fill(dir: &Path, left: u64) {
     let mut file = fs::OpenOptions::new().create(true).append(true).open(dir.join("ballast-of-others")).unwrap();
     loop {
@@ -71,7 +72,7 @@ pub fn fill(dir: &Path, left: u64) {
     }
 }
 
-/// Gives back what [`fill`] took.
+/// Frees the space that [`fill`] used.
 pub fn free(dir: &Path) {
     fs::remove_file(dir.join("ballast-of-others")).unwrap();
 }

@@ -1,4 +1,4 @@
-//! A store on real files, at a time that the test sets.
+//! A store on real files, with a clock that the test sets.
 
 use crate::files;
 use cid::Cid;
@@ -12,10 +12,10 @@ use dhtstore_store::{
 use libp2p::PeerId;
 use std::{path::Path, sync::Arc, time::Duration};
 
-/// Some time in 2023, Unix seconds.
+/// The start time of tests, in Unix seconds (2023-11-14).
 pub const T0: u32 = 1_700_000_000;
 
-/// An open store; closed and reopened at will.
+/// An open store.
 pub struct Node {
     /// The store itself.
     pub store: Store,
@@ -24,21 +24,21 @@ pub struct Node {
     _lock: Lock,
 }
 
-/// Returns a clock that stands at [`T0`].
+/// Returns a clock that is set to [`T0`].
 pub fn clock() -> Arc<ManualClock> {
     ManualClock::at(UnixTime(T0))
 }
 
-/// Opens the store in `dir`, which is created if it is not there.
+/// Opens the store in `dir`. Creates the directory if it is missing.
 pub fn open(dir: &Path, settings: Settings, clock: &Arc<ManualClock>) -> Node {
-    // Tests that run side by side hold two databases each: the usual soft limit is 1,024 open files.
+    // Tests that run in parallel have two databases each, and the usual soft limit is 1,024 open files.
     rlimit::increase_nofile_limit(u64::MAX).unwrap();
     let lock = Lock::acquire(dir).unwrap();
     let store = Store::open(&lock, settings, clock.clone()).unwrap();
     Node { store, clock: clock.clone(), _lock: lock }
 }
 
-/// Opens the store in `dir` with default settings, and waits until its log is replayed.
+/// Opens the store in `dir` with the default settings, and waits until its log is replayed.
 pub fn reopen(dir: &Path, clock: &Arc<ManualClock>) -> Node {
     let node = open(dir, Settings::default(), clock);
     node.wait_replayed();
@@ -46,17 +46,17 @@ pub fn reopen(dir: &Path, clock: &Arc<ManualClock>) -> Node {
 }
 
 impl Node {
-    /// Takes over a store that was opened elsewhere, with the lock on its directory.
+    /// Returns a node for a store that was opened elsewhere, with the lock on its directory.
     pub fn of(store: Store, clock: &Arc<ManualClock>, lock: Lock) -> Self {
         Self { store, clock: clock.clone(), _lock: lock }
     }
 
-    /// Announces key number `key` for `peer`, by the WAN DHT.
+    /// Adds a record of key number `key` and `peer`, received over the WAN DHT.
     pub async fn add(&self, key: u32, peer: &PeerInfo) -> Result<Added, Refused> {
         self.store.records.add(&multihash(key), peer, Dht::Wan).await
     }
 
-    /// Returns the providers of key number `key`, in order.
+    /// Returns the providers of key number `key`, sorted.
     pub fn found(&self, key: u32) -> Vec<PeerId> {
         let mut peers: Vec<PeerId> =
             self.store.records.providers_now(&multihash(key), 1000, 0).into_iter().map(|p| p.peer).collect();
@@ -64,7 +64,7 @@ impl Node {
         peers
     }
 
-    /// Advances both clocks.
+    /// Advances the wall clock and the monotonic clock.
     pub fn advance(&self, seconds: u64) {
         self.clock.advance(Duration::from_secs(seconds));
     }
@@ -74,7 +74,7 @@ impl Node {
         assert!(self.store.records.wait_replayed());
     }
 
-    /// Closes the store in good order, which must succeed.
+    /// Closes the store properly. Panics if that fails.
     pub async fn close(self) {
         self.store.close().await.unwrap();
     }
@@ -90,7 +90,7 @@ pub fn multihash(n: u32) -> Vec<u8> {
     crate::multihash(n.to_le_bytes())
 }
 
-/// Returns the CID of key number `n` as `provide` is given it (DAG-PB).
+/// Returns a CID of key number `n` (DAG-PB), as a user gives it to `provide`.
 pub fn own_cid(n: u32) -> Cid {
     Cid::new_v1(0x70, cid::multihash::Multihash::from_bytes(&multihash(n)).unwrap())
 }
@@ -101,7 +101,7 @@ pub fn peer(n: u8) -> PeerInfo {
     PeerInfo { id: keys.public().to_peer_id(), addrs: vec![format!("/ip4/192.0.2.{n}/tcp/4001").parse().unwrap()] }
 }
 
-/// Leaves in `to` what a kill -9 at this moment would leave: a copy of the directory while it is in use.
+/// Copies the directory to `to` while it is in use. The copy is what a `kill -9` now would leave.
 pub fn kill(dir: &Path, to: &Path) {
     files::copy(dir, to);
 }

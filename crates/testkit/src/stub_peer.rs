@@ -1,4 +1,4 @@
-//! A peer that advertises the DHT and does with its streams whatever the test wants: nothing at all, say.
+//! A peer that advertises the DHT, and whose streams the test handles. It may, for instance, never answer.
 
 use crate::inbound::Inbound;
 pub use crate::inbound::Serve;
@@ -17,7 +17,7 @@ use libp2p::{
 };
 use std::{sync::Arc, time::Duration};
 
-/// Starts a peer on TCP over loopback; it runs until the runtime ends.
+/// Starts a peer on TCP over loopback. It runs until the runtime ends.
 pub async fn start(keypair: Keypair, serve: Serve) -> PeerInfo {
     let identify = identify::Config::new("ipfs/0.1.0".to_owned(), keypair.public());
     let behaviour = Behaviour { inbound: Inbound { serve }, identify: identify::Behaviour::new(identify) };
@@ -43,13 +43,14 @@ pub async fn start(keypair: Keypair, serve: Serve) -> PeerInfo {
     info
 }
 
-/// Holds its streams open and never answers.
+/// Returns a handler that holds streams open and never answers.
 pub fn mute() -> Serve {
     let held = std::sync::Mutex::new(Vec::new());
     Arc::new(move |_, stream| held.lock().unwrap().push(stream))
 }
 
-/// Answers each FIND_NODE, so long `after` it came, with the peers that `closer` names for its target.
+/// Returns a handler that answers each FIND_NODE after the delay `after`, with the peers that `closer` returns for its
+/// target.
 pub fn answering(after: Duration, closer: impl Fn(&[u8]) -> Vec<PeerInfo> + Send + Sync + 'static) -> Serve {
     let closer = Arc::new(closer);
     Arc::new(move |_, mut stream| {
@@ -67,17 +68,19 @@ pub fn answering(after: Duration, closer: impl Fn(&[u8]) -> Vec<PeerInfo> + Send
     })
 }
 
-/// What a peer that reads one request of each stream holds, and what was asked of it.
+/// The state of a peer that reads one request from each stream.
 #[derive(Default)]
 pub struct Single {
-    /// The sender of each announcement that it has taken, by multihash.
+    /// The sender of each announcement that it kept, by multihash.
     pub held: std::sync::Mutex<std::collections::HashMap<Vec<u8>, libp2p::PeerId>>,
     /// Streams opened to it.
     pub streams: std::sync::atomic::AtomicUsize,
 }
 
-/// Reads one request of each stream, answers it and closes the stream, as litep2p does. Announcements that `takes` allows
-/// are kept; their stream is dropped, which resets it while the sender's half is open, or closed if `closes`.
+/// Returns a handler that reads one request from each stream, answers it and closes the stream, as litep2p does.
+///
+/// It keeps announcements that `takes` allows. Their stream is closed if `closes`. Otherwise it is dropped, which
+/// resets it while the sender's half is open.
 pub fn single(single: Arc<Single>, closes: bool, takes: fn(&[u8]) -> bool) -> Serve {
     Arc::new(move |sender, mut stream| {
         let single = single.clone();
@@ -108,12 +111,12 @@ pub fn single(single: Arc<Single>, closes: bool, takes: fn(&[u8]) -> bool) -> Se
     })
 }
 
-/// The key of the next request; `None` at the end of the stream.
+/// Returns the key of the next request, or `None` at the end of the stream.
 async fn read_target(stream: &mut Stream) -> Option<Vec<u8>> {
     Some(Message::decode(&read_message(stream).await?).ok()?.key.to_vec())
 }
 
-/// Ends its streams at once.
+/// Returns a handler that drops each stream at once.
 pub fn refusing() -> Serve {
     Arc::new(|_, stream| drop(stream))
 }

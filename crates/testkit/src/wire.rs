@@ -1,8 +1,8 @@
-//! Messages behind their lengths, as the DHT sends them.
+//! Messages with their length in front, as the DHT sends them.
 
 use futures::{AsyncRead, AsyncReadExt};
 
-/// Returns `body` behind its length, an unsigned varint.
+/// Returns `body` with its length in front, an unsigned varint.
 pub fn framed(body: &[u8]) -> Vec<u8> {
     let (mut bytes, mut n) = (Vec::new(), body.len());
     while n >= 0x80 {
@@ -14,7 +14,7 @@ pub fn framed(body: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Reads the body of the next message; `None` if the stream ends before.
+/// Reads the body of the next message. Returns `None` if the stream ends before that.
 pub async fn read_message(stream: &mut (impl AsyncRead + Unpin)) -> Option<Vec<u8>> {
     let (mut length, mut shift, mut byte) = (0, 0, [0x80]);
     while byte[0] & 0x80 != 0 {

@@ -1,13 +1,13 @@
-//! Which addresses these transports speak.
+//! Which addresses these transports support.
 
 use libp2p::{Multiaddr, multiaddr::Protocol};
 
-/// What is said of an address of any other transport.
+/// The end of the error about an address of any other transport.
 pub const UNSPOKEN: &str =
-    "dhtstore speaks TCP, QUIC v1 (/quic-v1) and WebSockets (/ws, /tls/ws); name an address of one of these";
+    "dhtstore speaks TCP, QUIC v1 (/quic-v1) and WebSockets (/ws, /tls/ws); use an address of one of these";
 
-/// Whether this node has the transport of an address: TCP, QUIC v1, WebSockets plain or over TLS. Names that stand for whole
-/// addresses (`/dnsaddr`) count: what is behind them shows when they are resolved.
+/// Returns whether this node can dial `addr`: TCP, QUIC v1, or WebSockets with or without TLS. A `/dnsaddr` counts as
+/// dialable, because its addresses are known only once it is resolved.
 pub fn can_dial(addr: &Multiaddr) -> bool {
     let mut parts = addr.iter().filter(|part| !matches!(part, Protocol::P2p(_) | Protocol::Ip6zone(_)));
     if matches!(parts.next(), Some(Protocol::Dnsaddr(_))) {
@@ -24,8 +24,8 @@ pub fn can_dial(addr: &Multiaddr) -> bool {
     )
 }
 
-/// Whether we have a transport for this listen address: IP and TCP, IP and UDP with QUIC v1, or WebSockets over TCP
-/// (`/ws`, `/tls/ws`, `/wss`). No group of hosts: nothing can be bound to a multicast or broadcast address.
+/// Returns whether this node can listen on `addr`: an IP address with TCP, with UDP and QUIC v1, or with WebSockets
+/// over TCP (`/ws`, `/tls/ws`, `/wss`). Multicast and broadcast addresses cannot be bound.
 pub fn can_listen(addr: &Multiaddr) -> bool {
     let parts: Vec<_> = addr.iter().collect();
     let (is_host, over) = match parts.as_slice() {
@@ -44,17 +44,17 @@ pub fn can_listen(addr: &Multiaddr) -> bool {
     }
 }
 
-/// Whether an address is one of WebSockets.
+/// Returns whether `addr` is a WebSocket address.
 pub fn is_websocket(addr: &Multiaddr) -> bool {
     addr.iter().any(|p| matches!(p, Protocol::Ws(_) | Protocol::Wss(_)))
 }
 
-/// Whether an address is one of WebSockets over TLS.
+/// Returns whether `addr` is a WebSocket address over TLS.
 pub fn is_secure_websocket(addr: &Multiaddr) -> bool {
     is_websocket(addr) && addr.iter().any(|p| matches!(p, Protocol::Tls | Protocol::Wss(_)))
 }
 
-/// Whether an address is a QUIC one.
+/// Returns whether `addr` is a QUIC address.
 pub fn is_quic(addr: &Multiaddr) -> bool {
     addr.iter().any(|p| matches!(p, Protocol::Quic | Protocol::QuicV1))
 }

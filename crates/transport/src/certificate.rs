@@ -1,5 +1,6 @@
 //! The certificate of secure WebSockets (NET-5): PEM files, read at start and again whenever they change.
-//! Keys are never logged, and no error or `Debug` shows one.
+//!
+//! The private key never appears in a log line, an error or a `Debug` text.
 
 mod names;
 
@@ -22,61 +23,63 @@ use std::{
     time::Duration,
 };
 
-/// How often the files are looked at. A certificate is renewed days before it ends, so a minute is soon enough.
+/// Time between two checks of the files for changes. Certificates are renewed days before they expire, so a minute is
+/// soon enough.
 pub const RENEWAL_CHECK: Duration = Duration::from_secs(60);
-/// A certificate with its chain has some 10 KB; a bundle of authorities 300 KB. What is larger is some other file.
+/// Largest file that is read. A certificate with its chain has about 10 KB, a bundle of authorities 300 KB.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
-/// The files, in PEM. They are read again when they change.
+/// The PEM files. They are read again when they change.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Files {
-    /// The node's certificate, first, and its chain. Listen addresses with `/tls/ws` need it.
+    /// The node's certificate, followed by its chain. Listen addresses with `/tls/ws` need it.
     pub certificate: Option<PathBuf>,
     /// Its private key: PKCS#8, PKCS#1 or SEC1, without a password.
     pub key: Option<PathBuf>,
-    /// Authorities of a private network that are trusted when dialling, beside the public ones (Mozilla's list).
+    /// Certificate authorities of a private network. They are trusted when dialling, in addition to the public ones
+    /// (Mozilla's list).
     pub ca: Option<PathBuf>,
 }
 
-/// Why there is no TLS for WebSockets.
+/// An error of reading or using the files.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
     /// A file cannot be read.
     #[error("{setting}: cannot read {}: {source}; {}", path.display(), after_read(source))]
     Read {
-        /// Which setting names it.
+        /// The setting that names the file.
         setting: &'static str,
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// A file holds nothing of the kind that it should.
-    #[error("{setting}: {} holds no {wanted}; {hint}", path.display())]
+    /// A file does not contain what it should.
+    #[error("{setting}: {} contains no {wanted}; {hint}", path.display())]
     Empty {
-        /// Which setting names it.
+        /// The setting that names the file.
         setting: &'static str,
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What should be in there.
+        /// What it should contain.
         wanted: &'static str,
-        /// What to do.
+        /// The next step for the operator.
         hint: &'static str,
     },
     /// A file is damaged.
-    #[error("{setting}: {}: {reason}; put the file there again as it was issued", path.display())]
+    #[error("{setting}: cannot use {}: {reason}; replace the file with a copy as it was issued", path.display())]
     Malformed {
-        /// Which setting names it.
+        /// The setting that names the file.
         setting: &'static str,
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// What is wrong. A text, because a parser's error may hold bytes of the key.
         reason: String,
     },
-    /// Certificate and key are not of one pair.
+    /// The key does not belong to the certificate.
     #[error(
-        "websocket.key: {} is not the key of the certificate {}; name both files of one issue (`fullchain.pem` and \
-         `privkey.pem`), the node's own certificate first and its chain behind it",
+        "websocket.key: {} is not the key of the certificate {}; set both files of one issue (`fullchain.pem` and \
+         `privkey.pem`), with the node's own certificate first and its chain after it",
         key.display(), certificate.display()
     )]
     Mismatch {
@@ -85,13 +88,16 @@ pub enum CertificateError {
         /// The key's file.
         key: PathBuf,
     },
-    /// TLS does not take them.
-    #[error("websocket.certificate: {} cannot be used: {reason}; have it issued again, for an ECDSA or RSA key", path.display())]
+    /// TLS refuses the certificate or the key.
+    #[error(
+        "websocket.certificate: cannot use {}: {source}; have it issued again, for an ECDSA or RSA key",
+        path.display()
+    )]
     Unusable {
         /// The certificate's file.
         path: PathBuf,
-        /// Why.
-        reason: String,
+        /// The cause.
+        source: rustls::Error,
     },
 }
 
@@ -99,26 +105,26 @@ fn after_read(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::NotFound => "correct the path, or have the certificate issued",
         io::ErrorKind::PermissionDenied => {
-            "let the user that dhtstore runs as read it, for instance a copy of group dhtstore and mode 0640"
+            "let the user that dhtstore runs as read it, for instance by a copy with group dhtstore and mode 0640"
         }
-        io::ErrorKind::FileTooLarge => "it is hardly a PEM file; correct the path",
-        _ => "is it a file?",
+        io::ErrorKind::FileTooLarge => "this is hardly a PEM file; correct the path",
+        _ => "check that the path names a file",
     }
 }
 
-/// What TLS works with.
+/// The TLS configurations made from the files.
 pub struct Tls {
-    /// `None`: no certificate is set.
+    /// For inbound connections. `None` if no certificate is set.
     pub server: Option<Arc<ServerConfig>>,
     /// For dialling.
     pub client: Arc<ClientConfig>,
-    /// What the certificate says.
+    /// `None` if no certificate is set.
     facts: Option<Facts>,
-    /// Of all files, to tell whether they have changed.
+    /// SHA-256 of all files, to notice that they have changed.
     digest: [u8; 32],
 }
 
-/// What our certificate says. Times are seconds since 1970.
+/// The names and the validity in our certificate. Times are Unix seconds.
 #[derive(Clone, Debug)]
 struct Facts {
     names: Names,
@@ -133,27 +139,31 @@ impl fmt::Debug for Tls {
 }
 
 impl Tls {
-    /// For whom the certificate is, if there is one.
+    /// Returns the names in the certificate, if there is one.
     pub fn names(&self) -> Option<&Names> {
         self.facts.as_ref().map(|facts| &facts.names)
     }
 
-    /// Why others refuse the certificate at `now`.
+    /// Returns why other nodes refuse the certificate at `now`, or `None` if it is valid.
     pub fn complaint(&self, now: UnixTime) -> Option<&'static str> {
         let facts = self.facts.as_ref()?;
         let now = i64::from(now.0);
         if now > facts.valid_until {
             Some(
-                "the certificate has expired, so nobody connects by secure WebSockets; renew it (the node takes a new file up by itself)",
+                "the certificate has expired: browsers and other peers refuse secure WebSockets, other transports \
+                 still work; renew it (the node loads the new file by itself)",
             )
         } else if now < facts.valid_from {
-            Some("the certificate is not valid yet; is this machine's clock right?")
+            Some(
+                "the certificate is not valid yet: browsers and other peers refuse secure WebSockets, other transports \
+                 still work; check this machine's clock",
+            )
         } else {
             None
         }
     }
 
-    /// The end of its validity, for the log.
+    /// Returns when the certificate expires, for the log.
     pub fn valid_until(&self) -> Option<UnixTime> {
         let end = self.facts.as_ref()?.valid_until;
         Some(UnixTime(u32::try_from(end).unwrap_or(if end < 0 { 0 } else { u32::MAX })))
@@ -168,24 +178,27 @@ pub struct Certificates {
 }
 
 impl Certificates {
-    /// Reads the files; a warning when everybody may read the key. Blocks.
+    /// Reads the files. Logs a warning if every user of the machine may read the key. Blocks.
     pub fn load(settings: &Files) -> Result<Self, CertificateError> {
         let tls = Contents::read(settings)?.into_tls(settings)?;
         if let Some(key) = &settings.key
             && fs::metadata(key).is_ok_and(|file| file.permissions().mode() & 0o007 != 0)
         {
-            tracing::warn!(path = %key.display(), "everybody may read the certificate's key: chmod 640 it");
+            tracing::warn!(
+                path = %key.display(),
+                "every user of this machine can read the certificate's key; run chmod 640 on it"
+            );
         }
         Ok(Self { settings: settings.clone(), current: ArcSwap::from_pointee(tls) })
     }
 
-    /// What is in use now.
+    /// Returns the configurations in use now.
     pub fn current(&self) -> Arc<Tls> {
         self.current.load_full()
     }
 
-    /// Reads the files again and takes them up if they have changed; whether they have. What was in use stays in use
-    /// when they cannot be used. Blocks.
+    /// Reads the files again, and returns whether they have changed and are in use now. If they cannot be used, the old
+    /// ones stay in use. Blocks.
     pub fn renew(&self) -> Result<bool, CertificateError> {
         let files = Contents::read(&self.settings)?;
         if files.digest() == self.current.load().digest {
@@ -196,14 +209,14 @@ impl Certificates {
     }
 }
 
-/// Whether the files that `settings` name can be used. Blocks.
+/// Checks that the files named in `settings` can be used. Blocks.
 pub fn check(settings: &Files) -> Result<(), CertificateError> {
     Contents::read(settings)?.into_tls(settings).map(|_| ())
 }
 
-/// The files' content.
+/// The content of the files.
 struct Contents {
-    /// Certificate and key: the configuration has both or neither.
+    /// Certificate and key. The configuration has both or neither.
     pair: Option<(Vec<u8>, Vec<u8>)>,
     ca: Option<Vec<u8>>,
 }
@@ -308,20 +321,20 @@ fn certificates(
             setting,
             path: path.into(),
             wanted: "PEM certificate (`-----BEGIN CERTIFICATE-----`)",
-            hint: "name the certificate's file, or convert a DER one with `openssl x509 -inform der -in FILE -out NEW`",
+            hint: "set the certificate's file, or convert a DER file with `openssl x509 -inform der -in FILE -out NEW`",
         });
     }
     Ok(found)
 }
 
-/// PKCS#8, PKCS#1 or SEC1.
+/// Decodes a private key in PKCS#8, PKCS#1 or SEC1.
 fn private_key(path: &Path, bytes: &[u8]) -> Result<PrivateKeyDer<'static>, CertificateError> {
     PrivateKeyDer::from_pem_slice(bytes).map_err(|error| match error {
         pem::Error::NoItemsFound => CertificateError::Empty {
             setting: KEY,
             path: path.into(),
             wanted: "PEM private key without a password (`-----BEGIN PRIVATE KEY-----`)",
-            hint: "name the key's file, or convert it with `openssl pkey -in FILE -out NEW`",
+            hint: "set the key's file, or convert it with `openssl pkey -in FILE -out NEW`",
         },
         error => malformed(KEY, path, error),
     })
@@ -332,7 +345,7 @@ fn malformed(setting: &'static str, path: &Path, reason: impl fmt::Display) -> C
 }
 
 fn unusable(path: &Path) -> impl Fn(rustls::Error) -> CertificateError {
-    move |error| CertificateError::Unusable { path: path.into(), reason: error.to_string() }
+    move |source| CertificateError::Unusable { path: path.into(), source }
 }
 
 #[cfg(test)]

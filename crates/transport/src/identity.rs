@@ -1,6 +1,7 @@
 //! The node's key pair on disk: libp2p's protobuf of a private key, in a file that only its owner may read.
 //!
-//! An identity is never overwritten: whoever loses it loses the peer id that others have in their bootstrap lists.
+//! An identity is never overwritten. A node that loses it also loses the peer id that others have in their bootstrap
+//! lists.
 
 use dhtstore_host::files::{self, is_present};
 use libp2p::identity::Keypair;
@@ -11,30 +12,31 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The file in the data directory, and the name of the systemd credential.
+/// The name of the file in the data directory, and of the systemd credential.
 pub const FILE_NAME: &str = "identity.key";
 
-/// An RSA key of 8,192 bits takes 4.7 KB, in base64 inside JSON 7 KB; what is larger is some other file.
+/// Largest file that is read. An RSA key of 8,192 bits has 4.7 KB, and 7 KB in base64 inside JSON.
 pub const MAX_FILE_BYTES: u64 = 64 * 1024;
 
-/// Why there is no identity.
+/// An error of reading or creating an identity.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     /// The file cannot be read.
     #[error("cannot read the identity {}: {source}; check its owner and permissions", path.display())]
     Read {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
     /// The file is not a private key.
     #[error(
-        "{} is damaged or no private key ({reason}); restore it from a backup, or move it away to start under a new peer id",
+        "cannot use the identity {}: it is damaged or no private key ({reason}); restore it from a backup, or move it \
+         away to start under a new peer id",
         path.display()
     )]
     Damaged {
-        /// Which file.
+        /// The file.
         path: PathBuf,
         /// What is wrong with it.
         reason: String,
@@ -42,17 +44,21 @@ pub enum IdentityError {
     /// The file or its directory cannot be written.
     #[error("cannot create the identity {}: {source}", path.display())]
     Create {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// There is one already.
-    #[error("{} exists and is not overwritten; move it away if its peer id is no longer wanted", .0.display())]
+    /// The file exists already.
+    #[error(
+        "cannot create the identity {}: the file exists and is never overwritten; move it away if its peer id is no \
+         longer wanted",
+        .0.display()
+    )]
     Exists(PathBuf),
 }
 
-/// A private key, with the very bytes it was made from: an RSA key cannot be encoded again.
+/// A private key, together with the bytes it was decoded from, because libp2p cannot encode an RSA key again.
 #[derive(Clone)]
 pub struct Identity {
     /// The key pair.
@@ -68,7 +74,7 @@ impl std::fmt::Debug for Identity {
 }
 
 impl Identity {
-    /// A new Ed25519 key.
+    /// Returns a new Ed25519 key.
     pub fn generate() -> Result<Self, IdentityError> {
         let keypair = Keypair::generate_ed25519();
         let protobuf = keypair
@@ -77,7 +83,8 @@ impl Identity {
         Ok(Self { keypair, protobuf })
     }
 
-    /// A private key in libp2p's protobuf: Ed25519, RSA, secp256k1 or ECDSA (NET-4). The error says what is wrong.
+    /// Decodes a private key from libp2p's protobuf: Ed25519, RSA, secp256k1 or ECDSA (NET-4). The error says what is
+    /// wrong with it.
     pub fn from_protobuf(protobuf: Vec<u8>) -> Result<Self, String> {
         if protobuf.is_empty() {
             return Err("the file is empty".into());
@@ -87,18 +94,18 @@ impl Identity {
         Ok(Self { keypair, protobuf })
     }
 
-    /// The same in base64, as Kubo's `Identity.PrivKey` has it.
+    /// Decodes a private key from that protobuf in base64, the form of Kubo's `Identity.PrivKey`.
     pub fn from_base64(text: &str) -> Result<Self, String> {
         use multibase::Base;
-        // Tools wrap long lines.
+        // Some tools wrap long lines.
         let text: String = text.chars().filter(|c| !c.is_ascii_whitespace()).collect();
         let text = text.trim_end_matches('=');
         let bytes = Base::Base64.decode(text).map_err(|e| format!("not base64: {e}"))?;
         Self::from_protobuf(bytes)
     }
 
-    /// A key file in any of the forms that are about: protobuf, base64 of it, or JSON with a `PrivKey` (a Kubo `config`,
-    /// whose `Identity` holds it, or the output of `ipfs key`).
+    /// Reads a key file in any of the forms in use: protobuf, base64 of it, or JSON with a `PrivKey` (a Kubo `config`,
+    /// where it is in `Identity`, or the output of `ipfs key`).
     pub fn import(path: &Path) -> Result<Self, IdentityError> {
         let bytes = read_bounded(path)?;
         let damaged = |reason: String| IdentityError::Damaged { path: path.into(), reason };
@@ -117,18 +124,21 @@ impl Identity {
         Self::from_base64(text).map_err(damaged)
     }
 
-    /// Reads an identity as [`Identity::create`] writes it. A warning when others than the owner may read it.
+    /// Reads an identity that [`Identity::create`] wrote. Logs a warning if other users than its owner may read it.
     pub fn load(path: &Path) -> Result<Self, IdentityError> {
         let bytes = read_bounded(path)?;
         // systemd's credentials are 0440, in a directory that only the service can enter.
         let is_credential = credentials_dir().is_some_and(|dir| path.starts_with(dir));
         if !is_credential && fs::metadata(path).is_ok_and(|meta| meta.permissions().mode() & 0o077 != 0) {
-            tracing::warn!(path = %path.display(), "others may read the identity: chmod 600 it, and think about a new one");
+            tracing::warn!(
+                path = %path.display(),
+                "other users can read the identity; run chmod 600 on it, and replace it if somebody may have copied it"
+            );
         }
         Self::from_protobuf(bytes).map_err(|reason| {
             let reason = match Self::import(path) {
                 Ok(_) => {
-                    "its key is in another form; move it elsewhere and take it over by `dhtstore init --identity FILE`"
+                    "the key is in another form; move the file away and import it with `dhtstore init --identity FILE`"
                         .into()
                 }
                 Err(_) => reason,
@@ -137,12 +147,13 @@ impl Identity {
         })
     }
 
-    /// What [`Identity::create`] writes: a secret.
+    /// Returns what [`Identity::create`] writes. It is a secret.
     pub fn protobuf(&self) -> &[u8] {
         &self.protobuf
     }
 
-    /// Writes the identity (0600), creating the directory (0700). All of it or nothing, synced; never over another file.
+    /// Writes the identity (mode 0600), atomically and synced, and creates its directory (mode 0700) if it is missing.
+    /// Never overwrites a file.
     pub fn create(&self, path: &Path) -> Result<(), IdentityError> {
         write_private_file(path, &self.protobuf).map_err(|source| match source.kind() {
             io::ErrorKind::AlreadyExists => IdentityError::Exists(path.into()),
@@ -151,19 +162,20 @@ impl Identity {
     }
 }
 
-/// Where the identity is: the systemd credential `identity.key` if there is one, else in the data directory.
+/// Returns the path of the identity: the systemd credential `identity.key` if there is one, otherwise the file in the
+/// data directory.
 pub fn path(data_dir: &Path) -> PathBuf {
     let credential = credentials_dir().map(|dir| dir.join(FILE_NAME));
     credential.filter(|path| is_present(path)).unwrap_or_else(|| data_dir.join(FILE_NAME))
 }
 
-/// Set by systemd when the unit has `LoadCredential=`.
+/// Returns the directory that systemd sets when the unit has `LoadCredential=`.
 fn credentials_dir() -> Option<PathBuf> {
     std::env::var_os("CREDENTIALS_DIRECTORY").filter(|dir| !dir.is_empty()).map(PathBuf::from)
 }
 
-/// The identity, if there is one. Creates nothing. One that is there but cannot be reached (a link that leads nowhere, a
-/// directory that may not be entered) is an error.
+/// Returns the identity, or `None` if there is no file. Creates nothing. A file that exists and cannot be reached (a
+/// dangling link, a directory without permission) is an error.
 pub fn load(data_dir: &Path) -> Result<Option<Keypair>, IdentityError> {
     let path = path(data_dir);
     if !is_present(&path) {
@@ -172,7 +184,8 @@ pub fn load(data_dir: &Path) -> Result<Option<Keypair>, IdentityError> {
     Identity::load(&path).map(|identity| Some(identity.keypair))
 }
 
-/// The identity; where there is none, a new Ed25519 one. A file that cannot be read or decoded is an error and stays.
+/// Returns the identity. Creates an Ed25519 one if there is no file. A file that cannot be read or decoded is an error
+/// and is left as it is.
 pub fn load_or_create(data_dir: &Path) -> Result<Keypair, IdentityError> {
     if let Some(keypair) = load(data_dir)? {
         return Ok(keypair);
@@ -180,14 +193,17 @@ pub fn load_or_create(data_dir: &Path) -> Result<Keypair, IdentityError> {
     let identity = Identity::generate()?;
     match identity.create(&data_dir.join(FILE_NAME)) {
         Ok(()) => Ok(identity.keypair),
-        // Another process was faster: its identity is the one.
+        // Another process created one first: use that.
         Err(IdentityError::Exists(path)) => Identity::load(&path).map(|identity| identity.keypair),
         Err(error) => Err(error),
     }
 }
 
-/// Writes a file that only its owner may read (0600), below directories made with 0700 where missing. Atomic and synced:
-/// after a crash there is the whole file or none. [`io::ErrorKind::AlreadyExists`] if there is one, which is left alone.
+/// Writes a file that only its owner may read (mode 0600), and creates missing directories (mode 0700). The write is
+/// atomic and synced: after a crash the file is complete or absent.
+///
+/// # Errors
+/// [`io::ErrorKind::AlreadyExists`] if there is a file, which is left as it is.
 pub fn write_private_file(path: &Path, content: &[u8]) -> io::Result<()> {
     try_write_private_file(path, content).map_err(|error| match error.kind() {
         kind @ io::ErrorKind::StorageFull => {
@@ -206,7 +222,7 @@ fn try_write_private_file(path: &Path, content: &[u8]) -> io::Result<()> {
     if path.symlink_metadata().is_ok() {
         return Err(io::ErrorKind::AlreadyExists.into());
     }
-    // A temporary file is 0600 from the start; linking it fails if somebody made the file meanwhile.
+    // The temporary file has mode 0600 from the start. Linking it fails if another process has created the file since.
     let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(dir)?;
     file.write_all(content)?;
     file.as_file().sync_all()?;
@@ -221,7 +237,8 @@ fn read_bounded(path: &Path) -> Result<Vec<u8>, IdentityError> {
     })
 }
 
-/// Ed25519 keys of 96 bytes, as old versions of go-libp2p wrote them, have the public half twice.
+/// Removes the second copy of the public half from an Ed25519 key of 96 bytes. Old versions of go-libp2p wrote such
+/// keys.
 fn without_repeated_half(protobuf: Vec<u8>) -> Vec<u8> {
     match protobuf.as_slice() {
         [0x08, 0x01, 0x12, 0x60, key @ ..] if key.len() == 96 && key[32..64] == key[64..] => {
@@ -231,6 +248,7 @@ fn without_repeated_half(protobuf: Vec<u8>) -> Vec<u8> {
     }
 }
 
+/// Returns the text of an error and of all its causes.
 fn with_sources(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

@@ -1,16 +1,42 @@
-//! From an address to a connection that knows its peer: what lies between the sockets and libp2p's swarm.
+//! The transports of a libp2p server: everything between the sockets and libp2p's swarm.
+//!
+//! [`build`] returns one [`libp2p::Transport`] for TCP, QUIC and WebSockets. It dials and accepts connections, and each
+//! connection that it yields has proven its peer id. A swarm runs on it as on any other transport.
 //!
 //! ```text
-//! addresses    which addresses these transports speak
-//! listen       whether addresses can be bound, and what to do where they cannot
-//! resolver     names, by what the system's files say now
-//! websocket    WebSockets over TCP, with a certificate that can be renewed while it runs
-//! security     noise or TLS;  swarm_key below both: the pre-shared key of a private network
-//! muxer        yamux, driven apart from the swarm and written out in few packets
+//! addresses    which addresses these transports support
+//! listen       checks that addresses can be bound, and explains what to do where they cannot
+//! resolver     resolves host names by the current content of resolv.conf and the hosts file
+//! websocket    WebSockets over TCP, with or without TLS
+//! certificate  the certificate of secure WebSockets; can be renewed while the node runs
+//! security     noise or TLS
+//! swarm_key    the pre-shared key of a private network, applied below noise and TLS
+//! identity     the node's key pair, on disk
+//! muxer        yamux, driven by a task of its own and written out in few packets
 //! wake_at_end  wakes the swarm's task of a connection when a stream ends
+//! stack        puts all of these together
 //! ```
 //!
-//! [`build`] puts them together. [`identity`] keeps the key pair by which a peer is known.
+//! # Example
+//!
+//! A transport with a new identity, without a swarm key and without certificates:
+//!
+//! ```
+//! use dhtstore_host::clock::{Clock, SystemClock};
+//! use dhtstore_transport::{Settings, build, certificate, certificate::Certificates, identity::Identity};
+//! use std::{error::Error, sync::Arc};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn Error>> {
+//! let identity = Identity::generate()?;
+//! let certificates = Arc::new(Certificates::load(&certificate::Files::default())?);
+//! let clock: Arc<dyn Clock> = SystemClock::new();
+//! let settings = Settings { max_inbound_streams: 512, max_streams: 1024 };
+//! let transport = build(&settings, &identity.keypair, None, certificates, &clock)?;
+//! # drop(transport);
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod addresses;
 pub mod certificate;

@@ -1,5 +1,5 @@
-//! Which addresses to listen on, checked before libp2p binds them: with its port reuse a second process on the
-//! same port would go unnoticed and take half of the connections.
+//! Checks listen addresses before libp2p binds them. libp2p reuses ports, so it would not notice a second process on
+//! the same port, and that process would receive half of the connections.
 
 use libp2p::{Multiaddr, multiaddr::Protocol};
 use socket2::{Domain, Socket, Type};
@@ -9,18 +9,18 @@ use std::{
 };
 use tracing::{info, warn};
 
-/// Why there is nothing to listen on.
+/// An error that prevents listening.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
     /// An address cannot be bound.
     #[error("cannot listen on {addr}: {reason}")]
     Bind {
-        /// As configured.
+        /// The address, as configured.
         addr: Multiaddr,
-        /// What is wrong, and what to do.
+        /// The reason, and the next step for the operator.
         reason: String,
     },
-    /// Nothing is left to listen on.
+    /// None of the addresses can be bound.
     #[error("no listen address could be bound; set `listen`, for instance to [\"/ip4/0.0.0.0/tcp/4001\"]")]
     NoAddress,
 }
@@ -32,8 +32,13 @@ enum Kind {
     Udp,
 }
 
-/// The addresses to listen on, each of them free. Without IPv6 on this machine its addresses are left out with a
-/// warning; with a swarm key those of QUIC are left out too, because pnet is defined for TCP only.
+/// Returns the addresses of `listen` that can be bound, without repeats.
+///
+/// IPv6 addresses that this machine does not have are left out with a warning. With a swarm key (`private`) QUIC
+/// addresses are left out too, because pnet is defined for TCP only.
+///
+/// # Errors
+/// Fails if another address cannot be bound, or if no address is left.
 pub fn usable(listen: &[Multiaddr], private: bool) -> Result<Vec<Multiaddr>, ListenError> {
     let mut usable: Vec<Multiaddr> = Vec::new();
     let mut without_quic = 0usize;
@@ -53,12 +58,10 @@ pub fn usable(listen: &[Multiaddr], private: bool) -> Result<Vec<Multiaddr>, Lis
             Ok(()) => usable.push(addr.clone()),
             Err(error) if socket_addr.is_ipv6() && is_without_ipv6(&error) => {
                 let why = match socket_addr.ip().is_unspecified() {
-                    true => "no IPv6 on this machine, not listening there",
-                    false => {
-                        "this machine does not have that IPv6 address (`ip addr` shows those it has), not listening there"
-                    }
+                    true => "this machine has no IPv6",
+                    false => "this machine does not have that IPv6 address (`ip addr` lists those it has)",
                 };
-                warn!(%addr, %error, "{why}");
+                warn!(%addr, %error, "not listening on one address: {why}; the other addresses still work");
             }
             Err(error) => return Err(explain(addr, socket_addr.port(), kind, &error)),
         }
@@ -69,7 +72,7 @@ pub fn usable(listen: &[Multiaddr], private: bool) -> Result<Vec<Multiaddr>, Lis
     if usable.is_empty() { Err(ListenError::NoAddress) } else { Ok(usable) }
 }
 
-/// What an error of bind means and what to do.
+/// Turns an error of `bind` into one that names the cause and the next step.
 pub fn explain_bind(addr: &Multiaddr, error: &io::Error) -> ListenError {
     match socket_of(addr) {
         Some((socket_addr, kind)) => explain(addr, socket_addr.port(), kind, error),
@@ -84,14 +87,14 @@ fn explain(addr: &Multiaddr, port: u16, kind: Kind, error: &io::Error) -> Listen
     };
     let reason = match error.kind() {
         io::ErrorKind::AddrInUse => format!(
-            "{name} port {port} is taken; stop the process that has it (`ss -ln{flag}p 'sport = :{port}'` shows \
-             which) or set another port in `listen`"
+            "{name} port {port} is taken; stop the process that uses it (`ss -ln{flag}p 'sport = :{port}'` shows \
+             which one) or set another port in `listen`"
         ),
         io::ErrorKind::PermissionDenied => format!(
-            "no permission for {name} port {port}; take one above 1023 in `listen` or grant CAP_NET_BIND_SERVICE"
+            "no permission for {name} port {port}; set a port above 1023 in `listen` or grant CAP_NET_BIND_SERVICE"
         ),
         io::ErrorKind::AddrNotAvailable => {
-            "this machine does not have that address; correct `listen` (`ip addr` shows those it has)".to_owned()
+            "this machine does not have that address; correct `listen` (`ip addr` lists those it has)".to_owned()
         }
         _ => error.to_string(),
     };
@@ -112,8 +115,8 @@ fn socket_of(addr: &Multiaddr) -> Option<(SocketAddr, Kind)> {
     }
 }
 
-/// Binds and lets go again. SO_REUSEADDR for TCP, so that connections of our own last run in TIME_WAIT do not
-/// count; on Linux it still fails where somebody listens.
+/// Binds the address and releases it again. For TCP it sets SO_REUSEADDR, so that connections of the last run in
+/// TIME_WAIT do not count. On Linux the bind still fails while another process listens there.
 fn probe(addr: SocketAddr, kind: Kind) -> io::Result<()> {
     let (socket_type, protocol) = match kind {
         Kind::Tcp => (Type::STREAM, socket2::Protocol::TCP),
@@ -121,7 +124,7 @@ fn probe(addr: SocketAddr, kind: Kind) -> io::Result<()> {
     };
     let socket = Socket::new(Domain::for_address(addr), socket_type, Some(protocol))?;
     if addr.is_ipv6() {
-        // As libp2p does, so that IPv4 can have a socket of its own.
+        // As libp2p does, so that IPv4 can have its own socket.
         socket.set_only_v6(true)?;
     }
     if kind == Kind::Tcp {
@@ -134,7 +137,8 @@ fn probe(addr: SocketAddr, kind: Kind) -> io::Result<()> {
     Ok(())
 }
 
-/// EAFNOSUPPORT: no IPv6 in the kernel. EADDRNOTAVAIL: switched off on every interface.
+/// Returns whether `error` means that the kernel has no IPv6 (EAFNOSUPPORT), or that no interface has the address
+/// (EADDRNOTAVAIL).
 fn is_without_ipv6(error: &io::Error) -> bool {
     const EAFNOSUPPORT: i32 = 97;
     error.raw_os_error() == Some(EAFNOSUPPORT)

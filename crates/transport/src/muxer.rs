@@ -1,9 +1,9 @@
-//! yamux as it costs least. libp2p's is taken as it is, with two things around it:
+//! libp2p's yamux, made cheaper in two ways:
 //!
-//! - It is driven in a task of its own, so that bytes of open streams do not wake the swarm's task of that connection, which
-//!   each time polls every behaviour's handler and compares all protocols they listen for. That task is left with what
-//!   it is for: streams that begin, and the end of the connection. (QUIC drives its connections like this already.)
-//! - What it writes is sent off when it has nothing left to do, and not frame by frame: see `cork`.
+//! - A task of its own drives each connection, as QUIC does already. Bytes of open streams then do not wake the swarm's
+//!   task of that connection. Each run of that task polls the handlers of all behaviours and compares all protocols
+//!   that they listen for. It is left with new streams and the end of the connection.
+//! - Frames are sent when the task has nothing left to do, and not one by one: see `cork`.
 
 mod cork;
 
@@ -28,20 +28,20 @@ use std::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-/// Inbound streams that the swarm has not taken yet, beside one of the sender: while there are as many, the multiplexer keeps
-/// what comes, and drops streams at a bound of its own (256).
+/// Capacity of the inbound queue (the channel adds one slot per sender). While it is full, yamux keeps new streams, and
+/// drops them beyond its own limit (256).
 const WAITING: usize = 0;
 
-/// Encrypted bytes in both directions.
+/// A secured connection, as bytes in both directions.
 pub trait Socket: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 impl<C: AsyncRead + AsyncWrite + Send + Unpin + 'static> Socket for C {}
 
-/// Makes a multiplexed connection of a socket.
+/// Turns a socket into a multiplexed connection.
 #[derive(Clone, Debug)]
 pub struct Yamux(yamux::Config);
 
 impl Yamux {
-    /// At most `max` streams are open on a connection at a time.
+    /// Returns an upgrade that allows at most `max` open streams on a connection.
     pub fn with_max_streams(max: usize) -> Self {
         let mut config = yamux::Config::default();
         config.set_max_num_streams(max);
@@ -78,19 +78,19 @@ impl<C: Socket> OutboundConnectionUpgrade<C> for Yamux {
     }
 }
 
-/// The swarm's end of a connection. When it is dropped without being closed, the connection is cut.
+/// The swarm's end of a connection. Dropping it without closing it cuts the connection.
 #[derive(Debug)]
 pub struct Driven {
     inbound: mpsc::Receiver<yamux::Stream>,
-    /// Takes where to send a new outbound stream; dropped, it closes the connection.
+    /// Asks the driver for outbound streams. Dropping it closes the connection.
     opener: Option<mpsc::Sender<oneshot::Sender<yamux::Stream>>>,
     opening: Option<oneshot::Receiver<yamux::Stream>>,
-    /// `None` when it has ended.
+    /// `None` once the driver has ended.
     driver: Option<AbortOnDropHandle<io::Result<()>>>,
 }
 
 impl Driven {
-    /// Begins to drive `muxer`. Called within the runtime.
+    /// Spawns a task that drives `muxer`. Must be called within the runtime.
     fn new<C: Socket>(muxer: yamux::Muxer<C>) -> Self {
         let (sender, inbound) = mpsc::channel(WAITING);
         let (opener, openings) = mpsc::channel(0);
@@ -99,7 +99,7 @@ impl Driven {
         Self { inbound, opener: Some(opener), opening: None, driver: Some(driver) }
     }
 
-    /// How the connection has ended.
+    /// Returns how the connection ended; `Ok` for every call after the first.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Some(driver) = &mut self.driver else { return Poll::Ready(Ok(())) };
         let end = ready!(driver.poll_unpin(cx));
@@ -123,7 +123,7 @@ impl StreamMuxer for Driven {
     fn poll_inbound(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<yamux::Stream>> {
         match ready!(self.inbound.poll_next_unpin(cx)) {
             Some(stream) => Poll::Ready(Ok(stream)),
-            // The driver has let go of it: its end is near.
+            // The driver has dropped the sender, so it is about to end.
             None => self.poll_error(cx).map(Err),
         }
     }
@@ -140,7 +140,7 @@ impl StreamMuxer for Driven {
             }
             let Some(opener) = &mut self.opener else { return Poll::Ready(Err(closed())) };
             let (sender, opening) = oneshot::channel();
-            // One at a time: there is always room, unless the driver has ended, which is told above.
+            // One at a time, so there is always room. If the driver has ended, the next turn of the loop reports that.
             let _ = opener.try_send(sender);
             self.opening = Some(opening);
         }
@@ -171,7 +171,7 @@ impl<C: Socket> Driver<C> {
         poll_fn(|cx| Pin::new(&mut self.muxer).poll_close(cx)).await.map_err(io::Error::other)
     }
 
-    /// Ready when the connection shall be closed, or has an error.
+    /// Completes when the connection is to be closed, or has failed.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             if self.opening.is_none() {
@@ -185,15 +185,15 @@ impl<C: Socket> Driver<C> {
             if self.opening.is_some()
                 && let Poll::Ready(stream) = muxer.as_mut().poll_outbound(cx).map_err(io::Error::other)?
             {
-                // Whoever asked may have gone.
+                // The requester may have gone.
                 self.opening.take().map(|opening| opening.send(stream));
                 continue;
             }
             let polled = match self.inbound.poll_ready(cx) {
-                // The swarm's end was closed: so are the openings.
+                // The swarm has closed its end.
                 Poll::Ready(Err(_)) => return Poll::Ready(Ok(())),
                 Poll::Ready(Ok(())) => muxer.poll_inbound(cx).map_ok(Some),
-                // Streams that are open go on.
+                // The queue is full. Open streams still make progress.
                 Poll::Pending => muxer.poll(cx).map_ok(|StreamMuxerEvent::AddressChange(_)| None),
             };
             if let Some(stream) = ready!(polled).map_err(io::Error::other)? {

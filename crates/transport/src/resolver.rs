@@ -1,6 +1,6 @@
-//! Resolving the names in addresses by what the system's files say now: resolv.conf and the hosts file are read again when
-//! they have changed, as libc and Go do. A laptop changes its network, a VPN comes and goes, a lease is renewed; and a
-//! service may start before any of them was written.
+//! Resolves the host names in addresses. It reads resolv.conf and the hosts file again whenever they have changed, as
+//! libc and Go do. These files change when a laptop joins another network, a VPN starts or stops, or a lease is
+//! renewed. A service may also start before they are written.
 
 use dhtstore_host::clock::Clock;
 use futures::{FutureExt, TryFutureExt, future::BoxFuture};
@@ -25,27 +25,28 @@ use tracing::{info, warn};
 /// The files that the resolver reads.
 const FILES: [&str; 2] = ["/etc/resolv.conf", "/etc/hosts"];
 
-/// A dial looks at the files when nobody has for so long.
+/// Minimum time between two checks of the files. Dials make these checks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// What tells one state of a file from the next: device, inode, size, and when its content, name or mode changed last.
-/// `None`: there is none.
+/// Identifies one state of a file: device, inode, size, and ctime in seconds and nanoseconds. `None` if there is no
+/// file.
 type State = Option<(u64, u64, u64, i64, i64)>;
 
-/// What was logged last, by any of the transports that resolve names: each change is logged once.
+/// The outcome that was logged last. All transports that resolve names share it, so that each change is logged once.
 #[derive(Clone, Debug, Default)]
 pub struct Logged(Arc<Mutex<Outcome>>);
 
-/// The states of the files and whether they could be read. Empty before the first time.
+/// The states of the files, and whether they could be read. No states before the first check.
 type Outcome = (Vec<State>, bool);
 
 impl Logged {
-    /// Nothing was looked at yet.
+    /// Returns whether the files have never been checked.
     fn is_untouched(&self) -> bool {
         self.0.lock().0.is_empty()
     }
 
-    /// Whether this is another state of the files, or another outcome of reading them, than was logged last.
+    /// Returns whether these states, or the outcome of reading the files, differ from what was logged last. Stores the
+    /// new ones.
     fn differs(&self, states: &[State], read: bool) -> bool {
         let now = (states.to_vec(), read);
         let mut last = self.0.lock();
@@ -56,14 +57,15 @@ impl Logged {
     }
 }
 
-/// A transport that resolves names for `T`.
+/// Resolves host names, and dials and listens with another transport.
 pub struct Resolver<T> {
     inner: Shared<T>,
     files: Vec<PathBuf>,
     clock: Arc<dyn Clock>,
     resolving: Option<dns::tokio::Transport<Shared<T>>>,
-    /// Of the files when they were last read without an error; empty before.
+    /// The states of the files when they were last read without an error. Empty before.
     states: Vec<State>,
+    /// Monotonic time of the last check.
     looked: Option<Duration>,
     logged: Logged,
 }
@@ -77,8 +79,8 @@ impl<T: Send + 'static> Resolver<T> {
         resolver
     }
 
-    /// Reads the files again if they have changed. Where that fails, as with a file that is half written, the old resolver
-    /// stays, and the next dial tries again.
+    /// Reads the files again if they have changed. If that fails, for instance because a file is half written, the old
+    /// resolver stays in use and the next dial tries again.
     fn look(&mut self) {
         let now = self.clock.monotonic();
         if self.looked.is_some_and(|at| now.saturating_sub(at) < LOOK_EVERY) {
@@ -93,17 +95,17 @@ impl<T: Send + 'static> Resolver<T> {
             Ok(resolving) => {
                 let is_first = self.logged.is_untouched();
                 if self.logged.differs(&states, true) && !is_first {
-                    info!(files = ?self.files, "names are resolved by what these say now");
+                    info!(files = ?self.files, "host names are resolved by the new content of these files");
                 }
                 (self.resolving, self.states) = (Some(resolving), states);
             }
             Err(error) => {
                 if self.logged.differs(&states, false) {
                     let still = match self.resolving {
-                        Some(_) => "as before",
-                        None => "not at all: /dns addresses cannot be dialled",
+                        Some(_) => "names are still resolved by their last content",
+                        None => "/dns addresses cannot be dialled, all other addresses can",
                     };
-                    warn!(%error, "the resolver's files cannot be read; until they can, names are resolved {still}");
+                    warn!(%error, files = ?self.files, "the resolver's files cannot be read; until they can, {still}");
                 }
             }
         }
@@ -145,7 +147,7 @@ impl<T: Send + 'static> Transport for Resolver<T> {
                 Ok(dial.map_err(io::Error::other).boxed())
             }
             None => Err(TransportError::Other(io::Error::other(
-                "names cannot be resolved: /etc/resolv.conf cannot be read",
+                "cannot resolve host names: /etc/resolv.conf cannot be read; correct that file",
             ))),
         }
     }
@@ -155,7 +157,7 @@ impl<T: Send + 'static> Transport for Resolver<T> {
     }
 }
 
-/// One transport in several hands: that of the listeners, and those of the resolvers.
+/// A transport with several owners: this module's, for listening, and libp2p's resolver, for dialling.
 struct Shared<T>(Arc<Mutex<Boxed<T>>>);
 
 impl<T> Clone for Shared<T> {

@@ -1,4 +1,4 @@
-//! Noise or TLS, whichever the other side takes (NET-2).
+//! Secures a connection with noise or TLS, whichever the other side supports (NET-2).
 
 use futures::{
     AsyncRead, AsyncWrite, FutureExt, TryFutureExt,
@@ -12,18 +12,18 @@ use libp2p::{
 };
 use std::io;
 
-/// Both, TLS preferred as in Kubo.
+/// Offers both protocols. TLS is preferred, as in Kubo.
 #[derive(Clone)]
 pub struct Security {
     tls: tls::Config,
     noise: noise::Config,
 }
 
-/// A secured stream of either kind.
+/// A stream secured by either protocol.
 pub type Secured<C> = Either<tls::TlsStream<C>, noise::Output<C>>;
 
 impl Security {
-    /// Fails only if the key pair cannot sign.
+    /// Returns an upgrade for this identity. Fails only if the key pair cannot sign.
     pub fn new(identity: &Keypair) -> Result<Self, String> {
         let tls = tls::Config::new(identity).map_err(|error| error.to_string())?;
         let noise = noise::Config::new(identity).map_err(|error| error.to_string())?;

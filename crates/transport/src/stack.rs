@@ -1,4 +1,4 @@
-//! All transports of a node, one inside the other.
+//! Builds the transport of a node from its parts.
 
 use crate::{
     certificate::Certificates,
@@ -23,37 +23,39 @@ use libp2p::{
 };
 use std::{sync::Arc, time::Duration};
 
-/// A handshake that takes longer is given up, for inbound and outbound connections.
+/// Time allowed for a handshake, inbound or outbound. A connection that needs longer is dropped.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Most streams that yamux can be told: its receive window of 1 GiB must hold 256 KiB for each.
+/// Most streams that yamux accepts as its limit: its receive window of 1 GiB must hold 256 KiB for each.
 const YAMUX_MAX_STREAMS: usize = 4096;
 
-/// Unread bytes that QUIC takes per stream and per connection. A request has 64 KiB at most, and the other streams
-/// must not starve behind one.
+/// Unread bytes that QUIC accepts on one stream. A request has at most 64 KiB.
 const QUIC_STREAM_WINDOW: u32 = 256 * 1024;
+/// Unread bytes that QUIC accepts on one connection: several stream windows, so that one stream that is not read does
+/// not stop the others.
 const QUIC_CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 
-/// What a connection may have.
+/// Limits of one connection.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Streams that the other side may have open on one connection.
     pub max_inbound_streams: usize,
-    /// Streams of both sides on one connection; yamux counts them together.
+    /// Streams of both sides on one connection: yamux counts them together.
     pub max_streams: usize,
 }
 
-/// A transport whose connections know their peer, whatever carries them.
+/// A transport whose connections have proven their peer id, over any of the protocols below.
 pub type Peered = Boxed<(PeerId, StreamMuxerBox)>;
 
-/// TCP, QUIC and WebSockets, each with names resolved; in a private network (`psk`) all but QUIC, for which pnet is not
-/// defined. Nothing is bound yet.
+/// Returns a transport for TCP, QUIC and WebSockets that also resolves host names. Nothing is bound yet.
 ///
-/// WebSockets come first: they resolve names themselves, to check certificates against them. A `/dnsaddr` is resolved behind
-/// them, so a WebSocket address in its TXT records is not dialled.
+/// A private network (`psk`) has no QUIC, because pnet is defined for TCP only.
+///
+/// WebSockets are tried first. They resolve host names themselves, because they check certificates against them.
+/// A `/dnsaddr` is resolved after them, so a WebSocket address in its TXT records is not dialled.
 ///
 /// # Errors
-/// A key pair that cannot sign.
+/// Fails if the key pair cannot sign.
 pub fn build(
     settings: &Settings,
     identity: &Keypair,
@@ -95,8 +97,8 @@ where
     StreamMuxerBox::new(WakesAtEnd::new(muxer))
 }
 
-/// What turns a stream of bytes into a connection: the pre-shared key of a private network below all else (inside a
-/// WebSocket, as in go), then noise or TLS, and yamux.
+/// Turns a stream of bytes into a connection: first the pre-shared key of a private network (inside a WebSocket, as in
+/// go-libp2p), then noise or TLS, then yamux.
 struct Upgrade {
     psk: Option<PreSharedKey>,
     security: Security,

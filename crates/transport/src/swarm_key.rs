@@ -1,5 +1,5 @@
-//! `swarm.key`: the pre-shared key of a private network, in the format that Kubo and other libp2p programs share
-//! (libp2p specification `pnet/Private-Networks-PSK-V1`): a line with the version, a line with the encoding, the key.
+//! `swarm.key`: the pre-shared key of a private network. Kubo and other libp2p programs use the same format (libp2p
+//! specification `pnet/Private-Networks-PSK-V1`): a line with the version, a line with the encoding, then the key.
 
 use dhtstore_host::files::read_bounded;
 use libp2p::pnet::{Fingerprint, PreSharedKey};
@@ -15,74 +15,81 @@ pub const FILE_NAME: &str = "swarm.key";
 
 const VERSION: &str = "/key/swarm/psk/1.0.0/";
 const KEY_BYTES: usize = 32;
-/// A key file has at most some 100 bytes; what is larger is some other file.
+/// Largest file that is read. A key file has about 100 bytes.
 pub const MAX_FILE_BYTES: u64 = 4 * 1024;
 
-/// Why there is no swarm key.
+/// An error of reading or creating a swarm key.
 #[derive(Debug, thiserror::Error)]
 pub enum SwarmKeyError {
     /// The file cannot be read.
     #[error(
-        "cannot read the swarm key {}: {source}; copy the file again from another node of the private network, or correct swarm_key",
+        "cannot read the swarm key {}: {source}; copy the file again from another node of the private network, or \
+         correct swarm_key",
         path.display()
     )]
     Read {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
     /// The file is not a swarm key.
     #[error(
-        "{}, line {line}: {reason}; copy the file again from another node of the private network",
+        "cannot use the swarm key {}: line {line}: {reason}; copy the file again from another node of the private \
+         network",
         path.display()
     )]
     Malformed {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Which line, from 1.
+        /// The line with the error, counted from 1.
         line: u8,
-        /// What is wrong.
+        /// What is wrong with it.
         reason: String,
     },
     /// The file cannot be written.
     #[error("cannot create the swarm key {}: {source}", path.display())]
     Create {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// There is one already.
-    #[error("{} exists and is not overwritten; move it away to make a new private network", .0.display())]
+    /// The file exists already.
+    #[error(
+        "cannot create the swarm key {}: the file exists and is never overwritten; move it away to make a new private \
+         network",
+        .0.display()
+    )]
     Exists(PathBuf),
-    /// The system has no random numbers for us.
-    #[error("the system gives no random numbers: {0}")]
-    Random(String),
+    /// The system's random number generator failed.
+    #[error("cannot make a swarm key: the system's random number generator failed: {0}")]
+    Random(#[source] rand::rand_core::OsError),
 }
 
-/// The key of a private network.
+/// The pre-shared key of a private network.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct SwarmKey([u8; KEY_BYTES]);
 
 impl fmt::Debug for SwarmKey {
-    /// The fingerprint, never the key.
+    /// Shows the fingerprint, never the key.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("SwarmKey").field(&self.fingerprint().to_string()).finish()
     }
 }
 
 impl SwarmKey {
-    /// A new random key.
+    /// Returns a new random key.
     pub fn generate() -> Result<Self, SwarmKeyError> {
         let mut key = [0; KEY_BYTES];
-        rand::rngs::OsRng.try_fill_bytes(&mut key).map_err(|e| SwarmKeyError::Random(e.to_string()))?;
+        rand::rngs::OsRng.try_fill_bytes(&mut key).map_err(SwarmKeyError::Random)?;
         Ok(Self(key))
     }
 
-    /// Reads a key from the text of its file. The error has the line and what is wrong with it.
+    /// Reads a key from the content of its file. The error is the number of the line, from 1, and what is wrong with
+    /// it.
     pub fn parse(bytes: &[u8]) -> Result<Self, (u8, String)> {
-        // Editors of other systems begin a file with a byte order mark.
+        // Some editors begin a file with a byte order mark.
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
         let (version, rest) = split_line(bytes);
         if version != VERSION.as_bytes() {
@@ -101,7 +108,7 @@ impl SwarmKey {
                 multibase::Base::Base16Lower.decode(text.trim()).map_err(|e| (3, format!("{e}")))?
             }
             b"/base64/" => decode(multibase::Base::Base64)?,
-            // Raw bytes may end in what looks like a line end; go reads the first 32 and no more.
+            // Raw bytes may end in bytes that look like a line end. Kubo reads the first 32 only.
             b"/bin/" => body.iter().take(KEY_BYTES).copied().collect(),
             _ => return Err((2, "expected /base16/, /base64/ or /bin/".into())),
         };
@@ -111,18 +118,21 @@ impl SwarmKey {
             .map_err(|_| (3, format!("the key has {length} bytes, not {KEY_BYTES}")))
     }
 
-    /// Reads a key file. A warning when others than the owner may read it.
+    /// Reads a key file. Logs a warning if every user of the machine may read it.
     pub fn load(path: &Path) -> Result<Self, SwarmKeyError> {
         let failed = |source| SwarmKeyError::Read { path: path.into(), source };
         let bytes = read_bounded(path, MAX_FILE_BYTES).map_err(failed)?;
         let mode = fs::metadata(path).map_err(failed)?.permissions().mode();
         if mode & 0o007 != 0 {
-            tracing::warn!(path = %path.display(), "everybody may read the swarm key: chmod 600 it");
+            tracing::warn!(
+                path = %path.display(),
+                "every user of this machine can read the swarm key; run chmod 600 on it"
+            );
         }
         Self::parse(&bytes).map_err(|(line, reason)| SwarmKeyError::Malformed { path: path.into(), line, reason })
     }
 
-    /// Writes the key file (0600, base16). Atomic and synced; never over another file.
+    /// Writes the key file (mode 0600, base16), atomically and synced. Never overwrites a file.
     pub fn create(&self, path: &Path) -> Result<(), SwarmKeyError> {
         super::identity::write_private_file(path, self.to_file().as_bytes()).map_err(|source| match source.kind() {
             io::ErrorKind::AlreadyExists => SwarmKeyError::Exists(path.into()),
@@ -130,23 +140,23 @@ impl SwarmKey {
         })
     }
 
-    /// What a key file holds, base16.
+    /// Returns the content of a key file, in base16.
     pub fn to_file(&self) -> String {
         self.pre_shared_key().to_key_file()
     }
 
-    /// As libp2p's pnet wants it.
+    /// Returns the key in the type of libp2p's pnet.
     pub fn pre_shared_key(&self) -> PreSharedKey {
         PreSharedKey::new(self.0)
     }
 
-    /// Tells keys apart without showing them; Kubo prints the same at start.
+    /// Returns a fingerprint that tells keys apart without showing them. Kubo prints the same one when it starts.
     pub fn fingerprint(&self) -> Fingerprint {
         self.pre_shared_key().fingerprint()
     }
 }
 
-/// The first line without its end (LF or CRLF), and what follows.
+/// Returns the first line without its line end (LF or CRLF), and the rest.
 fn split_line(bytes: &[u8]) -> (&[u8], &[u8]) {
     let end = bytes.iter().position(|b| *b == b'\n').unwrap_or(bytes.len());
     let rest = bytes.get(end + 1..).unwrap_or_default();

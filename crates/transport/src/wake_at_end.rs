@@ -1,6 +1,8 @@
-//! Tells libp2p-swarm when a stream ends. It looks whether a connection is idle only when the connection's task runs, and
-//! nothing wakes that task where the connection is driven by another one: by quinn's, or by ours of [`crate::muxer`]. Such a
-//! connection would stay open until the next ping, and its idle time would begin only then.
+//! Wakes libp2p-swarm's task of a connection when a stream ends.
+//!
+//! The swarm checks whether a connection is idle only when the task of that connection runs. Another task drives the
+//! connection, quinn's or that of [`crate::muxer`], so the end of a stream does not wake it. Without this module the
+//! idle time would begin at the next ping, and the connection would stay open longer.
 
 use futures::{AsyncRead, AsyncWrite};
 use libp2p::core::muxing::{StreamMuxer, StreamMuxerEvent};
@@ -12,7 +14,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-/// A connection whose task is woken when one of its streams is dropped.
+/// A connection that wakes its task when one of its streams is dropped.
 #[derive(Debug)]
 pub struct WakesAtEnd<M> {
     muxer: M,
@@ -45,7 +47,7 @@ impl<M: StreamMuxer<Substream: Unpin> + Unpin> StreamMuxer for WakesAtEnd<M> {
         Pin::new(&mut self.muxer).poll_close(cx)
     }
 
-    /// Called each time that the connection's task runs.
+    /// Called each time the connection's task runs.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<StreamMuxerEvent, M::Error>> {
         self.bell.wakes(cx.waker());
         Pin::new(&mut self.muxer).poll(cx)
@@ -56,7 +58,7 @@ impl<M: StreamMuxer<Substream: Unpin> + Unpin> StreamMuxer for WakesAtEnd<M> {
 #[derive(Debug)]
 pub struct Waking<S> {
     stream: S,
-    /// Behind the stream: fields are dropped in this order.
+    /// After the stream, because fields are dropped in this order.
     _rings: RingsAtEnd,
 }
 
@@ -96,6 +98,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Waking<S> {
     }
 }
 
+/// Rings the bell when it is dropped.
 #[derive(Debug)]
 struct RingsAtEnd(Bell);
 
@@ -105,7 +108,8 @@ impl Drop for RingsAtEnd {
     }
 }
 
-/// The waker stays in it: a stream may end between the look whether the connection is idle and the end of the same turn.
+/// The waker of the connection's task. Ringing keeps it: a stream may end between the check whether the connection is
+/// idle and the end of the same run of the task.
 #[derive(Clone, Default, Debug)]
 struct Bell(Arc<Mutex<Option<Waker>>>);
 
@@ -115,7 +119,8 @@ impl Bell {
         if !waker.as_ref().is_some_and(|waker| waker.will_wake(task)) {
             let old = waker.replace(task.clone());
             drop(waker);
-            // It may be the last that holds a task, and that one's streams.
+            // Outside the lock: the old waker may be the last owner of a task, and dropping that task drops its
+            // streams.
             drop(old);
         }
     }
@@ -141,7 +146,7 @@ mod tests {
         sync::atomic::{AtomicUsize, Ordering},
     };
 
-    /// Always has a stream.
+    /// A connection that always has a new stream.
     struct Muxer;
 
     impl StreamMuxer for Muxer {
@@ -190,7 +195,7 @@ mod tests {
         assert_eq!(wakes(), [0, 0]);
         drop(inbound);
         assert_eq!(wakes(), [1, 0]);
-        // No poll is between them.
+        // Without a poll between the two.
         drop(outbound);
         assert_eq!(wakes(), [2, 0]);
         let streams = [poll(&first), poll(&second)];

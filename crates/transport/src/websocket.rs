@@ -1,7 +1,7 @@
-//! WebSockets over TCP, with TLS or without (NET-5): how browsers reach a node.
+//! WebSockets over TCP, with or without TLS (NET-5). Browsers reach a node this way.
 //!
-//! A transport of our own over soketto and rustls, because `libp2p-websocket` (0.46) cannot change its certificate while it
-//! runs and takes messages of 256 MiB on connections that it dialled. In the tests it is the other side.
+//! This is our own transport over soketto and rustls. `libp2p-websocket` (0.46) cannot change its certificate while it
+//! runs, and accepts messages of 256 MiB on connections that it dialled. The tests use it as the other side.
 
 mod address;
 mod bounded;
@@ -27,16 +27,16 @@ use std::{
     task::{Context, Poll},
 };
 
-/// Longest HTTP answer of a server that we dial, in bytes: soketto reads without end. As much as soketto itself takes
-/// of a client.
+/// Longest HTTP answer of a server that we dial, in bytes. soketto has no limit for answers; for requests it has this
+/// one.
 const MAX_ANSWER: usize = 8 * 1024;
 
-/// The transport.
+/// A WebSocket transport over TCP.
 pub struct WebSockets {
-    /// TCP, names resolved: the certificate is checked against the name, so that cannot be done above.
+    /// TCP with names resolved below this transport, because the certificate is checked against the name.
     tcp: Boxed<tcp::tokio::TcpStream>,
     certificates: Arc<Certificates>,
-    /// What our listeners have behind their port.
+    /// The end of each listener's address, after its port.
     listeners: HashMap<ListenerId, Suffix>,
 }
 
@@ -45,7 +45,7 @@ impl WebSockets {
         Self { tcp, certificates, listeners: HashMap::new() }
     }
 
-    /// As the listener's address was written.
+    /// Returns an address that TCP reported with the end of its listener's address.
     fn whole(&self, listener: ListenerId, tcp: Multiaddr) -> Multiaddr {
         match self.listeners.get(&listener) {
             Some(suffix) => suffix.put_on(tcp),
@@ -93,7 +93,7 @@ impl Transport for WebSockets {
             }
             TransportEvent::Incoming { listener_id, upgrade, local_addr, send_back_addr } => {
                 let secure = self.listeners.get(&listener_id).is_none_or(|suffix| suffix.tls());
-                // Looked up for each connection: a renewed certificate holds from the next one on.
+                // Read for each connection, so that the next one already uses a renewed certificate.
                 let tls = self.certificates.current();
                 TransportEvent::Incoming {
                     listener_id,
@@ -115,7 +115,9 @@ impl Transport for WebSockets {
 
 async fn accept(socket: tcp::tokio::TcpStream, tls: Option<&Tls>) -> io::Result<Connection> {
     let Some(tls) = tls else { return serve(socket).await };
-    let Some(server) = &tls.server else { return Err(io::Error::other("no certificate")) };
+    let Some(server) = &tls.server else {
+        return Err(io::Error::other("cannot accept a secure WebSocket: no certificate is set"));
+    };
     serve(TlsAcceptor::from(server.clone()).accept(socket).await?).await
 }
 
@@ -141,9 +143,9 @@ async fn ask<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(socket: S, host
             bound.lift();
             Ok(Connection::new(client.into_builder()))
         }
-        // Not followed: an address leads where it says or nowhere.
+        // Redirects are not followed: the connection goes to the address that was dialled or fails.
         ServerResponse::Redirect { status_code, .. } | ServerResponse::Rejected { status_code } => {
-            Err(io::Error::other(format!("no WebSocket there: HTTP status {status_code}")))
+            Err(io::Error::other(format!("the server refuses a WebSocket: HTTP status {status_code}")))
         }
     }
 }

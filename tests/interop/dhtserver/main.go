@@ -1,17 +1,19 @@
-// The DHT server of go-libp2p as Kubo runs it, alone: for the benchmark `compare`, which measures it beside dhtstore.
+// Command dhtserver is the DHT server of go-libp2p, set up as in Kubo. The benchmark `compare` measures it against
+// dhtstore.
 //
 //	dhtserver -identity FILE -dir DIR -port PORT [-table FILE]
 //
-// As in Kubo 0.43.1: go-libp2p-kad-dht in server mode with its own provider manager (cache of 256 keys, announcements
-// written in batches of 256, which 0.42.2 brought back) on leveldb without compression, each batch synced (which
-// go-ds-leveldb does unless told otherwise), peers' addresses in memory. Not as in
-// Kubo, all of it in Go's favour: no resource manager and no connection manager, whose accounting costs and whose limits
-// would end the connections of a benchmark, no other protocols, no measuring around the datastore. The filter of
-// addresses is off, since everything happens on loopback, and the routing table is not refreshed, so that it stays what
-// it is.
+// As in Kubo 0.43.1, it is go-libp2p-kad-dht in server mode, with its own provider manager on leveldb without
+// compression. The manager has a cache of 256 keys and writes announcements in batches of 256, which 0.42.2 brought
+// back. Each batch is synced, the default of go-ds-leveldb. Peers' addresses are in memory.
 //
-// Each line of FILE is a peer of the routing table: its id, then its addresses. Prints "ready N" once it listens and
-// the table has N peers.
+// Four things differ from Kubo, all in Go's favour. There is no resource manager and no connection manager: their
+// accounting costs CPU, and their limits would end the connections of a benchmark. There are no other protocols, and no
+// metrics around the datastore. The address filter is off, because all traffic is on loopback. The routing table is not
+// refreshed, so that it stays the same.
+//
+// Each line of the table's FILE is a peer of the routing table: its id, then its addresses. The command prints "ready
+// N" once it listens and the table has N peers.
 package main
 
 import (
@@ -38,10 +40,10 @@ import (
 )
 
 func main() {
-	identity := flag.String("identity", "", "private key, libp2p's protobuf")
+	identity := flag.String("identity", "", "file of the private key, in libp2p's protobuf")
 	dir := flag.String("dir", "", "directory of the database")
-	port := flag.Int("port", 0, "TCP and UDP port of loopback")
-	table := flag.String("table", "", "peers of the routing table")
+	port := flag.Int("port", 0, "TCP and UDP port on loopback")
+	table := flag.String("table", "", "file with the peers of the routing table")
 	flag.Parse()
 	if err := run(*identity, *dir, *port, *table); err != nil {
 		log.Fatal(err)

@@ -2,13 +2,13 @@ use super::*;
 use crate::{Delivery, plan::explore::tests::network};
 use std::sync::{Arc, Mutex};
 
-/// A network in which look-ups are right and some servers are deaf.
+/// A network in which look-ups are correct and some servers do not answer.
 #[derive(Clone, Default)]
 struct Model {
     wan: Arc<BTreeMap<Key, PeerInfo>>,
     lan: Arc<BTreeMap<Key, PeerInfo>>,
     deaf: Arc<HashSet<PeerId>>,
-    /// Look-ups bring at most so many.
+    /// Most servers that a look-up returns.
     brings: Option<usize>,
     told: Arc<Mutex<BTreeMap<Vec<u8>, HashSet<PeerId>>>>,
     lookups: Arc<Mutex<usize>>,
@@ -77,7 +77,7 @@ async fn in_a_network_of_20_nodes_10_000_cids_take_one_look_up_and_20_servers() 
     }
     assert_eq!(*model.lookups.lock().unwrap(), 1);
     assert_eq!(*model.calls.lock().unwrap(), 19 * (9 + 9 + 4));
-    assert_eq!(sweep.told.len(), 19);
+    assert_eq!(sweep.servers.len(), 19);
 }
 
 #[tokio::test]

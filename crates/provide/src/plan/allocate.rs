@@ -1,44 +1,45 @@
-//! Which server gets which key: each key goes to the k closest of the servers known around it, and to the next closest
-//! where one of them fails.
+//! Decides which server gets which key: the k closest known servers get it, and the next closest where one of them
+//! fails.
 
 use crate::kad::{PeerInfo, keyspace::Key};
 use libp2p_identity::PeerId;
 use std::collections::{BTreeMap, HashSet};
 
-/// Servers of a part of the keyspace, in keyspace order.
+/// The servers of a part of the keyspace, in keyspace order.
 #[derive(Clone, Debug, Default)]
 pub struct Servers {
     sorted: Vec<(Key, PeerInfo)>,
 }
 
 impl Servers {
-    /// Each server once, by its place.
+    /// Returns the servers of a map from places to servers.
     pub fn new(servers: BTreeMap<Key, PeerInfo>) -> Self {
         Self { sorted: servers.into_iter().collect() }
     }
 
-    /// All of them, in keyspace order.
+    /// Iterates over the servers, in keyspace order.
     pub fn iter(&self) -> impl Iterator<Item = &(Key, PeerInfo)> {
         self.sorted.iter()
     }
 
-    /// How many there are.
+    /// Returns the count of servers.
     pub fn len(&self) -> usize {
         self.sorted.len()
     }
 
-    /// Whether there is none.
+    /// Returns whether there are no servers.
     pub fn is_empty(&self) -> bool {
         self.sorted.is_empty()
     }
 
-    /// A server by its place in keyspace order.
+    /// Returns a server by its index in keyspace order.
     pub fn get(&self, index: usize) -> Option<&PeerInfo> {
         self.sorted.get(index).map(|(_, peer)| peer)
     }
 
-    /// Indices of the `k` closest to `key`, closest first; fewer when fewer are known. Looks only into the
-    /// smallest subtree around `key` that holds k: everything outside it is farther away.
+    /// Returns the indices of the `k` servers closest to `key`, closest first, or of all if fewer are known.
+    ///
+    /// Looks only at the smallest subtree around `key` that holds k servers. All others are farther away.
     pub fn closest(&self, key: &Key, k: usize) -> Vec<usize> {
         let (mut low, mut high) = (0, self.sorted.len());
         for bit in 0..256 {
@@ -55,7 +56,7 @@ impl Servers {
         nearest
     }
 
-    /// The same among those that are not in `failed`.
+    /// Returns the indices of the `k` servers closest to `key` that are not in `failed`.
     fn closest_without(&self, key: &Key, k: usize, failed: &HashSet<PeerId>) -> Vec<usize> {
         let mut nearest = self.closest(key, k.saturating_add(failed.len()));
         nearest.retain(|&index| !self.is_in(index, failed));
@@ -72,8 +73,8 @@ fn is_set(key: &Key, bit: usize) -> bool {
     key.as_bytes()[bit / 8] & (0x80 >> (bit % 8)) != 0
 }
 
-/// For each server (by index) the keys (by index) of which it is one of the `k` closest that are not in `failed`; servers
-/// without any left out.
+/// Gives each key to its `k` closest servers that are not in `failed`. Returns the indices of the keys by the index of
+/// the server, without servers that get none.
 pub fn allocate(keys: &[Key], servers: &Servers, k: usize, failed: &HashSet<PeerId>) -> BTreeMap<usize, Vec<usize>> {
     let mut shares: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     for (index, key) in keys.iter().enumerate() {
@@ -84,8 +85,10 @@ pub fn allocate(keys: &[Key], servers: &Servers, k: usize, failed: &HashSet<Peer
     shares
 }
 
-/// Who stands in, when of those to whom [`allocate`] gave the keys (without `failed`) the servers of `newly` failed too:
-/// what allocating once more without either gives, less what has been given already.
+/// Replaces servers that failed after [`allocate`] had given them keys.
+///
+/// `failed` is the set that [`allocate`] left out, and `newly` are the servers that failed since. The result is what
+/// allocating without both sets would give, minus what was given the first time.
 pub fn replace(
     keys: &[Key],
     servers: &Servers,
@@ -133,8 +136,8 @@ mod tests {
             let servers = Servers::new(network(size, seed));
             let keys: Vec<Key> = keys.into_iter().map(Key::from_bytes).collect();
             let shares = allocate(&keys, &servers, 20, &HashSet::new());
-            let told: usize = shares.values().map(Vec::len).sum();
-            prop_assert_eq!(told, keys.len() * size.min(20));
+            let given: usize = shares.values().map(Vec::len).sum();
+            prop_assert_eq!(given, keys.len() * size.min(20));
         }
 
         #[test]
@@ -155,7 +158,7 @@ mod tests {
                     with.map(|(server, _)| *server).filter(|&server| !servers.is_in(server, &newly)).collect()
                 };
                 let (had, got) = (has(&first), has(&second));
-                prop_assert!(had.iter().all(|server| !got.contains(server)), "told twice");
+                prop_assert!(had.iter().all(|server| !got.contains(server)), "given twice");
                 let mut with: Vec<usize> = had.into_iter().chain(got).collect();
                 with.sort_by_key(|&server| servers.sorted[server].0.distance(key));
                 let all: HashSet<PeerId> = failed.union(&newly).copied().collect();

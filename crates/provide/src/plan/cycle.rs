@@ -1,14 +1,15 @@
-//! When an own CID is due. Every key has a slot in the cycle, by its place in the keyspace: keys that are
-//! neighbours are due together, and the work of a cycle is spread evenly over it.
+//! Decides when an own CID is due. Every key has a slot in the cycle, given by its place in the keyspace. Neighbouring
+//! keys are due together, and the work of a cycle is spread evenly over it.
 
 use crate::{clock::UnixTime, kad::keyspace::Key};
 use std::time::Duration;
 
-/// A cycle has this many slacks (10 h: one of some 9 minutes). What is due within a slack is announced along
-/// with what is due now, so that a cycle takes about as many sweeps, however often somebody looks.
+/// Slacks in a cycle (for a cycle of 10 h, one slack is about 9 minutes). Keys that become due within a slack are
+/// announced together with those that are due now. A cycle therefore takes about this count of sweeps, however often
+/// the job runs.
 const SLACKS_PER_CYCLE: u32 = 64;
 
-/// The rhythm in which own CIDs are announced.
+/// The cycle in which own CIDs are announced.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Cycle {
     interval_s: u64,
@@ -16,31 +17,33 @@ pub struct Cycle {
 }
 
 impl Cycle {
-    /// A cycle of `interval`, to the second; at least one second.
+    /// Returns a cycle of `interval`, in whole seconds and at least one.
     pub fn new(interval: Duration) -> Self {
         let interval_s = interval.as_secs().clamp(1, u64::from(u32::MAX));
         Self { interval_s, slack_s: interval_s / u64::from(SLACKS_PER_CYCLE) }
     }
 
-    /// How far ahead of its time a key may be announced along with its neighbours.
+    /// Returns how long before its slot a key may be announced together with its neighbours.
     pub fn slack(&self) -> Duration {
         Duration::from_secs(self.slack_s)
     }
 
-    /// The moment up to which a sweep that starts `now` announces.
+    /// Returns the time up to which keys must be due for a sweep that starts `now` to announce them.
     pub fn horizon(&self, now: UnixTime) -> UnixTime {
         saturate(u64::from(now.0) + self.slack_s)
     }
 
-    /// A key's slot, in seconds from the start of the cycle; less than the interval.
+    /// Returns a key's slot, in seconds from the start of the cycle. It is less than the interval.
     pub fn phase(&self, key: &Key) -> u64 {
         let scaled = (u128::from(position(key)) * u128::from(self.interval_s)) >> 64;
         u64::try_from(scaled).unwrap_or(u64::MAX)
     }
 
-    /// When a key last announced at `announced` is due: its first slot after that, and never later than
-    /// `announced` + interval. A slot less than a slack after the announcement is passed over: the key was
-    /// announced early, along with its neighbours. Never announced: due at once.
+    /// Returns when a key is due that was last announced at `announced`: at its first slot after that, and never later
+    /// than `announced` + interval. A key that was never announced is due at once.
+    ///
+    /// A slot less than a slack after the announcement is skipped, because the key was announced early with its
+    /// neighbours.
     pub fn next_due(&self, key: &Key, announced: Option<UnixTime>) -> UnixTime {
         let Some(announced) = announced else { return UnixTime(0) };
         let announced = u64::from(announced.0);
@@ -50,18 +53,18 @@ impl Cycle {
         saturate(slot.min(announced + self.interval_s))
     }
 
-    /// Whether a key is due at `at`. An announcement dated after `now` (the clock was set back) does not count.
+    /// Returns whether a key is due at `at`. An announcement dated after `now` does not count: the clock was set back.
     pub fn is_due(&self, key: &Key, announced: Option<UnixTime>, at: UnixTime, now: UnixTime) -> bool {
         let announced = announced.filter(|&announced| announced <= now);
         self.next_due(key, announced) <= at
     }
 
-    /// The parts of the keyspace that hold every key which was not due at `since` and is at `until`, unless it
-    /// was announced (or added) in between: at most two ranges, bounds included. The whole keyspace when
-    /// the time between spans a cycle or runs backwards.
+    /// Returns the ranges of the keyspace in which keys became due between `since` and `until`: at most two, bounds
+    /// included. Keys that were announced or added in that time may be outside them. Returns the whole keyspace if
+    /// that time spans a cycle or runs backwards.
     pub fn became_due(&self, since: UnixTime, until: UnixTime) -> Vec<(Key, Key)> {
         let (since, until) = (u64::from(since.0), u64::from(until.0));
-        // A key announced early is due up to one slack before its slot.
+        // A key that was announced early is due up to one slack before its slot.
         let last = until + self.slack_s;
         if until < since || last - since >= self.interval_s {
             return vec![(first_key(0), last_key(u64::MAX))];
@@ -77,7 +80,7 @@ impl Cycle {
         }
     }
 
-    /// The keys whose slots lie from phase `from` to phase `to`, both included.
+    /// Returns the range of keys whose slots are `from` to `to`, both included.
     fn keys(&self, from: u64, to: u64) -> (Key, Key) {
         let start = |phase: u64| (u128::from(phase) << 64).div_ceil(u128::from(self.interval_s));
         let first = u64::try_from(start(from)).unwrap_or(u64::MAX);
@@ -86,7 +89,7 @@ impl Cycle {
     }
 }
 
-/// The first 64 bits of a key: its place in the keyspace, as finely as slots need it.
+/// Returns the first 64 bits of a key. They give its place in the keyspace as precisely as slots need it.
 fn position(key: &Key) -> u64 {
     let mut first = [0; 8];
     first.copy_from_slice(&key.as_bytes()[..8]);

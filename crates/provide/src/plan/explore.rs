@@ -1,9 +1,9 @@
-//! Finding all servers of a region: the smallest part of the keyspace around a key that holds k of them.
+//! Finds all servers of a region, the smallest part of the keyspace around a key that holds at least k of them.
 //!
-//! A look-up that returns the k closest servers to its target determines a whole subtree: whoever shares more
-//! bits with the target than the farthest of the k is closer than it, so it is among them. What shares as many
-//! bits as the farthest is known in part only; that sibling subtree is looked up in turn, and so on until
-//! the region is covered.
+//! A look-up returns the k servers closest to its target. It covers a whole subtree: a server that shares more bits
+//! with the target than the farthest of the k does is closer than that one, so it is among the k. Servers that share as
+//! many bits as the farthest are known only in part. Their subtree is looked up next, and so on until the region is
+//! covered.
 
 use super::allocate::Servers;
 use crate::kad::{
@@ -12,39 +12,39 @@ use crate::kad::{
 };
 use std::collections::BTreeMap;
 
-/// Look-ups spent on one region at most. An even network takes 2 to 4; a region so lopsided that this does not
-/// cover it is allocated with what is known.
+/// Most look-ups spent on one region. An even network takes 2 to 4. A region so uneven that this does not cover it is
+/// allocated among the servers that were found.
 pub const MAX_LOOKUPS: usize = 64;
 
-/// Longest prefix for which a FIND_NODE target is searched: 2^16 hashes, some 10 ms. Regions of a network of
-/// 600,000 servers are no longer than that.
+/// Longest prefix, in bits, for which a FIND_NODE target is searched: 2^16 hashes, about 10 ms. Regions in a network of
+/// up to 600,000 servers have no longer prefix than this.
 const MAX_PREFIX: u16 = 15;
 
-/// Something to look up: the bytes for FIND_NODE, and their place.
+/// The target of a look-up: the bytes for FIND_NODE, and their place in the keyspace.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Target {
-    /// The key of FIND_NODE, which servers hash.
+    /// The key that FIND_NODE sends. Servers hash it.
     pub bytes: Vec<u8>,
     /// SHA-256 of `bytes`.
     pub key: Key,
 }
 
 impl Target {
-    /// The place to which `bytes` hash.
+    /// Returns the target for `bytes`.
     pub fn new(bytes: Vec<u8>) -> Self {
         let key = Key::for_value(&bytes);
         Self { bytes, key }
     }
 }
 
-/// The exploration of one region. Call [`Exploration::next_target`], look that up, hand what came to
-/// [`Exploration::found`]; until there is nothing left to look up.
+/// The exploration of one region. Call [`Exploration::next_target`], look that target up, and pass the result to
+/// [`Exploration::found`]. Repeat until there is no target left.
 #[derive(Debug)]
 pub struct Exploration {
     k: usize,
     seed: u64,
     lookups: usize,
-    /// Subtrees not known yet, the next one last.
+    /// Subtrees that are not covered yet, the next one last.
     uncovered: Vec<Job>,
     region: Option<Prefix>,
     known: BTreeMap<Key, PeerInfo>,
@@ -57,12 +57,12 @@ enum Job {
 }
 
 impl Exploration {
-    /// Of the region around `first`. `seed` decides which targets stand for subtrees.
+    /// Returns an exploration of the region around `first`. `seed` decides the targets inside subtrees.
     pub fn new(first: Target, k: usize, seed: u64) -> Self {
         Self { k: k.max(1), seed, lookups: 0, uncovered: vec![Job::First(first)], region: None, known: BTreeMap::new() }
     }
 
-    /// What to look up now; `None` when the region is covered or the budget of look-ups is spent.
+    /// Returns the next target, or `None` if the region is covered or [`MAX_LOOKUPS`] is reached.
     pub fn next_target(&mut self) -> Option<Target> {
         while self.lookups < MAX_LOOKUPS {
             match self.uncovered.last()? {
@@ -76,7 +76,7 @@ impl Exploration {
         None
     }
 
-    /// The servers that looking up `target` found: the k closest, or fewer only when there are no more.
+    /// Takes the servers that the look-up of `target` found: the k closest, or fewer only if there are no more.
     pub fn found(&mut self, target: &Key, peers: Vec<PeerInfo>) {
         let Some(job) = self.uncovered.pop() else { return };
         self.lookups += 1;
@@ -84,13 +84,13 @@ impl Exploration {
         self.known.extend(places.iter().copied().zip(peers));
         places.sort_by_key(|place| place.distance(target));
         let Some(farthest) = places.get(self.k - 1) else {
-            // Fewer than k: that was the whole network.
+            // Fewer than k: these are all servers of the network.
             self.region = Some(target.prefix(0));
             self.uncovered.clear();
             return;
         };
         let shared = target.common_prefix_length(farthest);
-        // Known in full: all that shares more than `shared` bits with the target.
+        // All servers that share more than `shared` bits with the target are known.
         let known_from = shared.saturating_add(1).min(256);
         let top = match job {
             Job::First(_) => {
@@ -104,17 +104,17 @@ impl Exploration {
         }
     }
 
-    /// The region, once the first look-up has come back. The whole keyspace where the whole network is known.
+    /// Returns the region, once the first look-up is done. It is the whole keyspace if the whole network is known.
     pub fn region(&self) -> Option<Prefix> {
         self.region
     }
 
-    /// Look-ups made.
+    /// Returns the count of look-ups made.
     pub fn lookups(&self) -> usize {
         self.lookups
     }
 
-    /// All servers found, those outside the region too: whoever is known is worth telling apart.
+    /// Returns all servers found. Those outside the region are included, because they can replace servers that fail.
     pub fn into_servers(self) -> Servers {
         Servers::new(self.known)
     }
@@ -124,7 +124,7 @@ impl Exploration {
         let searched = (prefix.len() <= MAX_PREFIX)
             .then(|| keyspace::preimage(&first, prefix.len(), self.seed.wrapping_add(self.lookups as u64)))
             .flatten();
-        // Too deep to search for: a server known there hashes to its place.
+        // The prefix is too long to search. The id of a server that is known there hashes to a place below the prefix.
         let bytes = searched.or_else(|| self.known.range(first..=last).next().map(|(_, peer)| peer.id.to_bytes()))?;
         Some(Target::new(bytes)).filter(|target| prefix.contains(&target.key))
     }
@@ -138,7 +138,7 @@ pub(crate) mod tests {
     use proptest::prelude::*;
     use sha2::{Digest, Sha256};
 
-    /// `size` servers at places that `seed` decides.
+    /// Returns `size` servers at places that `seed` decides.
     pub(crate) fn network(size: usize, seed: u64) -> BTreeMap<Key, PeerInfo> {
         (0..size as u64)
             .map(|number| {
@@ -205,7 +205,7 @@ pub(crate) mod tests {
             prop_assert!(inside >= k.min(size));
             for content in keys {
                 let random = *Key::for_value(&content).as_bytes();
-                // Moved into the region.
+                // Move the key into the region.
                 let mut bytes = random;
                 let (bound, _) = region.bounds();
                 for bit in 0..usize::from(region.len()) {

@@ -1,4 +1,4 @@
-//! Paging through our own CIDs for those to announce. Blocking; constant memory.
+//! Reads through the own CIDs for those to announce, page by page. Blocks; uses constant memory.
 
 use super::Item;
 use crate::{
@@ -8,17 +8,17 @@ use crate::{
     store::provided::{Own, Provided},
 };
 
-/// Rows read from the store at once.
+/// Rows read from the store at a time.
 const READ: usize = 1024;
-/// Bits of a region that are shown at most: a region of one key alone has 256.
+/// Most bits of a region that `stat` shows. A region of a single key has 256.
 pub(super) const SHOWN_BITS: usize = 16;
 
-/// Which CIDs are wanted.
+/// Selects the CIDs to announce.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Selection {
-    /// Those due at a moment.
+    /// The CIDs that are due at a time.
     Due { at: UnixTime, now: UnixTime, cycle: Cycle },
-    /// Those not announced since a moment.
+    /// The CIDs that have not been announced since a time.
     Before(UnixTime),
 }
 
@@ -30,7 +30,7 @@ impl Selection {
         }
     }
 
-    /// Since when a wanted CID has been due.
+    /// Returns when a selected CID became due.
     fn due_since(&self, key: &Key, own: &Own) -> UnixTime {
         match self {
             Selection::Due { cycle, .. } => cycle.next_due(key, own.announced).max(own.added),
@@ -39,26 +39,26 @@ impl Selection {
     }
 }
 
-/// CIDs to announce, and where to go on.
+/// CIDs to announce, and the key to continue from.
 #[derive(Debug, Default)]
 pub(super) struct Page {
     pub items: Vec<Item>,
     pub next: Option<Key>,
 }
 
-/// How many are wanted, and since when the oldest.
+/// The count of selected CIDs, and when the oldest became due.
 #[derive(Debug, Default)]
 pub(super) struct Count {
     pub count: u64,
     pub oldest: Option<UnixTime>,
 }
 
-/// The whole keyspace.
+/// Returns the whole keyspace as one range.
 pub(super) fn everything() -> Vec<(Key, Key)> {
     vec![(Key::from_bytes([0; 32]), Key::from_bytes([0xff; 32]))]
 }
 
-/// Up to `limit` wanted CIDs from `from` to `to`, both included, in keyspace order.
+/// Returns up to `limit` selected CIDs from `from` to `to`, both included, in keyspace order.
 pub(super) fn scan(provided: &Provided, from: Key, to: Key, selection: Selection, limit: usize) -> Page {
     let mut page = Page::default();
     page.next = visit(provided, from, to, &mut |key, own| {
@@ -70,7 +70,7 @@ pub(super) fn scan(provided: &Provided, from: Key, to: Key, selection: Selection
     page
 }
 
-/// Counts the wanted CIDs of `ranges`.
+/// Counts the selected CIDs in `ranges`.
 pub(super) fn count(provided: &Provided, ranges: &[(Key, Key)], selection: Selection) -> Count {
     let mut found = Count::default();
     for &(from, to) in ranges {
@@ -86,7 +86,7 @@ pub(super) fn count(provided: &Provided, ranges: &[(Key, Key)], selection: Selec
     found
 }
 
-/// Visits rows until `each` returns false; then returns the key behind the last one visited.
+/// Visits rows until `each` returns false. Returns the key after the last row visited, or `None` at the end.
 fn visit(provided: &Provided, from: Key, to: Key, each: &mut dyn FnMut(&Key, &Own) -> bool) -> Option<Key> {
     let mut cursor = Some(from);
     while let Some(from) = cursor {
@@ -104,7 +104,7 @@ fn visit(provided: &Provided, from: Key, to: Key, each: &mut dyn FnMut(&Key, &Ow
     None
 }
 
-/// The next key; `None` behind the last one.
+/// Returns the next key, or `None` after the last one.
 fn successor(key: &Key) -> Option<Key> {
     let mut bytes = *key.as_bytes();
     for byte in bytes.iter_mut().rev() {

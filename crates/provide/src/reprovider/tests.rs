@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 const START: u32 = 1_700_000_000;
 const INTERVAL: Duration = Duration::from_secs(36_000);
 
-/// A small network that can be cut off.
+/// A small network that can be cut off, or stop confirming.
 #[derive(Clone, Default)]
 struct Model {
     servers: Arc<Vec<PeerInfo>>,
@@ -84,7 +84,7 @@ async fn what_was_never_announced_is_announced_once() {
     let outcome = scene.reprovider.look().await;
     assert!(outcome.starts_with("3000 announced to 5 servers"), "{outcome}");
     assert_eq!(scene.announced(), 3000);
-    assert_eq!(scene.reprovider.look().await, "nothing due");
+    assert_eq!(scene.reprovider.look().await, "no CID is due");
     assert_eq!(scene.announced(), 0);
     assert_eq!(scene.reprovider.status().due, 0);
 }
@@ -95,7 +95,7 @@ async fn every_cid_is_announced_in_every_interval_and_the_work_is_spread() {
     scene.add(2000).await;
     scene.reprovider.look().await;
     scene.announced();
-    // The first cycle moves each key to its slot; from then on a cycle announces each once.
+    // The first cycle moves each key to its slot. Each later cycle announces each key once.
     let mut most = 0;
     for cycle in 0..3 {
         let mut sum = 0;
@@ -121,7 +121,7 @@ async fn cut_off_nothing_is_marked_and_it_is_announced_later() {
     let cids = scene.add(10).await;
     scene.model.cut_off.store(true, Ordering::Relaxed);
     let outcome = scene.reprovider.look().await;
-    assert!(outcome.contains("no servers known"), "{outcome}");
+    assert!(outcome.contains("no servers are known"), "{outcome}");
     let status = scene.reprovider.status();
     assert!(status.offline && status.due == 10 && status.behind_since == Some(START));
     assert_eq!(scene.store.provided.get(&cids[0].hash().to_bytes()).unwrap().announced, None);
@@ -141,7 +141,7 @@ async fn what_nobody_confirms_stays_due() {
     scene.add(10).await;
     scene.model.deaf.store(true, Ordering::Relaxed);
     let outcome = scene.reprovider.look().await;
-    assert!(outcome.contains("10 confirmed by nobody"), "{outcome}");
+    assert!(outcome.contains("10 not confirmed by any server"), "{outcome}");
     assert_eq!(scene.reprovider.status().due, 10);
     scene.model.deaf.store(false, Ordering::Relaxed);
     scene.reprovider.look().await;

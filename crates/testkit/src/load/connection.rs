@@ -1,4 +1,4 @@
-//! A connection over TCP (noise, yamux) or QUIC, with streams negotiated by hand.
+//! A connection over TCP (noise, yamux) or QUIC, whose streams are negotiated by hand.
 
 use super::requests;
 use crate::connection::{OpenRequest, drive};
@@ -22,20 +22,20 @@ use tokio::{
     time::timeout,
 };
 
-/// A handshake or a negotiation that takes longer has failed.
+/// Time allowed for a handshake, and for the negotiation of a stream.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// As many streams as any server here allows.
+/// Most streams on a connection: at least what any measured server allows.
 const MAX_STREAMS: usize = 4096;
 
-/// A connection; it ends when dropped.
+/// A connection. Dropping it ends it.
 pub struct Connection {
     identity: u64,
     open: mpsc::Sender<OpenRequest>,
 }
 
 impl Connection {
-    /// Connects under identity number `identity`; `None` if that does not work.
+    /// Connects with identity number `identity`. Returns `None` if that fails.
     pub async fn open(target: Multiaddr, identity: u64) -> Option<Self> {
         let key = requests::identity(identity);
         let mut bare = Multiaddr::empty();
@@ -56,7 +56,7 @@ impl Connection {
         self.identity
     }
 
-    /// Opens a stream of the WAN DHT; `None` if the other side drops it.
+    /// Opens a stream of the WAN DHT. Returns `None` if the other side drops it.
     pub async fn stream(&self) -> Option<SubstreamBox> {
         timeout(PATIENCE, self.negotiated()).await.ok()?
     }

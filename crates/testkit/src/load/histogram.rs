@@ -1,15 +1,15 @@
-//! Latencies, each to within one percent.
+//! A histogram of latencies, exact to within 0.4 %.
 
 use std::time::Duration;
 
-/// Parts of an octave: 2^7, so that the middle of a part is at most 0.4 % off.
+/// log2 of the parts of an octave: with 2^7 parts, the middle of a part is at most 0.4 % off.
 const PARTS_BITS: u32 = 7;
 const PARTS: usize = 1 << PARTS_BITS;
 
-/// Octaves of nanoseconds: up to 2^40 ns, 18 minutes.
+/// Octaves above the first parts: up to 2^40 ns, 18 minutes.
 const OCTAVES: usize = 40 - PARTS_BITS as usize;
 
-/// How often a duration was seen.
+/// Counts of durations.
 #[derive(Clone, Debug)]
 pub struct Histogram {
     counts: Vec<u64>,
@@ -26,7 +26,8 @@ impl Histogram {
     /// Counts a duration.
     pub fn add(&mut self, took: Duration) {
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        // Values below 2^7 are their own index; above, the octave and the seven bits behind the first.
+        // Values below 2^7 are their own index. Larger ones are indexed by the octave and the seven bits after the
+        // first.
         let octave = (64 - nanos.leading_zeros()).saturating_sub(PARTS_BITS + 1);
         let index = octave as usize * PARTS + (nanos >> octave) as usize;
         let last = self.counts.len() - 1;
@@ -34,7 +35,7 @@ impl Histogram {
         self.total += 1;
     }
 
-    /// Adds what another has counted.
+    /// Adds the counts of another histogram.
     pub fn merge(&mut self, other: &Self) {
         for (count, more) in self.counts.iter_mut().zip(&other.counts) {
             *count += more;
@@ -42,7 +43,7 @@ impl Histogram {
         self.total += other.total;
     }
 
-    /// Returns the value that this part of all, from 0 to 1, does not exceed, in microseconds; NaN if there is none.
+    /// Returns a quantile in microseconds, for instance the median for `part` 0.5. NaN if nothing was counted.
     pub fn at(&self, part: f64) -> f64 {
         if self.total == 0 {
             return f64::NAN;
@@ -52,7 +53,7 @@ impl Histogram {
         for (index, count) in self.counts.iter().enumerate() {
             seen += count;
             if seen >= wanted {
-                // Indices of the first octave run to twice PARTS: their values are themselves.
+                // Indices below twice PARTS are their own value.
                 let octave = (index / PARTS).saturating_sub(1);
                 let value = (index - octave * PARTS) as f64 + 0.5;
                 return value * (1u64 << octave) as f64 / 1e3;

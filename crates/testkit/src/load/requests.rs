@@ -1,33 +1,33 @@
-//! Which requests are sent. Keys, identities and addresses follow from numbers, so that all servers are asked the same.
+//! Makes requests. Keys, identities and addresses are derived from numbers, so that all servers get the same requests.
 
 use dhtstore_kad::message::{self, EncodedPeer, MessageType};
 use libp2p::{Multiaddr, PeerId, identity::Keypair};
 
-/// ADD_PROVIDERs between two requests that prove by their answer that those before were read.
+/// ADD_PROVIDERs before a request whose answer proves that they were read.
 pub const BATCH: u64 = 64;
 
-/// What is asked.
+/// A kind of request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Op {
-    /// GET_PROVIDERS of a key that is there.
+    /// GET_PROVIDERS of a key that the server holds.
     Hit,
-    /// GET_PROVIDERS of a key that is not.
+    /// GET_PROVIDERS of a key that it does not hold.
     Miss,
-    /// FIND_NODE of anything.
+    /// FIND_NODE of a random key.
     FindNode,
-    /// ADD_PROVIDERs of new keys, in batches of [`BATCH`] with a FIND_NODE behind each.
+    /// ADD_PROVIDERs of new keys, in batches of [`BATCH`] with a FIND_NODE after each batch.
     Add,
-    /// ADD_PROVIDERs of new keys with a FIND_NODE behind each of them.
+    /// ADD_PROVIDERs of new keys, with a FIND_NODE after each of them.
     AddConfirmed,
 }
 
 impl Op {
-    /// Requests counted for one answer.
+    /// Returns the count of requests that one answer stands for.
     pub fn units(self) -> u64 {
         if self == Op::Add { BATCH } else { 1 }
     }
 
-    /// Returns what tables call it.
+    /// Returns its name in tables.
     pub fn name(self) -> &'static str {
         match self {
             Op::Hit => "GET hit",
@@ -46,7 +46,7 @@ pub fn identity(n: u64) -> Keypair {
     Keypair::ed25519_from_bytes(seed).unwrap()
 }
 
-/// Returns what identity number `n` announces: three addresses, as a node with TCP and QUIC has.
+/// Returns the three addresses that identity number `n` announces, as a node with TCP and QUIC does.
 pub fn addresses(n: u64) -> Vec<Multiaddr> {
     let [.., a, b, c] = (n as u32).to_be_bytes();
     let texts = [
@@ -57,7 +57,7 @@ pub fn addresses(n: u64) -> Vec<Multiaddr> {
     texts.iter().map(|text| text.parse().unwrap()).collect()
 }
 
-/// Returns key number `n`: a sha2-256 multihash whose digest is spread like one.
+/// Returns key number `n`: a sha2-256 multihash with a pseudo-random digest.
 pub fn key(n: u64) -> [u8; 34] {
     let mut key = [0; 34];
     key[..2].copy_from_slice(&[0x12, 0x20]);
@@ -67,7 +67,7 @@ pub fn key(n: u64) -> [u8; 34] {
     key
 }
 
-/// SplitMix64.
+/// Mixes the bits of `n` (SplitMix64).
 fn mixed(n: u64) -> u64 {
     let mut z = n.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -75,7 +75,7 @@ fn mixed(n: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// Keys from here on are never among those that are there.
+/// First of the key numbers that no server holds.
 const ABSENT: u64 = 1 << 60;
 
 /// The requests of one stream.
@@ -90,7 +90,7 @@ enum What {
         op: Op,
         keys: u64,
     },
-    /// Numbers from here on, so many at once.
+    /// Announces the keys from `next` on, `batch` at a time.
     Announce {
         next: u64,
         batch: u64,
@@ -105,7 +105,7 @@ enum What {
 }
 
 impl Requests {
-    /// Returns those of stream `number` in `run`, under identity number `identity`.
+    /// Returns the requests of stream `number` in run `run`, with identity number `identity`.
     pub fn new(op: Op, keys: u64, run: u64, number: u64, identity: u64) -> Self {
         let what = match op {
             Op::Add | Op::AddConfirmed => {
@@ -116,14 +116,15 @@ impl Requests {
         Self { what, random: mixed(run << 32 | number), provider: provider(identity) }
     }
 
-    /// Returns announcements of keys 0 to `keys`, each by `providers` connections; what falls to this `connection` (its number, and how many there
-    /// are), and of it to this stream.
+    /// Returns this stream's part of announcing the keys 0 to `keys`, each from `providers` connections. `connection`
+    /// and `stream` are the number and the count of connections, and of streams on each.
     pub fn filling(keys: u64, providers: u64, connection: (u64, u64), stream: (u64, u64), identity: u64) -> Self {
         let what = What::Fill { next: stream.0, keys, providers, connection, step: stream.1 };
         Self { what, random: 0, provider: provider(identity) }
     }
 
-    /// Appends the next request, or batch: how many requests its answer stands for; `None` if there are no more.
+    /// Appends the next request or batch to `out`. Returns the count of requests that its answer stands for, or `None`
+    /// if there are no more.
     pub fn put(&mut self, out: &mut Vec<u8>) -> Option<u64> {
         let random = self.random;
         self.random = self.random.wrapping_add(1);
@@ -149,7 +150,7 @@ impl Requests {
             What::Fill { next, keys, providers, connection: (number, all), step } => {
                 let mut announced = 0;
                 while announced < BATCH && *next < *keys {
-                    // Neighbours on the ring of connections provide the same keys.
+                    // `providers` neighbouring connections, counted in a ring, provide the same key.
                     if (*number + *all - (*next * 7) % *all) % *all < *providers {
                         out.extend_from_slice(&message::add_provider(&key(*next), &self.provider));
                         announced += 1;

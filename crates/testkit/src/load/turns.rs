@@ -1,11 +1,12 @@
-//! Runs taken in turns: what the machine does besides then falls on all of them, and the median of the ratios is what counts.
+//! Runs against several servers in turn. Other work of the machine then affects all of them alike, and the median of
+//! the ratios is a fair comparison.
 
 use super::{Fleet, Outcome, Plan};
 
-/// One server's runs of a plan, the first with the first, …
+/// The runs of one server, one for each round.
 pub type Runs = Vec<Outcome>;
 
-/// Has each fleet carry out the plan, one after the other, `rounds` times; every second round in reverse order.
+/// Runs the plan on each fleet in turn, `rounds` times, every second round in reverse order.
 pub async fn in_turns(fleets: &[&Fleet], rounds: usize, plan: Plan) -> Vec<Runs> {
     let mut runs = vec![Runs::new(); fleets.len()];
     for round in 0..rounds {
@@ -25,12 +26,12 @@ pub fn median(runs: &Runs, figure: impl Fn(&Outcome) -> f64) -> f64 {
     middle(runs.iter().map(figure).collect())
 }
 
-/// Returns the median of `a`'s figure to `b`'s, round by round.
+/// Returns the median over all rounds of the ratio of `a`'s figure to `b`'s.
 pub fn ratio(a: &Runs, b: &Runs, figure: impl Fn(&Outcome) -> f64) -> f64 {
     middle(a.iter().zip(b).map(|(a, b)| figure(a) / figure(b)).collect())
 }
 
-/// Counts the errors of all runs.
+/// Returns the total count of errors in all runs.
 pub fn errors(runs: &Runs) -> u64 {
     runs.iter().map(|run| run.seen.errors).sum()
 }
@@ -41,11 +42,11 @@ fn middle(mut values: Vec<f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// Heads of the columns of [`row`].
+/// The table heading for [`row`].
 pub const HEADER: &str = "| what | server | requests/s | server CPU us | p50 us | p99 us | p99.9 us | answer bytes | errors |\n\
                           |---|---|---|---|---|---|---|---|---|";
 
-/// Prints a line of a table.
+/// Prints a row of the table.
 pub fn row(what: &str, name: &str, runs: &Runs) {
     let at = |part| median(runs, move |run| run.seen.latency.at(part));
     println!(

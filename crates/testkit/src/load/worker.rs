@@ -17,21 +17,21 @@ use std::{
 };
 use tokio::time::{sleep_until, timeout};
 
-/// An answer that takes longer is lost.
+/// Time allowed for an answer. After it the answer counts as lost.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Requests under way on a stream in open loop; what is due beyond them waits, and its waiting counts.
+/// Most requests under way on a stream at a fixed rate. Further ones wait, and their waiting counts as latency.
 const MAX_UNDER_WAY: usize = 256;
 
-/// One answer in so many is decoded, so that the generator stays cheap.
+/// One answer in this count is decoded, which keeps the generator cheap.
 const DECODED: u64 = 16;
 
-/// Figures are taken.
+/// The phase of measuring.
 pub const MEASURING: u8 = 1;
-/// Nothing more is sent.
+/// The phase in which nothing more is sent.
 pub const STOPPING: u8 = 2;
 
-/// Where a run is.
+/// The phase of a run.
 #[derive(Debug, Default)]
 pub struct Phase(AtomicU8);
 
@@ -53,39 +53,39 @@ pub enum Pace {
     Open { every: Duration, offset: Duration },
 }
 
-/// What a stream has seen while figures were taken; errors at any time.
+/// The counts of a stream while measuring. Errors count at any time.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
-    /// Requests answered (announcements: confirmed).
+    /// Requests answered, or announcements confirmed.
     pub requests: u64,
-    /// Of a request; of announcements, of a batch until the answer behind it.
+    /// Time from a request to its answer. For announcements, from a batch to the answer after it.
     pub latency: Histogram,
-    /// Streams that broke or were silent for ten seconds, and requests that were lost with them.
+    /// Streams that broke or were silent for ten seconds, and the requests lost with them.
     pub errors: u64,
-    /// Bytes of answers.
+    /// Bytes of all answers.
     pub received: u64,
     /// Answers, decoded or not.
     pub answers: u64,
-    /// Of the answers that were decoded, one in sixteen.
+    /// Answers that were decoded, one in sixteen. The counts below are of these.
     pub decoded: u64,
-    /// Providers that they name.
+    /// Providers in them.
     pub providers: u64,
-    /// Addresses of these.
+    /// Addresses of these providers.
     pub provider_addrs: u64,
-    /// Closer peers that they name.
+    /// Closer peers in them.
     pub closer: u64,
-    /// Those that name no provider.
+    /// Answers without a provider.
     pub without_provider: u64,
 }
 
-/// A stream and what is done with it.
+/// Sends requests on one stream, and reads the answers.
 pub struct Worker {
     connection: Arc<Connection>,
     stream: SubstreamBox,
     requests: Requests,
     pace: Pace,
     phase: Arc<Phase>,
-    /// When each was meant to be sent, and how many requests its answer stands for.
+    /// For each request under way, when it was due, and the count of requests that its answer stands for.
     under_way: VecDeque<(Instant, u64)>,
     input: Vec<u8>,
     filled: usize,
@@ -104,7 +104,7 @@ impl Worker {
         Self { connection, stream, requests, pace, phase, under_way, input, filled: 0, tally }
     }
 
-    /// Sends and reads until the run stops, or the requests end.
+    /// Sends and reads until the run stops or the requests end.
     pub async fn run(mut self, begun: Instant) -> Tally {
         let mut next = begun;
         if let Pace::Open { offset, .. } = self.pace {
@@ -122,7 +122,7 @@ impl Worker {
         self.tally
     }
 
-    /// `Err`: the stream broke, with so many requests under way.
+    /// Sends and reads until the stream breaks. The error is the count of requests that were under way then.
     async fn until_broken(&mut self, next: &mut Instant) -> Result<(), u64> {
         let mut out = Vec::new();
         let mut more = true;
@@ -162,7 +162,7 @@ impl Worker {
         }
     }
 
-    /// Until there are answers, or a request is due.
+    /// Waits until there are answers, or a request is due.
     async fn wait(&mut self, next: Instant, more: bool) -> Result<(), ()> {
         let free = self.input.get_mut(self.filled..).unwrap_or_default();
         let read = self.stream.read(free);
@@ -198,7 +198,7 @@ impl Worker {
                     at += header + body;
                 }
                 Header::Complete { header, body } => {
-                    // Behind the part of an answer there must be room for the rest.
+                    // Makes room for the rest of the answer.
                     let needed = (header + body).max(32 * 1024);
                     if self.input.len() < at + needed {
                         self.input.resize(at + needed, 0);
@@ -215,7 +215,7 @@ impl Worker {
 }
 
 impl Tally {
-    /// Adds what another stream has seen.
+    /// Adds the counts of another stream.
     pub fn merge(&mut self, other: &Self) {
         self.requests += other.requests;
         self.latency.merge(&other.latency);

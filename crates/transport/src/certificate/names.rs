@@ -1,10 +1,10 @@
-//! For whom a certificate is: what a dialled address has to name.
+//! The names in a certificate, and whether a dialled address matches one of them.
 
 use libp2p::{Multiaddr, multiaddr::Protocol};
 use std::{fmt, net::IpAddr};
 use x509_parser::{certificate::X509Certificate, extensions::GeneralName};
 
-/// The subject alternative names.
+/// The subject alternative names of a certificate.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Names {
     hosts: Vec<String>,
@@ -25,7 +25,7 @@ impl Names {
         names
     }
 
-    /// Whether who dials `addr` by TLS gets a certificate for whom it asks.
+    /// Returns whether the certificate is valid for a peer that dials `addr` by TLS.
     pub fn cover(&self, addr: &Multiaddr) -> bool {
         let sni = addr.iter().find_map(|part| match part {
             Protocol::Sni(name) => Some(name.to_string()),
@@ -40,7 +40,7 @@ impl Names {
         }
     }
 
-    /// `*.example.org` is for one label and no more (RFC 6125).
+    /// Returns whether a name matches `host`. `*.example.org` matches exactly one label (RFC 6125).
     fn cover_host(&self, host: &str) -> bool {
         let host = host.trim_end_matches('.').to_ascii_lowercase();
         let parent = host.split_once('.').map(|(_, parent)| parent);
@@ -50,7 +50,7 @@ impl Names {
         })
     }
 
-    /// A host to name in an address, as an example.
+    /// Returns a host for an example of an address.
     pub fn example(&self) -> String {
         let host = self.hosts.iter().find(|host| !host.starts_with('*'));
         host.cloned().unwrap_or_else(|| "HOST".to_owned())
@@ -66,7 +66,7 @@ fn ip(octets: &[u8]) -> Option<IpAddr> {
 
 impl fmt::Display for Names {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        /// A certificate may have a hundred.
+        /// Most names shown. A certificate may have a hundred.
         const SHOWN: usize = 5;
         let all = self.hosts.iter().cloned().chain(self.ips.iter().map(ToString::to_string));
         let shown: Vec<String> = all.take(SHOWN).collect();

@@ -2,7 +2,7 @@ use super::*;
 use proptest::prelude::*;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, PKCS_RSA_SHA256, date_time_ymd};
 
-/// A directory with `certificate.pem`, `key.pem` and settings that name them.
+/// A directory with `certificate.pem` and `key.pem`, and the settings that name them.
 struct OnDisk {
     settings: Files,
     _dir: tempfile::TempDir,
@@ -28,7 +28,7 @@ impl OnDisk {
     }
 }
 
-/// A certificate and its key, PEM.
+/// Returns a certificate and its key, in PEM.
 fn issued(name: &str) -> (String, String) {
     let key = KeyPair::generate().unwrap();
     let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
@@ -40,14 +40,14 @@ fn pem(label: &str, der: &[u8]) -> String {
     format!("-----BEGIN {label}-----\n{body}\n-----END {label}-----\n")
 }
 
-/// What PKCS#8 wraps: the octet string at the end of the outer sequence, whose tag has to be looked for once.
+/// Returns the key inside PKCS#8: the octet string at the end of the outer sequence.
 fn unwrapped(pkcs8: &[u8]) -> &[u8] {
     let (_, info) = x509_parser::der_parser::der::parse_der_sequence(pkcs8).unwrap();
     info.as_sequence().unwrap()[2].as_slice().unwrap()
 }
 
 fn rsa() -> KeyPair {
-    // libp2p's protobuf around PKCS#1: two tags, and the length of the rest in two bytes.
+    // libp2p's protobuf around PKCS#1: five bytes for two tags, the key type, and the length of the rest.
     let text = include_str!("../../../../tests/fixtures/throwaway-rsa.base64");
     let protobuf = multibase::Base::Base64Pad.decode(text.trim()).unwrap();
     let pkcs8 = libp2p::identity::Keypair::from_protobuf_encoding(&protobuf);
@@ -119,7 +119,7 @@ fn net_5_each_mistake_with_the_files_is_told_with_the_next_step() {
     fs::remove_file(files.settings.key.as_ref().unwrap()).unwrap();
     assert!(files.error().contains("websocket.key: cannot read") && files.error().contains("correct the path"));
     fs::create_dir(files.settings.key.as_ref().unwrap()).unwrap();
-    assert!(files.error().contains("is it a file?"), "{}", files.error());
+    assert!(files.error().contains("names a file"), "{}", files.error());
     let denied = after_read(&io::ErrorKind::PermissionDenied.into());
     assert!(denied.contains("0640"));
 }
@@ -147,7 +147,7 @@ fn net_5_a_renewed_certificate_is_taken_up_and_a_broken_one_is_not() {
     let certificates = Certificates::load(&files.settings).unwrap();
     let names = || certificates.current().names().unwrap().to_string();
     assert!(!certificates.renew().unwrap());
-    // Half way through a renewal.
+    // In the middle of a renewal: the new certificate with the old key.
     files.write(second.as_bytes(), first_key.as_bytes());
     assert!(matches!(certificates.renew(), Err(CertificateError::Mismatch { .. })));
     assert_eq!(names(), "first.example");

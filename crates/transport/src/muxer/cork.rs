@@ -1,5 +1,7 @@
-//! Holds back what is written until the task has nothing left to do: yamux flushes after each frame, and each flush is a
-//! message of noise and a call of the kernel, which cost more than all that an answer is made of.
+//! Holds back written bytes until the task has nothing left to do.
+//!
+//! yamux flushes after each frame. Each flush is a noise message and a system call, and together these cost more than
+//! making the answer.
 
 use futures::{AsyncRead, AsyncWrite};
 use std::{
@@ -8,15 +10,15 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-/// More than this is not held back. The buffers of noise grow with it, three on each connection.
+/// Most bytes held back before a write flushes first. Noise's buffers grow with it, three on each connection.
 const MAX_HELD: usize = 16 * 1024;
 
-/// An encrypted connection on which a flush is put off until nothing can be read: whoever drives a connection reads last, until it
-/// has to wait.
+/// An encrypted connection that delays a flush until nothing can be read. The task that drives a connection reads last,
+/// until it has to wait.
 #[derive(Debug)]
 pub struct Corked<T> {
     io: T,
-    /// Bytes written and not flushed.
+    /// Bytes written and not flushed yet.
     held: usize,
 }
 
@@ -25,7 +27,7 @@ impl<T: AsyncWrite + Unpin> Corked<T> {
         Self { io, held: 0 }
     }
 
-    fn poll_let_go(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_release(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.held > 0 {
             ready!(Pin::new(&mut self.io).poll_flush(cx))?;
             self.held = 0;
@@ -38,7 +40,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Corked<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         let read = Pin::new(&mut self.io).poll_read(cx, buf);
         if read.is_pending()
-            && let Poll::Ready(Err(error)) = self.poll_let_go(cx)
+            && let Poll::Ready(Err(error)) = self.poll_release(cx)
         {
             return Poll::Ready(Err(error));
         }
@@ -49,7 +51,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Corked<T> {
 impl<T: AsyncWrite + Unpin> AsyncWrite for Corked<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         if self.held >= MAX_HELD {
-            ready!(self.poll_let_go(cx))?;
+            ready!(self.poll_release(cx))?;
         }
         let written = ready!(Pin::new(&mut self.io).poll_write(cx, buf))?;
         self.held += written;
@@ -70,12 +72,12 @@ mod tests {
     use super::*;
     use futures::task::noop_waker_ref;
 
-    /// Gives as many reads as it is told, and counts bytes and flushes.
+    /// A socket that allows `readable` reads, and counts bytes and flushes.
     #[derive(Default)]
     struct Io {
         readable: usize,
         written: usize,
-        /// What had been written at each flush.
+        /// The bytes written up to each flush.
         flushes: Vec<usize>,
         is_broken: bool,
         is_stuck: bool,
@@ -128,7 +130,7 @@ mod tests {
             written
         }
 
-        /// Reads so many times, and then until nothing can be read.
+        /// Makes `times` reads possible, and reads until it has to wait.
         fn read(&mut self, times: usize) -> Poll<io::Result<usize>> {
             self.0.io.readable += times;
             loop {
@@ -147,7 +149,7 @@ mod tests {
         assert!(task.0.io.flushes.is_empty());
         assert!(task.read(0).is_pending());
         assert_eq!(task.0.io.flushes, [300]);
-        // Nothing new: no message of noise about nothing.
+        // Nothing was written since, so there is no empty noise message.
         assert!(task.read(2).is_pending());
         assert_eq!(task.0.io.flushes.len(), 1);
     }
@@ -170,7 +172,7 @@ mod tests {
             assert!(task.0.held < MAX_HELD + 5000);
         }
         assert!(task.0.io.flushes.len() >= 20);
-        // Who does not take it stops those who write.
+        // A reader that takes nothing stops the writers.
         task.0.io.is_stuck = true;
         assert!((0..5).any(|_| task.write(5000).is_pending()));
         assert!(task.0.held < MAX_HELD + 5000);

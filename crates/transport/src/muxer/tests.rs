@@ -4,7 +4,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tokio_util::compat::TokioAsyncReadCompatExt;
 
-/// Both ends of a connection; the first dialled.
+/// Returns both ends of a connection, the dialler's first.
 async fn connected() -> (Driven, Driven) {
     let (dialler, listener) = tokio::io::duplex(64 * 1024);
     let yamux = Yamux::with_max_streams(64);
@@ -21,10 +21,10 @@ async fn accept(driven: &mut Driven) -> io::Result<yamux::Stream> {
     within(poll_fn(|cx| Pin::new(&mut *driven).poll_inbound(cx))).await
 }
 
-/// The two ends of a new stream, opened by the first.
+/// Opens a stream from `a` to `b` and returns both ends.
 async fn stream(a: &mut Driven, b: &mut Driven) -> (yamux::Stream, yamux::Stream) {
     let mut opened = open(a).await.unwrap();
-    // yamux tells of a stream by its first bytes.
+    // yamux reports a stream to the other side with its first bytes.
     opened.write_all(&[1]).await.unwrap();
     let mut accepted = accept(b).await.unwrap();
     within(accepted.read_exact(&mut [0])).await.unwrap();
@@ -39,7 +39,7 @@ async fn within<T>(future: impl Future<Output = T>) -> T {
     timeout(Duration::from_secs(10), future).await.unwrap()
 }
 
-/// What is written to the one comes out of the other.
+/// Asserts that `bytes` written to `one` arrive at `other`.
 async fn assert_joined(one: &mut yamux::Stream, other: &mut yamux::Stream, bytes: &[u8]) {
     within(async {
         one.write_all(bytes).await.unwrap();
@@ -74,7 +74,7 @@ async fn open_streams_go_on_while_nobody_takes_new_ones() {
     }
     assert_joined(&mut opened, &mut accepted, &[7; 30_000]).await;
     assert_joined(&mut accepted, &mut opened, &[8; 30_000]).await;
-    // None of them is lost, and they come in order.
+    // All of them arrive, in order.
     for n in 0..20 {
         let mut first = [0];
         within(accept(&mut b).await.unwrap().read_exact(&mut first)).await.unwrap();
@@ -96,7 +96,7 @@ async fn closed_by_one_side_it_ends_at_both_with_what_was_written_before() {
     assert!(open(&mut b).await.is_err());
     assert!(accept(&mut b).await.is_err());
     assert!(open(&mut a).await.is_err());
-    // Again, as the swarm may.
+    // The swarm may close it twice.
     within(poll_fn(|cx| Pin::new(&mut a).poll_close(cx))).await.unwrap();
     within(poll_fn(|cx| Pin::new(&mut b).poll_close(cx))).await.unwrap();
 }

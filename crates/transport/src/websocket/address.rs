@@ -1,26 +1,28 @@
-//! WebSocket addresses: which forms there are, and what has to be known to dial one.
+//! WebSocket addresses: their forms, and what is needed to dial one.
 
 use futures_rustls::pki_types::ServerName;
 use libp2p::{Multiaddr, multiaddr::Protocol};
 use std::net::IpAddr;
 
-/// The only path there is: other ones (`/x-parity-ws/…`) are of another network, and would let whoever made the address
-/// up write what we ask of a stranger's web server.
+/// The only path that is dialled. Other paths (`/x-parity-ws/…`) belong to another network. They would let the author
+/// of an address choose the request that we send to a third party's web server.
 const PATH: &str = "/";
 
-/// Where a WebSocket address leads.
+/// The destination of a WebSocket address.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Target {
-    /// What TCP dials: the address up to its port.
+    /// The address that TCP dials, up to its port.
     pub tcp: Multiaddr,
-    /// The name that the certificate has to be for; `None` without TLS.
+    /// The name that the certificate must be valid for. `None` without TLS.
     pub tls: Option<ServerName<'static>>,
-    /// For the HTTP request: `example.org:443`, `[::1]:4002`.
+    /// The host and port of the HTTP request: `example.org:443`, `[::1]:4002`.
     pub host_port: String,
 }
 
-/// `/ip4/…/tcp/…`, `/ip6/…/tcp/…` or `/dns…/tcp/…` with `/ws`, `/wss`, `/tls/ws` or `/tls/sni/NAME/ws` behind it, and
-/// perhaps the peer. `None`: not a WebSocket address that can be dialled.
+/// Returns the destination of a WebSocket address, or `None` if `addr` is not one that can be dialled.
+///
+/// Such an address begins with `/ip4/…/tcp/…`, `/ip6/…/tcp/…` or `/dns…/tcp/…`. Then comes `/ws`, `/wss`, `/tls/ws` or
+/// `/tls/sni/NAME/ws`, and optionally the peer id.
 pub fn target(addr: &Multiaddr) -> Option<Target> {
     let mut parts: Vec<Protocol<'_>> = addr.iter().collect();
     if let Some(Protocol::P2p(_)) = parts.last() {
@@ -31,8 +33,7 @@ pub fn target(addr: &Multiaddr) -> Option<Target> {
         Protocol::Ip4(ip) => (ip.to_string(), ServerName::from(IpAddr::V4(*ip))),
         Protocol::Ip6(ip) => (format!("[{ip}]"), ServerName::from(IpAddr::V6(*ip))),
         Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name) => {
-            // Whatever bytes an address holds: what passes here is a host name and nothing that HTTP would read
-            // otherwise.
+            // An address may hold any bytes. This lets only host names pass, so that none can inject HTTP headers.
             (name.to_string(), ServerName::try_from(name.to_string()).ok()?)
         }
         _ => return None,
@@ -49,7 +50,7 @@ pub fn target(addr: &Multiaddr) -> Option<Target> {
     Some(Target { tcp, tls, host_port: format!("{shown}:{port}") })
 }
 
-/// What a listen address has behind its TCP port, to be put back on the addresses that TCP reports.
+/// The end of a listen address, after its TCP port. It is put back on the addresses that TCP reports.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Suffix {
     /// `/ws`
@@ -61,7 +62,7 @@ pub enum Suffix {
 }
 
 impl Suffix {
-    /// Splits a listen address; `None` if it is not one of WebSockets.
+    /// Splits a listen address. Returns `None` if it is not a WebSocket address.
     pub fn split(addr: &Multiaddr) -> Option<(Multiaddr, Self)> {
         let parts: Vec<Protocol<'_>> = addr.iter().collect();
         let [host @ (Protocol::Ip4(_) | Protocol::Ip6(_)), tcp @ Protocol::Tcp(_), over @ ..] = parts.as_slice() else {

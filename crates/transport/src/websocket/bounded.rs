@@ -1,4 +1,4 @@
-//! A socket that gives only so many bytes until the bound is lifted.
+//! A socket that returns a limited count of bytes until the limit is lifted.
 
 use futures::{AsyncRead, AsyncWrite};
 use std::{
@@ -11,17 +11,17 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-/// What stands for no bound.
+/// The value of `left` that means no limit.
 const LIFTED: usize = usize::MAX;
 
-/// The socket.
+/// A socket with a limit on reading.
 pub(super) struct Bounded<S> {
     socket: S,
-    /// How many bytes may still be read.
+    /// Bytes that may still be read.
     left: Arc<AtomicUsize>,
 }
 
-/// Lifts the bound of a socket that has been given away.
+/// Lifts the limit of a socket that another owner has.
 pub(super) struct Bound(Arc<AtomicUsize>);
 
 impl<S> Bounded<S> {
@@ -41,7 +41,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Bounded<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         let left = self.left.load(Ordering::Relaxed);
         if left == 0 && !buf.is_empty() {
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "the HTTP answer is too long")));
+            return Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the server's HTTP answer is too long",
+            )));
         }
         let some = buf.len().min(left);
         let read = ready!(Pin::new(&mut self.socket).poll_read(cx, &mut buf[..some]))?;

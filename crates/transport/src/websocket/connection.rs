@@ -1,4 +1,4 @@
-//! A WebSocket as a stream of bytes: each write is a message, and reads take no notice of where messages end.
+//! A WebSocket as a stream of bytes. Each write sends one message; reads ignore where messages end.
 
 use futures::{
     AsyncRead, AsyncWrite, StreamExt, TryStreamExt,
@@ -16,35 +16,35 @@ use std::{
     task::{Context, Poll},
 };
 
-/// Longest message that is taken, in bytes. Those of libp2p implementations are at most some 70 KiB (one of noise or TLS
-/// each); soketto reserves what a frame's header claims before any of it has arrived, so this is also what a header of
-/// 14 bytes can make a connection cost.
+/// Longest message that is accepted, in bytes. libp2p implementations send about 70 KiB at most, one noise or TLS
+/// message each. soketto reserves the length that a frame's header claims before the bytes arrive, so this is also the
+/// memory that a header of 14 bytes can make a connection use.
 pub const MAX_MESSAGE: usize = 256 * 1024;
 
-/// Most bytes that a message of ours has: what noise and TLS write at once.
+/// Most bytes in a message that we send: what noise and TLS write at once.
 const MAX_WRITE: usize = 64 * 1024;
 
-/// One connection, of either side, over TLS or not.
+/// One connection, dialled or accepted, with or without TLS.
 pub struct Connection {
     incoming: IntoAsyncRead<BoxStream<'static, io::Result<Vec<u8>>>>,
     sending: Sending,
 }
 
-/// What the sending half is at.
+/// The state of the sending half.
 enum Sending {
     Idle(Box<dyn Outgoing>),
     Busy(BoxFuture<'static, (Box<dyn Outgoing>, io::Result<()>)>),
-    /// It failed or was closed: nothing more can be sent.
+    /// Failed or closed. Nothing more can be sent.
     Over,
 }
 
-/// What is asked of the sending half.
+/// A request to the sending half.
 enum Order {
     Send(Vec<u8>),
     Close,
 }
 
-/// The sending half, whatever socket is underneath.
+/// The sending half over any socket.
 trait Outgoing: Send {
     fn obey(self: Box<Self>, order: Order) -> BoxFuture<'static, (Box<dyn Outgoing>, io::Result<()>)>;
 }
@@ -79,12 +79,12 @@ impl fmt::Debug for Connection {
 }
 
 impl Connection {
-    /// Takes over after the handshake.
+    /// Returns the stream of a WebSocket after its handshake.
     pub fn new<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(mut builder: Builder<S>) -> Self {
         builder.set_max_message_size(MAX_MESSAGE);
         builder.set_max_frame_size(MAX_MESSAGE);
         let (sender, receiver) = builder.finish();
-        // A failure ends the stream: what follows a broken frame means nothing.
+        // A failure ends the stream, because the bytes after a broken frame cannot be read as frames.
         let incoming = stream::unfold(Some(receiver), |receiver| async {
             let mut receiver = receiver?;
             let mut message = Vec::new();
@@ -107,7 +107,7 @@ impl Connection {
         Poll::Ready(Ok(()))
     }
 
-    /// Begins with `order`; nothing is being sent.
+    /// Begins `order`. Call it only while nothing is being sent.
     fn begin(&mut self, order: Order) -> io::Result<()> {
         match std::mem::replace(&mut self.sending, Sending::Over) {
             Sending::Idle(sender) => {

@@ -4,13 +4,13 @@ use soketto::connection::{Builder, Mode};
 use tokio::io::DuplexStream;
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
 
-/// The two ends of a pipe that holds 4 KiB: less than most messages.
+/// Returns the two ends of a pipe that holds 4 KiB, less than most messages.
 fn pipe() -> (Compat<DuplexStream>, Compat<DuplexStream>) {
     let (one, other) = tokio::io::duplex(4096);
     (one.compat(), other.compat())
 }
 
-/// A connection past its handshake, and the other end of its socket.
+/// Returns a connection after its handshake, and the other end of its socket.
 fn connection(mode: Mode) -> (Connection, Compat<DuplexStream>) {
     let (one, other) = pipe();
     (Connection::new(Builder::new(one, mode)), other)
@@ -43,7 +43,7 @@ async fn net_5_bytes_arrive_in_order_whatever_the_messages_are() {
 #[tokio::test]
 async fn fragments_and_pings_between_them_are_one_stream() {
     let (mut client, mut server) = connection(Mode::Client);
-    // Begin of a binary message, a ping, its end, a text message, close.
+    // The first half of a binary message, a ping, the second half, a text message, close.
     let frames = [&[0x02, 2, 1, 2][..], &[0x89, 1, 9], &[0x80, 1, 3], &[0x81, 1, 4], &[0x88, 0]].concat();
     server.write_all(&frames).await.unwrap();
     let (read, end) = read_all(&mut client).await;
@@ -56,7 +56,7 @@ async fn net_5_a_longer_message_than_allowed_ends_the_connection_by_its_header_a
     let (mut client, mut server) = connection(Mode::Client);
     let claimed = (MAX_MESSAGE as u64 + 1).to_be_bytes();
     server.write_all(&[&[0x82, 127][..], &claimed].concat()).await.unwrap();
-    // The socket stays open: nothing waits for what was claimed.
+    // The socket stays open, and yet the read ends without waiting for the claimed bytes.
     let (read, end) = read_all(&mut client).await;
     assert!(read.is_empty());
     assert_eq!(end.unwrap_err().kind(), io::ErrorKind::InvalidData);
@@ -67,17 +67,17 @@ async fn net_5_fragments_that_come_to_a_longer_message_than_allowed_are_not_kept
     let (mut client, mut server) = connection(Mode::Client);
     // As long as allowed, then one byte more.
     let frames = [&[0x02, 127][..], &(MAX_MESSAGE as u64).to_be_bytes(), &vec![0; MAX_MESSAGE], &[0x80, 1, 0]].concat();
-    // soketto drops as much again before it says so: here the other side goes first.
+    // The sender closes its end after the frames, because soketto reads on before it reports the error.
     let sending = async move { server.write_all(&frames).await.unwrap() };
     let ((), (read, end)) = futures::join!(sending, read_all(&mut client));
     assert!(read.is_empty() && end.is_err());
 }
 
-/// What becomes of a dial whose server answers with `answer` and stays.
+/// Returns the error of a dial whose server sends `answer` and keeps the connection open.
 async fn answered(answer: &[u8]) -> io::Error {
     let (near, mut far) = pipe();
     let server = async {
-        // As much as is wanted; the dialler may be gone.
+        // The dialler may have closed the connection already.
         let _ = far.write_all(answer).await;
         far
     };
