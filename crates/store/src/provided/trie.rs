@@ -36,7 +36,7 @@ pub struct Trie {
     /// By first position; together they cover the keyspace.
     leaves: BTreeMap<Position, Leaf>,
     dirty: BTreeSet<Position>,
-    /// Leafs that were split.
+    /// Leaves that were split.
     gone: BTreeSet<LeafKey>,
 }
 
@@ -84,7 +84,7 @@ impl Trie {
                 }
             }
         }
-        // Leafs as they would be written now need not be; others go.
+        // Leaves as they would be written now need not be; others go.
         let stored: BTreeSet<LeafKey> = leaves.iter().map(|(key, _)| *key).collect();
         let wanted: BTreeSet<LeafKey> =
             trie.leaves.iter().filter(|(_, c)| c.rows > 0).map(|(first, c)| leaf_key(first, c.bits)).collect();
