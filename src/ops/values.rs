@@ -146,7 +146,7 @@ impl Ops {
         let (store, own) = (self.handles.store.clone(), self.peer_id());
         tokio::task::spawn_blocking(move || store.raise_sequence(&own, sequence))
             .await
-            .unwrap_or_else(|error| Err(StoreError::Database(error.to_string())))
+            .unwrap_or_else(|error| Err(StoreError::Database(error.into())))
     }
 }
 

@@ -128,7 +128,7 @@ impl RecordsState {
     /// [`StoreError::Database`].
     pub fn may_load(&self) -> Result<(), StoreError> {
         if self.disk.is_short() {
-            return Err(StoreError::Database(self.disk.notes().join("; ")));
+            return Err(StoreError::Database(self.disk.notes().join("; ").into()));
         }
         match self.health().is_read_only() {
             true => Err(StoreError::Database("takes no writes since an error of the disk; see `dhtstore stat`".into())),

@@ -74,8 +74,8 @@ fn try_run(state: &RecordsState) {
     }
 }
 
-fn unread(path: &Path, error: &CodecError) -> StoreError {
-    StoreError::Database(format!("{}: {error}", path.display()))
+fn unread(path: &Path, error: CodecError) -> StoreError {
+    StoreError::database(path.display().to_string(), error)
 }
 
 /// What is looked through.
@@ -144,7 +144,7 @@ impl Salvage<'_> {
         let mut items = match LogFrames::open(file.path) {
             Ok(items) => items,
             // It may be whole: the disk does not tell, or another version has written it.
-            Err(error) => return Err(unread(file.path, &error)),
+            Err(error) => return Err(unread(file.path, error)),
         };
         self.peers = PeerNumbers::default();
         loop {
@@ -158,7 +158,7 @@ impl Salvage<'_> {
                 {
                     // Else another version has written it, and the beginning that would say so is damaged.
                     if let Err(error @ CodecError::Version(_)) = entry::decode(&chunk) {
-                        return Err(unread(file.path, &error));
+                        return Err(unread(file.path, error));
                     }
                     let len = u32::try_from(extent.end - extent.offset).unwrap_or(u32::MAX);
                     let location = |segment| Location { segment, offset: extent.offset, len };
@@ -166,7 +166,7 @@ impl Salvage<'_> {
                     self.batch.push(UnindexedChunk { key, is_exported: file.segment.is_none(), location, chunk });
                 }
                 Some(Ok(_)) => {}
-                Some(Err(error @ CodecError::Io(_))) => return Err(unread(file.path, &error)),
+                Some(Err(error @ CodecError::Io(_))) => return Err(unread(file.path, error)),
                 // A torn end, or a place that rows do not point to, else replay has told of it. What follows is read.
                 Some(Err(error)) => {
                     let offset = extent.offset;
@@ -226,7 +226,7 @@ impl Salvage<'_> {
         if let Some(location) = found.location.filter(|_| same) {
             return log.found(found.key, location, &found.chunk);
         }
-        let as_here = peer_numbers::encode(entries).map_err(|e| StoreError::Database(e.to_string()))?;
+        let as_here = peer_numbers::encode(entries).map_err(|e| StoreError::Database(e.into()))?;
         log.put_back(found.key, &found.chunk, &as_here)
     }
 }

@@ -49,7 +49,7 @@ impl Location {
     /// # Errors
     /// [`StoreError::Database`] if it cannot be encoded.
     pub fn to_row(self) -> Result<Vec<u8>, StoreError> {
-        codec::encode_as(codec::LOCATION_VERSION, &self).map_err(|e| StoreError::Database(e.to_string()))
+        codec::encode_as(codec::LOCATION_VERSION, &self).map_err(|e| StoreError::Database(e.into()))
     }
 
     /// `None` of a row that holds the chunk itself, as those of schema 2 and before do.
@@ -61,7 +61,7 @@ impl Location {
             return Ok(None);
         }
         let decoded = codec::decode_as(codec::LOCATION_VERSION, row);
-        decoded.map(Some).map_err(|e| StoreError::Database(format!("place of a chunk: {e}")))
+        decoded.map(Some).map_err(|e| StoreError::database("place of a chunk", e))
     }
 
     fn end(self) -> u64 {
@@ -372,7 +372,7 @@ impl ToSync {
 /// [`StoreError::Io`]; [`StoreError::Database`] if another thing lies there.
 pub fn read(dir: &Path, key: u64, location: Location) -> Result<Vec<u8>, StoreError> {
     let path = path(dir, location.segment);
-    let damaged = |why: String| StoreError::Database(format!("{}: {why}", path.display()));
+    let damaged = |why: String| StoreError::Database(format!("{}: {why}", path.display()).into());
     if location.len > FRAME_MAX {
         return Err(damaged(format!("a frame of {} bytes", location.len)));
     }
