@@ -49,7 +49,7 @@ async fn main() {
     let only = value("--only");
     let wanted = |part: &str| only.is_none_or(|only| only.split(',').any(|name| name == part));
 
-    println!("beside {} on {}, Go {}", version("go-libp2p-kad-dht"), version("go-ds-leveldb"), go_version());
+    println!("compared with {} on {}, Go {}", version("go-libp2p-kad-dht"), version("go-ds-leveldb"), go_version());
     let fixture = Fixture::new();
     let program = go_server(fixture.dir.path());
     if let Some(seconds) = value("--steady") {

@@ -173,7 +173,7 @@ fn tables_are_loaded_as_saved(stores: &Stores, _: &ManualClock) {
     let saved = |n| SavedPeer { peer: provider(n), heard: START };
     assert!(block_on(stores.tables.load(Dht::Wan)).is_empty());
     for peers in [vec![saved(1), saved(2)], vec![saved(3)]] {
-        assert_eq!(block_on(stores.tables.save(Dht::Wan, peers.clone())), Ok(()));
+        assert!(block_on(stores.tables.save(Dht::Wan, peers.clone())).is_ok());
         assert_eq!(block_on(stores.tables.load(Dht::Wan)), peers);
         assert!(block_on(stores.tables.load(Dht::Lan)).is_empty());
     }

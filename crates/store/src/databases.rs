@@ -60,9 +60,9 @@ pub fn records_contents(now: UnixTime, floor: Option<Floor>, ttl: Duration) -> i
         let time = |key| UnixTime(chunk_time(key));
         match newest_chunk(db) {
             Ok(Some(newest)) if newest >= expected => Contents::Complete,
-            Ok(Some(newest)) => {
-                Contents::Less(format!("the log ends at {}, and went to {} before", time(newest), time(expected)).into())
-            }
+            Ok(Some(newest)) => Contents::Less(
+                format!("the log ends at {}, and went to {} before", time(newest), time(expected)).into(),
+            ),
             Ok(None) => Contents::Nothing(format!("the log is empty, and went to {} before", time(expected)).into()),
             Err(error) => Contents::Nothing(error.into()),
         }

@@ -88,7 +88,9 @@ impl Provided {
             0 => {}
             // A kill came after the write to the journal and before that to the database. The journal is kept for this
             // case.
-            back if !damaged && from_export == 0 => tracing::info!(cids = back, "took own CIDs from the journal that a kill kept from the database"),
+            back if !damaged && from_export == 0 => {
+                tracing::info!(cids = back, "took own CIDs from the journal that a kill kept from the database")
+            }
             back => notes.push(format!("{back} own CIDs restored from exports/")),
         }
         if !whole {
