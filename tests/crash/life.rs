@@ -188,7 +188,7 @@ impl Life<'_> {
     /// Compares what a process holds with what was promised.
     fn compare(&mut self, shown: &Shown, asked: Instant, took: Duration) -> Result<(), String> {
         // sled may reuse the place of a page before the page that replaces it is durable. After a power cut it may then
-        // be unable to read its own file. That is reported and counted, and every record must be there all the same.
+        // be unable to read its own file. That is reported and counted, and every record must still be there.
         let power = self.unseen.iter().any(|(_, power)| *power);
         let set_aside = power && shown.notes.iter().any(|note| note.starts_with("records/ is damaged beyond repair"));
         let checked = self.model.borrow_mut().check(shown, asked);

@@ -79,10 +79,10 @@ async fn outlives(dir: &Path, break_it: impl Fn(), mend_it: impl Fn()) {
     assert_eq!(node.store.provided.len(), 300);
     assert!(node.store.routing.save(Dht::Lan, vec![]).await.is_err() || node.store.flush().await.is_err());
     let stat = node.store.stat();
-    assert!(stat.notes.iter().any(|note| note.contains("records/ cannot be written")), "{:?}", stat.notes);
+    assert!(stat.notes.iter().any(|note| note.contains("records/ is read-only")), "{:?}", stat.notes);
     assert!(stat.counters["refused_read_only"] > 0 && stat.counters["records_database_failures"] > 0);
     let report = node.store.records.collect_garbage().await.unwrap();
-    assert!(report.paused.is_some_and(|why| why.contains("cannot be written")));
+    assert!(report.paused.is_some_and(|why| why.contains("is read-only")));
     // Longer than a try: it must not get lost on the way.
     tokio::time::sleep(Duration::from_millis(2500)).await;
     assert_eq!(node.add(accepted, &peer(1)).await, Err(Refused::ReadOnly));
@@ -138,7 +138,7 @@ async fn the_reserve_is_warned_of_refuses_and_takes_again() {
     assert_eq!(node.add(30_000, &peer((30_000 % 7) as u8)).await, Ok(Added::New), "warned, not refused yet");
     let accepted = announce_until_refused(&node, 30_001).await;
     assert_all_served(&node, 0..accepted);
-    assert!(node.store.stat().notes.iter().any(|note| note.contains("announcements are refused, what is stored")));
+    assert!(node.store.stat().notes.iter().any(|note| note.contains("announcements are refused, stored records")));
     // What is ours goes on.
     node.store.provided.add((0..100).map(own_cid).collect()).await.unwrap();
     node.store.flush().await.unwrap();

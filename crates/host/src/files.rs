@@ -25,7 +25,7 @@ pub fn is_present(path: &Path) -> bool {
 ///
 /// # Errors
 /// The error of the system; [`io::ErrorKind::FileTooLarge`] above `max` bytes; [`io::ErrorKind::TimedOut`] for a named
-/// pipe to which nobody has written for five seconds.
+/// pipe that gets no writer within five seconds.
 pub fn read_bounded(path: &Path, max: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     open(path)?.take(max + 1).read_to_end(&mut bytes)?;
@@ -41,7 +41,7 @@ fn open(path: &Path) -> io::Result<File> {
     if file.metadata()?.file_type().is_fifo() {
         let wait = Timespec { tv_sec: WRITER_SECONDS, tv_nsec: 0 };
         if poll(&mut [PollFd::new(&file, PollFlags::IN)], Some(&wait))? == 0 {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "it is a named pipe, and nobody writes to it"));
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "it is a named pipe, and no process writes to it"));
         }
     }
     fcntl_setfl(&file, OFlags::empty())?;

@@ -1,10 +1,9 @@
 //! Disk space and inodes that a start on a full disk gives up.
 //!
 //! sled cannot open a database without writing: it takes a piece of its file and writes a snapshot. So the data
-//! directory holds some files without content of use, made while there is space. A start that finds the disk full (or a
-//! quota reached, or no inodes left) removes them and opens the databases with the space that this frees. It then takes
-//! back what is left of the space, so that the next start has it too. Once there is space, the missing files are made
-//! again.
+//! directory holds some spare files, made while there is space. A start that finds the disk full (or a quota reached,
+//! or no inodes left) removes them and opens the databases with the space that this frees. It then takes back what is
+//! left of the space, so that the next start has it too. Once there is space, the missing files are made again.
 
 use super::{
     StoreError,

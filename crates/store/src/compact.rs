@@ -82,7 +82,7 @@ fn database(dir: &Path, name: &'static str, cache: u64) -> Result<Compacted, Sto
     Ok(Compacted { name, rows, bytes_before, bytes_after: bytes_below(&old) })
 }
 
-/// Passes every row to a callback. Returns the number of rows and their checksum.
+/// Passes every row to `each`. Returns the number of rows, and a hash that does not depend on their order.
 fn trees(
     db: &sled::Db,
     mut each: impl FnMut(&[u8], &[u8], &[u8]) -> Result<(), StoreError>,

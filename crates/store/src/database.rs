@@ -241,7 +241,7 @@ fn let_go<const TREES: usize>(open: Open<TREES>) -> Result<(), StoreError> {
     }
     let _ = give_waker.send(waker);
     match is_done.recv_timeout(CALLS_END) {
-        // The thread panicked, which the panic hook has logged: the handle is closed all the same.
+        // Disconnected: the thread panicked, which the panic hook has logged, and the handle is closed.
         Ok(()) | Err(mpsc::RecvTimeoutError::Disconnected) => Ok(()),
         Err(mpsc::RecvTimeoutError::Timeout) => Err(stuck()),
     }

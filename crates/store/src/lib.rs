@@ -243,7 +243,7 @@ impl Store {
     /// Writes everything to disk and fsyncs it. The store accepts nothing afterwards.
     ///
     /// # Errors
-    /// The first error; the other parts are closed all the same.
+    /// The first error; the other parts are still closed.
     pub async fn close(&self) -> Result<(), StoreError> {
         let store = self.clone();
         blocking(move || store.close_blocking()).await
@@ -264,7 +264,7 @@ impl Store {
     /// due.
     ///
     /// # Errors
-    /// The first error; the other parts are flushed all the same.
+    /// The first error; the other parts are still flushed.
     pub async fn flush(&self) -> Result<(), StoreError> {
         let store = self.clone();
         blocking(move || {

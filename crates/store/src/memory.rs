@@ -44,7 +44,7 @@ fn least_limit(groups: &str, root: &Path) -> Option<u64> {
     limits.min()
 }
 
-/// Returns the number behind `name` in bytes; the text counts kB.
+/// Returns the value behind `name` in bytes; the text gives it in kB.
 fn kibibytes(text: &str, name: &str) -> Option<u64> {
     let rest = text.lines().find_map(|line| line.strip_prefix(name))?;
     rest.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)

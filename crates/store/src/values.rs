@@ -34,7 +34,7 @@ use tokio::sync::Semaphore;
 
 /// A repeat of the same value within this time is not written again ...
 const REPEAT: Duration = Duration::from_secs(300);
-/// ... or within this part of the ttl, if that is shorter: a crash shortens the life of a value by that time.
+/// ... or within the ttl divided by this, if that is shorter. After a crash a value may end earlier by that time.
 const REPEAT_PART_OF_TTL: u32 = 10;
 
 /// The store of values. Cheap to clone.
@@ -134,7 +134,7 @@ impl Values {
     /// in doubt.
     ///
     /// # Errors
-    /// [`StoreError::Database`]; values that have ended are not served all the same.
+    /// [`StoreError::Database`]; values that have ended are not served even then.
     pub async fn collect_garbage(&self) -> Result<GcReport, StoreError> {
         let state = self.state.clone();
         blocking(move || state.collect()).await

@@ -5,7 +5,7 @@
 //! - lets the **power** fail: undoes what no fsync has made durable, then kills;
 //! - or answers with an **error**, for some calls or for as long as a file is there.
 //!
-//! Why this is as good, for what is tested, as faults below the file system: sled 0.34 and this crate change files only
+//! Why this tests as much as faults below the file system would: sled 0.34 and this crate change files only
 //! by write, pwrite, ftruncate, rename, unlink and creation, and rely only on fsync and fdatasync. A power cut loses
 //! any subset of the sectors written since the last fsync of their file, and any later part of the changes to names
 //! since the last fsync of their directory (journaling file systems keep the order of such changes). The layer draws

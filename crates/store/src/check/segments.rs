@@ -81,7 +81,7 @@ pub fn check_alone(dir: &Path, records: Option<&Log>, findings: &mut Findings) {
     read(dir, |number| ends.get(&number).copied(), findings, |_, _| {});
 }
 
-/// Reads every segment. `end` returns how far the database knows one.
+/// Reads every segment. `end` returns how much of a segment the database knows.
 fn read(
     dir: &Path,
     end: impl Fn(u32) -> Option<u64>,

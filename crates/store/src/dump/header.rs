@@ -86,7 +86,7 @@ impl Mark {
         let kind: Kind = serde_json::from_slice(line).map_err(|e| e.to_string())?;
         match (kind.dhtstore.as_str(), kind.version) {
             ("dump", Some(version)) if version != VERSION => {
-                Err(format!("a dump of version {version}, and this program reads version {VERSION}"))
+                Err(format!("it has version {version}, and this dhtstore reads version {VERSION}"))
             }
             ("dump", _) => Ok(Some(Self::Header(serde_json::from_slice(line).map_err(|e| e.to_string())?))),
             ("end", _) => Ok(Some(Self::End(serde_json::from_slice(line).map_err(|e| e.to_string())?))),

@@ -56,7 +56,7 @@ pub enum Told<'a> {
         /// Their text. A caller that keeps the text takes the buffer, and leaves another one or an empty one.
         json: &'a mut Vec<u8>,
     },
-    /// A place could not be read; the rest is dumped all the same.
+    /// A place could not be read; the rest is still dumped.
     Damaged {
         /// The place.
         place: String,
