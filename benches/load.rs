@@ -1,4 +1,4 @@
-//! Puts load on a server of the DHT, whichever it is:
+//! Puts load on any server of the DHT:
 //!
 //! ```text
 //! cargo bench --bench load -- --target /ip4/127.0.0.1/tcp/4001 [--pid PID]
@@ -6,12 +6,13 @@
 //!     [--keys 100000] [--providers 3]
 //! ```
 //!
-//! `/udp/4001/quic-v1` for QUIC. `fill` announces keys 0 to `--keys`, each by `--providers` of the connections, which is
-//! what `get` asks for. `--depth`: closed loop, so many requests under way on each stream; `--rate`: open loop, so many a
-//! second on all streams together, latency counted from when each was to be sent (the timer's grain of 1 ms included).
-//! `add` sends batches of 64 and counts them confirmed by the answer to a FIND_NODE behind each; its latency is that of
-//! a batch; `add-confirmed` has one behind each. With `--pid`, the server's process on this machine, its CPU per request and
-//! bytes written to disk are told.
+//! Addresses with `/udp/4001/quic-v1` use QUIC. `fill` announces keys 0 to `--keys`, each by `--providers` of the
+//! connections; `get` asks for these keys. `--depth` is a closed loop: that many requests are under way on each stream.
+//! `--rate` is an open loop: that many requests a second are sent on all streams together, and latency counts from the
+//! time at which each was due (which includes the timer's resolution of 1 ms). `add` sends batches of 64 and counts
+//! them as confirmed when a FIND_NODE behind each batch is answered; its latency is that of a batch. `add-confirmed`
+//! sends a FIND_NODE behind each announcement. `--pid` names the process of the server on this machine; then its CPU
+//! per request and the bytes that it writes to disk are printed.
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs, reason = "a benchmark ends with the first error")]
 #![allow(clippy::disallowed_methods, reason = "measures time")]
 
@@ -55,14 +56,14 @@ struct Args {
     keys: u64,
     #[arg(long, default_value_t = 3)]
     providers: u64,
-    /// What cargo adds.
+    /// Added by cargo.
     #[arg(long, hide = true)]
     bench: bool,
 }
 
 #[tokio::main]
 async fn main() {
-    // As many files as are allowed: a connection is one.
+    // Each connection takes a file descriptor.
     rlimit::increase_nofile_limit(u64::MAX).unwrap();
     let args = Args::parse();
     let fleet = Fleet::connect(&args.target, 0, args.connections, args.pid.map(Process)).await;

@@ -1,10 +1,10 @@
-//! Look-ups among peers that do not answer, ours beside libp2p-kad's: 100 servers on loopback, of which a part takes
-//! streams and never answers, or cannot even be connected to (SYNs are dropped, as by a firewall). The others answer after
-//! 50 ms.
+//! Compares our look-ups among peers that do not answer with those of libp2p-kad. There are 100 servers on loopback.
+//! Some of them accept streams and never answer, or cannot be connected to (their SYNs are dropped, as by a firewall).
+//! The others answer after 50 ms.
 //!
-//! `cargo bench --bench slow_peers [-- SEED]`. Both clients start with the same routing table, without silent peers, and
-//! hear of them from the servers, whose tables know no difference. A look-up begins every 100 ms, whether earlier ones
-//! have ended or not.
+//! Run `cargo bench --bench slow_peers [-- SEED]`. Both clients start with the same routing table, which has no silent
+//! peers. They learn of silent peers from the servers, whose tables contain both kinds. A look-up begins every 100 ms,
+//! whether earlier ones have ended or not.
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs, reason = "a benchmark ends with the first error")]
 #![allow(clippy::disallowed_methods, reason = "measures time")]
 
@@ -39,28 +39,26 @@ use std::{
 use tokio::{sync::mpsc, time::sleep};
 
 const SERVERS: usize = 100;
-/// Of each kind, closest peers and providers, by each client.
+/// Number of look-ups of each kind (closest peers, providers) by each client.
 const LOOKUPS: u64 = 40;
-/// Servers that answer take so long, as if they were some way off: on loopback alone only CPU would be measured.
+/// Delay of an answer, as from a distant server; on loopback alone the benchmark would measure only CPU.
 const ANSWER_TIME: Duration = Duration::from_millis(50);
-/// Between the beginnings of two look-ups.
+/// Time between the beginnings of two look-ups.
 const PACE: Duration = Duration::from_millis(100);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Silence {
-    /// Connections and streams are taken, requests never answered.
+    /// Accepts connections and streams, and never answers a request.
     Mute,
-    /// Nothing comes back, not even a refusal.
+    /// Answers nothing at all, not even with a refusal.
     Dropped,
 }
 
 #[tokio::main]
 async fn main() {
     let seed = std::env::args().filter_map(|a| a.parse().ok()).next().unwrap_or(1u64);
-    println!(
-        "{SERVERS} servers, those that answer after {ANSWER_TIME:?}; of each kind {LOOKUPS} look-ups, one begun every"
-    );
-    println!("{PACE:?}; seed {seed}\n");
+    println!("{SERVERS} servers; those that answer do so after {ANSWER_TIME:?}. {LOOKUPS} look-ups of each kind,");
+    println!("one begun every {PACE:?}. Seed {seed}.\n");
     println!("| silent | sought | by | median ms | p90 ms | max ms | requests | found |");
     println!("|---|---|---|---|---|---|---|---|");
     for (percent, silence) in
@@ -77,7 +75,7 @@ async fn main() {
     }
 }
 
-/// A node of ours, as a private network would have it, that bootstraps from `peers`.
+/// Starts a node of ours with the profile of a private network, which bootstraps from `peers`.
 async fn joining(peers: &[PeerInfo]) -> Ours {
     let mut config = Config::defaults(Profile::Private);
     config.listen = ["/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"].map(|addr| addr.parse().unwrap()).into();
@@ -86,7 +84,7 @@ async fn joining(peers: &[PeerInfo]) -> Ours {
     Ours::start(config.node_settings(), config.store_settings(), identity, SystemClock::new()).await
 }
 
-/// Both clients, one after the other.
+/// Runs the look-ups of both clients, one client after the other.
 async fn compare(network: &Network, what: &str) {
     let ours = Arc::new(joining(&network.answering[..5]).await);
     ours::eventually("we have joined", || ours.table_len() >= K).await;
@@ -122,11 +120,11 @@ enum Sought {
     Provider,
 }
 
-/// What came of one look-up.
+/// Result of a look-up.
 struct Sample {
     took: Duration,
     requests: usize,
-    /// Of the 20 closest that answer, or of the one provider.
+    /// How many of the 20 closest peers that answer, or of the one provider, were found.
     found: usize,
 }
 
@@ -156,7 +154,7 @@ fn row(silent: &str, sought: &str, by: &str, kind: Sought, mut samples: Vec<Samp
     );
 }
 
-/// What a look-up should find.
+/// The peers that a look-up should find.
 #[derive(Clone)]
 struct Truth {
     closest: BTreeSet<PeerId>,
@@ -207,9 +205,9 @@ async fn their_lookup(theirs: &KadPeer, sought: Sought, target: Vec<u8>, truth: 
 /// The servers.
 struct Network {
     answering: Vec<PeerInfo>,
-    /// Of every record.
+    /// The provider of every record.
     provider: PeerId,
-    /// Silent ones whose queue of connections is full.
+    /// Silent servers whose queue of connections is full.
     _full: Vec<FullListener>,
 }
 
@@ -261,17 +259,17 @@ impl Network {
         network
     }
 
-    /// The table of this peer if it hears of `peers` in this order: 20 in each bucket.
+    /// Returns the routing table of a peer that learns of `peers` in this order: 20 in each bucket.
     fn table_of(&self, local: &PeerId, peers: &[PeerInfo]) -> Arc<TableView> {
         let mut table = RoutingTable::new(*local, Settings { ip_diversity: None });
         for peer in peers {
-            // Full buckets, and itself.
+            // Fails for full buckets, and for the peer itself.
             let _ = table.admit(peer, Duration::ZERO);
         }
         table.view()
     }
 
-    /// The 20 closest that answer.
+    /// Returns the 20 closest peers that answer.
     fn closest(&self, target: &[u8], but: Option<&PeerId>) -> Vec<PeerId> {
         let target = Key::for_value(target);
         let mut ids: Vec<PeerId> = self.answering.iter().map(|peer| peer.id).filter(|id| Some(id) != but).collect();
@@ -285,14 +283,14 @@ impl Network {
     }
 }
 
-/// What a server that answers knows.
+/// State of a server that answers.
 struct Server {
     table: Arc<TableView>,
     records: BTreeSet<Vec<u8>>,
     provider: EncodedPeer,
 }
 
-/// Answers the requests on a stream as our server does, from memory.
+/// Answers the requests on a stream from memory, as our server does.
 async fn serve(server: Arc<OnceLock<Server>>, sender: PeerId, mut stream: Stream) -> std::io::Result<()> {
     let (mut buffer, mut part) = (Vec::new(), [0; 1024]);
     loop {
@@ -322,7 +320,7 @@ async fn serve(server: Arc<OnceLock<Server>>, sender: PeerId, mut stream: Stream
     }
 }
 
-/// A listener that accepts nothing and whose queue is full: Linux drops further SYNs.
+/// A listener that accepts nothing and whose queue is full, so that Linux drops further SYNs.
 struct FullListener {
     at: SocketAddr,
     _listener: socket2::Socket,
@@ -336,7 +334,7 @@ impl FullListener {
         listener.listen(0).unwrap();
         let at = listener.local_addr().unwrap().as_socket().unwrap();
         let mut queued = Vec::new();
-        // One or two fit.
+        // The queue takes one or two connections.
         while let Ok(stream) = TcpStream::connect_timeout(&at, Duration::from_millis(50)) {
             queued.push(stream);
         }

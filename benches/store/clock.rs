@@ -1,4 +1,4 @@
-//! The machine's clocks, so that reading them costs what it costs, and hours that pass at once.
+//! A clock that costs as much to read as the system's, and that can be moved by hours.
 
 use dhtstore::clock::{Clock, SystemClock, UnixTime};
 use std::{
@@ -12,13 +12,13 @@ use std::{
 #[derive(Debug)]
 pub struct Shifted {
     system: Arc<SystemClock>,
-    /// What this clock and the system's showed at first.
+    /// Times of this clock and of the system's clock when this one was made.
     begun: (UnixTime, UnixTime),
     ahead_ms: AtomicU64,
 }
 
 impl Shifted {
-    /// A clock that shows `wall` now.
+    /// Makes a clock that shows `wall` now.
     pub fn at(wall: UnixTime) -> Arc<Self> {
         let system = SystemClock::new();
         Arc::new(Self { begun: (wall, system.wall()), system, ahead_ms: AtomicU64::new(0) })

@@ -1,42 +1,42 @@
-//! Announcements, computed and not kept.
+//! Announcements that are computed when they are needed, and not stored.
 
 use dhtstore::kad::PeerInfo;
 use libp2p::{PeerId, multihash::Multihash};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use sha2::{Digest, Sha256};
 
-/// Providers: some 20,000 are seen with a million records, more with more.
+/// Returns the number of providers: some 20,000 for a million records, and more for more.
 pub fn peers_of(records: usize) -> usize {
     (records / 500).clamp(20_000, 200_000)
 }
 
-/// Who announces what.
+/// Distribution of the records over keys and providers.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
-    /// 70 % of the records are of keys with one provider, 30 % of keys with ten.
+    /// Keys with one provider have 70 % of the records, and keys with ten have 30 %.
     Usual,
     /// Every tenth record, up to 100,000 of them, is of one key; the others are as usual.
     OneKey,
-    /// All records are of one provider, a key each.
+    /// All records are of one provider, with a key each.
     OneProvider,
-    /// A key each, and the SHA-256 of every multihash begins with the same bits: who attacks a region of the keyspace
-    /// would make such keys. Each bit doubles what they cost him.
+    /// Each record has a key of its own, and the SHA-256 of every multihash begins with the same bits, as made by an
+    /// attacker of a region of the keyspace. Each bit doubles the cost of a key.
     Ground,
 }
 
-/// Leading bits that ground keys share: 64 tries for each key.
+/// Leading bits that these keys share: each takes 64 attempts.
 const GROUND_BITS: u32 = 6;
-/// Most providers of the one key.
+/// Maximum number of providers of the one key.
 const OF_ONE_KEY: usize = 100_000;
 
 pub struct Data {
     records: usize,
     single: usize,
     peers: usize,
-    /// Coprime to `records`: steps of it visit each record once, in no order that a table would like.
+    /// Coprime to `records`, so that steps of this size visit each record once, in an order that favours no table.
     step: usize,
     shape: Shape,
-    /// The try that made each of the ground keys.
+    /// The attempt that made each of the ground keys.
     tries: std::sync::Arc<[u32]>,
 }
 
@@ -61,12 +61,12 @@ impl Data {
         self.single + (self.records - self.single) / 10
     }
 
-    /// How many records are of the one key.
+    /// Returns the number of records of the one key.
     fn of_one_key(&self) -> usize {
         if self.shape == Shape::OneKey { (self.records / 10).min(OF_ONE_KEY) } else { 0 }
     }
 
-    /// Announcement `i`: the multihash and the number of its provider. The same for the same `i`.
+    /// Returns announcement `i`: its multihash and the number of its provider. Always the same for the same `i`.
     pub fn record(&self, i: usize) -> ([u8; 34], usize) {
         let n = (i as u128 * self.step as u128 % self.records as u128) as usize;
         if n < self.of_one_key() {
@@ -76,12 +76,12 @@ impl Data {
             true => (n, 0),
             false => (self.single + (n - self.single) / 10, n % 10),
         };
-        // Ten different ones for a key.
+        // A key has ten different providers.
         let multihash = if self.shape == Shape::Ground { ground(key, self.tries[key]) } else { multihash(key) };
         (multihash, (key * 7919 + nth) % self.peers)
     }
 
-    /// A key that is there, at random.
+    /// Returns a function that draws stored keys.
     pub fn hits(&self) -> impl Fn(usize) -> [u8; 34] {
         let mut random = StdRng::seed_from_u64(2);
         let chosen: Vec<usize> = (0..1 << 16).map(|_| random.random_range(0..self.records)).collect();
@@ -100,7 +100,7 @@ impl Data {
     }
 }
 
-/// Of a key that is not there.
+/// Returns a key that is not stored.
 pub fn miss(n: usize) -> [u8; 34] {
     multihash(usize::MAX - n)
 }
@@ -112,18 +112,18 @@ fn multihash(key: usize) -> [u8; 34] {
     bytes
 }
 
-/// The key of a hundred thousand providers.
+/// The key with a hundred thousand providers.
 pub const THE_ONE_KEY: [u8; 34] = [0x12; 34];
 
-/// One try at a key whose place begins with zeros.
+/// Makes one attempt at a key whose position begins with zeros.
 fn ground(key: usize, attempt: u32) -> [u8; 34] {
     let mut bytes = multihash(key);
     bytes[30..].copy_from_slice(&attempt.to_le_bytes());
     bytes
 }
 
-/// What an announcement costs that has just come: its bytes are in the processor's caches, as they are when it was
-/// decoded from a message.
+/// Reads an announcement, so that its bytes are in the processor's caches, as they are after it was decoded from a
+/// message.
 pub fn arrive(info: &PeerInfo) -> u64 {
     let sum = |bytes: &[u8]| bytes.iter().fold(0u64, |sum, byte| sum.wrapping_add(u64::from(*byte)));
     let addrs: u64 = info.addrs.iter().map(|addr| sum(addr.as_ref())).sum();

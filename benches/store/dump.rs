@@ -1,4 +1,4 @@
-//! `dump` and `load`: in this process, and from end to end with the program itself, on the loopback interface.
+//! Measures `dump` and `load`: in this process, and end to end with the program itself over the loopback interface.
 
 use super::{
     data::{Data, Shape},
@@ -28,7 +28,7 @@ pub fn run(records: usize) {
     println!("{records} records, {} keys, {} peers", data.keys(), super::data::peers_of(records));
     let tmp = tempfile::tempdir_in("target").unwrap();
     let dir = tmp.path().join("data");
-    // Dated so that the program finds them alive, and not in its future.
+    // Dated so that the records are alive, and not in the future, for the program.
     let seconds = (records / PER_SECOND) as u32 + 600;
     let clock = super::clock::Shifted::at(UnixTime(SystemClock::new().wall().0 - seconds));
     let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -116,7 +116,7 @@ fn program(dir: &Path) -> Command {
     command
 }
 
-/// Runs a command that says nothing to us. CPU is its own and that of the server.
+/// Runs a command without output. Measures its own CPU and that of the server.
 fn timed(what: &str, dir: &Path, records: usize, args: &[&str], server: Option<u32>) {
     let cpu = || Process::this().children_cpu_seconds() + server.map_or(0.0, |id| Process(id).cpu_seconds());
     let (begun, before) = (Instant::now(), cpu());

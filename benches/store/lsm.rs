@@ -1,4 +1,4 @@
-//! A leveldb-like LSM, as Kubo keeps its records in: the same rows, with a bloom filter.
+//! The same rows in an LSM store like leveldb, which Kubo uses, with a bloom filter.
 
 use super::{
     Baseline, Figures,

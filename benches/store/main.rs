@@ -1,4 +1,4 @@
-//! The record store beside one sled row per record and a leveldb-like LSM, in the same run.
+//! Compares the record store with one sled row per record and with an LSM store like leveldb, in the same run.
 //!
 //! ```text
 //! cargo bench --bench store                            a million records, all three
@@ -6,12 +6,12 @@
 //! cargo bench --bench store -- 100000000 --ours DIR    ours alone, in DIR (a file system with room)
 //! cargo bench --bench store -- --shapes 10000000 DIR   ours alone, in DIR, with records as an attacker chooses them
 //! cargo bench --bench store -- --steady 600            1,500 announcements a second for ten minutes: bytes written
-//! cargo bench --bench store -- --dump 3000000          `dump` and `load` of so many, from end to end as well
+//! cargo bench --bench store -- --dump 3000000          `dump` and `load` of 3,000,000 records, also end to end
 //! ```
 //!
-//! 70 % of the records are of keys with one provider, 30 % of keys with ten. Nothing is kept of the data: record number
-//! n is computed when it is needed, and what that costs is measured and taken off. CPU is that of the whole process; on
-//! a busy machine it tells more than the clock does.
+//! Keys with one provider have 70 % of the records, and keys with ten have 30 %. The data is not stored: record number
+//! n is computed when it is needed, and the cost of that is measured and subtracted. CPU is that of the whole process;
+//! on a busy machine it is more reliable than the elapsed time.
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs, reason = "a benchmark ends with the first error")]
 #![allow(clippy::disallowed_methods, reason = "measures time")]
 
@@ -31,13 +31,13 @@ use std::{
     process::Command,
 };
 
-/// Records of a baseline: more would take it hours.
+/// Maximum number of records of a baseline: more would take hours.
 const MOST_FOR_BASELINES: usize = 1_000_000;
 
 /// Name, unit, value.
 type Figures = Vec<(&'static str, &'static str, f64)>;
 
-/// What is measured of a baseline, whatever it is.
+/// Measurements of a baseline.
 struct Baseline {
     load: Took,
     refresh: Took,
@@ -45,7 +45,7 @@ struct Baseline {
     missed: (f64, f64),
     gc: Took,
     restart: Took,
-    /// Bytes of files, and of memory.
+    /// Bytes of its files, and bytes of memory.
     disk: f64,
     memory: f64,
 }
@@ -74,7 +74,7 @@ fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args[..] {
-        // The processes of their own.
+        // Arguments of the child processes.
         ["restart", dir] => ours::restart(dir.as_ref()),
         ["all-cores", dir] => ours::on_all_cores(dir.as_ref()),
         ["shape", name, records, dir] => shape(name, records.parse().unwrap(), dir.as_ref()),
@@ -115,7 +115,7 @@ fn compare(records: usize, dir: Option<PathBuf>) {
     }
 }
 
-/// The same number of records, as they usually are and as an attacker would choose them.
+/// Distributions of the same number of records: the usual one, and those that an attacker would choose.
 const SHAPES: [(&str, Shape); 4] = [
     ("usual", Shape::Usual),
     ("one key", Shape::OneKey),
@@ -123,7 +123,7 @@ const SHAPES: [(&str, Shape); 4] = [
     ("ground", Shape::Ground),
 ];
 
-/// Each in a process of its own: memory that one has freed would not count for the next.
+/// Measures each distribution in a process of its own: memory that one has freed would distort the next.
 fn shapes(records: usize, dir: &Path) {
     let run = |(name, _)| {
         let itself = std::env::current_exe().unwrap();
@@ -140,7 +140,7 @@ fn shapes(records: usize, dir: &Path) {
     print!("{records} records\n\n{:44}", "");
     columns.iter().for_each(|(name, _)| print!(" {name:>12}"));
     println!();
-    // The one key's column has the most rows.
+    // The column of the one key has the most rows.
     let rows = columns.iter().map(|(_, figures)| figures).max_by_key(|figures| figures.len()).unwrap();
     for (label, _) in rows {
         print!("{label:44}");
@@ -154,7 +154,7 @@ fn shapes(records: usize, dir: &Path) {
     }
 }
 
-/// The process of one shape.
+/// Runs in the process of one distribution.
 fn shape(name: &str, records: usize, dir: &Path) {
     let (_, shape) = SHAPES.into_iter().find(|(known, _)| *known == name).unwrap();
     let dir = tempfile::tempdir_in(dir).unwrap();

@@ -1,4 +1,4 @@
-//! How long something takes, and how much CPU.
+//! Measures elapsed time and CPU.
 
 use dhtstore_testkit::process::Process;
 use std::{fs, hint::black_box, time::Duration, time::Instant};
@@ -7,14 +7,14 @@ const LOOKUPS: usize = 200_000;
 
 pub struct Took {
     pub wall: f64,
-    /// Of the process.
+    /// CPU of the process, in seconds.
     pub cpu: f64,
-    /// Of this thread.
+    /// CPU of this thread, in seconds.
     pub own_cpu: f64,
 }
 
 impl Took {
-    /// What is left without `other`, `times` of it.
+    /// Subtracts `times` times `other`.
     pub fn without(self, other: &Took, times: f64) -> Self {
         Self {
             wall: self.wall - other.wall * times,
@@ -34,18 +34,18 @@ pub fn measure(what: impl FnOnce()) -> Took {
     }
 }
 
-/// User and system time of this thread.
+/// Returns user and system time of this thread.
 fn own_cpu_seconds() -> f64 {
     let stat = fs::read_to_string("/proc/thread-self/schedstat").unwrap();
     stat.split_whitespace().next().unwrap().parse::<f64>().unwrap() / 1e9
 }
 
-/// p50 and p99 in microseconds of a look-up of each of these keys.
+/// Returns p50 and p99, in microseconds, of a look-up of each of these keys.
 pub fn percentiles(key: impl Fn(usize) -> [u8; 34], find: impl Fn(&[u8]) -> usize) -> (f64, f64) {
     percentiles_of(LOOKUPS, key, find)
 }
 
-/// The same of so many look-ups.
+/// Returns p50 and p99 of this many look-ups.
 pub fn percentiles_of(lookups: usize, key: impl Fn(usize) -> [u8; 34], find: impl Fn(&[u8]) -> usize) -> (f64, f64) {
     let keys: Vec<[u8; 34]> = (0..lookups).map(key).collect();
     let took = keys.iter().map(|key| {

@@ -1,4 +1,4 @@
-//! The store of this crate.
+//! Measures our record store.
 
 use super::{
     Figures,
@@ -31,20 +31,20 @@ use std::{
 const T0: u32 = 1_700_000_000;
 /// Announcements per second of log time: a busy server, so that chunks are full.
 pub const PER_SECOND: usize = 50_000;
-/// Look-ups of the key with very many providers.
+/// Number of look-ups of the key with very many providers.
 const OF_ONE_KEY: usize = 5_000;
-/// More than any shape has.
+/// Higher than in any distribution.
 const MAX_PROVIDERS_PER_KEY: usize = 1_000_000;
 /// Announcements per second while look-ups are measured.
 const BUSY: usize = 100_000;
-/// Records of the load on all cores at most: more would only take longer.
+/// Maximum number of records of the load on all cores: more would only take longer.
 const MOST_ON_ALL_CORES: usize = 10_000_000;
-/// Records whose computing is measured, to be taken off.
+/// Number of records whose computation is measured, to be subtracted.
 const SAMPLE: usize = 1_000_000;
 
 pub fn open(dir: &Path, clock: Arc<dyn Clock>) -> (Lock, Store) {
     let lock = Lock::acquire(dir).unwrap();
-    // Far from the limit of records, where the farthest would be dropped.
+    // High above the number of records, since at the limit the farthest records are dropped.
     let settings = Settings {
         clock_grace: Duration::ZERO,
         max_providers_per_key: MAX_PROVIDERS_PER_KEY,
@@ -74,14 +74,14 @@ pub fn run(records: usize, dir: &Path, shape: Shape) -> Figures {
     let load = all();
     let loaded = Process::this().rss();
     let one_copy = on_disk(dir);
-    // The same again, past the five minutes within which a repeat is not written.
+    // The same records again, after the five minutes within which a repeat is not written.
     clock.advance(Duration::from_secs(3600));
     let refresh = all();
     let find = |key: &[u8]| store.records.providers_now(key, 20, 1).len();
     let (hit, missed) = (percentiles(data.hits(), find), percentiles(miss, find));
     let one_key = (shape == Shape::OneKey).then(|| percentiles_of(OF_ONE_KEY, |_| THE_ONE_KEY, find));
     let two_copies = on_disk(dir);
-    // The first copy has expired, and is collected meanwhile.
+    // The first copy has expired, and is collected while look-ups are measured.
     clock.advance(Duration::from_secs(11 * 3600));
     let stop = AtomicBool::new(false);
     let (busy_hit, busy_miss, collected) = thread::scope(|scope| {
@@ -177,7 +177,7 @@ pub fn announce(store: &Store, data: &Data, peers: &[PeerInfo], which: std::ops:
     }
 }
 
-/// What is done for each record beside the store.
+/// Does the work that is done for each record outside the store.
 fn compute(data: &Data, peers: &[PeerInfo], records: usize) {
     for i in 0..records {
         let (multihash, peer) = data.record(i);
@@ -185,13 +185,14 @@ fn compute(data: &Data, peers: &[PeerInfo], records: usize) {
     }
 }
 
-/// Records per second with a thread for each core. In a process of its own: memory that is freed here would not count later.
+/// Returns the records stored per second with one thread for each core. Runs in a child process, since memory that is
+/// freed here would distort later measurements.
 pub fn on_all_cores_elsewhere(records: usize, dir: &Path) -> f64 {
     let dir = tempfile::tempdir_in(dir).unwrap();
     child("all-cores", dir.path(), "RECORDS", &records.min(MOST_ON_ALL_CORES).to_string())[0]
 }
 
-/// That process.
+/// Runs in that child process.
 pub fn on_all_cores(dir: &Path) {
     let records: usize = std::env::var("RECORDS").unwrap().parse().unwrap();
     let (data, clock) = (&Data::new(records, Shape::Usual), &Shifted::at(UnixTime(T0)));
@@ -210,7 +211,7 @@ pub fn on_all_cores(dir: &Path) {
     println!("{}", records as f64 / took.wall);
 }
 
-/// Figures that a process of its own prints.
+/// Returns the figures that a child process prints.
 fn child(what: &str, dir: &Path, name: &str, value: &str) -> Vec<f64> {
     let itself = std::env::current_exe().unwrap();
     let output = Command::new(itself).arg(what).arg(dir).env(name, value).output().unwrap();
@@ -219,7 +220,7 @@ fn child(what: &str, dir: &Path, name: &str, value: &str) -> Vec<f64> {
     text.split_whitespace().map(|figure| figure.parse().unwrap()).collect()
 }
 
-/// What a process of its own measured.
+/// Figures of the child process that opens the directory again.
 struct Restarted {
     opened: f64,
     wall: f64,
@@ -238,7 +239,7 @@ fn restart_elsewhere(dir: &Path, now: UnixTime) -> Restarted {
     Restarted { opened, wall, cpu, entries, rss, peak, gc, dump, dump_cpu }
 }
 
-/// The second process: opens the directory, waits for the replay, dumps the records, then collects everything.
+/// Runs in that child process: opens the directory, waits for the replay, dumps the records, then collects all of them.
 pub fn restart(dir: &Path) {
     let clock = Shifted::at(UnixTime(std::env::var("NOW").unwrap().parse().unwrap()));
     let mut opened = 0.0;
@@ -275,7 +276,7 @@ pub fn restart(dir: &Path) {
     println!("{opened} {} {} {entries} {rss} {peak} {gc} {dump} {dump_cpu}", took.wall, took.cpu);
 }
 
-/// Bytes of the log and of the database that has its rows.
+/// Returns the bytes of the log, and of the database that has its rows.
 fn on_disk(dir: &Path) -> f64 {
     ["records", "log"].iter().map(|part| bytes_below(&dir.join(part))).sum()
 }

@@ -1,5 +1,5 @@
-//! The baseline that docs/decisions/log.md compares with: one sled row per record. Key = SHA-256(multihash) and number of the peer, value =
-//! time; to find what expired, all rows are read.
+//! The baseline that docs/decisions/log.md compares with: one sled row per record. The key is SHA-256(multihash) and
+//! the number of the peer, the value is the time. Every row is read to find those that have expired.
 
 use super::{
     Baseline, Figures,

@@ -1,5 +1,5 @@
-//! 1,500 announcements a second by the clock on the wall, half of them repeats of the hour before: what the kernel says
-//! was written to the disk for each, everything counted: log, rows, peers, what GC removes.
+//! Sends 1,500 announcements a second in real time, half of them repeats of the hour before. Prints the bytes that the
+//! kernel wrote to disk for each: log, rows, peers, and what garbage collection removes.
 
 use super::data::{Data, Shape};
 use dhtstore::{
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 const RATE: usize = 1500;
 
-/// Records live for a tenth of the time: for nine tenths of it as many are collected as come.
+/// Records live for a tenth of the run, so that for nine tenths of it as many records are collected as arrive.
 pub fn run(seconds: usize) {
     let records = RATE * seconds;
     let data = Data::new(records, Shape::Usual);

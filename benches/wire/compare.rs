@@ -1,5 +1,5 @@
-//! Ours beside the server of go-libp2p-kad-dht on leveldb, as Kubo runs it (`tests/interop/dhtserver`), both with 213 peers in
-//! the routing table and a million records.
+//! Compares our server with that of go-libp2p-kad-dht on leveldb, as Kubo runs it (`tests/interop/dhtserver`). Both
+//! have 213 peers in the routing table, and a million records.
 //!
 //! ```text
 //! cargo bench --bench compare                     some seven minutes (more where go's server fills slowly); needs Go
@@ -8,8 +8,8 @@
 //! cargo bench --bench compare -- --only get,add   parts: get, miss, find, add, kill
 //! ```
 //!
-//! DHTSERVER_BIN: the Go program, if it is built already. Servers are processes of their own and share the machine with
-//! the generator; runs are short and taken in turns, figures are medians.
+//! `DHTSERVER_BIN` names the Go program if it is already built. Each server is a process of its own, and shares the
+//! machine with the generator. Runs are short and alternate between the servers; figures are medians.
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs, reason = "a benchmark ends with the first error")]
 #![allow(clippy::disallowed_methods, reason = "measures time")]
 
@@ -29,8 +29,8 @@ use std::{
 
 /// Announcements a second of the steady run.
 const STEADY_RATE: f64 = 1500.0;
-/// Before a kill ours has everything on the disk after this long. go's server keeps up to 255 announcements in memory until
-/// more come (kad-dht 0.42.2), however long that takes.
+/// After this time our server has everything on the disk; then it is killed. go's server keeps up to 255 announcements
+/// in memory until more arrive (kad-dht 0.42.2), however long that takes.
 const SETTLE: Duration = Duration::from_secs(5);
 
 struct Bench {
@@ -49,7 +49,7 @@ async fn main() {
     let only = value("--only");
     let wanted = |part: &str| only.is_none_or(|only| only.split(',').any(|name| name == part));
 
-    println!("beside {} on {}, Go {}", version("go-libp2p-kad-dht"), version("go-ds-leveldb"), go_version());
+    println!("compared with {} on {}, Go {}", version("go-libp2p-kad-dht"), version("go-ds-leveldb"), go_version());
     let fixture = Fixture::new();
     let program = go_server(fixture.dir.path());
     if let Some(seconds) = value("--steady") {
@@ -93,7 +93,7 @@ async fn main() {
     }
 }
 
-/// Module and version as `tests/interop` builds it.
+/// Returns the module's version with which `tests/interop` is built.
 fn version(module: &str) -> &'static str {
     let mut lines = include_str!("../../tests/interop/go.mod").lines().map(str::trim);
     let line = lines.find(|line| line.split('/').any(|part| part.split(' ').next() == Some(module)));
@@ -105,7 +105,7 @@ fn go_version() -> String {
     String::from_utf8_lossy(&output).split_whitespace().nth(2).unwrap_or("unknown").to_owned()
 }
 
-/// Builds it, unless DHTSERVER_BIN says where it is.
+/// Builds go's server, unless `DHTSERVER_BIN` names it.
 fn go_server(dir: &Path) -> PathBuf {
     if let Some(built) = std::env::var_os("DHTSERVER_BIN") {
         return built.into();
@@ -123,15 +123,16 @@ impl Bench {
     }
 
     async fn fill(&self, server: &Server) {
-        // On more streams go's server would leave the last of them without an answer for longer than anybody waits.
+        // With more streams, go's server would leave the last of them without an answer for longer than any client
+        // waits.
         let filled = self.fleet(server, false).await.fill(self.keys, PROVIDERS, 1).await;
         assert_eq!(
             (filled.seen.requests, filled.seen.errors),
             (self.keys * PROVIDERS, 0),
-            "{} takes what it is told",
+            "{} accepts every announcement",
             server.name
         );
-        // What is written lags behind.
+        // Servers write to disk with a delay.
         tokio::time::sleep(SETTLE).await;
         println!(
             "{}: serves after {:.3} s; filled at {:.0}/s, {:.1} us of CPU each; {:.0} MB of memory, {:.0} MB of files",
@@ -163,14 +164,14 @@ impl Bench {
         );
         if op == Op::Hit && !quic {
             println!(
-                "\nproviders, their addresses, closer peers in an answer: {:?} and {:?}\n",
+                "\nproviders, their addresses and closer peers in an answer: {:?} and {:?}\n",
                 runs[0][0].means(),
                 runs[1][0].means()
             );
         }
     }
 
-    /// What there is after a SIGKILL that comes [`SETTLE`] after the last announcement.
+    /// Measures what survives a SIGKILL that comes [`SETTLE`] after the last announcement.
     async fn kill(&self, server: &mut Server) {
         tokio::time::sleep(SETTLE).await;
         server.kill();
@@ -183,7 +184,7 @@ impl Bench {
             length: Duration::from_secs(2),
             keys: self.keys,
         };
-        // The log is replayed and the table verified while it serves.
+        // The server answers while it replays the log and verifies its table.
         let mut outcome = Outcome::default();
         while begun.elapsed() < Duration::from_secs(15) {
             outcome = self.fleet(server, false).await.run(plan).await;
@@ -199,7 +200,8 @@ impl Bench {
     }
 }
 
-/// New records at a steady rate, both at the same time: what each writes to the disk for one.
+/// Announces new records at a steady rate, to both servers at the same time. Measures the bytes that each writes to
+/// disk for one record.
 async fn steady(fixture: &Fixture, program: &Path, length: Duration) {
     let (ours, go) = (fixture.ours().await, fixture.go(program).await);
     let one = async |server: &Server| {

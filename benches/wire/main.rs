@@ -1,15 +1,16 @@
-//! The server on the wire: ours beside stock libp2p-kad on sled, and beside the limit, a server on the same transports that
-//! does nothing with the messages. All with 213 peers in the routing table and 100,000 keys of three providers each.
+//! Compares our server on the wire with stock libp2p-kad on sled, and with an echo, a server on the same transports
+//! that only returns prepared answers and so shows the limit. All have 213 peers in the routing table and 100,000 keys
+//! of three providers each.
 //!
 //! ```text
 //! cargo bench --bench wire                     everything: some twelve minutes
 //! cargo bench --bench wire -- --quick          the same in short rounds
 //! cargo bench --bench wire -- get add limit    parts: get, find, miss, add, limit, streams, stall, idle, many, fair
-//! cargo bench --bench wire -- --beside FILE    another build of dhtstore in place of libp2p-kad: what a change brought
+//! cargo bench --bench wire -- --beside FILE    another build of dhtstore in place of libp2p-kad: shows a change
 //! ```
 //!
-//! Servers are processes of their own, so that their CPU is known; they and the generator share the machine. Runs are
-//! short and taken in turns, figures are medians, and ratios are medians of the ratios of rounds.
+//! Each server is a process of its own, so that its CPU is known; it shares the machine with the generator. Runs are
+//! short and alternate between the servers. Figures are medians, and ratios are medians of the ratios of rounds.
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs, reason = "a benchmark ends with the first error")]
 #![allow(clippy::disallowed_methods, reason = "measures time")]
 
@@ -24,9 +25,9 @@ use servers::{CONNECTIONS, Fixture, PROVIDERS, SETTINGS, STREAMS, Server, TABLE,
 use std::time::Duration;
 
 const KEYS: u64 = 100_000;
-/// Requests a second behind a store that stalls: with these stalls libp2p-kad can do some 8,000.
+/// Requests a second to a store that stalls: with these stalls libp2p-kad can do some 8,000.
 const STALLED_RATE: f64 = 2000.0;
-/// Announcements a second beside them where the disk is slow.
+/// Announcements a second in addition to them, where the disk is slow.
 const SLOW_DISK_RATE: f64 = 500.0;
 
 struct Bench {
@@ -84,7 +85,7 @@ async fn main() {
     if wanted("fair") {
         bench.fair(&ours, &stock).await;
     }
-    // Last: tens of millions of records are there afterwards.
+    // Last, since it leaves tens of millions of records.
     if wanted("add") {
         for op in [Op::AddConfirmed, Op::Add] {
             for quic in [false, true] {
@@ -110,7 +111,7 @@ impl Bench {
         assert_eq!(
             (filled.seen.requests, filled.seen.errors),
             (KEYS * PROVIDERS, 0),
-            "{} takes what it is told",
+            "{} accepts every announcement",
             server.name
         );
         println!("{}: filled at {:.0}/s, {:.1} us of CPU each", server.name, filled.rate(), filled.cpu_us());
@@ -126,11 +127,12 @@ impl Bench {
         both(what, (ours, &runs[0]), (stock, &runs[1]));
         if op == Op::Hit {
             let means = |n: usize| runs[n][0].means();
-            println!("\nproviders, their addresses, closer peers in an answer: {:?} and {:?}\n", means(0), means(1));
+            println!("\nproviders, their addresses and closer peers in an answer: {:?} and {:?}\n", means(0), means(1));
         }
     }
 
-    /// Ours beside an echo of the same sizes: over TCP one on libp2p's yamux, and one on ours.
+    /// Compares our server with an echo of answers of the same size. Over TCP there are two echoes: one on libp2p's
+    /// yamux, and one on ours.
     async fn limit(&self, op: Op, ours: &Server, quic: bool) {
         let fleet = self.fleet(ours, CONNECTIONS, quic).await;
         let plan = self.plan(op, STREAMS, 1);
@@ -155,7 +157,8 @@ impl Bench {
         }
     }
 
-    /// One connection, one stream, one request after the other; beside an echo, which shows what the machine takes for it.
+    /// Sends one request after the other on one stream of one connection. An echo shows how much of the time the
+    /// machine takes.
     async fn unloaded(&self, ours: &Server, stock: &Server) {
         for quic in [false, true] {
             let (ours_one, stock_one) = (self.fleet(ours, 1, quic).await, self.fleet(stock, 1, quic).await);
@@ -170,12 +173,13 @@ impl Bench {
         }
     }
 
-    /// Many streams on one connection.
+    /// Opens many streams on one connection.
     async fn streams(&self, ours: &Server, stock: &Server) {
         for streams in [64, 256] {
             let fleets = (self.fleet(ours, 1, false).await, self.fleet(stock, 1, false).await);
             let ours_alone = in_turns(&[&fleets.0], self.rounds, self.plan(Op::Hit, streams, 1)).await;
-            // Streams over its limit are dropped at once, and opened again by the generator: one short run shows it.
+            // libp2p-kad drops streams over its limit at once, and the generator opens them again: one short run shows
+            // it.
             let stock_once = in_turns(&[&fleets.1], 1, self.plan(Op::Hit, streams, 1)).await;
             let what = format!("{streams} streams on one connection");
             row(&what, ours.name, &ours_alone[0]);
@@ -195,10 +199,10 @@ impl Bench {
         }
     }
 
-    /// One polite connection beside one with 24 streams of 16 requests each.
+    /// Runs a polite connection next to one with 24 streams of 16 requests each.
     async fn fair(&self, ours: &Server, stock: &Server) {
         for server in [ours, stock] {
-            // The server's CPU is that of both: told once.
+            // The CPU of the server is that for both connections, so it is shown once.
             let greedy = self.fleet(server, 1, false).await;
             let polite = Fleet::connect(&server.tcp, 1, 1, None).await;
             let long = Plan { length: self.length * 4, ..self.plan(Op::Hit, 24, 16) };
@@ -212,8 +216,8 @@ impl Bench {
         }
     }
 
-    /// At the same open-loop rate: ours as it is, on a disk that takes as long as a stall for each write, and with threads that
-    /// stall; libp2p-kad on a store that stalls.
+    /// Sends requests at the same open-loop rate to four servers: ours as it is, ours on a disk on which each write
+    /// takes as long as a stall, ours with threads that stall, and libp2p-kad on a store that stalls.
     async fn stalled(&self) {
         let (ours, slow) = (self.fixture.ours().await, self.fixture.ours_on_slow_disk().await);
         let (stalled, stock) = (self.fixture.stalled().await, self.fixture.stock(true).await);
@@ -224,7 +228,7 @@ impl Bench {
         }
         let plan = |op, streams, rate, length| Plan { op, streams, pace: Load::Open { rate }, length, keys: KEYS };
         let gets = plan(Op::Hit, STREAMS, STALLED_RATE, self.length * 3);
-        // There is something to be written all the time.
+        // Keeps the disk busy with writes.
         let adding = self.fleet(&slow, 1, false).await;
         let adds = async {
             loop {

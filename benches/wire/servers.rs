@@ -1,4 +1,5 @@
-//! The servers under test, each a process of its own on loopback, all with the same identity and the same routing table.
+//! The servers under test. Each is a process of its own on loopback; all have the same identity and the same routing
+//! table.
 #![allow(dead_code, reason = "each benchmark needs a part of it")]
 
 mod accept;
@@ -28,38 +29,40 @@ use std::{
 use stock::STALL;
 use tempfile::TempDir;
 
-/// Peers in each server's routing table: what a node of the public DHT had (20 in each of ten buckets, and some beyond).
+/// Number of peers in each server's routing table: as many as a node of the public DHT had (20 in each of ten buckets,
+/// and some more).
 pub const TABLE: usize = 213;
 const BUCKET: usize = 20;
 
-/// Providers of each key.
+/// Number of providers of each key.
 pub const PROVIDERS: u64 = 3;
-/// Connections of the generator, and streams on each, where a part does not say otherwise.
+/// Number of connections of the generator, and of streams on each, unless a part of the benchmark says otherwise.
 pub const CONNECTIONS: usize = 16;
 pub const STREAMS: usize = 8;
 
-/// How long a server may take until it serves.
+/// Time within which a server must serve.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Connections as the benchmarks need them; everything else is as by default, or as these lines say.
+/// Settings of our server for the benchmarks; all others have their defaults.
 pub const SETTINGS: [(&str, &str); 4] = [
     ("CONNECTIONS_MAX", "6000"),
     ("CONNECTIONS_MAX_PER_IP", "5000"),
     ("CONNECTIONS_MAX_PENDING", "512"),
-    // More than a minute of announcements at full speed: else the farthest are dropped, and newcomers refused.
+    // More than a minute of announcements at full speed: at the limit the farthest records are dropped and new ones
+    // refused.
     ("RECORDS_MAX", "200000000"),
 ];
 
-/// The number of the servers' identity: no generator has it.
+/// Number of the servers' identity, which no generator has.
 const SERVER: u64 = u64::MAX;
-/// Identities of neighbours, from here on.
+/// Number of the first identity of a neighbour.
 const NEIGHBOURS: u64 = 1 << 40;
 
-/// What all servers of a benchmark share.
+/// State that all servers of a benchmark share.
 pub struct Fixture {
     pub dir: TempDir,
     neighbours: Child,
-    /// How many of ours.
+    /// Number of our servers started so far.
     started: AtomicU64,
 }
 
@@ -68,7 +71,7 @@ pub struct Server {
     pub name: &'static str,
     pub tcp: Multiaddr,
     pub quic: Multiaddr,
-    /// From exec until the first connection was made.
+    /// Time from exec until the first connection.
     pub started_in: Duration,
     child: Child,
     dir: PathBuf,
@@ -89,7 +92,7 @@ impl Drop for Fixture {
 }
 
 impl Fixture {
-    /// Starts the neighbours. Files are below the target directory: a disk, where /tmp may be memory.
+    /// Starts the neighbours. Files are below the target directory, which is on a disk; /tmp may be in memory.
     pub fn new() -> Self {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         fs::write(identity_in(dir.path()), requests::identity(SERVER).to_protobuf_encoding().unwrap()).unwrap();
@@ -103,7 +106,7 @@ impl Fixture {
         self.build_of_ours("dhtstore", &binary(), None).await
     }
 
-    /// Ours on a disk that takes as long as a stall for each write and each sync.
+    /// Starts our server on a disk on which each write and each sync takes as long as a stall.
     pub async fn ours_on_slow_disk(&self) -> Server {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/store_faults/errors.c");
         let library = self.dir.path().join("slow_disk.so");
@@ -114,14 +117,15 @@ impl Fixture {
         self.build_of_ours("dhtstore", &binary(), Some([library, control])).await
     }
 
-    /// Another build of ours, to see what a change has brought.
+    /// Starts another build of our server, to measure a change.
     pub async fn another(&self, program: &Path) -> Server {
         self.build_of_ours("another dhtstore", program, None).await
     }
 
-    /// `below`: a library between it and the disk, and the file that steers it.
+    /// Starts a build of our server. `below` is a library between it and the disk, and the file that steers the
+    /// library.
     async fn build_of_ours(&self, name: &'static str, program: &Path, below: Option<[PathBuf; 2]>) -> Server {
-        // Another one in the same run starts with nothing.
+        // Each server of a run starts with an empty directory.
         let dir = self.dir.path().join(format!("{name}.{}", self.started.fetch_add(1, Ordering::Relaxed)));
         let made = dhtstore(program, &dir).arg("init").arg("--identity").arg(identity_in(self.dir.path())).output();
         assert!(made.as_ref().is_ok_and(|made| made.status.success()), "{made:?}");
@@ -144,17 +148,17 @@ impl Fixture {
         server
     }
 
-    /// libp2p-kad on sled.
+    /// Starts libp2p-kad on sled.
     pub async fn stock(&self, stalls: bool) -> Server {
         self.own(if stalls { "serve-stock-stalling" } else { "serve-stock" }, "libp2p-kad", &[]).await
     }
 
-    /// Ours on a store that stalls.
+    /// Starts our server on a store that stalls.
     pub async fn stalled(&self) -> Server {
         self.own("serve-stalled", "dhtstore", &[]).await
     }
 
-    /// Answers of `bytes`.
+    /// Starts an echo whose answers have `bytes` bytes.
     pub async fn echo(&self, bytes: usize, yamux: Yamux) -> Server {
         let (what, name) = match yamux {
             Yamux::Libp2p => ("serve-echo", "echo"),
@@ -163,7 +167,7 @@ impl Fixture {
         self.own(what, name, &[bytes.to_string()]).await
     }
 
-    /// tests/interop/dhtserver, built.
+    /// Starts tests/interop/dhtserver, which must be built.
     pub async fn go(&self, program: &Path) -> Server {
         let (tcp, quic) = addresses();
         let port = tcp.to_string().rsplit('/').next().unwrap().to_owned();
@@ -172,7 +176,7 @@ impl Fixture {
             let mut command = Command::new(&program);
             command.arg("-identity").arg(identity_in(&shared)).arg("-dir").arg(dir).args(["-port", &port]);
             if !dir.join("LOG").exists() {
-                // Not when it is started again: Kubo keeps no table.
+                // The first start only: Kubo keeps no table.
                 command.arg("-table").arg(shared.join("table"));
             }
             command
@@ -180,7 +184,7 @@ impl Fixture {
         Server::start("go-libp2p-kad-dht", tcp, quic, self.dir.path().join("go"), Box::new(start)).await
     }
 
-    /// This program as a server.
+    /// Starts this program as a server.
     async fn own(&self, what: &'static str, name: &'static str, args: &[String]) -> Server {
         let (tcp, quic) = addresses();
         let listen = [tcp.to_string(), quic.to_string()];
@@ -210,13 +214,13 @@ impl Server {
         server
     }
 
-    /// SIGKILL.
+    /// Kills the server with SIGKILL.
     pub fn kill(&mut self) {
         self.child.kill().ok();
         self.child.wait().ok();
     }
 
-    /// Again, on the same directory and ports, after [`Server::kill`].
+    /// Starts the server again on the same directory and ports, after [`Server::kill`].
     pub async fn start_again(&mut self) {
         let begun = Instant::now();
         self.child = spawn(&self.start, &self.dir);
@@ -231,7 +235,7 @@ impl Server {
         if quic { &self.quic } else { &self.tcp }
     }
 
-    /// Its database, in bytes on the disk.
+    /// Returns the size of its database on disk, in bytes.
     pub fn files(&self) -> f64 {
         bytes_below(&self.dir)
     }
@@ -281,14 +285,14 @@ fn identity_in(dir: &Path) -> PathBuf {
     dir.join("identity.key")
 }
 
-/// TCP and UDP ports that were free a moment ago.
+/// Returns TCP and UDP addresses with ports that were free a moment ago.
 fn addresses() -> (Multiaddr, Multiaddr) {
     let port = port::free();
     let addr = |text: String| text.parse().unwrap();
     (addr(format!("/ip4/127.0.0.1/tcp/{port}")), addr(format!("/ip4/127.0.0.1/udp/{port}/quic-v1")))
 }
 
-/// The release binary, or the one that DHTSTORE_BIN names.
+/// Returns the release binary, or the one that `DHTSTORE_BIN` names.
 fn binary() -> PathBuf {
     std::env::var_os("DHTSTORE_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_dhtstore").into()).into()
 }
@@ -311,7 +315,7 @@ fn wait_for_line(child: &mut Child) {
     assert!(line.starts_with("ready"), "{line:?}");
 }
 
-/// Runs a server if this process was started as one: then it does not return.
+/// Runs a server, and does not return, if this process was started as one.
 pub async fn serve_if_asked() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
@@ -337,8 +341,8 @@ pub async fn serve_if_asked() {
     }
 }
 
-/// Peers that fill the routing table of `server`, 20 in a bucket, all of them real: their first address answers. Tells
-/// them in `shared` as lines of words and as a dump.
+/// Starts peers that fill the routing table of `server`, 20 in a bucket. All are real: their first address answers.
+/// Writes them to `shared`, as lines of words and as a dump.
 async fn neighbours(server: &PeerId, shared: &Path) {
     let at = Key::for_peer(server);
     let mut in_bucket = [0; TABLE / BUCKET + 1];
@@ -347,7 +351,7 @@ async fn neighbours(server: &PeerId, shared: &Path) {
     let mut dump = format!(
         r#"{{"dhtstore":"dump","version":1,"schema":2,"peer_id":"{server}","time":"{time}","tables":["routing"]}}"#
     );
-    // The first knows a peer that is not there, each other one the one before it.
+    // Each neighbour knows the one before it; the first knows a peer that does not exist.
     let mut known = PeerInfo { id: PeerId::random(), addrs: vec!["/ip4/127.0.0.1/tcp/9".parse().unwrap()] };
     for n in NEIGHBOURS.. {
         let key = requests::identity(n);
@@ -377,7 +381,7 @@ async fn neighbours(server: &PeerId, shared: &Path) {
     std::future::pending().await
 }
 
-/// Four addresses, as a node with TCP and QUIC over IPv4 and IPv6 has. Nobody is at the other three.
+/// Returns four addresses, as a node with TCP and QUIC over IPv4 and IPv6 has. Only the first answers.
 async fn neighbour(key: Keypair, known: &PeerInfo) -> Vec<String> {
     let listen = ["/ip4/127.0.0.1/tcp/0".parse().unwrap()];
     let listening = accept::listen(key, &listen, Yamux::Libp2p, echo::naming(known)).await;

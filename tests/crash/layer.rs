@@ -1,4 +1,4 @@
-//! Builds `disk/lib.rs`, a shared library of its own, and puts it below a process.
+//! Builds `disk/lib.rs`, a shared library, and loads it into a process.
 
 use std::{
     path::{Path, PathBuf},
@@ -27,12 +27,12 @@ pub fn build() -> PathBuf {
         ])
         .args([&library, &source])
         .output()
-        .expect("rustc is there, as cargo is");
+        .expect("cannot run rustc");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     library
 }
 
-/// What the library is told; see `disk/lib.rs`.
+/// The instructions to the library; see `disk/lib.rs`.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
     pub on: &'static str,
@@ -45,7 +45,8 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Puts the library below `command`, for files below `dir/data`. Counts from the start, or once `dir/armed` is there.
+    /// Loads the library into `command`, for files below `dir/data`. Calls count from the start, or once `dir/armed`
+    /// exists.
     pub fn apply(&self, command: &mut Command, library: &Path, dir: &Path, from_start: bool) {
         let Plan { on, path, thread, nth, when, power, seed } = self;
         let act = if *power { "power" } else { "kill" };

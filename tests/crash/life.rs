@@ -1,4 +1,4 @@
-//! One data directory and the processes that are killed in it, one after the other.
+//! One data directory, and the processes that are killed in it one after the other.
 
 use crate::{
     layer::Plan,
@@ -21,16 +21,17 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-/// Announcements sent together, then one question: its answer says that they were taken. Some 2,000 records a second in
-/// every other directory, so that sled fills segments and uses them again; 300 in the others.
+/// Number of announcements that are sent together, followed by a question whose answer confirms them. In every other
+/// directory that makes some 2,000 records a second, so that sled fills segments and reuses them; in the others it
+/// makes 300.
 const TOGETHER: [usize; 2] = [80, 12];
-/// Between two such.
+/// Time between two such groups.
 const PAUSE: Duration = Duration::from_millis(40);
-/// An announcement or question that takes longer counts for nothing.
+/// An announcement or question that takes longer does not count.
 const ANSWER: Duration = Duration::from_secs(2);
-/// Once a point counts it is reached within this, or the clock kills: sled flushes twice a second.
+/// Time within which an armed point is reached; after it, the test kills by the clock. sled flushes twice a second.
 const REACHED: Duration = Duration::from_millis(2_500);
-/// Own CIDs are kept at about so many.
+/// Approximate number of own CIDs that are kept.
 const OWN: usize = 400;
 
 struct Life<'a> {
@@ -40,13 +41,13 @@ struct Life<'a> {
     together: usize,
     home: Home,
     model: RefCell<Model>,
-    /// Calls of the last start until it served, as far as they were counted.
+    /// Number of calls of the last start until it served, if they were counted.
     opening: u64,
-    /// Kills since the last look.
+    /// Kills since the store was last compared.
     unseen: Vec<(Point, bool)>,
 }
 
-/// The `n`-th directory: kills for as long as there are `more`, then looks once again.
+/// Runs the `n`-th directory: kills as long as there are `more`, then compares once more.
 pub fn run(
     n: u64,
     library: &Path,
@@ -73,7 +74,7 @@ pub fn run(
                 let point = Point::nth(turn);
                 let mut plan = point.plan(&mut life.random, life.opening);
                 if life.opening == 0 && point == Point::Open {
-                    // Only to count.
+                    // Only counts, and never kills.
                     plan.nth = u64::MAX;
                 }
                 let killed = life.round(point, &plan).await;
@@ -97,7 +98,8 @@ pub fn run(
 }
 
 impl Life<'_> {
-    /// Starts a process, looks what there is, and has it killed. False if it ended well before that.
+    /// Starts a process, compares what it holds, and has it killed. Returns false if the process ended well before the
+    /// kill.
     async fn round(&mut self, point: Point, plan: &Plan) -> Result<bool, String> {
         let outside = point == Point::Random && !plan.power;
         let layer = Some((plan, point.counts_from_start())).filter(|_| !outside);
@@ -115,7 +117,7 @@ impl Life<'_> {
         let asked = Instant::now();
         let shown = match self.home.shown().await {
             Ok((shown, _)) => shown,
-            // What counts from the start may come a little after it.
+            // The kill at a point that counts from the start may come shortly after the start.
             Err(why) if point.counts_from_start() => {
                 let end = tokio::time::timeout(ANSWER, server.end()).await.map_err(|_| why)?;
                 if !end.killed() {
@@ -134,7 +136,7 @@ impl Life<'_> {
         let (home, model, together) = (&self.home, &self.model, self.together);
         let act = async {
             if point == Point::Export {
-                // The first change after a start.
+                // Calls count from the first change after a start.
                 home.arm();
             }
             tokio::time::sleep(patience).await;
@@ -162,14 +164,14 @@ impl Life<'_> {
             }
         };
         if end.killed() {
-            // By the clock: nothing was undone, whatever the plan was.
+            // Killed by the clock: nothing was undone, whatever the plan.
             self.killed(point, plan.power && reached, reached, &end, &server);
             return Ok(true);
         }
         if !(point == Point::Stop && end.status.success()) {
             return Err(format!("it ended by itself: {}", end.status));
         }
-        // Stopped before the call came: everything that was taken is there.
+        // It was stopped before the call came, so everything that was accepted is on disk.
         self.model.borrow_mut().stopped();
         Ok(false)
     }
@@ -185,8 +187,8 @@ impl Life<'_> {
 
     /// Compares what a process holds with what was promised.
     fn compare(&mut self, shown: &Shown, asked: Instant, took: Duration) -> Result<(), String> {
-        // sled may use the place of a page again before the one that replaces it is lasting: after a power cut it may not
-        // be able to read its own file. That is told and counted, and every record must be there all the same.
+        // sled may reuse the place of a page before the page that replaces it is durable. After a power cut it may then
+        // be unable to read its own file. That is reported and counted, and every record must still be there.
         let power = self.unseen.iter().any(|(_, power)| *power);
         let set_aside = power && shown.notes.iter().any(|note| note.starts_with("records/ is damaged beyond repair"));
         let checked = self.model.borrow_mut().check(shown, asked);
@@ -240,11 +242,11 @@ async fn announce(port: u16, together: usize, seed: u64, model: &RefCell<Model>)
             tokio::time::sleep(PAUSE).await;
         }
     }
-    // The process is going, or stopping: its end is awaited elsewhere.
+    // The process is being killed or stopped, which other code waits for.
     std::future::pending().await
 }
 
-/// Enters own CIDs and takes some out again, until dropped.
+/// Adds own CIDs and removes some again, until dropped.
 async fn provide(home: &Home, seed: u64, model: &RefCell<Model>) {
     let mut random = StdRng::seed_from_u64(seed);
     loop {

@@ -1,19 +1,22 @@
-//! A real process under load from real connections, killed at random and at chosen points, with and without the loss of
-//! what was not synced (`disk/`). After each kill it must open by itself and hold what it promised (`model.rs`).
+//! Kills a real process under load from real connections, at random and at chosen points, with and without the loss of
+//! unsynced data (`disk/`). After each kill the process must start by itself and hold what it promised (`model.rs`).
 //!
-//! `DHTSTORE_KILLS=1000 cargo test --release --test crash -- --nocapture` prints what was killed where and what was found;
-//! 10 kills where nothing is said, 50 in `.ci/run`. `DHTSTORE_BIN` names another binary. A failure prints its seed:
-//! `DHTSTORE_SEED=<seed> DHTSTORE_LIFE=<n>` runs that directory again, alone (threads and the network are not seeded, so
-//! what needs a race may need several runs).
+//! `DHTSTORE_KILLS=1000 cargo test --release --test crash -- --nocapture` prints where the process was killed and what
+//! was found. The default is 10 kills, and 50 in `.ci/run`. `DHTSTORE_BIN` names another binary. A failure prints its
+//! seed: `DHTSTORE_SEED=<seed> DHTSTORE_LIFE=<n>` runs that directory again, alone. Threads and the network are not
+//! seeded, so a race may need several runs.
 //!
-//! Reached with the release binary on two cores: 1,000 kills, 507 of them power cuts, in 356 s, half of the directories at
-//! 2,000 records a second; 8.9 million times a record and 2.3 million times an own CID looked for, slowest start 0.18 s:
-//! nothing was lost or back, and recovery had nothing to note.
-//! sled may use the place of a page again before the one that replaces it is lasting: while the log was in its pages, 2 of
-//! 651 power cuts left a file that it could not read any more. That is still counted ([`SET_ASIDE`]), but costs no record: the
-//! log names all that it needs (`crates/store/src/records/salvage.rs`).
-//! What was found before, and is mended: own CIDs lost to a power cut behind an export, records lost behind a torn file of
-//! `blobs/` (`crates/store/src/sled_files.rs`), a chunk whose key was given to the next (`Log::append`).
+//! Result with the release binary on two cores: 1,000 kills, 507 of them power cuts, in 356 s, half of the directories
+//! at 2,000 records a second. 8.9 million checks of a record and 2.3 million of an own CID; slowest start 0.18 s. No
+//! record was lost or came back, and recovery had nothing to note.
+//!
+//! sled may reuse the place of a page before the page that replaces it is durable. While the log was in sled's pages, 2
+//! of 651 power cuts left a file that sled could not read any more. That is still counted ([`SET_ASIDE`]), but costs no
+//! record: the log contains all that it needs (`crates/store/src/records/salvage.rs`).
+//!
+//! Earlier runs found the following, which is fixed: own CIDs lost to a power cut behind an export, records lost behind
+//! a torn file of `blobs/` (`crates/store/src/sled_files.rs`), and a chunk whose key was given to the next one
+//! (`Log::append`).
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -38,13 +41,13 @@ use std::{
     thread,
 };
 
-/// Kills of a plain `cargo test`.
+/// Number of kills of a plain `cargo test`.
 const KILLS: i64 = 10;
-/// Directories that are killed side by side; most of the time a process waits.
+/// Number of directories that are tested at the same time; most of the time a process waits.
 const LIVES: u64 = 4;
-/// More than one power cut in so many may not leave a `records/` that sled cannot read; two of 651 did.
+/// At most one power cut in this many may leave a `records/` that sled cannot read; two of 651 did.
 const SET_ASIDE: u64 = 100;
-/// One kill in so many is of a migration.
+/// One kill in this many is of a migration.
 const MIGRATIONS: i64 = 10;
 
 fn number(name: &str) -> Option<u64> {

@@ -1,4 +1,4 @@
-//! The steps from earlier schemas to the one of today, killed at any call.
+//! Migrations from earlier schemas to the current one, killed at any call.
 
 use crate::{
     points::{Point, Table},
@@ -8,16 +8,16 @@ use dhtstore_testkit::files::copy;
 use rand::{Rng, rngs::StdRng};
 use std::{collections::HashMap, path::Path, sync::Mutex, time::Duration};
 
-/// As the fixtures were written.
+/// The ttl with which the fixtures were written.
 const TTL: Duration = Duration::from_secs(12 * 3600);
-/// Own CIDs of each fixture.
+/// Number of own CIDs of each fixture.
 const OWN: usize = 1;
 
 /// A directory as an earlier version left it.
 #[derive(Clone, Copy)]
 struct Fixture {
     name: &'static str,
-    /// A few minutes later, Unix seconds.
+    /// A time a few minutes after it was written, Unix seconds.
     then: i64,
     dump: &'static str,
 }
@@ -27,8 +27,8 @@ const FIXTURES: [Fixture; 2] = [
     Fixture { name: "schema-2", then: 1_795_515_000, dump: include_str!("../../migrations/fixtures/schema-2.ndjson") },
 ];
 
-/// `kills` times: a fresh copy of the fixture, one or two processes killed while they migrate it, then one that must show
-/// everything.
+/// Repeats this `kills` times: copies the fixture, kills one or two processes while they migrate it, then starts one
+/// that must show everything.
 pub fn run(library: &Path, mut random: StdRng, kills: i64, table: &Mutex<Table>) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let mut opening = 0;
@@ -87,10 +87,11 @@ pub fn run(library: &Path, mut random: StdRng, kills: i64, table: &Mutex<Table>)
     Ok(())
 }
 
-/// Everything of the fixture is there, in the schema of today: how many records, and what recovery noted.
+/// Checks that everything of the fixture is there, in the current schema. Returns the number of records, and the notes
+/// of recovery.
 async fn check(home: &Home, fixture: Fixture) -> Result<(u64, Vec<String>), String> {
     let (shown, stat) = home.shown().await?;
-    // Fixtures come without the key that they were written under.
+    // Fixtures do not contain the identity with which they were written.
     let expected: HashMap<String, String> = fixture
         .dump
         .lines()

@@ -1,31 +1,33 @@
-//! What the process has promised, and whether it is there.
+//! What the process has promised, compared with what it shows.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     time::{Duration, Instant},
 };
 
-/// How long a record lives. Short, so that garbage collection always has something to do.
+/// Ttl of records, short so that garbage collection always has something to do.
 pub const TTL: Duration = Duration::from_secs(15);
-/// A record's time is that of its chunk, in whole seconds.
+/// The time of a record is that of its chunk, in whole seconds; this margin covers it.
 const COARSE: Duration = Duration::from_secs(3);
-/// On disk after a second in the open chunk, the writer's quarter and sled's half; and some more.
+/// Time until a record is written: a second in the open chunk, a quarter for the writer, half a second for sled, and a
+/// margin.
 const WRITTEN: Duration = Duration::from_millis(2_200);
-/// Lasting after the fsync behind that: sled writes in a thread of its own, so it may be the one half a second later.
+/// Time until a record is durable: the fsync comes after that. sled writes in a thread of its own, so it may be the
+/// fsync half a second later.
 const LASTING: Duration = Duration::from_millis(3_000);
 
 /// A record that was announced.
 struct Record {
-    /// The earliest and the latest that it may date from; no latest where no answer came.
+    /// The earliest and the latest time that it may be dated; without the latest if no answer came.
     sent: Instant,
     taken: Option<Instant>,
     provider: String,
     promised: bool,
-    /// The process that took it is gone: what it did not promise then it never will.
+    /// True once the process that accepted it is gone: it can promise nothing more.
     ended: bool,
-    /// Why it is promised: how long before the end of the process it was taken, if that is known.
+    /// How long before the end of the process it was accepted, if known. This decides whether it is promised.
     before_end: Option<Duration>,
-    /// Was not there when it was looked for. It must not be seen again.
+    /// True if it was missing when it was looked for. It must not come back.
     gone: bool,
 }
 
@@ -34,11 +36,11 @@ struct Record {
 enum Own {
     There,
     NotThere,
-    /// The answer did not come any more.
+    /// No answer came.
     Unsure,
 }
 
-/// Of one data directory.
+/// The promises about one data directory.
 #[derive(Default)]
 pub struct Model {
     records: HashMap<String, Record>,
@@ -58,7 +60,7 @@ pub struct Shown {
 }
 
 impl Model {
-    /// Records are about to be announced.
+    /// Notes that records are about to be announced.
     pub fn announcing(&mut self, multihashes: &[String], provider: &str) {
         for multihash in multihashes {
             let (sent, provider) = (Instant::now(), provider.to_owned());
@@ -68,7 +70,7 @@ impl Model {
         }
     }
 
-    /// They were taken: an answer to what was asked after them has come.
+    /// Notes that they were accepted: a question asked after them was answered.
     pub fn announced(&mut self, multihashes: &[String]) {
         for multihash in multihashes {
             if let Some(record) = self.records.get_mut(multihash) {
@@ -77,26 +79,27 @@ impl Model {
         }
     }
 
-    /// `provide` or `unprovide` of these is asked for.
+    /// Notes that `provide` or `unprovide` is called with these.
     pub fn asked(&mut self, cids: &[String]) {
         for cid in cids {
             self.own.insert(cid.clone(), Own::Unsure);
         }
     }
 
-    /// It has returned.
+    /// Notes that the call has returned.
     pub fn returned(&mut self, cids: &[String], there: bool) {
         for cid in cids {
             self.own.insert(cid.clone(), if there { Own::There } else { Own::NotThere });
         }
     }
 
-    /// Own CIDs that are there, in an order of no meaning.
+    /// Returns the own CIDs that exist, in arbitrary order.
     pub fn own(&self) -> Vec<String> {
         self.own.iter().filter(|(_, own)| **own == Own::There).map(|(cid, _)| cid.clone()).collect()
     }
 
-    /// The process ended at `at`; the clock of this test was late by `late`, so others' may have been.
+    /// Notes that the process ended at `at`. The clock of this test was late by `late`, so those of others may have
+    /// been.
     pub fn killed(&mut self, at: Instant, power: bool, late: Duration) {
         let promise = if power { LASTING } else { WRITTEN } + late;
         for record in self.records.values_mut().filter(|record| !record.ended) {
@@ -107,7 +110,7 @@ impl Model {
         }
     }
 
-    /// The process was asked to stop, and did.
+    /// Notes that the process was asked to stop, and did.
     pub fn stopped(&mut self) {
         for record in self.records.values_mut().filter(|record| !record.ended) {
             record.ended = true;
@@ -115,8 +118,8 @@ impl Model {
         }
     }
 
-    /// Compares; how many records and own CIDs were promised and are there. What was not promised and is not there has
-    /// gone for good, and what is there stays.
+    /// Compares. Returns the number of promised records and of promised own CIDs that are there. What was not promised
+    /// and is missing must stay missing, and what is there must stay.
     pub fn check(&mut self, shown: &Shown, asked: Instant) -> Result<(u64, u64), String> {
         let mut wrong = Vec::new();
         let mut counts = (0, 0);
@@ -125,7 +128,7 @@ impl Model {
         }
         for (multihash, record) in &mut self.records {
             let there = shown.records.get(multihash);
-            // Older when it was asked, and younger when the answer came.
+            // A record is older when the question was asked than when its answer came.
             let latest = record.taken.unwrap_or(asked);
             let expired = asked.saturating_duration_since(latest) > TTL + COARSE;
             let lives = record.sent.elapsed() + COARSE < TTL;
@@ -160,7 +163,7 @@ impl Model {
             wrong.push(format!("nobody provided {cid}"));
         }
         wrong.extend(shown.damaged.iter().cloned());
-        // What is gone must stay gone for a while: to remember it for ever would be a leak of this test.
+        // A record that is gone must not come back for a while; remembering it for ever would leak memory in this test.
         self.records.retain(|_, record| record.sent.elapsed() < 4 * TTL);
         match wrong.len() {
             0 => Ok(counts),

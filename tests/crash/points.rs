@@ -1,31 +1,31 @@
-//! Where a process is killed, and the table of what came of it.
+//! The points at which a process is killed, and the table of results.
 
 use crate::layer::Plan;
 use rand::{Rng, rngs::StdRng};
 use std::{collections::BTreeMap, fmt, time::Duration};
 
-/// A place in the life of a process.
+/// A point in the life of a process.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Point {
     /// At any time, from outside.
     Random,
-    /// Any call between the start and the first connection.
+    /// At any call between the start and the first connection.
     Open,
     /// While the log is read into the index.
     Replay,
-    /// An fsync, or what sled does in its place.
+    /// At an fsync, or at the call that sled makes in its place.
     Flush,
-    /// A write of either database, or of the log.
+    /// At a write of either database, or of the log.
     Write,
-    /// What follows garbage collection, which runs at full seconds.
+    /// At a call after garbage collection, which runs at full seconds.
     Gc,
-    /// The journal of own CIDs.
+    /// At a call on the journal of own CIDs.
     Journal,
-    /// An export.
+    /// At a call on an export.
     Export,
-    /// After SIGTERM.
+    /// At a call after SIGTERM.
     Stop,
-    /// The steps from earlier schemas.
+    /// At a call of a migration from an earlier schema.
     Migration,
 }
 
@@ -43,17 +43,17 @@ impl Point {
         Point::Migration,
     ];
 
-    /// Those of a running process, in turn: directories begin at different ones.
+    /// Returns the points of a running process in turn, so that directories begin at different ones.
     pub fn nth(n: usize) -> Self {
         Self::ALL[n % (Self::ALL.len() - 1)]
     }
 
-    /// Whether calls count from the start of the process.
+    /// Returns whether calls count from the start of the process.
     pub fn counts_from_start(self) -> bool {
         matches!(self, Point::Open | Point::Replay | Point::Migration)
     }
 
-    /// Draws when exactly. `opening` is how many calls the last start made.
+    /// Draws the call at which to kill. `opening` is the number of calls of the last start.
     pub fn plan(self, random: &mut StdRng, opening: u64) -> Plan {
         let (on, path, thread, most) = match self {
             Point::Random => ("", "", "", 1),
@@ -71,11 +71,11 @@ impl Point {
         Plan { on, path, thread, nth, when, power, seed: random.random() }
     }
 
-    /// How long after its start a process is let run before the point counts, or the kill comes.
+    /// Draws the time for which a process runs before the point is armed, or before the kill by the clock.
     pub fn patience(self, random: &mut StdRng) -> Duration {
         let most = match self {
             Point::Random | Point::Stop => 4_500,
-            // Something is promised only after 2 or 3 s.
+            // Promises begin after 2 to 3 s.
             Point::Flush | Point::Write | Point::Gc => 3_500,
             Point::Journal => 2_000,
             Point::Open | Point::Replay | Point::Export | Point::Migration => 0,
@@ -84,22 +84,22 @@ impl Point {
     }
 }
 
-/// What was found at one kind of kill.
+/// Results at one kind of kill.
 #[derive(Clone, Copy, Default)]
 pub struct Found {
     pub kills: u64,
-    /// Of these where the call came; the others were killed by the clock.
+    /// Kills at the intended call; the others were kills by the clock.
     pub reached: u64,
     pub records: u64,
     pub own: u64,
-    /// Notes of recovery: none after a mere kill.
+    /// Notes of recovery; there must be none after a kill without power loss.
     pub notes: u64,
-    /// Starts that found `records/` beyond repair, and said so: none after a mere kill.
+    /// Starts that found `records/` beyond repair and said so; there must be none after a kill without power loss.
     pub set_aside: u64,
     pub slowest: Duration,
 }
 
-/// By point, and whether the power went.
+/// Results by point, and by whether the power was cut.
 #[derive(Default)]
 pub struct Table(BTreeMap<(Point, bool), Found>);
 
@@ -112,7 +112,7 @@ impl Table {
         self.0.values().map(|found| found.kills).sum()
     }
 
-    /// Power cuts, and those after which `records/` was set aside.
+    /// Returns the number of power cuts, and of those after which `records/` was set aside.
     pub fn set_aside(&self) -> (u64, u64) {
         let cuts = self.0.iter().filter(|((_, power), _)| *power);
         cuts.fold((0, 0), |(cuts, aside), (_, found)| (cuts + found.kills, aside + found.set_aside))

@@ -1,4 +1,4 @@
-//! `dhtstore run` below the layer, and what it says over its control socket.
+//! Runs `dhtstore run` on the layer, and talks to its control socket.
 
 use crate::{layer::Plan, model::Shown};
 use dhtstore::control::{
@@ -17,31 +17,31 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-/// A start that takes longer has failed, whatever else the machine does.
+/// A start that takes longer has failed, however busy the machine is.
 const START: Duration = Duration::from_secs(60);
-/// How often the end of a process is looked for.
+/// Time between two checks whether a process has ended.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// The directory of one process: `data/`, what the layer needs, and a log.
+/// The directory of one process: `data/`, the files of the layer, and a log.
 pub struct Home {
     dir: tempfile::TempDir,
     port: u16,
     ttl: Duration,
-    /// Seconds that its processes are ahead of the clock of this machine.
+    /// Seconds by which the clock of its processes is ahead of that of this machine.
     ahead: i64,
 }
 
-/// A process; killed when dropped.
+/// A process. Killed when dropped.
 pub struct Server {
     child: Child,
     started: Instant,
-    /// From its start until it served.
+    /// Time from its start until it served.
     pub ready_after: Duration,
-    /// Most that a wait for 5 ms took longer.
+    /// The longest delay of a wait of 5 ms.
     pub late: Duration,
 }
 
-/// How a process came to its end.
+/// How and when a process ended.
 pub struct End {
     pub at: Instant,
     pub status: ExitStatus,
@@ -62,14 +62,14 @@ impl Home {
         home
     }
 
-    /// Its processes start at this time, Unix seconds.
+    /// Makes its processes start at this time, Unix seconds.
     pub fn at(mut self, then: i64) -> Self {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
         self.ahead = then - i64::try_from(now.as_secs()).unwrap();
         self
     }
 
-    /// Everything that is done once in a while is done each second.
+    /// Returns a configuration in which every periodic job runs each second.
     fn config(&self) -> String {
         let jobs = ["gc", "routing-snapshot", "flush-state", "routing-refresh"];
         let jobs: String =
@@ -90,24 +90,24 @@ impl Home {
         self.port
     }
 
-    /// From now on calls count.
+    /// Makes calls count from now on.
     pub fn arm(&self) {
         File::create(self.path().join("armed")).unwrap();
     }
 
-    /// Calls that matched the plan so far.
+    /// Returns the number of calls that matched the plan so far.
     pub fn counted(&self) -> u64 {
         fs::read_to_string(self.path().join("count")).ok().and_then(|text| text.parse().ok()).unwrap_or(0)
     }
 
-    /// The last lines of the log.
+    /// Returns the last lines of the log.
     pub fn log(&self) -> String {
         let log = fs::read_to_string(self.path().join("log")).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(25)..].join("\n")
     }
 
-    /// Starts a process, below the layer if there is a plan.
+    /// Starts a process, on the layer if there is a plan.
     pub fn start(&self, library: &Path, plan: Option<(&Plan, bool)>) -> Server {
         for file in ["armed", "count", "said"] {
             let _ = fs::remove_file(self.path().join(file));
@@ -143,7 +143,7 @@ impl Home {
         loop {
             match client.next().await.map_err(told)? {
                 Line::Row(json) => row(json.parse().map_err(told)?),
-                // A dump tells of damage so, among others.
+                // A dump reports damage as an event, among others.
                 Line::Event(json) => row(json.parse().map_err(told)?),
                 Line::Error(failure) => return Err(failure.message),
                 Line::Done(done) => return Ok(done),
@@ -151,12 +151,12 @@ impl Home {
         }
     }
 
-    /// `provide` or `unprovide`: whether it returned well.
+    /// Sends `provide` or `unprovide`; returns whether it succeeded.
     pub async fn change(&self, request: Request) -> bool {
         self.ask(&request, |_| {}).await.is_ok()
     }
 
-    /// Everything that it holds.
+    /// Returns everything that it holds.
     pub async fn shown(&self) -> Result<(Shown, Stat), String> {
         let mut shown = Shown::default();
         let filter = Filter { tables: vec![Table::Providers, Table::Provided], ..Filter::default() };
@@ -177,7 +177,7 @@ impl Home {
         Ok((shown, stat))
     }
 
-    /// What the process says a second later, where it showed `shown` before, and where its directory is kept.
+    /// Returns what a process that showed `shown` says a second later, and the path of a copy of its directory.
     pub async fn evidence(&self, shown: &Shown) -> String {
         tokio::time::sleep(Duration::from_secs(1)).await;
         let again = match self.shown().await {
@@ -208,17 +208,17 @@ impl Server {
         Ok(None)
     }
 
-    /// Waits a little; how it ended, if it has.
+    /// Waits for a moment; returns how it ended, if it has.
     async fn ended(&mut self) -> Option<End> {
         let before = Instant::now();
         tokio::time::sleep(LOOK).await;
         self.late = self.late.max(before.elapsed().saturating_sub(LOOK));
-        // What was under way before the sleep cannot have ended later than now.
+        // A call under way before the sleep ended no later than now.
         let status = self.child.try_wait().unwrap()?;
         Some(End { at: before, status })
     }
 
-    /// Waits for its end.
+    /// Waits until it ends.
     pub async fn end(&mut self) -> End {
         loop {
             if let Some(end) = self.ended().await {
@@ -236,7 +236,7 @@ impl Server {
     }
 }
 
-/// SIGTERM to a process that this test has not yet waited for.
+/// Sends SIGTERM to a process that this test has not yet waited for.
 pub fn terminate(pid: u32) {
     let pid = Pid::from_raw(pid.cast_signed()).unwrap();
     kill_process(pid, Signal::TERM).unwrap();

@@ -26,7 +26,7 @@ async fn on_a_full_disk_a_node_answers_says_what_is_wrong_and_goes_on_when_there
     eventually("the first is held", limit, || node.held(&cid("before")).len() == 1);
     // Commands need some space themselves.
     fill(&disk, 1 << 20);
-    eventually("stat says it", limit, || notes().contains("announcements are refused, what is stored is served"));
+    eventually("stat says it", limit, || notes().contains("announcements are refused, stored records are served"));
     peer.announce(&multihash("meanwhile")).await;
     let refused = || node.rows(&["stat"])[0]["store"]["counters"]["refused_read_only"].as_u64().unwrap_or(0);
     eventually("it is refused", limit, || refused() > 0);

@@ -79,10 +79,10 @@ async fn outlives(dir: &Path, break_it: impl Fn(), mend_it: impl Fn()) {
     assert_eq!(node.store.provided.len(), 300);
     assert!(node.store.routing.save(Dht::Lan, vec![]).await.is_err() || node.store.flush().await.is_err());
     let stat = node.store.stat();
-    assert!(stat.notes.iter().any(|note| note.contains("records/ cannot be written")), "{:?}", stat.notes);
+    assert!(stat.notes.iter().any(|note| note.contains("records/ is read-only")), "{:?}", stat.notes);
     assert!(stat.counters["refused_read_only"] > 0 && stat.counters["records_database_failures"] > 0);
     let report = node.store.records.collect_garbage().await.unwrap();
-    assert!(report.paused.is_some_and(|why| why.contains("cannot be written")));
+    assert!(report.paused.is_some_and(|why| why.contains("is read-only")));
     // The store tries to reopen the database in this time, and must keep what was accepted.
     tokio::time::sleep(Duration::from_millis(2500)).await;
     assert_eq!(node.add(accepted, &peer(1)).await, Err(Refused::ReadOnly));
@@ -142,7 +142,7 @@ async fn the_reserve_is_warned_of_refuses_and_takes_again() {
     );
     let accepted = announce_until_refused(&node, 30_001).await;
     assert_all_served(&node, 0..accepted);
-    assert!(node.store.stat().notes.iter().any(|note| note.contains("announcements are refused, what is stored")));
+    assert!(node.store.stat().notes.iter().any(|note| note.contains("announcements are refused, stored records")));
     // Own CIDs are still accepted.
     node.store.provided.add((0..100).map(own_cid).collect()).await.unwrap();
     node.store.flush().await.unwrap();

@@ -1,4 +1,4 @@
-//! A bare listener: libp2p's transports, or ours, and a swarm whose only behaviour hands streams of the WAN DHT out.
+//! A bare listener: libp2p's transports, or ours, and a swarm whose only behaviour accepts streams of the WAN DHT.
 
 use dhtstore_testkit::inbound::Inbound;
 pub use dhtstore_testkit::inbound::Serve;
@@ -13,17 +13,17 @@ use libp2p::{
 };
 use std::time::Duration;
 
-/// Streams of one connection, as many as any benchmark opens.
+/// Maximum number of streams of a connection: as many as any benchmark opens.
 const MAX_STREAMS: usize = 4096;
 
-/// Whose yamux runs over TCP.
+/// The implementation of yamux over TCP.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Yamux {
     Libp2p,
     Ours,
 }
 
-/// Listens on these addresses, over TCP and QUIC, until the runtime ends; gives the addresses with their ports.
+/// Listens on these addresses, over TCP and QUIC, until the runtime ends. Returns the addresses with their ports.
 pub async fn listen(keypair: Keypair, addrs: &[Multiaddr], yamux: Yamux, serve: Serve) -> Vec<Multiaddr> {
     let mut swarm = SwarmBuilder::with_existing_identity(keypair)
         .with_tokio()

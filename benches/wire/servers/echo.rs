@@ -1,5 +1,6 @@
-//! The limit: what libp2p's transports, streams and this process's tasks cost when nothing is done with the messages. Reads
-//! whole messages and answers each by prepared bytes; ADD_PROVIDER, as ever, by none.
+//! The echo, which shows the limit: the cost of libp2p's transports, streams and this process's tasks when nothing is
+//! done with the messages. It reads whole messages and sends a prepared answer for each; ADD_PROVIDER has no answer, as
+//! always.
 
 use super::accept::Serve;
 use dhtstore::kad::{
@@ -11,22 +12,22 @@ use futures::{AsyncReadExt, AsyncWriteExt};
 use libp2p::{Multiaddr, PeerId, Stream};
 use std::sync::Arc;
 
-/// Answers are gathered up to this size, as ours are.
+/// Size up to which answers are gathered before they are sent, as in our server.
 const BATCH: usize = 16 * 1024;
 
-/// Answers every request with some `bytes`: peers with addresses of one length, as many as it takes.
+/// Answers every request with about `bytes` bytes: as many peers with addresses of one length as fit.
 pub fn serve(bytes: usize) -> Serve {
     let prepared: Arc<[u8]> = prepared(bytes).into();
     Arc::new(move |_, stream| {
         let prepared = prepared.clone();
         tokio::spawn(async move {
-            // The other side ends it.
+            // The other side ends the stream.
             let _ = echo(stream, &prepared).await;
         });
     })
 }
 
-/// A framed answer that can be decoded, at most 45 bytes shorter than `bytes`.
+/// Returns a framed answer that can be decoded, at most 45 bytes shorter than `bytes`.
 fn prepared(bytes: usize) -> Vec<u8> {
     let addr: Multiaddr = "/ip4/127.0.0.1/tcp/4001".parse().unwrap();
     let peer = EncodedPeer::new(&PeerId::random(), [&addr]);
@@ -46,7 +47,7 @@ async fn echo(mut stream: Stream, prepared: &[u8]) -> std::io::Result<()> {
         while let Ok(Header::Complete { header, body }) = frame::header(&input[at..filled], BATCH - 8)
             && filled - at >= header + body
         {
-            // Only what tells an announcement from a question.
+            // Decodes only as much as distinguishes an announcement from a question.
             let is_question = !input[at + header..].starts_with(&[0x08, MessageType::AddProvider as u8]);
             if is_question {
                 out.extend_from_slice(prepared);
@@ -67,7 +68,7 @@ async fn echo(mut stream: Stream, prepared: &[u8]) -> std::io::Result<()> {
     }
 }
 
-/// For neighbours: whoever asks is told of this peer. Who knows nobody does not enter our routing table.
+/// For neighbours: answers every question with this peer. A peer that knows no other does not enter our routing table.
 pub fn naming(peer: &PeerInfo) -> Serve {
     let peer = EncodedPeer::new(&peer.id, &peer.addrs);
     Arc::new(move |_, mut stream: Stream| {

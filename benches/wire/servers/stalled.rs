@@ -1,5 +1,6 @@
-//! Our node, in this process, on a store that stalls: each look-up of providers reads the clock, and this one sleeps in its
-//! thread once in so many times. Ours never reads from the disk for a request; this is what it would come to.
+//! Our node, in this process, on a store that stalls: each look-up of providers reads the clock, and this clock puts
+//! the thread to sleep once in a number of reads. Our store never reads from the disk for a request; this shows the
+//! effect if it did.
 
 use super::stock::{STALL, STALL_EVERY};
 use dhtstore::{
@@ -18,14 +19,14 @@ use std::{
     time::Duration,
 };
 
-/// A clock that takes its time.
+/// A clock that sleeps.
 #[derive(Debug)]
 struct StallingClock {
     clock: Arc<dyn Clock>,
     readings: AtomicU64,
 }
 
-/// Threads of the store itself read the clock as well; only those that serve requests are to stall.
+/// Returns whether this thread serves requests: threads of the store read the clock too, and must not stall.
 fn serves() -> bool {
     std::thread::current().name().is_some_and(|name| name.starts_with("tokio-"))
 }
@@ -49,7 +50,7 @@ impl Clock for StallingClock {
     }
 }
 
-/// Listens and runs.
+/// Listens and serves.
 pub async fn run(keypair: Keypair, dir: &Path, listen: &[Multiaddr], ready: impl FnOnce()) {
     let mut config = Config::defaults(Profile::Private);
     config.listen = listen.to_vec();

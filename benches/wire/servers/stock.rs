@@ -1,4 +1,5 @@
-//! Stock `libp2p-kad` on a store in sled, one row per record: what a rust-libp2p node with records on disk comes to.
+//! Stock `libp2p-kad` on a store in sled with one row per record, as a rust-libp2p node with records on disk would have
+//! it.
 
 use dhtstore::kad::PeerInfo;
 use dhtstore_testkit::libp2p_kad::{
@@ -16,14 +17,14 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-/// Its store stalls so long once in so many look-ups, if it is to.
+/// Time for which a store that stalls does so, once in a number of look-ups.
 pub const STALL: Duration = Duration::from_millis(50);
 pub const STALL_EVERY: u64 = 1000;
 
-/// As ours has.
+/// The same as for our store.
 const CACHE: u64 = 512 << 20;
 
-/// Listens and runs; `ready` is called with the number of peers in the table once it listens.
+/// Listens and serves; `ready` is called with the number of peers in the table once it listens.
 pub async fn run(
     keypair: Keypair,
     dir: &Path,
@@ -73,7 +74,7 @@ struct Stock {
     identify: identify::Behaviour,
 }
 
-/// Provider records in sled: the multihash and the provider's id are the key, addresses and end the value.
+/// Provider records in sled: the key is the multihash and the provider's id, the value its addresses and expiry.
 struct SledStore {
     // Values are not measured.
     values: HashMap<RecordKey, Record>,
@@ -82,7 +83,7 @@ struct SledStore {
     stalls: bool,
 }
 
-/// A multihash never begins with 0xff, and this can follow every one.
+/// Returns the prefix of a key's rows. It begins with the length of the key, so that no prefix begins another.
 fn prefix(key: &RecordKey) -> Vec<u8> {
     let bytes = key.as_ref();
     [&[bytes.len() as u8], bytes].concat()

@@ -1,4 +1,4 @@
-//! The only place that reads time. Everything else is handed a [`Clock`] or a time.
+//! Clocks. This is the only module that reads the time; all other code takes a [`Clock`] or a time.
 
 use parking_lot::Mutex;
 use std::{
@@ -7,41 +7,41 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-/// Seconds since the Unix epoch: the resolution in which records are dated (good until 2106).
+/// Seconds since the Unix epoch: the resolution in which records are dated (valid until 2106).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct UnixTime(pub u32);
 
 impl UnixTime {
-    /// How long ago `earlier` was; zero if it lies in the future.
+    /// Returns the time that has passed since `earlier`; zero if that lies in the future.
     pub fn since(self, earlier: UnixTime) -> Duration {
         Duration::from_secs(u64::from(self.0.saturating_sub(earlier.0)))
     }
 }
 
 impl fmt::Display for UnixTime {
-    /// RFC 3339 in UTC, to the second.
+    /// Writes RFC 3339 in UTC, to the second.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let time = UNIX_EPOCH + Duration::from_secs(u64::from(self.0));
         humantime::format_rfc3339_seconds(time).fmt(f)
     }
 }
 
-/// Where time comes from: the system in production, a [`ManualClock`] in tests and simulation.
+/// A source of time: the system in production, a [`ManualClock`] in tests and simulation.
 pub trait Clock: Send + Sync + fmt::Debug + 'static {
-    /// What the wall says. May step in either direction at any moment.
+    /// Returns the time of the wall clock, which may step in either direction at any moment.
     fn wall(&self) -> UnixTime;
-    /// Time since an arbitrary fixed moment. Never goes back, takes no notice of the wall.
+    /// Returns the time since an arbitrary fixed moment. It never goes back, and ignores steps of the wall clock.
     fn monotonic(&self) -> Duration;
 }
 
-/// The machine's clocks.
+/// The clocks of the machine.
 #[derive(Debug)]
 pub struct SystemClock {
     origin: Instant,
 }
 
 impl SystemClock {
-    /// A clock whose monotonic origin is now.
+    /// Makes a clock whose monotonic time begins now.
     #[expect(clippy::disallowed_methods, reason = "this is the one place")]
     pub fn new() -> Arc<Self> {
         Arc::new(Self { origin: Instant::now() })
@@ -60,19 +60,19 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that moves only when told to.
+/// A clock that moves only on request.
 #[derive(Debug)]
 pub struct ManualClock {
     state: Mutex<(UnixTime, Duration)>,
 }
 
 impl ManualClock {
-    /// A clock that stands still at `wall`.
+    /// Makes a clock that stands still at `wall`.
     pub fn at(wall: UnixTime) -> Arc<Self> {
         Arc::new(Self { state: Mutex::new((wall, Duration::ZERO)) })
     }
 
-    /// Both clocks go forward by `by`, as they do when time passes.
+    /// Moves both clocks forward, as passing time does.
     pub fn advance(&self, by: Duration) {
         let mut state = self.state.lock();
         state.1 += by;
@@ -80,7 +80,7 @@ impl ManualClock {
         state.0 = UnixTime(state.0.0.saturating_add(seconds));
     }
 
-    /// The wall clock alone is set, as `date -s` or NTP does.
+    /// Sets the wall clock alone, as `date -s` or NTP does.
     pub fn set_wall(&self, wall: UnixTime) {
         self.state.lock().0 = wall;
     }
@@ -96,7 +96,7 @@ impl Clock for ManualClock {
     }
 }
 
-/// The time of the runtime's timers: for deadlines, never for a date.
+/// Returns the time of the runtime's timers: for deadlines, never for dates.
 #[expect(clippy::disallowed_methods, reason = "this is the one place")]
 pub fn timer() -> tokio::time::Instant {
     tokio::time::Instant::now()

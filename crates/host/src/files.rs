@@ -1,4 +1,4 @@
-//! Small files that an operator names: configuration, identity, swarm key, certificates.
+//! Small files that the operator names: configuration, identity, swarm key, certificates.
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
@@ -11,21 +11,21 @@ use std::{
     path::Path,
 };
 
-/// How long a named pipe may take until somebody writes to it, in seconds.
+/// Time to wait for a writer to a named pipe, in seconds.
 const WRITER_SECONDS: i64 = 5;
 
-/// Whether a file is there, be it one that cannot be read: a link that leads nowhere, or a file in a directory that may not be
-/// entered, is there. A file that is there and cannot be read is an error, never the same as no file.
+/// Returns whether a path exists, even if it cannot be read: a link that leads nowhere, and a file in a directory that
+/// this user may not enter, exist. So an unreadable file is an error, and never counts as a missing one.
 pub fn is_present(path: &Path) -> bool {
     use io::ErrorKind::{NotADirectory, NotFound};
     path.symlink_metadata().err().is_none_or(|error| !matches!(error.kind(), NotFound | NotADirectory))
 }
 
-/// The whole content of a file.
+/// Reads a whole file.
 ///
 /// # Errors
-/// What the system says; [`io::ErrorKind::FileTooLarge`] above `max` bytes; [`io::ErrorKind::TimedOut`] for a named pipe to
-/// which nobody has written for five seconds.
+/// The error of the system; [`io::ErrorKind::FileTooLarge`] above `max` bytes; [`io::ErrorKind::TimedOut`] for a named
+/// pipe that gets no writer within five seconds.
 pub fn read_bounded(path: &Path, max: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     open(path)?.take(max + 1).read_to_end(&mut bytes)?;
@@ -35,13 +35,13 @@ pub fn read_bounded(path: &Path, max: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// An ordinary open waits for ever for the other end of a named pipe.
+/// Opens a file without waiting for the other end of a named pipe, as an ordinary open would.
 fn open(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path)?;
     if file.metadata()?.file_type().is_fifo() {
         let wait = Timespec { tv_sec: WRITER_SECONDS, tv_nsec: 0 };
         if poll(&mut [PollFd::new(&file, PollFlags::IN)], Some(&wait))? == 0 {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "it is a named pipe, and nobody writes to it"));
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "it is a named pipe, and no process writes to it"));
         }
     }
     fcntl_setfl(&file, OFlags::empty())?;

@@ -1,5 +1,5 @@
-//! What happened since the start, counted: one struct for each crate, a field for each count, written once with
-//! [`metrics!`](crate::metrics!). `dhtstore stat` reads the same fields that a scraper of OpenMetrics does.
+//! Counters of events since the start. Each crate has one struct of counters, defined with
+//! [`metrics!`](crate::metrics!). `dhtstore stat` and a scraper of OpenMetrics read the same fields.
 
 use prometheus_client::{
     encoding::NoLabelSet,
@@ -7,46 +7,46 @@ use prometheus_client::{
 };
 use std::{collections::BTreeMap, fmt};
 
-/// Counts events. Never goes back; relaxed, so it orders nothing.
+/// A counter of events. It never goes back. Its atomic accesses are relaxed, so they order nothing.
 #[derive(Clone, Debug, Default)]
 pub struct Counter(Inner);
 
 impl Counter {
-    /// One more.
+    /// Adds one.
     pub fn inc(&self) {
         self.0.inc();
     }
 
-    /// `n` more.
+    /// Adds `n`.
     pub fn add(&self, n: u64) {
         self.0.inc_by(n);
     }
 
-    /// How many.
+    /// Returns the count.
     pub fn get(&self) -> u64 {
         self.0.get()
     }
 }
 
-/// One series: what tells it from the others of its family, the name that `stat` gives it, and its count.
+/// A series: the labels that distinguish it in its family, its name in `stat`, and its counter.
 pub type Series<'m> = (&'static [(&'static str, &'static str)], &'static str, &'m Counter);
 
-/// Series that differ in their labels alone.
+/// Series that differ only in their labels.
 #[derive(Debug)]
 pub struct Family<'m> {
-    /// As Prometheus names it, less the `_total` that it puts behind counters.
+    /// Name for Prometheus, without the `_total` that it appends to counters.
     pub name: &'static str,
-    /// One line.
+    /// Help text, one line.
     pub help: &'static str,
-    /// At least one.
+    /// The series; at least one.
     pub series: Vec<Series<'m>>,
 }
 
 impl Family<'_> {
-    /// Writes the family for a scrape.
+    /// Encodes the family for a scrape.
     ///
     /// # Errors
-    /// Those of the encoder.
+    /// Errors of the encoder.
     pub fn encode(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let mut family = encoder.encode_descriptor(self.name, self.help, None, MetricType::Counter)?;
         for (labels, _, counter) in &self.series {
@@ -60,22 +60,22 @@ impl Family<'_> {
     }
 }
 
-/// The counts by the name that `stat` gives them.
+/// Returns the counts by their name in `stat`.
 pub fn by_name(families: &[Family<'_>]) -> BTreeMap<String, u64> {
     let series = families.iter().flat_map(|family| &family.series);
     series.map(|(_, name, counter)| ((*name).to_owned(), counter.get())).collect()
 }
 
-/// Defines a struct of counters. Each line has a field, its labels and the name that `stat` gives it.
+/// Defines a struct of counters. Each line has a field, its labels and its name in `stat`.
 ///
 /// ```
 /// dhtstore_host::metrics! {
 ///     /// What a door counts.
 ///     pub struct Metrics {
-///         "door_visitors", "Who came, by what became of them" {
-///             /// Let in.
+///         "door_visitors", "Visitors, by outcome" {
+///             /// Visitors let in.
 ///             let_in ["outcome" = "let_in"] "visitors let in",
-///             /// Turned away.
+///             /// Visitors turned away.
 ///             turned_away ["outcome" = "turned_away"] "visitors turned away",
 ///         }
 ///     }
@@ -100,7 +100,7 @@ macro_rules! metrics {
         }
 
         impl $name {
-            /// All counters, by family.
+            /// Returns all counters, by family.
             pub fn families(&self) -> Vec<$crate::metrics::Family<'_>> {
                 vec![$($crate::metrics::Family {
                     name: $metric,
@@ -109,7 +109,7 @@ macro_rules! metrics {
                 },)*]
             }
 
-            /// The counts by the name that `stat` gives them.
+            /// Returns the counts by their name in `stat`.
             pub fn by_name(&self) -> std::collections::BTreeMap<String, u64> {
                 $crate::metrics::by_name(&self.families())
             }

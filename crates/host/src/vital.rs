@@ -1,16 +1,17 @@
-//! The tasks without which a node is only half a node. One that panics ends the process: whatever restarts it (systemd,
-//! an operator) gets a whole node back, and what is on disk is as consistent as after a kill.
+//! Tasks that a node cannot do without. A panic of one ends the process, so that systemd or an operator restarts a
+//! whole node. What is on disk is then as consistent as after a kill.
 //!
-//! Panics that cost one stream, one job or one connection are caught where they happen and are not reported here.
+//! Panics that cost one stream, one job or one connection are caught elsewhere and not reported here.
 
 use futures::FutureExt;
 use std::{any::Any, future::Future, panic::AssertUnwindSafe, sync::Arc};
 use tokio::sync::watch;
 
-/// Names a task that is to panic a second after its start, in debug builds: how the tests see what becomes of a process.
+/// Environment variable that names a task. In debug builds that task panics a second after its start, for the tests of
+/// the process.
 const PANIC_TASK: &str = "PANIC_VITAL_TASK";
 
-/// Watches the vital tasks of one node. Cheap to clone.
+/// Watches the vital tasks of a node. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Vital {
     failed: Arc<watch::Sender<Option<Failed>>>,
@@ -20,9 +21,9 @@ pub struct Vital {
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the task {task:?} panicked: {panic}")]
 pub struct Failed {
-    /// Its name.
+    /// Name of the task.
     pub task: &'static str,
-    /// What it panicked with.
+    /// Message of the panic.
     pub panic: String,
 }
 
@@ -33,7 +34,7 @@ impl Default for Vital {
 }
 
 impl Vital {
-    /// Wraps a task: a panic of it is reported by [`Self::failed`] and makes the result `None`.
+    /// Wraps a task. If it panics, [`Self::failed`] reports that, and the result is `None`.
     pub fn watch<F: Future>(&self, name: &'static str, task: F) -> impl Future<Output = Option<F::Output>> + use<F> {
         let vital = self.clone();
         let guarded = async move {
@@ -58,20 +59,20 @@ impl Vital {
         }
     }
 
-    /// Returns once a vital task has panicked.
+    /// Waits until a vital task has panicked.
     pub async fn failed(&self) -> Failed {
         let mut failed = self.failed.subscribe();
         loop {
             if let Some(failed) = failed.borrow_and_update().clone() {
                 return failed;
             }
-            // The sender lives as long as this.
+            // `self` holds the sender, so this never fails.
             let _ = failed.changed().await;
         }
     }
 
     fn report(&self, failed: Failed) {
-        tracing::error!(task = failed.task, panic = failed.panic, "a task that the node cannot do without panicked");
+        tracing::error!(task = failed.task, panic = failed.panic, "a vital task panicked; the process ends");
         self.failed.send_if_modified(|first| {
             let is_first = first.is_none();
             first.get_or_insert(failed);
@@ -80,7 +81,7 @@ impl Vital {
     }
 }
 
-/// What a panic said.
+/// Returns the message of a panic.
 pub fn panic_text(panic: &(dyn Any + Send)) -> String {
     let said = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     said.unwrap_or("no message").to_owned()

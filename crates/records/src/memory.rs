@@ -1,5 +1,5 @@
-//! A store in memory, for tests and simulation. An empty one takes under a kilobyte, and nothing in it depends on chance: what
-//! is drawn is drawn by the seed that the caller gives.
+//! A store in memory, for tests and simulation. An empty one takes under a kilobyte. It is deterministic: random
+//! choices depend only on the seed that the caller gives.
 
 use crate::{
     NotNow, Outcome, OwnCids, Stores,
@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-/// Bounds and times. The defaults of times are those of a private network.
+/// Limits and times. The default times are those of a private network.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// How long a record lives after its last announcement (PRV-5). Counted in whole seconds.
@@ -29,13 +29,13 @@ pub struct Settings {
     pub address_ttl: Duration,
     /// How long a value is served after it was last put (VAL-5).
     pub values_ttl: Duration,
-    /// Records, some 200 bytes each.
+    /// Maximum number of records, some 200 bytes each.
     pub max_records: usize,
-    /// Records of one provider.
+    /// Maximum number of records of one provider.
     pub max_records_per_provider: usize,
-    /// Providers of one multihash.
+    /// Maximum number of providers of one multihash.
     pub max_providers_per_key: usize,
-    /// Values, up to 10 KiB each.
+    /// Maximum number of values, up to 10 KiB each.
     pub max_values: usize,
 }
 
@@ -54,13 +54,13 @@ impl Default for Settings {
     }
 }
 
-/// A store with nothing in it.
+/// Makes empty stores.
 pub fn stores(settings: Settings, clock: Arc<dyn Clock>) -> Stores {
     let memory = Arc::new(Memory::new(settings, clock));
     Stores { providers: memory.clone(), values: memory.clone(), own: memory.clone(), tables: memory }
 }
 
-/// The store. All of it is behind one lock that no answer waits for long.
+/// The store, behind one lock that is held for a short time only.
 #[derive(Debug)]
 pub struct Memory {
     settings: Settings,
@@ -71,23 +71,23 @@ pub struct Memory {
 #[derive(Debug, Default)]
 struct Inner {
     records: BTreeMap<Arc<[u8]>, BTreeMap<PeerId, UnixTime>>,
-    /// The same, oldest first: what expires next.
+    /// The same records, oldest first: the order in which they expire.
     by_age: BTreeSet<(UnixTime, Arc<[u8]>, PeerId)>,
-    /// Those of whom there are records.
+    /// The providers of these records.
     announcers: BTreeMap<PeerId, Announcer>,
     values: BTreeMap<Box<[u8]>, Value>,
     own: BTreeSet<Vec<u8>>,
     tables: BTreeMap<Dht, Vec<SavedPeer>>,
 }
 
-/// A peer that announced something.
+/// A peer that announced records.
 #[derive(Debug, Default)]
 struct Announcer {
     newest: UnixTime,
     records: usize,
-    /// As they came by each DHT.
+    /// Its addresses, by the DHT by which they came.
     came_by: BTreeMap<Dht, Vec<Multiaddr>>,
-    /// All of them, each once.
+    /// All its addresses, without duplicates.
     addrs: Arc<[Multiaddr]>,
 }
 
@@ -113,7 +113,7 @@ fn is_live(since: UnixTime, now: UnixTime, ttl: Duration) -> bool {
 }
 
 impl Inner {
-    /// Drops the records that have expired. A peer goes with the last of its records.
+    /// Drops records that have expired. A peer is dropped with the last of its records.
     fn collect(&mut self, now: UnixTime, ttl: Duration) {
         while let Some((received, multihash, peer)) = self.by_age.first().cloned() {
             if is_live(received, now, ttl) {
@@ -139,7 +139,7 @@ impl Inner {
         true
     }
 
-    /// Why a record that is not held cannot enter.
+    /// Returns why a record that is not held must be refused.
     fn barred(&self, multihash: &[u8], peer: &PeerId, settings: &Settings) -> Option<Refused> {
         if self.by_age.len() >= settings.max_records {
             return Some(Refused::RecordsFull);
@@ -153,17 +153,17 @@ impl Inner {
 }
 
 impl Memory {
-    /// A store with nothing in it.
+    /// Makes an empty store.
     pub fn new(settings: Settings, clock: Arc<dyn Clock>) -> Self {
         Self { settings, clock, inner: Mutex::default() }
     }
 
-    /// From now on this node provides `multihash`.
+    /// Marks `multihash` as provided by this node.
     pub fn provide(&self, multihash: &[u8]) {
         self.inner.lock().own.insert(multihash.to_vec());
     }
 
-    /// How many records are held, expired ones that are not collected yet included.
+    /// Returns the number of records; expired ones that are not collected yet included.
     pub fn records(&self) -> usize {
         self.inner.lock().by_age.len()
     }

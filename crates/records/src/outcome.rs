@@ -1,20 +1,21 @@
-//! An answer that is there at once, or later.
+//! An answer that is ready at once, or pending.
 
 use futures::future::BoxFuture;
 use std::fmt;
 
-/// What a store answers. Memory answers at once, which costs no allocation; a disk that is behind, a thread or another machine
-/// answers later.
+/// The answer of a store. A store in memory answers at once, without an allocation. One that waits for a disk, a thread
+/// or another machine answers later.
 pub enum Outcome<T> {
     /// The answer.
     Ready(T),
-    /// The answer to come. Dropped, the question is withdrawn; what it asked to be stored may have been stored.
+    /// The future of the answer. Dropping it withdraws the question; a record that was to be stored may have been
+    /// stored.
     Pending(BoxFuture<'static, T>),
 }
 
-/// The store cannot answer at present: it is elsewhere and out of reach, or overloaded. Another server can be asked.
+/// The store cannot answer at present: it is out of reach, or overloaded. Another server can be asked.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
-#[error("the store cannot be asked at present")]
+#[error("the store cannot be reached at present")]
 pub struct NotNow;
 
 impl<T> Outcome<T> {
@@ -26,7 +27,7 @@ impl<T> Outcome<T> {
         }
     }
 
-    /// The answer if it is there at once.
+    /// Returns the answer if it is ready.
     pub fn now(self) -> Option<T> {
         match self {
             Self::Ready(answer) => Some(answer),

@@ -1,4 +1,4 @@
-//! Provider records: who provides which multihash, and where.
+//! Provider records: which peer provides which multihash, and at which addresses.
 
 use crate::{NotNow, Outcome};
 use dhtstore_host::clock::UnixTime;
@@ -7,76 +7,77 @@ use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
 use std::{fmt, sync::Arc};
 
-/// Longest multihash that a store takes, in bytes. The protocol's own bound (PRV-1, 80 bytes) is lower.
+/// Maximum length of a multihash in a store, in bytes. The protocol's own limit (PRV-1, 80 bytes) is lower.
 pub const MAX_MULTIHASH_LEN: usize = 128;
 
-/// A provider of a multihash, as GET_PROVIDERS answers it.
+/// A provider of a multihash, as GET_PROVIDERS returns it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Provider {
-    /// The provider.
+    /// Peer id of the provider.
     pub peer: PeerId,
-    /// All known addresses, whichever DHT they came by; empty when older than the address ttl (PRV-6). Filter by scope. They
-    /// are shared with the store, since copies would cost more than the rest of a look-up.
+    /// All known addresses, by either DHT; empty if they are older than the address ttl (PRV-6). The caller filters
+    /// them by scope. They are shared with the store, since copies would cost more than the rest of a look-up.
     pub addrs: Arc<[Multiaddr]>,
-    /// When its announcement came (to about a second; a repeat within five minutes does not count).
+    /// When it was announced (to about a second; a repeat within five minutes does not count).
     pub received: UnixTime,
 }
 
-/// What became of an announcement.
+/// Result of an announcement that was accepted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Added {
-    /// No such record was known.
+    /// The record is new.
     New,
-    /// The record was known; it lives on.
+    /// The record was known, and its life is prolonged.
     Refreshed,
 }
 
-/// Why an announcement was not taken.
+/// Why an announcement was refused.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
 pub enum Refused {
-    /// `records.max`.
+    /// The limit `records.max` is reached.
     #[error("record limit reached")]
     RecordsFull,
-    /// `records.max` was reached, and records as far from this node as this one are not taken until there are fewer.
+    /// The limit `records.max` is reached; records this far from the node are refused until there are fewer.
     #[error("record limit reached, and this record is far from this node")]
     RecordsFar,
-    /// `records.max_per_provider`.
+    /// The limit `records.max_per_provider` is reached.
     #[error("record limit of this provider reached")]
     ProviderFull,
-    /// `records.max_providers_per_key`.
+    /// The limit `records.max_providers_per_key` is reached.
     #[error("provider limit of this key reached")]
     KeyFull,
-    /// `records.max_peers`.
+    /// The limit `records.max_peers` is reached.
     #[error("peer limit reached")]
     PeersFull,
-    /// After an error of the disk, while it is nearly full, and when the store is closed.
+    /// The disk failed or is nearly full, or the store is closed.
     #[error("the database does not take writes")]
     ReadOnly,
-    /// `store.max_disk`: what is held is refreshed, and nothing new taken.
-    #[error("the data directory takes as much of the disk as it may")]
+    /// The limit `store.max_disk` is reached: records are refreshed, and new ones refused.
+    #[error("the data directory has reached its size limit")]
     DiskFull,
-    /// A multihash longer than [`MAX_MULTIHASH_LEN`].
+    /// The multihash is longer than [`MAX_MULTIHASH_LEN`].
     #[error("multihash longer than {MAX_MULTIHASH_LEN} bytes")]
     KeyTooLong,
-    /// See [`NotNow`].
+    /// The store did not answer: see [`NotNow`].
     #[error(transparent)]
     NotNow(#[from] NotNow),
 }
 
-/// A store of provider records. A record is served until its ttl has passed since its last announcement (PRV-5), whether it
-/// has been collected or not.
+/// A store of provider records. A record is served until its ttl has passed since its last announcement (PRV-5),
+/// collected or not.
 pub trait ProviderRecords: fmt::Debug + Send + Sync {
-    /// Takes an announcement that came by `via`. Refreshes are taken at every limit. `provider.addrs`, already filtered by
-    /// that DHT's scope, replace those that came by the same DHT; those that came by the other stay.
+    /// Stores an announcement that came by the DHT `via`. A refresh is accepted at every limit. `provider.addrs`,
+    /// already filtered by the scope of `via`, replace the addresses that came by `via`; those that came by the other
+    /// DHT stay.
     fn add(&self, multihash: &[u8], provider: &PeerInfo, via: Dht) -> Outcome<Result<Added, Refused>>;
 
-    /// Returns up to `limit` live providers, newest first; a random subset, drawn by `seed`, when there are more.
+    /// Returns up to `limit` live providers, newest first. If there are more, returns a random subset, drawn by `seed`.
     fn providers(&self, multihash: &[u8], limit: usize, seed: u64) -> Outcome<Result<Vec<Provider>, NotNow>>;
 
-    /// Returns the addresses that a provider announced last, in any DHT; `None` if it is unknown or they have expired
-    /// (PRV-6).
+    /// Returns the addresses that a provider announced last, by either DHT; `None` if it is unknown or they have
+    /// expired (PRV-6).
     fn addresses(&self, provider: &PeerId) -> Outcome<Option<Vec<Multiaddr>>>;
 
-    /// Removes a record for good. True if it was known.
+    /// Removes a record for good. Returns true if it was known.
     fn remove(&self, multihash: &[u8], provider: &PeerId) -> Outcome<Result<bool, NotNow>>;
 }

@@ -1,4 +1,4 @@
-//! Routing tables as they were saved last, for the next start.
+//! Routing tables, saved for the next start.
 
 use dhtstore_host::clock::UnixTime;
 use dhtstore_kad::{Dht, PeerInfo};
@@ -14,12 +14,12 @@ pub struct SavedPeer {
     pub heard: UnixTime,
 }
 
-/// Why a table was not saved: one line.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+/// The error of a store that could not save a table.
+#[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct NotSaved(pub String);
+pub struct NotSaved(#[source] pub Box<dyn std::error::Error + Send + Sync>);
 
-/// Keeps one routing table for each DHT.
+/// A store of one routing table for each DHT.
 pub trait SavedTables: fmt::Debug + Send + Sync {
     /// Returns the peers of the table that was saved last.
     fn load(&self, dht: Dht) -> BoxFuture<'static, Vec<SavedPeer>>;

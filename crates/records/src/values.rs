@@ -1,4 +1,4 @@
-//! Values that others put: public keys and IPNS records (VAL-1 to VAL-6).
+//! Values that other peers put: public keys and IPNS records (VAL-1 to VAL-6).
 
 use crate::{NotNow, Outcome};
 use dhtstore_host::clock::UnixTime;
@@ -14,45 +14,46 @@ pub struct Value {
     pub received: UnixTime,
 }
 
-/// What became of a value.
+/// Result of a value that was accepted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Put {
-    /// None was held under its key.
+    /// No value was held under its key.
     New,
-    /// It took the place of a worse one.
+    /// It replaced a worse value.
     Better,
-    /// The same was held; it lives on.
+    /// The same value was held, and its life is prolonged.
     Renewed,
 }
 
-/// Why a value was not taken.
+/// Why a value was refused.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
 pub enum Refused {
-    /// VAL-1 to VAL-3.
+    /// The value breaks a rule of VAL-1 to VAL-3.
     #[error("invalid value: {0}")]
     Invalid(#[from] Invalid),
-    /// A better one is held.
+    /// A better value is held.
     #[error("a better value is held")]
     Worse,
-    /// `values.max` or `values.max_bytes`, and all that is held is closer to this node.
-    #[error("limit of values reached, and this one is farther from this node than all that are held")]
+    /// The limit `values.max` or `values.max_bytes` is reached, and all values held are closer to this node.
+    #[error("limit of values reached, and all values held are closer to this node")]
     Full,
-    /// After an error of the disk, while it is nearly full, and when the store is closed.
+    /// The disk failed or is nearly full, or the store is closed.
     #[error("the database does not take writes")]
     ReadOnly,
-    /// `store.max_disk`: what is held is renewed, and nothing new taken.
-    #[error("the data directory takes as much of the disk as it may")]
+    /// The limit `store.max_disk` is reached: values are renewed, and new ones refused.
+    #[error("the data directory has reached its size limit")]
     DiskFull,
-    /// See [`NotNow`].
+    /// The store did not answer: see [`NotNow`].
     #[error(transparent)]
     NotNow(#[from] NotNow),
 }
 
-/// A store of values. A value is served until its ttl has passed since it was last put (VAL-5), and never past its own end.
+/// A store of values. A value is served until its ttl has passed since it was last put (VAL-5), and never past its own
+/// end.
 pub trait Values: fmt::Debug + Send + Sync {
-    /// Returns the value of `key`, if one is held that is still valid.
+    /// Returns the value of `key` if one is held and valid.
     fn get(&self, key: &[u8]) -> Outcome<Result<Option<Value>, NotNow>>;
 
-    /// Validates a value and takes it if no better one is held (VAL-4); the same again renews its time.
+    /// Validates a value and stores it if no better one is held (VAL-4); the same value again renews its time.
     fn put(&self, key: &[u8], value: &[u8]) -> Outcome<Result<Put, Refused>>;
 }

@@ -1,4 +1,4 @@
-//! Keeps a provider record on disk, closes the store, opens it again and finds the record.
+//! Stores a provider record on disk, closes the store, reopens it and reads the record.
 //!
 //! ```text
 //! cargo run -p dhtstore-store --example keep

@@ -1,9 +1,9 @@
-//! Space and inodes that are given up by a start on a full disk.
+//! Disk space and inodes that a start on a full disk gives up.
 //!
-//! sled cannot open a database without writing: it takes a piece of its file and writes a snapshot. So beside the
-//! databases lie some files without use, made while there is space. A start that meets a full disk (or a quota, or no
-//! inodes) removes them, opens the databases with what that frees, and takes what is left back at once, so that the next
-//! start has it too. They are made again once there is space.
+//! sled cannot open a database without writing: it takes a piece of its file and writes a snapshot. So the data
+//! directory holds some spare files, made while there is space. A start that finds the disk full (or a quota reached,
+//! or no inodes left) removes them and opens the databases with the space that this frees. It then takes back what is
+//! left of the space, so that the next start has it too. Once there is space, the missing files are made again.
 
 use super::{
     StoreError,
@@ -17,15 +17,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Files: as many inodes. A start makes at most a snapshot for each database, a socket, a segment and a journal.
+/// Number of files, and so of inodes. A start makes at most a snapshot for each database, a socket, a segment and a
+/// journal.
 const PIECES: u32 = 16;
-/// Bytes of each: 8 MiB in all. A start was seen to write less than 2 MiB; a snapshot takes some 20 bytes for each page
-/// of the database, so 4 MiB of it stand for more records than `records.max`.
+/// Size of each file: 8 MiB in all. The largest start seen wrote less than 2 MiB. A snapshot takes some 20 bytes for
+/// each page of the database, so 4 MiB of it stand for more records than `records.max`.
 const PIECE_BYTES: u64 = 512 << 10;
-/// The disk is full for a start if so many pieces more have no room.
+/// A start takes the disk for full if it has no room for this many further pieces.
 const ROOM: u32 = 4;
 
-/// The directories of a data directory that lie on file systems of their own, itself first.
+/// Returns the directories of a data directory that lie on file systems of their own, the data directory first.
 pub fn file_systems(dir: &Path) -> Vec<PathBuf> {
     let device = |path: &Path| fs::metadata(path).map(|found| found.dev()).ok();
     let mut devices = vec![device(dir)];
@@ -40,12 +41,13 @@ pub fn file_systems(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Bytes that it takes below a data directory.
+/// Returns the bytes that the ballast takes below a data directory.
 pub fn bytes(dir: &Path) -> u64 {
     file_systems(dir).iter().map(|dir| bytes_allocated(&dir.join(BALLAST))).sum()
 }
 
-/// Gives it up where the disk is full. The caller holds the lock of the directory. Whether something was given up.
+/// Removes the ballast where the disk is full; returns whether some was removed. The caller holds the lock of the
+/// directory.
 pub fn give_up_if_full(dir: &Path) -> bool {
     let mut gave_up = false;
     for dir in file_systems(dir) {
@@ -57,18 +59,22 @@ pub fn give_up_if_full(dir: &Path) -> bool {
             pieces += u32::from(fs::remove_file(piece(&dir, n)).is_ok());
         }
         match pieces {
-            0 => tracing::warn!(path = %dir.display(), "the disk is full, and there is no ballast to give up"),
-            _ => tracing::warn!(path = %dir.display(), pieces, "the disk is full: ballast is given up for this start"),
+            0 => {
+                tracing::warn!(path = %dir.display(), "the disk is full, and no ballast is left to remove; free some space if the start fails")
+            }
+            _ => {
+                tracing::warn!(path = %dir.display(), pieces, "the disk is full: removed ballast, so that this start can go on; free some space")
+            }
         }
         gave_up |= pieces > 0;
     }
     gave_up
 }
 
-/// Makes what is missing of it. Without `all`, only where `reserve` bytes stay free beside it.
+/// Makes the missing files of the ballast. Unless `all` is set, only where `reserve` bytes stay free besides.
 ///
 /// # Errors
-/// [`StoreError::Io`], also of a full disk: what could be made stays.
+/// [`StoreError::Io`], also if the disk is full: the files made so far stay.
 pub fn make(dir: &Path, reserve: u64, all: bool) -> Result<(), StoreError> {
     for dir in file_systems(dir) {
         for n in 0..PIECES {
@@ -87,7 +93,7 @@ pub fn make(dir: &Path, reserve: u64, all: bool) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Whether an error says that there is no space, no inode, or that a quota is reached.
+/// Returns whether an error says that the disk has no space or no inode left, or that a quota is reached.
 pub fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
@@ -100,7 +106,7 @@ fn piece(dir: &Path, n: u32) -> PathBuf {
     dir.join(BALLAST).join(n.to_string())
 }
 
-/// Takes and gives back what a start may need.
+/// Takes, and gives back, the space that a start may need.
 fn room(dir: &Path) -> io::Result<()> {
     create_dir(&dir.join(BALLAST)).map_err(|error| match error {
         StoreError::Io { source, .. } => source,
@@ -109,18 +115,18 @@ fn room(dir: &Path) -> io::Result<()> {
     let paths: Vec<PathBuf> = (0..ROOM).map(|n| dir.join(BALLAST).join(format!("room-{n}"))).collect();
     let outcome = paths.iter().try_for_each(|path| allocate(path));
     for path in paths {
-        // What was not made need not go.
+        // A file that was not made need not be removed.
         let _ = fs::remove_file(path);
     }
     outcome
 }
 
-/// A file of [`PIECE_BYTES`] that takes as many of the disk; none if there are not as many.
+/// Makes a file that takes [`PIECE_BYTES`] of the disk, or none if there is less space.
 fn allocate(path: &Path) -> io::Result<()> {
     let file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(path)?;
     let outcome = match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, PIECE_BYTES) {
         Ok(()) => Ok(()),
-        // File systems that take the call are the rule; on others it is written.
+        // Most file systems support the call; on others the bytes are written.
         Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => write_out(&file),
         Err(error) => Err(error.into()),
     };

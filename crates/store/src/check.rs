@@ -1,5 +1,5 @@
-//! Verification of everything that a data directory holds. A stopped one is not changed by a byte: databases are read
-//! from a copy, without the recovery that an open would begin with.
+//! Verification of everything that a data directory holds. The directory of a stopped node stays byte for byte as it
+//! is: databases are read from a copy, without the recovery that an open would begin with.
 
 mod databases;
 mod findings;
@@ -26,11 +26,11 @@ use std::{
     time::Duration,
 };
 
-/// Verifies a stopped node's directory. `ttl`: of records.
+/// Verifies the directory of a stopped node. `ttl` is that of records.
 ///
 /// # Errors
-/// [`StoreError::NoDatabase`]; [`StoreError::Locked`] while a server has it; [`StoreError::Io`] if it cannot be read or
-/// copied; [`StoreError::FromTheFuture`]. Damage is a finding.
+/// [`StoreError::NoDatabase`]; [`StoreError::Locked`] while a server has the directory; [`StoreError::Io`] if it cannot
+/// be read or copied; [`StoreError::FromTheFuture`]. Damage is a finding and not an error.
 pub fn stopped(dir: &Path, ttl: Duration, now: crate::clock::UnixTime) -> Result<Vec<Finding>, StoreError> {
     if !is_data_dir(dir) {
         return Err(StoreError::NoDatabase(dir.to_owned()));
@@ -58,7 +58,7 @@ pub fn stopped(dir: &Path, ttl: Duration, now: crate::clock::UnixTime) -> Result
     Ok(findings.into_inner())
 }
 
-/// Files that this user may not read are no damage: whoever asks has to be another one.
+/// Returns an error if this user may not read the files: they may be intact, and another user has to run the check.
 fn may_read(dir: &Path) -> Result<(), StoreError> {
     for entry in fs::read_dir(dir).map_err(|e| filesystem::io_error("read", dir, e))? {
         let entry = entry.map_err(|e| filesystem::io_error("read", dir, e))?;
@@ -72,7 +72,7 @@ fn may_read(dir: &Path) -> Result<(), StoreError> {
             _ => Ok(()),
         };
         match outcome {
-            // Others are told where they are read.
+            // Other errors are reported where the file is read.
             Err(StoreError::Io { source, .. }) if source.kind() != std::io::ErrorKind::PermissionDenied => {}
             outcome => outcome?,
         }
@@ -80,7 +80,7 @@ fn may_read(dir: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// What a running store can say of itself.
+/// Returns what a running store can report about itself.
 pub fn running(store: &Store) -> Vec<Finding> {
     let mut findings = Findings::default();
     store.records.wait_replayed();
@@ -88,10 +88,10 @@ pub fn running(store: &Store) -> Vec<Finding> {
     let passing = store.passing_notes();
     for note in &stat.notes {
         if passing.contains(note) {
-            findings.note("store", note, "nothing is lost by it; see the log and the disk");
+            findings.note("store", note, "no data is lost; see the log and the disk");
             continue;
         }
-        findings.damaged("store", note, "it was dealt with at the start, or is passed over; see the log");
+        findings.damaged("store", note, "recovered at the start, or skipped; see the log");
     }
     for (name, what) in [
         ("damaged", "places of records/ cannot be read"),
@@ -100,13 +100,13 @@ pub fn running(store: &Store) -> Vec<Finding> {
     ] {
         match stat.counters.get(name).copied().unwrap_or(0) {
             0 => {}
-            n => findings.damaged("records/", format_args!("{n} {what}"), "they run out by themselves within the ttl"),
+            n => findings.damaged("records/", format_args!("{n} {what}"), "they expire within the ttl"),
         }
     }
     for name in ["records_database_failures", "node_database_failures"] {
         match stat.counters.get(name).copied().unwrap_or(0) {
             0 => {}
-            // What was accepted is kept, and written once the disk works again.
+            // Accepted data is kept in memory, and written once the disk works again.
             n => findings.note(name, format_args!("{n} operations failed"), "see the log and the disk"),
         }
     }
@@ -119,7 +119,7 @@ pub fn running(store: &Store) -> Vec<Finding> {
     findings.into_inner()
 }
 
-/// Who may read what is secret.
+/// Checks that only the owner may open files that hold secrets.
 fn rights(dir: &Path, findings: &mut Findings) {
     for (name, secret) in [("", true), ("identity.key", true), ("swarm.key", true)] {
         let path = if name.is_empty() { dir.to_owned() } else { dir.join(name) };
@@ -132,15 +132,15 @@ fn rights(dir: &Path, findings: &mut Findings) {
     }
 }
 
-/// Every frame of every export and journal.
+/// Reads every frame of every export and journal.
 fn exports(dir: &Path, findings: &mut Findings) {
     let Ok(entries) = fs::read_dir(dir) else { return };
     let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     paths.sort();
     let old = records::salvage::old_exports::list(dir).len();
     if old > 0 {
-        let next = "the next start takes from them what log/ lacks, and removes them";
-        findings.note("exports/", format_args!("{old} exports of provider records, as older versions made them"), next);
+        let next = "the next start takes from them the records that log/ lacks, and removes them";
+        findings.note("exports/", format_args!("{old} exports of provider records, made by older versions"), next);
     }
     for path in paths {
         let place = format!("exports/{}", path.file_name().unwrap_or_default().to_string_lossy());
@@ -149,27 +149,27 @@ fn exports(dir: &Path, findings: &mut Findings) {
             Some(Ok(Verified::Whole(own))) => findings.ok(&place, format_args!("{own} own CIDs or changes")),
             Some(Ok(Verified::Cut(error))) => findings.note(
                 &place,
-                format_args!("ends with a change that was cut off: {error}"),
-                "a kill came before it was acknowledged; nothing to do",
+                format_args!("ends with a change that is incomplete: {error}"),
+                "the process was killed before the change was acknowledged; nothing to do",
             ),
             Some(Ok(Verified::Damaged(error))) => findings.damaged(
                 &place,
                 error,
-                "start the node: it exports own CIDs anew from node/; this file goes with the third export after it",
+                "start the node: it makes a new export from node/; the third export after this file removes it",
             ),
             Some(Err(error)) => findings.unread(&place, format_args!("cannot be read: {error}")),
         }
     }
 }
 
-/// What recovery has set aside.
+/// Reports the databases that recovery has set aside.
 fn set_aside(dir: &Path, findings: &mut Findings) {
     let Ok(entries) = fs::read_dir(dir) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         if name.contains(".damaged-") {
-            let next = "look at it, or remove it to free the space";
-            findings.note(&name, "set aside by an earlier start, which went on without it", next);
+            let next = "inspect it, or remove it to free the space";
+            findings.note(&name, "set aside by an earlier start, which continued without it", next);
         }
     }
 }

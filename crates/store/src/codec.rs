@@ -1,59 +1,60 @@
 //! The one place where values become bytes and back: a version byte, then bincode. Chunks of the log and frames of
-//! files carry a CRC-32 too, since sled returns what the disk returned.
+//! files also carry a CRC-32, since sled does not check what the disk returns.
 //!
-//! Decoding never panics, whatever the bytes: bincode reads under a size limit, and what is left over is an error.
+//! Decoding never panics, whatever the bytes: bincode reads under a size limit, and bytes left over are an error.
 
+use super::error::Cause;
 use bincode::{BorrowDecode, Decode, Encode, config};
 use std::io::Read;
 
-/// Version of the values written today. A value with another first byte is not decoded.
+/// Version of the values written today. A value with another first byte is refused.
 pub const VERSION: u8 = 1;
-/// Version of the chunks of the log written today. Those of version 1 are written anew when the store is opened
-/// (migrations/).
+/// Version of the chunks of the log written today. Chunks of version 1 are rewritten when the store is opened
+/// (`migrations/`).
 pub const CHUNK_VERSION: u8 = 2;
-/// Version of the rows that say where a chunk lies; where schema 2 had the chunk itself stands one of the above.
+/// Version of the rows that say where a chunk lies. A row of schema 2 holds the chunk itself, and begins with one of
+/// the versions above.
 pub const LOCATION_VERSION: u8 = 3;
-/// No value may claim more than this many bytes when decoded. Rows are split long before (a chunk of the log closes
-/// at 30 kB).
+/// Maximum size of a value, in bytes. Rows are split long before (a chunk of the log closes at 30 kB).
 pub const LIMIT: usize = 1 << 16;
-/// Version byte and CRC-32 before a chunk's entries.
+/// Size of the version byte and CRC-32 before the entries of a chunk.
 const CHUNK_HEADER: usize = 5;
-/// Length and CRC-32, both u32 little endian, before a frame of a file.
+/// Size of the length and CRC-32 before a frame of a file, both u32 little endian.
 pub const FRAME_HEADER: usize = 8;
 
 const CONFIG: config::Configuration<config::LittleEndian, config::Varint, config::Limit<LIMIT>> =
     config::standard().with_limit::<LIMIT>();
 
-/// Why bytes could not be decoded, or a value not encoded.
+/// Why bytes cannot be decoded, or a value not encoded.
 #[derive(Debug, thiserror::Error)]
 pub enum CodecError {
-    /// There is not even a header.
+    /// The bytes end before a header or a payload.
     #[error("only {0} bytes")]
     Short(usize),
-    /// The version byte is not the one that is read.
+    /// The version byte is another than the one expected.
     #[error("version {0} is not known")]
     Version(u8),
-    /// The bytes are not those that were written.
+    /// The bytes differ from those that were written.
     #[error("checksum does not match")]
     Checksum,
-    /// bincode refused.
+    /// bincode refused the bytes or the value, or they break a rule of ours.
     #[error("malformed value: {0}")]
-    Malformed(String),
+    Malformed(#[source] Cause),
     /// The value was read, but bytes follow it.
     #[error("{0} bytes left over")]
     LeftOver(usize),
     /// A frame claims more than [`LIMIT`] bytes.
     #[error("frame of {0} bytes")]
     FrameTooLong(usize),
-    /// The file itself could not be read.
+    /// The file itself cannot be read.
     #[error(transparent)]
     Io(#[from] std::io::Error),
 }
 
-/// A value behind its version byte.
+/// Encodes a value behind its version byte.
 ///
 /// # Errors
-/// [`CodecError::Malformed`] if bincode refuses the value, or if it is longer than could be read back.
+/// [`CodecError::Malformed`] if bincode refuses the value, or if it is too long to be read back.
 pub fn encode<T: Encode>(value: &T) -> Result<Vec<u8>, CodecError> {
     encode_as(VERSION, value)
 }
@@ -66,7 +67,7 @@ pub fn encode_as<T: Encode>(version: u8, value: &T) -> Result<Vec<u8>, CodecErro
     let mut bytes = vec![version];
     append(&mut bytes, value)?;
     if bytes.len() > LIMIT {
-        return Err(CodecError::Malformed(format!("{} bytes, more than the limit of {LIMIT}", bytes.len())));
+        return Err(CodecError::Malformed(format!("{} bytes, more than the limit of {LIMIT}", bytes.len()).into()));
     }
     Ok(bytes)
 }
@@ -78,45 +79,45 @@ pub fn encode_as<T: Encode>(version: u8, value: &T) -> Result<Vec<u8>, CodecErro
 pub fn append<T: Encode>(bytes: &mut Vec<u8>, value: &T) -> Result<(), CodecError> {
     match bincode::encode_into_std_write(value, bytes, CONFIG) {
         Ok(_) => Ok(()),
-        Err(e) => Err(CodecError::Malformed(e.to_string())),
+        Err(e) => Err(CodecError::Malformed(e.into())),
     }
 }
 
-/// [`append`] into a buffer that is there: how many bytes it took.
+/// Encodes like [`append`] into a buffer of fixed size; returns the bytes used.
 ///
 /// # Errors
 /// [`CodecError::Malformed`] if bincode refuses the value, or if the buffer is too short.
 pub fn fill<T: Encode>(buffer: &mut [u8], value: &T) -> Result<usize, CodecError> {
-    bincode::encode_into_slice(value, buffer, CONFIG).map_err(|e| CodecError::Malformed(e.to_string()))
+    bincode::encode_into_slice(value, buffer, CONFIG).map_err(|e| CodecError::Malformed(e.into()))
 }
 
-/// What [`encode`] wrote.
+/// Decodes what [`encode`] wrote.
 ///
 /// # Errors
-/// Every byte string that [`encode`] could not have written; see [`CodecError`].
+/// Returns an error for every byte string that [`encode`] cannot write; see [`CodecError`].
 pub fn decode<T: Decode<()>>(bytes: &[u8]) -> Result<T, CodecError> {
     decode_as(VERSION, bytes)
 }
 
-/// What [`encode_as`] wrote.
+/// Decodes what [`encode_as`] wrote.
 ///
 /// # Errors
 /// As [`decode`].
 pub fn decode_as<T: Decode<()>>(version: u8, bytes: &[u8]) -> Result<T, CodecError> {
     let body = versioned(bytes, version)?;
-    let (value, read) = bincode::decode_from_slice(body, CONFIG).map_err(|e| CodecError::Malformed(e.to_string()))?;
+    let (value, read) = bincode::decode_from_slice(body, CONFIG).map_err(|e| CodecError::Malformed(e.into()))?;
     nothing_after(body, read)?;
     Ok(value)
 }
 
-/// A chunk of the log from `count` entries that were [`append`]ed to `body`.
+/// Makes a chunk of the log from `count` entries that were [`append`]ed to `body`.
 ///
 /// # Errors
 /// [`CodecError::Malformed`] if the count cannot be written.
 pub fn chunk(count: u32, body: &[u8]) -> Result<Vec<u8>, CodecError> {
     let mut bytes = Vec::with_capacity(body.len() + CHUNK_HEADER + 9);
     bytes.extend_from_slice(&[CHUNK_VERSION, 0, 0, 0, 0]);
-    // What bincode puts before the items of a `Vec`.
+    // bincode puts the length of a `Vec` before its items.
     append(&mut bytes, &u64::from(count))?;
     bytes.extend_from_slice(body);
     let crc = crc32fast::hash(&bytes[CHUNK_HEADER..]);
@@ -124,10 +125,10 @@ pub fn chunk(count: u32, body: &[u8]) -> Result<Vec<u8>, CodecError> {
     Ok(bytes)
 }
 
-/// The entries of a chunk of this version, borrowed from it.
+/// Decodes the entries of a chunk of this version, borrowed from it.
 ///
 /// # Errors
-/// Every byte string that [`chunk`] could not have written; see [`CodecError`].
+/// Returns an error for every byte string that [`chunk`] cannot write; see [`CodecError`].
 pub fn decode_chunk<'a, T: BorrowDecode<'a, ()>>(bytes: &'a [u8], version: u8) -> Result<Vec<T>, CodecError> {
     let body = versioned(bytes, version)?;
     let (crc, body) = body.split_first_chunk::<4>().ok_or(CodecError::Short(bytes.len()))?;
@@ -135,12 +136,12 @@ pub fn decode_chunk<'a, T: BorrowDecode<'a, ()>>(bytes: &'a [u8], version: u8) -
         return Err(CodecError::Checksum);
     }
     let (entries, read) =
-        bincode::borrow_decode_from_slice(body, CONFIG).map_err(|e| CodecError::Malformed(e.to_string()))?;
+        bincode::borrow_decode_from_slice(body, CONFIG).map_err(|e| CodecError::Malformed(e.into()))?;
     nothing_after(body, read)?;
     Ok(entries)
 }
 
-/// A value as a frame of a file: length, CRC-32, version byte, value.
+/// Encodes a value as a frame of a file: length, CRC-32, version byte, value.
 ///
 /// # Errors
 /// As [`encode`].
@@ -153,10 +154,10 @@ pub fn frame<T: Encode>(value: &T) -> Result<Vec<u8>, CodecError> {
     Ok(bytes)
 }
 
-/// The next frame of a file; `None` at its end.
+/// Reads the next frame of a file; `None` at its end.
 ///
 /// # Errors
-/// A frame that is cut short, too long, damaged or not of this type; see [`CodecError`].
+/// A frame that is cut short, too long, damaged or of another type; see [`CodecError`].
 pub fn read_frame<T: Decode<()>>(file: &mut impl Read) -> Result<Option<T>, CodecError> {
     let mut header = Vec::with_capacity(FRAME_HEADER);
     file.by_ref().take(FRAME_HEADER as u64).read_to_end(&mut header)?;
@@ -265,7 +266,7 @@ mod tests {
             let _ = decode::<Row>(&bytes);
             let _ = decode_chunk::<Entry<'_>>(&bytes, CHUNK_VERSION);
             let _ = read_frame::<Row>(&mut bytes.as_slice());
-            // Past the checksum, too.
+            // A valid checksum, so that the entries are decoded as well.
             if bytes.len() > CHUNK_HEADER {
                 let crc = crc32fast::hash(&bytes[CHUNK_HEADER..]).to_le_bytes();
                 bytes[1..CHUNK_HEADER].copy_from_slice(&crc);

@@ -1,8 +1,8 @@
-//! Writing the databases of a stopped node anew: sled gives the space of what was removed back only slowly.
+//! Rewrites the databases of a stopped node: sled frees the space of removed rows only slowly.
 //!
-//! The new database is written beside the old one under the name that recovery gives its copies, verified, flushed, and
-//! swapped by two renames: a kill before the first leaves a copy that the next open removes, a kill between them one that
-//! it puts in place (`store/recovery.rs`).
+//! The new database is written next to the old one, under the name that recovery gives its copies. It is verified,
+//! flushed, and swapped in by two renames. A kill before the first rename leaves a copy that the next open removes; a
+//! kill between the renames leaves one that the next open puts in place (`recovery.rs`).
 
 use super::{
     Settings, Store, StoreError,
@@ -17,25 +17,25 @@ use super::{
 use crate::clock::Clock;
 use std::{fs, io, path::Path, sync::Arc};
 
-/// What became of one database.
+/// The result for one database.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Compacted {
     /// `records` or `node`.
     pub name: &'static str,
     /// Rows of all trees.
     pub rows: u64,
-    /// On disk, before.
+    /// Size on disk before, in bytes.
     pub bytes_before: u64,
-    /// On disk, after.
+    /// Size on disk after, in bytes.
     pub bytes_after: u64,
 }
 
-/// Opens the store once, as a start does (recovery, migration, one garbage collection), closes it, then writes both
-/// databases anew. Needs as much free space as the larger of them holds.
+/// Opens the store once, as a start does (recovery, migration, one garbage collection), closes it, then rewrites both
+/// databases. Needs as much free space as the larger of them holds.
 ///
 /// # Errors
-/// [`StoreError::Locked`] while a server has the directory; [`StoreError::Io`] and [`StoreError::Database`]: then the old
-/// database is still in place.
+/// [`StoreError::Locked`] while a server has the directory; [`StoreError::Io`] and [`StoreError::Database`], after
+/// which the old database is still in place.
 pub async fn compact(dir: &Path, settings: Settings, clock: Arc<dyn Clock>) -> Result<Vec<Compacted>, StoreError> {
     let lock = Lock::acquire(dir)?;
     {
@@ -69,9 +69,8 @@ fn database(dir: &Path, name: &'static str, cache: u64) -> Result<Compacted, Sto
         SledFiles::open(&new)?.sync()?;
         let read = trees(&to, |_, _, _| Ok(()))?;
         if read != written {
-            return Err(StoreError::Database(format!(
-                "{name}/ written anew does not hold what it should; it was left as it is"
-            )));
+            let what = format!("the new {name}/ does not hold every row; the old one is unchanged");
+            return Err(StoreError::Database(what.into()));
         }
         written.0
     };
@@ -83,7 +82,7 @@ fn database(dir: &Path, name: &'static str, cache: u64) -> Result<Compacted, Sto
     Ok(Compacted { name, rows, bytes_before, bytes_after: bytes_below(&old) })
 }
 
-/// Hands on every row. How many there are, and their sum.
+/// Passes every row to `each`. Returns the number of rows, and a hash that does not depend on their order.
 fn trees(
     db: &sled::Db,
     mut each: impl FnMut(&[u8], &[u8], &[u8]) -> Result<(), StoreError>,

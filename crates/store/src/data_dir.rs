@@ -1,5 +1,5 @@
-//! The data directory: what is where in it, and the lock that one process holds.
-//! `identity.key`, `swarm.key`, `lock`, `control.sock`, `records/`, `log/`, `node/`, `exports/`.
+//! The data directory: its files, and the lock that one process holds.
+//! It holds `identity.key`, `swarm.key`, `lock`, `control.sock`, `records/`, `log/`, `node/` and `exports/`.
 
 mod lock;
 pub(super) mod names;
@@ -15,13 +15,14 @@ use super::{
 use names::{BALLAST, EXPORTS, LOG, NODE, RECORDS};
 use std::path::Path;
 
-/// Whether `path` is a data directory at all.
+/// Returns whether `path` is a data directory.
 pub fn is_data_dir(path: &Path) -> bool {
     path.join(NODE).is_dir() || path.join(RECORDS).is_dir()
 }
 
-/// A copy of a stopped node's `node/`, `records/`, `log/` and `exports/`, removed when dropped: below `beside`, or the system's
-/// temporary directory. Neither what recovery once set aside, nor identities. Never creates or writes anything in `dir`.
+/// Copies `node/`, `records/`, `log/` and `exports/` of a stopped node to a directory below `beside`, or below the
+/// system's temporary directory. The copy is removed when dropped. Identities, and databases that recovery set aside,
+/// are left out. Never creates or writes anything in `dir`.
 ///
 /// # Errors
 /// [`StoreError::Locked`] if a server has the directory; [`StoreError::Io`].
@@ -29,7 +30,7 @@ pub(super) fn copy_for_reading(dir: &Path, beside: Option<&Path>) -> Result<temp
     copy_parts(dir, beside, &[NODE, RECORDS, LOG, EXPORTS])
 }
 
-/// The same of one of them, below the system's temporary directory.
+/// Copies one of these parts below the system's temporary directory.
 ///
 /// # Errors
 /// As [`copy_for_reading`].

@@ -1,9 +1,9 @@
-//! A sled database that can be opened anew while others use it.
+//! A sled database that can be reopened while others use it.
 //!
-//! sled 0.34 keeps the first IO error of a write and fails every write from then on, until the database is opened anew;
-//! an error of its background fsync it only prints. So whoever works with a tree asks here for each call, nobody keeps a
-//! handle, and a flush is sled's followed by a sync of our own (`store/sled_files.rs`). After an error the database is *degraded*: nothing is
-//! accepted, memory is served, and the supervisor takes it from there.
+//! sled 0.34 keeps the first IO error of a write, and fails every write from then on until the database is reopened. It
+//! prints errors of its background fsync and returns them to no caller. So code that works with a tree asks this type
+//! for each call and keeps no handle, and a flush is sled's followed by a sync of our own (`sled_files.rs`). After an
+//! error the database is *degraded*: it accepts nothing, memory is served, and the supervisor reopens it.
 
 use super::{
     StoreError,
@@ -24,25 +24,25 @@ use std::{
     time::Duration,
 };
 
-/// Calls under way end within this, or the database is not opened anew this time.
+/// Time allowed for calls under way to end; after it, the attempt to reopen the database fails.
 const CALLS_END: Duration = Duration::from_secs(10);
-/// Between two writes that wake a flush of a handle that is to end.
+/// Time between two writes that wake the flush of a handle that is being closed.
 const WAKE_EVERY: Duration = Duration::from_millis(500);
-/// The row that [`Database::wake`] writes, in the first tree.
+/// Key of the row that [`Database::wake`] writes, in the first tree.
 const WAKE: &str = "wake";
-/// How often that is looked at.
+/// Time between two checks whether calls under way have ended.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-/// See the module. It has `TREES` trees, known by their place among the names.
+/// A database of `TREES` trees, addressed by the index of their names. See the module.
 #[derive(Debug)]
 pub struct Database<const TREES: usize> {
-    /// How it is doing.
+    /// Whether the database takes writes, and how often it failed.
     pub health: Health,
     dir: PathBuf,
     names: [&'static str; TREES],
-    /// `None` between two opens.
+    /// `None` while the database is being reopened.
     open: ArcSwapOption<Open<TREES>>,
-    /// Flushes that have begun, and those that have ended: see [`Database::wake`].
+    /// Number of flushes that have begun, and of those that have ended: see [`Database::wake`].
     begun: AtomicU64,
     ended: AtomicU64,
 }
@@ -63,14 +63,14 @@ impl<const TREES: usize> Open<TREES> {
         if let Some(error) = failed {
             return Err(error);
         }
-        // None is missing: an error would have been kept.
+        // All are present: an error would have been returned above.
         let trees = trees.map(|tree| tree.unwrap_or_else(|| (*db).clone()));
         Ok(Self { trees, db, files })
     }
 }
 
 impl<const TREES: usize> Database<TREES> {
-    /// The database `db`, which lies in `dir`.
+    /// Wraps the database `db`, whose files are in `dir`.
     ///
     /// # Errors
     /// [`StoreError::Database`] if a tree cannot be opened.
@@ -86,16 +86,16 @@ impl<const TREES: usize> Database<TREES> {
         })
     }
 
-    /// Reads from a tree. A failure is one of the place that was read.
+    /// Reads from a tree. A failure concerns only the place that was read.
     ///
     /// # Errors
-    /// [`StoreError::Database`]; [`StoreError::Degraded`] while the database is opened anew.
+    /// [`StoreError::Database`]; [`StoreError::Degraded`] while the database is being reopened.
     pub fn read<T>(&self, tree: usize, call: impl FnOnce(&sled::Tree) -> sled::Result<T>) -> Result<T, StoreError> {
         let open = self.open()?;
         guard(|| call(&open.trees[tree]))
     }
 
-    /// Writes to a tree. After a failure the database is degraded.
+    /// Writes to a tree. A failure degrades the database.
     ///
     /// # Errors
     /// As [`Database::read`].
@@ -103,7 +103,7 @@ impl<const TREES: usize> Database<TREES> {
         self.read(tree, call).inspect_err(|error| self.fault(error))
     }
 
-    /// Everything written before to disk, fsynced. After a failure the database is degraded.
+    /// Writes everything to disk and fsyncs it. A failure degrades the database.
     ///
     /// # Errors
     /// [`StoreError::Database`], [`StoreError::Io`], [`StoreError::Degraded`].
@@ -111,8 +111,8 @@ impl<const TREES: usize> Database<TREES> {
         self.flush_with(|open| open.files.sync())
     }
 
-    /// Everything written before to the file, in order. After a power cut later rows are never there without earlier ones,
-    /// but the last of both may be missing. After a failure the database is degraded.
+    /// Writes everything to the file, in order. After a power cut the last rows may be missing, but never an earlier
+    /// row without the later ones. A failure degrades the database.
     ///
     /// # Errors
     /// As [`Database::read`].
@@ -128,23 +128,23 @@ impl<const TREES: usize> Database<TREES> {
         outcome.and_then(|_| sync(&open)).inspect_err(|error| self.fault(error))
     }
 
-    /// A write has failed: nothing is accepted until the database was opened anew.
+    /// Marks the database as degraded after a failed write: it accepts nothing until it is reopened.
     pub fn fault(&self, error: &StoreError) {
         self.health.fault(&self.dir, error);
     }
 
-    /// It was opened anew, and has everything that was accepted.
+    /// Marks the database as working again: it is reopened, and holds everything that was accepted.
     pub fn set_reopened(&self) {
         self.health.set_reopened(&self.dir);
     }
 
-    /// Bytes of its files; 0 if they cannot be told.
+    /// Returns the size of its files in bytes; 0 if it is unknown.
     pub fn bytes(&self) -> u64 {
         self.open().and_then(|open| guard(|| open.db.size_on_disk())).unwrap_or(0)
     }
 
-    /// For the supervisor, again and again: sled may leave a flush waiting after an error that it met elsewhere; any
-    /// write wakes it. `seen` is what this returned before.
+    /// Wakes a flush that sled left waiting after an error elsewhere: any write wakes it. The supervisor calls this
+    /// again and again; `seen` is what it returned before.
     pub fn wake(&self, seen: u64) -> u64 {
         let ended = self.ended.load(Ordering::Acquire);
         if self.begun.load(Ordering::Acquire) > ended && seen == ended {
@@ -153,11 +153,11 @@ impl<const TREES: usize> Database<TREES> {
         ended
     }
 
-    /// Drops the handle and takes another, once all calls under way have ended.
+    /// Drops the handle once all calls under way have ended, and opens another.
     ///
     /// # Errors
-    /// Those of `open`: then there is none, and this is to be called again. [`StoreError::Database`] if calls do not
-    /// end, or sled does not.
+    /// The errors of `open`; the database has no handle then, and the caller must call this again.
+    /// [`StoreError::Database`] if calls under way, or sled itself, do not end.
     pub fn replace(&self, open: impl FnOnce() -> Result<sled::Db, StoreError>) -> Result<(), StoreError> {
         if let Some(old) = self.open.swap(None) {
             self.drop_when_idle(old)?;
@@ -168,13 +168,13 @@ impl<const TREES: usize> Database<TREES> {
         Ok(())
     }
 
-    /// Of pages that it failed to write the kernel keeps the content and forgets that the disk has another: what is
-    /// read from here on is what the disk has.
+    /// Drops the kernel's cache of the file, so that later reads return what is on the disk. The kernel keeps pages
+    /// that it failed to write in its cache, and forgets that the disk holds other content.
     fn forget_what_was_not_written(&self) {
         if let Ok(file) = File::open(self.dir.join("db"))
             && let Err(error) = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)
         {
-            tracing::debug!(%error, "the kernel may not know what is on the disk");
+            tracing::debug!(%error, "cannot drop the kernel's cache of the database; reads may return what the disk does not hold");
         }
     }
 
@@ -187,7 +187,7 @@ impl<const TREES: usize> Database<TREES> {
             };
             if waited >= CALLS_END {
                 self.open.store(Some(old));
-                return Err(StoreError::Database("calls into sled do not end".into()));
+                return Err(StoreError::Database("calls into sled did not end in time".into()));
             }
             thread::sleep(LOOK_EVERY);
             waited += LOOK_EVERY;
@@ -204,21 +204,21 @@ impl<const TREES: usize> Drop for Database<TREES> {
     fn drop(&mut self) {
         let Some(Ok(open)) = self.open.swap(None).map(Arc::try_unwrap) else { return };
         if let Err(error) = let_go(open) {
-            tracing::error!(%error, "{} is left open", self.dir.display());
+            tracing::error!(%error, "cannot close {}; its handle stays open until the process ends", self.dir.display());
         }
     }
 }
 
-/// Ends a handle. sled flushes when it is dropped, and after an error of the disk waits for ever then, unless another
-/// write comes by. So it is flushed before, in a thread, and written to until that has ended: with or without an error,
-/// nothing waits afterwards.
+/// Closes a handle. When dropped, sled flushes; after a disk error that flush waits for ever unless another write
+/// comes. So the handle is flushed first, in a thread, with writes to wake it until the flush has ended. After that,
+/// dropping it does not wait.
 fn let_go<const TREES: usize>(open: Open<TREES>) -> Result<(), StoreError> {
     let waker = open.trees[0].clone();
     let (flushed, has_flushed) = mpsc::sync_channel(1);
     let (give_waker, take_waker) = mpsc::sync_channel::<sled::Tree>(1);
     let (done, is_done) = mpsc::sync_channel(1);
     let end = move || {
-        // It is known to have failed, or there is nothing more to do about it.
+        // The error is known already, or nothing more can be done about it.
         let _ = guard(|| open.db.flush());
         let _ = flushed.send(());
         let waker = take_waker.recv();
@@ -229,8 +229,8 @@ fn let_go<const TREES: usize>(open: Open<TREES>) -> Result<(), StoreError> {
     thread::Builder::new()
         .name("sled-drop".into())
         .spawn(end)
-        .map_err(|e| StoreError::Database(format!("cannot start a thread: {e}")))?;
-    let stuck = || StoreError::Database("sled does not let go of its file".into());
+        .map_err(|e| StoreError::database("cannot start a thread", e))?;
+    let stuck = || StoreError::Database("sled did not close its file in time".into());
     let mut waited = Duration::ZERO;
     while has_flushed.recv_timeout(WAKE_EVERY) == Err(mpsc::RecvTimeoutError::Timeout) {
         waited += WAKE_EVERY;
@@ -241,7 +241,7 @@ fn let_go<const TREES: usize>(open: Open<TREES>) -> Result<(), StoreError> {
     }
     let _ = give_waker.send(waker);
     match is_done.recv_timeout(CALLS_END) {
-        // It panicked, which the panic hook has told: the handle is gone all the same.
+        // Disconnected: the thread panicked, which the panic hook has logged, and the handle is closed.
         Ok(()) | Err(mpsc::RecvTimeoutError::Disconnected) => Ok(()),
         Err(mpsc::RecvTimeoutError::Timeout) => Err(stuck()),
     }
@@ -250,9 +250,9 @@ fn let_go<const TREES: usize>(open: Open<TREES>) -> Result<(), StoreError> {
 /// A tree of numbered rows ([`Numbered`]) of a database, for walks that may outlast a handle.
 #[derive(Debug)]
 pub struct NumberedIn<'a, const WIDTH: usize, const TREES: usize> {
-    /// Where it is.
+    /// The database.
     pub database: &'a Database<TREES>,
-    /// Which tree.
+    /// Index of the tree.
     pub tree: usize,
 }
 

@@ -1,4 +1,4 @@
-//! The two databases of a data directory: where each lies, and what it must hold at least.
+//! The two databases of a data directory: where each lies, and what it must at least hold.
 
 use super::{
     StoreError,
@@ -15,30 +15,30 @@ pub const RECORDS_CACHE: u64 = 64 << 20;
 /// sled's page cache of `node/`, in bytes.
 pub const NODE_CACHE: u64 = 16 << 20;
 
-/// Where `node/` of the data directory `dir` lies.
+/// Returns where `node/` of the data directory `dir` lies.
 pub fn node_dir(dir: &Path, now: UnixTime) -> DatabaseDir<'_> {
     DatabaseDir { parent: dir, name: NODE, cache: NODE_CACHE, now }
 }
 
-/// What `node/` holds, compared with what it should.
+/// Returns a check of what `node/` holds against what it must hold.
 pub fn node_contents(dir: &Path) -> impl Fn(&sled::Db) -> Contents {
-    // The schema is written with the first open; a kill during that leaves none, and no exports either.
+    // The first open writes the schema. A kill before that leaves neither a schema nor exports.
     let promised = dir.join(EXPORTS).is_dir();
     move |db| match schema_of(db) {
         Ok(None) if promised => Contents::Nothing("it has no schema version".into()),
-        Err(error) => Contents::Nothing(error.to_string()),
+        Err(error) => Contents::Nothing(error.into()),
         _ => Contents::Complete,
     }
 }
 
-/// Opens `node/`, whether it holds less than it did, and what the recovery did.
+/// Opens `node/`. Also returns whether it holds less than before, and what recovery did.
 ///
 /// # Errors
-/// [`StoreError::FromTheFuture`]; [`StoreError::Io`] and [`StoreError::Database`] as of [`DatabaseDir::open`].
+/// [`StoreError::FromTheFuture`]; [`StoreError::Io`] and [`StoreError::Database`] as for [`DatabaseDir::open`].
 pub fn open_node(dir: &Path, now: UnixTime) -> Result<(NodeDb, bool, Vec<String>), StoreError> {
     let Opened { db, notes, lossy } = node_dir(dir, now).open(&node_contents(dir))?;
     let node = NodeDb::new(db, dir.join(NODE))?;
-    // A directory without node/ may have exports/ all the same.
+    // A directory without `node/` may still have `exports/`.
     let lossy = lossy || !notes.is_empty() || node.meta.schema().is_none();
     match node.meta.schema() {
         Some(found) if found > SCHEMA => Err(StoreError::FromTheFuture { found, known: SCHEMA }),
@@ -46,25 +46,25 @@ pub fn open_node(dir: &Path, now: UnixTime) -> Result<(NodeDb, bool, Vec<String>
     }
 }
 
-/// Where `records/` of the data directory `dir` lies.
+/// Returns where `records/` of the data directory `dir` lies.
 pub fn records_dir(dir: &Path, now: UnixTime) -> DatabaseDir<'_> {
     DatabaseDir { parent: dir, name: RECORDS, cache: RECORDS_CACHE, now }
 }
 
-/// What `records/` holds, compared with what it should.
+/// Returns a check of what `records/` holds against what it must hold.
 pub fn records_contents(now: UnixTime, floor: Option<Floor>, ttl: Duration) -> impl Fn(&sled::Db) -> Contents {
-    // What may have expired may have been collected since the floor was written.
+    // Chunks that may have expired may have been collected since the floor was written.
     let expected = floor.and_then(|f| f.newest).filter(|key| now.since(UnixTime(chunk_time(*key))) < ttl);
     move |db| {
         let Some(expected) = expected else { return Contents::Complete };
         let time = |key| UnixTime(chunk_time(key));
         match newest_chunk(db) {
             Ok(Some(newest)) if newest >= expected => Contents::Complete,
-            Ok(Some(newest)) => {
-                Contents::Less(format!("the log ends at {}, and went to {} before", time(newest), time(expected)))
-            }
-            Ok(None) => Contents::Nothing(format!("the log is empty, and went to {} before", time(expected))),
-            Err(error) => Contents::Nothing(error.to_string()),
+            Ok(Some(newest)) => Contents::Less(
+                format!("the log ends at {}, and went to {} before", time(newest), time(expected)).into(),
+            ),
+            Ok(None) => Contents::Nothing(format!("the log is empty, and went to {} before", time(expected)).into()),
+            Err(error) => Contents::Nothing(error.into()),
         }
     }
 }

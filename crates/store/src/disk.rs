@@ -1,9 +1,9 @@
-//! How much is free on the disk and how much of it the data directory takes.
+//! Free space on the disk, and the space that the data directory takes.
 //!
-//! After a write that found no space every operation of sled fails until the database is opened anew. So below a
-//! *reserve* of free space announcements are refused before that; own CIDs, exports and garbage collection go on. The
-//! *budget* is what the whole data directory may take: at its end new records are refused and refreshes are taken, as
-//! long as the reserve holds. Of both the operator is warned before.
+//! After a write that found no space, every operation of sled fails until the database is reopened. So announcements
+//! are refused earlier, below a *reserve* of free space; own CIDs, exports and garbage collection go on. The *budget*
+//! is the maximum size of the whole data directory: at that size new records are refused, and refreshes are accepted as
+//! long as the reserve holds. The operator is warned before either is reached.
 
 use super::{ballast, filesystem::bytes_allocated};
 use std::{
@@ -11,18 +11,18 @@ use std::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
-/// The warning comes when less is free than this many reserves.
+/// The warning comes when free space falls below this multiple of the reserve.
 const LOW: u64 = 4;
 
-/// Watches the file system of the data directory, and the directory.
+/// Watches the size of the data directory and the free space of its file system.
 #[derive(Debug)]
 pub struct Disk {
     dir: PathBuf,
-    /// Itself, and parts of it that are file systems of their own.
+    /// The data directory, and those parts of it that are file systems of their own.
     file_systems: Vec<PathBuf>,
-    /// Bytes to be kept free; 0: none.
+    /// Bytes to keep free; 0: none.
     reserve: u64,
-    /// Bytes that the directory may take; 0: as many as there are.
+    /// Maximum size of the directory in bytes; 0: no limit.
     max: u64,
     free: AtomicU64,
     used: AtomicU64,
@@ -33,7 +33,8 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// Of the data directory `dir`: `reserve` bytes to be kept free, at most `max` to be taken; 0 is no bound.
+    /// Watches the data directory `dir`, with `reserve` bytes to keep free and at most `max` bytes to take; 0 is no
+    /// limit.
     pub fn new(dir: &Path, reserve: u64, max: u64) -> Self {
         let disk = Self {
             file_systems: ballast::file_systems(dir),
@@ -52,38 +53,38 @@ impl Disk {
         disk
     }
 
-    /// Whether less than the reserve was free at the last look.
+    /// Returns whether less than the reserve was free at the last look.
     pub fn is_short(&self) -> bool {
         self.short.load(Ordering::Acquire)
     }
 
-    /// Whether nine tenths of the budget were taken at the last measurement.
+    /// Returns whether nine tenths of the budget were taken at the last measurement.
     pub fn is_near(&self) -> bool {
         self.near.load(Ordering::Acquire)
     }
 
-    /// Whether all of the budget was taken at the last measurement.
+    /// Returns whether all of the budget was taken at the last measurement.
     pub fn is_full(&self) -> bool {
         self.full.load(Ordering::Acquire)
     }
 
-    /// Bytes free at the last look.
+    /// Returns the bytes free at the last look.
     pub fn free(&self) -> u64 {
         self.free.load(Ordering::Relaxed)
     }
 
-    /// Bytes taken at the last measurement.
+    /// Returns the bytes taken at the last measurement.
     pub fn used(&self) -> u64 {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Looks how much is free. A microsecond, and no wait for the disk.
+    /// Looks up the free space. Takes a microsecond, and does not wait for the disk.
     pub fn look(&self) {
-        // A file system that does not tell: its errors will.
+        // A file system that does not report its free space is skipped; its write errors will show.
         let found = self.file_systems.iter().filter_map(|dir| rustix::fs::statvfs(dir).ok());
         let Some(free) = found.map(|found| found.f_bavail.saturating_mul(found.f_frsize)).min() else { return };
         self.free.store(free, Ordering::Relaxed);
-        // Back a little later than gone: not once a second at the edge.
+        // The state ends a little above the bound at which it began, so that it does not change every second.
         let below = |bound: u64, was: bool| free < if was { bound.saturating_add(bound / 4) } else { bound };
         let (was_low, was_short) = (self.low.load(Ordering::Acquire), self.is_short());
         let low = below(self.reserve.saturating_mul(LOW), was_low);
@@ -92,20 +93,20 @@ impl Disk {
         self.short.store(short, Ordering::Release);
         match (was_short, short) {
             (false, true) => tracing::warn!("{}", self.short_note()),
-            (true, false) => tracing::info!(free, "there is space on the disk again, announcements are taken"),
+            (true, false) => tracing::info!(free, "the disk has space again: announcements are accepted"),
             _ if low && !was_low => tracing::warn!("{}", self.low_note()),
             _ => {}
         }
     }
 
-    /// Adds up what the directory takes: a look at each file, of which a log of 100 million records has some 300.
+    /// Adds up the size of the directory, with one look at each file. A log of 100 million records has some 300 files.
     pub fn measure(&self) {
         let used = bytes_allocated(&self.dir).saturating_sub(ballast::bytes(&self.dir));
         self.used.store(used, Ordering::Relaxed);
         if self.max == 0 {
             return;
         }
-        // Back a little later, as above.
+        // The state ends a little below the bound, as above.
         let above = |bound: u64, was: bool| used >= if was { bound - bound / 20 } else { bound };
         let (was_near, was_full) = (self.is_near(), self.is_full());
         let (near, full) = (above(self.max - self.max / 10, was_near), above(self.max, was_full));
@@ -119,7 +120,7 @@ impl Disk {
         }
     }
 
-    /// What `stat` says, if there is something to say.
+    /// Returns the notes for `stat`, if any.
     pub fn notes(&self) -> Vec<String> {
         let free = match (self.is_short(), self.low.load(Ordering::Acquire)) {
             (true, _) => Some(self.short_note()),
@@ -136,7 +137,7 @@ impl Disk {
 
     fn short_note(&self) -> String {
         format!(
-            "the disk of {} has less than {} free (store.reserve): announcements are refused, what is stored is served; free some space",
+            "the disk of {} has less than {} free (store.reserve): announcements are refused, stored records are served; free some space",
             self.dir.display(),
             mebibytes(self.reserve)
         )
@@ -162,7 +163,7 @@ impl Disk {
 
     fn full_note(&self) -> String {
         format!(
-            "{} takes {} of {} (store.max_disk): new records are refused, refreshes are taken; raise it, or lower records.ttl or records.max",
+            "{} takes {} of {} (store.max_disk): new records are refused, refreshes are accepted; raise it, or lower records.ttl or records.max",
             self.dir.display(),
             mebibytes(self.used()),
             mebibytes(self.max)

@@ -1,6 +1,7 @@
-//! Reading everything out: of the running store, or of a copy of a stopped one.
+//! Reads everything out: from the running store, or from a copy of a stopped one.
 //!
-//! Both do the same: the copy is opened like a store, its log replayed, and dumped as a running one. So they agree.
+//! Both do the same. The copy is opened like a store, its log replayed, and then dumped like a running store, so their
+//! output agrees.
 
 mod filter;
 mod header;
@@ -21,11 +22,13 @@ pub use output::{Summary, TableSummary, Told, Want};
 pub use row::{Row, Table, read_rows};
 use std::{io::ErrorKind, path::Path};
 
-/// Tells `each` what there is until it returns false, then what it was in all. Blocking; constant memory beside the index.
-/// Waits for the end of replay. Records announced while it runs may be missing or told as they were before.
+/// Passes what the store holds to `each` until that returns false, then returns a summary. Blocking; takes constant
+/// memory in addition to the index. Waits for the end of replay. A record that is announced while the dump runs may be
+/// missing, or shown as it was before.
 ///
 /// # Errors
-/// [`StoreError::BadFilter`]; [`StoreError::Database`] when the log takes no more writes and so cannot be read to its end.
+/// [`StoreError::BadFilter`]; [`StoreError::Database`] when the log takes no more writes, so that it cannot be read to
+/// its end.
 pub fn running(
     store: &Store,
     filter: &Filter,
@@ -35,7 +38,7 @@ pub fn running(
     dump(None, store, filter, want, each)
 }
 
-/// What was found damaged when a store was opened for this (at `place`) comes first.
+/// Dumps a store. Damage found when it was opened for this dump, at `place`, comes first.
 fn dump(
     place: Option<&str>,
     store: &Store,
@@ -68,8 +71,9 @@ fn dump(
     Ok(output.finish())
 }
 
-/// The same of a stopped node's directory, which stays byte for byte as it is: opens a copy (below the
-/// system's temporary directory, removed afterwards). Of `settings` the ttls matter. `in_place` lets the database recover there and then.
+/// Dumps the directory of a stopped node, which stays byte for byte as it is: opens a copy below the system's temporary
+/// directory and removes it afterwards. Of `settings`, the ttls matter. With `in_place` the database is opened, and
+/// recovered, where it is.
 ///
 /// # Errors
 /// [`StoreError::NoDatabase`] (none is ever created); [`StoreError::Locked`] while a server has the directory;
@@ -101,15 +105,15 @@ pub fn stopped(
     dump(Some("copy of the database"), &store, filter, want, each)
 }
 
-/// A stopped node's directory.
+/// The directory of a stopped node.
 #[derive(Debug)]
 pub struct Stopped<'a> {
-    /// Where it is.
+    /// The data directory.
     pub dir: &'a Path,
-    /// Open it there, not a copy.
+    /// Open the directory itself, not a copy.
     pub in_place: bool,
-    /// As the node has them.
+    /// The settings of the node.
     pub settings: Settings,
-    /// The time by which records are live.
+    /// The time at which a record must be live to be dumped.
     pub now: UnixTime,
 }

@@ -1,26 +1,26 @@
-//! Calls into sled: every error and every panic is caught, and damaged places are walked around.
+//! Calls into sled. They catch every error and every panic, and skip damaged places.
 //!
 //! On a damaged database sled fails or panics on any read, and an iterator returns the same error for ever. So a walk
-//! seeks past the place, finds where the readable part begins again, and says which keys are lost.
+//! seeks past the damage, finds where the readable part begins again, and reports the keys in between as lost.
 
 use super::StoreError;
 pub use crate::vital::panic_text;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Does something with sled. A panic is an error like others.
+/// Calls sled. A panic is returned as an error.
 ///
 /// # Errors
-/// [`StoreError::Database`] with sled's words.
+/// [`StoreError::Database`] with sled's error, or with the text of the panic.
 pub fn guard<T>(call: impl FnOnce() -> sled::Result<T>) -> Result<T, StoreError> {
     match catch_unwind(AssertUnwindSafe(call)) {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(e)) => Err(StoreError::Database(e.to_string())),
-        Err(panic) => Err(StoreError::Database(format!("panicked: {}", panic_text(panic.as_ref())))),
+        Ok(Err(e)) => Err(StoreError::Database(e.into())),
+        Err(panic) => Err(StoreError::Database(format!("panicked: {}", panic_text(panic.as_ref())).into())),
     }
 }
 
-/// Hands each row of a tree of any keys to `each` that can be read: from the front, and behind a damaged place from the
-/// other end. Why some could not be, if so.
+/// Passes each row that can be read to `each`: from the front up to the first damaged place, then from the other end.
+/// Works with keys of any form. Returns why some rows cannot be read, if so.
 pub fn each_row(tree: &sled::Tree, mut each: impl FnMut(&[u8], &[u8])) -> Option<StoreError> {
     let mut last: Option<sled::IVec> = None;
     let mut front = tree.iter();
@@ -44,13 +44,13 @@ pub fn each_row(tree: &sled::Tree, mut each: impl FnMut(&[u8], &[u8])) -> Option
     Some(error)
 }
 
-/// Rows whose keys are numbers, as [`Walk`] needs them.
+/// Rows whose keys are numbers, for [`Walk`].
 pub trait Rows {
-    /// A row's value.
+    /// The value of a row.
     type Value;
-    /// The first row of `from..=to`.
+    /// Returns the first row of `from..=to`.
     fn first(&self, from: u64, to: u64) -> Result<Option<(u64, Self::Value)>, StoreError>;
-    /// The last row of `from..=to`.
+    /// Returns the last row of `from..=to`.
     fn last(&self, from: u64, to: u64) -> Result<Option<(u64, Self::Value)>, StoreError>;
 }
 
@@ -59,7 +59,7 @@ pub trait Rows {
 pub struct Numbered<const WIDTH: usize>(pub sled::Tree);
 
 impl<const WIDTH: usize> Numbered<WIDTH> {
-    /// A number as key.
+    /// Returns the key of a number.
     pub fn key(number: u64) -> [u8; WIDTH] {
         let mut key = [0; WIDTH];
         key.copy_from_slice(&number.to_be_bytes()[8 - WIDTH..]);
@@ -68,7 +68,7 @@ impl<const WIDTH: usize> Numbered<WIDTH> {
 
     fn parse((key, value): (sled::IVec, sled::IVec)) -> Result<(u64, sled::IVec), StoreError> {
         if key.len() != WIDTH {
-            return Err(StoreError::Database(format!("key of {} bytes where {WIDTH} are expected", key.len())));
+            return Err(StoreError::Database(format!("key of {} bytes where {WIDTH} are expected", key.len()).into()));
         }
         Ok((key.iter().fold(0, |n, b| n << 8 | u64::from(*b)), value))
     }
@@ -88,37 +88,37 @@ impl<const WIDTH: usize> Rows for Numbered<WIDTH> {
     }
 }
 
-/// What a walk comes by.
+/// What a walk finds.
 #[derive(Debug)]
 pub enum Walked<V> {
     /// A row.
     Row(u64, V),
-    /// No row of this range can be read (first, last, why).
+    /// A range in which no row can be read (first key, last key, error).
     Lost(u64, u64, StoreError),
 }
 
-/// A walk over the rows of a range, one seek per row: rows are chunks of 30 kB, and whatever was written behind the
-/// walker's back is simply found.
+/// A walk over the rows of a range, with one seek per row: rows are chunks of 30 kB, and rows written while the walk is
+/// under way are found without further effort.
 #[derive(Debug)]
 pub struct Walk<R> {
     rows: R,
-    /// What is still to be walked; `None` at the end.
+    /// The range that is left; `None` at the end.
     rest: Option<(u64, u64)>,
     backwards: bool,
 }
 
 impl<R: Rows> Walk<R> {
-    /// Over `from..=to`, lowest key first.
+    /// Walks over `from..=to`, lowest key first.
     pub fn forwards(rows: R, from: u64, to: u64) -> Self {
         Self { rows, rest: (from <= to).then_some((from, to)), backwards: false }
     }
 
-    /// Over `from..=to`, highest key first.
+    /// Walks over `from..=to`, highest key first.
     pub fn backwards(rows: R, from: u64, to: u64) -> Self {
         Self { rows, rest: (from <= to).then_some((from, to)), backwards: true }
     }
 
-    /// The near end of `from..=to`.
+    /// Reads the row at the near end of `from..=to`.
     fn read(&self, from: u64, to: u64) -> Result<Option<(u64, R::Value)>, StoreError> {
         match self.backwards {
             true => self.rows.last(from, to),
@@ -126,7 +126,7 @@ impl<R: Rows> Walk<R> {
         }
     }
 
-    /// What is left of a range without its nearest `n` keys.
+    /// Returns a range without its nearest `n` keys; `None` if nothing is left.
     fn without(&self, (from, to): (u64, u64), n: u64) -> Option<(u64, u64)> {
         let (from, to) = match self.backwards {
             true => (from, to.checked_sub(n)?),
@@ -135,8 +135,8 @@ impl<R: Rows> Walk<R> {
         (from <= to).then_some((from, to))
     }
 
-    /// How many keys must be left out until the range reads again: doubling, then halving. The error comes from the
-    /// near end, so 0 never does.
+    /// Returns how many keys must be skipped until the range reads again: doubling, then halving. The result is at
+    /// least 1, since the error comes from the near end.
     fn unreadable(&self, range: (u64, u64)) -> Option<u64> {
         let reads = |n: u64| match self.without(range, n) {
             Some((from, to)) => self.read(from, to).is_ok(),
@@ -198,7 +198,7 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
-    /// Rows of which some ranges fail, as a damaged page makes them: any read that has to pass it.
+    /// Rows with ranges in which any read fails, as on a damaged page.
     struct Damaged {
         rows: BTreeMap<u64, u64>,
         bad: Vec<(u64, u64)>,
@@ -214,7 +214,7 @@ mod tests {
         type Value = u64;
         fn first(&self, from: u64, to: u64) -> Result<Option<(u64, u64)>, StoreError> {
             let row = self.rows.range(from..=to).next();
-            // A seek into a damaged page fails even if the next row is behind it.
+            // A seek into a damaged page fails even if the next row lies behind it.
             match self.is_bad(from) || row.is_some_and(|(k, _)| self.is_bad(*k)) {
                 true => Err(StoreError::Database("damaged".into())),
                 false => Ok(row.map(|(k, v)| (*k, *v))),

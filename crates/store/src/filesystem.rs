@@ -1,4 +1,4 @@
-//! What the store asks of a file system: sizes, copies, lasting names, and errors that say what to do.
+//! Access to the file system: sizes, copies, names that outlast a power cut, and errors that say what to do.
 
 use super::StoreError;
 use std::{
@@ -8,7 +8,7 @@ use std::{
     path::Path,
 };
 
-/// An IO error with what to do about it, where that is known.
+/// Makes an IO error, which says what to do about it where that is known.
 pub fn io_error(doing: &'static str, path: &Path, source: io::Error) -> StoreError {
     let source = match source.kind() {
         io::ErrorKind::PermissionDenied => io::Error::new(
@@ -29,7 +29,7 @@ pub fn io_error(doing: &'static str, path: &Path, source: io::Error) -> StoreErr
     StoreError::Io { doing, path: path.to_owned(), source }
 }
 
-/// Bytes of all files below `dir`; 0 if there is none.
+/// Returns the bytes of all files below `dir`; 0 if the directory is missing.
 pub fn bytes_below(dir: &Path) -> u64 {
     let Ok(entries) = fs::read_dir(dir) else { return 0 };
     entries
@@ -42,7 +42,7 @@ pub fn bytes_below(dir: &Path) -> u64 {
         .sum()
 }
 
-/// Bytes that the file system has given to all files below `dir`; 0 if there is none.
+/// Returns the bytes that the file system has allocated to all files below `dir`; 0 if the directory is missing.
 pub fn bytes_allocated(dir: &Path) -> u64 {
     let Ok(entries) = fs::read_dir(dir) else { return 0 };
     entries
@@ -55,13 +55,13 @@ pub fn bytes_allocated(dir: &Path) -> u64 {
         .sum()
 }
 
-/// Whether a file of this name is never written to by a later run: segments of the log, exports of records.
+/// Returns whether no later run writes to a file of this name: segments of the log, exports of records.
 fn is_final(name: &str) -> bool {
     name.ends_with(".segment") || name.starts_with("records-") && name.ends_with(".export")
 }
 
-/// Copies a directory of plain files and directories; `keep` says by name which. A reflink where the file system can, and
-/// a link of what is never written again.
+/// Copies a directory of plain files and directories; `keep` selects them by name. Uses reflinks where the file system
+/// can, and hard links for files that are never written again.
 pub fn copy_dir(from: &Path, to: &Path, keep: &dyn Fn(&str) -> bool) -> Result<(), StoreError> {
     DirBuilder::new().recursive(true).mode(0o700).create(to).map_err(|e| io_error("create", to, e))?;
     let entries = fs::read_dir(from).map_err(|e| io_error("read", from, e))?;
@@ -85,7 +85,7 @@ pub fn copy_dir(from: &Path, to: &Path, keep: &dyn Fn(&str) -> bool) -> Result<(
     Ok(())
 }
 
-/// Whether something is there. A link that leads nowhere, as to a disk that is not mounted, is an error and not an absence.
+/// Returns whether a path exists. A link that leads nowhere, as to a disk that is not mounted, is an error.
 pub fn is_there(path: &Path) -> Result<bool, StoreError> {
     use io::ErrorKind::NotFound;
     match fs::metadata(path) {
@@ -95,7 +95,7 @@ pub fn is_there(path: &Path) -> Result<bool, StoreError> {
     }
 }
 
-/// Makes the directory (0700), for good.
+/// Creates the directory (0700), so that it outlasts a power cut.
 ///
 /// # Errors
 /// [`StoreError::Io`].
@@ -107,7 +107,7 @@ pub fn create_dir(dir: &Path) -> Result<(), StoreError> {
     dir.parent().map_or(Ok(()), sync_dir)
 }
 
-/// Makes names created, renamed or removed in `dir` outlast a power cut.
+/// Makes names that were created, renamed or removed in `dir` outlast a power cut.
 pub fn sync_dir(dir: &Path) -> Result<(), StoreError> {
     File::open(dir).and_then(|f| f.sync_all()).map_err(|e| io_error("sync", dir, e))
 }

@@ -1,4 +1,4 @@
-//! What a record takes: on disk, in memory, and how often it stands in the log.
+//! The space that a record takes on disk and in memory, and how often the log holds it.
 
 use super::{
     engine::{Walk, Walked},
@@ -8,12 +8,12 @@ use super::{
 };
 use serde::{Deserialize, Serialize};
 
-/// Chunks are counted at so many places of the log, evenly spread over its time ...
+/// Number of places of the log at which chunks are counted, evenly spread over its time ...
 const PLACES: u64 = 16;
-/// ... so many at each: seconds that have two or three chunks count in full.
+/// ... and the number of chunks at each place, so that seconds with two or three chunks count in full.
 const CHUNKS: usize = 4;
 
-/// What the store takes for each record. `None` where there are no records, or it is not known.
+/// The space that the store takes for each record. A figure is `None` if there are no records, or if it is unknown.
 #[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Footprint {
     /// Bytes of `records/` on disk: all copies in the log, and the address book.
@@ -22,11 +22,11 @@ pub struct Footprint {
     pub index_bytes: Option<f64>,
     /// Bytes of memory of the whole process.
     pub memory_bytes: Option<f64>,
-    /// How often it stands in the log, about: each announcement that was not a repeat of the last minutes, within the ttl.
+    /// Approximate number of copies in the log: announcements within the ttl that were not repeats of the last minutes.
     pub log_copies: Option<f64>,
 }
 
-/// What is measured for [`super::limits`].
+/// Returns the figures for [`super::limits`].
 pub(super) fn figures(state: &RecordsState) -> Figures {
     let memory_bytes = memory::resident();
     Figures {
@@ -38,8 +38,8 @@ pub(super) fn figures(state: &RecordsState) -> Figures {
     }
 }
 
-/// Entries of the log, about: some chunks are read, the others taken to be alike. `None` if there are none, or the disk
-/// does not work. Reads 2 MB at most.
+/// Returns the approximate number of entries of the log: some chunks are read, and the others taken to be alike. `None`
+/// if there are none, or if the disk fails. Reads 2 MB at most.
 pub(super) fn entries(state: &RecordsState) -> Option<u64> {
     let (oldest, newest) = (state.log.oldest()?, state.log.newest()?);
     let all = state.log.count();

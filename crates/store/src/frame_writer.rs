@@ -1,4 +1,5 @@
-//! Writer of a file of frames (`codec`: a length and a CRC-32 each): it is renamed once it is whole and fsynced. So a file under its own name was whole once, and what is not is damage.
+//! Writes a file of frames (`codec`: a length and a CRC-32 each), and renames it once it is whole and fsynced. So a
+//! file under its final name was whole once, and a broken frame in it is damage.
 
 use super::{
     StoreError, codec,
@@ -12,10 +13,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Bytes between two fsyncs of a file that is being written: the last of them does not hold up the disk for long.
+/// Bytes between two fsyncs of a file that is being written, so that the last fsync does not block the disk for long.
 const SYNC_EVERY: u64 = 16 << 20;
 
-/// A file that is being written. Dropped before its end it is removed.
+/// A file that is being written. Removed if it is dropped before it is finished.
 #[derive(Debug)]
 pub struct FrameWriter {
     dir: PathBuf,
@@ -27,7 +28,7 @@ pub struct FrameWriter {
 }
 
 impl FrameWriter {
-    /// Begins a file in `dir`, which is made if it is not there; `name` is its name until it is finished.
+    /// Creates a file in `dir`, which is created if missing; `name` is its name until it is finished.
     ///
     /// # Errors
     /// [`StoreError::Io`].
@@ -47,7 +48,7 @@ impl FrameWriter {
         self.put_bytes(&frame(item)?)
     }
 
-    /// Appends bytes as they are: what stands before the frames.
+    /// Appends bytes as they are, in front of the frames.
     ///
     /// # Errors
     /// [`StoreError::Io`].
@@ -62,7 +63,7 @@ impl FrameWriter {
         Ok(())
     }
 
-    /// Brings it to disk and gives it its name, replacing what has it. Its path and its bytes.
+    /// Syncs the file and gives it its final name, in place of any file of that name. Returns its path and size.
     ///
     /// # Errors
     /// [`StoreError::Io`].
@@ -83,16 +84,16 @@ impl FrameWriter {
 impl Drop for FrameWriter {
     fn drop(&mut self) {
         if !self.finished {
-            // Best effort: the next one overwrites it.
+            // Best effort: the next file overwrites it.
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
-/// A value as a frame.
+/// Encodes a value as a frame.
 ///
 /// # Errors
 /// [`StoreError::Database`] if it cannot be encoded.
 pub fn frame<T: Encode>(item: &T) -> Result<Vec<u8>, StoreError> {
-    codec::frame(item).map_err(|e| StoreError::Database(e.to_string()))
+    codec::frame(item).map_err(|e| StoreError::Database(e.into()))
 }

@@ -1,4 +1,4 @@
-//! The decoders of what lies on the disk, for `crate::fuzzing`.
+//! Decoders of what lies on the disk, for the fuzz targets.
 
 use super::{
     codec::{self, CHUNK_VERSION},
@@ -18,7 +18,7 @@ use super::{
 use bincode::{Decode, Encode};
 use std::{collections::BTreeMap, fmt::Debug};
 
-/// The first byte says which row, the rest is its value.
+/// Decodes a row: the first byte selects which, the rest is its value.
 pub fn rows(data: &[u8]) {
     let Some((&which, value)) = data.split_first() else { return };
     match which {
@@ -53,10 +53,10 @@ pub fn rows(data: &[u8]) {
     }
 }
 
-/// What was read and is written reads back the same.
+/// Asserts that a value that could be read reads back the same once it is written.
 fn comes_back<T: Encode + Decode<()> + PartialEq + Debug>(value: &[u8]) {
     let Ok(row) = codec::decode::<T>(value) else { return };
-    // Longer than the limit only if it was written less tightly than we do.
+    // A value may exceed the limit if it was encoded less compactly than we do.
     let Ok(bytes) = codec::encode(&row) else { panic!("cannot be written again: {row:?}") };
     match codec::decode::<T>(&bytes) {
         Ok(again) => assert_eq!(again, row),
@@ -64,7 +64,7 @@ fn comes_back<T: Encode + Decode<()> + PartialEq + Debug>(value: &[u8]) {
     }
 }
 
-/// A row of the tree `values`: as it is, and past the checksum of its frame.
+/// Decodes a row of the tree `values`, with and without the frame around it.
 fn values_row(payload: &[u8]) {
     let _ = codec::read_frame::<ValueRow>(&mut &*payload);
     comes_back::<ValueRow>(payload);
@@ -74,7 +74,7 @@ fn values_row(payload: &[u8]) {
     assert_eq!(framed.flatten(), bare.filter(|_| payload.len() <= codec::LIMIT));
 }
 
-/// A chunk of the log, past its checksum.
+/// Decodes a chunk of the log, with a valid checksum.
 fn chunk(body: &[u8]) {
     let _ = entry::decode(body);
     let bytes = [&[CHUNK_VERSION], &crc32fast::hash(body).to_le_bytes()[..], body].concat();
@@ -90,7 +90,8 @@ fn chunk(body: &[u8]) {
     }
 }
 
-/// Own CIDs: leaves of key (33 bytes), length (2 bytes), value. What a trie writes is the trie.
+/// Loads own CIDs from leaves of key (33 bytes), length (2 bytes) and value. Asserts that a trie reads back as it was
+/// written.
 fn trie(mut rest: &[u8]) {
     let mut stored: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
     while let Some((key, more)) = rest.split_first_chunk::<33>() {
@@ -113,8 +114,8 @@ fn trie(mut rest: &[u8]) {
     assert_eq!(all(&again), all(&trie));
 }
 
-/// The first byte says whether the frames' lengths and checksums are to be made (from a length of two bytes before
-/// each), or are those of the file.
+/// Reads an export, a segment and a journal. If the first byte is odd, the input is a list of payloads with a length of
+/// two bytes each, and their frames are made here. If it is even, the input is the file.
 pub fn exports(data: &[u8]) {
     let Some((&which, mut rest)) = data.split_first() else { return };
     let mut file = Vec::new();
@@ -138,7 +139,7 @@ pub fn exports(data: &[u8]) {
         }
     }
     let mut journal = BTreeMap::new();
-    // Behind damage both go on.
+    // Both readers go on behind damage.
     let Ok(on_disk) = tempfile::NamedTempFile::new() else { return };
     if std::fs::write(on_disk.path(), &file).is_err() {
         return;
@@ -156,7 +157,7 @@ pub fn exports(data: &[u8]) {
     }
 }
 
-/// What our own encoders write, as seeds: target, name, bytes.
+/// Returns what our own encoders write, as seeds: target, name, bytes.
 #[allow(clippy::unwrap_used, reason = "for tests alone")]
 pub fn seeds() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     use super::{
@@ -207,7 +208,7 @@ pub fn seeds() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     let journal = only_file(dir.path());
     files.export(UnixTime(5), owns.iter(), &[(crate::kad::Dht::Wan, vec![saved])]).unwrap();
     let export = only_file(dir.path());
-    // The same with lengths of two bytes and without checksums.
+    // The same file with lengths of two bytes and without checksums.
     let bare = |file: &[u8]| {
         let (mut rest, mut bare) = (file, vec![1]);
         while let Some((length, more)) = rest.split_first_chunk::<4>() {
@@ -240,11 +241,11 @@ pub fn seeds() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     ]
 }
 
-/// The newest of a directory's files.
+/// Returns the bytes of the first file of a directory by name.
 #[allow(clippy::unwrap_used, reason = "for tests alone")]
 fn only_file(dir: &std::path::Path) -> Vec<u8> {
     let mut paths: Vec<_> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();
-    // `node-….export` sorts before `own-….journal`; once there is an export it is what is wanted.
+    // `node-….export` sorts before `own-….journal`, so this is the export once there is one.
     std::fs::read(&paths[0]).unwrap()
 }

@@ -8,17 +8,17 @@ use std::{
     time::Duration,
 };
 
-/// How a database is doing.
+/// State of a database.
 #[derive(Debug, Default)]
 pub struct Health {
     failures: AtomicU64,
-    /// Minute (of the monotonic clock) after the last logged failure.
+    /// The minute of the monotonic clock from which failures are logged again.
     quiet_until_min: AtomicU64,
-    /// For good: the store is closed, or was opened for reading.
+    /// True for good once the store is closed, or if it was opened for reading.
     closed: AtomicBool,
     degraded: AtomicBool,
     why: Mutex<String>,
-    /// Times that it was opened anew.
+    /// Number of times that it was reopened.
     reopened: AtomicU64,
 }
 
@@ -29,7 +29,7 @@ impl Health {
         let minute = mono.as_secs() / 60;
         if self.quiet_until_min.load(Ordering::Relaxed) <= minute {
             self.quiet_until_min.store(minute + 1, Ordering::Relaxed);
-            tracing::error!(%error, doing, failures = self.failures(), "the database failed");
+            tracing::error!(%error, doing, failures = self.failures(), "a call to the database failed");
         }
     }
 
@@ -39,50 +39,50 @@ impl Health {
         }
         *self.why.lock() = error.to_string();
         let dir = dir.display();
-        tracing::error!(%error, "{dir} cannot be written: nothing is accepted, what is known is served; see to the disk, it is opened anew by itself");
+        tracing::error!(%error, "{dir} is read-only: writes are refused, stored data is served; fix the disk, dhtstore reopens it by itself");
     }
 
     pub(super) fn set_reopened(&self, dir: &Path) {
         self.degraded.store(false, Ordering::Release);
         self.reopened.fetch_add(1, Ordering::Relaxed);
-        tracing::warn!("{} was opened anew and is written again", dir.display());
+        tracing::warn!("{} is reopened and takes writes again", dir.display());
     }
 
-    /// Takes no writes any more.
+    /// Refuses writes for good.
     pub fn close_for_writes(&self) {
         self.closed.store(true, Ordering::Release);
     }
 
-    /// Whether writes are refused.
+    /// Returns whether writes are refused.
     pub fn is_read_only(&self) -> bool {
         self.closed.load(Ordering::Acquire) || self.is_degraded()
     }
 
-    /// Whether writes are refused until the database was opened anew.
+    /// Returns whether writes are refused until the database is reopened.
     pub fn is_degraded(&self) -> bool {
         self.degraded.load(Ordering::Acquire)
     }
 
-    /// Whether it takes no writes for good.
+    /// Returns whether writes are refused for good.
     pub fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }
 
-    /// Failures since start.
+    /// Returns the number of failures since the start.
     pub fn failures(&self) -> u64 {
         self.failures.load(Ordering::Relaxed)
     }
 
-    /// Times that it was opened anew since start.
+    /// Returns how often the database was reopened since the start.
     pub fn reopened(&self) -> u64 {
         self.reopened.load(Ordering::Relaxed)
     }
 
-    /// What `stat` says of it while it is degraded; `name` is that of its directory.
+    /// Returns the note for `stat` while it is degraded; `name` is that of its directory.
     pub fn note(&self, name: &str) -> Option<String> {
         let why = self.why.lock();
         self.is_degraded().then(|| {
-            format!("{name}/ cannot be written ({why}): nothing is accepted, what is known is served; see to the disk, it is opened anew by itself")
+            format!("{name}/ is read-only after a disk error ({why}): writes are refused, stored data is served; fix the disk, dhtstore reopens it by itself")
         })
     }
 }

@@ -1,4 +1,4 @@
-//! When each scheduled job last ran and what it did: tree `jobs` of the `node/` database.
+//! The last run of each scheduled job: tree `jobs` of the `node/` database.
 
 use super::{
     StoreError, codec,
@@ -10,9 +10,9 @@ use bincode::{Decode, Encode};
 use parking_lot::RwLock;
 use std::{collections::HashMap, sync::Arc};
 
-/// Jobs that are remembered. There are six; a name that comes from elsewhere must not fill memory.
+/// Maximum number of jobs that are remembered. There are six; the limit bounds memory if names come from elsewhere.
 const MAX_JOBS: usize = 64;
-/// Longest outcome kept, in bytes.
+/// Maximum length of an outcome, in bytes.
 const MAX_OUTCOME: usize = 4096;
 
 /// One run of a job.
@@ -24,7 +24,7 @@ pub struct JobRun {
     pub took_ms: u64,
     /// What it did, or why it failed, in one line.
     pub outcome: String,
-    /// Whether it did what it should.
+    /// Whether it succeeded.
     pub ok: bool,
 }
 
@@ -52,7 +52,7 @@ impl JobLog {
     pub(super) fn open(node: NodeDb) -> Result<Self, StoreError> {
         let mut runs = HashMap::new();
         let jobs = node.database.read(tree::JOBS, |tree| Ok(tree.clone()))?;
-        // A job whose row is damaged counts as never run.
+        // A job whose row is damaged counts as one that never ran.
         each_row(&jobs, |name, row| {
             if let (Ok(name), Ok(row)) = (std::str::from_utf8(name), codec::decode::<JobRow>(row))
                 && runs.len() < MAX_JOBS
@@ -64,10 +64,11 @@ impl JobLog {
         Ok(Self { state: Arc::new(JobLogState { node, runs: RwLock::new(runs) }) })
     }
 
-    /// Notes a run. Written at once, on disk with the next flush.
+    /// Records a run. It is written at once, and on disk with the next flush.
     ///
     /// # Errors
-    /// [`StoreError::Full`] beyond 64 jobs; [`StoreError::Database`] (the run is remembered until the restart then).
+    /// [`StoreError::Full`] beyond 64 jobs; [`StoreError::Database`], after which the run is known until the restart
+    /// only.
     pub fn record(&self, job: &str, run: &JobRun) -> Result<(), StoreError> {
         let mut run = run.clone();
         let cut = (0..=MAX_OUTCOME.min(run.outcome.len())).rev().find(|i| run.outcome.is_char_boundary(*i));
@@ -82,7 +83,7 @@ impl JobLog {
         self.write(job, run)
     }
 
-    /// Writes all of them, for a database that was opened anew.
+    /// Writes all runs to a reopened database.
     pub(super) fn write_anew(&self) -> Result<(), StoreError> {
         let runs = self.state.runs.read().clone();
         runs.into_iter().try_for_each(|(job, run)| self.write(&job, run))
@@ -90,11 +91,11 @@ impl JobLog {
 
     fn write(&self, job: &str, run: JobRun) -> Result<(), StoreError> {
         let row = JobRow { started: run.started.0, took_ms: run.took_ms, outcome: run.outcome, ok: run.ok };
-        let row = codec::encode(&row).map_err(|e| StoreError::Database(e.to_string()))?;
+        let row = codec::encode(&row).map_err(|e| StoreError::Database(e.into()))?;
         self.state.node.database.write(tree::JOBS, |tree| tree.insert(job, row)).map(|_| ())
     }
 
-    /// The last run of a job, if it ever ran.
+    /// Returns the last run of a job; `None` if it never ran.
     pub fn last(&self, job: &str) -> Option<JobRun> {
         self.state.runs.read().get(job).cloned()
     }

@@ -1,8 +1,46 @@
-//! The disk, and the index in memory in front of it. Only this module names sled and bincode.
+//! An embedded store for the records of an IPFS DHT server: provider records, values, own CIDs and routing tables. This is
+//! the only crate that names sled and bincode.
 //!
-//! Two databases, so that damage to the large and churning one never touches the small one: `records/` holds what
-//! others announced (soft state, refreshed by its publishers) with the bodies of its log in `log/`, `node/` what is ours. `exports/` holds own CIDs
-//! and routing tables once more, outside of sled.
+//! A data directory holds two databases, so that damage to the large one, which changes all the time, never touches the
+//! small one:
+//! - `records/` holds provider records and values that other peers announced. The bodies of its log are in `log/`. Its
+//!   content is soft state, which publishers refresh;
+//! - `node/` holds what belongs to this node: own CIDs, routing tables and the last runs of jobs. `exports/` holds own
+//!   CIDs and routing tables a second time, outside of sled.
+//!
+//! An index in memory answers every look-up of provider records without the disk.
+//!
+//! Begin with these types:
+//! - [`data_dir::Lock`]: holds a data directory, so that one process uses it at a time;
+//! - [`Settings`]: limits and times, with their defaults;
+//! - [`Store`]: the open store. Its fields are the stores of each kind of record; [`Store::stores`] gives them to a server
+//!   as the traits of `dhtstore-records`.
+//!
+//! ```
+//! use dhtstore_host::clock::SystemClock;
+//! use dhtstore_kad::{Dht, PeerInfo};
+//! use dhtstore_store::{Settings, Store, data_dir::Lock};
+//! use libp2p_identity::PeerId;
+//!
+//! # #[tokio::main(flavor = "multi_thread", worker_threads = 1)]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let dir = tempfile::tempdir()?;
+//! let lock = Lock::acquire(dir.path())?;
+//! let store = Store::open(&lock, Settings::default(), SystemClock::new())?;
+//! let provider = PeerInfo {
+//!     id: PeerId::from_bytes(&[0x12, 2, 1, 2])?,
+//!     addrs: vec!["/ip4/192.0.2.1/tcp/4001".parse()?],
+//! };
+//! store.records.add(b"a multihash", &provider, Dht::Wan).await?;
+//! let found = store.records.providers(b"a multihash", 20, 0).await;
+//! assert_eq!(found[0].peer, provider.id);
+//! store.close().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! `examples/keep.rs` also reopens the store. [`check`] verifies a data directory, [`dump`] and [`load`] move records
+//! between stores, and [`migration`] brings an older directory to this version.
 
 pub mod ballast;
 mod blocking;
@@ -62,23 +100,23 @@ use std::{
     sync::Arc,
 };
 
-/// Both databases of a data directory. Cheap to clone.
+/// The store in a data directory: two databases, a log and an index. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Store {
-    /// What others announced to us.
+    /// Provider records that other peers announced.
     pub records: records::Records,
-    /// Values that others put.
+    /// Values that other peers put.
     pub values: values::Values,
-    /// Our own CIDs.
+    /// The CIDs that this node keeps announced.
     pub provided: provided::Provided,
     /// Saved routing tables.
     pub routing: routing::RoutingState,
-    /// When each scheduled job last ran.
+    /// The last run of each scheduled job.
     pub jobs: jobs::JobLog,
     opened: Arc<OpenedStore>,
 }
 
-/// What is known since the store was opened.
+/// State that is set when the store is opened.
 #[derive(Debug)]
 struct OpenedStore {
     dir: PathBuf,
@@ -86,26 +124,26 @@ struct OpenedStore {
     schema: u32,
     node: NodeDb,
     bounds: limits::Bounds,
-    /// Not while a directory is only read.
+    /// `None` while a directory is only read.
     supervisor: Option<supervisor::Supervisor>,
 }
 
-/// What an open may do.
+/// The purpose for which a store is opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Purpose {
-    /// Anything.
+    /// Read and write.
     Serve,
-    /// Recover, then read: for `dump`.
+    /// Recover, then read only: for `dump`.
     Read,
 }
 
 impl Store {
-    /// Opens or creates both databases below `dir`, whose lock the caller holds; recovers from damage. Blocking.
-    /// Replay of the log goes on in threads of its own after this has returned.
+    /// Opens or creates both databases in `dir`, whose lock the caller holds, and recovers them from damage. Blocking.
+    /// Replay of the log goes on in other threads after this has returned.
     ///
     /// # Errors
-    /// [`StoreError::FromTheFuture`]; [`StoreError::Io`] and [`StoreError::Database`] when the disk or rights stand in
-    /// the way. Damage is no error: [`Stat::notes`] tells what was done about it.
+    /// [`StoreError::FromTheFuture`]; [`StoreError::Io`] and [`StoreError::Database`] if the disk or rights prevent it.
+    /// Damage is not an error: [`Stat::notes`] says what was done about it.
     pub fn open(dir: &data_dir::Lock, settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
         Self::open_for(Purpose::Serve, dir.path(), settings, clock)
     }
@@ -168,8 +206,9 @@ impl Store {
         Ok(Self { records, values, provided, routing, jobs, opened: Arc::new(opened) })
     }
 
-    /// Takes `peer` for the one that announcements of own CIDs name. If it was another before, all own CIDs are due at once:
-    /// their records name a peer that is gone. Returns the other and how many own CIDs there are. Blocking.
+    /// Sets the peer id that announcements of own CIDs name. If it was another one before, all own CIDs are due at
+    /// once, since their records name a peer id that is no longer used. Returns the old peer id and the number of own
+    /// CIDs. Blocking.
     ///
     /// # Errors
     /// [`StoreError::Database`].
@@ -181,19 +220,19 @@ impl Store {
         }
         let before = before.and_then(|bytes| PeerId::from_bytes(&bytes).ok());
         let own = if before.is_some() { self.provided.forget_announcements()? } else { 0 };
-        // Only now: a kill in between forgets them once more.
+        // Last, so that a kill before it makes the next start do this again.
         meta.set_peer(&peer.to_bytes())?;
         self.opened.node.flush()?;
         Ok(before.map(|before| (before, own)))
     }
 
-    /// The highest sequence number of each IPNS name that an identity of this node has ever published.
+    /// Returns the highest sequence number of each IPNS name that an identity of this node has published.
     pub fn sequences(&self) -> BTreeMap<PeerId, u64> {
         meta::peers_of(self.opened.node.meta.sequences())
     }
 
-    /// Keeps a sequence number of an own IPNS name for ever, if it is the highest: a record that once was better must not
-    /// win again when a later one has expired. On disk when this returns. Blocking.
+    /// Keeps a sequence number of an own IPNS name for good, if it is the highest: an older record must not win again
+    /// when a newer one has expired. On disk when this returns. Blocking.
     ///
     /// # Errors
     /// [`StoreError::Database`].
@@ -201,30 +240,31 @@ impl Store {
         self.opened.node.meta.raise_sequence(&peer.to_bytes(), sequence)
     }
 
-    /// Everything to disk, fsynced. Nothing is accepted afterwards.
+    /// Writes everything to disk and fsyncs it. The store accepts nothing afterwards.
     ///
     /// # Errors
-    /// The first of what failed; the rest is tried all the same.
+    /// The first error; the other parts are still closed.
     pub async fn close(&self) -> Result<(), StoreError> {
         let store = self.clone();
         blocking(move || store.close_blocking()).await
     }
 
-    /// [`Store::close`] for threads.
+    /// Closes the store like [`Store::close`], for threads.
     fn close_blocking(&self) -> Result<(), StoreError> {
         let records = self.records.close();
         let provided = self.provided.flush(true);
-        // Until here it wakes flushes that sled left waiting.
+        // Until here the supervisor wakes flushes that sled left waiting.
         if let Some(supervisor) = &self.opened.supervisor {
             supervisor.end();
         }
         records.and(provided)
     }
 
-    /// Everything accepted so far to disk, fsynced, with an export of own CIDs and routing tables when one is due.
+    /// Writes everything accepted so far to disk and fsyncs it. Exports own CIDs and routing tables when an export is
+    /// due.
     ///
     /// # Errors
-    /// The first of what failed; the rest is tried all the same.
+    /// The first error; the other parts are still flushed.
     pub async fn flush(&self) -> Result<(), StoreError> {
         let store = self.clone();
         blocking(move || {
@@ -236,23 +276,23 @@ impl Store {
     }
 }
 
-/// What is lost is not to be missed again by the next open, which would set aside what came back meanwhile.
+/// Lowers the floor to what survived, so that the next open does not report the same loss again.
 fn lower_floor(node: &NodeDb, log: &Log, last_seen: u32) -> Result<(), StoreError> {
     node.meta.set_floor(&Floor { chunks: None, oldest: log.oldest(), newest: log.newest(), last_seen })?;
     node.flush()
 }
 
-/// Takes the steps that the databases need, once what is ours is exported.
+/// Takes the migration steps that the databases need, after an export of own CIDs and routing tables.
 fn migrate(node: &NodeDb, log: &Log, provided: &provided::Provided, read_only: bool) -> Result<(), StoreError> {
     let found = node.meta.schema();
     if found == Some(SCHEMA) {
         return Ok(());
     }
     if let Some(found) = found.filter(|_| !read_only) {
-        tracing::info!(from = found, to = SCHEMA, "writing the databases anew, once own CIDs are exported");
+        tracing::info!(from = found, to = SCHEMA, "exporting own CIDs, then migrating the databases");
         provided.export()?;
     }
-    // A version that was lost may have been the first.
+    // The version may be lost; then every step is taken.
     for step in schema::needed(found.unwrap_or(1)) {
         let done = step.take(log)?;
         if found.is_some() {

@@ -1,23 +1,24 @@
-//! How far the store is from its limits. How fast it comes nearer is for those who keep figures over time.
+//! How close the store is to its limits. The rate at which it approaches them is computed by those who keep figures
+//! over time.
 
 use serde::{Deserialize, Serialize};
 
-/// What is measured.
+/// The current figures.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Figures {
     /// Provider records.
     pub records: u64,
-    /// Bytes of disk that the data directory takes.
+    /// Bytes that the data directory takes on disk.
     pub disk_bytes: u64,
     /// Bytes free on its disk.
     pub disk_free_bytes: u64,
-    /// Resident bytes of the process, where the system tells them.
+    /// Resident bytes of the process, if the system reports them.
     pub memory_bytes: Option<u64>,
-    /// What it could take beyond that.
+    /// Bytes of memory that the process could take besides.
     pub memory_room_bytes: Option<u64>,
 }
 
-/// What limits the store. 0: nothing does.
+/// The limits of the store; 0 is no limit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Bounds {
     /// `records.max`.
@@ -28,27 +29,27 @@ pub struct Bounds {
     pub reserve_bytes: u64,
 }
 
-/// A limit, and how far it is.
+/// A limit, and how much of it is taken.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Limit {
-    /// A setting, or `memory` of the machine.
+    /// Name of a setting, or `memory` for the memory of the machine.
     pub limit: String,
     /// `records` or `bytes`.
     pub unit: String,
-    /// Where it stands.
+    /// The limit.
     pub max: u64,
     /// What counts towards it now.
     pub now: u64,
 }
 
 impl Limit {
-    /// How much of it is taken: 1.0 is all.
+    /// Returns the part of it that is taken: 1.0 is all.
     pub fn taken(&self) -> f64 {
         if self.max == 0 { 1.0 } else { self.now as f64 / self.max as f64 }
     }
 }
 
-/// All limits that there are, the nearest first.
+/// Returns all limits that exist, the nearest first.
 pub fn of(now: &Figures, bounds: &Bounds) -> Vec<Limit> {
     let limit = |name: &str, unit: &str, max: u64, now: u64| Limit { limit: name.into(), unit: unit.into(), max, now };
     let mut limits = Vec::with_capacity(4);
@@ -58,7 +59,7 @@ pub fn of(now: &Figures, bounds: &Bounds) -> Vec<Limit> {
     if bounds.disk_bytes > 0 {
         limits.push(limit("store.max_disk", "bytes", bounds.disk_bytes, now.disk_bytes));
     }
-    // All of the disk that the directory can come to take.
+    // The part of the disk that the directory can take.
     let most = (now.disk_bytes + now.disk_free_bytes).saturating_sub(bounds.reserve_bytes);
     limits.push(limit("store.reserve", "bytes", most, now.disk_bytes));
     if let (Some(memory), Some(room)) = (now.memory_bytes, now.memory_room_bytes) {

@@ -1,8 +1,8 @@
-//! Taking the rows of a dump in (docs/dump.md): into a running store or one that was opened for it.
+//! Loads the rows of a dump (docs/dump.md), into a running store or one that was opened for it.
 //!
-//! Rows are as untrusted as what comes from the network: every line is bounded and checked, every bound of the store
-//! holds. A row that is there already with the same time or a later one is passed over, so that the same dump may be
-//! loaded again, or a load that was cut off begun anew.
+//! Rows are as untrusted as input from the network: every line is bounded and checked, and every limit of the store
+//! holds. A row that the store already has, with the same time or a later one, is skipped. So a dump may be loaded
+//! again, and a load that was cut off may be repeated.
 
 mod rows;
 
@@ -28,26 +28,26 @@ use std::{
     collections::{BTreeMap, HashMap},
 };
 
-/// Peer ids whose text was read before: at some 150 bytes each 10 MB. When it is full it begins anew.
+/// Maximum number of peer ids whose text is cached: at some 150 bytes each 10 MB. A full cache is cleared.
 const PEERS: usize = 1 << 16;
 
-/// Bad lines of one batch that are told one by one; the others are counted.
+/// Maximum number of bad lines of a batch that are reported one by one; further ones are counted.
 pub const BAD_LINES_TOLD: usize = 100;
 
-/// What became of the rows of a dump.
+/// What happened to the rows of a dump.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Report {
-    /// Rows by table and by what became of them: `loaded`, `known`, `expired`, `future`, `removed`, `left_out`, or why
-    /// they were refused.
+    /// Rows by table and by outcome: `loaded`, `known`, `expired`, `future`, `removed`, `left_out`, or the reason for
+    /// which they were refused.
     pub tables: BTreeMap<String, BTreeMap<String, u64>>,
-    /// Lines that are no rows.
+    /// Number of lines that are no rows.
     pub bad: u64,
-    /// The first of them: number and what is wrong.
+    /// The first of these lines: their number, and what is wrong with them.
     pub bad_lines: Vec<(u64, String)>,
 }
 
 impl Report {
-    /// Adds another one.
+    /// Adds another report.
     pub fn add(&mut self, other: Report) {
         for (table, outcomes) in other.tables {
             let sums = self.tables.entry(table).or_default();
@@ -60,7 +60,7 @@ impl Report {
         self.bad_lines.extend(other.bad_lines.into_iter().take(room));
     }
 
-    /// Rows with this outcome.
+    /// Returns the number of rows with this outcome.
     pub fn rows(&self, outcome: &str) -> u64 {
         self.tables.values().filter_map(|outcomes| outcomes.get(outcome)).sum()
     }
@@ -84,16 +84,16 @@ impl Report {
     }
 }
 
-/// Loads rows, batch by batch. Cheap to keep.
+/// Loads rows, batch by batch. It takes little memory, so it may be kept.
 #[derive(Debug)]
 pub struct Loader {
     store: Store,
-    /// By their text.
+    /// Peer ids by their text.
     peers: HashMap<Box<str>, PeerId>,
     times: rows::Times,
 }
 
-/// What the rows of a batch come to.
+/// The rows of a batch, sorted by what has to be done with them.
 #[derive(Debug, Default)]
 struct Batch {
     report: Report,
@@ -102,21 +102,21 @@ struct Batch {
     routing: BTreeMap<&'static str, Vec<SavedPeer>>,
 }
 
-/// What became of a row, as reports call it.
+/// The outcome of a row, as reports name it.
 type Outcome = Cow<'static, str>;
 
 impl Loader {
-    /// Into `store`.
+    /// Makes a loader for `store`.
     pub fn new(store: Store) -> Self {
         Self { store, peers: HashMap::new(), times: rows::Times::default() }
     }
 
-    /// Takes the lines of a batch, of which the first has this number. `provided`: own CIDs of the dump become own CIDs
-    /// here. Blocking, and not from an async task: waits for the end of replay, and while the writer is behind. On disk
-    /// within 1.5 s, or with the next flush.
+    /// Loads the lines of a batch; `first` is the number of the first line. With `provided`, own CIDs of the dump
+    /// become own CIDs of this node. Blocking, and not for async tasks: it waits for the end of replay, and while the
+    /// writer is behind. On disk within 1.5 s, or with the next flush.
     ///
     /// # Errors
-    /// [`StoreError::Database`] when the database takes no writes; [`StoreError::Full`] for own CIDs.
+    /// [`StoreError::Database`] when the database takes no writes; [`StoreError::Full`] at the limit of own CIDs.
     pub fn load(&mut self, lines: &[u8], first: u64, provided: bool) -> Result<Report, StoreError> {
         let records = self.store.records.clone();
         records.wait_replayed();
@@ -147,7 +147,7 @@ impl Loader {
         Ok(batch.report)
     }
 
-    /// What is wrong with the row, if so.
+    /// Loads a row, or returns what is wrong with it.
     fn take(&mut self, line: Line<'_>, provided: bool, now: &Now, batch: &mut Batch) -> Result<(), String> {
         let past = |time: UnixTime| UnixTime(time.0.min(now.log));
         let table = line.table();
@@ -186,7 +186,7 @@ impl Loader {
             Ok(time) => time,
             Err(bad) => return Ok(of_date(bad)),
         };
-        // Only of a provider that is new, or has not been heard since, the addresses are of use.
+        // Addresses are used only if the provider is new, or has announced nothing since.
         let known = state.book.find(&peer).is_some_and(|known| known.announced() >= time);
         let addresses: Vec<Multiaddr> = if known { Vec::new() } else { rows::addresses(addresses)? };
         let merged = state.load_peer(&peer, (time, [&addresses, &[]]), (|at| !known && at < time, false), now);
@@ -243,7 +243,7 @@ fn of_date(bad: BadDate) -> Outcome {
         BadDate::Expired => "expired".into(),
         BadDate::Future => "future".into(),
         BadDate::ClockInDoubt => {
-            "refused: the clock of this machine is in doubt (see gc_paused of `dhtstore stat`); load the file again once it is not".into()
+            "refused: the clock of this machine may be wrong (see gc_paused of `dhtstore stat`); load the file again once the clock is right".into()
         }
     }
 }

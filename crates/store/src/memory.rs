@@ -1,30 +1,33 @@
-//! How much memory the process has, and could have: what Linux says below /proc and /sys. Elsewhere nothing is known.
+//! The memory that the process takes, and could take, by what Linux reports below /proc and /sys. Unknown on other
+//! systems.
 
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
-/// Resident bytes of this process.
+/// Returns the resident bytes of this process.
 pub fn resident() -> Option<u64> {
     kibibytes(&fs::read_to_string("/proc/self/status").ok()?, "VmRSS:")
 }
 
-/// Bytes that this process could take beyond `resident`: those that the machine has to give, or what is left of the limit
-/// of its control groups (`MemoryMax` or `MemoryHigh` of the unit, that of a container), whichever is less.
+/// Returns the bytes that this process could take in addition to `resident`: those that the machine has available, or
+/// the rest of the limit of its control groups (`MemoryMax` or `MemoryHigh` of the unit, the limit of a container),
+/// whichever is less.
 pub fn room(resident: u64) -> Option<u64> {
     let machine = kibibytes(&fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable:")?;
     Some(limit_of_group().map_or(machine, |limit| machine.min(limit.saturating_sub(resident))))
 }
 
-/// The least limit of the control groups that this process is in.
+/// Returns the lowest limit of the control groups that this process is in.
 fn limit_of_group() -> Option<u64> {
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
     least_limit(&groups, Path::new("/sys/fs/cgroup"))
 }
 
-/// Of `groups` in the form of `/proc/self/cgroup`, below `root`: version 2 (`0::/path`) and version 1 (`9:memory:/path`), each
-/// with the groups that it is in. A container may see the root of its group only, whatever path it is told.
+/// Returns the lowest limit of `groups` below `root`. `groups` has the form of `/proc/self/cgroup`, version 2
+/// (`0::/path`) or version 1 (`9:memory:/path`); parent groups count as well. In a container only the root of the group
+/// may be visible, whatever its path.
 fn least_limit(groups: &str, root: &Path) -> Option<u64> {
     let limits = groups.lines().filter_map(|line| {
         let mut fields = line.splitn(3, ':').skip(1);
@@ -41,7 +44,7 @@ fn least_limit(groups: &str, root: &Path) -> Option<u64> {
     limits.min()
 }
 
-/// The number behind `name`, which counts kB.
+/// Returns the value behind `name` in bytes; the text gives it in kB.
 fn kibibytes(text: &str, name: &str) -> Option<u64> {
     let rest = text.lines().find_map(|line| line.strip_prefix(name))?;
     rest.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)

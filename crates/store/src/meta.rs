@@ -17,19 +17,19 @@ const RECORDS_ROW: &str = "records";
 const PEER_ROW: &str = "peer";
 const SEQUENCES_ROW: &str = "ipns";
 
-/// Identities whose highest sequence numbers are kept: a node has one, and a few over its life.
+/// Maximum number of identities whose highest sequence numbers are kept: a node has one, and a few over its life.
 const MAX_NAMES: usize = 1000;
 
-/// What the log held when it was last flushed: an open that finds less has found damage.
+/// What the log held when it was last flushed. An open that finds less has found damage.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Encode, Decode)]
 pub struct Floor {
-    /// Chunks; unknown while the log is replayed.
+    /// Number of chunks; unknown while the log is replayed.
     pub chunks: Option<u64>,
     /// Key of the oldest chunk: seconds << 32 | sequence.
     pub oldest: Option<u64>,
     /// Key of the newest chunk.
     pub newest: Option<u64>,
-    /// Log time then, Unix seconds.
+    /// Log time of the flush, Unix seconds.
     pub last_seen: u32,
 }
 
@@ -42,7 +42,7 @@ pub struct NodeDb {
     pub meta: Meta,
 }
 
-/// The trees of `node/` by their places.
+/// Indexes of the trees of `node/`.
 pub mod tree {
     /// See [`super::Meta`].
     pub const META: usize = 0;
@@ -57,7 +57,7 @@ pub mod tree {
 }
 
 impl NodeDb {
-    /// The database `db`, which lies in `dir`.
+    /// Wraps the database `db`, whose files are in `dir`.
     ///
     /// # Errors
     /// [`StoreError::Database`].
@@ -66,7 +66,7 @@ impl NodeDb {
         Ok(Self { meta: Meta { database: database.clone() }, database })
     }
 
-    /// Everything to disk, fsynced.
+    /// Writes everything to disk and fsyncs it.
     ///
     /// # Errors
     /// [`StoreError::Database`].
@@ -75,7 +75,7 @@ impl NodeDb {
     }
 }
 
-/// The schema version that a database which nobody uses yet has.
+/// Returns the schema version of a database that nobody else has opened yet.
 ///
 /// # Errors
 /// [`StoreError::Database`].
@@ -83,7 +83,7 @@ pub fn schema_of(db: &sled::Db) -> Result<Option<u32>, StoreError> {
     row_of(db, SCHEMA_ROW)
 }
 
-/// The same of [`Meta::floor`].
+/// Returns [`Meta::floor`] of such a database.
 ///
 /// # Errors
 /// [`StoreError::Database`].
@@ -91,7 +91,7 @@ pub fn floor_of(db: &sled::Db) -> Result<Option<Floor>, StoreError> {
     row_of(db, FLOOR_ROW)
 }
 
-/// The same of [`Meta::own`].
+/// Returns [`Meta::own`] of such a database.
 ///
 /// # Errors
 /// [`StoreError::Database`].
@@ -99,7 +99,7 @@ pub fn own_of(db: &sled::Db) -> Result<Option<u64>, StoreError> {
     row_of(db, OWN_ROW)
 }
 
-/// The same of [`Meta::peer`].
+/// Returns [`Meta::peer`] of such a database.
 ///
 /// # Errors
 /// [`StoreError::Database`].
@@ -107,7 +107,7 @@ pub fn peer_of(db: &sled::Db) -> Result<Option<Vec<u8>>, StoreError> {
     row_of(db, PEER_ROW)
 }
 
-/// The same of [`Meta::sequences`].
+/// Returns [`Meta::sequences`] of such a database.
 ///
 /// # Errors
 /// [`StoreError::Database`].
@@ -115,7 +115,7 @@ pub fn sequences_of(db: &sled::Db) -> Result<Vec<(Vec<u8>, u64)>, StoreError> {
     row_of(db, SEQUENCES_ROW).map(Option::unwrap_or_default)
 }
 
-/// Sequence numbers by peer id; what is none is left out.
+/// Returns sequence numbers by peer id, without rows that name no peer id.
 pub fn peers_of(sequences: Vec<(Vec<u8>, u64)>) -> BTreeMap<PeerId, u64> {
     sequences.into_iter().filter_map(|(peer, sequence)| Some((PeerId::from_bytes(&peer).ok()?, sequence))).collect()
 }
@@ -132,7 +132,7 @@ pub struct Meta {
 }
 
 impl Meta {
-    /// The schema version, if one was written. A row that cannot be read counts as none.
+    /// Returns the schema version; `None` if it was never written or cannot be read.
     pub fn schema(&self) -> Option<u32> {
         self.get(SCHEMA_ROW)
     }
@@ -145,17 +145,17 @@ impl Meta {
         self.put(SCHEMA_ROW, &schema)
     }
 
-    /// [`Database::wake`].
+    /// Wakes a flush: see [`Database::wake`].
     pub fn wake(&self, seen: u64) -> u64 {
         self.database.wake(seen)
     }
 
-    /// The floor, if one was written and can be read.
+    /// Returns the floor; `None` if it was never written or cannot be read.
     pub fn floor(&self) -> Option<Floor> {
         self.get(FLOOR_ROW)
     }
 
-    /// Raises (or lowers) the floor.
+    /// Sets the floor.
     ///
     /// # Errors
     /// [`StoreError::Database`].
@@ -163,12 +163,12 @@ impl Meta {
         self.put(FLOOR_ROW, floor)
     }
 
-    /// How many own CIDs there were at the last flush.
+    /// Returns the number of own CIDs at the last flush.
     pub fn own(&self) -> Option<u64> {
         self.get(OWN_ROW)
     }
 
-    /// Notes how many own CIDs there are.
+    /// Sets the number of own CIDs.
     ///
     /// # Errors
     /// [`StoreError::Database`].
@@ -176,13 +176,13 @@ impl Meta {
         self.put(OWN_ROW, &own)
     }
 
-    /// The generation of the newest export of own CIDs: an open that finds an older one here has found a database that went
+    /// Returns the generation of the newest export of own CIDs. If `exports/` has a newer one, the database has gone
     /// back to an earlier state.
     pub fn exported(&self) -> Option<u64> {
         self.get(EXPORTED_ROW)
     }
 
-    /// Notes the generation of an export.
+    /// Sets the generation of the newest export.
     ///
     /// # Errors
     /// [`StoreError::Database`].
@@ -190,12 +190,12 @@ impl Meta {
         self.put(EXPORTED_ROW, &generation)
     }
 
-    /// The position of the node when it last ran, if known.
+    /// Returns the position of the node when it last ran, if known.
     pub fn position(&self) -> Option<[u8; 32]> {
         self.get(POSITION_ROW)
     }
 
-    /// Notes the position of the node.
+    /// Sets the position of the node.
     ///
     /// # Errors
     /// [`StoreError::Database`].
@@ -203,12 +203,12 @@ impl Meta {
         self.put(POSITION_ROW, &position)
     }
 
-    /// The binary peer id that announcements of own CIDs name, if known.
+    /// Returns the binary peer id that announcements of own CIDs name, if known.
     pub fn peer(&self) -> Option<Vec<u8>> {
         self.get(PEER_ROW)
     }
 
-    /// Notes the peer id that announcements name from now on.
+    /// Sets the peer id that announcements name from now on.
     ///
     /// # Errors
     /// [`StoreError::Database`].
@@ -216,12 +216,13 @@ impl Meta {
         self.put(PEER_ROW, &peer.to_vec())
     }
 
-    /// The highest sequence number of each IPNS name that an identity of this node has ever published, by binary peer id.
+    /// Returns the highest sequence number of each IPNS name that an identity of this node has published, by binary
+    /// peer id.
     pub fn sequences(&self) -> Vec<(Vec<u8>, u64)> {
         self.get(SEQUENCES_ROW).unwrap_or_default()
     }
 
-    /// Raises the sequence number of a name, on disk when this returns. A lower one changes nothing.
+    /// Raises the sequence number of a name; on disk when this returns. A lower number changes nothing.
     ///
     /// # Errors
     /// [`StoreError::Database`]; [`StoreError::Full`] beyond a thousand names.
@@ -239,12 +240,12 @@ impl Meta {
         self.database.flush()
     }
 
-    /// How many provider records there were at the last flush, about.
+    /// Returns the approximate number of provider records at the last flush.
     pub fn records(&self) -> Option<u64> {
         self.get(RECORDS_ROW)
     }
 
-    /// Notes how many provider records there are.
+    /// Sets the number of provider records.
     ///
     /// # Errors
     /// [`StoreError::Database`].
@@ -257,7 +258,7 @@ impl Meta {
     }
 
     fn put<T: Encode>(&self, row: &str, value: &T) -> Result<(), StoreError> {
-        let bytes = codec::encode(value).map_err(|e| StoreError::Database(e.to_string()))?;
+        let bytes = codec::encode(value).map_err(|e| StoreError::Database(e.into()))?;
         self.database.write(tree::META, |tree| tree.insert(row, bytes)).map(|_| ())
     }
 }

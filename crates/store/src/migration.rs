@@ -1,4 +1,5 @@
-//! Migration on request: what a start would do by itself (`schema.rs`), told, tried on a copy, or done now.
+//! Migration on request: reports the steps that a start would take by itself (`schema.rs`), tries them on a copy, or
+//! takes them now.
 
 pub use super::meta::SCHEMA;
 use super::{
@@ -12,27 +13,27 @@ use super::{
 use crate::clock::Clock;
 use std::{path::Path, sync::Arc};
 
-/// Where a stopped directory stands.
+/// The schema version of a stopped directory, and the steps that it needs.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Status {
-    /// The schema of the database; `None` if it says none.
+    /// Schema version of the database; `None` if it has none.
     pub found: Option<u32>,
     /// Names of the steps that it needs.
     pub steps: Vec<&'static str>,
 }
 
-/// What the databases held after the steps.
+/// What the databases hold after the steps.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Migrated {
-    /// Provider records, expired ones that are not collected yet included.
+    /// Number of provider records; expired ones that are not collected yet included.
     pub records: u64,
-    /// Own CIDs.
+    /// Number of own CIDs.
     pub own_cids: u64,
-    /// Damage.
+    /// Notes about damage.
     pub notes: Vec<String>,
 }
 
-/// Reads the schema from a copy of `node/`: nothing of the directory is changed.
+/// Reads the schema version from a copy of `node/`. The directory stays as it is.
 ///
 /// # Errors
 /// [`StoreError::FromTheFuture`]; [`StoreError::Locked`]; [`StoreError::Io`] and [`StoreError::Database`].
@@ -53,8 +54,8 @@ pub fn status(dir: &Path) -> Result<Status, StoreError> {
     }
 }
 
-/// Takes the steps on a copy below the system's temporary directory, replays it, and says what it holds. The directory
-/// stays byte for byte as it is.
+/// Takes the steps on a copy below the system's temporary directory, replays it, and returns what it holds. The
+/// directory stays byte for byte as it is.
 ///
 /// # Errors
 /// As [`status`].
@@ -63,7 +64,7 @@ pub fn dry_run(dir: &Path, settings: Settings, clock: Arc<dyn Clock>) -> Result<
     take(copy.path(), settings, clock)
 }
 
-/// Takes the steps, as a start does: own CIDs are exported before.
+/// Takes the steps, as a start does: own CIDs are exported first.
 ///
 /// # Errors
 /// As [`status`].
@@ -74,7 +75,7 @@ pub fn take(dir: &Path, settings: Settings, clock: Arc<dyn Clock>) -> Result<Mig
     let stat = store.stat();
     let mut notes = stat.notes;
     if stat.schema != SCHEMA {
-        notes.push(format!("schema {} where {SCHEMA} should be", stat.schema));
+        notes.push(format!("the schema is {}, and {SCHEMA} was expected", stat.schema));
     }
     store.close_blocking()?;
     Ok(Migrated { records: stat.records, own_cids: stat.provided, notes })

@@ -1,7 +1,7 @@
-//! The node's own CIDs, in keyspace order, with when each was last announced.
+//! Own CIDs, which this node keeps announced: in keyspace order, each with the time of its last announcement.
 //!
-//! They are what the user asked to keep. So each change is in a journal of its own, fsynced, before it is
-//! acknowledged, then in the `node/` database; and now and then in an export. Damage to one of them loses none.
+//! The user asked to keep them. So each change goes to a journal of its own, fsynced before the change is acknowledged;
+//! then to the `node/` database; and from time to time to an export. Damage to one of the three loses none.
 
 pub(super) mod exports;
 pub(super) mod own;
@@ -29,27 +29,27 @@ use state::{OwnFiles, ProvidedState};
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 use trie::Trie;
 
-/// Our own CIDs. Cheap to clone. One per multihash: the codec last given is kept for display.
+/// The own CIDs of this node. Cheap to clone. One for each multihash: the codec last given is kept for display.
 #[derive(Clone, Debug)]
 pub struct Provided {
     state: Arc<ProvidedState>,
 }
 
-/// How to open.
+/// How to open the own CIDs.
 #[derive(Debug)]
 pub(super) struct Opening {
-    /// `exports/` of the data directory.
+    /// Path of `exports/` in the data directory.
     pub exports: PathBuf,
-    /// `settings.max_provided`.
+    /// Maximum number of own CIDs.
     pub limit: usize,
-    /// The database is not as it was: the exports have the last word on what is missing.
+    /// The database holds less than before: the exports decide what is missing.
     pub lossy: bool,
-    /// Write nothing.
+    /// Write nothing to disk.
     pub read_only: bool,
 }
 
 impl Provided {
-    /// Reads the own CIDs; restores from `exports/` what the database lost. Says what it found.
+    /// Reads the own CIDs, and restores from `exports/` those that the database lost. Returns notes on what it found.
     pub(super) fn open(
         node: NodeDb,
         routing: RoutingState,
@@ -62,7 +62,7 @@ impl Provided {
         notes.extend(unread);
         let mut trie =
             Trie::load(rows.into_iter(), |key, why| notes.push(format!("own CIDs of {key:02x?} are damaged: {why}")));
-        // Damage can take sled back to an earlier state that is sound in itself.
+        // Damage can take sled back to an earlier state that is intact in itself.
         let is_behind = node.meta.exported().unwrap_or(0) < exports::newest(&opening.exports);
         let is_complete = node.meta.own() == Some(trie.len() as u64);
         let whole = !opening.lossy && notes.is_empty() && is_complete && !is_behind;
@@ -86,8 +86,11 @@ impl Provided {
         }
         match from_export + from_journal {
             0 => {}
-            // A kill came after the journal and before the database: that is what the journal is for.
-            back if !damaged && from_export == 0 => tracing::info!(cids = back, "own CIDs taken over from the journal"),
+            // A kill came after the write to the journal and before that to the database. The journal is kept for this
+            // case.
+            back if !damaged && from_export == 0 => {
+                tracing::info!(cids = back, "took own CIDs from the journal that a kill kept from the database")
+            }
             back => notes.push(format!("{back} own CIDs restored from exports/")),
         }
         if !whole {
@@ -95,7 +98,7 @@ impl Provided {
         }
         let files = OwnFiles {
             exports: Exports::open(opening.exports),
-            // A journal that is damaged holds less than it did: an export makes up for it.
+            // A damaged journal holds less than before: write an export.
             changed: is_unread,
             exported: None,
             routing_saves: routing.saves(),
@@ -116,7 +119,7 @@ impl Provided {
         Ok((provided, notes))
     }
 
-    /// Returns once they are flushed to disk: how many are new. All or none.
+    /// Adds own CIDs. Returns the number of new ones, once they are flushed to disk. Adds all or none.
     ///
     /// # Errors
     /// [`StoreError::Full`] beyond `reprovide.max_cids`; [`StoreError::Io`] if the journal cannot be written.
@@ -125,8 +128,8 @@ impl Provided {
         blocking(move || state.add(&cids)).await
     }
 
-    /// Own CIDs of a dump, with their times; of one that is there the later announcement counts. Returns once they are
-    /// flushed to disk: for each whether it was news. All or none. Blocking.
+    /// Adds own CIDs of a dump, with their times; of a known one the later announcement counts. Returns for each
+    /// whether it changed something, once all are flushed to disk. Adds all or none. Blocking.
     ///
     /// # Errors
     /// As [`Provided::add`].
@@ -134,7 +137,7 @@ impl Provided {
         self.state.load(own)
     }
 
-    /// Returns once flushed: how many were there.
+    /// Removes own CIDs. Returns the number of those that were known, once the change is flushed to disk.
     ///
     /// # Errors
     /// [`StoreError::Io`] if the journal cannot be written.
@@ -143,34 +146,35 @@ impl Provided {
         blocking(move || state.remove(multihashes)).await
     }
 
-    /// The own CID of a multihash.
+    /// Returns the own CID of a multihash.
     pub fn get(&self, multihash: &[u8]) -> Option<Own> {
         self.state.trie().get(&position(multihash)).and_then(OwnRow::own)
     }
 
-    /// Whether we provide it.
+    /// Returns whether this node provides a multihash.
     pub fn contains(&self, multihash: &[u8]) -> bool {
         self.state.trie().get(&position(multihash)).is_some()
     }
 
-    /// How many.
+    /// Returns the number of own CIDs.
     pub fn len(&self) -> usize {
         self.state.trie().len()
     }
 
-    /// Whether there are none.
+    /// Returns whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Up to `limit` in keyspace order, from `from` on.
+    /// Returns up to `limit` own CIDs in keyspace order, from `from` on.
     pub fn range(&self, from: &Key, limit: usize) -> Vec<(Key, Own)> {
         let trie = self.state.trie();
         let rows = trie.from(from.as_bytes()).take(limit);
         rows.filter_map(|(position, row)| Some((Key::from_bytes(*position), row.own()?))).collect()
     }
 
-    /// Notes announcements; on disk with the next flush (a crash repeats announcements, which is harmless).
+    /// Records announcements; on disk with the next flush. A crash before that repeats announcements, which is
+    /// harmless.
     pub fn mark_announced(&self, done: &[(Key, u16)], at: UnixTime) {
         let mut trie = self.state.trie.write();
         for (key, confirmed) in done {
@@ -181,8 +185,9 @@ impl Provided {
         }
     }
 
-    /// No announcement counts any more: each named another peer. All are due at once. Returns how many there are; on disk,
-    /// but for what the `announced` of an older export says. Blocking, 1 s for a million.
+    /// Marks all own CIDs as never announced, so that they are due at once: their announcements named another peer.
+    /// Returns their number. On disk when this returns, except that an older export still has the times. Blocking, 1 s
+    /// for a million.
     ///
     /// # Errors
     /// [`StoreError::Database`].
@@ -198,12 +203,13 @@ impl Provided {
         Ok(own)
     }
 
-    /// Announcements to disk; an export when one is due, or something changed and it is the `last` time.
+    /// Writes announcements to disk. Makes an export when one is due, or if something changed and it is the `last`
+    /// flush.
     pub(super) fn flush(&self, last: bool) -> Result<(), StoreError> {
         self.state.flush(last)
     }
 
-    /// Writes what the database does not have, once it was opened anew; all of it where that holds `nothing` now.
+    /// Writes to a reopened database what it lacks; everything if it holds `nothing`.
     pub(super) fn write_anew(&self, nothing: bool) -> Result<(), StoreError> {
         let _files = self.state.files()?;
         if nothing {
@@ -212,17 +218,17 @@ impl Provided {
         self.state.write_stale()
     }
 
-    /// An export now, whether or not one is due.
+    /// Makes an export, whether or not one is due.
     pub(super) fn export(&self) -> Result<(), StoreError> {
         let mut files = self.state.files()?;
         self.state.export(&mut files)
     }
 }
 
-/// Key and value.
+/// Key and value of a row.
 type RawRow = (Vec<u8>, Vec<u8>);
 
-/// All rows that can be read, and why some cannot.
+/// Returns all rows that can be read, and why others cannot.
 fn read_rows(tree: &sled::Tree) -> (Vec<RawRow>, Option<String>) {
     let mut rows = Vec::new();
     let error = each_row(tree, |key, value| rows.push((key.to_vec(), value.to_vec())));

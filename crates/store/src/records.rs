@@ -122,7 +122,7 @@ impl Records {
         } else {
             let writer = state.clone();
             let spawned = thread::Builder::new().name("record-log".into()).spawn(move || writer::run(&writer));
-            handles.push(spawned.map_err(|e| StoreError::Database(format!("cannot start the writer thread: {e}")))?);
+            handles.push(spawned.map_err(|e| StoreError::database("cannot start the writer thread", e))?);
         }
         Ok(Self { threads: Arc::new(Threads { state: state.clone(), handles: Mutex::new(handles) }), state })
     }

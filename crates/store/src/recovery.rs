@@ -1,50 +1,58 @@
-//! Opening a sled database that may be damaged.
+//! Opens a sled database that may be damaged.
 //!
-//! What was seen of sled 0.34 (figures in docs/decisions/sled.md): a `snap.*.generating` left by a kill makes it
-//! refuse an intact database; a flipped bit makes it panic in open; and on a damaged database, deleting `snap.*` and
-//! trying again may open it *with no rows and no error, cutting the file*. So:
-//! - `snap.*.generating` goes first;
+//! sled 0.34 was seen to do the following (figures in docs/decisions/sled.md). After a kill that left a `snap.*.generating`,
+//! it refuses an intact database. A flipped bit makes it panic in open. On a damaged database, after `snap.*` was
+//! deleted, a second attempt may open it *with no rows and no error, cutting the file*. So:
+//! - `snap.*.generating` is removed first;
 //! - sled runs in a thread whose panic is caught;
-//! - what failed once is never tried again: a copy without `snap.*` is. If it opens, it takes the place of the
-//!   original, which is kept aside as `<name>.damaged-<time>`; if not, an empty database does;
-//! - and what opens is compared with what it should hold.
+//! - a database that failed to open is never opened again. A copy without `snap.*` is tried. If it opens, it takes the place
+//!   of the original, which is kept as `<name>.damaged-<time>`; if not, an empty database does;
+//! - an open database is compared with what it should hold.
 
 use super::{
     StoreError,
     engine::{guard, panic_text},
+    error::Cause,
     filesystem::{copy_dir, io_error, is_there, sync_dir},
 };
 use crate::clock::UnixTime;
 use std::{fs, io, path::Path, path::PathBuf, thread, time::Duration};
 
-/// Damaged originals kept of each database: they are for a person to look at, and may be large.
+/// Damaged originals that are kept of each database. They are for a person to inspect, and may be large.
 const KEEP_DAMAGED: usize = 2;
-/// How often a database that is still held is tried again, and how long after: threads of sled may keep one that was
-/// dropped for a moment, and nobody else has the data directory.
+/// Number of attempts to open a database that is still locked, and the time between two. Threads of sled may hold a
+/// dropped database for a moment, and no other process has the data directory.
 const TRIES: u32 = 40;
 const TRY_AGAIN: Duration = Duration::from_millis(50);
-/// sled writes behind by at most this, in milliseconds; its default, named because records may be lost for so long.
+/// Maximum time that sled delays writes, in milliseconds. It is sled's default, named here because it bounds the loss
+/// of records.
 const FLUSH_EVERY_MS: u64 = 500;
 
-/// What a database holds, compared with what it should.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// What a database holds, compared with what it should hold.
+#[derive(Debug)]
 pub enum Contents {
-    /// All that was promised.
+    /// Everything that it should hold.
     Complete,
-    /// Less, but something; what is missing.
-    Less(String),
-    /// Nothing, though something was promised.
-    Nothing(String),
+    /// Less than it should hold: what is missing.
+    Less(Cause),
+    /// Nothing, though it should hold something.
+    Nothing(Cause),
 }
 
-/// An open database, and what had to be done to it.
+impl Contents {
+    fn is_complete(&self) -> bool {
+        matches!(self, Self::Complete)
+    }
+}
+
+/// An open database, and what recovery did to it.
 #[derive(Debug)]
 pub struct Opened {
     /// The database.
     pub db: sled::Db,
-    /// Loud, in plain words.
+    /// Notes for the operator on what recovery did.
     pub notes: Vec<String>,
-    /// It does not hold what it should.
+    /// True if it holds less than it should.
     pub lossy: bool,
 }
 
@@ -57,30 +65,30 @@ pub struct DatabaseDir<'a> {
     pub name: &'static str,
     /// sled's page cache, in bytes.
     pub cache: u64,
-    /// For the names of what is set aside.
+    /// Time for the names of databases that are set aside.
     pub now: UnixTime,
 }
 
 /// Why sled did not open a database.
 #[derive(Debug)]
 enum Failure {
-    /// The disk, rights, a lock: the database may be whole.
+    /// The disk, rights or a lock prevent the open; the database may be intact.
     Environment(StoreError),
-    /// It cannot be read here and now, or not any more.
+    /// The disk returned an error. The database may be intact, or may be lost.
     Disk(io::Error),
-    Damage(String),
+    Damage(Cause),
 }
 
 impl DatabaseDir<'_> {
-    /// Opens or creates the database; recovers it from damage.
+    /// Opens or creates the database, and recovers it from damage.
     ///
     /// # Errors
-    /// [`StoreError::Io`] and [`StoreError::Database`] when the disk, rights or a lock stand in the way. Damage is
-    /// not an error.
+    /// [`StoreError::Io`] and [`StoreError::Database`] if the disk, rights or a lock prevent the open. Damage is not an
+    /// error.
     pub fn open(&self, contents: &dyn Fn(&sled::Db) -> Contents) -> Result<Opened, StoreError> {
         let dir = self.dir();
         let copy = self.copy_dir();
-        // A crash between the two renames of `replace`: the copy was good.
+        // A crash between the two renames of `replace`; the copy is intact.
         if !is_there(&dir)? && is_there(&copy)? {
             rename(&copy, &dir)?;
         }
@@ -101,14 +109,14 @@ impl DatabaseDir<'_> {
         }
     }
 
-    /// Opens a database that was open a moment ago, before its disk failed, and changes nothing if it is not as it
-    /// should be: what cannot be read now may be readable soon. The inner error is damage, if there is no doubt.
+    /// Opens a database that was open before its disk failed. Changes nothing if it is damaged or incomplete: what
+    /// cannot be read now may be readable soon. The inner error is damage, found without an error of the disk.
     ///
     /// # Errors
-    /// As [`DatabaseDir::open`], and all errors of the disk.
-    pub fn open_again(&self, contents: &dyn Fn(&sled::Db) -> Contents) -> Result<Result<sled::Db, String>, StoreError> {
+    /// As for [`DatabaseDir::open`], and all errors of the disk.
+    pub fn open_again(&self, contents: &dyn Fn(&sled::Db) -> Contents) -> Result<Result<sled::Db, Cause>, StoreError> {
         let dir = self.dir();
-        // sled would create it.
+        // Checked first, since sled would create a missing database.
         fs::metadata(dir.join("db")).map_err(|e| io_error("open", &dir, e))?;
         remove_unfinished_snapshots(&dir)?;
         match self.try_open(&dir) {
@@ -125,13 +133,13 @@ impl DatabaseDir<'_> {
     fn open_fresh(&self, contents: &dyn Fn(&sled::Db) -> Contents) -> Result<Opened, StoreError> {
         let db = self.try_open(&self.dir()).map_err(Failure::into_error)?;
         let mut notes = Vec::new();
-        if check(&db, contents) != Contents::Complete {
-            notes.push(format!("{}/ is not there, though it was before; it begins empty", self.name));
+        if !check(&db, contents).is_complete() {
+            notes.push(format!("{}/ is missing, though it was there before; it starts empty", self.name));
         }
         Ok(Opened { db, lossy: !notes.is_empty(), notes })
     }
 
-    /// sled failed on the original.
+    /// Recovers a database that sled cannot open.
     fn recover(&self, why: &str, contents: &dyn Fn(&sled::Db) -> Contents) -> Result<Opened, StoreError> {
         tracing::error!(database = self.name, why, "the database is damaged; trying a copy of it");
         let found = self.try_copy(contents);
@@ -141,13 +149,13 @@ impl DatabaseDir<'_> {
                 let aside = self.replace()?;
                 let lost = match &found {
                     Contents::Less(lost) => format!("; {lost}"),
-                    _ => "; nothing is missing".to_owned(),
+                    _ => "; it holds everything".to_owned(),
                 };
                 let note = format!(
                     "{}/ was damaged ({why}) and opened as a copy without its snapshot{lost}; the original is kept as {}",
                     self.name, aside
                 );
-                self.reopen(note, found != Contents::Complete)
+                self.reopen(note, !found.is_complete())
             }
             Ok((db, Contents::Nothing(_))) => {
                 drop(db);
@@ -157,8 +165,8 @@ impl DatabaseDir<'_> {
         }
     }
 
-    /// sled opened the original, but rows are missing. It has been written to by now, and there is no going back;
-    /// perhaps its snapshot was to blame.
+    /// Recovers a database that sled opened, but with rows missing. sled has written to it by now, so the original
+    /// cannot be restored. The snapshot may be the cause, so a copy without it is tried.
     fn recover_opened(
         &self,
         db: sled::Db,
@@ -169,13 +177,13 @@ impl DatabaseDir<'_> {
         let (Contents::Less(why) | Contents::Nothing(why)) = &found else {
             return self.reopen(String::new(), false);
         };
-        tracing::error!(database = self.name, why, "the database holds less than it did; trying a copy of it");
+        tracing::error!(database = self.name, %why, "the database holds less than it did; trying a copy of it");
         match self.try_copy(contents) {
             Ok((copy, Contents::Complete)) => {
                 drop(copy);
                 let aside = self.replace()?;
                 let note = format!(
-                    "{}/ opened with less than it held ({why}); a copy without its snapshot has all; the original is kept as {}",
+                    "{}/ opened with less than it held ({why}); a copy without its snapshot holds everything; the original is kept as {}",
                     self.name, aside
                 );
                 self.reopen(note, false)
@@ -184,21 +192,20 @@ impl DatabaseDir<'_> {
                 remove_all(&self.copy_dir())?;
                 self.reopen(format!("{}/ holds less than it did: {why}", self.name), true)
             }
-            _ => self.start_empty(why, "so does a copy of it"),
+            _ => self.start_empty(&why.to_string(), "so does a copy of it"),
         }
     }
 
-    /// Opens a copy without `snap.*`, and without `conf`, which sled makes again from our settings, always the same.
-    fn try_copy(&self, contents: &dyn Fn(&sled::Db) -> Contents) -> Result<(sled::Db, Contents), String> {
+    /// Opens a copy without `snap.*`, and without `conf`, which sled makes again from our settings, which never change.
+    fn try_copy(&self, contents: &dyn Fn(&sled::Db) -> Contents) -> Result<(sled::Db, Contents), StoreError> {
         let copy = self.copy_dir();
-        copy_dir(&self.dir(), &copy, &|name| !name.starts_with("snap.") && name != "conf")
-            .map_err(|e| e.to_string())?;
-        let db = self.try_open(&copy).map_err(|e| e.into_error().to_string())?;
+        copy_dir(&self.dir(), &copy, &|name| !name.starts_with("snap.") && name != "conf")?;
+        let db = self.try_open(&copy).map_err(Failure::into_error)?;
         let found = check(&db, contents);
         Ok((db, found))
     }
 
-    /// The copy takes the place of the original. The name of that now.
+    /// Puts the copy in place of the original. Returns the name under which the original is kept.
     fn replace(&self) -> Result<String, StoreError> {
         let aside = self.set_aside()?;
         rename(&self.copy_dir(), &self.dir())?;
@@ -211,7 +218,7 @@ impl DatabaseDir<'_> {
         let aside = self.set_aside()?;
         sync_dir(self.parent)?;
         let note =
-            format!("{}/ is damaged beyond repair ({why}; {and}); it is kept as {} and begins empty", self.name, aside);
+            format!("{}/ is damaged beyond repair ({why}; {and}); it is kept as {} and starts empty", self.name, aside);
         self.reopen(note, true)
     }
 
@@ -224,7 +231,7 @@ impl DatabaseDir<'_> {
         Ok(Opened { db, notes, lossy })
     }
 
-    /// Renames the original; of those before it only the newest stay.
+    /// Renames the original. Of those set aside before, only the newest stay.
     fn set_aside(&self) -> Result<String, StoreError> {
         let prefix = format!("{}.damaged-", self.name);
         let mut earlier: Vec<PathBuf> = fs::read_dir(self.parent)
@@ -238,7 +245,7 @@ impl DatabaseDir<'_> {
             remove_all(old)?;
         }
         let mut aside = self.parent.join(format!("{prefix}{:010}", self.now.0));
-        // Twice in one second, or under a clock that was set back.
+        // The name is taken if this happens twice in one second, or if the clock was set back.
         let mut n = 1;
         while is_there(&aside)? {
             aside = self.parent.join(format!("{prefix}{:010}-{n}", self.now.0));
@@ -248,7 +255,7 @@ impl DatabaseDir<'_> {
         Ok(aside.file_name().unwrap_or_default().to_string_lossy().into_owned())
     }
 
-    /// Opens a directory that may be held for a moment still.
+    /// Opens a directory that may still be locked for a moment.
     fn try_open(&self, dir: &Path) -> Result<sled::Db, Failure> {
         let mut tries = 1;
         loop {
@@ -262,18 +269,18 @@ impl DatabaseDir<'_> {
         }
     }
 
-    /// sled's open, in a thread of its own.
+    /// Calls sled's open, in a thread of its own.
     fn try_open_once(&self, dir: &Path) -> Result<sled::Db, Failure> {
         let config = sled::Config::new().path(dir).cache_capacity(self.cache).flush_every_ms(Some(FLUSH_EVERY_MS));
         let opened = thread::Builder::new()
             .name("sled-open".into())
             .spawn(move || config.open())
-            .map_err(|e| Failure::Environment(StoreError::Database(format!("cannot start a thread: {e}"))))?
+            .map_err(|e| Failure::Environment(StoreError::database("cannot start a thread", e)))?
             .join();
         match opened {
             Ok(Ok(db)) => Ok(db),
             Ok(Err(error)) => Err(classify(dir, error)),
-            Err(panic) => Err(Failure::Damage(format!("sled panicked: {}", panic_text(panic.as_ref())))),
+            Err(panic) => Err(Failure::Damage(format!("sled panicked: {}", panic_text(panic.as_ref())).into())),
         }
     }
 
@@ -290,13 +297,13 @@ impl Failure {
     fn into_error(self) -> StoreError {
         match self {
             Failure::Environment(error) => error,
-            Failure::Disk(error) => StoreError::Database(sled::Error::Io(error).to_string()),
+            Failure::Disk(error) => StoreError::Database(sled::Error::Io(error).into()),
             Failure::Damage(why) => StoreError::Database(why),
         }
     }
 }
 
-/// A database is not damaged because the disk is full.
+/// Returns what an error of sled's open means. A full disk, for example, does not mean damage.
 fn classify(dir: &Path, error: sled::Error) -> Failure {
     use io::ErrorKind::{
         Interrupted, NotFound, OutOfMemory, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull,
@@ -322,24 +329,24 @@ fn classify(dir: &Path, error: sled::Error) -> Failure {
             Failure::Environment(io_error("open", dir, e))
         }
         sled::Error::Io(e) => Failure::Disk(e),
-        // `Unsupported` among them: a damaged `conf` reads like one of another version of sled.
-        other => Failure::Damage(other.to_string()),
+        // Includes `Unsupported`: a damaged `conf` reads like one of another version of sled.
+        other => Failure::Damage(other.into()),
     }
 }
 
-/// What a database holds; one that cannot even tell holds nothing.
+/// Returns what a database holds. One that cannot be read at all holds nothing.
 fn check(db: &sled::Db, contents: &dyn Fn(&sled::Db) -> Contents) -> Contents {
-    guard(|| Ok(contents(db))).unwrap_or_else(|e| Contents::Nothing(e.to_string()))
+    guard(|| Ok(contents(db))).unwrap_or_else(|e| Contents::Nothing(e.into()))
 }
 
-/// A kill while sled writes its snapshot leaves one of these, and sled then refuses the database, which is whole.
+/// Removes snapshots that a kill left unfinished: sled refuses a database with one, though it is intact.
 fn remove_unfinished_snapshots(dir: &Path) -> Result<(), StoreError> {
     for entry in fs::read_dir(dir).map_err(|e| io_error("read", dir, e))?.flatten() {
         let name = entry.file_name();
         let name = name.to_string_lossy();
         if name.starts_with("snap.") && name.ends_with(".generating") {
             fs::remove_file(entry.path()).map_err(|e| io_error("remove", &entry.path(), e))?;
-            tracing::info!(file = %entry.path().display(), "removed a snapshot that was never finished");
+            tracing::info!(file = %entry.path().display(), "removed a snapshot that a kill left unfinished");
         }
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Routing tables as saved at the last snapshot: tree `routing` of the `node/` database, some peers to a row.
+//! Routing tables as last saved: tree `routing` of the `node/` database, several peers to a row.
 
 use super::{
     StoreError,
@@ -21,11 +21,11 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-/// Peers per row: with all the addresses that may be kept of each still below the codec's limit.
+/// Number of peers in a row: with all the addresses kept of each, a row stays below the limit of the codec.
 const PER_ROW: usize = 32;
-/// Peers kept of one table: more than 256 buckets of 20 hold.
+/// Maximum number of peers kept of one table: more than 256 buckets of 20 hold.
 const MAX_PEERS: usize = 8192;
-/// Bytes of addresses kept per peer.
+/// Maximum size of the addresses kept of a peer, in bytes.
 const MAX_ADDRESS_BYTES: usize = 1024;
 
 /// Saved routing tables. Cheap to clone.
@@ -38,7 +38,7 @@ pub struct RoutingState {
 struct RoutingTables {
     node: NodeDb,
     tables: [RwLock<Arc<Vec<SavedPeer>>>; 2],
-    /// One save at a time.
+    /// Held while a table is saved: one save at a time.
     saving: Mutex<()>,
     saves: AtomicU64,
 }
@@ -64,7 +64,7 @@ impl RoutingState {
         };
         for dht in Dht::ALL {
             let mut peers = Vec::new();
-            // A row that cannot be read is peers to be found anew.
+            // The peers of a row that cannot be read are found again on the network.
             let mut rows = tree.scan_prefix(dht.name());
             while let Ok(Some((_, row))) = guard(|| rows.next().transpose()) {
                 let row: Vec<SavedRow> = codec::decode(&row).unwrap_or_default();
@@ -76,7 +76,7 @@ impl RoutingState {
         Ok(state)
     }
 
-    /// Replaces the saved table of `dht` (at most 8192 peers); returns when it is flushed.
+    /// Replaces the saved table of `dht` (at most 8192 peers). Returns once it is flushed.
     ///
     /// # Errors
     /// [`StoreError::Database`].
@@ -85,12 +85,12 @@ impl RoutingState {
         blocking(move || state.save_blocking(dht, peers)).await
     }
 
-    /// The saved table of `dht`; empty if none was saved.
+    /// Returns the saved table of `dht`; empty if none was saved.
     pub fn load(&self, dht: Dht) -> Vec<SavedPeer> {
         self.table(dht).read().to_vec()
     }
 
-    /// Writes both tables, for a database that was opened anew.
+    /// Writes both tables to a reopened database.
     pub(super) fn write_anew(&self) -> Result<(), StoreError> {
         Dht::ALL.into_iter().try_for_each(|dht| self.save_blocking(dht, self.load(dht)))
     }
@@ -101,7 +101,7 @@ impl RoutingState {
         let rows = rows(&peers);
         let written = rows.len();
         for (n, row) in rows.into_iter().enumerate() {
-            let row = codec::encode(&row).map_err(|e| StoreError::Database(e.to_string()))?;
+            let row = codec::encode(&row).map_err(|e| StoreError::Database(e.into()))?;
             self.state.node.database.write(tree::ROUTING, |tree| tree.insert(key(dht, n), row))?;
         }
         for n in written..MAX_PEERS.div_ceil(PER_ROW) {
@@ -114,8 +114,8 @@ impl RoutingState {
         self.state.node.flush()
     }
 
-    /// Adds the peers of a dump to the saved table of `dht`; of one that is there what was heard later counts. Where there
-    /// is no room for all, those heard last stay. For each whether it was news. Blocking.
+    /// Adds the peers of a dump to the saved table of `dht`. Of a known peer the later entry counts; if there is no
+    /// room for all, the peers heard last stay. Returns for each peer whether it changed something. Blocking.
     pub(super) fn merge(&self, dht: Dht, peers: Vec<SavedPeer>) -> Result<Vec<bool>, StoreError> {
         let mut all = self.load(dht);
         let mut at: std::collections::HashMap<PeerId, usize> =
@@ -140,7 +140,7 @@ impl RoutingState {
         Ok(news)
     }
 
-    /// How many tables were saved since start: whether an export is out of date.
+    /// Returns how many tables were saved since the start, which tells whether an export is out of date.
     pub(super) fn saves(&self) -> u64 {
         self.state.saves.load(Ordering::Relaxed)
     }
@@ -153,7 +153,7 @@ impl RoutingState {
     }
 }
 
-/// A table as rows of a database or frames of an export.
+/// Splits a table into rows of a database, or frames of an export.
 pub(super) fn rows(peers: &[SavedPeer]) -> Vec<Vec<SavedRow>> {
     peers.chunks(PER_ROW).map(|some| some.iter().map(SavedRow::new).collect()).collect()
 }

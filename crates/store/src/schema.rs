@@ -1,44 +1,44 @@
 //! Steps from one schema version to the next, taken when a store is opened (migrations/).
 //!
-//! Before the first step everything that is ours is exported. A step may be cut off at any point and is taken again from
-//! its beginning by the next open: it leaves what it has already done as it is. The schema version is raised, and
-//! flushed, once the step has ended.
+//! Own CIDs and routing tables are exported before the first step. A step may be cut off at any point; the next open
+//! takes it again from its beginning, and it skips what it has already done. The schema version is raised, and flushed,
+//! once the step has ended.
 
 pub(crate) mod v2;
 mod v3;
 
 use super::{StoreError, records::log::Log};
 
-/// One step.
+/// A step.
 #[derive(Clone, Copy, Debug)]
 pub struct SchemaStep {
-    /// The version that it leads to, from the one before.
+    /// The version to which it leads from the one before.
     pub to: u32,
-    /// Its file in migrations/, without the ending.
+    /// Name of its file in migrations/, without the ending.
     pub name: &'static str,
-    /// Takes it. Blocking; how many rows it wrote.
+    /// Takes the step and returns the number of rows written. Blocking.
     run: fn(&Log) -> Result<u64, StoreError>,
 }
 
-/// All steps, in order; that to version 1 is the first open.
+/// All steps, in order. The first open creates version 1, so there is no step to it.
 pub const STEPS: [SchemaStep; 2] = [
     SchemaStep { to: 2, name: "0002-compact-chunks", run: v2::run },
     SchemaStep { to: 3, name: "0003-segments", run: v3::run },
 ];
 
-/// The steps that a database of version `from` needs.
+/// Returns the steps that a database of version `from` needs.
 pub fn needed(from: u32) -> impl Iterator<Item = &'static SchemaStep> {
     STEPS.iter().filter(move |step| step.to > from)
 }
 
 impl SchemaStep {
-    /// Takes the step. Says what it did.
+    /// Takes the step. Returns a sentence that says what it did.
     ///
     /// # Errors
     /// [`StoreError::Database`]: the next open takes it again.
     pub fn take(&self, log: &Log) -> Result<String, StoreError> {
         let rows = (self.run)(log)?;
         log.flush()?;
-        Ok(format!("the database is of schema {} now ({}): {rows} rows written anew", self.to, self.name))
+        Ok(format!("the database now has schema {} ({}): {rows} rows rewritten", self.to, self.name))
     }
 }

@@ -1,4 +1,4 @@
-//! The store as a server of the DHT sees it ([`dhtstore_records`]).
+//! Implements the traits through which a server of the DHT sees its store ([`dhtstore_records`]).
 
 use crate::{
     Store,
@@ -19,7 +19,7 @@ use multiaddr::Multiaddr;
 use std::sync::Arc;
 
 impl Store {
-    /// What a node needs of this store.
+    /// Returns the store in the form that a node takes.
     pub fn stores(&self) -> Stores {
         Stores {
             providers: Arc::new(self.records.clone()),
@@ -74,14 +74,14 @@ impl OwnCids for Provided {
 impl SavedTables for RoutingState {
     fn load(&self, dht: Dht) -> BoxFuture<'static, Vec<SavedPeer>> {
         let routing = self.clone();
-        // The database may have to read.
+        // Loading may read the disk.
         let read = async move { tokio::task::spawn_blocking(move || routing.load(dht)).await.unwrap_or_default() };
         read.boxed()
     }
 
     fn save(&self, dht: Dht, peers: Vec<SavedPeer>) -> BoxFuture<'static, Result<(), NotSaved>> {
         let routing = self.clone();
-        async move { routing.save(dht, peers).await.map_err(|error| NotSaved(error.to_string())) }.boxed()
+        async move { routing.save(dht, peers).await.map_err(|error| NotSaved(error.into())) }.boxed()
     }
 }
 
@@ -100,7 +100,7 @@ mod tests {
             let settings = Settings { ttl, address_ttl, values_ttl, max_providers_per_key, ..Settings::default() };
             let store = Store::open(&lock, settings, clock.clone()).unwrap();
             let stores = store.stores();
-            // They wait by blocking.
+            // The checks block.
             tokio::task::block_in_place(|| check(&stores, &clock));
             store.close().await.unwrap();
         }

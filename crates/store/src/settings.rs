@@ -1,43 +1,44 @@
-//! Bounds and times of the store, with their defaults.
+//! Limits and times of the store, with their defaults.
 
 use std::time::Duration;
 
-/// Bounds and times of the store. Every default is a documented constant.
+/// Limits and times of the store. Each default is a documented constant.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// How long a record lives after its last announcement (PRV-5). Counted in whole seconds, at least one.
     pub ttl: Duration,
     /// How long a provider's addresses are served after its newest announcement (PRV-6).
     pub address_ttl: Duration,
-    /// How long a step of the wall clock must last before garbage collection believes it.
+    /// How long a step of the wall clock must last before garbage collection trusts the new time.
     pub clock_grace: Duration,
-    /// The position of this node in the keyspace: at [`Settings::max_records`] and at [`Settings::max_values`] what is
-    /// farthest from it goes first.
+    /// Position of this node in the keyspace. At [`Settings::max_records`] and [`Settings::max_values`] the store drops
+    /// what is farthest from it.
     pub position: [u8; 32],
-    /// Records in the index: at 40 bytes each the default is 4 GB.
+    /// Maximum number of records in the index: at 40 bytes each the default is 4 GB.
     pub max_records: usize,
-    /// Records of one provider.
+    /// Maximum number of records of one provider.
     pub max_records_per_provider: usize,
-    /// Providers of one key.
+    /// Maximum number of providers of one key.
     pub max_providers_per_key: usize,
-    /// Peers in the address book: at some 500 bytes each the default is 1 GB.
+    /// Maximum number of peers in the address book: at some 500 bytes each the default is 1 GB.
     pub max_peers: usize,
-    /// Own CIDs: at some 150 bytes each the default is 1.5 GB.
+    /// Maximum number of own CIDs: at some 150 bytes each the default is 1.5 GB.
     pub max_provided: usize,
     /// How long a value is served after its last PUT_VALUE (VAL-5). Counted in whole seconds, at least one.
     pub values_ttl: Duration,
-    /// Values held.
+    /// Maximum number of values.
     pub max_values: usize,
-    /// Bytes of their keys and values; some 400 bytes of memory for each value come to that.
+    /// Maximum size of their keys and values in bytes; in memory each value takes some 400 bytes more.
     pub max_values_bytes: usize,
-    /// Bytes kept free on the disk: announcements are refused below. 0: none.
+    /// Bytes to keep free on the disk; announcements are refused below. 0: none.
     pub reserve: u64,
-    /// Bytes of disk that the whole data directory may take: new records and values are refused beyond, refreshes
-    /// are not. 0: as many as there are.
+    /// Maximum size of the whole data directory on disk, in bytes. At the limit new records and values are refused, and
+    /// refreshes accepted. 0: no limit.
     pub max_disk: u64,
 }
 
-/// Own CIDs, their export (some 40 MB for a million) and garbage collection go on below it.
+/// Default of [`Settings::reserve`]. Below it own CIDs, their export (some 40 MB for a million) and garbage collection
+/// go on.
 const RESERVE: u64 = 64 << 20;
 
 impl Default for Settings {

@@ -1,11 +1,11 @@
-//! The files of a sled database, synced in earnest.
+//! Syncs the files of a sled database.
 //!
-//! sled 0.34 ends its flush with `sync_file_range`, which starts the writing of pages and waits for it: neither the file's
-//! new size nor what is in the disk's cache is lasting then. Only its background thread calls fsync, twice a second. It
-//! never syncs the directory, so that by the letter of POSIX the whole database may vanish. And a page of more than 128 KiB
-//! goes to a file of its own below `blobs/`, which is never synced: after a power cut sled stops reading its log at a torn
-//! one, and what stands behind it is lost. All this is made good here. (Rows are small; a leaf of many large values of others
-//! may still come to that.)
+//! sled 0.34 ends its flush with `sync_file_range`, which starts the writing of pages and waits for it. After that
+//! neither the new size of the file nor the content of the disk's cache is durable; only its background thread calls
+//! fsync, twice a second. sled never syncs the directory, so that by POSIX the whole database may vanish. And it writes
+//! a page of more than 128 KiB to a file of its own below `blobs/`, which it never syncs. After a power cut sled stops
+//! reading its log at a torn one, and the rest of the log is lost. This module syncs all of these. (Our rows are small,
+//! but a leaf of many large values of others may reach that size.)
 
 use super::{
     StoreError,
@@ -24,14 +24,15 @@ use std::{
 #[derive(Debug)]
 pub struct SledFiles {
     dir: PathBuf,
-    /// sled's log: everything but large pages. Held open, it tells of every error of writing since then.
+    /// The log of sled, which holds everything except large pages. It is held open, so that fsync reports every write
+    /// error since then.
     log: File,
     /// Names below `blobs/` that are synced. sled never writes to one again, and removes it when its page is replaced.
     synced: Mutex<BTreeSet<OsString>>,
 }
 
 impl SledFiles {
-    /// Those of the database that sled has opened in `dir`; makes their names lasting.
+    /// Opens the files of the database that sled has opened in `dir`, and syncs their names.
     ///
     /// # Errors
     /// [`StoreError::Io`].
@@ -47,7 +48,7 @@ impl SledFiles {
         Ok(Self { dir: dir.to_owned(), log, synced: Mutex::default() })
     }
 
-    /// Everything that sled has written to them, once it has flushed.
+    /// Syncs everything that sled has written. To be called after sled's flush.
     ///
     /// # Errors
     /// [`StoreError::Io`].
@@ -66,7 +67,7 @@ impl SledFiles {
             if !synced.contains(&name) {
                 match File::open(entry.path()) {
                     Ok(blob) => blob.sync_all()?,
-                    // Its page was replaced meanwhile.
+                    // Its page has been replaced.
                     Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
                     Err(e) => return Err(e),
                 }

@@ -1,4 +1,4 @@
-//! Figures of the store, as `stat` and `dump meta` show them.
+//! Figures of the store, for `stat` and `dump meta`.
 
 use super::{
     Purpose, Settings, Store, StoreError, data_dir,
@@ -10,12 +10,12 @@ use crate::{clock::UnixTime, metrics::Metrics};
 use std::{path::Path, sync::Arc};
 
 impl Store {
-    /// What is counted.
+    /// Returns the counters.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.records.state.metrics
     }
 
-    /// Counts, bounds, bytes on disk, floor, recovery notes: what `stat` and `dump meta` show.
+    /// Returns counts, limits, bytes on disk, the floor and notes of recovery, for `stat` and `dump meta`.
     pub fn stat(&self) -> Stat {
         let state = &self.records.state;
         let mut counters = state.counters();
@@ -60,13 +60,13 @@ impl Store {
         stat
     }
 
-    /// Those of the notes of [`Store::stat`] that tell of the disk or a limit as it is now: nothing is damaged.
+    /// Returns the notes of [`Store::stat`] that are about the disk or a limit at this moment. They mean no damage.
     pub(super) fn passing_notes(&self) -> Vec<String> {
         let node = self.opened.node.database.health.note(NODE);
         self.records.state.passing_notes().into_iter().chain(node).collect()
     }
 
-    /// What follows from the figures of `stat` and these.
+    /// Fills in the figures that follow from `stat` and these.
     fn put_in_relation(&self, stat: &mut Stat, figures: &limits::Figures) {
         let state = &self.records.state;
         let per_record = |n: u64| (stat.records > 0).then(|| n as f64 / stat.records as f64);
@@ -85,8 +85,8 @@ impl Store {
     }
 }
 
-/// [`Store::stat`] of a stopped node's directory, which stays byte for byte as it is: opens a copy, and replays its log.
-/// There is no memory of the node.
+/// Returns [`Store::stat`] of the directory of a stopped node, which stays byte for byte as it is: opens a copy and
+/// replays its log. Counts of events are those of the copy.
 ///
 /// # Errors
 /// As [`super::dump::stopped`].
@@ -117,60 +117,60 @@ pub fn stat_stopped(dir: &Path, settings: Settings, now: UnixTime) -> Result<Sta
 pub struct Stat {
     /// Schema version of the databases (migrations/).
     pub schema: u32,
-    /// Provider records in the index; expired ones that are not collected yet included.
+    /// Number of provider records in the index; expired ones that are not collected yet included.
     pub records: u64,
-    /// Multihashes with a provider.
+    /// Number of multihashes with a provider.
     pub keys: u64,
-    /// Peers in the address book.
+    /// Number of peers in the address book.
     pub peers: u64,
-    /// Own CIDs.
+    /// Number of own CIDs.
     pub provided: u64,
-    /// Values; ended ones that are not collected yet included.
+    /// Number of values; ended ones that are not collected yet included.
     #[serde(default)]
     pub values: u64,
     /// Bytes of their keys and values.
     #[serde(default)]
     pub values_bytes: u64,
-    /// Chunks of the log; expired ones that are not collected yet included.
+    /// Number of chunks of the log; expired ones that are not collected yet included.
     pub log_chunks: u64,
-    /// Unix seconds.
+    /// Time of the oldest chunk, Unix seconds.
     pub oldest: Option<u32>,
-    /// Unix seconds.
+    /// Time of the newest chunk, Unix seconds.
     pub newest: Option<u32>,
-    /// Sum of the sizes of all files below `records/` and `log/`.
+    /// Size of all files below `records/` and `log/`, in bytes.
     pub records_bytes_on_disk: u64,
-    /// Sum of the sizes of all files below `node/`.
+    /// Size of all files below `node/`, in bytes.
     pub node_bytes_on_disk: u64,
-    /// Bytes of disk that the whole data directory takes, as of some seconds ago.
+    /// Bytes that the whole data directory took on disk some seconds ago.
     #[serde(default)]
     pub bytes_on_disk: u64,
     /// Bytes free on its disk.
     #[serde(default)]
     pub disk_free: u64,
-    /// Sum of the sizes of all files below `exports/`.
+    /// Size of all files below `exports/`, in bytes.
     #[serde(default)]
     pub exports_bytes_on_disk: u64,
-    /// 0.0 to 1.0; 1.0 when the log is replayed.
+    /// Part of the log that is replayed: 0.0 to 1.0.
     pub replayed: f64,
-    /// Why GC waits, if it does.
+    /// Why garbage collection is paused, if it is.
     pub gc_paused: Option<String>,
     /// What recovery found and did when the store was opened, and what could not be read since.
     pub notes: Vec<String>,
-    /// Refusals and other events by name since start.
+    /// Counts of events since the start, by name.
     pub counters: std::collections::BTreeMap<String, u64>,
-    /// Announcements in the log, about.
+    /// Approximate number of announcements in the log.
     #[serde(default)]
     pub log_entries: Option<u64>,
     /// Age of the oldest chunk of the log.
     #[serde(default)]
     pub oldest_age_s: Option<u64>,
-    /// Announcements a second that the log took, over all the time that it spans.
+    /// Announcements a second that the log took, on average over the time that it covers.
     #[serde(default)]
     pub log_entries_per_s: Option<f64>,
-    /// What a record takes.
+    /// Space that a record takes.
     #[serde(default)]
     pub per_record: footprint::Footprint,
-    /// How far the limits are, the nearest first.
+    /// The limits, and how much of each is taken, the nearest first.
     #[serde(default)]
     pub limits: Vec<limits::Limit>,
 }

@@ -1,16 +1,18 @@
-//! The thread that looks after the disk: it measures it, warns when space runs out, and opens a database again after its disk
-//! has failed.
+//! The thread that supervises the disk. It measures free space, warns when little is left, and reopens a database after
+//! its disk has failed.
 //!
-//! A degraded database accepts nothing, and memory is served. Every second the disk is probed: there must be more free
-//! than the reserve, and a small file must be written, fsynced and removed. Then the handle is dropped, the database is
-//! opened anew where it is and compared with its floor as at a start, what was accepted but is not known to be on disk
-//! is written, flushed, and announcements are taken again. What fails is tried again, less and less often.
+//! A degraded database accepts nothing, and memory is served. Every second the disk is probed: more than the reserve
+//! must be free, and a small file must be written, fsynced and removed. Then the handle is dropped, and the database is
+//! reopened and compared with its floor, as at a start. Data that was accepted, but is not known to be on disk, is
+//! written and flushed. Then announcements are accepted again. After a failure the time to the next attempt doubles, up
+//! to a limit.
 
 use super::{
     SCHEMA, StoreError,
     database::Database,
     databases::{node_contents, node_dir, records_contents, records_dir},
     engine::panic_text,
+    error::Cause,
     filesystem::io_error,
     jobs::JobLog,
     meta::NodeDb,
@@ -33,22 +35,22 @@ use std::{
     time::Duration,
 };
 
-/// Between two looks.
+/// Time between two looks at the disk.
 const TICK: Duration = Duration::from_secs(1);
-/// The data directory is measured every so many looks.
+/// Number of looks between two measurements of the data directory.
 const MEASURE_EVERY: u64 = 2;
-/// Looks between two tries to open a database anew: one at first, twice as many each time, at most so many.
+/// Maximum number of looks between two attempts to reopen a database; it begins with one and doubles each time.
 const MOST_TICKS: u64 = 60;
-/// Tries that find damage before it is believed, and recovered from as at a start (the database is set aside): half a
-/// minute. Errors of the disk are never taken for damage.
+/// Number of attempts that must find damage before the database is recovered as at a start, which sets it aside: half a
+/// minute. Errors of the disk never count as damage.
 const BELIEVED: u32 = 5;
-/// A database that worked for so many looks after it was opened anew is whole.
+/// Number of looks without a failure after which a reopened database counts as whole.
 const CALM_TICKS: u64 = 60;
-/// The file by which the disk is probed, in the data directory, and its bytes.
+/// The file that probes the disk, in the data directory, and its size in bytes.
 const PROBE: &str = "probe";
 const PROBE_BYTES: usize = 4096;
 
-/// What it looks after.
+/// What the thread supervises.
 #[derive(Debug)]
 pub struct Supervised {
     pub dir: PathBuf,
@@ -62,7 +64,7 @@ pub struct Supervised {
     pub jobs: JobLog,
 }
 
-/// The thread; it ends with this.
+/// The thread. It ends when this is dropped.
 #[derive(Debug)]
 pub struct Supervisor {
     stop: Arc<Stop>,
@@ -76,35 +78,35 @@ struct Stop {
 }
 
 impl Supervisor {
-    /// Starts it.
+    /// Starts the thread.
     ///
     /// # Errors
-    /// [`StoreError::Database`] if there is no thread.
+    /// [`StoreError::Database`] if the thread cannot be started.
     pub fn start(supervised: Supervised) -> Result<Self, StoreError> {
         let stop = Arc::new(Stop::default());
         let told = stop.clone();
         let thread = thread::Builder::new()
             .name("disk".into())
             .spawn(move || {
-                // Without it nothing is flushed: after a panic it begins again.
+                // Nothing is flushed without this thread, so it starts again after a panic.
                 while let Err(panic) = catch_unwind(AssertUnwindSafe(|| run(&supervised, &told))) {
                     tracing::error!(
                         panic = panic_text(panic.as_ref()),
-                        "the thread that looks after the disk panicked"
+                        "the thread that supervises the disk panicked; it starts again"
                     );
                     thread::sleep(TICK);
                 }
             })
-            .map_err(|e| StoreError::Database(format!("cannot start the thread that looks after the disk: {e}")))?;
+            .map_err(|e| StoreError::database("cannot start the thread that looks after the disk", e))?;
         Ok(Self { stop, thread: Mutex::new(Some(thread)) })
     }
 
-    /// Ends it.
+    /// Ends the thread.
     pub fn end(&self) {
         *self.stop.stop.lock() = true;
         self.stop.told.notify_all();
         if let Some(thread) = self.thread.lock().take() {
-            // What it panicked with has been logged by the panic hook.
+            // The panic hook has logged what it panicked with.
             let _ = thread.join();
         }
     }
@@ -116,12 +118,12 @@ impl Drop for Supervisor {
     }
 }
 
-/// When a database is tried again.
+/// When to try again to reopen a database.
 #[derive(Debug, Default)]
 struct Patience {
-    /// Tries since it was well.
+    /// Attempts since it last worked.
     tries: u32,
-    /// ... of which found damage.
+    /// Attempts of these that found damage.
     damaged: u32,
     next: u64,
     well_since: u64,
@@ -150,10 +152,10 @@ fn run(supervised: &Supervised, stop: &Stop) {
         if crowded && !was_crowded {
             tracing::warn!(
                 records = supervised.records.index.len(),
-                "nine tenths of records.max: soon the farthest are dropped"
+                "nine tenths of records.max are in use; at the limit the records farthest from this node are dropped"
             );
         }
-        // node/ first: it has the floor of the other.
+        // `node/` first: it holds the floor of `records/`.
         node.look(tick, supervised, &supervised.node.database, Supervised::reopen_node);
         records.look(tick, supervised, &supervised.records.log.database, Supervised::reopen_records);
     }
@@ -178,38 +180,38 @@ impl Patience {
             return;
         }
         let outcome = catch_unwind(AssertUnwindSafe(|| reopen(supervised, self.damaged >= BELIEVED)));
-        let outcome = outcome.unwrap_or_else(|panic| Err(StoreError::Database(panic_text(panic.as_ref()))));
+        let outcome = outcome.unwrap_or_else(|panic| Err(StoreError::Database(panic_text(panic.as_ref()).into())));
         self.next = tick.saturating_add((1 << self.tries.min(16)).min(MOST_TICKS));
         self.tries = self.tries.saturating_add(1);
         match outcome {
             Ok(Reopened::Whole) => {
                 self.well_since = tick;
                 database.set_reopened();
-                // Of records/; the other has no queue.
+                // Only `records/` has a queue.
                 if !supervised.records.health().is_degraded() {
                     supervised.records.pending.resume();
                 }
             }
             Ok(Reopened::Damaged(why)) => {
                 self.damaged += 1;
-                tracing::error!(why, "a database cannot be opened anew: it is damaged");
+                tracing::error!(%why, "cannot reopen a database: it is damaged");
             }
-            Err(error) => tracing::warn!(%error, "a database cannot be opened anew yet"),
+            Err(error) => tracing::warn!(%error, "cannot reopen a database yet; dhtstore tries again"),
         }
     }
 }
 
-/// What became of a try.
+/// Result of an attempt to reopen a database.
 #[derive(Debug)]
 enum Reopened {
-    /// It has everything that was accepted.
+    /// It holds everything that was accepted.
     Whole,
-    /// Why it was left as it is.
-    Damaged(String),
+    /// It is damaged, and was left as it is.
+    Damaged(Cause),
 }
 
 impl Supervised {
-    /// Whether the file system of the data directory takes and keeps a small file.
+    /// Returns whether the file system of the data directory takes and keeps a small file.
     fn disk_works(&self) -> bool {
         self.records.disk.look();
         if self.records.disk.is_short() {
@@ -217,7 +219,7 @@ impl Supervised {
         }
         let outcome = probe(&self.dir.join(PROBE));
         if let Err(error) = &outcome {
-            tracing::debug!(%error, "the disk does not work yet");
+            tracing::debug!(%error, "the disk still fails");
         }
         outcome.is_ok()
     }
@@ -249,14 +251,15 @@ impl Supervised {
         Ok(Reopened::Whole)
     }
 
-    /// Opens it anew; whether less was found than there was. The inner error is damage that is not believed yet.
+    /// Reopens a database. Returns whether it holds less than before. The inner error is damage that has not been found
+    /// often enough to act on it.
     fn reopen<const N: usize>(
         &self,
         database: &Database<N>,
         dir: &DatabaseDir<'_>,
         contents: &dyn Fn(&sled::Db) -> Contents,
         believed: bool,
-    ) -> Result<Result<bool, String>, StoreError> {
+    ) -> Result<Result<bool, Cause>, StoreError> {
         let (mut notes, mut damage) = (Vec::new(), None);
         let outcome = database.replace(|| match believed {
             true => {
@@ -265,8 +268,8 @@ impl Supervised {
                 Ok(opened.db)
             }
             false => dir.open_again(contents)?.map_err(|why| {
-                damage = Some(why.clone());
-                StoreError::Database(why)
+                damage = Some(why);
+                StoreError::Database("it is damaged".into())
             }),
         });
         if let Some(why) = damage {

@@ -1,12 +1,12 @@
-//! Values of others (`/pk/`, `/ipns/`): all of them in memory, each with a row in the tree `values` of `records/`.
+//! Values of other peers (`/pk/`, `/ipns/`): all of them in memory, each with a row in the tree `values` of `records/`.
 //!
-//! There are few beside provider records, so that reads never touch the disk and rows are written one by one. Nothing
-//! enters that was not validated, and nothing is served past its ttl or its own end (VAL-5), collected or not. A worse
-//! value never takes the place of a better one: writers go one at a time.
+//! There are few values compared with provider records, so reads never touch the disk and rows are written one by one.
+//! Only valid values are stored, and none is served past its ttl or its own end (VAL-5), collected or not. A worse
+//! value never replaces a better one, since writers go one at a time.
 //!
-//! Names are free to make, so at its bounds the store keeps what is closest to the node in the keyspace, where look-ups
-//! come for it: a value of a key that is held is always taken, and what is farthest gives way; a newcomer that is itself
-//! the farthest is refused.
+//! Names are free to make. So at its limits the store keeps the values closest to the node in the keyspace, where
+//! look-ups search for them. A value of a held key is always accepted, and the farthest value is dropped; a new key
+//! that is itself the farthest is refused.
 
 mod state;
 mod table;
@@ -34,7 +34,7 @@ use tokio::sync::Semaphore;
 
 /// A repeat of the same value within this time is not written again ...
 const REPEAT: Duration = Duration::from_secs(300);
-/// ... but never more than this part of the ttl: a crash takes back so much of it.
+/// ... or within the ttl divided by this, if that is shorter. After a crash a value may end earlier by that time.
 const REPEAT_PART_OF_TTL: u32 = 10;
 
 /// The store of values. Cheap to clone.
@@ -44,7 +44,7 @@ pub struct Values {
 }
 
 impl Values {
-    /// Reads all rows; those that are damaged are passed over, counted and told.
+    /// Reads all rows; damaged ones are skipped, counted and noted.
     pub(super) fn open(records: Arc<RecordsState>, settings: &Settings) -> Result<Self, StoreError> {
         Self::open_with(records, settings, JUDGE)
     }
@@ -89,19 +89,19 @@ impl Values {
         Ok(Self { state: Arc::new(state) })
     }
 
-    /// Validates a value and takes it if no better one is held; the same again renews its time. Off the async threads,
-    /// few at a time: others wait. On disk within half a second, or with the next flush.
+    /// Validates a value and stores it if no better one is held; a repeat renews its time. Runs on blocking threads, a
+    /// few at a time; further calls wait. On disk within half a second, or with the next flush.
     ///
     /// # Errors
     /// [`Refused`].
     pub async fn put(&self, key: Vec<u8>, value: Vec<u8>) -> Result<Put, Refused> {
         let state = self.state.clone();
         let Ok(_thread) = self.state.threads.acquire().await else { return Err(Refused::ReadOnly) };
-        // A panic there is one of sled, or of the runtime that ends.
+        // A panic there is one of sled, or of a runtime that ends.
         tokio::task::spawn_blocking(move || state.put(&key, &value)).await.unwrap_or(Err(Refused::ReadOnly))
     }
 
-    /// [`Values::put`] for threads.
+    /// Stores a value like [`Values::put`], for threads.
     ///
     /// # Errors
     /// [`Refused`].
@@ -109,8 +109,8 @@ impl Values {
         self.state.put(key, value)
     }
 
-    /// Takes a value of another time, from a dump: validated as any. False if the same is held with that time or a later
-    /// one, or another that is not worse.
+    /// Stores a value of a dump, with its time, validated like any other. Returns false if the same value is held with
+    /// this time or a later one, or another value that is not worse.
     ///
     /// # Errors
     /// [`Refused`].
@@ -122,30 +122,32 @@ impl Values {
         }
     }
 
-    /// The value of `key`, if one is held and still valid. Memory only. Of a value from before the last start the
-    /// signature is checked at the first reading.
+    /// Returns the value of `key`, if one is held and still valid. Reads memory only. The signature of a value from
+    /// before the last start is checked when it is first read.
     pub fn get(&self, key: &[u8]) -> Option<Held> {
         let now = self.state.records.time.now();
         let held = self.state.table().get(key).cloned()?;
         (held.is_live(&now, self.state.ttl_s) && self.state.check(&held, now.for_ends())).then_some(held)
     }
 
-    /// Removes what has ended, at the cost of what goes. Deletes nothing while the wall clock is in doubt.
+    /// Removes values that have ended, at a cost proportional to their number. Removes nothing while the wall clock is
+    /// in doubt.
     ///
     /// # Errors
-    /// [`StoreError::Database`]; what has ended is not served all the same.
+    /// [`StoreError::Database`]; values that have ended are not served even then.
     pub async fn collect_garbage(&self) -> Result<GcReport, StoreError> {
         let state = self.state.clone();
         blocking(move || state.collect()).await
     }
 
-    /// How many, and the bytes of keys and values; ended ones that are not collected yet included.
+    /// Returns the number of values, and the bytes of their keys and values; ended ones that are not collected yet
+    /// included.
     pub fn size(&self) -> (usize, usize) {
         let table = self.state.table();
         (table.len(), table.bytes())
     }
 
-    /// Up to `limit` behind `key`, those closest to the node first, and whether each is still served.
+    /// Returns up to `limit` values behind `key`, those closest to the node first, and whether each is still served.
     pub fn after(&self, key: Option<&[u8]>, limit: usize) -> Vec<(Held, bool)> {
         let now = self.state.records.time.now();
         let held = self.state.table().after(key, limit);
@@ -155,28 +157,28 @@ impl Values {
             .collect()
     }
 
-    /// How long a value is served after its last PUT_VALUE, in seconds.
+    /// Returns how long a value is served after its last PUT_VALUE, in seconds.
     pub(super) fn ttl_s(&self) -> u32 {
         self.state.ttl_s
     }
 
-    /// When `held` is served no longer.
+    /// Returns when `held` is no longer served.
     pub fn ends(&self, held: &Held) -> UnixTime {
         UnixTime(held.received.0.saturating_add(self.state.ttl_s).min(held.ends))
     }
 
-    /// Makes the rows what memory is, once the database was opened anew.
+    /// Makes the rows of a reopened database equal to memory.
     pub(super) fn write_anew(&self) -> Result<(), StoreError> {
         self.state.write_anew()
     }
 
-    /// What was found damaged.
+    /// Returns notes on damage.
     pub(super) fn notes(&self) -> &[String] {
         &self.state.notes
     }
 }
 
-/// Half of the processors: whoever sends signatures to check leaves the others to everybody else.
+/// Returns half the number of processors, so that signatures to check leave the other half to everything else.
 fn threads() -> usize {
     (std::thread::available_parallelism().map_or(1, usize::from) / 2).max(1)
 }

@@ -1,4 +1,4 @@
-//! The calls that the process makes in libc's place.
+//! The functions of libc that this layer replaces in the process.
 
 use super::{DISK, Disk, INSIDE, Name, Verdict, WATCHED, disk, disk_of, libc::*};
 use std::{

@@ -1,29 +1,30 @@
-//! A disk that fails on command: compiled by the test (`layer.rs`) to a shared library of its own and given to the real
-//! binary by LD_PRELOAD. Not a module of the test. It stands between the process and libc, sees every call that changes
-//! something below one directory, and at the n-th call of a kind
+//! A disk that fails on command. The test (`layer.rs`) compiles this file to a shared library, and gives it to the real
+//! binary by LD_PRELOAD; it is not a module of the test. It stands between the process and libc, and sees every call
+//! that changes something below one directory. At the n-th call of a kind it
 //! - **kills** the process, before, after or in the middle of the call;
-//! - lets the **power** fail: undoes what no fsync has made lasting, then kills;
+//! - lets the **power** fail: undoes what no fsync has made durable, then kills;
 //! - or answers with an **error**, for some calls or for as long as a file is there.
 //!
-//! Why this is as good as faults below the file system, for what is tested: sled 0.34 and this crate change files by
-//! write, pwrite, ftruncate, rename, unlink and creation only, and rely on fsync and fdatasync only. A power cut loses any
-//! subset of the sectors written since the last fsync of their file, and any later part of the changes to names since the
-//! last fsync of their directory (journaling file systems keep the order of such changes). That is what is drawn here, in
-//! the strict reading: `sync_file_range`, which sled's flush uses, makes **nothing** lasting, for it writes neither sizes
-//! nor the disk's cache. An fsync is not passed on: whether the machine's own disk keeps its word is not the question,
-//! and 1,000 kills take a third of the time.
+//! Why this tests as much as faults below the file system would: sled 0.34 and this crate change files only
+//! by write, pwrite, ftruncate, rename, unlink and creation, and rely only on fsync and fdatasync. A power cut loses
+//! any subset of the sectors written since the last fsync of their file, and any later part of the changes to names
+//! since the last fsync of their directory (journaling file systems keep the order of such changes). The layer draws
+//! such a loss, in the strict reading: `sync_file_range`, which sled's flush uses, makes **nothing** durable, since it
+//! writes neither sizes nor the disk's cache. An fsync is not passed on: the test does not ask whether the machine's
+//! own disk keeps its promises, and without it 1,000 kills take a third of the time.
 //!
-//! What it does not show: changes by mmap, O_DIRECT or io_uring (nobody makes any here); calls that do not go through
-//! libc (rustix: the rename of a new identity.key, which happens once and is followed by an fsync of its directory);
-//! damage to metadata of the file system; and what a process that was killed before had not synced counts as synced once
-//! the next one runs.
+//! Limits of the layer: it does not see changes by mmap, O_DIRECT or io_uring (none are made here), nor calls that
+//! bypass libc (rustix: the rename of a new identity.key, which happens once and is followed by an fsync of its
+//! directory). It does not damage metadata of the file system. Data that a killed process had not synced counts as
+//! synced once the next process runs.
 //!
-//! Environment: `DISK_DIR` the directory; `DISK_SHADOW` one beside it, for names that may have to come back; `DISK_PLAN`
-//! `on=<kinds>;path=<part>|<part>;thread=<prefix>;nth=<n>;when=before|after|half;do=kill|power|error:<errno>:<calls>`
-//! (kinds: create, write, fsync, range, truncate, rename, unlink, read, and thread: one that takes the name `path`, and then
-//! the end comes within 2 ms; 0 calls: without end); `DISK_ARMED` a file
-//! without which nothing counts; `DISK_COUNT` a file that gets the number of matching calls; `DISK_SEED`; and `DISK_CLOCK`
-//! seconds that the wall clock is ahead (or behind), which needs none of the others.
+//! Environment: `DISK_DIR` is the directory. `DISK_SHADOW` is a directory next to it, for names that may have to come
+//! back. `DISK_PLAN` is
+//! `on=<kinds>;path=<part>|<part>;thread=<prefix>;nth=<n>;when=before|after|half;do=kill|power|error:<errno>:<calls>`.
+//! Kinds are create, write, fsync, range, truncate, rename, unlink, read, and thread: a thread that takes the name
+//! `path`, after which the end comes within 2 ms. 0 calls mean no end. `DISK_ARMED` is a file without which no call
+//! counts. `DISK_COUNT` is a file that gets the number of matching calls. `DISK_SEED` is the seed. `DISK_CLOCK` is the
+//! number of seconds by which the wall clock is ahead (or behind); it works without the others.
 
 #[macro_use]
 mod libc;
@@ -42,7 +43,7 @@ use std::{
     },
 };
 
-/// Descriptors above are not watched; the binary's files of a database are among the first hundred.
+/// Maximum descriptor that is watched; the binary opens its database files among the first hundred.
 const FDS: usize = 65_536;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -56,7 +57,7 @@ enum When {
 enum Do {
     Kill,
     Power,
-    /// errno, and for how many calls.
+    /// The errno, and the number of calls that fail with it.
     Error(c_int, u64),
 }
 
@@ -91,13 +92,13 @@ impl Plan {
     }
 }
 
-/// A change to a file that no fsync has made lasting.
+/// A change to a file that no fsync has made durable.
 enum Change {
     Write { at: u64, old: Vec<u8>, new: Vec<u8>, len: u64 },
     Truncate { from: u64, to: u64, tail: Vec<u8> },
 }
 
-/// A change to names, in order; each with the directory whose fsync makes it lasting.
+/// A change to names, in order, with the directory whose fsync makes it durable.
 enum Name {
     Created { path: CString },
     Renamed { from: CString, to: CString, replaced: Option<CString> },
@@ -130,7 +131,7 @@ struct Disk {
     random: u64,
 }
 
-/// What a call is to come to.
+/// What the layer does with a call.
 enum Verdict {
     Pass,
     Error(c_int),
@@ -141,7 +142,7 @@ static DISK: OnceLock<Option<Mutex<Disk>>> = OnceLock::new();
 static WATCHED: [AtomicBool; FDS] = [const { AtomicBool::new(false) }; FDS];
 
 thread_local! {
-    /// The layer's own calls pass.
+    /// True in the layer's own calls, which pass.
     static INSIDE: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -153,7 +154,8 @@ impl Drop for Held {
     }
 }
 
-/// The layer, locked: calls that it watches happen one after the other. `None` for its own calls, and without a plan.
+/// Locks the layer, so that the calls it watches happen one after the other. `None` for its own calls, and without a
+/// plan.
 fn disk() -> Option<Held> {
     if INSIDE.with(|inside| inside.replace(true)) {
         return None;
@@ -166,7 +168,7 @@ fn disk() -> Option<Held> {
     held
 }
 
-/// The same, if the descriptor is of a file below the directory.
+/// Locks the layer if the descriptor is of a file below the directory.
 fn disk_of(fd: c_int) -> Option<Held> {
     let watched = usize::try_from(fd).ok().and_then(|fd| WATCHED.get(fd));
     watched.filter(|watched| watched.load(Ordering::Acquire)).and_then(|_| disk())
@@ -192,7 +194,7 @@ impl Disk {
         })
     }
 
-    /// xorshift
+    /// Draws a number by xorshift.
     fn random(&mut self, below: u64) -> u64 {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
@@ -200,7 +202,7 @@ impl Disk {
         (self.random >> 11) % below.max(1)
     }
 
-    /// The path below the directory.
+    /// Returns the path relative to the directory.
     fn below<'p>(&self, path: &'p CStr) -> Option<&'p str> {
         path.to_str().ok()?.strip_prefix(&self.dir)?.strip_prefix('/')
     }
@@ -238,7 +240,7 @@ impl Disk {
         }
     }
 
-    /// A call that is done whole or not at all.
+    /// Makes a call that is done as a whole or not at all.
     fn whole(&mut self, kind: &str, path: &CStr, call: impl FnOnce(&mut Self) -> c_int) -> c_int {
         match self.judge(kind, path) {
             Verdict::Pass => call(self),
@@ -269,7 +271,7 @@ impl Disk {
         }
     }
 
-    /// Writes, and remembers what was there.
+    /// Writes, and remembers the old content.
     fn write(&mut self, fd: c_int, bytes: &[u8], at: u64) -> isize {
         let open = &self.open[&fd];
         let (ino, path) = (open.ino, open.path.clone());
@@ -277,7 +279,7 @@ impl Disk {
             let len = inode_and_len(fd).1;
             let there = len.saturating_sub(at).min(bytes.len() as u64);
             let mut old = vec![0; there as usize];
-            // What was opened for writing only (journals, exports) is only ever appended to.
+            // Files opened for writing only (journals, exports) are only appended to.
             let reader = real_open(&path, 0, 0);
             real_pread(reader, &mut old, at);
             real_close(reader);
@@ -285,7 +287,7 @@ impl Disk {
         });
         let mut done = 0;
         while done < bytes.len() {
-            // On a file that is appended to it appends, whatever the offset.
+            // On such a file, pwrite appends whatever the offset.
             let wrote = real_pwrite(fd, &bytes[done..], at + done as u64);
             if wrote <= 0 {
                 return if done > 0 { done as isize } else { wrote };
@@ -332,7 +334,7 @@ impl Disk {
         real_truncate(fd, to)
     }
 
-    /// A second name for what is about to lose its own.
+    /// Makes a second name for a file that is about to lose its own.
     fn keep(&mut self, path: &CStr) -> Option<CString> {
         if !self.tracks() || unsafe { access(path.as_ptr(), 0) } != 0 {
             return None;

@@ -1,4 +1,4 @@
-//! libc, by hand: what it offers, and the definitions that the layer stands in front of.
+//! Functions of libc, declared by hand, and the definitions that the layer replaces.
 
 use std::{
     ffi::{CStr, CString, c_char, c_int, c_uint, c_void},
@@ -34,7 +34,7 @@ pub struct Timespec {
     pub nanoseconds: i64,
 }
 
-/// The next definition of a function, libc's: `real!(c"write", fn(c_int) -> c_int)`.
+/// Returns the next definition of a function, which is libc's: `real!(c"write", fn(c_int) -> c_int)`.
 #[macro_export]
 macro_rules! real {
     ($name:expr, fn($($argument:ty),*) -> $result:ty) => {{

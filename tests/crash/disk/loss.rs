@@ -1,13 +1,13 @@
-//! The power fails.
+//! The loss of data at a power cut.
 
 use super::{Change, Disk, Name, libc::*};
 use std::ffi::CString;
 
-/// What a disk writes whole or not at all, in bytes.
+/// Size of what a disk writes as a whole or not at all, in bytes.
 const SECTOR: u64 = 512;
 
 impl Disk {
-    /// The power fails: of what is not lasting all goes, or nothing, or some; whole writes, or sectors of them.
+    /// Cuts the power: loses all, none or some of the data that is not durable, in whole writes or in sectors.
     pub fn lose(&mut self) {
         let style = self.random(4);
         for (_, file) in std::mem::take(&mut self.files) {
@@ -49,7 +49,7 @@ impl Disk {
                     _ => {}
                 }
             }
-            // The new size may last without the data: zeros.
+            // The new size may become durable without the data, which reads as zeros.
             if style >= 2 && self.random(4) == 0 && inode_and_len(fd).1 < longest {
                 real_truncate(fd, longest);
             }

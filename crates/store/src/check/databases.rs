@@ -1,4 +1,4 @@
-//! The trees of both databases, row by row.
+//! Checks the trees of both databases, row by row.
 
 use super::findings::{Findings, OWN_NEXT, RECORDS_NEXT, TOLD_MAX};
 use crate::{
@@ -32,14 +32,14 @@ use std::{
     time::Duration,
 };
 
-/// Both, as far as they open.
+/// Both databases, each if it opens.
 pub struct Databases {
     pub node: Option<sled::Db>,
     pub records: Option<Log>,
 }
 
 impl Databases {
-    /// Of a copy.
+    /// Opens the databases of a copy of the data directory.
     pub fn open(copy: &Path, dir: &Path, findings: &mut Findings) -> Result<Self, StoreError> {
         let node = open(copy, dir, "node", OWN_NEXT, findings);
         if let Some(found) = node.as_ref().and_then(|db| schema_of(db).ok().flatten()) {
@@ -48,7 +48,7 @@ impl Databases {
                 found if found < SCHEMA => findings.note(
                     "node/ meta",
                     format_args!("schema {found}; this program writes {SCHEMA}"),
-                    "the next start takes the step, or `dhtstore migrate`",
+                    "the next start migrates it, or `dhtstore migrate` now",
                 ),
                 found => findings.ok("node/ meta", format_args!("schema {found}")),
             }
@@ -64,37 +64,38 @@ impl Databases {
         Ok(Self { node, records })
     }
 
-    /// What `node/` says that the log holds.
+    /// Returns what `node/` says that the log holds.
     pub fn floor(&self) -> Option<Floor> {
         self.node.as_ref().and_then(|db| floor_of(db).ok().flatten())
     }
 }
 
-/// Whether something beside a database says that it held something.
+/// Returns whether a file next to a database shows that the database was used.
 fn was_in_use(dir: &Path) -> bool {
     let has = |name: &str| fs::read_dir(dir.join(name)).is_ok_and(|mut entries| entries.next().is_some());
     has("exports") || has("log")
 }
 
-/// sled may panic on damage, so it opens in a thread of its own. It repairs what it opens: that is the copy.
+/// Opens a database of the copy, in a thread of its own because sled may panic on damage. sled repairs what it opens,
+/// which is the copy.
 fn open(copy: &Path, original: &Path, name: &str, next: &str, findings: &mut Findings) -> Option<sled::Db> {
     let dir = copy.join(name);
     let place = original.join(name);
     if fs::symlink_metadata(&place).is_ok() && !place.is_dir() {
-        let next = "no start can go on like this: move it away, and put the directory back (the next start takes from exports/ and log/ what they have)";
+        let next = "no start can use it: move the file away, and put the directory back (else the next start restores what exports/ and log/ hold)";
         findings.damaged(&format!("{name}/"), "is a file, not a directory", next);
         return None;
     }
     if !dir.is_dir() && was_in_use(original) {
-        let next = "put it back; else the next start makes an empty one, and restores what exports/ and log/ have";
-        findings.damaged(&format!("{name}/"), "is not there, though it was", next);
+        let next = "put it back; else the next start makes an empty one, and restores what exports/ and log/ hold";
+        findings.damaged(&format!("{name}/"), "is missing, and was there before", next);
         return None;
     }
     if !dir.is_dir() {
         findings.note(
             &format!("{name}/"),
-            "is not there",
-            "the next start makes an empty one, and restores what exports/ has",
+            "is missing",
+            "the next start makes an empty one, and restores what exports/ holds",
         );
         return None;
     }
@@ -105,10 +106,10 @@ fn open(copy: &Path, original: &Path, name: &str, next: &str, findings: &mut Fin
         Ok(Err(panic)) => Err(panic_text(panic.as_ref())),
         Err(error) => Err(error.to_string()),
     };
-    opened.map_err(|error| findings.damaged(&format!("{name}/"), format_args!("does not open: {error}"), next)).ok()
+    opened.map_err(|error| findings.damaged(&format!("{name}/"), format_args!("cannot be opened: {error}"), next)).ok()
 }
 
-/// Numbers that the address book knows.
+/// The peer numbers that the address book knows.
 pub struct KnownPeers(HashSet<u32>);
 
 impl KnownPeers {
@@ -130,7 +131,7 @@ impl KnownPeers {
     }
 }
 
-/// Every chunk: its checksum, its entries, and whether the book knows whom they name.
+/// Checks every chunk: its checksum, its entries, and that the address book knows the peers that they name.
 pub fn log(records: &Log, peers: &KnownPeers, findings: &mut Findings) {
     let mut bad = Bad::new("records/ log", RECORDS_NEXT);
     let (mut chunks, mut entries, mut unknown) = (0u64, 0u64, 0u64);
@@ -142,7 +143,7 @@ pub fn log(records: &Log, peers: &KnownPeers, findings: &mut Findings) {
                     entries += found.len() as u64;
                     unknown += found.iter().filter(|entry| !peers.0.contains(&entry.peer)).count() as u64;
                 }
-                // Of version 1: a step of migration is due, which the schema says.
+                // A chunk of version 1: the database needs a migration, which the finding about its schema says.
                 Err(codec::CodecError::Version(1)) => chunks += 1,
                 Err(error) => bad.add(findings, chunk_name(key), error.to_string()),
             },
@@ -158,9 +159,9 @@ pub fn log(records: &Log, peers: &KnownPeers, findings: &mut Findings) {
     bad.end(findings, format!("{chunks} chunks with {entries} entries"));
 }
 
-/// Every value: its frame, and that it is valid or has ended.
+/// Checks that the frame of every value is whole, and that the value is valid or has ended.
 pub fn values(records: &Log, now: UnixTime, findings: &mut Findings) {
-    let mut bad = Bad::new("records/ values", "it is not served, and goes with the next collection");
+    let mut bad = Bad::new("records/ values", "it is not served, and the next collection removes it");
     let mut count = 0u64;
     let Ok(tree) = records.database.read(tree::VALUES, |tree| Ok(tree.clone())) else { return };
     let unread = each_row(&tree, |key, bytes| {
@@ -180,7 +181,7 @@ pub fn values(records: &Log, now: UnixTime, findings: &mut Findings) {
     bad.end(findings, format!("{count} values"));
 }
 
-/// The log must reach as far as it did, unless that has expired.
+/// Checks that the log reaches as far as it did, unless that part has expired.
 pub fn floor(databases: &Databases, ttl: Duration, now: UnixTime, findings: &mut Findings) {
     let floor = databases.floor();
     let (Some(promised), Some(log)) = (floor.and_then(|floor| floor.newest), &databases.records) else { return };
@@ -191,13 +192,13 @@ pub fn floor(databases: &Databases, ttl: Duration, now: UnixTime, findings: &mut
         Some(newest) if newest >= promised => findings.ok("records/ floor", "the log reaches as far as it did"),
         newest => {
             let found = newest.map_or("is empty".into(), |key| format!("ends at {}", UnixTime(chunk_time(key))));
-            let found = format!("the log {found}, and went to {}", UnixTime(chunk_time(promised)));
+            let found = format!("the log {found}, and reached {} before", UnixTime(chunk_time(promised)));
             findings.damaged("records/ floor", found, RECORDS_NEXT);
         }
     }
 }
 
-/// Own CIDs against their count, exports and journals; routing tables.
+/// Checks own CIDs against their count, exports and journals; and checks routing tables.
 pub fn node(db: &sled::Db, dir: &Path, findings: &mut Findings) {
     let mut bad = Bad::new("node/ provided", OWN_NEXT);
     let mut rows = Vec::new();
@@ -222,12 +223,12 @@ pub fn node(db: &sled::Db, dir: &Path, findings: &mut Findings) {
     }
     let missing = journal.iter().filter(|(position, row)| row.is_some() && trie.get(position).is_none()).count();
     if missing > 0 {
-        let next = "the next start takes them from there";
-        findings.note("node/ provided", format_args!("{missing} own CIDs are in the journal only"), next);
+        let next = "the next start adds them from the journal";
+        findings.note("node/ provided", format_args!("{missing} own CIDs are in the journal alone"), next);
     }
     bad.end(findings, format!("{} own CIDs", trie.len()));
 
-    let mut bad = Bad::new("node/ routing", "routing tables are found anew");
+    let mut bad = Bad::new("node/ routing", "the node fills its routing tables again from the network");
     let mut peers = 0;
     if let Ok(tree) = guard(|| db.open_tree("routing")) {
         let unread = each_row(&tree, |key, value| match codec::decode::<Vec<SavedRow>>(value) {
@@ -240,7 +241,7 @@ pub fn node(db: &sled::Db, dir: &Path, findings: &mut Findings) {
     findings.ok("exports/", format_args!("{} bytes", bytes_below(&dir.join(EXPORTS))));
 }
 
-/// Own CIDs are in `node/` and in `exports/`: what only one of them has is lost with it.
+/// Compares own CIDs in `node/` with those in `exports/`. A CID that only one of them has is lost with it.
 fn compare(
     trie: &Trie,
     journal: &BTreeMap<Position, Option<OwnRow>>,
@@ -254,11 +255,11 @@ fn compare(
         Some(last) => last.is_some(),
         None => all.own.contains_key(position),
     };
-    // A removal that a kill kept from node/ is taken from the journal by the next start.
+    // A removal that a kill kept from `node/`: the next start takes it from the journal.
     let removed = |position: &Position| matches!(journal.get(position), Some(None));
     let here = trie.from(&[0; 32]).filter(|(position, _)| !exported(position) && !removed(position)).count();
     if here > 0 {
-        bad.add(findings, "own CIDs".into(), format!("{here} are in node/ alone: what exports/ had of them is lost"));
+        bad.add(findings, "own CIDs".into(), format!("{here} are in node/ alone: exports/ has lost them"));
     }
     let there = all.own.keys().filter(|position| exported(position) && !journal.contains_key(*position));
     let there = there.filter(|position| trie.get(position).is_none()).count();
@@ -288,7 +289,7 @@ impl Bad {
 
     fn end(self, findings: &mut Findings, whole: String) {
         if self.count > TOLD_MAX {
-            findings.damaged(self.tree, format_args!("{} such places in all", self.count), self.next);
+            findings.damaged(self.tree, format_args!("{} such places in total", self.count), self.next);
         }
         findings.ok(self.tree, whole);
     }

@@ -3,31 +3,31 @@
 use crate::codec::CodecError;
 use serde::{Deserialize, Serialize};
 
-/// Findings of one kind that are told one by one; the others are counted.
+/// Maximum number of findings of one kind that are listed; further ones are counted.
 pub const TOLD_MAX: usize = 100;
 
-/// How bad a finding is.
+/// Severity of a finding.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
-    /// As it should be.
+    /// Intact.
     Ok,
     /// Worth knowing; nothing is lost.
     Note,
-    /// The disk did not return it, so that nothing is known of it: exit 1 if nothing is damaged.
+    /// The disk returned an error, so the data may be intact or damaged: exit 1 if nothing is damaged.
     Unread,
     /// Damage: exit 65.
     Damaged,
 }
 
-/// One thing that was looked at.
+/// One finding about one place.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Finding {
-    /// How bad.
+    /// Severity.
     pub level: Level,
-    /// What was looked at: a file, a tree, a row.
+    /// The file, tree or row.
     pub place: String,
-    /// What was found.
+    /// What was found there.
     pub found: String,
     /// What to do about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -39,22 +39,22 @@ pub struct Finding {
 pub struct Findings(Vec<Finding>);
 
 impl Findings {
-    /// As it should be.
+    /// Adds a finding about an intact place.
     pub fn ok(&mut self, place: &str, found: impl ToString) {
         self.push(Level::Ok, place, found, None);
     }
 
-    /// Worth knowing.
+    /// Adds a finding that is worth knowing.
     pub fn note(&mut self, place: &str, found: impl ToString, next: &str) {
         self.push(Level::Note, place, found, Some(next));
     }
 
-    /// What the disk did not return.
+    /// Adds a finding about a place for which the disk returned an error.
     pub fn unread(&mut self, place: &str, error: impl ToString) {
-        self.push(Level::Unread, place, error, Some("see to the disk (dmesg), then check again"));
+        self.push(Level::Unread, place, error, Some("check the disk (dmesg), then run the check again"));
     }
 
-    /// Damage, unless the disk did not return it.
+    /// Adds a finding of damage, or of a place that the disk could not read.
     pub fn bad(&mut self, place: &str, error: &CodecError, next: &str) {
         match error {
             CodecError::Io(error) => self.unread(place, format_args!("cannot be read: {error}")),
@@ -62,7 +62,7 @@ impl Findings {
         }
     }
 
-    /// Damage.
+    /// Adds a finding of damage.
     pub fn damaged(&mut self, place: &str, found: impl ToString, next: &str) {
         self.push(Level::Damaged, place, found, Some(next));
     }
@@ -76,15 +76,15 @@ impl Findings {
         });
     }
 
-    /// All of them.
+    /// Returns all findings.
     pub fn into_inner(self) -> Vec<Finding> {
         self.0
     }
 }
 
-/// What a start makes of damage to provider records.
+/// The next step for damage to provider records: what a start does about it.
 pub const RECORDS_NEXT: &str =
     "start the node: it keeps what can be read and sets the rest aside; publishers announce again within a day";
-/// What a start makes of damage to what is ours.
+/// The next step for damage to own CIDs and routing tables.
 pub const OWN_NEXT: &str =
     "start the node: it restores own CIDs and routing tables from exports/; keep a copy of the directory first";

@@ -1,4 +1,4 @@
-//! Under which peer id own CIDs are announced, as far as a stopped node's directory says.
+//! Reads the peer id that own CIDs are announced under, from the directory of a stopped node.
 
 use crate::{
     StoreError,
@@ -9,18 +9,18 @@ use crate::{
 use libp2p_identity::PeerId;
 use std::{collections::BTreeMap, path::Path};
 
-/// What a directory says of its own CIDs.
+/// What a directory says about its own CIDs.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Announced {
-    /// Own CIDs, at the last flush.
+    /// Number of own CIDs at the last flush.
     pub own: u64,
-    /// The peer id that the records name; `None` in a directory that no version has written it to.
+    /// The peer id that the announcements name; `None` in a directory to which no version has written it.
     pub peer: Option<PeerId>,
     /// The highest sequence number of each own IPNS name.
     pub sequences: BTreeMap<PeerId, u64>,
 }
 
-/// Reads it from a copy. Nothing where `node/` cannot be opened: that is another finding.
+/// Reads it from a copy. Returns the default if `node/` cannot be opened, which is a finding of its own.
 ///
 /// # Errors
 /// [`StoreError::Locked`] while a server has the directory; [`StoreError::Io`].

@@ -1,5 +1,6 @@
-//! The segments of the log, byte by byte: what is damaged there is lost as soon as `records/` is lost too, also where no
-//! row points to it (the beginning of the file, rows of providers); and what stands there but has no row.
+//! Checks the segments of the log, byte by byte. Damage to a segment matters even where no row points to it (the
+//! beginning of the file, rows of providers): it loses records once `records/` is lost too. Also reports chunks in
+//! segments that have no row.
 
 use super::findings::{Findings, RECORDS_NEXT, TOLD_MAX};
 use crate::{
@@ -18,12 +19,12 @@ use crate::{
 use libp2p_identity::PeerId;
 use std::{collections::HashSet, path::Path, time::Duration};
 
-/// Records of chunks without a row that are looked for in others; of more, the first so many.
+/// Maximum number of records of chunks without a row that are looked up in other chunks.
 const LOOKED_FOR_MAX: usize = 1_000_000;
-/// What a start makes of damage to a segment.
-const SEGMENT_NEXT: &str = "start the node: what this file has lost is gone until it is announced again, the rest is read; the file goes when its last record has expired";
+/// The next step for damage to a segment: what a start does about it.
+const SEGMENT_NEXT: &str = "start the node: it reads the rest of this file; the lost records come back when they are announced again, and the file is removed when its last record has expired";
 
-/// All of a directory, beside its database.
+/// Checks all segments of a directory against its database.
 pub fn check(
     dir: &Path,
     records: &Log,
@@ -60,7 +61,7 @@ pub fn check(
     if orphans.is_empty() {
         return;
     }
-    // What was dated anew, or written again after an error of the disk, is named by another chunk.
+    // Chunks that were re-dated, or written again after a disk error, have their records in another chunk.
     for found in Walk::forwards(records.chunks(), 0, u64::MAX) {
         let Walked::Row(_, chunk) = found else { continue };
         for entry in entry::decode(&chunk).unwrap_or_default() {
@@ -68,19 +69,19 @@ pub fn check(
         }
     }
     if !orphans.is_empty() {
-        let found = format!("{} records that stand in log/ have no row any more", orphans.len());
+        let found = format!("{} records in log/ have lost their row", orphans.len());
         findings.damaged("records/ log", found, RECORDS_NEXT);
     }
 }
 
-/// All of a directory by itself. `records`: the database of a running store, which has looked at its rows already;
-/// `None` if it cannot be read, or is not there.
+/// Checks all segments of a directory without the rows of its database. `records` is the database of a running store,
+/// which has checked its rows already; `None` if it cannot be read or is missing.
 pub fn check_alone(dir: &Path, records: Option<&Log>, findings: &mut Findings) {
     let ends = records.and_then(|log| log.ends().ok()).unwrap_or_default();
     read(dir, |number| ends.get(&number).copied(), findings, |_, _| {});
 }
 
-/// Reads every segment. `end`: how far its database knows one.
+/// Reads every segment. `end` returns how much of a segment the database knows.
 fn read(
     dir: &Path,
     end: impl Fn(u32) -> Option<u64>,
@@ -118,7 +119,8 @@ fn read(
                 Ok(LogFrame::Header { .. } | LogFrame::End { .. }) => continue,
                 Err(error) => error,
             };
-            // Behind what the database was told with the last flush, a kill or a power cut may have torn the end.
+            // A kill or a power cut may have torn the end of a segment, behind what the database knew at the last
+            // flush.
             let is_torn = at.end >= items.bytes() && end.is_none_or(|end| at.offset >= end);
             if is_torn && !matches!(error, CodecError::Io(_)) {
                 cut = true;
@@ -134,11 +136,11 @@ fn read(
             findings.damaged(&place, found, SEGMENT_NEXT);
         }
         if cut {
-            let next = "a kill or a power cut came before it was flushed; nothing to do";
-            findings.note(&place, "ends with something that was cut off", next);
+            let next = "a kill or a power cut came before the last flush; nothing to do";
+            findings.note(&place, "ends with a frame that is incomplete", next);
         }
         if told > TOLD_MAX {
-            findings.damaged(&place, format_args!("{told} such places in all"), SEGMENT_NEXT);
+            findings.damaged(&place, format_args!("{told} such places in total"), SEGMENT_NEXT);
         }
         findings.ok(&place, format_args!("{chunks} chunks"));
     }

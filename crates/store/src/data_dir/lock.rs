@@ -11,8 +11,8 @@ use std::{
     time::Duration,
 };
 
-/// Commands that look whether a server runs share the lock for a moment: a server that starts then tries again for 2 s.
-/// Another server is never waited for.
+/// Tries to take the lock, over 2 s. Commands that check whether a server runs share the lock for a moment, and a
+/// server that starts at that moment tries again. It never waits for another server.
 const TRIES: u32 = 41;
 const TRY_AGAIN: Duration = Duration::from_millis(50);
 
@@ -28,15 +28,15 @@ impl Lock {
     /// Creates the directory (0700, like its missing parents) and takes the lock.
     ///
     /// # Errors
-    /// [`StoreError::Locked`] if another process has it; [`StoreError::Unfinished`] if a restore into it was cut off;
-    /// [`StoreError::Io`] if the directory or the lock file cannot be created or written.
+    /// [`StoreError::Locked`] if another process has it; [`StoreError::Unfinished`] if a restore into it did not
+    /// finish; [`StoreError::Io`] if the directory or the lock file cannot be created or written.
     pub fn acquire(dir: &Path) -> Result<Self, StoreError> {
         let lock = Self::acquire_unfinished(dir)?;
         refuse_unfinished(dir)?;
         Ok(lock)
     }
 
-    /// The same, also where a restore was cut off.
+    /// Takes the lock like [`Lock::acquire`], also after a restore that did not finish.
     pub(super) fn acquire_unfinished(dir: &Path) -> Result<Self, StoreError> {
         if !dir.is_dir() {
             DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|e| io_error("create", dir, e))?;
@@ -64,29 +64,29 @@ impl Lock {
         }
     }
 
-    /// The data directory.
+    /// Returns the data directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
 }
 
-/// Whether those who hold the lock share it.
+/// Returns whether all holders of the lock share it.
 fn only_readers(file: &File) -> bool {
-    // What is taken here is let go at once, so that another one that starts does not see a reader for longer.
+    // Released at once, so that another server that starts now does not see a reader for longer.
     file.try_lock_shared().and_then(|()| file.unlock().map_err(TryLockError::Error)).is_ok()
 }
 
-/// Whether a process holds the lock. Never creates or writes anything.
+/// Returns whether a process holds the lock. Never creates or writes anything.
 pub fn is_locked(dir: &Path) -> bool {
     matches!(share(dir), Err(StoreError::Locked(_)))
 }
 
-/// Keeps servers out while a stopped directory is read: a shared lock on its lock file, `None` if it has none. Never
-/// creates or writes anything.
+/// Takes a shared lock, which keeps servers out while the directory of a stopped node is read; `None` if it has no lock
+/// file. Never creates or writes anything.
 ///
 /// # Errors
-/// [`StoreError::Locked`] if a server has the directory; [`StoreError::Unfinished`] if a restore into it was cut off;
-/// [`StoreError::Io`] if the lock file cannot be opened.
+/// [`StoreError::Locked`] if a server has the directory; [`StoreError::Unfinished`] if a restore into it did not
+/// finish; [`StoreError::Io`] if the lock file cannot be opened.
 pub fn share(dir: &Path) -> Result<Option<File>, StoreError> {
     let path = dir.join(LOCK);
     let file = match File::open(&path) {
@@ -103,7 +103,8 @@ pub fn share(dir: &Path) -> Result<Option<File>, StoreError> {
     Ok(Some(file))
 }
 
-/// The error if a restore into `dir` was cut off. An empty directory is what a kill leaves before or after everything.
+/// Returns an error if a restore into `dir` did not finish. An empty directory is what a kill at the very beginning or
+/// end of a restore leaves.
 fn refuse_unfinished(dir: &Path) -> Result<(), StoreError> {
     let begun = fs::read_dir(dir.join(RESTORE)).is_ok_and(|mut entries| entries.next().is_some());
     if begun { Err(StoreError::Unfinished(dir.to_owned())) } else { Ok(()) }

@@ -1,10 +1,10 @@
-//! A data directory that comes into being as a whole: `dhtstore restore` builds it in a directory inside of it, and
-//! moves the parts to their places when they are complete. Inside, since the data directory may be a mount point, or in
-//! one where its owner may not write (`/var/lib`).
+//! Builds a data directory that appears as a whole. `dhtstore restore` builds it in a directory inside the data
+//! directory, and moves the complete parts to their places. It builds inside because the data directory may be a mount
+//! point, or lie in a directory where its owner may not write (`/var/lib`).
 //!
-//! A kill leaves one of three things: a beginning, which the next restore throws away; a complete one, of which some parts
-//! may have been moved, which the next restore of the same backup finishes; or the whole. Until it is whole nobody
-//! else opens the directory ([`StoreError::Unfinished`]).
+//! A kill leaves one of three things: an incomplete build, which the next restore removes; a complete build, some of
+//! whose parts may have been moved, which the next restore of the same backup finishes; or the whole directory. Until
+//! it is whole, no other command opens the directory ([`StoreError::Unfinished`]).
 
 use super::{
     lock::{Lock, is_locked},
@@ -21,32 +21,32 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// In there, once all is built: a note of whoever built it.
+/// File in the build directory, written once all is built: a note by the command that built it.
 const COMPLETE: &str = "complete";
-/// Bytes of the note that are read.
+/// Maximum number of bytes of the note that are read.
 const NOTE_MAX: u64 = 64 << 10;
-/// Moved last: as long as it is missing, the directory is not initialised.
+/// The file that is moved last: as long as it is missing, the directory counts as not initialised.
 const LAST: &str = "identity.key";
-/// What may lie in an empty data directory: the lock, and what `mkfs` makes.
+/// Files that an empty data directory may hold: the lock, and what `mkfs` makes.
 const IGNORED: [&str; 3] = [LOCK, RESTORE, "lost+found"];
 
-/// What a data directory holds for a restore.
+/// What a data directory holds, seen by a restore.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Found {
-    /// Nothing, or a beginning that may be thrown away.
+    /// Nothing, or an incomplete build that may be removed.
     Nothing,
-    /// One that is complete, and its note.
+    /// A complete build, and its note.
     Complete(Vec<u8>),
 }
 
-/// A directory that is being built.
+/// A data directory that is being built.
 #[derive(Debug)]
 pub struct Staging {
     lock: Lock,
     dir: PathBuf,
 }
 
-/// Looks, and creates nothing.
+/// Looks what the directory holds, and creates nothing.
 ///
 /// # Errors
 /// [`StoreError::NotEmpty`]; [`StoreError::Locked`]; [`StoreError::Io`].
@@ -83,10 +83,12 @@ fn look_inside(dir: &Path) -> Result<Found, StoreError> {
 }
 
 impl Staging {
-    /// Begins: creates the data directory (0700) where it is missing, takes its lock, throws a beginning away.
+    /// Begins a build: creates the data directory (0700) where it is missing, takes its lock, and removes an incomplete
+    /// build.
     ///
     /// # Errors
-    /// [`StoreError::NotEmpty`], also where a complete one lies; [`StoreError::Locked`]; [`StoreError::Io`].
+    /// [`StoreError::NotEmpty`], also if the directory holds a complete build; [`StoreError::Locked`];
+    /// [`StoreError::Io`].
     pub fn begin(dir: &Path) -> Result<Self, StoreError> {
         let lock = Lock::acquire_unfinished(dir)?;
         if let Found::Complete(_) = look_inside(dir)? {
@@ -100,10 +102,10 @@ impl Staging {
         Ok(staging)
     }
 
-    /// Takes up a complete one.
+    /// Resumes a complete build.
     ///
     /// # Errors
-    /// [`StoreError::Locked`]; [`StoreError::Io`], also where there is none.
+    /// [`StoreError::Locked`]; [`StoreError::Io`], also if there is none.
     pub fn resume(dir: &Path) -> Result<Self, StoreError> {
         let staging = Self { lock: Lock::acquire_unfinished(dir)?, dir: dir.join(RESTORE) };
         let note = staging.dir.join(COMPLETE);
@@ -111,13 +113,13 @@ impl Staging {
         Ok(staging)
     }
 
-    /// Where to build.
+    /// Returns the directory to build in.
     pub fn path(&self) -> &Path {
         &self.dir
     }
 
-    /// All is built, and on disk but for the names in [`Staging::path`]. `note` is what the next restore finds if this
-    /// one is cut off from here on.
+    /// Marks the build as complete. The caller has synced everything except the names in [`Staging::path`]. The next
+    /// restore finds `note` if this one does not finish.
     ///
     /// # Errors
     /// [`StoreError::Io`].
@@ -135,10 +137,10 @@ impl Staging {
         sync_dir(&self.dir)
     }
 
-    /// Moves what is built to its place. Nothing is overwritten.
+    /// Moves the parts to their places. Overwrites nothing.
     ///
     /// # Errors
-    /// [`StoreError::NotEmpty`] if something came to be there meanwhile; [`StoreError::Io`].
+    /// [`StoreError::NotEmpty`] if another process has put something there; [`StoreError::Io`].
     pub fn finish(self) -> Result<Lock, StoreError> {
         while self.move_next()? {}
         sync_dir(self.lock.path())?;
@@ -147,13 +149,13 @@ impl Staging {
         fs::remove_dir(&self.dir).map_err(|e| io_error("remove", &self.dir, e))?;
         sync_dir(self.lock.path())?;
         if let Some(parent) = self.lock.path().parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            // Not everybody may open the directory above.
+            // This user may lack the right to open the directory above.
             let _ = sync_dir(parent);
         }
         Ok(self.lock)
     }
 
-    /// Moves a part; false when there is none left.
+    /// Moves one part; returns false when none is left.
     fn move_next(&self) -> Result<bool, StoreError> {
         let mut names = Vec::new();
         for entry in fs::read_dir(&self.dir).map_err(|e| io_error("read", &self.dir, e))? {
@@ -171,7 +173,7 @@ impl Staging {
         Ok(true)
     }
 
-    /// Throws away what was built so far.
+    /// Removes the build.
     ///
     /// # Errors
     /// [`StoreError::Io`].
@@ -191,7 +193,7 @@ impl Staging {
 mod tests {
     use super::*;
 
-    /// What a restore would build.
+    /// Builds what a restore would build.
     fn built(dir: &Path) -> Staging {
         let staging = Staging::begin(dir).unwrap();
         for part in ["node", "records"] {

@@ -1,61 +1,61 @@
-//! Which rows of a dump are wanted.
+//! The rows that a dump shall contain.
 
 use super::row::Table;
-use crate::{StoreError, kad::Cid, records::entry::Hashed};
+use crate::{StoreError, error::Cause, kad::Cid, records::entry::Hashed};
 use libp2p_identity::PeerId;
 use multibase::Base;
 use serde::{Deserialize, Serialize};
 use std::str::FromStr;
 
-/// Which rows are wanted. A filter by what a table does not have lets none of its rows through.
+/// Selects rows. A filter by a field that a table lacks excludes all rows of that table.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Filter {
-    /// Empty: all tables, in the order of [`Table`].
+    /// Tables to dump; if empty, all tables in the order of [`Table`].
     pub tables: Vec<Table>,
-    /// Matches by multihash. A CID of either version, or a multihash in base58btc.
+    /// Selects by multihash: a CID of either version, or a multihash in base58btc.
     pub cid: Option<String>,
-    /// A peer id.
+    /// Selects by peer id.
     pub peer: Option<String>,
-    /// Unix seconds, inclusive.
+    /// Earliest time, Unix seconds, inclusive.
     pub since: Option<u32>,
-    /// Unix seconds, exclusive.
+    /// Latest time, Unix seconds, exclusive.
     pub until: Option<u32>,
-    /// Also rows past their ttl that are not collected yet.
+    /// Includes rows past their ttl that are not collected yet.
     pub expired: bool,
-    /// Rows of all tables together.
+    /// Maximum number of rows of all tables together.
     pub limit: Option<u64>,
 }
 
 impl Filter {
-    /// The tables that are asked for.
+    /// Returns the tables to dump.
     pub fn tables(&self) -> impl Iterator<Item = Table> {
         let tables: &[Table] = if self.tables.is_empty() { &Table::ALL } else { &self.tables };
         tables.iter().copied()
     }
 }
 
-/// A [`Filter`], read.
+/// A [`Filter`] whose CID and peer id are parsed.
 #[derive(Debug)]
 pub struct Matcher {
     pub multihash: Option<Vec<u8>>,
     pub peer: Option<PeerId>,
     since: u32,
     until: u32,
-    /// Not all of time.
+    /// True if the filter names a time.
     pub times: bool,
     pub expired: bool,
 }
 
 impl Matcher {
-    /// Reads CID and peer id.
+    /// Parses the CID and the peer id.
     pub fn new(filter: &Filter) -> Result<Self, StoreError> {
-        let bad = |what, text: &str, reason: String| StoreError::BadFilter { what, text: text.to_owned(), reason };
+        let bad = |what, text: &str, reason: Cause| StoreError::BadFilter { what, text: text.to_owned(), reason };
         let multihash = match &filter.cid {
-            Some(text) => Some(multihash_of(text).map_err(|e| bad("CID", text, e))?),
+            Some(text) => Some(multihash_of(text).map_err(|e| bad("CID", text, e.into()))?),
             None => None,
         };
         let peer = match &filter.peer {
-            Some(text) => Some(PeerId::from_str(text).map_err(|e| bad("peer id", text, e.to_string()))?),
+            Some(text) => Some(PeerId::from_str(text).map_err(|e| bad("peer id", text, e.into()))?),
             None => None,
         };
         Ok(Self {
@@ -85,12 +85,15 @@ impl Matcher {
     }
 }
 
-fn multihash_of(text: &str) -> Result<Vec<u8>, String> {
-    let error = match Cid::from_str(text) {
+fn multihash_of(text: &str) -> Result<Vec<u8>, cid::Error> {
+    let not_a_cid = match Cid::from_str(text) {
         Ok(cid) => return Ok(cid.hash().to_bytes()),
-        Err(error) => error.to_string(),
+        Err(error) => error,
     };
-    // What the dump prints as multihash. A CIDv0 is one, and was read above.
-    let bytes = Base::Base58Btc.decode(text).map_err(|_| error.clone())?;
-    cid::multihash::Multihash::<128>::from_bytes(&bytes).map(|_| bytes).map_err(|_| error)
+    // A dump prints multihashes in base58btc. Those of SHA-256 are CIDs of version 0 too, and were read above.
+    let bytes = Base::Base58Btc.decode(text).unwrap_or_default();
+    match cid::multihash::Multihash::<128>::from_bytes(&bytes) {
+        Ok(_) => Ok(bytes),
+        Err(_) => Err(not_a_cid),
+    }
 }

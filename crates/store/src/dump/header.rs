@@ -1,79 +1,79 @@
-//! The first and the last line of a dump (docs/dump.md). The version is that of the lines, not of the database: whoever
-//! knows it can load what any version of the program wrote.
+//! The first and the last line of a dump (docs/dump.md). The version is that of the lines, not of the database: a
+//! program that knows it can load what any version of dhtstore wrote.
 
 use super::{Filter, Summary};
 use crate::clock::UnixTime;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// The version of dumps that is written, and the only one there is.
+/// Version of the dumps that are written. It is the only version so far.
 pub const VERSION: u32 = 1;
-/// Longest line, in bytes. A value of 10 KiB takes 15 kB, a peer with all the addresses that are kept of it 8 kB.
+/// Maximum length of a line, in bytes. A value of 10 KiB takes 15 kB, a peer with all the addresses kept of it 8 kB.
 pub const MAX_LINE: usize = 64 << 10;
 
-/// The first line. Fields are only ever added.
+/// The first line. Later versions only add fields.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Header {
     /// `dump`
     pub dhtstore: String,
     /// [`VERSION`].
     pub version: u32,
-    /// Of the database that was dumped.
+    /// Schema version of the database that was dumped.
     pub schema: u32,
-    /// Of the node; none if it has no identity yet.
+    /// Peer id of the node; `None` if it has no identity yet.
     pub peer_id: Option<String>,
     /// When the dump began, RFC 3339.
     pub time: String,
-    /// What was asked for.
+    /// Tables that the dump contains.
     pub tables: Vec<String>,
 }
 
 impl Header {
-    /// Of a dump that begins now.
+    /// Makes the header of a dump that begins now.
     pub fn new(schema: u32, peer_id: Option<String>, time: UnixTime, filter: &Filter) -> Self {
         let tables = filter.tables().map(|table| table.name().to_owned()).collect();
         Self { dhtstore: "dump".into(), version: VERSION, schema, peer_id, time: time.to_string(), tables }
     }
 }
 
-/// The last line: without it the dump was cut off.
+/// The last line. A dump without it is incomplete.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct End {
     /// `end`
     pub dhtstore: String,
-    /// Lines between header and end.
+    /// Number of lines between header and end.
     pub rows: u64,
-    /// The same by table.
+    /// Number of lines of each table.
     pub tables: BTreeMap<String, u64>,
-    /// Places of the database that could not be read.
+    /// Number of places of the database that could not be read.
     pub damaged: u64,
 }
 
 impl End {
-    /// Of a dump that told so much.
+    /// Makes the end of a dump with this summary.
     pub fn new(summary: &Summary) -> Self {
         let tables = summary.tables.iter().map(|(name, table)| (name.clone(), table.rows)).collect();
         Self { dhtstore: "end".into(), rows: summary.rows, tables, damaged: summary.damaged }
     }
 }
 
-/// A line that is no row.
+/// A line that is the header or the end, not a row.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Mark {
-    /// The first.
+    /// The first line.
     Header(Header),
-    /// The last.
+    /// The last line.
     End(End),
 }
 
 impl Mark {
-    /// What stands at the beginning of such lines, and of no row.
+    /// The bytes that such lines, and no rows, begin with.
     const BEGINNING: &'static [u8] = br#"{"dhtstore":"#;
 
-    /// `None` if the line is a row.
+    /// Reads a line; `None` if it is a row.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// A sentence that says what is wrong with the line.
     pub fn read(line: &[u8]) -> Result<Option<Self>, String> {
         if !line.starts_with(Self::BEGINNING) {
             return Ok(None);
@@ -86,7 +86,7 @@ impl Mark {
         let kind: Kind = serde_json::from_slice(line).map_err(|e| e.to_string())?;
         match (kind.dhtstore.as_str(), kind.version) {
             ("dump", Some(version)) if version != VERSION => {
-                Err(format!("a dump of version {version}, and this program reads version {VERSION}"))
+                Err(format!("it has version {version}, and this dhtstore reads version {VERSION}"))
             }
             ("dump", _) => Ok(Some(Self::Header(serde_json::from_slice(line).map_err(|e| e.to_string())?))),
             ("end", _) => Ok(Some(Self::End(serde_json::from_slice(line).map_err(|e| e.to_string())?))),

@@ -1,4 +1,4 @@
-//! Where rows go: lines of JSON in large pieces, a count, or a hash.
+//! Output of a dump: lines of JSON in large pieces, a count, or a hash.
 
 use super::{
     row::{Row, Table},
@@ -8,88 +8,88 @@ use crate::clock::UnixTime;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Bytes of lines that are handed on together: as many as go through pipes and sockets at once ...
+/// Size of the pieces in which lines are passed on: as much as pipes and sockets take at once ...
 const PIECE_BYTES: usize = 64 * 1024;
 /// ... and room for the line that ends a piece, so that buffers rarely grow.
 const PIECE_ROOM: usize = PIECE_BYTES + 4096;
-/// The first rows are handed on one by one, so that `| head` and people see them at once.
+/// The first rows are passed on one by one, so that people, and `| head`, see them at once.
 const AT_ONCE_ROWS: u64 = 256;
 
-/// What is wanted of the rows.
+/// What a dump computes from the rows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Want {
-    /// Each as a JSON object between these.
+    /// Each row as a JSON object between these texts.
     Lines {
         /// Before each row.
         before: &'static str,
         /// After each row.
         after: &'static str,
     },
-    /// How many there are.
+    /// The number of rows.
     Count,
-    /// How many there are, and a hash that does not depend on their order: the sum modulo 2^256 of the SHA-256 of each
-    /// row's words (docs/dump.md). Live ones, without `meta`.
+    /// The number of rows, and a hash that does not depend on their order: the sum modulo 2^256 of the SHA-256 of each
+    /// row's words (docs/dump.md). Covers live rows, without the table `meta`.
     Hash,
 }
 
 impl Want {
-    /// NDJSON.
+    /// One JSON object a line.
     pub const NDJSON: Self = Self::Lines { before: "", after: "\n" };
 }
 
-/// What a dump tells on its way.
+/// What a dump passes to its caller on the way.
 #[derive(Debug)]
 pub enum Told<'a> {
-    /// It begins: the schema of the database, and its time.
+    /// The dump begins.
     Begin {
-        /// See migrations/.
+        /// Schema version of the database (migrations/).
         schema: u32,
-        /// Now.
+        /// Time at which the dump begins.
         time: UnixTime,
     },
-    /// Rows of a table, as they were wanted.
+    /// Rows of a table, in the form that was asked for.
     Rows {
-        /// Of this table.
+        /// The table.
         table: Table,
-        /// How many.
+        /// Number of rows.
         rows: u64,
-        /// Their text. Who keeps it takes it, and leaves another buffer or none.
+        /// Their text. A caller that keeps the text takes the buffer, and leaves another one or an empty one.
         json: &'a mut Vec<u8>,
     },
-    /// Something could not be read; the rest is told all the same.
+    /// A place could not be read; the rest is still dumped.
     Damaged {
-        /// Where it is.
+        /// The place.
         place: String,
         /// Why it cannot be read.
         error: String,
     },
 }
 
-/// What a dump told in all.
+/// Totals of a dump.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Summary {
-    /// By table, without those that were not asked for.
+    /// Totals of each table that was asked for.
     pub tables: BTreeMap<String, TableSummary>,
-    /// Rows of all tables.
+    /// Number of rows of all tables.
     pub rows: u64,
-    /// Places that could not be read.
+    /// Number of places that could not be read.
     pub damaged: u64,
     /// Hash over all tables, if it was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hash: Option<String>,
 }
 
-/// What a dump told of a table.
+/// Totals of one table.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct TableSummary {
-    /// Rows.
+    /// Number of rows.
     pub rows: u64,
     /// Hash, if it was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hash: Option<String>,
 }
 
-/// Takes rows; see the module.
+/// Collects rows; see the module.
 pub struct Output<'a> {
     pub want: Want,
     left: u64,
@@ -105,7 +105,7 @@ pub struct Output<'a> {
 }
 
 impl<'a> Output<'a> {
-    /// To `each`, at most `limit` rows.
+    /// Makes an output that passes at most `limit` rows to `each`.
     pub fn new(want: Want, limit: Option<u64>, each: &'a mut dyn FnMut(Told<'_>) -> bool) -> Self {
         Self {
             want,
@@ -122,7 +122,7 @@ impl<'a> Output<'a> {
         }
     }
 
-    /// What follows is of this table.
+    /// Begins a table: the rows that follow belong to it.
     pub fn begin(&mut self, table: Table) -> bool {
         let more = self.hand_on();
         self.table = table;
@@ -130,12 +130,12 @@ impl<'a> Output<'a> {
         more
     }
 
-    /// Whether no more rows are wanted.
+    /// Returns whether no more rows are wanted.
     pub fn is_full(&self) -> bool {
         self.left == 0
     }
 
-    /// A row. False when no more are wanted.
+    /// Adds a row; returns false when no more are wanted.
     pub fn put(&mut self, row: &Row) -> bool {
         self.put_text(
             // Our own types with text keys: serialising them into memory cannot fail.
@@ -144,7 +144,7 @@ impl<'a> Output<'a> {
         )
     }
 
-    /// A row of which `json` writes the JSON object, and `text` what is hashed. False when no more are wanted.
+    /// Adds a row: `json` writes its JSON object, `text` its words to be hashed. Returns false when no more are wanted.
     pub fn put_text(&mut self, json: impl FnOnce(&mut Vec<u8>), text: impl FnOnce(&mut Vec<u8>)) -> bool {
         if self.left == 0 {
             return false;
@@ -173,7 +173,7 @@ impl<'a> Output<'a> {
         self.left > 0
     }
 
-    /// Damage. It is told beyond the limit: it is no row.
+    /// Reports damage. It is reported beyond the limit, since it is no row.
     pub fn damaged(&mut self, place: String, error: String) -> bool {
         self.damaged += 1;
         self.hand_on() && (self.each)(Told::Damaged { place, error })
@@ -192,7 +192,7 @@ impl<'a> Output<'a> {
         more
     }
 
-    /// The end.
+    /// Ends the dump and returns its totals.
     pub fn finish(mut self) -> Summary {
         self.hand_on();
         let is_hash = self.want == Want::Hash;
@@ -208,8 +208,8 @@ impl<'a> Output<'a> {
 }
 
 impl Row {
-    /// What of a row is hashed: its words separated by spaces, without what follows from settings, from the time of the
-    /// dump or from other rows. Times as they are printed.
+    /// Writes the words of a row that are hashed, separated by spaces. Times are written as they are printed. Fields
+    /// that depend on settings, on the time of the dump or on other rows are left out.
     fn push_text(&self, out: &mut Vec<u8>) {
         let words: Vec<&str> = match self {
             Row::Providers { cid, provider, received, .. } => vec!["providers", cid, provider, received],

@@ -1,20 +1,20 @@
-//! The text of providers, made once and kept at hand: on a busy server most records are of few of them.
+//! A cache of the text of providers: on a busy server a few providers have most of the records.
 
 use super::{filter::Matcher, text};
 use crate::records::{RecordsState, time::Now};
 
-/// Providers at hand at most: a busy server knows 200,000.
+/// Maximum number of providers in the cache: a busy server knows 200,000.
 const PROVIDERS_MAX: usize = 1 << 18;
-/// Bytes of their text at most. A provider takes some 200; one with all the addresses that are kept of it 8 kB.
+/// Maximum size of their text. A provider takes some 200 bytes; one with all the addresses that are kept of it 8 kB.
 const BYTES_MAX: usize = 32 << 20;
-/// What stands in front of the peer id in [`ProviderText::json`].
+/// Text in front of the peer id in [`ProviderText::json`].
 const BEFORE_NAME: &[u8] = br#"","provider":""#;
 
-/// A provider as its rows show it.
+/// Text of a provider as its rows show it.
 #[derive(Debug)]
 pub struct ProviderText {
     id: u32,
-    /// Whether its rows are wanted.
+    /// Whether the filter selects its rows.
     pub wanted: bool,
     name_len: usize,
     json: Box<[u8]>,
@@ -31,14 +31,14 @@ impl ProviderText {
             if n > 0 {
                 json.push(b',');
             }
-            // Text into memory cannot fail.
+            // Writing text into memory cannot fail.
             let _ = serde_json::to_writer(&mut json, &address.to_string());
         }
         json.push(b']');
         Some(Self { id, wanted: matcher.peer(&provider.peer), name_len, json: json.into() })
     }
 
-    /// Its peer id.
+    /// Returns its peer id as text.
     pub fn name(&self) -> &[u8] {
         &self.json[BEFORE_NAME.len()..][..self.name_len]
     }
@@ -49,7 +49,7 @@ impl ProviderText {
     }
 }
 
-/// See the module: a table by number, in which a newcomer takes the place of another one.
+/// A cache by peer number, in which a new provider takes the slot of another. See the module.
 #[derive(Debug)]
 pub struct ProviderTexts {
     at_hand: Vec<Option<ProviderText>>,
@@ -57,7 +57,7 @@ pub struct ProviderTexts {
 }
 
 impl ProviderTexts {
-    /// None at hand; room for as many as the address book has, within bounds.
+    /// Makes an empty cache, with a slot for each peer of the address book, up to the bounds above.
     pub fn new(state: &RecordsState) -> Self {
         let places = state.book.len().next_power_of_two().min(PROVIDERS_MAX);
         let mut at_hand = Vec::new();
@@ -65,7 +65,8 @@ impl ProviderTexts {
         Self { at_hand, bytes: 0 }
     }
 
-    /// The provider of this number, as it is at `now` or was a little earlier. `None` if the book does not know it.
+    /// Returns the provider of this number as it is at `now` or was a little earlier; `None` if the address book lacks
+    /// it.
     pub fn get(&mut self, state: &RecordsState, id: u32, matcher: &Matcher, now: &Now) -> Option<&ProviderText> {
         let place = id as usize % self.at_hand.len();
         if !matches!(&self.at_hand[place], Some(provider) if provider.id == id) {

@@ -1,4 +1,4 @@
-//! Provider records in log order: what a dump is mostly made of, so their lines are written by hand.
+//! Dumps provider records in the order of the log. They are most of a dump, so their lines are written by hand.
 
 use super::{
     filter::Matcher,
@@ -19,7 +19,7 @@ use crate::{
 };
 use hashbrown::{HashTable, hash_table};
 
-/// An entry counts if the index says that it is the newest of its record.
+/// Dumps the entries of the log that are, by the index, the newest of their record.
 pub fn providers(store: &Store, matcher: &Matcher, output: &mut Output<'_>) -> Result<bool, StoreError> {
     if output.is_full() {
         return Ok(false);
@@ -83,7 +83,7 @@ pub fn providers(store: &Store, matcher: &Matcher, output: &mut Output<'_>) -> R
     Ok(true)
 }
 
-/// The JSON object of a row.
+/// Writes the JSON object of a row.
 fn push_json(out: &mut Vec<u8>, multihash: Hashed<'_>, provider: &ProviderText, times: &RowTimes) {
     out.extend_from_slice(br#"{"table":"providers","cid":"b"#);
     match multihash {
@@ -102,7 +102,7 @@ fn push_json(out: &mut Vec<u8>, multihash: Hashed<'_>, provider: &ProviderText, 
     out.extend_from_slice(times.json.as_bytes());
 }
 
-/// What of a row is hashed (docs/dump.md).
+/// Writes the words of a row that are hashed (docs/dump.md).
 fn push_words(out: &mut Vec<u8>, multihash: Hashed<'_>, provider: &ProviderText, times: &RowTimes) {
     out.extend_from_slice(b"providers b");
     match multihash {
@@ -115,12 +115,12 @@ fn push_words(out: &mut Vec<u8>, multihash: Hashed<'_>, provider: &ProviderText,
     out.extend_from_slice(times.received.as_bytes());
 }
 
-/// Version 1, codec raw (0x55), then the multihash: by hand because that may be longer than the cid crate allows.
+/// Returns the bytes of CIDv1, codec raw (0x55), by hand because the multihash may be longer than the cid crate allows.
 fn raw_cid(multihash: &[u8]) -> Vec<u8> {
     [&[0x01, 0x55], multihash].concat()
 }
 
-/// Records of one second that were told: one may stand in several of its chunks.
+/// Records of one second that were dumped already: the log may hold one in several chunks of that second.
 #[derive(Debug, Default)]
 struct RecordsOfSecond {
     second: u32,
@@ -150,7 +150,7 @@ impl RecordsOfSecond {
     }
 }
 
-/// The times of a chunk's rows.
+/// Times of the rows of a chunk.
 struct RowTimes {
     received: String,
     json: String,

@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Table {
-    /// What others announced to us.
+    /// Provider records that other peers announced.
     Providers,
-    /// Values that others put.
+    /// Values that other peers put.
     Values,
-    /// Our own CIDs.
+    /// Own CIDs.
     Provided,
     /// The address book.
     Peers,
@@ -21,7 +21,7 @@ pub enum Table {
 }
 
 impl Table {
-    /// As the command line and rows call it.
+    /// Returns the name for the command line and for rows.
     pub const fn name(self) -> &'static str {
         match self {
             Table::Providers => "providers",
@@ -33,72 +33,72 @@ impl Table {
         }
     }
 
-    /// All, in the order in which they are dumped.
+    /// All tables, in the order of a dump.
     pub const ALL: [Table; 6] =
         [Table::Providers, Table::Values, Table::Provided, Table::Peers, Table::Routing, Table::Meta];
 }
 
-/// One row, as NDJSON shows it. Fields are stable: only ever added. Times are RFC 3339 in UTC.
+/// A row, as NDJSON shows it. Fields are stable: later versions only add some. Times are RFC 3339 in UTC.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(tag = "table", rename_all = "lowercase")]
 pub enum Row {
     /// A provider record.
     Providers {
-        /// CIDv1, raw: a record keeps the multihash and not the codec.
+        /// CIDv1 with codec raw: a record keeps the multihash and not the codec.
         cid: String,
         /// In base58btc.
         multihash: String,
         /// Peer id.
         provider: String,
-        /// As far as they are not outlived.
+        /// Addresses that have not expired.
         addresses: Vec<String>,
-        /// When the announcement came.
+        /// When it was announced.
         received: String,
-        /// When the record ends.
+        /// When it expires.
         expires: String,
-        /// The same, counted from now; negative if expired.
+        /// Seconds until it expires; negative if it has expired.
         expires_in_s: i64,
     },
     /// A value.
     Values {
         /// `/ipns/k51…` or `/pk/…`
         key: String,
-        /// Bytes of the value.
+        /// Size of the value in bytes.
         bytes: u64,
         /// When it was last put.
         received: String,
-        /// When it is served no longer, by its ttl or its own word.
+        /// When it is no longer served: after its ttl, or at the end of its own validity.
         expires: String,
-        /// The same, counted from now; negative if expired.
+        /// Seconds until then; negative if that time has passed.
         expires_in_s: i64,
-        /// All of it, in multibase base64.
+        /// The whole record, in multibase base64.
         record: String,
     },
     /// An own CID.
     Provided {
-        /// As it was given.
+        /// The CID as it was last given.
         cid: String,
         /// In base58btc.
         multihash: String,
         /// When it was first given.
         added: String,
-        /// The last announcement.
+        /// When it was last announced.
         announced: Option<String>,
-        /// Servers that confirmed it.
+        /// Number of servers that confirmed the last announcement.
         confirmed: u16,
     },
     /// A peer of the address book.
     Peers {
         /// Peer id.
         peer: String,
-        /// As far as they are not outlived.
+        /// Addresses that have not expired.
         addresses: Vec<String>,
-        /// So many at the end of them came by the LAN DHT.
+        /// Number of addresses, at the end of the list, that came by the LAN DHT.
         #[serde(default)]
         lan: u64,
-        /// Its newest announcement.
+        /// When it last announced a record.
         announced: String,
-        /// Its records.
+        /// Number of its records.
         records: u64,
     },
     /// A peer of a saved routing table.
@@ -114,7 +114,7 @@ pub enum Row {
     },
     /// A figure or note.
     Meta {
-        /// Which.
+        /// Name of the figure or note.
         name: String,
         /// Its value.
         value: String,
@@ -122,7 +122,7 @@ pub enum Row {
 }
 
 impl Row {
-    /// Its table.
+    /// Returns its table.
     pub const fn table(&self) -> Table {
         match self {
             Row::Providers { .. } => Table::Providers,
@@ -135,7 +135,7 @@ impl Row {
     }
 }
 
-/// The rows of NDJSON, read. Text that is no row ends them.
+/// Reads rows of NDJSON, up to the first text that is no row.
 pub fn read_rows(json: &[u8]) -> impl Iterator<Item = Row> {
     serde_json::Deserializer::from_slice(json).into_iter::<Row>().map_while(Result::ok)
 }

@@ -1,4 +1,4 @@
-//! The rows of the small tables.
+//! Dumps the rows of the small tables.
 
 use super::{
     filter::Matcher,
@@ -13,13 +13,13 @@ use crate::{
 use multiaddr::Multiaddr;
 use multibase::Base;
 
-/// Own CIDs read at once, so that the lock is not held for long.
+/// Own CIDs that are read at once; few, so that the lock is held for a short time.
 const PROVIDED_AT_ONCE: usize = 1024;
 
-/// Values read at once: at most 2.5 MB.
+/// Values that are read at once: at most 2.5 MB.
 const VALUES_AT_ONCE: usize = 256;
 
-/// Values, those closest to the node first.
+/// Dumps values, those closest to this node first.
 pub fn values(store: &Store, matcher: &Matcher, output: &mut Output<'_>) -> bool {
     if matcher.multihash.is_some() {
         return true;
@@ -30,7 +30,7 @@ pub fn values(store: &Store, matcher: &Matcher, output: &mut Output<'_>) -> bool
         let Some((end, _)) = some.last() else { return true };
         last = Some(end.key.to_vec());
         for (held, is_live) in some {
-            // The peer whose name or key it is.
+            // True for the peer whose name or key it is.
             let is_peer = matcher.peer.is_none_or(|peer| held.key.ends_with(&peer.to_bytes()));
             if !is_peer || !matcher.time(held.received.0) || !(matcher.expired || is_live) {
                 continue;
@@ -51,7 +51,7 @@ pub fn values(store: &Store, matcher: &Matcher, output: &mut Output<'_>) -> bool
     }
 }
 
-/// Own CIDs in keyspace order.
+/// Dumps own CIDs in keyspace order.
 pub fn provided(store: &Store, matcher: &Matcher, output: &mut Output<'_>) -> bool {
     if matcher.peer.is_some() {
         return true;
@@ -80,7 +80,7 @@ pub fn provided(store: &Store, matcher: &Matcher, output: &mut Output<'_>) -> bo
     true
 }
 
-/// The next place of the keyspace.
+/// Returns the next position in the keyspace.
 fn after(key: &Key) -> Option<Key> {
     let mut bytes = *key.as_bytes();
     for byte in bytes.iter_mut().rev() {
@@ -92,7 +92,7 @@ fn after(key: &Key) -> Option<Key> {
     None
 }
 
-/// The address book in the order in which peers came.
+/// Dumps the address book in the order in which peers were added.
 pub fn peers(store: &Store, matcher: &Matcher, output: &mut Output<'_>) -> bool {
     if matcher.multihash.is_some() {
         return true;
@@ -105,7 +105,7 @@ pub fn peers(store: &Store, matcher: &Matcher, output: &mut Output<'_>) -> bool 
             continue;
         }
         let addresses = state.book.live_addresses(&peer, &now);
-        // A peer without addresses is what the records say of it.
+        // A peer without addresses is known from the records already.
         if output.want == Want::Hash && addresses.is_empty() {
             continue;
         }
@@ -123,7 +123,7 @@ pub fn peers(store: &Store, matcher: &Matcher, output: &mut Output<'_>) -> bool 
     true
 }
 
-/// Saved routing tables.
+/// Dumps saved routing tables.
 pub fn routing(store: &Store, matcher: &Matcher, output: &mut Output<'_>) -> bool {
     if matcher.multihash.is_some() {
         return true;
@@ -147,7 +147,7 @@ pub fn routing(store: &Store, matcher: &Matcher, output: &mut Output<'_>) -> boo
     true
 }
 
-/// Figures and notes. What differs between a running store and a stopped one by nature is left to `stat`.
+/// Dumps figures and notes, except those that always differ between a running store and a stopped one: `stat` has them.
 pub fn meta(store: &Store, matcher: &Matcher, output: &mut Output<'_>) -> bool {
     if matcher.multihash.is_some() || matcher.peer.is_some() || matcher.times {
         return true;

@@ -1,5 +1,5 @@
-//! The text of keys, and the hash of rows. Libraries write it, but for the one text in each row that would take them
-//! more than twice as long as all the rest of the row: a SHA-256 multihash in base58 ([`sha256`]).
+//! Text of keys, and the hash of rows. Libraries write the text, except for a SHA-256 multihash in base58 ([`sha256`]),
+//! for which they take more than twice as long as for the rest of the row.
 
 pub mod sha256;
 
@@ -22,18 +22,18 @@ pub fn push_base32(out: &mut Vec<u8>, bytes: &[u8]) {
     BASE32.encode_mut(bytes, &mut out[from..]);
 }
 
-/// What [`push_base32`] wrote; `None` if it wrote nothing of the kind.
+/// Decodes what [`push_base32`] wrote; `None` for other text.
 pub fn read_base32(text: &[u8]) -> Option<Vec<u8>> {
     BASE32.decode(text).ok()
 }
 
-/// The sum of the SHA-256 of rows, modulo 2^256: the same in whatever order they come. It tells apart what was damaged,
-/// left out or doubled, not what somebody has made up on purpose.
+/// Sum of the SHA-256 of rows, modulo 2^256, which does not depend on their order. It detects damaged, missing and
+/// doubled rows, but not rows made up on purpose.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Sum([u64; 4]);
 
 impl Sum {
-    /// Adds a row by its text.
+    /// Adds the text of a row.
     pub fn add_row(&mut self, text: &[u8]) {
         let digest = Sha256::digest(text);
         let mut words = [0; 4];
@@ -53,7 +53,7 @@ impl Sum {
         }
     }
 
-    /// 64 digits in base16.
+    /// Returns the sum as 64 hexadecimal digits.
     pub fn to_hex(self) -> String {
         self.0.iter().rev().map(|word| format!("{word:016x}")).collect()
     }

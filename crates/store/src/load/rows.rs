@@ -1,4 +1,4 @@
-//! The lines of a dump, read.
+//! Reads the lines of a dump.
 
 use crate::kad::{Cid, peer_id::parse_peer_id};
 use crate::{
@@ -14,29 +14,29 @@ use multiaddr::Multiaddr;
 use serde::Deserialize;
 use std::{borrow::Cow, time::UNIX_EPOCH};
 
-/// Most addresses of a row that are looked at: the address book keeps 32 by each DHT.
+/// Maximum number of addresses of a row that are read: the address book keeps 32 of each DHT.
 const MAX_ADDRESSES: usize = 64;
-/// What rows of `providers` begin with: nearly all rows are such, and need not be read twice.
+/// The beginning of a row of `providers`. Nearly all rows are of this table, and are parsed once instead of twice.
 const PROVIDERS: &[u8] = br#"{"table":"providers","#;
 
 /// A row.
 #[derive(Debug)]
 pub enum Line<'l> {
-    /// Of `providers`. Provider and addresses are read where they matter.
+    /// A row of `providers`. Provider and addresses are parsed only where they are needed.
     Provider { multihash: Vec<u8>, provider: Cow<'l, str>, addresses: Vec<Text<'l>>, received: u32 },
-    /// Of `peers`.
+    /// A row of `peers`.
     Peer { peer: PeerId, wan: Vec<Multiaddr>, lan: Vec<Multiaddr>, announced: u32 },
-    /// Of `values`.
+    /// A row of `values`.
     Value { key: Vec<u8>, value: Vec<u8>, received: u32 },
-    /// Of `provided`.
+    /// A row of `provided`.
     Own(Own),
-    /// Of `routing`.
+    /// A row of `routing`.
     Routing { dht: Dht, peer: PeerInfo, heard: UnixTime },
-    /// Of `meta`.
+    /// A row of `meta`.
     Meta,
 }
 
-/// Text that is copied only if it must be.
+/// Text that is borrowed from the line where possible.
 #[derive(Debug, Deserialize)]
 pub struct Text<'l>(#[serde(borrow)] Cow<'l, str>);
 
@@ -104,7 +104,7 @@ struct RoutingRow<'l> {
     heard: Cow<'l, str>,
 }
 
-/// Reads times. Many rows in a row have the same.
+/// Parses times. Consecutive rows often have the same time, which is parsed once.
 #[derive(Debug, Default)]
 pub struct Times {
     last: String,
@@ -124,7 +124,7 @@ impl Times {
 }
 
 impl Line<'_> {
-    /// The table, as rows call it.
+    /// Returns the name of the table.
     pub fn table(&self) -> &'static str {
         match self {
             Line::Provider { .. } => "providers",
@@ -137,7 +137,7 @@ impl Line<'_> {
     }
 }
 
-/// Reads a line without its end. What is wrong with it, if so.
+/// Reads a line without its line end. Returns what is wrong with it, if so.
 pub fn read<'l>(line: &'l [u8], times: &mut Times) -> Result<Line<'l>, String> {
     if line.len() > MAX_LINE {
         return Err(format!("longer than {MAX_LINE} bytes"));
@@ -196,7 +196,8 @@ fn json<'l, T: Deserialize<'l>>(line: &'l [u8]) -> Result<T, String> {
     serde_json::from_slice(line).map_err(|e| e.to_string())
 }
 
-/// The multihash of a CID; longer ones than the cid crate reads only in the form in which they are dumped.
+/// Parses the multihash of a CID. One that is longer than the cid crate allows is read only in the form that dumps
+/// have.
 fn multihash(text: &str) -> Result<Vec<u8>, String> {
     let bytes = text.strip_prefix('b').and_then(|digits| read_base32(digits.as_bytes()));
     if let Some([0x01, 0x55, multihash @ ..]) = bytes.as_deref() {
@@ -207,12 +208,12 @@ fn multihash(text: &str) -> Result<Vec<u8>, String> {
     Ok(cid.hash().to_bytes())
 }
 
-/// A peer id.
+/// Parses a peer id.
 pub fn peer_id(text: &str) -> Result<PeerId, String> {
     parse_peer_id(text).map_err(|e| format!("peer id {text:?}: {e}"))
 }
 
-/// Addresses that an announcement would bring in too; others are left out.
+/// Parses addresses, without those that an announcement must not bring either.
 pub fn addresses(texts: &[Text<'_>]) -> Result<Vec<Multiaddr>, String> {
     let mut addresses = Vec::with_capacity(texts.len().min(MAX_ADDRESSES));
     for Text(text) in texts.iter().take(MAX_ADDRESSES) {

@@ -1,8 +1,9 @@
-//! `exports/`: own CIDs and routing tables outside of sled, so that damage to `node/` cannot take them.
+//! Exports and journals: own CIDs and routing tables outside of sled, so that damage to `node/` cannot destroy them.
 //!
-//! `own-<generation>.journal` is appended to and fsynced before an addition or removal is acknowledged.
-//! `node-<generation>-<time>.export` is the whole state before the journals of its generation and later ones. Both are
-//! frames with a length and a CRC-32 each; three exports are kept, and the journals that the oldest of them needs.
+//! A change is appended to `own-<generation>.journal`, and fsynced, before it is acknowledged.
+//! `node-<generation>-<time>.export` holds the whole state from before the journals of its generation and later ones.
+//! Both are frames with a length and a CRC-32 each. Three exports are kept, with the journals that the oldest of them
+//! needs.
 
 use super::own::{OwnRow, Position};
 use crate::{
@@ -25,12 +26,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Exports kept: two bad ones in a row are survived.
+/// Number of exports kept: own CIDs survive even if two in a row are damaged.
 const KEEP: usize = 3;
-/// CIDs per frame: below the codec's limit with the longest of them.
+/// Number of CIDs in a frame: even the longest CIDs stay below the limit of the codec.
 const PER_FRAME: usize = 256;
 
-/// A frame of either file.
+/// A frame of an export or journal.
 #[derive(Debug, Encode, Decode)]
 enum ExportFrame {
     Own(Vec<OwnRow>),
@@ -40,7 +41,7 @@ enum ExportFrame {
         dht: String,
         peers: Vec<SavedRow>,
     },
-    /// The last frame of an export: how many CIDs it has.
+    /// The last frame of an export, with the number of its CIDs.
     End {
         own: u64,
     },
@@ -49,13 +50,13 @@ enum ExportFrame {
 /// A change to the own CIDs.
 #[derive(Debug)]
 pub enum Change<'a> {
-    /// Entered, or replaced.
+    /// Adds or replaces rows.
     Put(&'a [OwnRow]),
-    /// Taken out, by multihash.
+    /// Removes rows, by multihash.
     Take(&'a [Vec<u8>]),
 }
 
-/// The directory, and the journal that is appended to.
+/// The directory, and the journal to which changes are appended.
 #[derive(Debug)]
 pub struct Exports {
     dir: PathBuf,
@@ -70,16 +71,16 @@ pub struct Exports {
 pub struct Exported {
     /// Own CIDs of the newest export that can be read, if it was asked for.
     pub own: BTreeMap<Position, OwnRow>,
-    /// What the journals since the newest export say, last word: entered or taken out.
+    /// The last change of each CID in the journals since the newest export: its row, or `None` if it was removed.
     pub journal: BTreeMap<Position, Option<OwnRow>>,
     /// Routing tables of the export.
     pub routing: BTreeMap<String, Vec<SavedPeer>>,
-    /// What could not be read.
+    /// Notes on what could not be read.
     pub notes: Vec<String>,
 }
 
 impl Exports {
-    /// Looks at what there is; creates nothing. New changes go to a journal of their own, never behind a torn frame.
+    /// Reads the names of the files, and creates none. New changes go to a new journal, never behind a torn frame.
     pub fn open(dir: PathBuf) -> Self {
         let files = Files::list(&dir);
         let newest = files.exports.keys().chain(files.journals.keys()).max().copied().unwrap_or(0);
@@ -88,7 +89,7 @@ impl Exports {
         Self { dir, generation: newest + 1, journal: None, journal_bytes: 0, export_bytes }
     }
 
-    /// Appends changes to the journal, fsynced. On an error none of them counts.
+    /// Appends changes to the journal and fsyncs it. After an error none of them counts.
     ///
     /// # Errors
     /// [`StoreError::Io`].
@@ -112,7 +113,7 @@ impl Exports {
             file.sync_data()
         });
         if let Err(e) = outcome {
-            // Nothing may stand behind half a frame.
+            // On an error, the journal is cut here, so that no frame follows half a frame.
             let before = self.journal_bytes;
             let cut = self.journal.take().is_some_and(|file| file.set_len(before).is_ok());
             if !cut {
@@ -125,20 +126,21 @@ impl Exports {
         Ok(())
     }
 
-    /// Bytes in the journal since the last export.
+    /// Returns the bytes in the journal since the last export.
     pub fn journal_bytes(&self) -> u64 {
         self.journal_bytes
     }
 
-    /// Bytes of the newest export, if there is one.
+    /// Returns the size of the newest export, if there is one.
     pub fn export_bytes(&self) -> Option<u64> {
         self.export_bytes
     }
 
-    /// Writes an export of everything, then begins a new journal and removes what is not needed any more. Its generation.
+    /// Writes an export of everything, then begins a new journal and removes files that are no longer needed. Returns
+    /// the generation of the export.
     ///
     /// # Errors
-    /// [`StoreError::Io`]; then the journal goes on.
+    /// [`StoreError::Io`]; the journal goes on then.
     pub fn export<'a>(
         &mut self,
         now: UnixTime,
@@ -163,7 +165,7 @@ impl Exports {
         let old = files.exports.range(..oldest).chain(files.journals.range(..oldest));
         for (_, path) in old {
             if let Err(error) = fs::remove_file(path) {
-                tracing::warn!(path = %path.display(), %error, "an old export cannot be removed");
+                tracing::warn!(path = %path.display(), %error, "cannot remove an old export; the next export tries again");
             }
         }
     }
@@ -184,13 +186,13 @@ impl Exports {
     }
 }
 
-/// The generation of the newest export; 0 if there is none.
+/// Returns the generation of the newest export; 0 if there is none.
 pub fn newest(dir: &Path) -> u64 {
     Files::list(dir).exports.keys().next_back().copied().unwrap_or(0)
 }
 
-/// Reads the journals since the newest export, and `with_export` the newest export that is whole (and the journals
-/// since that).
+/// Reads the journals since the newest export. With `with_export`, reads the newest export that is whole, and the
+/// journals since that one.
 pub fn read(dir: &Path, with_export: bool) -> Exported {
     let files = Files::list(dir);
     let mut exported = Exported::default();
@@ -212,10 +214,10 @@ pub fn read(dir: &Path, with_export: bool) -> Exported {
         let (found, unread) = (read_journal(path, &mut exported.journal), path.display());
         exported.notes.extend(match found {
             Ok(Journal { damage: Some(error), .. }) => {
-                Some(format!("{unread} is damaged: {error}; what stands behind the damage was read"))
+                Some(format!("{unread} is damaged: {error}; the rest of it was read"))
             }
             Ok(Journal { cut: Some(error), .. }) => {
-                Some(format!("{unread} ends with a change that was cut off: {error}"))
+                Some(format!("{unread} ends with a change that is incomplete: {error}"))
             }
             Ok(_) => None,
             Err(error) => Some(format!("{unread} cannot be read: {error}")),
@@ -239,23 +241,23 @@ pub(crate) fn read_export(mut file: impl Read) -> Result<Export, CodecError> {
             ExportFrame::Remove(_) => return Err(CodecError::Malformed("a removal in an export".into())),
             ExportFrame::End { own: promised } if promised == own.len() as u64 => return Ok((own, routing)),
             ExportFrame::End { own: promised } => {
-                return Err(CodecError::Malformed(format!("{} own CIDs instead of {promised}", own.len())));
+                return Err(CodecError::Malformed(format!("{} own CIDs instead of {promised}", own.len()).into()));
             }
         }
     }
     Err(CodecError::Malformed("its end is missing".into()))
 }
 
-/// How well a journal could be read.
+/// How much of a journal can be read.
 #[derive(Debug, Default)]
 pub(crate) struct Journal {
-    /// Why something in it cannot be read that was acknowledged.
+    /// The error for a frame that was acknowledged and cannot be read.
     pub damage: Option<CodecError>,
-    /// Why its last frame cannot be read: that of a change which a kill cut off, and which was never acknowledged.
+    /// The error for the last frame, if a kill cut it off. Its change was never acknowledged.
     pub cut: Option<CodecError>,
 }
 
-/// All frames that can be read, those behind a damaged one as well.
+/// Reads all frames that can be read, also those behind a damaged one.
 ///
 /// # Errors
 /// [`CodecError::Io`].
@@ -264,7 +266,7 @@ pub(crate) fn read_journal(
     journal: &mut BTreeMap<Position, Option<OwnRow>>,
 ) -> Result<Journal, CodecError> {
     let mut found = Journal::default();
-    // What is in it was chosen here, not by strangers: a single frame behind damage counts.
+    // The content comes from this node and not from strangers, so that a single intact frame behind damage counts.
     for part in Frames::open(path, 0, 0)? {
         match part? {
             Part::Frame { item, .. } => enter(item, journal),
@@ -285,18 +287,18 @@ fn enter(item: ExportFrame, journal: &mut BTreeMap<Position, Option<OwnRow>>) {
     }
 }
 
-/// What became of reading an export or journal.
+/// Result of reading an export or journal.
 #[derive(Debug)]
 pub(crate) enum Verified {
-    /// Own CIDs, or changes.
+    /// All frames can be read. Number of own CIDs, or of changes.
     Whole(usize),
-    /// As whole, but for a last change that a kill cut off.
+    /// All frames can be read, except a last change that a kill cut off.
     Cut(CodecError),
-    /// Something that was acknowledged cannot be read.
+    /// A change that was acknowledged cannot be read.
     Damaged(CodecError),
 }
 
-/// Reads every frame of an export or journal. `None`: it is neither.
+/// Reads every frame of an export or journal. `None` for other files.
 ///
 /// # Errors
 /// [`CodecError::Io`].
@@ -319,7 +321,7 @@ pub(crate) fn verify(path: &Path) -> Option<Result<Verified, CodecError>> {
     }
 }
 
-/// The last frame is written; the file is not finished yet.
+/// Writes all frames; the caller finishes the file.
 fn write_export<'a>(
     file: &mut FrameWriter,
     own: impl Iterator<Item = &'a OwnRow>,

@@ -6,16 +6,16 @@ use bincode::{Decode, Encode};
 /// A position in the keyspace.
 pub type Position = [u8; 32];
 
-/// One CID that this node keeps announced.
+/// An own CID: this node keeps it announced.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Own {
-    /// As last given.
+    /// The CID as it was last given.
     pub cid: Cid,
     /// When it was first given.
     pub added: UnixTime,
-    /// The last announcement, if any.
+    /// When it was last announced.
     pub announced: Option<UnixTime>,
-    /// Servers that confirmed the last announcement.
+    /// Number of servers that confirmed the last announcement.
     pub confirmed: u16,
 }
 
@@ -28,19 +28,19 @@ pub struct OwnRow {
     pub added: u32,
     /// Unix seconds of the last announcement.
     pub announced: Option<u32>,
-    /// Servers that confirmed it.
+    /// Number of servers that confirmed it.
     pub confirmed: u16,
 }
 
 impl OwnRow {
-    /// The own CID; `None` if these are no bytes of a CID.
+    /// Returns the own CID; `None` if the bytes are no CID.
     pub fn own(&self) -> Option<Own> {
         let cid = Cid::try_from(&*self.cid).ok()?;
         let announced = self.announced.map(UnixTime);
         Some(Own { cid, added: UnixTime(self.added), announced, confirmed: self.confirmed })
     }
 
-    /// Its CID and its place; `None` if these are no bytes of a CID.
+    /// Returns the CID and its position; `None` if the bytes are no CID.
     pub fn read(&self) -> Option<(Cid, Position)> {
         let cid = Cid::try_from(&*self.cid).ok()?;
         let position = position(&cid.hash().to_bytes());

@@ -1,4 +1,5 @@
-//! One writer at a time: journal before memory, memory before the database, and now and then an export.
+//! Changes to own CIDs. One writer at a time; the journal is written before memory, memory before the database, and
+//! from time to time an export.
 
 use super::{
     exports::{Change, Exports},
@@ -19,15 +20,15 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// An export is due when something changed and the last one is older than this ...
 const EXPORT_EVERY: Duration = Duration::from_secs(3600);
-/// ... or when the journal is longer than this, in bytes, and than a quarter of the last export: reading it back at
-/// start, and writing the export, then cost about the same.
+/// ... or when the journal is longer than this, in bytes, and longer than a quarter of the last export. Then reading
+/// the journal at a start costs about as much as writing an export.
 const JOURNAL_BYTES: u64 = 1 << 20;
 
 /// What the clones of [`super::Provided`] share.
 #[derive(Debug)]
 pub struct ProvidedState {
     pub trie: RwLock<Trie>,
-    /// One writer at a time, journal before memory before database.
+    /// Held by the writer: there is one at a time.
     pub files: Mutex<OwnFiles>,
     pub node: NodeDb,
     pub routing: RoutingState,
@@ -35,11 +36,11 @@ pub struct ProvidedState {
     pub limit: usize,
 }
 
-/// Exports and journal, and whether they are behind.
+/// Exports and journal, and whether an export is out of date.
 #[derive(Debug)]
 pub struct OwnFiles {
     pub exports: Exports,
-    /// Something changed since the last export.
+    /// True if something changed since the last export.
     pub changed: bool,
     pub exported: Option<Duration>,
     pub routing_saves: u64,
@@ -54,7 +55,7 @@ impl ProvidedState {
     pub(super) fn files(&self) -> Result<MutexGuard<'_, OwnFiles>, StoreError> {
         let files = self.files.lock();
         match files.read_only {
-            true => Err(StoreError::Database("opened for reading only".into())),
+            true => Err(StoreError::Database("the store was opened for reading only".into())),
             false => Ok(files),
         }
     }
@@ -119,7 +120,7 @@ impl ProvidedState {
         Ok(news)
     }
 
-    /// Journal, memory, database.
+    /// Writes to the journal, to memory and to the database.
     fn put(&self, files: &mut OwnFiles, put: BTreeMap<Position, OwnRow>) -> Result<(), StoreError> {
         if put.is_empty() {
             return Ok(());
@@ -154,8 +155,8 @@ impl ProvidedState {
         Ok(removed)
     }
 
-    /// The journal has the change, which is safe; now the database. If that fails, the journal brings it back at the
-    /// next start, and it is not the caller's trouble.
+    /// Writes a change, which is safe in the journal, to the database. The caller gets no error if that fails: the next
+    /// start takes the change from the journal.
     fn changed(&self, files: &mut OwnFiles) {
         files.changed = true;
         let outcome = self.write_stale().and_then(|()| self.export_if_due(files));
@@ -173,7 +174,8 @@ impl ProvidedState {
         }
     }
 
-    /// Leaves that changed to the database, flushed. The caller holds `files`, so that this is the only one.
+    /// Writes leaves that changed to the database and flushes it. The caller holds `files`, so that only one call runs
+    /// at a time.
     pub(super) fn write_stale(&self) -> Result<(), StoreError> {
         let (stale, own) = {
             let mut trie = self.trie.write();

@@ -1,16 +1,18 @@
-//! A binary trie over the keyspace that holds the own CIDs, and which of its leaves are stale on disk. A leaf has the CIDs
-//! below one keyspace prefix and is one row of the tree `provided`.
+//! A binary trie over the keyspace that holds the own CIDs, and knows which of its leaves are stale on disk. A leaf
+//! holds the CIDs below one keyspace prefix, and is one row of the tree `provided`.
 //!
-//! A million single rows in sled cost some 800 MB of memory; leaves of some 170 CIDs cost what they hold.
+//! With one row for each CID, sled took some 800 MB of memory for a million. Leaves of some 170 CIDs take the size of
+//! their content.
 
 use super::own::{OwnRow, Position};
 use crate::{StoreError, codec};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A leaf with more rows than this is split in two: 256 rows of some 60 bytes are 15 kB, and of the longest CIDs 30.
+/// Maximum number of rows of a leaf; a larger one is split in two. 256 rows of some 60 bytes are 15 kB, and those of
+/// the longest CIDs 30 kB.
 const SPLIT: usize = 256;
 
-/// The key of a leaf on disk: first position, then length of the prefix in bits.
+/// Key of a leaf on disk: its first position, then the length of its prefix in bits.
 pub type LeafKey = [u8; 33];
 
 /// The rows below a prefix.
@@ -20,10 +22,10 @@ struct Leaf {
     rows: usize,
 }
 
-/// Rows on disk that are not as they should be.
+/// The rows on disk that have to change.
 #[derive(Debug)]
 pub struct Stale {
-    /// To be written, or removed where there is no value, in this order.
+    /// Rows to write, or to remove where there is no value, in this order.
     pub rows: Vec<(LeafKey, Option<Vec<u8>>)>,
     dirty: BTreeSet<Position>,
     gone: BTreeSet<LeafKey>,
@@ -33,10 +35,10 @@ pub struct Stale {
 #[derive(Debug)]
 pub struct Trie {
     rows: BTreeMap<Position, OwnRow>,
-    /// By first position; together they cover the keyspace.
+    /// Leaves by their first position; together they cover the keyspace.
     leaves: BTreeMap<Position, Leaf>,
     dirty: BTreeSet<Position>,
-    /// Leaves that were split.
+    /// Leaves that were split, and whose rows are still on disk.
     gone: BTreeSet<LeafKey>,
 }
 
@@ -53,14 +55,14 @@ impl Default for Trie {
 }
 
 impl Trie {
-    /// From what is on disk. A kill may have left a leaf beside the halves that it was split into: the halves are
-    /// newer. What cannot be read is told to `damaged`, with its key.
+    /// Loads the leaves from disk. A kill may have left both a leaf and the halves into which it was split; the halves
+    /// are newer. `damaged` is called with the key of what cannot be read.
     pub fn load(stored: impl Iterator<Item = (Vec<u8>, Vec<u8>)>, mut damaged: impl FnMut(&[u8], String)) -> Self {
         let mut leaves: Vec<(LeafKey, Vec<OwnRow>)> = Vec::new();
         for (key, value) in stored {
             match (LeafKey::try_from(key.as_slice()), codec::decode(&value)) {
                 (Ok(key), Ok(rows)) => leaves.push((key, rows)),
-                (Err(_), _) => damaged(&key, "no key of a leaf".into()),
+                (Err(_), _) => damaged(&key, "the key is not that of a leaf".into()),
                 (_, Err(error)) => damaged(&key, error.to_string()),
             }
         }
@@ -79,18 +81,19 @@ impl Trie {
                     Some((_, position)) if (first..=last).contains(&position) => {
                         trie.put(position, row.clone());
                     }
-                    Some(_) => damaged(key, "a CID of another leaf".into()),
+                    Some(_) => damaged(key, "a CID that belongs to another leaf".into()),
                     None => damaged(key, "no CID".into()),
                 }
             }
         }
-        // Leaves as they would be written now need not be; others go.
+        // Leaves that are on disk as they would be written now stay; other rows go.
         let stored: BTreeSet<LeafKey> = leaves.iter().map(|(key, _)| *key).collect();
         let wanted: BTreeSet<LeafKey> =
             trie.leaves.iter().filter(|(_, c)| c.rows > 0).map(|(first, c)| leaf_key(first, c.bits)).collect();
         trie.dirty = wanted.difference(&stored).map(|key| bounds(key).0).collect();
         trie.gone = stored.difference(&wanted).copied().collect();
-        // What a leaf that goes had to say is in these now, also where they were stored before.
+        // The rows of a leaf that goes are now in these leaves, so that they have to be written, even if they are on
+        // disk.
         let heirs: Vec<Position> = trie
             .gone
             .iter()
@@ -101,22 +104,22 @@ impl Trie {
         trie
     }
 
-    /// How many.
+    /// Returns the number of rows.
     pub fn len(&self) -> usize {
         self.rows.len()
     }
 
-    /// One of them.
+    /// Returns a row.
     pub fn get(&self, position: &Position) -> Option<&OwnRow> {
         self.rows.get(position)
     }
 
-    /// In keyspace order, from a place on.
+    /// Returns the rows in keyspace order, from a position on.
     pub fn from(&self, position: &Position) -> impl Iterator<Item = (&Position, &OwnRow)> {
         self.rows.range(*position..)
     }
 
-    /// Enters or replaces. True if it is new.
+    /// Adds or replaces a row. Returns true if it is new.
     pub fn put(&mut self, position: Position, row: OwnRow) -> bool {
         let (first, bits) = self.leaf_of(&position);
         self.dirty.insert(first);
@@ -128,7 +131,7 @@ impl Trie {
         new
     }
 
-    /// Takes one out.
+    /// Removes a row.
     pub fn take(&mut self, position: &Position) -> Option<OwnRow> {
         let row = self.rows.remove(position)?;
         let (first, _) = self.leaf_of(position);
@@ -137,7 +140,7 @@ impl Trie {
         Some(row)
     }
 
-    /// Changes one, if it is there.
+    /// Changes a row, if it exists.
     pub fn change(&mut self, position: &Position, change: impl FnOnce(&mut OwnRow)) {
         let (first, _) = self.leaf_of(position);
         if let Some(row) = self.rows.get_mut(position) {
@@ -146,13 +149,13 @@ impl Trie {
         }
     }
 
-    /// Changes every one.
+    /// Changes every row.
     pub fn change_all(&mut self, change: impl FnMut(&mut OwnRow)) {
         self.rows.values_mut().for_each(change);
         self.all_stale();
     }
 
-    /// What must be written; from now on it counts as written, unless it is put back.
+    /// Returns the rows to write. They count as written from now on, unless they are put back.
     ///
     /// # Errors
     /// [`StoreError::Database`] if a leaf cannot be encoded.
@@ -165,7 +168,7 @@ impl Trie {
             let below: Vec<&OwnRow> = self.rows.range(first..=last).map(|(_, row)| row).collect();
             let value = match below.is_empty() {
                 true => None,
-                false => Some(codec::encode(&below).map_err(|e| StoreError::Database(e.to_string()))?),
+                false => Some(codec::encode(&below).map_err(|e| StoreError::Database(e.into()))?),
             };
             rows.push((key, value));
         }
@@ -173,12 +176,12 @@ impl Trie {
         Ok(Stale { rows, dirty: std::mem::take(&mut self.dirty), gone: std::mem::take(&mut self.gone) })
     }
 
-    /// Nothing of it is on disk any more.
+    /// Marks every leaf as stale: the database holds nothing any more.
     pub fn all_stale(&mut self) {
         self.dirty.extend(self.leaves.keys().copied());
     }
 
-    /// It could not be written.
+    /// Marks rows that could not be written as stale again.
     pub fn put_back(&mut self, stale: Stale) {
         self.dirty.extend(stale.dirty);
         self.gone.extend(stale.gone);
@@ -208,7 +211,7 @@ impl Trie {
             for (first, rows) in [(first, rows - upper), (second, upper)] {
                 self.leaves.insert(first, Leaf { bits: bits + 1, rows });
                 self.dirty.insert(first);
-                // May have been gone once, and is back.
+                // A leaf with this key may have been split before; now its row is in use again.
                 self.gone.remove(&leaf_key(&first, bits + 1));
                 open.push((first, bits + 1));
             }
@@ -222,7 +225,7 @@ fn leaf_key(first: &Position, bits: u8) -> LeafKey {
     key
 }
 
-/// The first and last position of a leaf.
+/// Returns the first and last position of a leaf.
 fn bounds(key: &LeafKey) -> (Position, Position) {
     let mut first = [0; 32];
     first.copy_from_slice(&key[..32]);
@@ -247,7 +250,7 @@ mod tests {
         (row.read().unwrap().1, row)
     }
 
-    /// Writes what is stale into `disk`, up to `most` rows, as a kill would leave it.
+    /// Writes the stale rows to `disk`, up to `most` of them, as a kill would leave it.
     fn write(trie: &mut Trie, disk: &mut BTreeMap<Vec<u8>, Vec<u8>>, most: usize) {
         let stale = trie.take_stale().unwrap();
         for (key, value) in stale.rows.iter().take(most) {

@@ -130,7 +130,7 @@ impl RecordsState {
     /// [`StoreError::Database`] if the disk is short of space, or if the database is read-only.
     pub fn may_load(&self) -> Result<(), StoreError> {
         if self.disk.is_short() {
-            return Err(StoreError::Database(self.disk.notes().join("; ")));
+            return Err(StoreError::Database(self.disk.notes().join("; ").into()));
         }
         match self.health().is_read_only() {
             true => Err(StoreError::Database(

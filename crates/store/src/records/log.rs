@@ -208,7 +208,7 @@ impl Log {
 
     /// Appends a body to a segment.
     fn store(&self, segments: &mut Segments, key: u64, chunk: &[u8]) -> Result<Location, StoreError> {
-        let entries = entry::decode(chunk).map_err(|e| StoreError::Database(e.to_string()))?;
+        let entries = entry::decode(chunk).map_err(|e| StoreError::Database(e.into()))?;
         let peers = entries.iter().map(|entry| entry.peer);
         let row = |id: u32| {
             let row = self.database.read(tree::PEERS, |tree| tree.get(Numbered::<4>::key(id.into())));
@@ -301,7 +301,7 @@ impl Log {
         let unsynced = self.segments().take_unsynced();
         let outcome = unsynced.sync(&self.dir).inspect_err(|error| self.database.fault(error));
         let outcome = outcome.and_then(|()| {
-            let row = |end: u64| codec::encode(&end).map_err(|e| StoreError::Database(e.to_string()));
+            let row = |end: u64| codec::encode(&end).map_err(|e| StoreError::Database(e.into()));
             for (segment, end) in &unsynced.ends {
                 let (key, row) = (Numbered::<4>::key(u64::from(*segment)), row(*end)?);
                 self.database.write(tree::SEGMENTS, |tree| tree.insert(key, row))?;
@@ -356,14 +356,14 @@ impl Log {
 
     /// Reserves all peer numbers below `below`.
     pub fn reserve(&self, below: u64) -> Result<(), StoreError> {
-        let row = codec::encode(&below).map_err(|e| StoreError::Database(e.to_string()))?;
+        let row = codec::encode(&below).map_err(|e| StoreError::Database(e.into()))?;
         self.database.write(tree::META, |tree| tree.insert(RESERVED, row))?;
         Ok(())
     }
 
     /// Writes the row of a peer.
     pub fn put_peer(&self, id: u32, row: &PeerRow) -> Result<(), StoreError> {
-        let row = codec::encode(row).map_err(|e| StoreError::Database(e.to_string()))?;
+        let row = codec::encode(row).map_err(|e| StoreError::Database(e.into()))?;
         self.database.write(tree::PEERS, |tree| tree.insert(Numbered::<4>::key(u64::from(id)), row)).map(|_| ())
     }
 

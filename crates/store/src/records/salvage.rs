@@ -74,8 +74,8 @@ fn try_run(state: &RecordsState) {
     }
 }
 
-fn unread(path: &Path, error: &CodecError) -> StoreError {
-    StoreError::Database(format!("cannot read {}: {error}", path.display()))
+fn unread(path: &Path, error: CodecError) -> StoreError {
+    StoreError::database(path.display().to_string(), error)
 }
 
 /// A file to salvage chunks from.
@@ -144,7 +144,7 @@ impl Salvage<'_> {
         let mut items = match LogFrames::open(file.path) {
             Ok(items) => items,
             // The file may be whole: the disk may have failed, or another version may have written it.
-            Err(error) => return Err(unread(file.path, &error)),
+            Err(error) => return Err(unread(file.path, error)),
         };
         self.peers = PeerNumbers::default();
         loop {
@@ -158,7 +158,7 @@ impl Salvage<'_> {
                 {
                     // If the header is damaged, only this shows that another version has written the file.
                     if let Err(error @ CodecError::Version(_)) = entry::decode(&chunk) {
-                        return Err(unread(file.path, &error));
+                        return Err(unread(file.path, error));
                     }
                     let len = u32::try_from(extent.end - extent.offset).unwrap_or(u32::MAX);
                     let location = |segment| Location { segment, offset: extent.offset, len };
@@ -166,7 +166,7 @@ impl Salvage<'_> {
                     self.batch.push(UnindexedChunk { key, is_exported: file.segment.is_none(), location, chunk });
                 }
                 Some(Ok(_)) => {}
-                Some(Err(error @ CodecError::Io(_))) => return Err(unread(file.path, &error)),
+                Some(Err(error @ CodecError::Io(_))) => return Err(unread(file.path, error)),
                 // This is a torn end, or a place to which no row points: replay has reported all others. Go on behind
                 // it.
                 Some(Err(error)) => {
@@ -227,7 +227,7 @@ impl Salvage<'_> {
         if let Some(location) = found.location.filter(|_| same) {
             return log.found(found.key, location, &found.chunk);
         }
-        let as_here = peer_numbers::encode(entries).map_err(|e| StoreError::Database(e.to_string()))?;
+        let as_here = peer_numbers::encode(entries).map_err(|e| StoreError::Database(e.into()))?;
         log.put_back(found.key, &found.chunk, &as_here)
     }
 }

@@ -86,7 +86,7 @@ fn write_until_closed(state: &RecordsState) {
 fn write_batch(state: &RecordsState, batch: &mut Vec<Sealed>) {
     let mut done = 0;
     let outcome = catch_unwind(AssertUnwindSafe(|| write(state, batch, &mut done)));
-    let outcome = outcome.unwrap_or_else(|panic| Err(StoreError::Database(panic_text(panic.as_ref()))));
+    let outcome = outcome.unwrap_or_else(|panic| Err(StoreError::Database(panic_text(panic.as_ref()).into())));
     state.pending.written(done);
     if let Err(error) = outcome {
         state.health().failed("write a chunk of the log", &error, state.time.now().mono);
@@ -99,7 +99,7 @@ fn write_batch(state: &RecordsState, batch: &mut Vec<Sealed>) {
 fn write(state: &RecordsState, batch: &[Sealed], done: &mut usize) -> Result<(), StoreError> {
     state.write_peers()?;
     for chunk in batch {
-        let value = codec::chunk(chunk.count, &chunk.body).map_err(|e| StoreError::Database(e.to_string()))?;
+        let value = codec::chunk(chunk.count, &chunk.body).map_err(|e| StoreError::Database(e.into()))?;
         let key = state.log.append(chunk.time, &value)?;
         state.unflushed.chunk(key, value, state.time.now().mono);
         *done += 1;

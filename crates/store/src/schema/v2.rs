@@ -1,4 +1,4 @@
-//! Chunks of the log of version 1 are written anew in the shorter form of version 2, each under its own key.
+//! Rewrites chunks of the log of version 1 in the shorter form of version 2, each under its own key.
 
 use crate::{
     StoreError, codec,
@@ -10,12 +10,12 @@ use crate::{
 };
 use bincode::{BorrowDecode, Encode};
 
-/// Version byte of the chunks that are to go.
+/// Version byte of the chunks to rewrite.
 const OLD: u8 = 1;
-/// Entries that version 1 wrote into a chunk at most.
+/// Maximum number of entries that version 1 wrote into a chunk.
 #[cfg(any(test, fuzzing, feature = "fuzzing"))]
 const OLD_ENTRIES: usize = 1024;
-/// Chunks between two lines about the progress: some 70 million records.
+/// Number of chunks between two log lines about the progress: some 70 million records.
 const REPORT_EVERY: u64 = 100_000;
 
 /// An entry as version 1 wrote it.
@@ -26,7 +26,7 @@ enum OldEntry<'a> {
 }
 
 impl<'a> OldEntry<'a> {
-    /// Whether it is a removal, of which multihash, by which peer.
+    /// Returns whether it is a removal, its multihash, and the number of its peer.
     fn parts(self) -> (bool, &'a [u8], u32) {
         match self {
             Self::Add { multihash, peer } => (false, multihash, peer),
@@ -35,7 +35,7 @@ impl<'a> OldEntry<'a> {
     }
 }
 
-/// Takes the step. A chunk that cannot be read is left: replay tells of it.
+/// Takes the step. A chunk that cannot be read stays as it is, and replay reports it.
 pub fn run(log: &Log) -> Result<u64, StoreError> {
     let mut written = 0;
     for (key, chunk) in old_chunks(log) {
@@ -43,7 +43,7 @@ pub fn run(log: &Log) -> Result<u64, StoreError> {
         log.move_out(&[(key, chunk)])?;
         written += 1;
         if written % REPORT_EVERY == 0 {
-            tracing::info!(chunks = written, "writing the log anew");
+            tracing::info!(chunks = written, "rewriting the log");
         }
     }
     Ok(written)
@@ -56,7 +56,7 @@ fn old_chunks(log: &Log) -> impl Iterator<Item = (u64, sled::IVec)> {
     })
 }
 
-/// The same chunk in the new form; `None` if it cannot be read.
+/// Returns the chunk in the new form; `None` if it cannot be read.
 fn convert(chunk: &[u8]) -> Option<Vec<u8>> {
     let entries: Vec<OldEntry<'_>> = codec::decode_chunk(chunk, OLD).ok()?;
     let mut body = Vec::with_capacity(chunk.len());
@@ -67,19 +67,20 @@ fn convert(chunk: &[u8]) -> Option<Vec<u8>> {
     codec::chunk(u32::try_from(entries.len()).ok()?, &body).ok()
 }
 
-/// For `crate::fuzzing`: a chunk of version 1 with this body, past its checksum, says the same once written anew.
+/// Fuzz target: asserts that a chunk of version 1 with this body, and a valid checksum, holds the same entries once
+/// rewritten.
 #[cfg(any(test, fuzzing, feature = "fuzzing"))]
 pub(crate) fn says_the_same(body: &[u8]) {
     let chunk = [&[OLD][..], &crc32fast::hash(body).to_le_bytes(), body].concat();
     let Ok(old) = codec::decode_chunk::<OldEntry<'_>>(&chunk, OLD) else { return };
-    // More of them were never written, and need not be readable in the new form, which takes more memory each.
+    // Version 1 never wrote more entries. They take more memory in the new form, and so need not fit it.
     if old.len() > OLD_ENTRIES {
         return;
     }
-    // Only an entry whose multihash is longer than any that is stored has no new form.
+    // The only entries without a new form are those whose multihash is too long to be stored at all.
     let Some(new) = convert(&chunk) else {
         let longest = old.iter().map(|entry| entry.parts().1.len()).max();
-        return assert!(longest.is_some_and(|longest| longest > usize::from(u8::MAX)), "not written anew: {old:?}");
+        return assert!(longest.is_some_and(|longest| longest > usize::from(u8::MAX)), "not rewritten: {old:?}");
     };
     let Ok(new) = crate::records::entry::decode(&new) else { panic!("no chunk: {old:?}") };
     assert_eq!(new.len(), old.len());
@@ -89,7 +90,7 @@ pub(crate) fn says_the_same(body: &[u8]) {
     }
 }
 
-/// A seed for it: what version 1 wrote for one entry of each kind, past the checksum.
+/// Returns a seed for it: the body of a chunk of version 1 with one entry of each kind.
 #[cfg(any(test, fuzzing, feature = "fuzzing"))]
 #[allow(clippy::unwrap_used, reason = "for tests alone")]
 pub(crate) fn seed(multihash: &[u8]) -> Vec<u8> {
@@ -105,7 +106,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// What version 1 wrote.
+    /// Returns a chunk as version 1 wrote it.
     fn old_chunk(entries: &[OldEntry<'_>]) -> Vec<u8> {
         let mut body = Vec::new();
         codec::append(&mut body, &entries.to_vec()).unwrap();

@@ -1,4 +1,4 @@
-//! Chunks of the log leave their rows: their bodies are appended to segments of `log/`, and the rows say where.
+//! Moves the bodies of the log's chunks from rows to segments in `log/`; the rows then say where each body lies.
 
 use crate::{
     StoreError, codec,
@@ -6,12 +6,12 @@ use crate::{
     records::{entry, log::Log},
 };
 
-/// Chunks that are synced together: 8 MB.
+/// Number of chunks that are synced together: 8 MB.
 const BATCH: usize = 256;
-/// Batches between two lines about the progress: some 70 million records.
+/// Number of batches between two log lines about the progress: some 70 million records.
 const REPORT_EVERY: u64 = 400;
 
-/// Takes the step. A chunk that cannot be read is left: replay tells of it.
+/// Takes the step. A chunk that cannot be read stays as it is, and replay reports it.
 pub fn run(log: &Log) -> Result<u64, StoreError> {
     let (mut moved, mut batches) = (0, 0u64);
     let mut batch = Vec::with_capacity(BATCH);
@@ -24,7 +24,7 @@ pub fn run(log: &Log) -> Result<u64, StoreError> {
             moved += move_out(log, &mut batch)?;
             batches += 1;
             if batches % REPORT_EVERY == 0 {
-                tracing::info!(chunks = moved, "writing the log anew");
+                tracing::info!(chunks = moved, "rewriting the log");
             }
         }
     }

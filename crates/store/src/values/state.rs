@@ -1,4 +1,5 @@
-//! One writer at a time: values are judged and take the place of worse ones, end, are dated anew. Rows before memory.
+//! Changes to values: validation and comparison, expiry and re-dating. One writer at a time; rows are written before
+//! memory.
 
 use super::{
     Put, Refused,
@@ -21,22 +22,22 @@ use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::{cmp::Ordering, sync::Arc, time::Duration};
 use tokio::sync::Semaphore;
 
-/// Values collected between two looks at whether somebody else wants to write: some 1 ms.
+/// Number of values collected between two checks whether another writer waits: some 1 ms.
 const SLICE: usize = 64;
 
-/// What one garbage collection did.
+/// Result of a garbage collection.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct GcReport {
-    /// Values dropped.
+    /// Number of values dropped.
     pub expired: u64,
-    /// Why it did not go on, if so.
+    /// Why it stopped early, if it did.
     pub paused: Option<String>,
 }
 
-/// Whether a value may be held under a key at a time.
+/// Returns whether a value may be held under a key at a time.
 type Validate = fn(&[u8], &[u8], Duration) -> Result<(), Invalid>;
 
-/// What a value is worth: the rules of [`crate::kad::values`].
+/// The rules for values: [`crate::kad::values`], or those of a test.
 #[derive(Clone, Copy, Debug)]
 pub struct Judge {
     pub validate: Validate,
@@ -50,21 +51,21 @@ pub const JUDGE: Judge = Judge { validate: values::validate, compare: values::co
 /// What the clones of [`super::Values`] share.
 #[derive(Debug)]
 pub struct ValuesState {
-    /// Clock, database and disk are those of the records.
+    /// Clock, database and disk, shared with the records.
     pub records: Arc<RecordsState>,
     pub table: RwLock<ValueTable>,
-    /// One writer at a time, row before memory. Readers wait for neither.
+    /// Held by the writer. Readers do not wait for it.
     pub writing: Mutex<()>,
     pub judge: Judge,
     pub bounds: ValueBounds,
     pub ttl_s: u32,
     pub repeat_s: u32,
-    /// Threads that check signatures and write rows.
+    /// Limits the threads that check signatures and write rows.
     pub threads: Semaphore,
     pub notes: Vec<String>,
 }
 
-/// A row of the tree; its key is the value's.
+/// A row of the tree. Its key is the key of the value.
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
 pub struct ValueRow {
     /// Unix seconds of the last PUT_VALUE.
@@ -73,7 +74,7 @@ pub struct ValueRow {
 }
 
 impl ValueRow {
-    /// A seed for `crate::fuzzing`.
+    /// Makes a seed for the fuzz targets.
     #[cfg(any(test, fuzzing, feature = "fuzzing"))]
     pub fn seed(received: u32, value: &[u8]) -> Self {
         Self { received, value: value.to_vec() }
@@ -111,7 +112,8 @@ impl ValuesState {
         outcome
     }
 
-    /// `received`: then it yields to all that is not worse, and to the same of that time or later.
+    /// Stores a value. With `received`, a time of a dump, it yields to any value that is not worse, and to the same
+    /// value of that time or later.
     pub(super) fn try_put(&self, key: &[u8], value: &[u8], received: Option<UnixTime>) -> Result<Put, Refused> {
         let now = self.records.time.now();
         (self.judge.validate)(key, value, seconds(now.for_ends()))?;
@@ -163,14 +165,14 @@ impl ValuesState {
         Ok(put)
     }
 
-    /// Whether a value is valid: asked once after a start. One that is not goes with the next collection.
+    /// Returns whether a value is valid; checked once after a start. The next collection removes one that is not.
     pub(super) fn check(&self, held: &Held, now_s: u32) -> bool {
         if held.checked {
             return true;
         }
         let valid = (self.judge.validate)(&held.key, &held.value, seconds(now_s)).is_ok();
         let mut table = self.table_mut();
-        // Unless another took its place meanwhile.
+        // Another writer may have replaced it.
         if table.get(&held.key) == Some(held) {
             let ends = if valid { held.ends } else { 0 };
             table.insert(Held { checked: valid, ends, ..held.clone() });
@@ -200,7 +202,7 @@ impl ValuesState {
         Ok(report)
     }
 
-    /// The base of log time has moved: values dated `from..=to` were received about now.
+    /// Re-dates values after the base of log time has moved: those dated `from..=to` were received about now.
     fn redate(&self, moved: Move) -> Result<(), StoreError> {
         let _writing = self.writing.lock();
         let keys = self.table().received_between(moved.from, moved.to);
@@ -219,7 +221,8 @@ impl ValuesState {
         self.records.log.database.write(tree::VALUES, |tree| tree.insert(&held.key, row)).map(|_| ())
     }
 
-    /// From memory and disk, there perhaps not before it is opened anew. The caller is the only writer.
+    /// Removes a value from memory and from disk; from a degraded database when it is reopened. The caller is the only
+    /// writer.
     fn forget(&self, key: &[u8]) -> Result<(), StoreError> {
         self.table_mut().remove(key);
         match self.records.log.database.write(tree::VALUES, |tree| tree.remove(key)) {
@@ -228,7 +231,7 @@ impl ValuesState {
         }
     }
 
-    /// Makes the rows what memory is.
+    /// Makes the rows equal to memory.
     pub(super) fn write_anew(&self) -> Result<(), StoreError> {
         let _writing = self.writing.lock();
         let rows = self.records.log.database.read(tree::VALUES, |tree| Ok(tree.clone()))?;
@@ -244,7 +247,7 @@ impl ValuesState {
             let Some(end) = some.last() else { return Ok(()) };
             last = Some(end.key.clone());
             for held in &some {
-                // The row may be older than what was last heard: as it would be had it been written then.
+                // The row may have an older time than memory: the time at which it was last written.
                 let row = row(&Held { received: UnixTime(held.written), ..held.clone() })?;
                 let known = self.records.log.database.read(tree::VALUES, |tree| tree.get(&held.key))?;
                 if known.as_deref() != Some(&row[..]) {
@@ -260,7 +263,7 @@ impl ValuesState {
     }
 }
 
-/// When a value ends by its own word, Unix seconds; `u32::MAX`: it says nothing of that.
+/// Returns when a value ends by its own validity, Unix seconds; `u32::MAX` if it has no end.
 pub fn ends(judge: Judge, key: &[u8], value: &[u8]) -> u32 {
     let ends = (judge.ends)(key, value).map(|ends| u32::try_from(ends.as_secs()).unwrap_or(u32::MAX));
     ends.unwrap_or(u32::MAX)
@@ -268,7 +271,7 @@ pub fn ends(judge: Judge, key: &[u8], value: &[u8]) -> u32 {
 
 fn row(held: &Held) -> Result<Vec<u8>, StoreError> {
     let row = ValueRow { received: held.received.0, value: held.value.to_vec() };
-    codec::frame(&row).map_err(|error| StoreError::Database(error.to_string()))
+    codec::frame(&row).map_err(|error| StoreError::Database(error.into()))
 }
 
 fn seconds(unix: u32) -> Duration {

@@ -1,4 +1,4 @@
-//! Values in memory: in order of their distance from the node, and in the order in which they end. No IO, no clock.
+//! Values in memory, ordered by their distance from the node and by when they end. No IO, no clock.
 
 use crate::{
     clock::UnixTime,
@@ -13,22 +13,22 @@ use std::{
 /// A value that is held.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Held {
-    /// As PUT_VALUE named it.
+    /// The key, as PUT_VALUE named it.
     pub key: Arc<[u8]>,
     /// A public key or an IPNS record.
     pub value: Arc<[u8]>,
     /// When it was last put.
     pub received: UnixTime,
-    /// The first second at which it is no longer valid by its own word; `u32::MAX`: it says nothing of that.
+    /// The first second at which its own validity has ended; `u32::MAX` if it has no end.
     pub ends: u32,
-    /// The time that its row on disk has.
+    /// The time in its row on disk.
     pub(super) written: u32,
-    /// It was validated since the store was opened.
+    /// True if it was validated since the store was opened.
     pub(super) checked: bool,
 }
 
 impl Held {
-    /// Whether it may be served.
+    /// Returns whether it may be served.
     pub(super) fn is_live(&self, now: &Now, ttl_s: u32) -> bool {
         now.is_live(self.received.0, ttl_s) && now.for_ends() < self.ends
     }
@@ -42,10 +42,10 @@ impl Held {
     }
 }
 
-/// How much may be held.
+/// The limits of the store of values.
 #[derive(Clone, Copy, Debug)]
 pub struct ValueBounds {
-    /// Values.
+    /// Number of values.
     pub max: usize,
     /// Bytes of keys and values.
     pub max_bytes: usize,
@@ -57,13 +57,13 @@ pub struct ValueTable {
     near: Key,
     ttl_s: u32,
     rows: BTreeMap<Distance, Held>,
-    /// When each value is to be collected.
+    /// Values by the time at which they may be collected.
     deadlines: BTreeSet<(u32, Distance)>,
     bytes: usize,
 }
 
 impl ValueTable {
-    /// An empty table whose distances count from `near`.
+    /// Makes an empty table whose distances count from `near`.
     pub fn new(near: Key, ttl_s: u32) -> Self {
         Self { near, ttl_s, rows: BTreeMap::new(), deadlines: BTreeSet::new(), bytes: 0 }
     }
@@ -72,7 +72,7 @@ impl ValueTable {
         self.rows.len()
     }
 
-    /// Bytes of keys and values.
+    /// Returns the bytes of keys and values.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -81,7 +81,7 @@ impl ValueTable {
         self.rows.get(&self.distance(key))
     }
 
-    /// Takes a value in, in place of the one of its key.
+    /// Adds a value, in place of the one with the same key.
     pub fn insert(&mut self, held: Held) {
         self.remove(&held.key);
         let distance = self.distance(&held.key);
@@ -98,8 +98,8 @@ impl ValueTable {
         Some(held)
     }
 
-    /// The keys that must go so that `bounds` hold once `key` has `bytes` more: of what is farthest from the node, as
-    /// much as it takes. `None`: one that is not held yet is itself the farthest.
+    /// Returns the keys that must be dropped to stay within `bounds` once `key` takes `bytes`: those farthest from the
+    /// node, as many as needed. `None` if `key` is new and is itself the farthest.
     pub fn room_for(&self, key: &[u8], bytes: usize, bounds: ValueBounds) -> Option<Vec<Arc<[u8]>>> {
         let own = self.distance(key);
         let known = self.rows.get(&own);
@@ -122,23 +122,23 @@ impl ValueTable {
             total -= held.bytes();
             gone.push(held.key.clone());
         }
-        // Alone it is too much for the bounds: what is held already is kept all the same.
+        // A value that exceeds the bounds by itself is kept if its key is held already.
         let fits = known.is_some() || rows <= bounds.max && total <= bounds.max_bytes;
         fits.then_some(gone)
     }
 
-    /// Up to `limit` keys that are past their time, first that ended first.
+    /// Returns up to `limit` keys whose values have ended, in the order in which they ended.
     pub fn ended(&self, now: &Now, limit: usize) -> Vec<Arc<[u8]>> {
         let ended = self.deadlines.iter().take_while(|(deadline, _)| *deadline <= now.log).take(limit);
         ended.filter_map(|(_, distance)| Some(self.rows.get(distance)?.key.clone())).collect()
     }
 
-    /// Keys of values received `from..=to`.
+    /// Returns the keys of values received `from..=to`.
     pub fn received_between(&self, from: u32, to: u32) -> Vec<Arc<[u8]>> {
         self.rows.values().filter(|held| (from..=to).contains(&held.received.0)).map(|held| held.key.clone()).collect()
     }
 
-    /// Up to `limit` behind `key`, closest to the node first; from the first if `None`.
+    /// Returns up to `limit` values behind `key`, closest to the node first; from the first if `None`.
     pub fn after(&self, key: Option<&[u8]>, limit: usize) -> Vec<Held> {
         use std::ops::Bound::{Excluded, Unbounded};
         let from = key.map_or(Unbounded, |key| Excluded(self.distance(key)));

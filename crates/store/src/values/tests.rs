@@ -6,7 +6,7 @@ use std::path::Path;
 const T0: u32 = 1_700_000_000;
 const HOUR: u64 = 3600;
 
-/// Values of the tests: a rank, the second of their end, and anything. Signatures are tested in `kad::values`.
+/// Values of the tests: a rank, the second at which they end, and any bytes. Signatures are tested in `kad::values`.
 const RANKED: Judge = Judge {
     validate: |_, value, now| match ends_of(value) {
         Some(ends) if now.as_secs() < u64::from(ends) => Ok(()),
@@ -50,7 +50,7 @@ fn open(dir: &Path, settings: &Settings) -> Opened {
     open_at(dir, settings, ManualClock::at(UnixTime(T0)))
 }
 
-/// The rows on disk.
+/// Returns the rows on disk.
 fn rows(opened: &Opened) -> sled::Tree {
     opened.store.records.state.log.database.read(tree::VALUES, |tree| Ok(tree.clone())).unwrap()
 }
@@ -88,7 +88,7 @@ fn val_5_a_value_is_served_for_48_h_after_its_last_put_and_never_after_then_coll
     opened.advance(HOUR - 1);
     assert_eq!(opened.rank(1), Some(1));
     opened.advance(1);
-    assert_eq!((opened.rank(1), opened.rank(2)), (None, Some(1)), "collected or not");
+    assert_eq!((opened.rank(1), opened.rank(2)), (None, Some(1)), "not served, though not collected yet");
     assert_eq!(opened.values.size().0, 2);
     assert_eq!(opened.collect(), GcReport { expired: 1, paused: None });
     assert_eq!(opened.values.size(), (1, 10 + 5));
@@ -96,7 +96,7 @@ fn val_5_a_value_is_served_for_48_h_after_its_last_put_and_never_after_then_coll
     assert_eq!(opened.rank(2), None);
     assert_eq!(opened.collect().expired, 1);
     assert!(rows(&opened).is_empty());
-    assert_eq!(opened.put(1, &forever(0)), Ok(Put::New), "what has ended is in nobody's way");
+    assert_eq!(opened.put(1, &forever(0)), Ok(Put::New), "a value that has ended blocks no other");
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn val_5_a_value_is_not_served_past_its_own_end_whatever_its_ttl() {
     opened.advance(1);
     assert_eq!(opened.rank(1), None);
     assert_eq!(opened.put(1, &value(1, T0 + 60)), Err(Refused::Invalid(Invalid::Expired)));
-    // What ended was the better one, and is in nobody's way.
+    // The value that ended was the better one, and blocks no other.
     assert_eq!(opened.put(1, &forever(0)), Ok(Put::New));
     assert_eq!(opened.counter("values_refused_invalid"), 2);
 }
@@ -121,7 +121,7 @@ fn val_4_the_better_value_stays_whichever_comes_first() {
     let opened = open(dir.path(), &Settings::default());
     assert_eq!(opened.put(1, &forever(5)), Ok(Put::New));
     assert_eq!(opened.put(1, &forever(4)), Err(Refused::Worse));
-    // As good is taken, as go does.
+    // An equal value is accepted, as go does.
     assert_eq!(opened.put(1, &[&forever(5)[..], b"other"].concat()), Ok(Put::Better));
     assert_eq!(opened.put(1, &forever(6)), Ok(Put::Better));
     assert_eq!((opened.rank(1), opened.values.size().0), (Some(6), 1));
@@ -176,7 +176,7 @@ fn at_the_bound_what_is_closest_to_the_node_is_kept_and_what_is_held_is_always_r
         assert_eq!(held, all[..50], "the 50 closest");
         assert_eq!((opened.counter("values_refused_full"), opened.counter("values_evicted")), (refused, taken - 50));
         assert_eq!(rows(&opened).len(), 50, "evicted from the disk as well");
-        // The farthest that is held, and it grows: something else gives way only for bytes.
+        // The farthest value that is held grows: others are dropped only to free bytes.
         assert_eq!(opened.put(all[49], &forever(1)), Ok(Put::Renewed));
         let grown = [&forever(2)[..], &[0; 40]].concat();
         assert_eq!(opened.put(all[49], &grown), Ok(Put::Better));
@@ -235,7 +235,7 @@ fn damaged_rows_are_passed_over_and_counted_and_invalid_ones_never_served() {
     *flipped.last_mut().unwrap() ^= 1;
     tree.insert(key(0), flipped).unwrap();
     tree.insert(key(1), b"").unwrap();
-    // Whole, but not what the rules take: written by another version, say.
+    // The frame is intact, but the rules refuse the value, as if another version had written it.
     let row = codec::frame(&ValueRow { received: T0, value: vec![1] }).unwrap();
     tree.insert(key(2), row).unwrap();
     let again = Values::open_with(opened.store.records.state.clone(), &Settings::default(), RANKED).unwrap();
@@ -256,10 +256,10 @@ fn a_step_of_the_wall_clock_deletes_nothing_until_it_is_believed_and_then_dates_
     // Ten days ahead.
     opened.clock.set_wall(UnixTime(T0 + 864_000));
     assert_eq!(opened.collect().expired, 0);
-    assert_eq!((opened.rank(1), opened.rank(2)), (None, None), "not served if the step should be true");
+    assert_eq!((opened.rank(1), opened.rank(2)), (None, None), "not served while the step may be true");
     opened.put(3, &forever(1)).unwrap();
     assert_eq!(opened.rank(3), Some(1), "received since");
-    // And back: nothing was lost.
+    // The step is undone: nothing was lost.
     opened.clock.set_wall(UnixTime(T0));
     assert_eq!((opened.rank(1), opened.rank(2)), (Some(1), Some(1)));
     // Ten days back, for good.

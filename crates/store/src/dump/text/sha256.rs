@@ -1,29 +1,30 @@
-//! The text of SHA-256 multihashes and of their CIDs. Nearly all rows of a dump have such a one: their lengths are known,
-//! and the arithmetic of base58 comes down to ten divisions.
+//! Text of SHA-256 multihashes and of their CIDs. Nearly all rows of a dump have one. Their lengths are fixed, which
+//! reduces the arithmetic of base58 to ten divisions.
 //!
-//! With `bs58` for [`multihash()`] a dump of a million rows takes 3.2 times the CPU (1.9 s in place of 0.6 s), since base58
-//! has to divide the whole number for each digit. Base32 by `data-encoding` costs it less than a tenth, so [`cid()`] uses that.
+//! With `bs58` for [`multihash()`] a dump of a million rows takes 3.2 times the CPU (1.9 s in place of 0.6 s), since
+//! base58 divides the whole number for each digit. Base32 by `data-encoding` costs less than a tenth of that, so
+//! [`cid()`] uses it.
 
 use super::BASE32;
 
 const BASE58: &[u8; 58] = b"123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
 /// Length in base58btc: 46 digits, since all of them begin with the bytes 12 20.
 pub const MULTIHASH_LEN: usize = 46;
-/// Length in base32 of CIDv1, raw, without the multibase prefix.
+/// Length in base32 of CIDv1, codec raw, without the multibase prefix.
 pub const CID_LEN: usize = 58;
 
-/// Base58 is reckoned in limbs of five digits, highest first: the largest power of 58 that a u32 holds.
+/// Base58 is computed in limbs of five digits, highest first: 58^5 is the largest power of 58 that fits a u32.
 const LIMB: u64 = 58u64.pow(5);
-/// 34 bytes take ten.
+/// Number of limbs that 34 bytes take.
 const LIMBS: usize = 10;
-/// A digest has eight words of 32 bits.
+/// Number of 32-bit words of a digest.
 const WORDS: usize = 8;
-/// Ten limbs are 50 digits, the first four of which are zero.
+/// Number of leading zeros: ten limbs are 50 digits, of which the multihash takes 46.
 const LEADING: usize = LIMBS * 5 - MULTIHASH_LEN;
 
-/// Code and length of SHA-256, in front of a digest.
+/// Value of the two bytes in front of a digest: code and length of SHA-256.
 const PREFIX: [u64; LIMBS] = shifted(0x1220, 32);
-/// What one in each word of a digest is worth.
+/// Value of the lowest bit of each word of a digest.
 const POWERS: [[u64; LIMBS]; WORDS] = {
     let mut powers = [[0; LIMBS]; WORDS];
     let mut word = 0;
@@ -34,11 +35,11 @@ const POWERS: [[u64; LIMBS]; WORDS] = {
     powers
 };
 
-/// Whatever the digest, no sum overflows, and the digits in front are zero.
+/// Proves at compile time that, whatever the digest, no sum overflows and the leading digits are zero.
 const _: () = {
     let mut limb = 0;
     while limb < LIMBS {
-        // What the limb behind may carry over is below 2^35.
+        // The carry from the limb behind is below 2^35.
         let mut most = PREFIX[limb] as u128 + (1 << 35);
         let mut word = 0;
         while word < WORDS {
@@ -51,7 +52,7 @@ const _: () = {
     assert!(shifted(0x1221, 32)[0] < 58 && PREFIX[0] > 0);
 };
 
-/// `value * 256^bytes` in limbs.
+/// Returns `value * 256^bytes` in limbs.
 const fn shifted(value: u64, bytes: usize) -> [u64; LIMBS] {
     let mut limbs = [0; LIMBS];
     limbs[LIMBS - 1] = value;
@@ -70,7 +71,7 @@ const fn shifted(value: u64, bytes: usize) -> [u64; LIMBS] {
     limbs
 }
 
-/// Two digits of base58.
+/// All pairs of base58 digits.
 static PAIRS_58: [[u8; 2]; 58 * 58] = {
     let mut pairs = [[0; 2]; 58 * 58];
     let mut n = 0;
@@ -81,7 +82,7 @@ static PAIRS_58: [[u8; 2]; 58 * 58] = {
     pairs
 };
 
-/// The multihash of a digest in base58btc, without a multibase prefix.
+/// Returns the multihash of a digest in base58btc, without a multibase prefix.
 pub fn multihash(digest: &[u8; 32]) -> [u8; MULTIHASH_LEN] {
     let mut limbs = PREFIX;
     for (bytes, power) in digest.chunks_exact(4).zip(&POWERS) {
@@ -106,9 +107,9 @@ pub fn multihash(digest: &[u8; 32]) -> [u8; MULTIHASH_LEN] {
     text
 }
 
-/// The CIDv1, raw, of a digest in base32, without the multibase prefix.
+/// Returns the CIDv1, codec raw, of a digest in base32, without the multibase prefix.
 pub fn cid(digest: &[u8; 32]) -> [u8; CID_LEN] {
-    // Version, codec, code, length, digest.
+    // Bytes of a CID: version, codec, code, length, digest.
     let mut bytes = [0; 36];
     bytes[..4].copy_from_slice(&[0x01, 0x55, 0x12, 0x20]);
     bytes[4..].copy_from_slice(digest);

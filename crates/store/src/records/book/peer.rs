@@ -76,7 +76,7 @@ impl Peer {
     /// Makes a peer from its row.
     pub(super) fn of_row(id: u32, bytes: &[u8], now: u32) -> Result<Self, CodecError> {
         let row: PeerRow = codec::decode(bytes)?;
-        let peer = PeerId::from_bytes(&row.peer).map_err(|e| CodecError::Malformed(e.to_string()))?;
+        let peer = PeerId::from_bytes(&row.peer).map_err(|e| CodecError::Malformed(e.into()))?;
         let list = |list: Vec<Vec<u8>>| list.into_iter().filter_map(|a| Multiaddr::try_from(a).ok()).collect();
         let announced = row.announced.min(now);
         Ok(Self::with(id, peer, [list(row.wan), list(row.lan)], now, announced, announced))

@@ -52,7 +52,7 @@ impl Location {
     /// # Errors
     /// [`StoreError::Database`] if it cannot be encoded.
     pub fn to_row(self) -> Result<Vec<u8>, StoreError> {
-        codec::encode_as(codec::LOCATION_VERSION, &self).map_err(|e| StoreError::Database(e.to_string()))
+        codec::encode_as(codec::LOCATION_VERSION, &self).map_err(|e| StoreError::Database(e.into()))
     }
 
     /// Decodes a row. Returns `None` for a row of schema 2 or 1, which holds the chunk itself.
@@ -64,7 +64,7 @@ impl Location {
             return Ok(None);
         }
         let decoded = codec::decode_as(codec::LOCATION_VERSION, row);
-        decoded.map(Some).map_err(|e| StoreError::Database(format!("cannot read the location of a chunk: {e}")))
+        decoded.map(Some).map_err(|e| StoreError::database("location of a chunk", e))
     }
 
     fn end(self) -> u64 {
@@ -381,7 +381,7 @@ impl ToSync {
 /// [`StoreError::Io`]; [`StoreError::Database`] if the frame there is damaged or is not this chunk.
 pub fn read(dir: &Path, key: u64, location: Location) -> Result<Vec<u8>, StoreError> {
     let path = path(dir, location.segment);
-    let damaged = |why: String| StoreError::Database(format!("{}: {why}", path.display()));
+    let damaged = |why: String| StoreError::Database(format!("{}: {why}", path.display()).into());
     if location.len > FRAME_MAX {
         return Err(damaged(format!("the row of a chunk claims a frame of {} bytes, over the limit", location.len)));
     }
