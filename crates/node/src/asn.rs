@@ -56,9 +56,9 @@ pub enum AsnError {
 }
 
 /// The next step for every error.
-const NEXT_STEP: &str = "replace it with a file that names the autonomous systems of IPv6 networks (GeoLite2-ASN.mmdb of \
-    MaxMind, the ASN Lite database of DB-IP, the Lite database of IPinfo, or any other in MMDB format with \
-    `autonomous_system_number` or `asn`), or unset routing.asn_database: then IPv6 addresses are grouped by /32";
+const NEXT_STEP: &str = "replace it with a file that names the autonomous systems of IPv6 networks \
+    (GeoLite2-ASN.mmdb of MaxMind, the ASN Lite database of DB-IP, the Lite database of IPinfo, or any other in MMDB \
+    format with `autonomous_system_number` or `asn`), or unset routing.asn_database: then IPv6 addresses are grouped by /32";
 
 /// A database in memory.
 #[derive(Debug)]
@@ -155,7 +155,11 @@ pub(super) async fn ip_groups(path: Option<PathBuf>, clock: &dyn Clock) -> Resul
     info!(path = %path.display(), kind, networks = database.networks, "IPv6 peers are grouped by autonomous system");
     if age > OLD {
         let days = age.as_secs() / 86_400;
-        warn!(path = %path.display(), days, "the database of autonomous systems is old, so the newest networks are grouped by /32; replace it with a newer one");
+        warn!(
+            path = %path.display(),
+            days,
+            "the database of autonomous systems is old; networks newer than it are grouped by /32; replace the file"
+        );
     }
     Ok(IpGroups::new(Arc::new(database)))
 }

@@ -87,7 +87,8 @@ impl Door {
                 from = %crowd,
                 handshakes,
                 of = most,
-                "more handshakes are begun there than finished, so the oldest give way to newcomers; other peers can still connect; block these addresses in the firewall if you do not know them"
+                "more handshakes are begun there than finished, so the oldest give way to newcomers; other peers can \
+                 still connect; block these addresses in the firewall if you do not know them"
             );
         }
         let ticket = ticket?;

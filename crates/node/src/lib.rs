@@ -46,7 +46,7 @@
 //! door        decides which inbound handshakes may continue when there are too many
 //! streams     passes inbound streams to `serve`, opens outbound streams for `rpc`
 //! peers       our own addresses, contacts, open connections;  dialer: asks the swarm task for connections
-//! serve       reads the requests of a stream and writes the answers;  serve/responder: request in, answer out, no socket
+//! serve       reads requests from a stream and writes the answers;  serve/responder: request in, answer out, no socket
 //! holdings    what the stores know about the providers of a multihash
 //! rpc         sends requests to other servers and reports their outcome to an observer
 //! routing     the routing tables: admission (that observer), bootstrap, upkeep

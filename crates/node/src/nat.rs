@@ -264,9 +264,9 @@ impl Nat {
                 warn!(
                     could,
                     could_not,
-                    "client mode: other peers cannot dial this node, so it no longer serves the public DHT; look-ups and \
-                     announcements still work; forward its port (4001 unless set otherwise, TCP and UDP) to this machine \
-                     and open it in the firewall, or set `announce` to the address where peers can reach it"
+                    "client mode: other peers cannot dial this node, so it no longer serves the public DHT; look-ups \
+                     and announcements still work; forward its port (4001 unless set otherwise, TCP and UDP) to this \
+                     machine and open it in the firewall, or set `announce` to the address where peers can reach it"
                 );
                 // CLI-1: from now on other peers find us through the peers that are connected to us.
                 let upkeep = self.upkeep.clone();

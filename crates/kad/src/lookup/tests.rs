@@ -35,7 +35,7 @@ fn lookup(seeds: &[PeerInfo], goal: Goal, settings: Settings) -> Lookup {
     Lookup::new(TARGET, local(), seeds.to_vec(), goal, settings)
 }
 
-/// All that are to be asked now.
+/// Returns all peers to ask now.
 fn ask(lookup: &mut Lookup, now: Duration) -> Vec<PeerId> {
     std::iter::from_fn(|| match lookup.next(now) {
         Next::Ask(peer) => Some(peer.id),
@@ -79,7 +79,7 @@ fn lkp_1_a_search_ends_when_the_beta_closest_reachable_have_answered() {
     lookup.failed(&peers[1].id);
     lookup.answered(&peers[3].id, Vec::new());
     lookup.answered(&peers[2].id, Vec::new());
-    assert_ne!(lookup.next(ZERO), Next::Done, "the closest has not answered");
+    assert_ne!(lookup.next(ZERO), Next::Done, "the closest peer has not answered");
     lookup.answered(&peers[0].id, Vec::new());
     assert_eq!(lookup.next(ZERO), Next::Done);
     assert_eq!(ids(&lookup.closest()), [0, 2, 3].map(|at| peers[at].id));
@@ -222,7 +222,7 @@ fn at_most_2k_peers_of_an_answer_are_looked_at_and_candidates_are_bounded() {
 }
 
 proptest! {
-    /// Peers that answer with whomever, fail or stay mute, in any order.
+    /// Peers answer with random peers, fail or stay silent, in any order.
     #[test]
     fn lkp_1_every_lookup_ends_with_the_closest_that_answered(
         seeds in vec(0..120u64, 0..25),
@@ -247,11 +247,11 @@ proptest! {
                 }
                 Next::Wait { until } => until,
             };
-            prop_assert!(until.is_some_and(|until| until > now), "whoever waits has a deadline");
-            prop_assert!(!waiting.is_empty(), "waits for nobody");
+            prop_assert!(until.is_some_and(|until| until > now), "a wait has a deadline");
+            prop_assert!(!waiting.is_empty(), "waits for no peer");
             let event = random.below(4);
             if event == 0 {
-                // Nobody says anything for a while.
+                // All peers are silent for a while.
                 now = until.unwrap_or(now);
                 continue;
             }
@@ -270,7 +270,7 @@ proptest! {
         answered.sort_by_key(|peer| Key::for_peer(peer).distance(&TARGET));
         answered.truncate(K);
         prop_assert_eq!(ids(&lookup.closest()), &answered[..]);
-        // Whoever is closer than those needed has answered, failed or had its patience, unless nobody more may be asked.
+        // Each peer closer than those needed has answered, failed or used up its patience, unless no more may be asked.
         if asked.len() < max_asked {
             let needed = if search { BETA } else { K };
             let last = answered.get(needed - 1).map(|peer| Key::for_peer(peer).distance(&TARGET));
