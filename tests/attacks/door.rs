@@ -179,7 +179,7 @@ async fn of_a_burst_from_one_address_those_that_are_turned_away_get_in_when_they
     }))
     .await;
     let (once, most) = (tried.iter().filter(|tries| **tries == 1).count(), tried.iter().max().unwrap());
-    println!("of 300 at once {once} got in at the first try, all after {most}");
+    println!("of 300 at the same time {once} connected at the first try, all after {most}");
     // About 128, the places of one group: a later one takes the place of the oldest, and a few fail for other reasons.
     assert!(once >= 100, "{once}");
 }

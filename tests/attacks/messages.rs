@@ -198,7 +198,7 @@ fn asked_and_announced(raw: &Raw, key: &[u8]) -> [Vec<u8>; 2] {
     [message::request(MessageType::GetProviders, key).to_vec(), message::add_provider(key, &entry(raw, 1)).to_vec()]
 }
 
-/// Uses CIDv1s of two codecs as keys. They end in a multihash but are none.
+/// Uses CIDv1s of two codecs as keys. They end in a multihash but are not multihashes.
 pub async fn the_bytes_of_a_cid(victim: Victim) {
     let cids = [[&[0x01, 0x55], &multihash(1)[..]].concat(), [&[0x01, 0x70], &multihash(2)[..]].concat()];
     all_refused_of(&victim, |raw| cids.iter().flat_map(|cid| asked_and_announced(raw, cid)).collect()).await;

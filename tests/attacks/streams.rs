@@ -64,7 +64,10 @@ pub async fn answers_never_read(victim: Victim) {
         }));
         let ended = ended.await;
         let impatient = victim.patience < Duration::from_secs(1);
-        assert!(impatient || ended.iter().all(|&ended| ended), "{over:?}: streams whose answers are not read are still served");
+        assert!(
+            impatient || ended.iter().all(|&ended| ended),
+            "{over:?}: streams whose answers are not read are still served"
+        );
     };
     tokio::join!(over(Over::Noise), over(Over::Quic));
 }

@@ -97,7 +97,7 @@ async fn peers_of_the_list_that_fail_are_named_with_the_reason() {
     let status = node.node.bootstrap();
     assert!(status[0].answers == Some(true) && status[0].error.is_none(), "{status:?}");
     let failing = |part: &str| status.iter().any(|peer| peer.error.as_ref().is_some_and(|error| error.contains(part)));
-    for part in ["refused", "nowhere.invalid", "no DHT server", &format!(" is {}", other.node.peer_id())] {
+    for part in ["refused", "nowhere.invalid", "not a DHT server", &format!(" is {}", other.node.peer_id())] {
         assert!(failing(part), "{part}: {status:?}");
     }
     assert_eq!(status.len(), 5, "the node itself is left out: {status:?}");

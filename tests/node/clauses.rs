@@ -271,7 +271,7 @@ async fn srv_3_prv_7_each_dht_is_told_its_own_addresses_of_a_provider_and_one_wi
     let told = providers(&ask(&mut wan, MessageType::GetProviders, &multihash(1)).await);
     assert_eq!(told, [(raw.id, vec![public.clone()])]);
     let told = providers(&ask(&mut lan, MessageType::GetProviders, &multihash(1)).await);
-    assert_eq!(told, [(raw.id, Vec::new())], "a provider without addresses is one");
+    assert_eq!(told, [(raw.id, Vec::new())], "a provider without addresses still counts");
 
     // Announced in both: each DHT hands out its own addresses.
     lan.send(&message::add_provider(&multihash(1), &EncodedPeer::new(&raw.id, &all))).await;

@@ -35,7 +35,7 @@ async fn rt_4_a_peer_that_claims_addresses_where_nobody_answers_is_not_admitted_
     let claimed = PeerInfo { id: liar.info.id, addrs: vec![nowhere] };
     ours.node.find_node(Dht::Wan, &claimed, b"target").await.unwrap();
     assert!(is_connected(&ours, liar.info.id) && ours.node.table(Dht::Wan).is_empty());
-    assert_eq!(ours.counter("routing probes failed"), 1, "nor is it dialled for each answer");
+    assert_eq!(ours.counter("routing probes failed"), 1, "it is not dialled for each answer");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -76,7 +76,7 @@ async fn rt_4_a_peer_that_can_no_longer_be_dialled_is_removed_at_its_check_thoug
     server.learns(&ours.info()).await;
     server.finds_closest(b"target".to_vec()).await;
     ours.node.find_node(Dht::Wan, &server.info, b"target").await.unwrap();
-    assert!(entry(&ours, id).is_some(), "a check removes it, not what it says");
+    assert!(entry(&ours, id).is_some(), "a check removes it, not its claims");
     clock.pass(6 * 60);
     let done = ours.node.refresh_routing().await;
     assert!(done.contains("wan: 0 peers, 1 checked, 1 removed"), "{done}");

@@ -118,7 +118,7 @@ async fn prv_7_libp2p_kad_that_relays_lead_to_is_found_with_its_circuits_and_we_
     let found = asker.node.find_peer(&host.id, None).await.unwrap();
     assert!(circuits.iter().all(|circuit| found.addrs.contains(circuit)), "{found:?}");
 
-    assert!(ours.node.table(Dht::Wan).get(&publisher.info.id).is_none(), "nobody can dial it");
+    assert!(ours.node.table(Dht::Wan).get(&publisher.info.id).is_none(), "it cannot be dialled");
     let dialled = relay.accept().map(|_| ()).map_err(|error| error.kind());
-    assert_eq!(dialled, Err(std::io::ErrorKind::WouldBlock), "somebody dialled the relay");
+    assert_eq!(dialled, Err(std::io::ErrorKind::WouldBlock), "the relay was dialled");
 }

@@ -80,13 +80,13 @@ async fn rt_7_a_refresh_fills_each_bucket_that_has_room_and_ends_with_a_look_up_
     for (cpl, peer) in hidden.iter().enumerate() {
         assert!(table.get(&peer.id).is_some(), "bucket {cpl} has room and was not filled");
     }
-    assert!(table.get(&neighbour.id).is_some(), "who is closest to us was not found");
+    assert!(table.get(&neighbour.id).is_some(), "the peer closest to us was not found");
     let asked = asked.lock().unwrap();
     let (last, before) = asked.split_last().unwrap();
     assert_eq!(*last, own.to_bytes(), "the look-up of its own key comes last");
     let mut buckets: Vec<u16> = before.iter().map(|target| shared_with(&own, target)).collect();
     buckets.sort_unstable();
-    assert_eq!(buckets, [0, 1, 2], "one target in each bucket up to the last that has anybody");
+    assert_eq!(buckets, [0, 1, 2], "one target in each bucket up to the last non-empty one");
 }
 
 #[tokio::test(flavor = "multi_thread")]

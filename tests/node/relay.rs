@@ -121,7 +121,7 @@ async fn a_relay_takes_as_many_reservations_as_set_and_none_when_off() {
     let first = waiting(&ours).await;
     let mut second = relayed();
     assert!(!reserves(&mut second, &ours).await);
-    assert!(circuit(&ours, first).await.is_some(), "others reach the first all the same");
+    assert!(circuit(&ours, first).await.is_some(), "other peers still reach the first");
 }
 
 #[tokio::test(flavor = "multi_thread")]

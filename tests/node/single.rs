@@ -59,7 +59,7 @@ async fn what_such_a_server_does_not_take_is_not_confirmed() {
     let delivery = ours.node.add_providers(Dht::Wan, &deaf, &(0..200).map(multihash).collect::<Vec<_>>()).await;
     assert_eq!(delivery.confirmed(), 0);
     let streams = single.streams.load(Ordering::Relaxed);
-    assert!(streams < 100, "{streams} streams to a server that takes nothing");
+    assert!(streams < 100, "{streams} streams to a server that accepts nothing");
 }
 
 #[tokio::test(flavor = "multi_thread")]

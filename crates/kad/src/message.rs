@@ -63,7 +63,7 @@ pub enum MessageType {
     GetValue = 1,
     /// Announce that the sender provides the key's content. Never answered (PRV-4).
     AddProvider = 2,
-    /// Ask who provides the key's content.
+    /// Ask for the providers of the key's content.
     GetProviders = 3,
     /// Ask for the closest servers to the key.
     FindNode = 4,

@@ -86,7 +86,7 @@ impl Drop for Lease {
 pub(crate) enum ReadError {
     #[error(transparent)]
     Frame(#[from] FrameError),
-    #[error("too many bytes are being read at once")]
+    #[error("the read budget is used up")]
     OverBudget,
     #[error("stream ended inside a message")]
     Truncated,
@@ -223,7 +223,7 @@ impl FrameReader {
 /// Why writing to a stream failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WriteError {
-    #[error("the peer does not read: nothing moved for {0:?}")]
+    #[error("the peer does not read: no progress for {0:?}")]
     Stalled(Duration),
     #[error(transparent)]
     Io(#[from] io::Error),

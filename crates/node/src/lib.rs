@@ -114,7 +114,7 @@ use serve::{Server, responder::Responder};
 pub use settings::Settings;
 use std::sync::Arc;
 use streams::inbound::{Acceptor, Inbound, Protocol};
-use swarm::driver::{Driver, Told};
+use swarm::driver::{Driver, Handles};
 use tasks::Tasks;
 use tokio::sync::{Notify, mpsc, watch};
 
@@ -276,7 +276,7 @@ impl Node {
         );
         let aids = (&clock, &metrics);
         let swarm = swarm::build(&settings, identity, psk, streams, door.clone(), certificates, aids)?;
-        let told = Told {
+        let handles = Handles {
             peers: peers.clone(),
             admission,
             nat: nat.clone(),
@@ -284,7 +284,7 @@ impl Node {
             metrics: metrics.clone(),
             stop: tasks.stopping().clone(),
         };
-        let mut driver = Driver::new(swarm, obeyed, told);
+        let mut driver = Driver::new(swarm, obeyed, handles);
         driver.bind(listen).await?;
         tasks.spawn_last("swarm", driver.run());
         tasks.spawn_vital("client", rpc.clone().keep_tidy());

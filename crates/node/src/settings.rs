@@ -41,7 +41,7 @@ pub struct Settings {
     pub streams: Streams,
     /// The AutoNAT servers: dialling peers for them, to test whether they can be reached.
     pub autonat: Autonat,
-    /// The relay through which other peers can be reached; `None` if this node is none.
+    /// The limits of relaying for other peers; `None` if this node does not relay.
     pub relay: Option<Relay>,
     /// Certificates of secure WebSockets (NET-5).
     pub certificates: certificate::Files,

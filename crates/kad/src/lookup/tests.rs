@@ -56,7 +56,7 @@ fn millis(millis: u64) -> Duration {
 fn lkp_1_without_candidates_a_lookup_is_done() {
     assert_eq!(lookup(&[], Goal::Closest, Settings::default()).next(ZERO), Next::Done);
     let mut alone = lookup(&[PeerInfo { id: local(), addrs: Vec::new() }], Goal::Closest, Settings::default());
-    assert_eq!(alone.next(ZERO), Next::Done, "oneself is not asked");
+    assert_eq!(alone.next(ZERO), Next::Done, "the local node is not asked");
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn lkp_1_a_silent_peer_is_waited_for_no_longer_than_patience_and_its_late_answer
     assert_eq!(lookup.next(ZERO), Next::Wait { until: Some(millis(250)) });
     assert_eq!(ask(&mut lookup, millis(250)), [peers[3].id], "its stand-in");
     lookup.answered(&peers[3].id, vec![peers[4].clone()]);
-    assert_eq!(lookup.next(millis(250)), Next::Wait { until: Some(millis(1_000)) }, "it has not had its patience yet");
+    assert_eq!(lookup.next(millis(250)), Next::Wait { until: Some(millis(1_000)) }, "its patience is not over yet");
     assert_eq!(lookup.next(millis(1_000)), Next::Done);
     assert_eq!(ids(&lookup.closest()), ids(&peers[1..4]));
     lookup.answered(&peers[0].id, Vec::new());
@@ -218,7 +218,7 @@ fn at_most_2k_peers_of_an_answer_are_looked_at_and_candidates_are_bounded() {
     }
     assert_eq!(lookup.candidates.len(), MAX_CANDIDATES);
     let kept: Vec<PeerId> = lookup.candidates.values().map(|candidate| candidate.peer.id).collect();
-    assert_eq!(kept, ids(&many[..MAX_CANDIDATES]), "the farthest give way");
+    assert_eq!(kept, ids(&many[..MAX_CANDIDATES]), "the farthest are dropped");
 }
 
 proptest! {

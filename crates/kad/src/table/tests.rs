@@ -97,7 +97,7 @@ fn rt_5_a_full_bucket_refuses_until_one_of_it_is_removed() {
     assert!(table.remove(&peer_id(seeds[3])));
     assert!(!table.remove(&peer_id(seeds[3])));
     assert_eq!(table.offer(&newcomer, after(9)), Offer::Probe);
-    assert!(!table.contains(&newcomer.id), "an offer admits nobody");
+    assert!(!table.contains(&newcomer.id), "an offer admits no peer");
     table.admit(&newcomer, after(9)).unwrap();
     let bucket = &table.buckets()[0].1;
     assert_eq!(bucket.last().unwrap().peer.id, newcomer.id, "the newest is the least senior");
@@ -214,7 +214,7 @@ fn rt_4_the_address_that_answered_last_comes_first_whatever_a_peer_claims() {
     table.reached(&peer.id, &new, after(1));
     assert_eq!(addrs(&table), [new.clone(), old, lie.clone()]);
     table.set_addresses(&peer.id, &[lie.clone(), new.clone()]);
-    assert_eq!(addrs(&table), [new, lie], "what it no longer claims and was not reached at is gone");
+    assert_eq!(addrs(&table), [new, lie], "addresses that it neither claims nor answered at are gone");
     // An address that was dialled and that it never named.
     table.reached(&peer.id, &addr("/dns4/a.example/tcp/1"), after(2));
     assert_eq!(addrs(&table)[0], addr("/dns4/a.example/tcp/1"));
@@ -233,7 +233,7 @@ fn addresses_are_refreshed_bounded_and_encoded_anew() {
     assert_eq!(table.offer(&PeerInfo { id: peer.id, addrs: many.clone() }, NOW), Offer::Known);
     let offered = entry(&table);
     assert_eq!(offered.peer.addrs.len(), MAX_ADDRESSES);
-    assert_eq!(offered.peer.addrs[0], peer.addrs[0], "an offer does not push out what is known");
+    assert_eq!(offered.peer.addrs[0], peer.addrs[0], "an offer does not replace known addresses");
     assert_eq!(offered.encoded, EncodedPeer::of_server(&peer.id, &offered.peer.addrs));
 
     table.set_addresses(&peer.id, &many);
@@ -242,7 +242,7 @@ fn addresses_are_refreshed_bounded_and_encoded_anew() {
     assert_eq!(set.encoded, EncodedPeer::of_server(&peer.id, &set.peer.addrs));
     assert!(set.encoded.as_bytes().len() <= MAX_SERVER_ADDRESS_BYTES + 40);
     table.set_addresses(&peer.id, &[]);
-    assert_eq!(entry(&table).peer.addrs, set.peer.addrs, "no addresses are no news");
+    assert_eq!(entry(&table).peer.addrs, set.peer.addrs, "an empty list changes nothing");
 }
 
 #[test]
@@ -353,7 +353,7 @@ proptest! {
                     Offer::Probe => prop_assert!(!members.contains(&seed)),
                     Offer::Refused(_) => {
                         prop_assert!(!members.contains(&seed));
-                        prop_assert!(table.admit(&crowded(seed), now).is_err(), "an offer foretells admission");
+                        prop_assert!(table.admit(&crowded(seed), now).is_err(), "an offer predicts admission");
                     }
                 },
                 Event::Admit(seed) => {

@@ -70,7 +70,7 @@ impl Best<'_> {
                 self.holders.clear();
                 "the best so far"
             }
-            Ordering::Equal => "equal to the best",
+            Ordering::Equal => "the best, already found",
             Ordering::Less => "worse than the best",
         };
         if order != Ordering::Less {

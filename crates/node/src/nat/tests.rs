@@ -73,5 +73,5 @@ async fn cli_1_at_the_change_to_client_mode_the_closest_servers_are_connected_to
     }
 
     ours.node.parts.nat.set_mode(Decision { mode: Mode::Server, why: Why::Reachable }, (3, 0));
-    eventually("a server keeps nobody", async || has_ended(&server).await).await;
+    eventually("a server keeps no connections", async || has_ended(&server).await).await;
 }

@@ -48,7 +48,7 @@ struct Dial {
 }
 
 /// The parts that receive events, and the signal to stop. None of them stores records: see ARCHITECTURE.md.
-pub(crate) struct Told {
+pub(crate) struct Handles {
     pub(crate) peers: Arc<Peers>,
     pub(crate) admission: Arc<Admission>,
     pub(crate) nat: Arc<Nat>,
@@ -70,15 +70,15 @@ struct DialFailed {
 pub(crate) struct Driver {
     swarm: Swarm<Behaviour>,
     commands: mpsc::Receiver<Command>,
-    told: Told,
+    handles: Handles,
     dials: HashMap<ConnectionId, Dial>,
     /// The addresses that identify sends now.
     announced: BTreeSet<Multiaddr>,
 }
 
 impl Driver {
-    pub(crate) fn new(swarm: Swarm<Behaviour>, commands: mpsc::Receiver<Command>, told: Told) -> Self {
-        let mut driver = Self { swarm, commands, told, dials: HashMap::new(), announced: BTreeSet::new() };
+    pub(crate) fn new(swarm: Swarm<Behaviour>, commands: mpsc::Receiver<Command>, handles: Handles) -> Self {
+        let mut driver = Self { swarm, commands, handles, dials: HashMap::new(), announced: BTreeSet::new() };
         driver.announce();
         driver
     }
@@ -115,7 +115,7 @@ impl Driver {
 
     /// Runs until the node stops, then ends all connections.
     pub(crate) async fn run(mut self) {
-        let stop = self.told.stop.clone();
+        let stop = self.handles.stop.clone();
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -195,7 +195,7 @@ impl Driver {
         match event {
             SwarmEvent::Behaviour(BehaviourEvent::Identify(event)) => self.identify(event),
             SwarmEvent::Behaviour(BehaviourEvent::Ping(ping::Event { peer, result: Ok(took), .. })) => {
-                self.told.peers.contacts.pinged(&peer, took);
+                self.handles.peers.contacts.pinged(&peer, took);
             }
             SwarmEvent::Behaviour(BehaviourEvent::Ping(ping::Event { peer, connection, result: Err(failure) })) => {
                 self.unanswered(peer, connection, &failure);
@@ -205,10 +205,10 @@ impl Driver {
             }
             SwarmEvent::ConnectionClosed { peer_id, connection_id, cause, num_established, .. } => {
                 debug!(peer = %peer_id, cause = cause.as_ref().map(ToString::to_string), "connection closed");
-                let now = self.told.clock.monotonic();
-                self.told.peers.contacts.disconnected(&peer_id, connection_id, now);
+                let now = self.handles.clock.monotonic();
+                self.handles.peers.contacts.disconnected(&peer_id, connection_id, now);
                 if let Some(ConnectionError::IO(error)) = cause.filter(|_| num_established == 0) {
-                    self.told.admission.left(peer_id, is_orderly(&error));
+                    self.handles.admission.left(peer_id, is_orderly(&error));
                 }
             }
             SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
@@ -223,18 +223,18 @@ impl Driver {
                 if let ListenError::Denied { cause } = &error
                     && cause.downcast_ref::<ip_limits::TooMany>().is_none()
                 {
-                    self.told.metrics.connections_over_limit.inc();
+                    self.handles.metrics.connections_over_limit.inc();
                 }
                 debug!(from = %send_back_addr, %error, "inbound connection failed");
             }
             SwarmEvent::NewListenAddr { address, .. } => {
                 info!(%address, "listening");
-                self.told.peers.addresses.listening(address);
+                self.handles.peers.addresses.listening(address);
                 self.announce();
             }
             SwarmEvent::ExpiredListenAddr { address, .. } => {
                 info!(%address, "no longer listening");
-                self.told.peers.addresses.not_listening(&address);
+                self.handles.peers.addresses.not_listening(&address);
                 self.announce();
             }
             SwarmEvent::ListenerClosed { addresses, reason, .. } => {
@@ -246,7 +246,7 @@ impl Driver {
                     );
                 }
                 for address in addresses {
-                    self.told.peers.addresses.not_listening(&address);
+                    self.handles.peers.addresses.not_listening(&address);
                 }
                 self.announce();
             }
@@ -258,9 +258,9 @@ impl Driver {
     fn established(&mut self, peer: PeerId, id: ConnectionId, endpoint: &ConnectedPoint) {
         let address = endpoint.get_remote_address().clone();
         debug!(%peer, %address, inbound = endpoint.is_listener(), "connected");
-        let since = self.told.clock.monotonic();
+        let since = self.handles.clock.monotonic();
         let connection = Connection { id, address, inbound: endpoint.is_listener(), since, observed: None };
-        self.told.peers.contacts.connected(peer, connection);
+        self.handles.peers.contacts.connected(peer, connection);
         self.dials.retain(|dialled, dial| {
             if *dialled != id && dial.peer != Some(peer) {
                 return true;
@@ -279,16 +279,16 @@ impl Driver {
     fn unanswered(&mut self, peer: PeerId, connection: ConnectionId, failure: &ping::Failure) {
         if is_silence(failure) && self.swarm.close_connection(connection) {
             debug!(%peer, %failure, "pings are not answered, connection closed");
-            self.told.admission.left(peer, false);
+            self.handles.admission.left(peer, false);
         }
     }
 
     fn identify(&mut self, event: identify::Event) {
         match event {
             identify::Event::Received { connection_id, peer_id, info } => {
-                self.told.peers.contacts.observed(&peer_id, connection_id, info.observed_addr.clone());
-                self.told.admission.identified(peer_id, connection_id, info);
-                self.told.nat.wake.notify_one();
+                self.handles.peers.contacts.observed(&peer_id, connection_id, info.observed_addr.clone());
+                self.handles.admission.identified(peer_id, connection_id, info);
+                self.handles.nat.wake.notify_one();
             }
             identify::Event::Error { peer_id, error, .. } => debug!(peer = %peer_id, %error, "identify failed"),
             identify::Event::Sent { .. } | identify::Event::Pushed { .. } => {}
@@ -297,7 +297,7 @@ impl Driver {
 
     /// Passes the addresses that we announce now to identify.
     fn announce(&mut self) {
-        let wanted = self.told.peers.addresses.of_any();
+        let wanted = self.handles.peers.addresses.of_any();
         for gone in self.announced.difference(&wanted) {
             self.swarm.remove_external_address(gone);
         }
@@ -311,7 +311,7 @@ impl Driver {
     fn explain(&self, error: DialError) -> RpcError {
         let shown = match &error {
             DialError::Denied { .. } => {
-                self.told.metrics.connections_over_limit.inc();
+                self.handles.metrics.connections_over_limit.inc();
                 return RpcError::Busy("connection limit reached");
             }
             DialError::Transport(errors) => {
