@@ -209,7 +209,7 @@ fn hex(bytes: &[u8; 32], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     Ok(())
 }
 
-/// Searches a sha2-256 multihash, which is also a valid peer id, whose place has exactly `cpl` bits in common with
+/// Searches for a sha2-256 multihash, which is also a valid peer id, whose place has exactly `cpl` bits in common with
 /// `near`. The same `seed` gives the same result. Servers hash the key of a FIND_NODE, so a random target inside a
 /// bucket can only be found by trying: 2^(cpl+1) hashes on average. Returns `None` if `cpl` is over
 /// [`MAX_PREIMAGE_CPL`].

@@ -11,8 +11,8 @@
 //! - [`lookup::Lookup`]: a look-up as a state machine that returns the peer to ask next.
 //!
 //! A server reads the length of a frame ([`frame::header`]), decodes its body ([`message::Message::decode`]), checks it
-//! ([`rules::check`]) and answers from a snapshot of the table with one of the functions `rules::answer_*`. It ignores
-//! the scope of addresses: the caller filters them with a [`scope::AddressScope`].
+//! ([`rules::check`]) and answers from a snapshot of the table with one of the functions `rules::answer_*`. The rules
+//! do not filter addresses by scope: the caller does that with a [`scope::AddressScope`].
 //!
 //! A client starts a look-up from the [`lookup::SEEDS`] closest peers of the table. It sends a request to each peer
 //! that [`lookup::Lookup::next`] returns, reports the closer peers of the answer

@@ -10,7 +10,7 @@
 //! message Record { bytes key = 1; bytes value = 2; string timeReceived = 5; }
 //! ```
 //!
-//! The decoder is stricter than protobuf in three cases, none of which any implementation sends. It refuses groups,
+//! The decoder is stricter than protobuf in three cases, which no known implementation sends. It refuses groups,
 //! unknown message types, and a second `record`: protobuf would merge the two, which is impossible with borrowed bytes.
 
 #[cfg(any(test, fuzzing, feature = "oracle"))]
@@ -31,8 +31,7 @@ use multiaddr::Multiaddr;
 use std::collections::BTreeSet;
 use wire::{Fields, Value};
 
-/// Entries that are parsed at most, as a multiple of the entries wanted. It bounds the cost of a message full of
-/// malformed addresses or peers.
+/// Most entries parsed for each entry wanted. It bounds the cost of a message full of malformed addresses or peers.
 const TRIES_PER_ADDRESS: usize = 4;
 
 mod field {

@@ -28,8 +28,8 @@ pub fn bounded(addrs: Vec<Multiaddr>) -> Vec<Multiaddr> {
     within(usize::MAX, addrs)
 }
 
-/// Returns whether [`most_useful`] would drop none of `addrs` because of its bytes, and circuits come last. This is a
-/// quick check: it takes a direct address for a circuit if it ends with the same bytes.
+/// Returns whether `addrs` fit into [`MAX_ADDRESS_BYTES`] and circuits come last. This is a quick check: it takes a
+/// direct address for a circuit if it ends with the same bytes.
 pub fn is_arranged(addrs: &[Multiaddr]) -> bool {
     /// `/p2p-circuit` in binary: code 290.
     const CIRCUIT: [u8; 2] = [0xa2, 0x02];

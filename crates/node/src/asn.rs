@@ -58,7 +58,8 @@ pub enum AsnError {
 /// The next step for every error.
 const NEXT_STEP: &str = "replace it with a file that names the autonomous systems of IPv6 networks \
     (GeoLite2-ASN.mmdb of MaxMind, the ASN Lite database of DB-IP, the Lite database of IPinfo, or any other in MMDB \
-    format with `autonomous_system_number` or `asn`), or unset routing.asn_database: then IPv6 addresses are grouped by /32";
+    format with `autonomous_system_number` or `asn`), or unset routing.asn_database: then IPv6 addresses are grouped \
+    by /32";
 
 /// A database in memory.
 #[derive(Debug)]

@@ -8,7 +8,8 @@
 //! # Where to begin
 //!
 //! - [`Settings`]: addresses, limits and times of a node. [`Settings::on_loopback`] is a complete set to start from.
-//! - [`Node`]: a running node. [`Node::start`] binds the listeners; the other methods ask it things.
+//! - [`Node`]: a running node. [`Node::start`] binds the listeners. The other methods send requests, run look-ups and
+//!   return the node's state.
 //! - [`dhtstore_records::Stores`]: where a node keeps what it stores. `dhtstore_records::memory::stores` needs no disk.
 //!
 //! Start two nodes, connect them, and ask one for its table of the WAN DHT:

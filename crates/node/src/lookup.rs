@@ -26,8 +26,7 @@ use parking_lot::Mutex;
 use std::{sync::Arc, time::Duration};
 use tokio::{sync::mpsc, time::sleep};
 
-/// An event of a look-up, for `-v` and for streaming results. The control protocol and the HTTP API each have their own
-/// form of it.
+/// An event of a look-up, for `-v` and for streaming results. The control protocol has its own form of it.
 #[derive(Clone, Debug)]
 pub enum Event {
     /// A request is sent.

@@ -8,13 +8,13 @@ dhtstore_host::metrics! {
             find_node ["type" = "find_node", "outcome" = "answered"] "requests find-node",
             /// GET_PROVIDERS answered.
             get_providers ["type" = "get_providers", "outcome" = "answered"] "requests get-providers",
-            /// ADD_PROVIDERs taken.
+            /// ADD_PROVIDERs stored.
             add_provider ["type" = "add_provider", "outcome" = "taken"] "requests add-provider",
             /// PINGs answered.
             ping ["type" = "ping", "outcome" = "answered"] "requests ping",
             /// GET_VALUEs answered.
             get_value ["type" = "get_value", "outcome" = "answered"] "requests get-value",
-            /// PUT_VALUEs taken.
+            /// PUT_VALUEs stored.
             put_value ["type" = "put_value", "outcome" = "taken"] "requests put-value",
             /// Messages that could not be parsed; their type is unknown.
             malformed ["type" = "unknown", "outcome" = "malformed"] "refused, malformed message",

@@ -133,7 +133,7 @@ impl Nat {
     pub(crate) async fn keep_asking(self: Arc<Self>) {
         let mut asker = Asker::default();
         loop {
-            // A time-out is fine too.
+            // Continues after a notification or a time-out.
             let _ = timeout(LOOK, self.wake.notified()).await;
             sleep(SETTLE).await;
             self.ask_round(&mut asker).await;

@@ -60,8 +60,8 @@ pub(super) enum Arrival {
     Enters(Ticket),
     /// There is no room, and an older handshake of the group `of` gives way.
     Replaces { ticket: Ticket, gone: Ticket, of: Group },
-    /// There is no room, and no handshake that may give way: the one in question, of the group `crowd`, is within its
-    /// grace, and the newcomer's group is not smaller.
+    /// There is no room. The oldest handshake of the group `crowd` is within its grace, and the newcomer's group is not
+    /// smaller.
     Refused { crowd: Group },
 }
 

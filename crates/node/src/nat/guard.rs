@@ -106,7 +106,8 @@ pub(crate) struct Guard<S> {
     local: HashMap<PeerId, HashSet<ConnectionId>>,
 }
 
-/// Returns a guarded v1 server. It dials only the IP address of the connection, on public networks only global ones.
+/// Returns a guarded v1 server. It dials only the IP address of the connection, and on public networks only global
+/// addresses.
 pub(crate) fn v1(
     local: PeerId,
     scope: AddressScope,
@@ -205,7 +206,7 @@ impl<S: Server> NetworkBehaviour for Guard<S> {
     ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
         if self.dialling.contains(&id) {
             let forbidden = addrs.iter().find(|addr| !self.allows(peer, addr));
-            // Without a transport for any of the addresses we can test nothing. Next to other addresses they do no
+            // If we have a transport for none of the addresses, we can test nothing. Among others such addresses do no
             // harm.
             let hopeless = || addrs.first().filter(|_| !addrs.iter().any(has_transport));
             if let Some(addr) = forbidden.or_else(hopeless) {

@@ -164,7 +164,7 @@ impl Contacts {
         }
         known.addrs = addrs;
         if known.addrs.len() > MAX_ADDRESSES {
-            // Not just the first: circuits stand last, and a peer behind a NAT can be reached only through them.
+            // Does not simply keep the first ones: circuits stand last, and a peer behind a NAT has only them.
             known.addrs = useful::bounded(std::mem::take(&mut known.addrs));
         }
         Some(known.clone())

@@ -200,7 +200,7 @@ impl Bootstrap {
     async fn join_through(&self, peer: Option<PeerId>, addrs: Vec<Multiaddr>) -> Result<PeerId, RpcError> {
         let id = self.dialer.dial(peer, addrs.clone()).await?;
         let serves = self.introduced(&id).await;
-        let mut failure = Some(RpcError::Protocol("the DHT: it can be connected to, but it is not a DHT server"));
+        let mut failure = Some(RpcError::Protocol("the DHT; the connection works, but it is not a DHT server"));
         for dht in serves {
             match self.enter_through(dht, id).await {
                 Ok(()) => failure = None,

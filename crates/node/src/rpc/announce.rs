@@ -41,7 +41,7 @@ impl Rpc {
                 // record.
                 Err(error @ RpcError::Stream(_)) => {
                     let goes_on = if self.reads_one_per_stream(dht, peer).await {
-                        tracing::debug!(peer = %peer.id, "reads one request of each stream, announcing on streams of their own");
+                        tracing::debug!(peer = %peer.id, "reads one request of each stream, using one stream each");
                         self.singles.insert(peer.id, self.clock.monotonic());
                         self.add_on_own_streams(dht, peer, (first, chunk), &provider, &mut delivery).await
                     } else if chunk.len() > 1 {

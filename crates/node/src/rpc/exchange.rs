@@ -169,7 +169,7 @@ impl Exchanges {
 
     /// Opens a stream on an open connection, or else dials the peer first.
     pub(super) async fn open(&self, dht: Dht, peer: &PeerInfo) -> Result<Stream, RpcError> {
-        /// Attempts, because a connection may close just before the request for a stream.
+        /// Number of attempts. More than one, because a connection may close just before the request for a stream.
         const ATTEMPTS: usize = 2;
         for _ in 0..ATTEMPTS {
             let Some(opener) = self.peers.connections.opener(&peer.id) else {

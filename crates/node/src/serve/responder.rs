@@ -31,7 +31,7 @@ const MAX_KEPT_ENTRY: usize = 1024;
 /// The provider entry that the sender last sent on a stream.
 #[derive(Debug)]
 pub(crate) struct Announced {
-    /// The body of its entry.
+    /// The body of the entry.
     entry: Vec<u8>,
     /// The decoded entry, with those addresses that belong to the stream's DHT; at least one.
     provider: PeerInfo,

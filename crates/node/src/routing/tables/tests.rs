@@ -31,7 +31,7 @@ fn taken(tables: &Tables, dht: Dht, local: PeerId, ips: [&str; 3]) -> [bool; 3] 
 #[test]
 fn rt_6_on_the_public_dht_alone_the_third_of_an_ip_group_is_refused() {
     let ip4 = ["ip4/1.2.0.1", "ip4/1.2.0.2", "ip4/1.2.0.3"];
-    // Three allocations of /32 that are one group only by the database of systems.
+    // Three /32 allocations. Only the database of systems puts them in one group.
     let ip6 = ["ip6/2a00:1::1", "ip6/2a00:2::1", "ip6/2a00:3::1"];
     for ips in [ip4, ip6] {
         for (profile, dht, third) in [
