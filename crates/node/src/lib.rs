@@ -94,7 +94,7 @@ use dhtstore_records::Stores;
 use dhtstore_transport::{certificate::Certificates, listen, swarm_key::SwarmKey};
 use dialer::{Dialer, MAX_COMMANDS};
 use door::Door;
-pub use error::{NodeError, RpcError};
+pub use error::{Cause, NodeError, RpcError};
 use framing::Budget;
 use libp2p::identity::Keypair;
 use lookup::Lookups;

@@ -66,7 +66,7 @@ impl Nat {
             send(&mut stream, &wire::v1_request(&self.peers.local, addrs)).await?;
             let mut reader = FrameReader::new(&self.budget, MAX_ANSWER);
             let body = receive(&mut reader, &mut stream).await?;
-            wire::v1_answer(&body).map_err(|error| RpcError::bad_answer(error))
+            wire::v1_answer(&body).map_err(RpcError::bad_answer)
         };
         timeout(ANSWER, asked).await.map_err(|_| RpcError::Timeout(ANSWER))?
     }
@@ -82,7 +82,7 @@ impl Nat {
             let mut padded = false;
             loop {
                 let body = receive(&mut reader, &mut stream).await?;
-                let answer = wire::v2_answer(&body).map_err(|error| RpcError::bad_answer(error))?;
+                let answer = wire::v2_answer(&body).map_err(RpcError::bad_answer)?;
                 match answer {
                     Answer::Dialled(said) => return Ok(said),
                     Answer::Padding(wanted) if !padded && wire::PADDING.contains(&wanted) => {
@@ -112,12 +112,12 @@ impl Nat {
         let shown = async {
             let mut reader = FrameReader::new(&self.budget, MAX_ANSWER);
             let body = receive(&mut reader, &mut stream).await?;
-            let nonce = wire::dial_back(&body).map_err(|error| RpcError::bad_answer(error))?;
+            let nonce = wire::dial_back(&body).map_err(RpcError::bad_answer)?;
             if !self.nonces.show(nonce) {
                 return Err(RpcError::bad_answer("not a nonce of ours"));
             }
             send(&mut stream, wire::DIAL_BACK_OK).await?;
-            futures::AsyncWriteExt::close(&mut stream).await.map_err(|error| RpcError::stream(error))
+            futures::AsyncWriteExt::close(&mut stream).await.map_err(RpcError::stream)
         };
         match timeout(DIAL_BACK, shown).await {
             Ok(Ok(())) => {}
@@ -144,7 +144,7 @@ async fn send(stream: &mut Stream, body: &[u8]) -> Result<(), RpcError> {
         write_moving(stream, &wire::framed(body), STALL).await?;
         flush_moving(stream, STALL).await
     };
-    sent.await.map_err(|error| RpcError::stream(error))
+    sent.await.map_err(RpcError::stream)
 }
 
 async fn receive(reader: &mut FrameReader, stream: &mut Stream) -> Result<Vec<u8>, RpcError> {
