@@ -18,12 +18,13 @@ fn socket(addr: &Multiaddr) -> SocketAddr {
     }
 }
 
-/// A field of identify's message.
+/// Encodes a field of an identify message.
 fn field(tag: u8, value: &[u8]) -> Vec<u8> {
     [&[tag][..], &framed(value)].concat()
 }
 
-/// Pushes what identify would: a huge agent, hundreds of addresses and protocols, rubbish for a key, too much of all.
+/// Pushes false identify messages: a huge agent, hundreds of addresses and protocols, rubbish as a key, oversize
+/// messages.
 pub async fn lies_by_identify(victim: Victim) {
     let addr = |n: u16| [&[4, 127, 0, 0, 1, 6][..], &n.to_be_bytes()].concat();
     let addresses: Vec<u8> = (1..300).flat_map(|n| field(0x12, &addr(n))).collect();
@@ -48,7 +49,7 @@ pub async fn lies_by_identify(victim: Victim) {
     }
 }
 
-/// Sockets that say nothing, or half of what a handshake begins with.
+/// Opens sockets that send nothing, or half of the beginning of a handshake.
 pub async fn half_a_handshake(victim: Victim) {
     let target = socket(&victim.tcp);
     let select = |protocol: &str| {
@@ -61,7 +62,7 @@ pub async fn half_a_handshake(victim: Victim) {
         vec![0xff; 3000],
         b"\x13/multistream/1".to_vec(),
         select("/noise"),
-        // A noise message that says 65,535 bytes, and brings 100.
+        // A noise message that announces 65,535 bytes and has 100.
         [select("/noise"), vec![0xff, 0xff], vec![7; 100]].concat(),
         select("/tls/1.0.0"),
         // A TLS record of a ClientHello, cut short.
@@ -70,25 +71,25 @@ pub async fn half_a_handshake(victim: Victim) {
     let sockets = join_all((0..victim.many.min(400)).map(async |n| {
         victim.count(1);
         let mut socket = TcpStream::connect(target).await.ok()?;
-        // Fails where the other side has closed it: the door holds so many of one place and no more.
+        // Fails if the other side has closed it: the number of handshakes from one place is limited.
         let _ = socket.write_all(&beginnings[n % beginnings.len()]).await;
         Some(socket)
     }));
     let sockets: Vec<TcpStream> = sockets.await.into_iter().flatten().collect();
     assert!(sockets.len() > victim.many.min(400) / 2, "{}", sockets.len());
-    // While they are held, others come in, also from the same place once those are past their grace.
+    // While they are open, other peers can connect, even from the same place once the grace of these is over.
     tokio::time::sleep(Duration::from_millis(300)).await;
     for over in Over::ALL {
         crate::honest::ask(&mut victim.connect(over).await.stream().await).await;
     }
-    // Half of them are given up, half wait for the other side to answer or to close.
+    // Half of them are dropped; half wait for the other side to answer or to close.
     for mut socket in sockets.into_iter().step_by(2) {
         let mut answer = [0; 4096];
         let _ = tokio::time::timeout(Duration::from_millis(1), socket.read(&mut answer)).await;
     }
 }
 
-/// Whole handshakes, and then nothing.
+/// Completes handshakes and then sends nothing.
 pub async fn connections_opened_and_abandoned(victim: Victim) {
     for over in Over::ALL {
         for _ in 0..victim.many.div_ceil(50) {
@@ -98,7 +99,7 @@ pub async fn connections_opened_and_abandoned(victim: Victim) {
     }
 }
 
-/// Nonsense, first packets of QUIC of all versions, cut short, from many ports.
+/// Sends rubbish and truncated first packets of all QUIC versions from many ports.
 pub async fn datagrams_of_rubbish(victim: Victim) {
     let target = socket(&victim.quic);
     for port in 0..victim.many.div_ceil(20) {

@@ -1,4 +1,4 @@
-//! Crowds at the door: strangers who begin handshakes and say nothing more, while honest ones come from elsewhere.
+//! Crowds at the door: peers that begin handshakes and then stay silent, while honest peers connect from elsewhere.
 
 use crate::{Over, Raw, Victim, process::Process};
 use futures::future::join_all;
@@ -23,18 +23,18 @@ use tokio::{
     time::{interval, sleep, timeout},
 };
 
-/// Connections of the crowd, and how often one comes: 300 a second.
+/// Connections of the crowd, and the time between two of them: 300 a second.
 const CROWD: usize = 1200;
 const EVERY: Duration = Duration::from_micros(3_333);
-/// Honest connections, one after the other, while the crowd comes.
+/// Honest connections, made one after the other while the crowd connects.
 const HONEST: usize = 100;
 
-/// Of another place than honest connections, which come from 127.0.0.1.
+/// Returns an address of the crowd. Honest connections come from another place, 127.0.0.1.
 fn place(n: usize) -> IpAddr {
     Ipv4Addr::new(127, 0, 9 + u8::try_from(n).unwrap(), 9).into()
 }
 
-/// Connects from `from` and says no more than `words`.
+/// Connects from `from` and sends only `words`.
 async fn silent(from: IpAddr, to: SocketAddr, words: &[u8]) -> Option<TcpStream> {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind((from, 0).into()).unwrap();
@@ -43,7 +43,7 @@ async fn silent(from: IpAddr, to: SocketAddr, words: &[u8]) -> Option<TcpStream>
     Some(stream)
 }
 
-/// A crowd over TCP from so many places; it stays until this is aborted.
+/// Starts a crowd over TCP from this number of places. It stays until the task is aborted.
 fn crowd(places: usize, to: SocketAddr, words: &'static [u8]) -> JoinHandle<()> {
     tokio::spawn(async move {
         let mut pace = interval(EVERY);
@@ -58,7 +58,7 @@ fn crowd(places: usize, to: SocketAddr, words: &'static [u8]) -> JoinHandle<()> 
     })
 }
 
-/// First packets of QUIC handshakes, each of a connection of its own.
+/// Returns the first packets of QUIC handshakes, each of a different connection.
 async fn first_packets(count: usize) -> Vec<Vec<u8>> {
     let sink = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let addr = format!("/ip4/127.0.0.1/udp/{}/quic-v1", sink.local_addr().unwrap().port()).parse().unwrap();
@@ -80,7 +80,7 @@ async fn first_packets(count: usize) -> Vec<Vec<u8>> {
     packets
 }
 
-/// Honest connections over TCP and QUIC in turns. How many got through.
+/// Makes honest connections over TCP and QUIC in turn. Returns how many were served.
 async fn honest(victim: &Victim) -> usize {
     let mut served = 0;
     for n in 0..HONEST {
@@ -96,12 +96,13 @@ async fn honest(victim: &Victim) -> usize {
     served
 }
 
-/// One crowd at a time: two cores are to be shared with one, not with six.
+/// Allows one crowd at a time, so that the two cores of the machine serve one and not six.
 static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
-/// Asserts that at least 99 of 100 get through beside a crowd that one line of the log names.
+/// Asserts that at least 99 of 100 honest connections are served during a crowd, and that one line of the log names the
+/// crowd.
 async fn is_served(process: &Process, crowd: JoinHandle<()>, named: &str) {
-    // The crowd has to be larger than what the door holds.
+    // Waits until the crowd is larger than the limit.
     sleep(Duration::from_millis(1500)).await;
     let victim = process.victim(1, Duration::ZERO);
     let served = honest(&victim).await;
@@ -151,7 +152,7 @@ async fn a_crowd_before_and_within_the_tls_of_websockets_keeps_nobody_else_out()
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
     std::fs::write(path("certificate.pem"), issued.cert.pem()).unwrap();
     std::fs::write(path("key.pem"), issued.key_pair.serialize_pem()).unwrap();
-    // A record of a ClientHello, cut short.
+    // A truncated record of a ClientHello.
     const HALF: &[u8] = &[0x16, 3, 1, 0x40, 0, 1, 0, 0x3f, 0xfc, 3, 3];
     for words in [&b""[..], HALF] {
         let process =
@@ -161,7 +162,7 @@ async fn a_crowd_before_and_within_the_tls_of_websockets_keeps_nobody_else_out()
     }
 }
 
-/// A site behind one address starts at once: more than its places, none of them silent.
+/// Many nodes behind one address start at the same time: more than its places, none of them silent.
 #[tokio::test(flavor = "multi_thread")]
 async fn of_a_burst_from_one_address_those_that_are_turned_away_get_in_when_they_try_again() {
     let _alone = ALONE.lock().await;
@@ -178,8 +179,8 @@ async fn of_a_burst_from_one_address_those_that_are_turned_away_get_in_when_they
     }))
     .await;
     let (once, most) = (tried.iter().filter(|tries| **tries == 1).count(), tried.iter().max().unwrap());
-    println!("of 300 at once {once} got in at the first try, all after {most}");
-    // Some 128, the places of one group: who comes later takes the place of the oldest, and a few end for other reasons.
+    println!("of 300 at the same time {once} connected at the first try, all after {most}");
+    // About 128, the places of one group: a later one takes the place of the oldest, and a few fail for other reasons.
     assert!(once >= 100, "{once}");
 }
 

@@ -1,4 +1,4 @@
-//! A client that asks like everybody, all the time, and takes note of how long it waits.
+//! An honest client that asks all the time and measures how long it waits.
 
 use dhtstore::kad::message::{self, EncodedPeer, Message, MessageType};
 use dhtstore_testkit::{
@@ -13,28 +13,28 @@ use std::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-/// Longer than this an honest client must never wait, whatever others do: deployed clients give up then. On two cores that
-/// do nothing else a debug build takes a tenth of it at worst; what it took is printed.
+/// Longest time that an honest client may ever wait: deployed clients give up then. On two otherwise idle cores a debug
+/// build needs a tenth of it at worst. The measured time is printed.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Asked so often.
+/// Pause between two rounds.
 const PAUSE: Duration = Duration::from_millis(5);
-/// Rounds whose median is looked at: half a second's worth.
+/// Number of last rounds of which the median is taken: half a second's worth.
 const SAMPLE: usize = 100;
 /// The content that the honest client provides.
 const CONTENT: u64 = 7_000_000;
 
-/// Asks until it is told to stop.
+/// Asks until it is dropped.
 pub struct Honest {
     stop: mpsc::Sender<oneshot::Sender<Served>>,
     task: tokio::task::JoinHandle<()>,
 }
 
-/// What it got.
+/// What the client has measured.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Served {
     pub answers: u64,
     pub worst: Duration,
-    /// Of the last [`SAMPLE`] rounds of two requests.
+    /// The median of the last [`SAMPLE`] rounds of two requests.
     pub median: Duration,
 }
 
@@ -45,7 +45,7 @@ impl fmt::Display for Served {
 }
 
 impl Honest {
-    /// Announces content by a connection of its own and asks for it, and for peers, from then on.
+    /// Announces content over a connection of its own; from then on asks for it, and for peers.
     pub async fn start(addr: &Multiaddr, seed: u64) -> Self {
         let raw = Raw::connect(addr.clone(), Over::Noise).await;
         let mut stream = raw.stream().await;
@@ -53,7 +53,7 @@ impl Honest {
         stream.send(&message::add_provider(&multihash(CONTENT + seed), &entry)).await;
         let (stop, mut stopped) = mpsc::channel::<oneshot::Sender<Served>>(1);
         let task = tokio::spawn(async move {
-            // All of it: the connection ends with it.
+            // Moves all of it into the task: the connection ends when it is dropped.
             let raw = raw;
             let mut served = Served::default();
             let mut wanted: Option<(oneshot::Sender<Served>, u64)> = None;
@@ -78,7 +78,7 @@ impl Honest {
                         let _ = reply.send(Served { median: sample[sample.len() / 2], ..served });
                     }
                     Some(waiting) => wanted = Some(waiting),
-                    // That many more prove that it goes on, and say how fast it is now.
+                    // Further answers prove that the client is still served, and show how fast.
                     None => wanted = stopped.try_recv().ok().map(|reply| (reply, served.answers + 2 * SAMPLE as u64)),
                 }
                 tokio::time::sleep(PAUSE).await;
@@ -87,7 +87,7 @@ impl Honest {
         Self { stop, task }
     }
 
-    /// What it got so far, and is still being served.
+    /// Returns the measurements, and asserts that the client is still served.
     pub async fn served(&self) -> Served {
         assert!(!self.task.is_finished(), "the honest client is not served");
         let (reply, served) = oneshot::channel();
@@ -95,7 +95,7 @@ impl Honest {
         served.await.expect("the honest client is not served")
     }
 
-    /// Waits until the median is at most so much, which it must be within 30 s whatever else the machine has to do. The
+    /// Waits at most 30 s until the median is at most `time`, since the machine may have other work. Returns the
     /// median.
     pub async fn served_within(&self, time: Duration) -> Duration {
         let begun = Instant::now();
@@ -104,7 +104,7 @@ impl Honest {
             if median <= time {
                 return median;
             }
-            assert!(begun.elapsed() < Duration::from_secs(30), "an answer takes {median:?}, and not at most {time:?}");
+            assert!(begun.elapsed() < Duration::from_secs(30), "an answer takes {median:?}, more than {time:?}");
         }
     }
 }
@@ -115,7 +115,7 @@ impl Drop for Honest {
     }
 }
 
-/// One FIND_NODE, answered in time.
+/// Sends one FIND_NODE and asserts that it is answered in time.
 pub async fn ask(stream: &mut RawStream) {
     request(stream, MessageType::FindNode, b"somewhere").await;
 }

@@ -1,6 +1,6 @@
-//! Hand-made attacks over real connections on a real process. Each is a function with a name in [`ATTACKS`]; each is
-//! withstood by itself, several times at its full size, with an honest client beside it that is served during and as
-//! before after it, and all together for many rounds. The process' memory is back after each.
+//! Attacks over real connections on a real process. Each is a function listed in [`ATTACKS`]. Each runs alone, several
+//! times at full size, while an honest client must be served, and afterwards as fast as before. Then all run together
+//! for many rounds. After each the memory of the process must be back to normal.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -30,16 +30,16 @@ use std::{
 };
 use tokio::task::block_in_place;
 
-/// Whom to attack, and how much: 1 in a node of one's own, less where many attacks share a process.
+/// The target and the size of an attack.
 #[derive(Clone, Debug)]
 struct Victim {
     tcp: Multiaddr,
     quic: Multiaddr,
-    /// Attacks that open many of something open so many.
+    /// Number of connections, sockets or streams for attacks that open many.
     many: usize,
-    /// How long attacks that wait for a time-out of the victim's wait for it. Those that go earlier leave it half done.
+    /// How long attacks wait for a time-out of the victim. An attack that stops earlier leaves its work half done.
     patience: Duration,
-    /// Connections, sockets, streams and datagrams that were opened or sent.
+    /// Number of connections, sockets, streams and datagrams that were opened or sent.
     opened: Arc<AtomicU64>,
 }
 
@@ -48,7 +48,7 @@ impl Victim {
         self.try_connect(over).await.unwrap()
     }
 
-    /// `None` if the victim does not let it in.
+    /// Returns `None` if the victim refuses the connection.
     async fn try_connect(&self, over: Over) -> Option<Raw> {
         self.count(1);
         let mut raw =
@@ -62,12 +62,11 @@ impl Victim {
     }
 }
 
-/// Something that a stranger does.
 struct Attack {
-    /// What the function is called.
+    /// The name of the function.
     name: &'static str,
     run: fn(Victim) -> BoxFuture<'static, ()>,
-    /// What the node counts at least once for TCP and for QUIC.
+    /// Counters that each run increases at least once over TCP and once over QUIC.
     counted: &'static [&'static str],
 }
 
@@ -104,37 +103,37 @@ attacks! {
     connections::datagrams_of_rubbish => [],
 }
 
-/// Runs of an attack before the first look at the memory, and between the two: what is allocated once, the pages of code
-/// that it needs and the stacks of threads are there after the first.
+/// Runs of an attack before the first look at the memory, and between the two looks. The first run allocates what is
+/// allocated once: data, pages of code, stacks of threads.
 const WARM_RUNS: u64 = 1;
 const RUNS: u64 = 3;
 
-/// Short attacks are run on until so much was opened between the looks, or so long: what is kept of a single stream shows
-/// by its number only.
+/// Short attacks are repeated until this much was opened between the looks, or for this time: memory kept per stream
+/// shows only with many streams.
 const OPENED: u64 = 1500;
 const RUN_ON: Duration = Duration::from_secs(5);
 
-/// Growth allowed between the two looks for each thing opened. Who has spoken to the node is remembered for a while (15
-/// minutes in its address book), and in several of these attacks every other thing is such a stranger: 1.8 KB each were
-/// measured where 900 did nothing but connect. Of a stream nothing is to be kept: 6,000 cost 0.2 to 0.4 MB in all.
+/// Growth allowed between the two looks for each thing opened. The node remembers a peer for 15 minutes in its address
+/// book, and in several of these attacks every other thing is a new peer: 1.8 KB each were measured with 900 peers that
+/// only connected. Nothing may be kept of a stream: 6,000 took 0.2 to 0.4 MB in all.
 const SLACK_B_EACH: u64 = 1024;
 
-/// Growth allowed for each announcement between the two looks: one that is taken leaves a record, which is what the node is
-/// for. Pages of the database make it 22 KB for each of the first hundreds of new providers, and less than 1 KB from the
-/// thousandth on (measured up to 2,600).
+/// Growth allowed for each announcement between the two looks: an accepted one leaves a record. Because of the pages of
+/// the database, each of the first hundreds of new providers takes 22 KB, and less than 1 KB from the thousandth on
+/// (measured up to 2,600).
 const SLACK_B_ANNOUNCED: u64 = 32 * 1024;
 
-/// Growth allowed beside it, which the allocator's gaps need: 0.2 to 1.6 MB were measured, 3 MB where messages are longest.
-/// With all this, 4 KB kept of each DHT stream fails the attacks that reach [`OPENED`] by such streams (seen by keeping
-/// them), and 1.7 KB the one that opens 6,000.
+/// Further growth allowed for gaps of the allocator: 0.2 to 1.6 MB were measured, 3 MB with the longest messages. With
+/// these limits, a leak of 4 KB per DHT stream fails the attacks that reach [`OPENED`] with such streams (tested with a
+/// real leak), and one of 1.7 KB fails the attack that opens 6,000.
 const SLACK_KB: u64 = 4 * 1024;
 
-/// How much slower an honest client may be served than before, and what is never called slow: other tests take a
-/// processor now and then. Measured: 0.9 to 2.4 ms for two requests, before as after.
+/// Factor by which an honest client may be slower than before, and the time that always counts as fast, because other
+/// tests use the processor too. Measured: 0.9 to 2.4 ms for two requests, both before and after.
 const SLOWER: u32 = 5;
 const FAST: Duration = Duration::from_millis(5);
 
-/// One attack on a process of its own, over TCP and over QUIC, several times.
+/// Runs one attack several times on a process of its own, over TCP and over QUIC.
 async fn withstood(name: &str) {
     let attack = ATTACKS.iter().find(|attack| attack.name == name).unwrap();
     let process = Process::start(&[("STREAMS_MESSAGE_TIMEOUT", "1s"), ("STREAMS_IDLE", "5s")]);
@@ -169,7 +168,7 @@ async fn withstood(name: &str) {
     println!("{name}: {grown_kb} KB more than {warm_kb} after {runs} runs: {} opened, {announced} announced", opened());
     println!("{name}: {served}, median {median_before:?} before and {median_after:?} after");
     block_in_place(|| process.eventually("the memory is back", || process.rss_kb() <= allowed_kb));
-    // Newcomers are served as well, over every transport.
+    // New clients are served too, over every transport.
     for over in Over::ALL {
         honest::ask(&mut victim.connect(over).await.stream().await).await;
     }

@@ -1,4 +1,4 @@
-//! Bytes that no honest client sends, on streams that are open.
+//! Bytes that no honest client sends, on open streams.
 
 use crate::Victim;
 use dhtstore::kad::message::{self, EncodedPeer, MessageType};
@@ -11,15 +11,15 @@ use futures::future::join_all;
 use libp2p::{Multiaddr, PeerId};
 use std::{sync::OnceLock, time::Duration};
 
-/// A stream that is refused ends within this time, which is hardly ever more than nothing.
+/// A refused stream ends within this time, nearly always at once.
 const SOON: Duration = Duration::from_secs(20);
 
-/// Each of `cases` on a stream of its own, over TCP and QUIC: all of them end without an answer.
+/// Sends each of `cases` on a stream of its own, over TCP and QUIC. Asserts that all streams end without an answer.
 async fn all_refused(victim: &Victim, cases: &[Vec<u8>]) {
     all_refused_of(victim, |_| cases.to_vec()).await;
 }
 
-/// The same, where a case says whose connection it comes by.
+/// Does the same with cases that depend on the connection.
 async fn all_refused_of(victim: &Victim, cases: impl Fn(&Raw) -> Vec<Vec<u8>>) {
     for over in [Over::Noise, Over::Quic] {
         let raw = victim.connect(over).await;
@@ -69,7 +69,7 @@ pub async fn bad_lengths(victim: Victim) {
     all_refused(&victim, &cases).await;
 }
 
-/// A byte of a length at a time, each saying that more follow.
+/// Sends a length byte by byte, and each byte announces another one.
 pub async fn never_ending_length(victim: Victim) {
     for over in [Over::Noise, Over::Quic] {
         let raw = victim.connect(over).await;
@@ -85,7 +85,7 @@ pub async fn never_ending_length(victim: Victim) {
     }
 }
 
-/// Many streams, each with most of a long message.
+/// Opens many streams and sends only the beginning of a long message on each.
 pub async fn half_a_message_held_open(victim: Victim) {
     let half = &framed(&vec![0; 60_000])[..4000];
     let over = async |over: Over| {
@@ -101,7 +101,8 @@ pub async fn half_a_message_held_open(victim: Victim) {
     tokio::join!(over(Over::Noise), over(Over::Quic));
 }
 
-/// 64 KiB hold 10,000 providers only if they are next to nothing; with ids and addresses it is 400 KB.
+/// Announces 10,000 providers. They fit into 64 KiB only if they are nearly empty; with ids and addresses they take 400
+/// KB.
 pub async fn ten_thousand_providers(victim: Victim) {
     static STRANGERS: OnceLock<Vec<u8>> = OnceLock::new();
     let start = [&[0x08, 0x02, 0x12, 0x22][..], &multihash(1)].concat();
@@ -116,7 +117,7 @@ pub async fn ten_thousand_providers(victim: Victim) {
         });
         let mut taken = raw.stream().await;
         taken.send(&framed(&tiny)).await;
-        // The answer proves that the announcement in front of it was read.
+        // The answer proves that the announcement before it was read.
         crate::honest::ask(&mut taken).await;
         for refused in [broken, [&start[..], strangers].concat()] {
             let mut stream = raw.stream().await;
@@ -126,7 +127,7 @@ pub async fn ten_thousand_providers(victim: Victim) {
     }
 }
 
-/// An entry of `providerPeers`.
+/// Encodes an entry of `providerPeers`.
 fn provider(entry: &[u8]) -> Vec<u8> {
     [&[0x4a], &framed(entry)[..]].concat()
 }
@@ -149,7 +150,7 @@ pub async fn foreign_ids(victim: Victim) {
 pub async fn three_hundred_addresses(victim: Victim) {
     for over in [Over::Noise, Over::Quic] {
         let raw = victim.connect(over).await;
-        // By hand: our own encoder keeps to 512 bytes.
+        // Encoded by hand: our own encoder stops at 672 bytes of addresses.
         let addrs: Vec<u8> = (0..300u16)
             .flat_map(|n| {
                 let addr = [&[4, 127, 0, (n >> 8) as u8, n as u8, 6][..], &(4000 + n).to_be_bytes()].concat();
@@ -158,7 +159,7 @@ pub async fn three_hundred_addresses(victim: Victim) {
             .collect();
         let id = raw.id.to_bytes();
         let peer = [&[0x0a, id.len() as u8], &id[..], &addrs].concat();
-        // A peer id is a multihash, too, and nobody else announces this one.
+        // A peer id is a multihash too, and no other test announces this one.
         let body = [&[0x08, 0x02, 0x12, id.len() as u8][..], &id, &provider(&peer)].concat();
         let mut stream = raw.stream().await;
         stream.send(&framed(&body)).await;
@@ -167,13 +168,13 @@ pub async fn three_hundred_addresses(victim: Victim) {
         let answer = stream.receive().await.unwrap();
         let answer = message::Message::decode(&answer).unwrap();
         let addresses = answer.provider_peers().find(|peer| peer.id == id).unwrap().addrs().count();
-        assert!((1..=32).contains(&addresses), "{addresses} addresses are told on");
+        assert!((1..=32).contains(&addresses), "{addresses} addresses are handed out");
     }
 }
 
-/// Well-formed ones are taken and answered, all others refused, whether announced, as one's own, or asked for.
+/// Announces and requests keys of many lengths. Well-formed ones are stored and answered; all others are refused.
 pub async fn keys_of_every_length(victim: Victim) {
-    // A multihash of the identity code that takes `length` bytes in all.
+    // A multihash with the identity code, `length` bytes in all.
     let identity = |length: usize| [&framed(&vec![7; length - 2])[..]].concat();
     let of = |length: usize| [&[0x00][..], &identity(length)].concat();
     let bad = [&[][..], &[0x12], &[7; 80], &[7; 81], &of(81), &[7; 1000], &of(1000)[..]].map(<[u8]>::to_vec);
@@ -192,12 +193,12 @@ pub async fn keys_of_every_length(victim: Victim) {
     }
 }
 
-/// GET_PROVIDERS of a key, and ADD_PROVIDER of it by the one who is connected.
+/// Encodes a GET_PROVIDERS and an ADD_PROVIDER of a key, the latter for the connected peer.
 fn asked_and_announced(raw: &Raw, key: &[u8]) -> [Vec<u8>; 2] {
     [message::request(MessageType::GetProviders, key).to_vec(), message::add_provider(key, &entry(raw, 1)).to_vec()]
 }
 
-/// CIDv1 of two codecs: not a multihash, though it ends in one.
+/// Uses CIDv1s of two codecs as keys. They end in a multihash but are not multihashes.
 pub async fn the_bytes_of_a_cid(victim: Victim) {
     let cids = [[&[0x01, 0x55], &multihash(1)[..]].concat(), [&[0x01, 0x70], &multihash(2)[..]].concat()];
     all_refused_of(&victim, |raw| cids.iter().flat_map(|cid| asked_and_announced(raw, cid)).collect()).await;

@@ -1,4 +1,4 @@
-//! A real process under attack: what it holds, and how much memory it takes.
+//! A real process under attack, with its open files and its memory.
 
 use crate::Victim;
 use dhtstore_testkit::{port, process, program};
@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// When streams and connections of those who have gone must be gone, too: thrice what QUIC needs to notice.
+/// Time for streams and connections of vanished peers to disappear: three times what QUIC needs to notice.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// `dhtstore run` in a directory of its own; killed when dropped.
@@ -22,11 +22,11 @@ pub struct Process {
 }
 
 impl Process {
-    /// With settings by their environment variables without the `DHTSTORE_` prefix.
+    /// Starts the process with settings, given as environment variables without the prefix `DHTSTORE_`.
     pub fn start(settings: &[(&str, &str)]) -> Self {
         let secure = settings.iter().any(|(name, _)| *name == "WEBSOCKET_CERTIFICATE");
         let websockets = if secure { "tls/ws" } else { "ws" };
-        // The attackers are in this process: the usual soft limit is 1,024.
+        // The attackers run in this process, and the usual soft limit is 1,024.
         rlimit::increase_nofile_limit(u64::MAX).unwrap();
         let dir = tempfile::tempdir().unwrap();
         let tcp = port::free();
@@ -47,7 +47,7 @@ impl Process {
         process
     }
 
-    /// Whom to attack here.
+    /// Returns the process as a target.
     pub fn victim(&self, many: usize, patience: Duration) -> Victim {
         let tcp = format!("/ip4/127.0.0.1/tcp/{}", self.tcp).parse().unwrap();
         let quic = format!("/ip4/127.0.0.1/udp/{}/quic-v1", self.udp).parse().unwrap();
@@ -71,7 +71,7 @@ impl Process {
         serde_json::from_slice(&output.stdout).ok()
     }
 
-    /// What there is to know when something went wrong.
+    /// Describes the process for the message of a failed test.
     pub fn state(&self) -> String {
         let (stat, log) = (self.stat().unwrap_or_default(), self.log());
         let last: Vec<&str> = log.lines().rev().take(60).collect();
@@ -88,12 +88,12 @@ impl Process {
         std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
     }
 
-    /// How often `stat` has counted something.
+    /// Returns a counter of `stat`.
     pub fn counter(&self, name: &str) -> u64 {
         self.stat().unwrap()["network"][name].as_u64().unwrap_or(0)
     }
 
-    /// Waits until nobody but the honest client is connected, with one stream.
+    /// Waits until only the honest client is connected, with one stream.
     pub fn settled(&self) {
         self.eventually("the attackers are gone", || {
             let stat = self.stat().unwrap();
@@ -114,9 +114,9 @@ impl Drop for Process {
 fn command(dir: &Path) -> Command {
     let mut command = program::command(env!("CARGO_BIN_EXE_dhtstore"));
     command.arg("--data-dir").arg(dir.join("data"));
-    // What is looked at is what the process keeps, not how many arenas its threads happened to need.
+    // The tests measure what the process keeps, not how many arenas its threads needed.
     command.env("MALLOC_ARENA_MAX", "1");
-    // Nor how much of what it gave back the allocator keeps for the next time.
+    // Nor do they measure freed memory that the allocator keeps for later.
     command.env("MALLOC_TRIM_THRESHOLD_", "65536").env("MALLOC_MMAP_THRESHOLD_", "65536");
     command
 }

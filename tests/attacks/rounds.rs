@@ -1,4 +1,4 @@
-//! All attacks together, round after round, on a real process: its memory and its files stay what they were.
+//! All attacks together, round after round, on a real process. Its memory and its open files must not grow.
 
 use crate::{ATTACKS, Over, honest::Honest, process::Process};
 use dhtstore_testkit::raw::Raw;
@@ -8,16 +8,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Rounds before the first look, and in all: what is allocated once is allocated by then.
+/// Rounds before the first look, after which everything that is allocated once is there, and rounds in all.
 const WARM_ROUNDS: usize = 5;
 const ROUNDS: usize = 20;
-/// Growth allowed between the two looks: what is remembered of strangers, and the allocator's. Measured over 80 rounds of
-/// an earlier build: 5 MB up to the 20th, then 120 KB a round; up to 15 MB where the machine was overloaded and more of it
-/// was in hand at once. Some 8,000 connections, sockets, streams and datagrams are opened between the looks, so this test
-/// finds what is kept of each only above 3 KB; [`crate::withstood`] is stricter. It is here for what the attacks do to
-/// each other, and for files.
+/// Growth allowed between the two looks, for remembered peers and for the allocator. Measured over 80 rounds of an
+/// earlier build: 5 MB up to the 20th, then 120 KB a round; up to 15 MB on an overloaded machine, where more was under
+/// way at the same time. Some 8,000 connections, sockets, streams and datagrams are opened between the looks, so this
+/// test only finds leaks above 3 KB each; [`crate::withstood`] is stricter. This test finds effects of the attacks on
+/// each other, and leaked files.
 const SLACK_KB: u64 = 24 * 1024;
-/// Of each attack's many.
+/// The size of attacks that open many things.
 const MANY: usize = 25;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -43,7 +43,7 @@ async fn msg_3_twenty_rounds_of_all_attacks_leave_a_process_as_it_was() {
     assert!(kb <= warm_kb + SLACK_KB, "{warm_kb} KB after {WARM_ROUNDS} rounds, {kb} KB after {ROUNDS}");
     assert!(files <= warm_files + 8, "{warm_files} files after {WARM_ROUNDS} rounds, {files} after {ROUNDS}");
 
-    // What was refused is counted under the name that the documentation has, and logged at debug.
+    // Refusals are counted under their documented names and logged at debug.
     let network = process.stat().unwrap()["network"].clone();
     let timed = ["refused, message not finished in time", "refused, answers not read"];
     for counter in ATTACKS.iter().flat_map(|attack| attack.counted).filter(|counter| !timed.contains(counter)) {

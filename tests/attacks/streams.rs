@@ -1,4 +1,4 @@
-//! Streams that are opened and not used as they are meant to be.
+//! Streams that are opened and misused.
 
 use crate::Victim;
 use dhtstore::kad::message::{self, EncodedPeer, MessageType};
@@ -10,10 +10,10 @@ use futures::future::join_all;
 use libp2p::Multiaddr;
 use std::time::Duration;
 
-/// Streams at a time: below what a connection may have.
+/// Streams at a time: fewer than a connection may have.
 const AT_ONCE: usize = 200;
 
-/// Thousands, some asked on and some not, none closed properly.
+/// Opens thousands of streams, sends a request on half of them, and closes none properly.
 pub async fn opened_and_abandoned_streams(victim: Victim) {
     for over in [Over::Noise, Over::Quic] {
         let raw = victim.connect(over).await;
@@ -31,7 +31,7 @@ pub async fn opened_and_abandoned_streams(victim: Victim) {
     }
 }
 
-/// Opened, and half a line of the negotiation sent.
+/// Opens streams and sends half a line of the negotiation.
 pub async fn half_negotiated(victim: Victim) {
     for over in [Over::Noise, Over::Quic] {
         let raw = victim.connect(over).await;
@@ -43,33 +43,36 @@ pub async fn half_negotiated(victim: Victim) {
             }
             held.push(stream);
         }
-        // While they are held, another stream of the same connection is served.
+        // While they are open, another stream of the same connection is served.
         crate::honest::ask(&mut raw.stream().await).await;
     }
 }
 
-/// Asks without end and reads nothing, on many streams of a connection.
+/// Sends requests without end and reads no answers, on many streams of a connection.
 pub async fn answers_never_read(victim: Victim) {
     let over = async |over: Over| {
         let raw = victim.connect(over).await;
-        // Long answers to short requests: oneself with some 500 bytes of addresses.
+        // Long answers to short requests: the attacker as a provider with some 600 bytes of addresses.
         let addrs: Vec<Multiaddr> = (1..60).map(|n| format!("/ip4/127.0.0.1/tcp/{n}").parse().unwrap()).collect();
         let announcement = message::add_provider(&multihash(20), &EncodedPeer::new(&raw.id, &addrs));
         let request = message::request(MessageType::GetProviders, &multihash(20)).repeat(100);
         let ended = join_all((0..victim.many.min(20)).map(async |_| {
             let mut stream = raw.stream().await;
             stream.try_send(&announcement).await;
-            // Until nothing moves any more, then until the other side gives up.
+            // Writes until nothing moves any more, then waits until the other side gives up.
             tokio::time::timeout(victim.patience, async { while stream.try_send(&request).await {} }).await.is_ok()
         }));
         let ended = ended.await;
         let impatient = victim.patience < Duration::from_secs(1);
-        assert!(impatient || ended.iter().all(|&ended| ended), "{over:?}: streams that nobody reads are still served");
+        assert!(
+            impatient || ended.iter().all(|&ended| ended),
+            "{over:?}: streams whose answers are not read are still served"
+        );
     };
     tokio::join!(over(Over::Noise), over(Over::Quic));
 }
 
-/// PINGs of the DHT, answered each, as fast as they are read.
+/// Sends DHT PINGs as fast as their answers are read.
 pub async fn a_flood_of_pings(victim: Victim) {
     let pings = message::request(MessageType::Ping, b"").repeat(100);
     for over in [Over::Noise, Over::Quic] {
@@ -84,7 +87,7 @@ pub async fn a_flood_of_pings(victim: Victim) {
     }
 }
 
-/// Pings of libp2p: many streams, each sends and few read.
+/// Sends libp2p pings on many streams without reading the answers.
 pub async fn a_flood_of_libp2p_pings(victim: Victim) {
     for over in [Over::Noise, Over::Quic] {
         let raw: Raw = victim.connect(over).await;

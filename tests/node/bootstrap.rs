@@ -1,4 +1,4 @@
-//! The bootstrap list: whom it joins, and what is said of peers that fail.
+//! Tests of the bootstrap list: joining through its peers, and reporting peers that fail.
 
 use crate::ours::{self, Ours, addr, config, eventually, multihash};
 use dhtstore::{
@@ -9,7 +9,7 @@ use dhtstore_testkit::port;
 use libp2p::{Multiaddr, PeerId, identity::Keypair};
 use std::time::Duration;
 
-/// Often enough for a test.
+/// A configuration that refreshes often enough for a test.
 fn refreshing() -> Config {
     let mut config = config();
     config.listen = vec![addr("/ip4/127.0.0.1/tcp/0")];
@@ -21,7 +21,7 @@ fn full(peer: &PeerInfo) -> Multiaddr {
     peer.addrs[0].clone().with_p2p(peer.id).unwrap()
 }
 
-/// Two nodes that know each other.
+/// Starts two nodes that know each other.
 async fn pair() -> (Ours, Ours) {
     let first = ours::start_with(refreshing()).await;
     let second = ours::start_with(Config { bootstrap: vec![full(&first.info())], ..refreshing() }).await;
@@ -39,8 +39,8 @@ async fn an_entry_added_to_the_list_joins_two_networks_while_known_peers_live() 
     let knows = |node: &Ours, other: &Ours| node.node.table(Dht::Wan).get(&other.node.peer_id()).is_some();
     eventually("the saved peer is in the table", || knows(&a2, &a1)).await;
     eventually("the bootstrap peer is in the table", || knows(&a2, &b1)).await;
-    eventually("and whom it named", || knows(&a2, &b2)).await;
-    // The others learn of each other by their own look-ups.
+    eventually("and the peer that it named", || knows(&a2, &b2)).await;
+    // The others find each other by their own look-ups.
     for _ in 0..20 {
         a1.node.refresh_routing().await;
         b2.node.refresh_routing().await;
@@ -60,7 +60,7 @@ async fn two_halves_that_forgot_each_other_are_joined_by_a_refresh() {
     let port = port::free();
     let key = Keypair::generate_ed25519();
     let other: Multiaddr = format!("/ip4/127.0.0.1/tcp/{port}/p2p/{}", key.public().to_peer_id()).parse().unwrap();
-    // Nobody is there at first: as after a cut that lasted longer than memory.
+    // At first no node is there, as after a split that lasted longer than peers are remembered.
     let joined = a1.restart(Config { bootstrap: vec![other], ..refreshing() }.node_settings()).await;
     eventually("its failure is known", || joined.node.bootstrap()[0].answers == Some(false)).await;
     let config = Config { listen: vec![addr(&format!("/ip4/127.0.0.1/tcp/{port}"))], ..refreshing() };
@@ -97,10 +97,10 @@ async fn peers_of_the_list_that_fail_are_named_with_the_reason() {
     let status = node.node.bootstrap();
     assert!(status[0].answers == Some(true) && status[0].error.is_none(), "{status:?}");
     let failing = |part: &str| status.iter().any(|peer| peer.error.as_ref().is_some_and(|error| error.contains(part)));
-    for part in ["refused", "nowhere.invalid", "no DHT server", &format!(" is {}", other.node.peer_id())] {
+    for part in ["refused", "nowhere.invalid", "not a DHT server", &format!(" is {}", other.node.peer_id())] {
         assert!(failing(part), "{part}: {status:?}");
     }
-    assert_eq!(status.len(), 5, "oneself is left out: {status:?}");
+    assert_eq!(status.len(), 5, "the node itself is left out: {status:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,4 +1,4 @@
-//! Clauses of `docs/conformance.md` that show only over real connections, one test each.
+//! Tests of clauses of `docs/conformance.md` that need real connections, one test each.
 
 use crate::{
     ours::{self, Ahead, addr, config, eventually, multihash},
@@ -23,18 +23,18 @@ const WAN: &str = "/ipfs/kad/1.0.0";
 const LAN: &str = "/ipfs/lan/kad/1.0.0";
 const SOON: Duration = Duration::from_secs(3);
 
-/// One key of each kind that nodes have (NET-4).
+/// Returns one key of each kind that nodes have (NET-4).
 fn keys_of_every_kind() -> [Keypair; 4] {
     let rsa = Identity::from_base64(include_str!("../fixtures/throwaway-rsa.base64")).unwrap();
     [Keypair::generate_ed25519(), Keypair::generate_secp256k1(), Keypair::generate_ecdsa(), rsa.keypair]
 }
 
-/// TCP only: a closed UDP port does not refuse a dial, it lets it time out.
+/// Listens on TCP only: a dial to a closed UDP port is not refused but times out.
 fn tcp() -> Config {
     Config { listen: vec![addr("/ip4/127.0.0.1/tcp/0")], ..config() }
 }
 
-/// The public DHT's rules, on loopback and without bootstrappers.
+/// The rules of the public DHT, on loopback and without bootstrap peers.
 fn amino() -> Config {
     Config { listen: config().listen, bootstrap: Vec::new(), ..Config::defaults(Profile::Amino) }
 }
@@ -45,7 +45,7 @@ pub async fn ask(stream: &mut RawStream, kind: MessageType, key: &[u8]) -> Vec<u
     tokio::time::timeout(SOON, stream.receive()).await.unwrap().unwrap()
 }
 
-/// Whom an answer names as closer peers, with the addresses as sent.
+/// Returns the closer peers of an answer, with the addresses as sent.
 pub fn closer(body: &[u8]) -> Vec<(PeerId, Vec<Multiaddr>)> {
     named(Message::decode(body).unwrap().closer_peers())
 }
@@ -106,13 +106,13 @@ async fn net_2_net_3_noise_alone_tls_alone_and_quic_work_in_both_directions() {
 #[tokio::test(flavor = "multi_thread")]
 async fn net_4_every_kind_of_identity_works_on_both_sides_of_every_transport() {
     let mut others = keys_of_every_kind();
-    // There is one RSA key only, and it must not meet itself.
+    // There is only one RSA key, and a node must not meet its own key.
     others.rotate_left(1);
     for (key, other) in keys_of_every_kind().into_iter().zip(others) {
         let kind = key.key_type();
         let ours = ours::start_as(config(), key, SystemClock::new()).await;
         for over in Over::ALL {
-            // Theirs of this kind dialled by us, then as the one who dials, announces and asks.
+            // First we dial a libp2p-kad node with this key, then such a node dials, announces and asks.
             let theirs = Theirs::server_as(over, other.clone()).await;
             let asker = ours::start().await;
             asker.node.find_node(Dht::Wan, &theirs.info, b"target").await.unwrap();
@@ -142,7 +142,7 @@ async fn rt_8_who_does_not_answer_the_probe_is_not_admitted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn whether_a_peer_can_be_dialled_is_told_by_a_dial_and_not_by_a_connection_that_is_open() {
     let ours = ours::start().await;
-    // Listens nowhere, as behind a NAT.
+    // It does not listen, like a peer behind a NAT.
     let behind_nat = Raw::connect(ours.address(false), Over::Noise).await;
     let server = Theirs::server(Over::Noise).await;
     server.dials(ours.address(false)).await;
@@ -164,14 +164,14 @@ async fn rt_7_the_unheard_are_asked_and_the_silent_removed() {
     }
     let lens = || Dht::ALL.map(|dht| ours.node.table(dht).len());
     eventually("both are in the tables", || lens() == [2, 2]).await;
-    // Heard within the last five minutes: nobody is checked.
+    // Both answered within the last five minutes, so neither is checked.
     clock.pass(4 * 60);
     let done = ours.node.refresh_routing().await;
     assert_eq!(done, "wan: 2 peers, 0 checked, 0 removed; lan: 2 peers, 0 checked, 0 removed");
     goes.node.shutdown().await;
     clock.pass(6 * 60);
     let done = ours.node.refresh_routing().await;
-    // The one that stays may have answered a request of ours meanwhile: then it is not checked.
+    // The one that stays is not checked if it has answered another request in the meantime.
     assert_eq!((done.matches(": 1 peers").count(), done.matches(" 1 removed").count()), (2, 2), "{done}");
     assert!(Dht::ALL.iter().all(|&dht| ours.node.table(dht).get(&stays.node.peer_id()).is_some()));
 }
@@ -229,7 +229,7 @@ async fn srv_5_a_client_with_private_addresses_is_named_on_the_public_dht_and_so
     let mut stream = raw.stream().await;
     let found = closer(&ask(&mut stream, MessageType::FindNode, &client.info.id.to_bytes()).await);
     assert_eq!(found, [(client.info.id, client.info.addrs.clone())]);
-    // Ourselves; without addresses, for on loopback we have no public ones.
+    // The node itself, without addresses: on loopback it has no public ones.
     let found = closer(&ask(&mut stream, MessageType::FindNode, &ours.node.peer_id().to_bytes()).await);
     assert_eq!(found, [(ours.node.peer_id(), Vec::new())]);
     // The requester, once its addresses are known.
@@ -237,7 +237,7 @@ async fn srv_5_a_client_with_private_addresses_is_named_on_the_public_dht_and_so
     stream.send(&message::add_provider(&multihash(1), &EncodedPeer::new(&raw.id, &own))).await;
     let found = closer(&ask(&mut stream, MessageType::FindNode, &raw.id.to_bytes()).await);
     assert_eq!(found, [(raw.id, own.to_vec())]);
-    // SRV-3: for any other target nobody of them is named.
+    // SRV-3: for any other target neither is named.
     assert_eq!(closer(&ask(&mut stream, MessageType::FindNode, b"target").await), []);
 }
 
@@ -254,8 +254,8 @@ async fn lan_1_on_the_public_profile_who_comes_from_elsewhere_enters_no_lan_tabl
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(ours.counter("routing probes answered") + ours.counter("routing probes failed"), 0);
     assert!(Dht::ALL.iter().all(|&dht| ours.node.table(dht).is_empty()));
-    // On a private network loopback is as good as any.
-    eventually("they took us", || theirs.node.table(Dht::Lan).len() == 1).await;
+    // On a private network a loopback address counts like any other.
+    eventually("they have us in their table", || theirs.node.table(Dht::Lan).len() == 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -266,21 +266,21 @@ async fn srv_3_prv_7_each_dht_is_told_its_own_addresses_of_a_provider_and_one_wi
     let all = [addr("/ip4/127.0.0.1/tcp/4001"), private.clone(), public.clone()];
     let (mut wan, mut lan) = (raw.try_stream(WAN).await.unwrap(), raw.try_stream(LAN).await.unwrap());
 
-    // By the WAN only: the private one is not kept at all.
+    // Announced in the WAN DHT only: the private address is not kept.
     wan.send(&message::add_provider(&multihash(1), &EncodedPeer::new(&raw.id, &all))).await;
     let told = providers(&ask(&mut wan, MessageType::GetProviders, &multihash(1)).await);
     assert_eq!(told, [(raw.id, vec![public.clone()])]);
     let told = providers(&ask(&mut lan, MessageType::GetProviders, &multihash(1)).await);
-    assert_eq!(told, [(raw.id, Vec::new())], "a provider without addresses is one");
+    assert_eq!(told, [(raw.id, Vec::new())], "a provider without addresses still counts");
 
-    // By both: each is told its own.
+    // Announced in both: each DHT hands out its own addresses.
     lan.send(&message::add_provider(&multihash(1), &EncodedPeer::new(&raw.id, &all))).await;
     let told = providers(&ask(&mut lan, MessageType::GetProviders, &multihash(1)).await);
     assert_eq!(told, [(raw.id, vec![private])]);
     let told = providers(&ask(&mut wan, MessageType::GetProviders, &multihash(1)).await);
     assert_eq!(told, [(raw.id, vec![public])]);
 
-    // With loopback only, nothing is kept, and it is a provider all the same.
+    // With only loopback addresses none is kept, but the peer still counts as a provider.
     let other = Raw::connect(ours.address(false), Over::Noise).await;
     let mut stream = other.stream().await;
     stream.send(&message::add_provider(&multihash(2), &EncodedPeer::new(&other.id, &all[..1]))).await;

@@ -1,4 +1,4 @@
-//! RT-4: who dials us is dialled back before it is believed where it is.
+//! RT-4: a peer that dials us is dialled back before its claimed addresses are believed.
 
 use crate::{
     ours::{self, Ahead, Ours, addr, config, eventually},
@@ -9,7 +9,7 @@ use dhtstore_testkit::port;
 use libp2p::{Multiaddr, PeerId, identity::Keypair};
 use std::time::Duration;
 
-/// An address where nobody listens.
+/// Returns an address on which no process listens.
 fn nobody() -> Multiaddr {
     let port = port::free();
     addr(&format!("/ip4/127.0.0.1/tcp/{port}"))
@@ -31,11 +31,11 @@ async fn rt_4_a_peer_that_claims_addresses_where_nobody_answers_is_not_admitted_
     liar.dials(ours.address(false)).await;
     eventually("it was dialled back", || ours.counter("routing probes failed") == 1).await;
     assert!(is_connected(&ours, liar.info.id) && ours.node.table(Dht::Wan).is_empty());
-    // It does answer, over the connection that it made, and that admits nobody.
+    // It answers over the connection that it made, which does not admit it.
     let claimed = PeerInfo { id: liar.info.id, addrs: vec![nowhere] };
     ours.node.find_node(Dht::Wan, &claimed, b"target").await.unwrap();
     assert!(is_connected(&ours, liar.info.id) && ours.node.table(Dht::Wan).is_empty());
-    assert_eq!(ours.counter("routing probes failed"), 1, "nor is it dialled for each answer");
+    assert_eq!(ours.counter("routing probes failed"), 1, "it is not dialled for each answer");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -76,7 +76,7 @@ async fn rt_4_a_peer_that_can_no_longer_be_dialled_is_removed_at_its_check_thoug
     server.learns(&ours.info()).await;
     server.finds_closest(b"target".to_vec()).await;
     ours.node.find_node(Dht::Wan, &server.info, b"target").await.unwrap();
-    assert!(entry(&ours, id).is_some(), "a check removes it, not what it says");
+    assert!(entry(&ours, id).is_some(), "a check removes it, not its claims");
     clock.pass(6 * 60);
     let done = ours.node.refresh_routing().await;
     assert!(done.contains("wan: 0 peers, 1 checked, 1 removed"), "{done}");
@@ -97,9 +97,9 @@ async fn one_connection_is_left(over: Over) {
     let server = Theirs::server(over).await;
     server.dials(ours.address(over == Over::Quic)).await;
     eventually("it was admitted", || entry(&ours, server.info.id).is_some()).await;
-    assert_eq!(server.connections().await, 2, "the one that it made, and the one that proved where it is");
+    assert_eq!(server.connections().await, 2, "the connection that it made, and the one that proved its address");
     for _ in 0..50 {
-        // Requests keep whichever they use.
+        // Requests keep the connection that they use.
         ours.node.find_node(Dht::Wan, &server.info, b"target").await.unwrap();
         if server.connections().await == 1 {
             return assert_eq!(ours.counter("routing probes answered"), 1);

@@ -1,4 +1,4 @@
-//! `libp2p-kad` as client of ours and server to ours, over every transport.
+//! Tests with `libp2p-kad` as client and as server of our nodes, over every transport.
 
 use crate::{
     ours::{self, addr, eventually, holds, multihash},
@@ -24,7 +24,7 @@ async fn net_2_net_3_libp2p_kad_bootstraps_announces_and_finds_over_every_transp
 
         publisher.announces(multihash(1)).await;
         assert_eq!(holds(&ours, &multihash(1)).await, 1, "{over:?}");
-        // libp2p-kad announces without addresses where none is confirmed as external: identify has told them.
+        // libp2p-kad announces no addresses if none is confirmed as external; we know them from identify.
         let asker = ours::start().await;
         let answer = asker.node.get_providers(Dht::Wan, &ours.info(), &multihash(1)).await.unwrap();
         assert_eq!(answer.providers, std::slice::from_ref(&publisher.info), "{over:?}");
@@ -61,7 +61,7 @@ async fn rt_2_mode_1_servers_enter_the_table_and_clients_do_not() {
     assert!(!of(&client.info.id).wan);
     assert_eq!(ours.table_len(), 1);
     assert!(ours.node.table(Dht::Lan).is_empty());
-    // SRV-5: a client is found all the same, by its id.
+    // SRV-5: a client is still found by its id.
     let found = server.finds_closest(client.info.id.to_bytes()).await;
     assert!(!found.is_empty());
     assert_eq!(ours.node.find_peer(&client.info.id, None).await.unwrap().addrs, client.info.addrs);
@@ -75,7 +75,7 @@ async fn own_cids_are_answered_with_ourselves_as_provider() {
     let seeker = Theirs::client(Over::Noise).await;
     seeker.learns(&ours.info()).await;
     assert_eq!(seeker.finds_providers(multihash(7)).await, [ours.node.peer_id()]);
-    // And by ourselves, with addresses.
+    // Our own node finds it too, with addresses.
     let found = ours.node.find_providers(&multihash(7), 20, None).await;
     assert_eq!(found.len(), 1);
     assert_eq!(found[0].id, ours.node.peer_id());
@@ -105,7 +105,7 @@ async fn prv_7_libp2p_kad_that_relays_lead_to_is_found_with_its_circuits_and_we_
     found[0].addrs.sort();
     assert_eq!(found, [PeerInfo { id: publisher.info.id, addrs: circuits.to_vec() }]);
 
-    // A host of many interfaces names them first. (libp2p-kad keeps 20 addresses.)
+    // A host with many interfaces lists those addresses first. (libp2p-kad keeps 20 addresses.)
     let host = Raw::connect(ours.address(false), Over::Noise).await;
     let direct = (1..=40).map(|n| addr(&format!("/ip4/127.0.{n}.1/tcp/1")));
     let all: Vec<_> = direct.chain(circuits.clone()).collect();
@@ -118,7 +118,7 @@ async fn prv_7_libp2p_kad_that_relays_lead_to_is_found_with_its_circuits_and_we_
     let found = asker.node.find_peer(&host.id, None).await.unwrap();
     assert!(circuits.iter().all(|circuit| found.addrs.contains(circuit)), "{found:?}");
 
-    assert!(ours.node.table(Dht::Wan).get(&publisher.info.id).is_none(), "nobody can dial it");
+    assert!(ours.node.table(Dht::Wan).get(&publisher.info.id).is_none(), "it cannot be dialled");
     let dialled = relay.accept().map(|_| ()).map_err(|error| error.kind());
-    assert_eq!(dialled, Err(std::io::ErrorKind::WouldBlock), "somebody dialled the relay");
+    assert_eq!(dialled, Err(std::io::ErrorKind::WouldBlock), "the relay was dialled");
 }

@@ -1,4 +1,4 @@
-//! Listeners, private networks, connection limits, the end.
+//! Tests of listeners, private networks, connection limits and shutdown.
 
 use crate::{
     ours::{self, addr, config, eventually, multihash},
@@ -62,7 +62,7 @@ async fn the_wildcard_default_listens_on_both_transports() {
     config.listen = vec![
         addr("/ip4/0.0.0.0/tcp/0"),
         addr("/ip4/0.0.0.0/udp/0/quic-v1"),
-        // A warning where there is no IPv6.
+        // Only a warning on a machine without IPv6.
         addr("/ip6/::/tcp/0"),
         addr("/ip6/::/udp/0/quic-v1"),
     ];

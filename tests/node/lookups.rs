@@ -1,4 +1,4 @@
-//! Our look-ups through networks of `libp2p-kad` nodes.
+//! Tests of our look-ups through networks of `libp2p-kad` nodes.
 
 use crate::{
     ours::{self, config, eventually, multihash},
@@ -26,7 +26,7 @@ async fn lkp_1_prv_9_we_join_a_network_of_libp2p_kad_find_the_closest_announce_a
 
     let target = multihash(1);
     let expected = closest_of(servers.iter().map(|s| &s.info), &target, 20);
-    // A server that has no time to answer is rightly left out: on a machine that is busy with other things, again.
+    // On a busy machine a server may be too slow to answer and is rightly left out, so the look-up is repeated.
     let mut found = ours.node.closest_peers(Dht::Wan, &target, None).await;
     for _ in 0..3 {
         if found.peers.iter().map(|peer| peer.id).eq(expected.iter().copied()) {
@@ -72,7 +72,7 @@ async fn with_a_tenth_of_the_peers_mute_a_look_up_ends_within_two_seconds() {
         let found = ours.node.closest_peers(Dht::Wan, &target, None).await;
         assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
         let ids: Vec<PeerId> = found.peers.iter().map(|peer| peer.id).collect();
-        // An answer names 20 peers, mute ones among them: of the farthest three nobody may have told us.
+        // An answer names 20 peers, including mute ones, so the farthest three may never have been named.
         let expected = closest_of(servers.iter().map(|s| &s.info), &target, 17);
         assert_eq!(ids.get(..17), Some(&expected[..]));
     }

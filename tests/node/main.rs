@@ -1,4 +1,4 @@
-//! The network half over real sockets on loopback, with `libp2p-kad` as independent client and server.
+//! Tests of the node over real sockets on loopback, with `libp2p-kad` as an independent client and server.
 #![expect(clippy::unwrap_used, reason = "the lint knows `#[test]` functions, not their helpers")]
 #![allow(clippy::disallowed_methods, reason = "tests measure time")]
 

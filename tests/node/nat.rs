@@ -1,6 +1,6 @@
-//! AutoNAT, client mode and relaying: MODE-1 and CLI-1.
+//! Tests of AutoNAT, client mode and relaying: MODE-1 and CLI-1.
 //!
-//! Loopback is one network of many addresses: 127.1.0.0/16, 127.2.0.0/16 and so on are independent groups of peers.
+//! Loopback has many addresses: 127.1.0.0/16, 127.2.0.0/16 and so on are independent IP groups.
 
 use crate::{
     ours::{self, Ours, addr, config, eventually},
@@ -39,12 +39,12 @@ const WAN: &str = "/ipfs/kad/1.0.0";
 const LAN: &str = "/ipfs/lan/kad/1.0.0";
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The public DHT's rules, on loopback and without bootstrappers.
+/// The rules of the public DHT, on loopback and without bootstrap peers.
 fn amino() -> Config {
     Config { listen: config().listen, bootstrap: Vec::new(), ..Config::defaults(Profile::Amino) }
 }
 
-/// A clock that tests set ahead.
+/// A clock that tests can advance.
 #[derive(Debug)]
 struct Ahead(Arc<SystemClock>, AtomicU64);
 
@@ -82,7 +82,7 @@ pub fn identify(key: &Keypair) -> identify::Behaviour {
     identify::Behaviour::new(identify::Config::new("ipfs/0.1.0".to_owned(), key.public()))
 }
 
-/// libp2p's AutoNAT servers. A judge that must not dial tells everybody that they cannot be reached.
+/// libp2p's AutoNAT servers. One that must not dial reports that every peer is unreachable.
 #[derive(NetworkBehaviour)]
 struct Judging {
     limits: connection_limits::Behaviour,
@@ -127,7 +127,7 @@ impl Judge {
         Self { address, may_dial }
     }
 
-    /// One that speaks v1 only, one that speaks v2 only, one that speaks both: independent of each other.
+    /// Starts three independent servers: one speaks only v1, one only v2, and one both.
     async fn three(may_dial: bool) -> [Self; 3] {
         [
             Self::start(11, true, false, may_dial).await,
@@ -137,7 +137,7 @@ impl Judge {
     }
 }
 
-/// What a connected peer is told by identify, message by message.
+/// Returns the protocols that a connected peer gets by identify, message by message.
 async fn listen_to(ours: &Ours) -> mpsc::Receiver<Vec<String>> {
     let mut swarm = swarm(identify);
     swarm.dial(ours.address(false)).unwrap();
@@ -209,7 +209,7 @@ async fn mode_1_who_is_proven_unreachable_becomes_a_client_and_who_is_reached_ag
         judge.may_dial.send(true).await.unwrap();
     }
     clock.1.store(11 * 60, Ordering::Relaxed);
-    // Somebody new comes, and so the node looks whom to ask.
+    // A new peer makes the node look for peers to ask.
     let _new = listen_to(&ours).await;
     hears(&mut told, true).await;
     assert_eq!((ours.node.mode().mode, ours.node.mode().why), (Mode::Server, Why::Reachable));
@@ -235,7 +235,7 @@ async fn mode_1_our_own_nodes_prove_each_other_reachable() {
 #[tokio::test(flavor = "multi_thread")]
 async fn mode_1_who_refuses_to_dial_proves_nothing() {
     let ours = ours::start_with(amino()).await;
-    // On the public profile our server dials no loopback addresses for anybody: it says nothing then.
+    // With the public profile our server dials no loopback addresses, and then gives no verdict.
     for group in 31..34 {
         let listen = vec![addr(&format!("/ip4/127.{group}.0.1/tcp/0"))];
         let server = ours::start_with(Config { listen, ..amino() }).await;
@@ -273,7 +273,7 @@ struct Asking {
     v2: autonat::v2::client::Behaviour,
 }
 
-/// What libp2p's clients of v1 and v2 learn from `ours`: whether they can be reached.
+/// Returns whether libp2p's v1 and v2 clients learn from `ours` that they can be reached.
 async fn learn(ours: &Ours, reachable: bool) -> (bool, bool) {
     let mut swarm = swarm(|key| {
         let config = autonat::v1::Config {
@@ -337,7 +337,7 @@ async fn mode_1_autonat_can_be_switched_off() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn cli_1_a_client_stays_connected_to_the_closest_servers_and_is_found_through_them() {
-    // Servers that end streams that are idle for a second; one of them connections as well.
+    // These servers end streams that are idle for a second; one of them ends idle connections too.
     let second = Duration::from_secs(1);
     let idle = |streams, connections| {
         let mut config = config();
@@ -361,7 +361,7 @@ async fn cli_1_a_client_stays_connected_to_the_closest_servers_and_is_found_thro
     };
     client.node.refresh_routing().await;
     eventually("the one that ends idle connections has done so", || !connected(&server)).await;
-    // Nor would the client leave one open without a reason, once its streams are no longer pooled.
+    // The client does not keep a connection without a reason once its streams are no longer pooled.
     client.node.connect(full(late)).await.unwrap();
     eventually("it asks the other as well", || client.table_len() == 3).await;
     eventually("the connection that is not kept has ended", || {
@@ -369,7 +369,7 @@ async fn cli_1_a_client_stays_connected_to_the_closest_servers_and_is_found_thro
         !connected(late)
     })
     .await;
-    // Idle streams are looked for every 5 s.
+    // The pool is swept every 5 s.
     for _ in 0..8 {
         clock.1.fetch_add(60, Ordering::Relaxed);
         tokio::time::sleep(second).await;

@@ -1,4 +1,4 @@
-//! Nodes of ours, each by a configuration.
+//! Starts our nodes from configurations.
 
 use dhtstore::{
     clock::{Clock, SystemClock},
@@ -10,7 +10,7 @@ pub use dhtstore_testkit::ours::{Ahead, Ours, eventually, holds, multihash};
 use libp2p::{Multiaddr, identity::Keypair};
 use std::sync::Arc;
 
-/// TCP and QUIC on free ports of loopback.
+/// A configuration that listens on free TCP and QUIC ports of loopback.
 pub fn config() -> Config {
     let mut config = Config::defaults(Profile::Private);
     config.listen = vec![addr("/ip4/127.0.0.1/tcp/0"), addr("/ip4/127.0.0.1/udp/0/quic-v1")];
@@ -25,7 +25,7 @@ pub async fn start() -> Ours {
     start_with(config()).await
 }
 
-/// Bootstraps from `peers`.
+/// Starts a node that bootstraps from `peers`.
 pub async fn joining(peers: &[PeerInfo]) -> Ours {
     start_with(Config { bootstrap: full_addresses(peers), ..config() }).await
 }

@@ -1,4 +1,4 @@
-//! What the refresh of the tables asks, and whom it finds (RT-7); how long a probe waits (RT-8).
+//! Tests of the table refresh (RT-7), and of the time-out of probes (RT-8).
 
 use crate::ours::{self, addr, config, eventually};
 use dhtstore::{
@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-/// TCP only.
+/// Listens on TCP only.
 fn tcp() -> Config {
     Config { listen: vec![addr("/ip4/127.0.0.1/tcp/0")], ..config() }
 }
@@ -25,14 +25,14 @@ fn shared_with(near: &PeerId, target: &[u8]) -> u16 {
     Key::for_value(target).common_prefix_length(&Key::for_peer(near))
 }
 
-/// Of a peer in the bucket of `cpl` shared bits.
+/// Returns the key of a peer that shares `cpl` bits with `near`.
 fn keypair_in(near: &PeerId, cpl: u16) -> Keypair {
     std::iter::repeat_with(Keypair::generate_ed25519)
         .find(|key| shared_with(near, &key.public().to_peer_id().to_bytes()) == cpl)
         .unwrap()
 }
 
-/// A server that knows nobody.
+/// Starts a server that knows no peers.
 async fn lonely(keypair: Keypair) -> PeerInfo {
     stub_peer::start(keypair, stub_peer::answering(Duration::ZERO, |_| Vec::new())).await
 }
@@ -45,11 +45,11 @@ async fn rt_7_a_refresh_fills_each_bucket_that_has_room_and_ends_with_a_look_up_
     for cpl in 0..3 {
         hidden.push(lonely(keypair_in(&own, cpl)).await);
     }
-    // Deeper than the last bucket that has anybody: only who looks for us is told of it.
+    // Deeper than the last non-empty bucket: named only to a peer that asks for our own id.
     let neighbour = lonely(keypair_in(&own, 6)).await;
 
-    // A server in bucket 2 that from some time on knows one peer of each bucket and tells of it only whoever asks for that
-    // very bucket.
+    // A server in bucket 2. Once `later` is set, it knows one peer of each bucket, and names it only in answers for
+    // that bucket.
     let later = Arc::new(AtomicBool::new(false));
     let asked = Arc::new(Mutex::new(Vec::new()));
     let closer = {
@@ -70,7 +70,7 @@ async fn rt_7_a_refresh_fills_each_bucket_that_has_room_and_ends_with_a_look_up_
     let full = knowing.addrs[0].clone().with_p2p(knowing.id).unwrap();
     let ours = ours::start_as(Config { bootstrap: vec![full], ..tcp() }, key, SystemClock::new()).await;
     eventually("it has joined", || ours.table_len() == 1).await;
-    // The look-up of itself that follows is over.
+    // Waits for the end of the look-up of its own key.
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(ours.table_len(), 1);
 
@@ -80,13 +80,13 @@ async fn rt_7_a_refresh_fills_each_bucket_that_has_room_and_ends_with_a_look_up_
     for (cpl, peer) in hidden.iter().enumerate() {
         assert!(table.get(&peer.id).is_some(), "bucket {cpl} has room and was not filled");
     }
-    assert!(table.get(&neighbour.id).is_some(), "who is closest to us was not found");
+    assert!(table.get(&neighbour.id).is_some(), "the peer closest to us was not found");
     let asked = asked.lock().unwrap();
     let (last, before) = asked.split_last().unwrap();
-    assert_eq!(*last, own.to_bytes(), "the look-up of oneself comes last");
+    assert_eq!(*last, own.to_bytes(), "the look-up of its own key comes last");
     let mut buckets: Vec<u16> = before.iter().map(|target| shared_with(&own, target)).collect();
     buckets.sort_unstable();
-    assert_eq!(buckets, [0, 1, 2], "one target in each bucket up to the last that has anybody");
+    assert_eq!(buckets, [0, 1, 2], "one target in each bucket up to the last non-empty one");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -102,7 +102,7 @@ async fn rt_8_a_probe_that_is_answered_after_three_seconds_counts_and_one_after_
     let admitted = |peer: &PeerInfo| ours.node.table(Dht::Wan).get(&peer.id).is_some();
     eventually("the slow one is admitted", || admitted(&slow)).await;
     eventually("the other has failed", || ours.counter("routing probes failed") == 1).await;
-    // Its answer has come since.
+    // By now its answer has arrived.
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert!(!admitted(&too_slow) && admitted(&slow));
 }

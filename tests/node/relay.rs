@@ -1,5 +1,5 @@
-//! Circuit relay v2 (`[relay]`), each limit by itself: libp2p's defaults are ours, so that a setting that is not passed on
-//! would show nowhere else.
+//! Tests of circuit relay v2 (`[relay]`), one limit at a time. Our defaults are libp2p's, so no other test would notice
+//! a setting that is not passed on.
 
 use crate::{
     nat::identify,
@@ -19,8 +19,8 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 const PATIENCE: Duration = Duration::from_secs(60);
-/// An end that a limit of a second, or of next to no bytes, leads to has come after this time; one by libp2p's default of
-/// two minutes or of 128 KiB has not.
+/// Within this time a limit of one second or of very few bytes has ended a circuit, and libp2p's defaults of two
+/// minutes and 128 KiB have not.
 const SOON: Duration = Duration::from_secs(20);
 
 #[derive(NetworkBehaviour)]
@@ -29,7 +29,7 @@ struct Relayed {
     relay: relay::client::Behaviour,
 }
 
-/// A peer that can be reached through a relay, and whose connections end only when somebody ends them.
+/// A peer that can be reached through a relay, and that never closes idle connections.
 fn relayed() -> Swarm<Relayed> {
     SwarmBuilder::with_new_identity()
         .with_tokio()
@@ -43,7 +43,7 @@ fn relayed() -> Swarm<Relayed> {
         .build()
 }
 
-/// A node that relays, within these limits beside the defaults.
+/// Starts a node that relays, with changes to the default limits.
 async fn relaying(limits: impl FnOnce(&mut Relay)) -> Ours {
     let mut config = config();
     config.relay.enabled = true;
@@ -51,7 +51,7 @@ async fn relaying(limits: impl FnOnce(&mut Relay)) -> Ours {
     ours::start_with(config).await
 }
 
-/// Whether `ours` takes a reservation of `swarm`.
+/// Returns whether `ours` accepts a reservation of `swarm`.
 async fn reserves(swarm: &mut Swarm<Relayed>, ours: &Ours) -> bool {
     let relay = ours.address(false).with_p2p(ours.node.peer_id()).unwrap();
     swarm.listen_on(relay.with(Protocol::P2pCircuit)).unwrap();
@@ -69,7 +69,7 @@ async fn reserves(swarm: &mut Swarm<Relayed>, ours: &Ours) -> bool {
     timeout(PATIENCE, outcome).await.unwrap()
 }
 
-/// A peer that waits behind `ours` to be reached.
+/// Starts a peer that holds a reservation at `ours`.
 async fn waiting(ours: &Ours) -> PeerId {
     let mut swarm = relayed();
     assert!(reserves(&mut swarm, ours).await);
@@ -82,7 +82,8 @@ async fn waiting(ours: &Ours) -> PeerId {
     id
 }
 
-/// Connects to `peer` through `ours`; `None` if that is refused, or cut before it is done.
+/// Connects to `peer` through `ours`. Returns `None` if the circuit is refused, or cut before the connection is
+/// established.
 async fn circuit(ours: &Ours, peer: PeerId) -> Option<Swarm<Relayed>> {
     let mut swarm = relayed();
     let relay = ours.address(false).with_p2p(ours.node.peer_id()).unwrap();
@@ -99,7 +100,7 @@ async fn circuit(ours: &Ours, peer: PeerId) -> Option<Swarm<Relayed>> {
     timeout(PATIENCE, established).await.unwrap().then_some(swarm)
 }
 
-/// Whether the circuit to `peer` ends within `time`.
+/// Returns whether the circuit to `peer` ends within `time`.
 async fn cut_within(time: Duration, swarm: &mut Swarm<Relayed>, peer: PeerId) -> bool {
     let cut = async {
         loop {
@@ -120,7 +121,7 @@ async fn a_relay_takes_as_many_reservations_as_set_and_none_when_off() {
     let first = waiting(&ours).await;
     let mut second = relayed();
     assert!(!reserves(&mut second, &ours).await);
-    assert!(circuit(&ours, first).await.is_some(), "others reach the first all the same");
+    assert!(circuit(&ours, first).await.is_some(), "other peers still reach the first");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -139,7 +140,7 @@ async fn a_relay_carries_as_many_circuits_at_a_time_as_set() {
         tokio::time::sleep(Duration::from_millis(100)).await;
         freed = circuit(&ours, peer).await;
     }
-    panic!("no room again");
+    panic!("the place was not freed");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -160,7 +161,7 @@ async fn a_relay_cuts_a_circuit_after_the_time_that_is_set() {
     assert!(cut_within(SOON, &mut swarm, peer).await);
 }
 
-/// The status that `ours` answers a request for a reservation with, by hand so that nobody renews it.
+/// Requests a reservation by hand, so that it is not renewed. Returns the status in the answer.
 async fn reservation(raw: &Raw) -> u64 {
     let mut stream = raw.try_stream("/libp2p/circuit/relay/0.2.0/hop").await.unwrap();
     // A HopMessage of type RESERVE.

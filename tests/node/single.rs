@@ -1,4 +1,4 @@
-//! Servers that read one request of each stream, as litep2p does.
+//! Tests with servers that read only one request of each stream, as litep2p does.
 
 use crate::ours::{self, multihash};
 use dhtstore::kad::{Dht, PeerInfo};
@@ -29,8 +29,8 @@ async fn prv_9_a_server_that_reads_one_request_of_each_stream_is_told_everything
                 found_out = single.streams.load(Ordering::Relaxed);
             }
         }
-        // Remembered: one stream to announce and one to ask for each, and none in each round to find out again; one is asked
-        // at some time for whether it may enter the table.
+        // The server is remembered: each announcement takes one stream and its confirmation another, without a new test
+        // in each round. One more stream may be a probe for the table.
         let streams = single.streams.load(Ordering::Relaxed) - found_out;
         assert!((80..=81).contains(&streams), "{streams}");
     }
@@ -59,7 +59,7 @@ async fn what_such_a_server_does_not_take_is_not_confirmed() {
     let delivery = ours.node.add_providers(Dht::Wan, &deaf, &(0..200).map(multihash).collect::<Vec<_>>()).await;
     assert_eq!(delivery.confirmed(), 0);
     let streams = single.streams.load(Ordering::Relaxed);
-    assert!(streams < 100, "{streams} streams to a server that takes nothing");
+    assert!(streams < 100, "{streams} streams to a server that accepts nothing");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,4 +1,4 @@
-//! What happens on a stream: order, limits, time-outs, nonsense.
+//! Tests of streams: order, limits, time-outs, malformed messages.
 
 use crate::{
     ours::{self, addr, config, eventually, holds, multihash},
@@ -26,7 +26,7 @@ async fn msg_2_prv_4_requests_on_one_stream_are_answered_in_order_and_add_provid
     for over in Over::ALL {
         let raw = Raw::connect(ours.address(over == Over::Quic), over).await;
         let mut stream = raw.stream().await;
-        // All at once, cut in two in the middle of a message.
+        // All in two writes, split in the middle of a message.
         let requests = [
             find_node(b"one"),
             announce(&raw, 1),
@@ -46,7 +46,7 @@ async fn msg_2_prv_4_requests_on_one_stream_are_answered_in_order_and_add_provid
             let body = stream.receive().await.unwrap();
             let answer = Message::decode(&body).unwrap();
             if answer.kind == MessageType::GetProviders {
-                // PRV-10: whoever asks is told of its own record too.
+                // PRV-10: the answer includes the requester's own record.
                 let providers: Vec<_> = answer.provider_peers().map(|p| p.id.to_vec()).collect();
                 assert!(providers.contains(&raw.id.to_bytes()), "{over:?}");
             }
@@ -102,7 +102,7 @@ async fn a_stream_over_the_limit_is_dropped_and_counted_and_room_comes_back() {
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    panic!("no room again");
+    panic!("the place was not freed");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -114,7 +114,7 @@ async fn msg_1_prv_3_nonsense_ends_its_own_stream_without_an_answer_and_no_other
         ("refused, length prefix", vec![0xff; 11]),
         // 64 KiB + 1.
         ("refused, length prefix", vec![0x81, 0x80, 0x04]),
-        // 5, written in two bytes.
+        // 5, encoded in two bytes.
         ("refused, length prefix", vec![0x85, 0x00, 1, 2, 3, 4, 5]),
         ("refused, malformed message", vec![5, 0xff, 0xff, 0xff, 0xff, 0xff]),
         ("refused, empty key", find_node(b"")),
@@ -160,7 +160,7 @@ async fn a_message_not_finished_in_time_and_an_idle_stream_end() {
     assert_eq!(half.end_within(SOON).await, End::Reset);
     assert_eq!(ours.counter("refused, message not finished in time"), 1);
 
-    // A byte now and then does not help.
+    // Single bytes do not extend the time-out.
     let mut slow = raw.stream().await;
     let mut sent = 0;
     for byte in vec![0x90, 0x4e].into_iter().chain([0; 30]) {

@@ -1,5 +1,5 @@
-//! Nodes that are not ours: `libp2p-kad` servers and clients, and a mute one that advertises the DHT, takes its
-//! streams and never answers.
+//! Nodes of other implementations: `libp2p-kad` servers and clients, and a mute one that advertises the DHT, accepts
+//! its streams and never answers.
 
 use dhtstore::kad::PeerInfo;
 pub use dhtstore_testkit::raw::Over;
@@ -66,7 +66,7 @@ impl Theirs {
         Self::start_as(over, kad::Mode::Server, keypair, None).await
     }
 
-    /// A server that says of itself that it is at `addrs`, and not where it is.
+    /// Starts a server that claims to be at `addrs` and hides its real address.
     pub async fn claiming(addrs: Vec<Multiaddr>) -> Self {
         Self::start_as(Over::Noise, kad::Mode::Server, Keypair::generate_ed25519(), Some(addrs)).await
     }
@@ -80,7 +80,7 @@ impl Theirs {
         Self::running(swarm, listening)
     }
 
-    /// A server by WebSockets alone, those of `libp2p-websocket`.
+    /// Starts a server that speaks only WebSockets, with `libp2p-websocket`.
     pub async fn by_websockets(tls: websocket::tls::Config, addr: &str) -> Self {
         let keypair = Keypair::generate_ed25519();
         let behaviour = behaviour(&keypair, kad::Mode::Server, false);
@@ -105,7 +105,7 @@ impl Theirs {
         Self { info, listener, jobs }
     }
 
-    /// Tells it of a peer.
+    /// Adds a peer to its table.
     pub async fn learns(&self, peer: &PeerInfo) {
         let peer = peer.clone();
         let job = Box::new(move |swarm: &mut Swarm<Behaviour>| {
@@ -120,12 +120,12 @@ impl Theirs {
         self.jobs.send(Job::Do(Box::new(move |swarm| swarm.dial(addr).unwrap()))).await.ok().unwrap();
     }
 
-    /// Says of itself that it is at `addr` as well.
+    /// Makes it claim `addr` in addition.
     pub async fn claims(&self, addr: Multiaddr) {
         self.jobs.send(Job::Do(Box::new(move |swarm| swarm.add_external_address(addr)))).await.ok().unwrap();
     }
 
-    /// Leaves a peer and stops listening: from now on it can dial, but not be dialled.
+    /// Disconnects from a peer and stops listening: from now on it can dial but not be dialled.
     pub async fn hides_from(&self, peer: PeerId) {
         let listener = self.listener;
         let job = move |swarm: &mut Swarm<Behaviour>| {
@@ -179,14 +179,14 @@ impl Theirs {
         found
     }
 
-    /// Whether one server at least confirmed it.
+    /// Puts a value. Returns whether at least one server confirmed it.
     pub async fn puts_value(&self, key: Vec<u8>, value: Vec<u8>) -> bool {
         let record = kad::Record::new(key, value);
         let results = self.query(move |kad| kad.put_record(record, kad::Quorum::One).unwrap()).await;
         results.iter().any(|result| matches!(result, kad::QueryResult::PutRecord(Ok(_))))
     }
 
-    /// The values that servers hold, its own store aside.
+    /// Returns the values that servers hold, without those in its own store.
     pub async fn gets_value(&self, key: Vec<u8>) -> Vec<Vec<u8>> {
         let results = self.query(move |kad| kad.get_record(key.into())).await;
         let found = results.into_iter().filter_map(|result| match result {
@@ -279,7 +279,7 @@ async fn listen<B: NetworkBehaviour>(swarm: &mut Swarm<B>, addr: &str) -> (Liste
     }
 }
 
-/// `n` servers that know each other.
+/// Starts `n` servers that know each other.
 pub async fn network(n: usize) -> Vec<Theirs> {
     let mut servers = Vec::new();
     for _ in 0..n {
@@ -295,8 +295,8 @@ pub async fn network(n: usize) -> Vec<Theirs> {
     servers
 }
 
-/// Waits until nobody connects any more: libp2p-kad bootstraps by itself half a second after it has learnt of peers,
-/// and some hundred handshakes at once keep the machine busy for a while.
+/// Waits until no new connections are made. libp2p-kad bootstraps by itself half a second after it has learnt about
+/// peers, and some hundred handshakes at a time keep the machine busy for a while.
 pub async fn settled(servers: &[Theirs]) {
     let mut before = None;
     loop {
@@ -319,7 +319,8 @@ pub async fn refusing() -> PeerInfo {
     stub_peer::start(Keypair::generate_ed25519(), stub_peer::refusing()).await
 }
 
-/// What a node that speaks identify and ping only learns of the one at `addr`: what it says, and that it answers pings.
+/// Observes the node at `addr` with a node that speaks only identify and ping. Returns the identify message and the
+/// round-trip time of a ping.
 pub async fn observe(addr: Multiaddr) -> (identify::Info, Duration) {
     let keypair = Keypair::generate_ed25519();
     let identify = identify::Config::new("ipfs/0.1.0".to_owned(), keypair.public());

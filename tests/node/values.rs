@@ -1,4 +1,4 @@
-//! Values over real connections: VAL-1, VAL-4, VAL-5, VAL-6.
+//! Tests of values over real connections: VAL-1, VAL-4, VAL-5, VAL-6.
 
 use crate::{
     clauses::{ask, closer},
@@ -30,7 +30,7 @@ use tokio::sync::mpsc;
 const SOON: Duration = Duration::from_secs(3);
 const HOUR: u64 = 3600;
 
-/// A name and its records.
+/// The key of an IPNS name, which creates its records.
 struct Name(Keypair);
 
 impl Name {
@@ -42,12 +42,12 @@ impl Name {
         ipns::key(&self.0.public().to_peer_id())
     }
 
-    /// Valid for so many hours from now.
+    /// Returns a record that is valid for `hours` from now.
     fn record(&self, sequence: u64, hours: u64) -> Vec<u8> {
         self.valid_until(sequence, now() + Duration::from_secs(hours * HOUR))
     }
 
-    /// One that ended an hour ago.
+    /// Returns a record that ended an hour ago.
     fn expired(&self, sequence: u64) -> Vec<u8> {
         self.valid_until(sequence, now() - Duration::from_secs(HOUR))
     }
@@ -57,7 +57,7 @@ impl Name {
         ipns::create(&self.0, &entry).unwrap()
     }
 
-    /// One that points elsewhere than what was signed, in all its copies.
+    /// Returns a forged record: after signing, all copies of its value were changed to point elsewhere.
     fn forged(&self, sequence: u64) -> Vec<u8> {
         let mut record = self.record(sequence, 48);
         for at in 0..record.len() {
@@ -77,7 +77,7 @@ fn put(key: &[u8], value: &[u8]) -> Vec<u8> {
     message::put_value(key, &message::record(key, value, "")).to_vec()
 }
 
-/// Puts a value into the store of a node.
+/// Stores a value in a node.
 async fn holds(ours: &Ours, key: &[u8], value: &[u8]) {
     ours.store.values.put(key.to_vec(), value.to_vec()).await.unwrap();
 }
@@ -86,13 +86,13 @@ fn held(ours: &Ours, key: &[u8]) -> Option<Vec<u8>> {
     ours.store.values.get(key).map(|held| held.value.to_vec())
 }
 
-/// The value of an answer's record.
+/// Returns the value of an answer's record.
 fn value_in(body: &[u8]) -> Option<Vec<u8>> {
     let record = Message::decode(body).unwrap().record?;
     Some(Record::decode(record).unwrap().value.to_vec())
 }
 
-/// A node of TCP that knows `others`.
+/// Starts a node that knows `others`.
 async fn knowing(others: &[PeerInfo]) -> Ours {
     let ours = ours::joining(others).await;
     eventually("it knows all", || Dht::ALL.iter().all(|dht| ours.node.table(*dht).len() == others.len())).await;
@@ -108,7 +108,7 @@ async fn nodes(n: usize) -> (Vec<Ours>, Vec<PeerInfo>) {
     (nodes, infos)
 }
 
-/// Finds a value, with all that happened on the way.
+/// Finds a value and returns it with all events of the look-up.
 async fn find(
     node: &Node,
     key: &[u8],
@@ -131,7 +131,7 @@ async fn val_1_val_4_a_stored_value_is_echoed_and_a_refused_one_resets_its_strea
     for over in Over::ALL {
         let raw = Raw::connect(ours.address(over == Over::Quic), over).await;
         let mut stream = raw.stream().await;
-        // A repeat is taken, too.
+        // A repetition is stored too.
         for _ in 0..2 {
             stream.send(&put(&key, &record)).await;
             let echo = tokio::time::timeout(SOON, stream.receive()).await.unwrap().unwrap();
@@ -222,7 +222,7 @@ async fn val_6_the_best_valid_value_wins_and_whoever_holds_a_worse_one_or_none_i
         holds(node, &name.key(), &best).await;
     }
     holds(&nodes[3], &name.key(), &old).await;
-    // One that stores whatever it is sent, and was sent a forgery with a higher number.
+    // This server stores anything, and holds a forgery with a higher sequence number.
     let liar = Theirs::server(Over::Noise).await;
     let forged = name.forged(100);
     let writer = Theirs::client(Over::Noise).await;
@@ -269,7 +269,7 @@ async fn val_6_a_look_up_ends_when_the_quorum_holds_the_same_best() {
     let ours = knowing(&infos).await;
     let (found, _) = find(&ours.node, &name.key(), 2).await;
     let found = found.unwrap();
-    // Those already asked in the other DHT may still be heard.
+    // Answers of servers already asked in the other DHT may still count.
     assert!((2..10).contains(&found.answered), "{} answered", found.answered);
     let (found, _) = find(&ours.node, &name.key(), QUORUM).await;
     let found = found.unwrap();
@@ -286,7 +286,7 @@ async fn val_6_sixteen_of_twenty_that_hold_the_best_are_enough_and_fifteen_are_n
     for node in &nodes[..15] {
         holds(node, &name.key(), &record).await;
     }
-    // Who has no time to answer is rightly left out: on a machine that is busy with other things, again.
+    // On a busy machine a server may be too slow to answer and is rightly left out, so the look-up is repeated.
     let mut found = find(&ours.node, &name.key(), QUORUM).await.0;
     for _ in 0..3 {
         if found.as_ref().is_some_and(|found| found.answered == 20) {
@@ -323,14 +323,14 @@ async fn val_6_a_value_is_placed_with_the_closest_and_in_the_own_store_and_never
         assert_eq!(held(node, &name.key()).as_ref(), Some(&second));
     }
     assert!(ours.node.place_value(&name.key(), &first, None).await.is_err());
-    // From a node that does not hold it all servers refuse, and none counts as confirmed.
+    // All servers refuse the worse value from another node, and none counts as confirmed.
     let other = knowing(&infos).await;
     let (_, placed) = other.node.place_value(&name.key(), &first, None).await.unwrap();
     assert!(placed.sent >= 4 && placed.confirmed <= 1, "{placed:?}");
     for node in &nodes {
         assert_eq!(held(node, &name.key()).as_ref(), Some(&second));
     }
-    eventually("refusing is no failure", || {
+    eventually("a refusal does not count as a failure", || {
         nodes.iter().all(|n| other.node.table(Dht::Wan).get(&n.node.peer_id()).is_some())
     })
     .await;

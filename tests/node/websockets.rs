@@ -1,4 +1,5 @@
-//! WebSockets (NET-5): `libp2p-websocket` as client of ours and server to ours, certificates, private networks.
+//! Tests of WebSockets (NET-5) with `libp2p-websocket` as client and as server, of certificates and of private
+//! networks.
 
 use crate::{
     ours::{self, addr, config, holds, multihash},
@@ -9,7 +10,7 @@ use libp2p::{Multiaddr, multiaddr::Protocol};
 use libp2p_websocket::tls;
 use std::{fs, path::PathBuf};
 
-/// A self-signed certificate, which is its own authority, in PEM files.
+/// A self-signed certificate, its own authority, in PEM files.
 struct Issued {
     dir: tempfile::TempDir,
     certificate: rcgen::Certificate,
@@ -29,13 +30,13 @@ impl Issued {
         self.dir.path().join(name)
     }
 
-    /// Puts certificate and key where those of `other` are.
+    /// Overwrites the files of `other` with this certificate and key.
     fn write_to(&self, other: &Issued) {
         fs::write(other.path("certificate.pem"), self.certificate.pem()).unwrap();
         fs::write(other.path("key.pem"), self.key.serialize_pem()).unwrap();
     }
 
-    /// For a peer that has this certificate and trusts that of `other`.
+    /// Returns the TLS configuration of a peer that has this certificate and trusts that of `other`.
     fn theirs(&self, other: &Issued) -> tls::Config {
         let der = |issued: &Issued| tls::Certificate::new(issued.certificate.der().to_vec());
         let mut tls = tls::Config::builder();
@@ -45,7 +46,7 @@ impl Issued {
     }
 }
 
-/// A node of ours that listens there, with this certificate, and trusts another.
+/// The configuration of our node that listens at `listen` with the certificate `own` and trusts `trusted`.
 fn websockets(listen: &str, own: &Issued, trusted: &Issued) -> Config {
     let mut config = config();
     config.listen = vec![addr(listen)];
@@ -75,7 +76,7 @@ async fn net_5_libp2p_kad_announces_finds_and_is_dialled_over_plain_and_secure_w
         assert_eq!(holds(&ours, &multihash(1)).await, 1, "{form}");
         assert_eq!(seeker.finds_providers(multihash(1)).await, [publisher.info.id], "{form}");
 
-        // The other direction, from a node that nobody has dialled.
+        // The other direction, from a node that has not been dialled.
         let dialler = ours::start_with(websockets(&listen, &one, &other)).await;
         assert_eq!(
             dialler.node.add_providers(Dht::Wan, &publisher.info, &[multihash(2)]).await.confirmed(),
@@ -84,7 +85,7 @@ async fn net_5_libp2p_kad_announces_finds_and_is_dialled_over_plain_and_secure_w
         );
         let peers = dialler.node.peers().await;
         assert!(peers[0].address.contains(form) && !peers[0].inbound, "{peers:?}");
-        // The connection that the publisher made, or the one by which it was dialled back.
+        // Either the connection that the publisher made, or the one with which it was dialled back.
         let publisher = &ours.node.peers().await[0];
         assert!(publisher.address.contains(form), "{publisher:?}");
         ours.node.shutdown().await;
@@ -96,7 +97,7 @@ async fn net_5_a_renewed_certificate_is_taken_up_while_the_node_runs() {
     let (first, second) = (Issued::new("127.0.0.1"), Issued::new("127.0.0.1"));
     let ours = ours::start_with(websockets("/ip4/127.0.0.1/tcp/0/tls/ws", &first, &first)).await;
     let target = ours.info().addrs[0].clone().with_p2p(ours.node.peer_id()).unwrap();
-    // Who trusts a certificate, by what it says about the node.
+    // Tests whether a node with this trusted certificate can connect.
     let trusting = async |trusted: &Issued| {
         let peer = ours::start_with(websockets("/ip4/127.0.0.1/tcp/0/ws", &first, trusted)).await;
         (peer.node.connect(target.clone()).await, peer)
@@ -107,13 +108,13 @@ async fn net_5_a_renewed_certificate_is_taken_up_while_the_node_runs() {
     assert!(refused.contains("certificate"), "{refused}");
 
     assert!(!ours.node.renew_certificate().await.unwrap());
-    // Half of it: the old one stays.
+    // Only half of the pair changes: the old certificate stays in use.
     fs::write(first.path("key.pem"), second.key.serialize_pem()).unwrap();
     assert!(ours.node.renew_certificate().await.is_err());
     second.write_to(&first);
     assert!(ours.node.renew_certificate().await.unwrap());
     trusting(&second).await.0.unwrap();
-    // A connection that was there goes on.
+    // An existing connection continues.
     let own = early.node.get_providers(Dht::Wan, &ours.info(), &multihash(1)).await;
     assert!(own.is_ok(), "{own:?}");
 }
@@ -124,10 +125,10 @@ async fn net_5_the_name_in_the_address_is_what_the_certificate_has_to_be_for() {
     let ours = ours::start_with(websockets("/ip4/127.0.0.1/tcp/0/tls/ws", &issued, &issued)).await;
     let dialler = ours::start_with(websockets("/ip4/127.0.0.1/tcp/0/ws", &issued, &issued)).await;
     let port = port(&ours.info().addrs[0]);
-    // By its IP address it has no certificate.
+    // The certificate does not cover the IP address.
     let refused = dialler.node.connect(addr(&format!("/ip4/127.0.0.1/tcp/{port}/tls/ws"))).await.unwrap_err();
     assert!(refused.to_string().contains("certificate"), "{refused}");
-    // As Kubo announces itself with AutoTLS.
+    // The form in which Kubo announces itself with AutoTLS.
     let named = format!("/ip4/127.0.0.1/tcp/{port}/tls/sni/node.example.org/ws");
     assert_eq!(dialler.node.connect(addr(&named)).await.unwrap(), ours.node.peer_id());
 }

@@ -1,4 +1,4 @@
-//! A look-up among 500 servers that exist in memory only: every message is encoded, framed, decoded and answered as on the wire.
+//! Runs a look-up among 500 servers in memory. Every message is encoded, framed, decoded and answered as on the wire.
 //!
 //! ```text
 //! cargo run -p dhtstore-kad --example lookup
@@ -18,17 +18,17 @@ use dhtstore_kad::{
 use libp2p_identity::PeerId;
 use std::{collections::BTreeMap, time::Duration};
 
-/// A server of a network: some of the others, found by chance.
+/// Returns the routing table of one server, filled with a random choice of the others.
 fn server(all: &[PeerInfo], local: PeerId, random: &mut Seeded) -> RoutingTable {
     let mut table = RoutingTable::new(local, table::Settings { ip_diversity: None });
     for _ in 0..200 {
-        // Refused where its bucket is full.
+        // Refused if its bucket is full.
         let _ = table.admit(&all[random.below(all.len())], Duration::ZERO);
     }
     table
 }
 
-/// What a frame holds.
+/// Returns the body of a frame.
 fn body(framed: &[u8], max: usize) -> &[u8] {
     match frame::header(framed, max).unwrap() {
         Header::Complete { header, body } => &framed[header..header + body],
@@ -48,18 +48,18 @@ fn main() {
     let servers: BTreeMap<PeerId, RoutingTable> =
         all.iter().map(|peer| (peer.id, server(&all, peer.id, &mut random))).collect();
 
-    // Who is closest to this content? Peer 1 asks.
+    // The first peer looks for the servers closest to this content.
     let multihash = [&[0x12, 0x20][..], &[42; 32]].concat();
     let (target, asker) = (Key::for_content(&multihash), all[0].id);
     let seeds = servers[&asker].view().closest(&target, SEEDS).into_iter().map(|entry| entry.peer.clone()).collect();
     let mut lookup = Lookup::new(target, asker, seeds, Goal::Closest, Settings::default());
     while let Next::Ask(peer) = lookup.next(Duration::ZERO) {
         let asked = request(MessageType::GetProviders, &multihash);
-        // What the other side does.
+        // The server decodes, checks and answers.
         let message = Message::decode(body(&asked, MAX_REQUEST)).unwrap();
         let Ok(Request::GetProviders { multihash }) = rules::check(&message, &asker) else { panic!("well-formed") };
         let answer = rules::answer_get_providers(&servers[&peer.id].view(), multihash, &asker, &[], 0);
-        // And what comes of it here.
+        // The client decodes the answer.
         let answer = Message::decode(body(&answer, MAX_ANSWER)).unwrap();
         lookup.answered(&peer.id, answer.closer_peer_infos(100, 16));
     }

@@ -1,23 +1,24 @@
-//! Reading CIDs and other keys that people type.
+//! Parses CIDs and other keys that people type.
 
 use crate::{Cid, keyspace::Key, peer_id::parse_peer_id, rules};
 
-/// Why text is not what it should be: one line, without the text itself.
+/// Why text is not a CID or a key: one line, without the text itself.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct BadCid(pub String);
 
-/// Longest text that is looked at: a CID of 80 bytes of multihash in base2 takes some 700.
+/// Longest text that is parsed. A CID with a multihash of 80 bytes takes some 700 characters in base2.
 const MAX_TEXT: usize = 1024;
 
-/// A CID: v0 or v1, any multibase, also as `/ipfs/<cid>` or `ipfs://<cid>`; its multihash must fit into a request (PRV-1).
+/// Parses a CID, v0 or v1 in any multibase, also as `/ipfs/<cid>` or `ipfs://<cid>`. Its multihash must fit into a
+/// request (PRV-1).
 pub fn parse(text: &str) -> Result<Cid, BadCid> {
     let text = ["/ipfs/", "ipfs://"].iter().find_map(|prefix| text.strip_prefix(prefix)).unwrap_or(text);
     if text.is_empty() {
         return Err(BadCid("empty".into()));
     }
     if text.len() > MAX_TEXT {
-        return Err(BadCid(format!("{} bytes are too long for a CID", text.len())));
+        return Err(BadCid(format!("{} bytes is too long for a CID", text.len())));
     }
     if let Some(odd) = text.chars().find(|c| !c.is_ascii_graphic()) {
         return Err(BadCid(format!("{odd:?} cannot be part of a CID")));
@@ -28,7 +29,7 @@ pub fn parse(text: &str) -> Result<Cid, BadCid> {
     let cid = Cid::try_from(text).map_err(|error| BadCid(explain(text, &error)))?;
     let multihash = cid.hash().to_bytes();
     if multihash.len() > rules::MAX_KEY {
-        return Err(BadCid(format!("its multihash has {} bytes, servers take {}", multihash.len(), rules::MAX_KEY)));
+        return Err(BadCid(format!("its multihash has {} bytes, servers accept {}", multihash.len(), rules::MAX_KEY)));
     }
     Ok(cid)
 }
@@ -43,8 +44,8 @@ fn explain(text: &str, error: &cid::Error) -> String {
     format!("not a CID: {error}").to_lowercase()
 }
 
-/// The bytes that FIND_NODE takes for what a person means by a key: a CID, a peer id, or a multihash in base58,
-/// base16 or with a multibase letter in front.
+/// Parses a key for FIND_NODE: a CID, a peer id, or a multihash in base58, in base16, or with a multibase prefix.
+/// Returns the bytes that FIND_NODE carries.
 pub fn parse_key(text: &str) -> Result<Vec<u8>, BadCid> {
     if text.len() <= MAX_TEXT {
         if let Ok(peer) = parse_peer_id(text) {
@@ -62,7 +63,7 @@ pub fn parse_key(text: &str) -> Result<Vec<u8>, BadCid> {
         .map_err(|error| BadCid(format!("{error}; a key is a CID, a multihash or a peer id")))
 }
 
-/// The place of bytes as [`parse_key`] returns them.
+/// Returns the place in the keyspace of bytes that [`parse_key`] returned.
 pub fn place(bytes: &[u8]) -> Key {
     rules::target_key(bytes)
 }

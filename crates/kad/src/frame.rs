@@ -1,21 +1,21 @@
 //! Unsigned-varint length prefixes (MSG-1): minimal, bounded, incremental.
 
-/// A server reads at most this much per message (MSG-3).
+/// Most bytes that a server reads per message (MSG-3).
 pub const MAX_REQUEST: usize = 64 * 1024;
-/// A client reads up to go's limit (MSG-3).
+/// Most bytes that a client reads per message: go's limit (MSG-3).
 pub const MAX_ANSWER: usize = 4 * 1024 * 1024;
-/// Nothing longer is written: libp2p-kad clients refuse more and silently lose everything (MSG-3).
+/// Most bytes written per message. libp2p-kad clients refuse a longer one and silently drop all of it (MSG-3).
 pub const MAX_WRITE: usize = 16 * 1024;
 
 /// Longest varint that the multiformats specification allows: 63 bits.
 const MAX_VARINT: usize = 9;
 
-/// What the bytes at hand say of the next message.
+/// What is known about the next message from the bytes that have arrived.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Header {
-    /// More bytes of the length are needed.
+    /// The length prefix is not complete.
     Incomplete,
-    /// The header takes `header` bytes, the body `body` bytes.
+    /// The length prefix is complete.
     Complete {
         /// Bytes of the length prefix.
         header: usize,
@@ -24,23 +24,23 @@ pub enum Header {
     },
 }
 
-/// Why a length prefix is refused: the stream is reset.
+/// Why a length prefix is refused. The stream is then reset.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum FrameError {
-    /// It goes on after nine bytes, more than the multiformats specification allows.
-    #[error("length prefix is longer than a length can be")]
+    /// It has more than nine bytes, the limit of the multiformats specification.
+    #[error("length prefix is longer than nine bytes")]
     Overflow,
-    /// Its last byte is zero: the same number has a shorter form.
+    /// Its last byte is zero, so the same number has a shorter form.
     #[error("length prefix is not minimal")]
     NotMinimal,
-    /// The body would have this many bytes, more than the reader takes.
+    /// The body has this many bytes, more than the reader accepts.
     #[error("message of {0} bytes is over the limit")]
     TooLong(u64),
 }
 
 /// Reads a length prefix from the start of `bytes`. The body may have at most `max_body` bytes.
 ///
-/// Says as early as the bytes allow that a prefix is bad: at most nine are ever looked at.
+/// Reads at most nine bytes, and refuses a bad prefix as soon as the bytes show it.
 pub fn header(bytes: &[u8], max_body: usize) -> Result<Header, FrameError> {
     let Some((length, header)) = read_varint(bytes)? else { return Ok(Header::Incomplete) };
     match usize::try_from(length) {
@@ -49,7 +49,8 @@ pub fn header(bytes: &[u8], max_body: usize) -> Result<Header, FrameError> {
     }
 }
 
-/// A minimal unsigned varint of at most 63 bits and how many bytes it takes; `None` if it goes on behind `bytes`.
+/// Reads a minimal unsigned varint of at most 63 bits. Returns it with its length in bytes, or `None` if it is
+/// incomplete.
 pub(super) fn read_varint(bytes: &[u8]) -> Result<Option<(u64, usize)>, FrameError> {
     let mut value = 0u64;
     for (index, &byte) in bytes.iter().take(MAX_VARINT).enumerate() {
@@ -67,14 +68,14 @@ pub(super) fn read_varint(bytes: &[u8]) -> Result<Option<(u64, usize)>, FrameErr
 /// Appends `value` as a minimal unsigned varint.
 pub fn put_varint(buffer: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
-        // The low seven bits; the cast cuts the rest on purpose.
+        // The low seven bits and the continuation bit; the cast drops the rest on purpose.
         buffer.push(value as u8 | 0x80);
         value >>= 7;
     }
     buffer.push(value as u8);
 }
 
-/// Bytes that [`put_varint`] takes for `value`.
+/// Returns the number of bytes that [`put_varint`] writes for `value`.
 pub(super) fn varint_len(value: usize) -> usize {
     let bits = usize::BITS - value.leading_zeros();
     bits.div_ceil(7).max(1) as usize

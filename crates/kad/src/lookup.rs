@@ -1,4 +1,4 @@
-//! The iterative look-up (LKP-1, LKP-2) as a state machine: told what happened, it says whom to ask next.
+//! The iterative look-up (LKP-1, LKP-2) as a state machine: it takes events and returns the peer to ask next.
 
 use super::{
     PeerInfo,
@@ -12,46 +12,47 @@ use std::{
     time::Duration,
 };
 
-/// Requests in flight (LKP-1).
+/// Most requests in flight (LKP-1).
 pub const ALPHA: usize = 10;
-/// A search ends when this many of the closest have answered (LKP-1).
+/// Number of the closest peers that must have answered before a search ends (LKP-1).
 pub const BETA: usize = 3;
 
-/// Candidates that are remembered: the farthest not yet asked give way. Ten times what a look-up of the public
-/// network hears of usefully, and some 500 KB at most.
+/// Most candidates remembered; the farthest not yet asked is dropped first. Ten times the number that is useful on the
+/// public network, and some 500 KB at most.
 pub const MAX_CANDIDATES: usize = 1_000;
 
-/// How many of the closest peers of the routing table to start from: more than k, so that a look-up whose closest
-/// are mute does not run out of candidates. Asked only if it comes to them.
+/// Number of closest peers of the routing table to start from: more than k, so that a look-up whose closest peers are
+/// silent does not run out of candidates. The others are asked only if needed.
 pub const SEEDS: usize = 3 * K;
 
-/// After this part of the patience a silent peer's stand-in is asked as well. Without it a mute peer's stand-in starts
-/// only once patience is over, and where that one is mute too the look-up takes one patience more.
+/// After this fraction of the patience, a silent peer's stand-in is asked as well. Otherwise the stand-in would be
+/// asked only after the whole patience, and a silent stand-in would cost the look-up another one.
 const STAND_IN_DIVISOR: u32 = 4;
 
 /// When a look-up has found enough.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Goal {
-    /// Ends when the beta closest reachable peers have answered.
+    /// The beta closest reachable peers have answered.
     Search,
-    /// Ends when the k closest have answered: needed to place records.
+    /// The k closest reachable peers have answered, as needed to place records.
     Closest,
 }
 
 /// Limits of one look-up.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// At most this many requests in flight to peers that are not silent yet; at least 1.
+    /// Most requests in flight to peers that are not silent yet; at least 1.
     pub alpha: usize,
-    /// How many of the closest must have answered for [`Goal::Search`]; at most `k`.
+    /// Number of closest peers that must have answered for [`Goal::Search`]; at most `k`.
     pub beta: usize,
-    /// How many closest peers are sought; at least 1.
+    /// Number of closest peers to find; at least 1.
     pub k: usize,
-    /// A peer silent for so long no longer holds up the end nor takes one of the alpha places; its late answer still counts.
+    /// Time after which a silent peer no longer delays the end, and no longer takes one of the alpha places. A late
+    /// answer still counts.
     pub patience: Duration,
-    /// Drop peers of one IP group, as made by these, beyond the limit in a response (LKP-2): on public DHTs.
+    /// If set, at most [`MAX_PER_IP_GROUP`] peers of one IP group are taken from an answer (LKP-2). For public DHTs.
     pub ip_diversity: Option<IpGroups>,
-    /// At most this many peers are asked.
+    /// Most peers asked.
     pub max_asked: usize,
 }
 
@@ -64,14 +65,14 @@ impl Default for Settings {
 /// What to do now.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Next {
-    /// Send the request to this peer; report [`Lookup::answered`] or [`Lookup::failed`].
+    /// Send the request to this peer, then call [`Lookup::answered`] or [`Lookup::failed`].
     Ask(PeerInfo),
-    /// Nothing to do before an event, or before this time.
+    /// Wait for an event, at most until this time.
     Wait {
-        /// When to call again at the latest; a time after `now`, on the same clock.
+        /// When to call again at the latest, on the same clock as `now` and after it. `None`: only after an event.
         until: Option<Duration>,
     },
-    /// The end. Requests still in flight may be dropped; if their answers are reported nevertheless, they count.
+    /// The look-up has ended. Requests still in flight may be dropped; if their answers are reported, they count.
     Done,
 }
 
@@ -82,7 +83,7 @@ pub struct Lookup {
     local: Key,
     goal: Goal,
     settings: Settings,
-    /// Everybody heard of, by distance from the target.
+    /// All peers heard of, by distance from the target.
     candidates: BTreeMap<Distance, Candidate>,
     in_flight: BTreeSet<Distance>,
     asked: usize,
@@ -93,7 +94,7 @@ pub struct Lookup {
 struct Candidate {
     peer: PeerInfo,
     state: State,
-    /// Referrals from a seed.
+    /// Number of referrals from a seed.
     hops: usize,
 }
 
@@ -106,7 +107,8 @@ enum State {
 }
 
 impl Lookup {
-    /// A look-up of `target` that starts from `seeds`: the closest peers of the routing table. `local` is never asked.
+    /// Creates a look-up of `target` that starts from `seeds`, the closest peers of the routing table. `local` is never
+    /// asked.
     pub fn new(target: Key, local: PeerId, seeds: Vec<PeerInfo>, goal: Goal, settings: Settings) -> Self {
         let settings = Settings { alpha: settings.alpha.max(1), k: settings.k.max(1), ..settings };
         let mut lookup = Self {
@@ -125,7 +127,8 @@ impl Lookup {
         lookup
     }
 
-    /// Call until it returns `Wait` or `Done`; `Ask` counts as asked at `now`. Times never go back.
+    /// Returns the next step. Call it until it returns `Wait` or `Done`; a peer of `Ask` counts as asked at `now`.
+    /// `now` must never go back.
     pub fn next(&mut self, now: Duration) -> Next {
         if self.done {
             return Next::Done;
@@ -149,10 +152,10 @@ impl Lookup {
         Next::Wait { until: self.next_deadline(now) }
     }
 
-    /// Goes through the candidates, closest first: is the goal reached, and if not, who is to be asked?
+    /// Goes through the candidates, closest first. Returns whether the goal is reached, and if not, the peer to ask.
     ///
-    /// The failed and the silent are passed over, as if nobody had named them. Of the k closest others all are asked,
-    /// and for each that hesitates the next closest as well.
+    /// Skips failed and silent peers as if they had never been named. Of the others, the k closest are asked, plus one
+    /// stand-in for each that is slow to answer.
     fn scan(&self, now: Duration) -> Scan {
         let enough = match self.goal {
             Goal::Search => self.settings.beta.min(self.settings.k),
@@ -195,12 +198,12 @@ impl Lookup {
         })
     }
 
-    /// Requests in flight that are not silent.
+    /// Returns the number of requests in flight to peers that are not silent.
     fn places_taken(&self, now: Duration) -> usize {
         self.requested_at().filter(|since| now.saturating_sub(*since) < self.settings.patience).count()
     }
 
-    /// When the next request in flight gets a stand-in or is given up waiting for.
+    /// Returns when the next request in flight gets a stand-in or counts as silent.
     fn next_deadline(&self, now: Duration) -> Option<Duration> {
         self.requested_at()
             .flat_map(|since| [self.stand_in_after(), self.settings.patience].map(|after| since.saturating_add(after)))
@@ -208,7 +211,7 @@ impl Lookup {
             .min()
     }
 
-    /// `peer` answered with these closer peers (at most 2k of them are looked at). Ignored if it was not asked.
+    /// Reports that `peer` answered with these closer peers, of which at most 2k are used. Ignored if it was not asked.
     pub fn answered(&mut self, peer: &PeerId, closer: Vec<PeerInfo>) {
         let distance = self.distance(peer);
         if !self.in_flight.remove(&distance) {
@@ -233,7 +236,7 @@ impl Lookup {
         }
     }
 
-    /// `peer` cannot be reached, or its answer was none. The next closest takes its place.
+    /// Reports that `peer` cannot be reached, or that its answer cannot be used. The next closest takes its place.
     pub fn failed(&mut self, peer: &PeerId) {
         let distance = self.distance(peer);
         self.in_flight.remove(&distance);
@@ -244,17 +247,17 @@ impl Lookup {
         }
     }
 
-    /// The caller's own goal is met.
+    /// Ends the look-up, because the caller's own goal is met.
     pub fn stop(&mut self) {
         self.done = true;
     }
 
-    /// The k closest that have answered, closest first.
+    /// Returns the k closest peers that have answered, closest first.
     pub fn closest(&self) -> Vec<PeerInfo> {
         self.closest_in(|state| state == State::Answered)
     }
 
-    /// The k closest heard of, answered or not, the failed left out.
+    /// Returns the k closest peers heard of, except those that failed; closest first.
     pub fn closest_heard_of(&self) -> Vec<PeerInfo> {
         self.closest_in(|state| state != State::Failed)
     }
@@ -264,17 +267,17 @@ impl Lookup {
         wanted.take(self.settings.k).map(|candidate| candidate.peer.clone()).collect()
     }
 
-    /// Peers asked so far.
+    /// Returns the number of peers asked so far.
     pub fn asked(&self) -> usize {
         self.asked
     }
 
-    /// Peers asked that have neither answered nor failed, closest first.
+    /// Returns the peers that were asked and have neither answered nor failed, closest first.
     pub fn in_flight(&self) -> impl Iterator<Item = &PeerId> {
         self.in_flight.iter().filter_map(|distance| Some(&self.candidates.get(distance)?.peer.id))
     }
 
-    /// Longest chain of referrals from a seed (0) to a peer that answered.
+    /// Returns the length of the longest chain of referrals to a peer that answered; a seed counts 0.
     pub fn hops(&self) -> usize {
         let answered = self.candidates.values().filter(|candidate| candidate.state == State::Answered);
         answered.map(|candidate| candidate.hops).max().unwrap_or(0)
@@ -284,7 +287,7 @@ impl Lookup {
         Key::for_peer(peer).distance(&self.target)
     }
 
-    /// A peer without addresses is a candidate, too: the caller may know some.
+    /// Adds a candidate. A peer without addresses counts too: the caller may know some.
     fn heard_of(&mut self, mut peer: PeerInfo, hops: usize) {
         let key = Key::for_peer(&peer.id);
         if key == self.local {
@@ -293,7 +296,7 @@ impl Lookup {
         peer.addrs.truncate(MAX_ADDRESSES);
         let distance = key.distance(&self.target);
         if let Some(known) = self.candidates.get_mut(&distance) {
-            // Who named it first may have been wrong about its addresses, or lying.
+            // The peer that named it first may have been wrong about its addresses, or lying.
             for addr in peer.addrs {
                 if known.peer.addrs.len() < MAX_ADDRESSES && !known.peer.addrs.contains(&addr) {
                     known.peer.addrs.push(addr);
@@ -302,7 +305,7 @@ impl Lookup {
             return;
         }
         self.candidates.insert(distance, Candidate { peer, state: State::HeardOf, hops });
-        // Those asked are never more than `max_asked`.
+        // Peers already asked are never dropped; there are at most `max_asked`.
         if self.candidates.len() > MAX_CANDIDATES.max(2 * self.settings.max_asked) {
             let farthest = self.candidates.iter().rev().find(|(_, candidate)| candidate.state == State::HeardOf);
             if let Some(distance) = farthest.map(|(distance, _)| *distance) {
@@ -312,11 +315,11 @@ impl Lookup {
     }
 }
 
-/// What a look at all candidates shows.
+/// The result of going through the candidates.
 enum Scan {
-    /// The goal is reached, or nobody is left to be asked or waited for.
+    /// The goal is reached, or no peer is left to ask or to wait for.
     Complete,
-    /// It is not; this candidate, if any, is to be asked when there is room.
+    /// The goal is not reached. This candidate, if any, is the next to ask when there is room.
     Incomplete(Option<Distance>),
 }
 

@@ -1,4 +1,5 @@
-//! The protobuf messages of the protocol (MSG-1): a borrowed decoder, a writer of pre-encoded parts.
+//! The protobuf messages of the protocol (MSG-1): a decoder that borrows the bytes, and a writer that copies
+//! pre-encoded parts.
 //!
 //! ```protobuf
 //! message Message {
@@ -9,8 +10,8 @@
 //! message Record { bytes key = 1; bytes value = 2; string timeReceived = 5; }
 //! ```
 //!
-//! Stricter than protobuf in three things that no implementation sends: groups are refused, a second `record` is
-//! refused (protobuf would merge the two, which borrowed bytes cannot), an unknown message type is refused.
+//! The decoder is stricter than protobuf in three cases, which no known implementation sends. It refuses groups,
+//! unknown message types, and a second `record`: protobuf would merge the two, which is impossible with borrowed bytes.
 
 #[cfg(any(test, fuzzing, feature = "oracle"))]
 #[doc(hidden)]
@@ -30,8 +31,7 @@ use multiaddr::Multiaddr;
 use std::collections::BTreeSet;
 use wire::{Fields, Value};
 
-/// Addresses of one peer that are parsed in vain are counted too: at most this many times as many as are wanted
-/// are looked at, so that a message full of rubbish costs little.
+/// Most entries parsed for each entry wanted. It bounds the cost of a message full of malformed addresses or peers.
 const TRIES_PER_ADDRESS: usize = 4;
 
 mod field {
@@ -52,17 +52,17 @@ mod field {
     pub const RECORD_TIME_RECEIVED: u32 = 5;
 }
 
-/// Protobuf enum values of `Message.MessageType`.
+/// The type of a message, with the numbers of `Message.MessageType`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(u8)]
 pub enum MessageType {
-    /// Store a value record. What a message without a type is, by protobuf's default.
+    /// Store a value record. Protobuf's default, so a message without a type is one.
     PutValue = 0,
     /// Ask for a value record.
     GetValue = 1,
     /// Announce that the sender provides the key's content. Never answered (PRV-4).
     AddProvider = 2,
-    /// Ask who provides the key's content.
+    /// Ask for the providers of the key's content.
     GetProviders = 3,
     /// Ask for the closest servers to the key.
     FindNode = 4,
@@ -71,7 +71,7 @@ pub enum MessageType {
 }
 
 impl MessageType {
-    /// Like generated code, takes the low 32 bits of the number on the wire.
+    /// Uses the low 32 bits of the number on the wire, as generated code does.
     fn from_wire(value: u64) -> Option<Self> {
         Some(match value as u32 {
             0 => MessageType::PutValue,
@@ -96,19 +96,19 @@ pub struct DecodeError(
 /// A decoded message that borrows the received bytes.
 #[derive(Clone, Debug)]
 pub struct Message<'a> {
-    /// What is asked.
+    /// The type.
     pub kind: MessageType,
     /// A multihash, a binary peer id or a value's key; empty if absent.
     pub key: &'a [u8],
-    /// The undecoded body of the `Record` submessage, checked to be one: see [`Record::decode`].
+    /// The body of the `Record` submessage, undecoded but known to decode with [`Record::decode`].
     pub record: Option<&'a [u8]>,
     body: &'a [u8],
 }
 
 impl<'a> Message<'a> {
-    /// Decodes a body (without length prefix), nested peers included, so that the iterators cannot fail.
+    /// Decodes a body (without length prefix). Checks nested peers too, so that the iterators cannot fail.
     ///
-    /// Unknown fields are skipped. Of a repeated scalar the last counts.
+    /// Skips unknown fields. If a scalar is repeated, the last one counts.
     pub fn decode(body: &'a [u8]) -> Result<Self, DecodeError> {
         let mut message = Message { kind: MessageType::PutValue, key: &[], record: None, body };
         for field in Fields::new(body) {
@@ -138,40 +138,40 @@ impl<'a> Message<'a> {
         Ok(message)
     }
 
-    /// The entries of `closerPeers`, in order.
+    /// Returns the entries of `closerPeers`, in order.
     pub fn closer_peers(&self) -> impl Iterator<Item = RawPeer<'a>> + use<'a> {
         peers(self.body, field::CLOSER_PEERS)
     }
 
-    /// The entries of `providerPeers`, in order.
+    /// Returns the entries of `providerPeers`, in order.
     pub fn provider_peers(&self) -> impl Iterator<Item = RawPeer<'a>> + use<'a> {
         peers(self.body, field::PROVIDER_PEERS)
     }
 
-    /// `closerPeers` as a client takes them: see [`decode_owned`].
+    /// Returns `closerPeers`, decoded with [`decode_owned`].
     pub fn closer_peer_infos(&self, max_peers: usize, max_addrs: usize) -> Vec<PeerInfo> {
         decode_owned(self.closer_peers(), max_peers, max_addrs)
     }
 
-    /// `providerPeers` as a client takes them: see [`decode_owned`].
+    /// Returns `providerPeers`, decoded with [`decode_owned`].
     pub fn provider_peer_infos(&self, max_peers: usize, max_addrs: usize) -> Vec<PeerInfo> {
         decode_owned(self.provider_peers(), max_peers, max_addrs)
     }
 }
 
 fn peers<'a>(body: &'a [u8], list: u32) -> impl Iterator<Item = RawPeer<'a>> + use<'a> {
-    // `decode` has seen every field, so that nothing is lost by passing over errors here.
+    // `decode` has checked every field, so there are no errors to skip here.
     Fields::new(body)
         .map_while(Result::ok)
         .filter(move |(number, _)| *number == list)
         .filter_map(|(_, value)| RawPeer::decode(value.bytes().ok()?).ok())
 }
 
-/// At most `max_peers` peers, at most `max_addrs` addresses each. Entries whose id is no peer id, and repetitions of
-/// a peer, are skipped; a peer without any usable address is kept, for the caller may know some.
+/// Decodes at most `max_peers` peers with at most `max_addrs` addresses each. Skips entries whose id is malformed, and
+/// repetitions of a peer. Keeps a peer without any usable address: the caller may know some.
 pub fn decode_owned<'a>(peers: impl Iterator<Item = RawPeer<'a>>, max_peers: usize, max_addrs: usize) -> Vec<PeerInfo> {
     let mut seen = BTreeSet::new();
-    // The same patience with malformed entries as with malformed addresses.
+    // The same limit on malformed entries as on malformed addresses.
     peers
         .take(max_peers.saturating_mul(TRIES_PER_ADDRESS))
         .filter(|peer| seen.insert(peer.id))
@@ -183,7 +183,7 @@ pub fn decode_owned<'a>(peers: impl Iterator<Item = RawPeer<'a>>, max_peers: usi
 /// One entry of `closerPeers` or `providerPeers`, undecoded.
 #[derive(Clone, Copy, Debug)]
 pub struct RawPeer<'a> {
-    /// What should be a binary peer id; empty if absent.
+    /// The binary peer id, unchecked; empty if absent.
     pub id: &'a [u8],
     body: &'a [u8],
 }
@@ -198,7 +198,7 @@ impl<'a> RawPeer<'a> {
                 field::PEER_ADDRS => {
                     value.bytes()?;
                 }
-                // Any number: newer implementations may know more kinds of connection.
+                // Any number is accepted: newer implementations may know more kinds of connection.
                 field::PEER_CONNECTION => {
                     value.varint()?;
                 }
@@ -208,12 +208,12 @@ impl<'a> RawPeer<'a> {
         Ok(peer)
     }
 
-    /// The submessage's body.
+    /// Returns the body of the submessage.
     pub fn as_bytes(&self) -> &'a [u8] {
         self.body
     }
 
-    /// Its addresses as sent, in order.
+    /// Returns the addresses as sent, in order.
     pub fn addrs(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         Fields::new(self.body)
             .map_while(Result::ok)
@@ -221,10 +221,10 @@ impl<'a> RawPeer<'a> {
             .filter_map(|(_, value)| value.bytes().ok())
     }
 
-    /// The peer and those of its addresses that parse, own `/p2p` suffix stripped, at most `max_addrs`.
+    /// Decodes the peer and at most `max_addrs` of its addresses, without the peer's own `/p2p` suffix.
     ///
-    /// Left out: repetitions, what [`strip_peer`] refuses, addresses longer than [`MAX_ADDRESS_BYTES`] (they could never be
-    /// handed on). `None` if the id is no peer id.
+    /// Leaves out addresses that do not parse, repetitions, addresses that [`strip_peer`] refuses, and addresses longer
+    /// than [`MAX_ADDRESS_BYTES`], which could never be handed on. Returns `None` if the id is malformed.
     pub fn to_peer_info(&self, max_addrs: usize) -> Option<PeerInfo> {
         let id = PeerId::from_bytes(self.id).ok()?;
         let mut addrs: Vec<Multiaddr> = Vec::new();

@@ -1,37 +1,38 @@
-//! Server or client (MODE-1): what other peers say of our reachability, and what follows from it.
+//! Decides whether a node is a server or a client (MODE-1), from what other peers say about its reachability.
 //!
-//! Others vote, one vote for each independent group of them. A majority of three quarters among at least [`NEEDED`]
-//! changes the verdict; anything less leaves it as it is, so that single liars and single failures change nothing.
+//! Other peers vote; each group of peers that are not independent has one vote. The verdict changes if one side has at
+//! least [`NEEDED`] votes and three quarters of all votes. Otherwise it stays, so that a single liar or a single
+//! failure changes nothing.
 
 use super::Dht;
 use serde::{Deserialize, Serialize};
 use std::{fmt, time::Duration};
 
-/// Votes on one side that a verdict takes: as many as go's AutoNAT wants in a row.
+/// Fewest votes on one side for a verdict: as many as go's AutoNAT wants in a row.
 pub const NEEDED: usize = 3;
 
-/// One vote against outweighs so many in favour.
+/// Votes on the winning side needed for each vote on the other side.
 const MAJORITY: usize = 3;
 
-/// Votes that count, the newest: few, so that a change is believed after two rounds of asking.
+/// Most votes that count, the newest. Few, so that a change is believed after two rounds of asking.
 pub const MAX_VOTES: usize = 8;
 
-/// How long a vote counts: longer than several rounds of asking, short enough to forget another network.
+/// How long a vote counts: several rounds of asking, but short enough to forget a network that the node has left.
 pub const VOTE_LIFE: Duration = Duration::from_secs(3600);
 
-/// Whether others can dial us.
+/// Whether other peers can dial us.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Reach {
-    /// Not proven either way.
+    /// Neither is proved.
     #[default]
     Unknown,
-    /// Proven by several.
+    /// Several peers could dial us.
     Reachable,
-    /// Several tried and could not.
+    /// Several peers tried to dial us and could not.
     Unreachable,
 }
 
-/// Collects votes. `G` names a group of peers that are not independent of each other.
+/// Collects votes. `G` identifies a group of peers that are not independent of each other.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Reachability<G> {
     /// Oldest first; at most [`MAX_VOTES`], one for each group.
@@ -46,7 +47,7 @@ impl<G> Default for Reachability<G> {
 }
 
 impl<G: PartialEq> Reachability<G> {
-    /// Somebody of `group` tried to dial us at the monotonic time `now`. The verdict after it.
+    /// Records that a peer of `group` tried to dial us at the monotonic time `now`. Returns the new verdict.
     pub fn vote(&mut self, group: G, reached: bool, now: Duration) -> Reach {
         self.votes.retain(|(other, ..)| *other != group);
         self.votes.push((group, reached, now));
@@ -56,7 +57,7 @@ impl<G: PartialEq> Reachability<G> {
         self.settle(now)
     }
 
-    /// The verdict at `now`: unknown again once nobody who supports it has been heard for [`VOTE_LIFE`].
+    /// Returns the verdict at `now`. It becomes unknown again when no vote of the last [`VOTE_LIFE`] supports it.
     pub fn settle(&mut self, now: Duration) -> Reach {
         self.votes.retain(|(_, _, at)| now.saturating_sub(*at) < VOTE_LIFE);
         let (yes, no) = self.votes();
@@ -71,12 +72,12 @@ impl<G: PartialEq> Reachability<G> {
         self.reach
     }
 
-    /// The verdict as last settled.
+    /// Returns the verdict as of the last call of [`Reachability::vote`] or [`Reachability::settle`].
     pub fn reach(&self) -> Reach {
         self.reach
     }
 
-    /// Votes that count: how many could dial us, how many could not.
+    /// Returns the number of votes that count: peers that could dial us, and peers that could not.
     pub fn votes(&self) -> (usize, usize) {
         let yes = self.votes.iter().filter(|(_, reached, _)| *reached).count();
         (yes, self.votes.len() - yes)
@@ -87,7 +88,7 @@ impl<G: PartialEq> Reachability<G> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Setting {
-    /// As other peers' dials show.
+    /// Decided by the dials of other peers.
     #[default]
     Auto,
     /// Always a server.
@@ -102,12 +103,12 @@ pub enum Setting {
 pub enum Mode {
     /// Advertises the protocol and takes its streams.
     Server,
-    /// Does neither, and asks all the same.
+    /// Does neither, but sends requests.
     Client,
 }
 
 impl Mode {
-    /// As `stat` shows it.
+    /// Returns the name that `stat` shows.
     pub const fn name(self) -> &'static str {
         match self {
             Mode::Server => "server",
@@ -116,16 +117,16 @@ impl Mode {
     }
 }
 
-/// Why a node is what it is.
+/// Why a node is a server or a client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Why {
-    /// The operator says so.
+    /// The operator set the mode.
     Set,
-    /// On a network of one's own everybody serves.
+    /// On a private network every node is a server.
     PrivateNetwork,
-    /// The operator names addresses at which it is reached.
+    /// The operator set addresses at which the node can be reached.
     Announced,
-    /// [`Reach::Unknown`], which never makes a client.
+    /// [`Reach::Unknown`], which never makes a node a client.
     Unknown,
     /// [`Reach::Reachable`]
     Reachable,
@@ -139,24 +140,25 @@ impl fmt::Display for Why {
             Why::Set => "set by `mode`",
             Why::PrivateNetwork => "profile \"private\"",
             Why::Announced => "`announce` or `append_announce` is set",
-            Why::Unknown => "no peer has told yet whether it can dial this node",
+            Why::Unknown => "not known yet whether other peers can dial this node",
             Why::Reachable => "other peers can dial this node",
             Why::Unreachable => "other peers cannot dial this node",
         })
     }
 }
 
-/// Server or client, and why.
+/// Whether a node is a server or a client, and why.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Decision {
-    /// What the node is in the WAN DHT.
+    /// The mode in the WAN DHT.
     pub mode: Mode,
-    /// Why.
+    /// The reason.
     pub why: Why,
 }
 
 impl Decision {
-    /// `pinned` is why an `auto` node is a server whatever others say, if it is.
+    /// Decides the mode. `pinned` is the reason for which a node set to `auto` is a server whatever other peers say, if
+    /// there is one.
     pub fn new(setting: Setting, pinned: Option<Why>, reach: Reach) -> Self {
         let (mode, why) = match (setting, pinned, reach) {
             (Setting::Server, ..) => (Mode::Server, Why::Set),
@@ -169,8 +171,8 @@ impl Decision {
         Self { mode, why }
     }
 
-    /// Whether the protocol of `dht` is advertised and taken. Who cannot be dialled from outside still serves its local
-    /// network (LAN-1).
+    /// Returns whether the node advertises and accepts the protocol of `dht`. A node that cannot be dialled from
+    /// outside still serves its local network (LAN-1).
     pub fn serves(self, dht: Dht) -> bool {
         self.mode == Mode::Server || (dht == Dht::Lan && self.why != Why::Set)
     }
@@ -246,14 +248,14 @@ mod tests {
                 prop_assert_eq!(reach, again.vote(group, yes, now), "deterministic");
                 let (for_us, against) = reachability.votes();
                 prop_assert!(for_us + against <= MAX_VOTES);
-                // One vote never turns a verdict into its contrary without a majority of three quarters.
+                // A verdict changes only with a majority of three quarters.
                 if reach != last && reach == Reach::Unreachable {
                     prop_assert!(against >= NEEDED && against >= 3 * for_us);
                 }
                 if reach != last && reach == Reach::Reachable {
                     prop_assert!(for_us >= NEEDED && for_us >= 3 * against);
                 }
-                // Whoever says the contrary of all others cannot be alone in it.
+                // A verdict needs at least one vote for it.
                 prop_assert!(reach != Reach::Unreachable || against > 0);
                 prop_assert!(reach != Reach::Reachable || for_us > 0);
                 last = reach;

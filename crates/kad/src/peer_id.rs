@@ -1,5 +1,5 @@
-//! The ways in which a peer id is written. The peer id specification: a decoder MUST take the base58 multihash (`12D3…`,
-//! `Qm…`) and a CIDv1 with the multicodec libp2p-key in any multibase (`k51…`, `bafz…`, `z5A…`).
+//! Parses the text forms of a peer id. By the peer id specification, a decoder MUST accept the base58 multihash
+//! (`12D3…`, `Qm…`), and a CIDv1 with the multicodec libp2p-key in any multibase (`k51…`, `bafz…`, `z5A…`).
 
 use cid::Cid;
 use libp2p_identity::PeerId;
@@ -8,18 +8,18 @@ use multiaddr::Multiaddr;
 /// The multicodec of a CID that is a peer id.
 pub const LIBP2P_KEY: u64 = 0x72;
 
-/// Why text is no peer id.
+/// Why text is not a peer id.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum BadPeerId {
-    /// Neither form.
+    /// It has neither form.
     #[error("not a peer id, which looks like 12D3KooW…, Qm…, k51… or bafz…")]
     Malformed,
-    /// A CID of something else.
+    /// It is a CID with another multicodec.
     #[error("this is the CID of content, not of a peer's key")]
     Content,
 }
 
-/// Reads a peer id in any of its forms.
+/// Parses a peer id in any of its forms.
 pub fn parse_peer_id(text: &str) -> Result<PeerId, BadPeerId> {
     if let Ok(peer) = text.parse::<PeerId>() {
         return Ok(peer);
@@ -31,12 +31,13 @@ pub fn parse_peer_id(text: &str) -> Result<PeerId, BadPeerId> {
     PeerId::from_bytes(&cid.hash().to_bytes()).map_err(|_| BadPeerId::Malformed)
 }
 
-/// Reads a multiaddr whose peer ids (behind `/p2p/` or the older `/ipfs/`) may have any form.
+/// Parses a multiaddr whose peer ids (after `/p2p/` or the older `/ipfs/`) may have any form.
 pub fn parse_multiaddr(text: &str) -> Result<Multiaddr, multiaddr::Error> {
     with_base58_peers(text).parse()
 }
 
-/// The text of a multiaddr with its peer ids in base58, the one form that libp2p reads. What is no multiaddr stays as it is.
+/// Rewrites the peer ids in the text of a multiaddr to base58, the only form that libp2p parses. Other text stays
+/// unchanged.
 pub fn with_base58_peers(text: &str) -> String {
     let mut names_peer = false;
     let parts = text.split('/').map(|part| {

@@ -1,4 +1,4 @@
-//! What a server makes of a request, and the bytes of its answer (SRV, PRV, VAL clauses). Functions only.
+//! The rules of a server: checks a request and encodes its answer (SRV, PRV and VAL clauses). Functions only.
 
 use super::{
     PeerInfo,
@@ -11,10 +11,12 @@ use super::{
 use bytes::Bytes;
 use libp2p_identity::PeerId;
 
-/// Longest key of content (PRV-1). Values are held to it, too: `/ipns/` and the longest peer id take half of it.
+/// Longest key of content (PRV-1). The same limit applies to values, of which `/ipns/` with the longest peer id takes
+/// half.
 pub const MAX_KEY: usize = 80;
-/// Addresses read from a provider's entry: go's own bound of 8 KiB per peer holds some hundred. Honest nodes send ten; one
-/// with many interfaces sends dozens, behind which stand those through relays. What is kept of them, [`super::useful`] decides.
+/// Most addresses read from a provider's entry. go allows 8 KiB per peer, some hundred addresses. Honest nodes send
+/// ten; a node with many interfaces sends dozens, followed by its circuits. [`super::useful`] decides which of them are
+/// kept.
 pub const MAX_ADDRESSES: usize = 128;
 /// The namespaces of values that the network stores (VAL-1).
 pub const NAMESPACES: [&[u8]; 2] = [b"/pk/", b"/ipns/"];
@@ -34,52 +36,52 @@ pub enum Request<'a> {
         /// Well-formed, at most [`MAX_KEY`] bytes.
         multihash: &'a [u8],
     },
-    /// The sender provides this; its addresses as sent, parsed, own `/p2p` suffix stripped, not yet filtered by scope.
-    /// Not answered (PRV-4).
+    /// Store that the sender provides this. Not answered (PRV-4).
     AddProvider {
         /// Well-formed, at most [`MAX_KEY`] bytes.
         multihash: &'a [u8],
-        /// The sender, with at most [`MAX_ADDRESSES`] addresses, possibly none.
+        /// The sender with 0 to [`MAX_ADDRESSES`] addresses, without its own `/p2p` suffix, not filtered by scope.
         provider: PeerInfo,
     },
-    /// Answer with [`answer_get_value`]: where nothing can be stored under the key, with closer servers alone (VAL-5).
+    /// Answer with [`answer_get_value`]. If nothing can be stored under the key, the answer has only closer servers
+    /// (VAL-5).
     GetValue {
         /// Any bytes, not empty.
         key: &'a [u8],
     },
-    /// To be validated (VAL-2, VAL-3), then stored and echoed (VAL-4): answer with [`answer_put_value`].
+    /// Validate (VAL-2, VAL-3) and store the value, then answer with [`answer_put_value`] (VAL-4).
     PutValue {
-        /// In one of [`NAMESPACES`], at most [`MAX_KEY`] bytes; equal to the record's.
+        /// The record's key, in one of [`NAMESPACES`], at most [`MAX_KEY`] bytes.
         key: &'a [u8],
         /// The record's value.
         value: &'a [u8],
     },
 }
 
-/// Why a request closes its stream without an answer (PRV-3, MSG-1).
+/// Why a request is refused. Its stream is then closed without an answer (PRV-3, MSG-1).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
 pub enum Refusal {
-    /// Only PING may be without a key.
+    /// The key is empty. Only PING may have no key.
     #[error("empty key")]
     EmptyKey,
-    /// Longer than [`MAX_KEY`] (PRV-1).
+    /// The key is longer than [`MAX_KEY`] (PRV-1).
     #[error("key longer than 80 bytes")]
     KeyTooLong,
-    /// See [`is_multihash`] (PRV-1).
+    /// The key is not a multihash (PRV-1): see [`is_multihash`].
     #[error("key is not a multihash")]
     NotAMultihash,
-    /// An ADD_PROVIDER that speaks for others only (PRV-2).
-    #[error("no provider entry of the sender")]
+    /// An ADD_PROVIDER names only peers other than its sender (PRV-2).
+    #[error("no provider entry names the sender")]
     NotTheSender,
-    /// Not one of [`NAMESPACES`] (VAL-1).
+    /// The key is in none of [`NAMESPACES`] (VAL-1).
     #[error("values of this namespace are not stored")]
     UnknownNamespace,
-    /// A PUT_VALUE without record, or whose record has another key (VAL-4).
+    /// A PUT_VALUE has no record, or one with another key (VAL-4).
     #[error("record missing or malformed")]
     BadRecord,
 }
 
-/// PRV-1, PRV-2, VAL-1, VAL-4: what the sender may ask.
+/// Checks whether the sender may make this request (PRV-1, PRV-2, VAL-1, VAL-4).
 pub fn check<'a>(message: &Message<'a>, sender: &PeerId) -> Result<Request<'a>, Refusal> {
     let key = message.key;
     if key.is_empty() && message.kind != MessageType::Ping {
@@ -107,10 +109,11 @@ pub fn check<'a>(message: &Message<'a>, sender: &PeerId) -> Result<Request<'a>, 
     }
 }
 
-/// [`check`] of an ADD_PROVIDER that says of its sender what an earlier one on the same stream said, which passed: its
-/// only provider entry has the body `own`. The multihash; `None` if it is any other request.
+/// Checks an ADD_PROVIDER whose only provider entry has the body `own`, the entry of an earlier request on the same
+/// stream that passed [`check`]. Returns the multihash, or `None` if the request is any other.
 ///
-/// Whoever announces a thousand CIDs sends the same entry a thousand times, and to read it takes longer than all else.
+/// A peer that announces a thousand CIDs sends the same entry a thousand times, and decoding it takes longer than the
+/// rest.
 pub fn check_repeat<'a>(message: &Message<'a>, own: &[u8]) -> Option<Result<&'a [u8], Refusal>> {
     let mut entries = message.provider_peers();
     let is_repeat = message.kind == MessageType::AddProvider
@@ -127,7 +130,7 @@ fn content_key(key: &[u8]) -> Result<&[u8], Refusal> {
     if is_multihash(key) { Ok(key) } else { Err(Refusal::NotAMultihash) }
 }
 
-/// The key of a value to store, in one of the namespaces. That a peer id follows is left to [`super::values::validate`].
+/// Checks the key of a value to store. [`super::values::validate`] checks that a peer id follows the namespace.
 fn value_key(key: &[u8]) -> Result<&[u8], Refusal> {
     if key.len() > MAX_KEY {
         return Err(Refusal::KeyTooLong);
@@ -136,7 +139,7 @@ fn value_key(key: &[u8]) -> Result<&[u8], Refusal> {
     if known { Ok(key) } else { Err(Refusal::UnknownNamespace) }
 }
 
-/// The first entry of the sender that brings addresses, wherever it stands; else its first without any.
+/// Returns the first entry of the sender that has addresses, wherever it stands, or else the last one without any.
 fn own_entry(message: &Message<'_>, sender: &PeerId) -> Option<PeerInfo> {
     let id = sender.to_bytes();
     let mut own = None;
@@ -149,10 +152,10 @@ fn own_entry(message: &Message<'_>, sender: &PeerId) -> Option<PeerInfo> {
     own
 }
 
-/// Well-formed multihash: varint code, varint length, exactly that many bytes (PRV-1).
+/// Returns whether the bytes are a well-formed multihash: varint code, varint length, exactly that many bytes (PRV-1).
 ///
-/// Any code; varints minimal. The bytes of a CIDv1 are none, read as code 1 and the codec as length; those of a CIDv0
-/// are one, since a CIDv0 is nothing else.
+/// Any code is accepted; varints must be minimal. The bytes of a CIDv1 are not a multihash: read as one, they have code
+/// 1 and the codec as length. The bytes of a CIDv0 are one, because a CIDv0 is a bare multihash.
 pub fn is_multihash(bytes: &[u8]) -> bool {
     let Ok(Some((_code, at))) = read_varint(bytes) else { return false };
     let rest = &bytes[at..];
@@ -160,27 +163,29 @@ pub fn is_multihash(bytes: &[u8]) -> bool {
     usize::try_from(length).is_ok_and(|length| rest[at..].len() == length)
 }
 
-/// PING is echoed.
+/// Encodes the answer to PING, which is an echo.
 pub fn answer_ping() -> Bytes {
     message::request(MessageType::Ping, &[])
 }
 
-/// SRV-1, 4, 5. `target_peer`: the peer whose id is the target, if the address book or the local node knows it.
+/// Encodes the answer to FIND_NODE (SRV-1, SRV-4, SRV-5). `target_peer` is the peer whose id is the target, if the
+/// caller knows its addresses.
 ///
-/// It comes first and in addition to the k closest (unless it is one of them), even if it is the local node or the
-/// sender. Like go's, the answer does not repeat the key, which may have any length.
+/// That peer comes first, in addition to the k closest (unless it is one of them), even if it is the local node or the
+/// sender. As in go, the answer does not repeat the key, which may have any length.
 pub fn answer_find_node(table: &TableView, target: &[u8], sender: &PeerId, target_peer: Option<&EncodedPeer>) -> Bytes {
     let key = target_key(target);
-    // Without an address book's entry, the table's; the sender, left out below, may be asking for itself.
+    // Falls back to the table. The sender may ask for itself, although `closest` leaves it out.
     let itself = target_peer.or_else(|| table.get_by_key(&key).map(|entry| &entry.encoded));
     let others = closest(table, &key, sender).into_iter().filter(|entry| entry.key != key);
     let closer = itself.into_iter().chain(others.map(|entry| &entry.encoded));
     message::answer(MessageType::FindNode, &[], None, None, closer)
 }
 
-/// PRV-8: providers (a random subset when they do not all fit; `seed` decides), then the k closest.
+/// Encodes the answer to GET_PROVIDERS (PRV-8): the providers and the k closest servers. If not all providers fit,
+/// `seed` selects a random subset.
 ///
-/// The sender's own record is among them if it is given (PRV-10).
+/// The sender's own record is included if it is among `providers` (PRV-10).
 pub fn answer_get_providers(
     table: &TableView,
     multihash: &[u8],
@@ -190,7 +195,7 @@ pub fn answer_get_providers(
 ) -> Bytes {
     let closer = closest(table, &Key::for_content(multihash), sender);
     let mut providers: Vec<&EncodedPeer> = providers.iter().collect();
-    // Below this all fit, whatever else is to be written: the order does not matter then.
+    // Below this size all providers always fit, and their order does not matter.
     if providers.iter().map(|provider| provider.as_bytes().len() + 4).sum::<usize>() > MIN_PROVIDER_BYTES {
         Seeded::new(seed).shuffle(&mut providers);
     }
@@ -198,18 +203,18 @@ pub fn answer_get_providers(
     message::answer(MessageType::GetProviders, multihash, None, providers, closer)
 }
 
-/// Longest `Record` body that is handed out: 4 KiB at least stay for peers (VAL-5). An IPNS record has 10 KiB at most
-/// (VAL-3), to which come its key and time.
+/// Longest `Record` body in an answer. At least 4 KiB remain for peers (VAL-5). An IPNS record has at most 10 KiB
+/// (VAL-3), plus its key and time.
 pub const MAX_RECORD: usize = MAX_WRITE - 4 * 1024 - 2 * MAX_KEY;
 
-/// VAL-4: what was stored is echoed, dated by the receiver (RFC 3339). Of the request's record only what is stored: the
-/// rest may be of any length.
+/// Encodes the answer to PUT_VALUE (VAL-4): an echo of what was stored, with the time of receipt (RFC 3339). It repeats
+/// no other field of the request's record, because those may have any length.
 pub fn answer_put_value(key: &[u8], value: &[u8], received: &str) -> Bytes {
     message::put_value(key, &message::record(key, value, received))
 }
 
-/// VAL-5: the record first, 4 KiB at least kept for peers. A record longer than [`MAX_RECORD`] is left out, and so is a
-/// repeated key longer than [`MAX_KEY`], under which nothing is stored: peers have the room.
+/// Encodes the answer to GET_VALUE (VAL-5): the record, then peers, for which at least 4 KiB are kept. Leaves out a
+/// record longer than [`MAX_RECORD`]. Does not repeat a key longer than [`MAX_KEY`], under which nothing can be stored.
 pub fn answer_get_value(table: &TableView, key: &[u8], sender: &PeerId, record: Option<&[u8]>) -> Bytes {
     let closer = closest(table, &Key::for_value(key), sender).into_iter().map(|entry| &entry.encoded);
     let record = record.filter(|record| record.len() <= MAX_RECORD);
@@ -217,12 +222,12 @@ pub fn answer_get_value(table: &TableView, key: &[u8], sender: &PeerId, record: 
     message::answer(MessageType::GetValue, repeated, record, None, closer)
 }
 
-/// The k closest servers but the sender (SRV-4); oneself is never in a table.
+/// Returns the k closest servers without the sender (SRV-4). The local node is never in its own table.
 fn closest<'t>(table: &'t TableView, key: &Key, sender: &PeerId) -> Vec<&'t Entry> {
     table.closest_where(key, K, |entry| entry.peer.id != *sender)
 }
 
-/// The place of a FIND_NODE target: SHA-256 of its bytes, whatever they are.
+/// Returns the place of a FIND_NODE target: the SHA-256 of its bytes, whatever they are.
 pub fn target_key(target: &[u8]) -> Key {
     Key::for_value(target)
 }

@@ -1,4 +1,4 @@
-//! Which addresses belong to which DHT, and which IP group an address is of.
+//! Decides which addresses belong to which DHT, and to which IP group an address belongs.
 
 use crate::Dht;
 use libp2p_identity::PeerId;
@@ -10,11 +10,11 @@ use std::{
     sync::Arc,
 };
 
-/// What belongs together on a kind of network.
+/// The rules for a kind of network.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Profile {
-    /// A network of one's own: any address, no IP diversity.
+    /// A private network: any address, no IP diversity.
     #[default]
     Private,
     /// The public DHT: public addresses, IP diversity (RT-6).
@@ -22,10 +22,10 @@ pub enum Profile {
 }
 
 impl Profile {
-    /// Both.
+    /// Both profiles.
     pub const ALL: [Profile; 2] = [Profile::Private, Profile::Amino];
 
-    /// The addresses that `dht` keeps and hands out.
+    /// Returns the scope of the addresses that `dht` keeps and hands out.
     pub fn scope(self, dht: Dht) -> AddressScope {
         match (self, dht) {
             (Profile::Private, _) => AddressScope::Any,
@@ -34,12 +34,12 @@ impl Profile {
         }
     }
 
-    /// IP diversity (RT-6) holds on public DHTs only.
+    /// Returns whether IP diversity (RT-6) applies: only on the public DHT.
     pub fn ip_diversity(self, dht: Dht) -> bool {
         self == Profile::Amino && dht == Dht::Wan
     }
 
-    /// As the configuration file names it.
+    /// Returns the name in the configuration file.
     pub const fn name(self) -> &'static str {
         match self {
             Profile::Private => "private",
@@ -51,20 +51,20 @@ impl Profile {
 /// The addresses that a DHT keeps and hands out.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum AddressScope {
-    /// Every dialable address (profile `private`).
+    /// Every address that can be dialled (profile `private`).
     Any,
-    /// Globally routable ones only (SRV-3, PRV-7).
+    /// Only globally routable addresses (SRV-3, PRV-7).
     Public,
-    /// Private ranges and link-local only; no loopback.
+    /// Only private and link-local addresses; no loopback.
     Private,
 }
 
 impl AddressScope {
-    /// Whether this node may dial an address in this scope, and keep it in a routing table.
+    /// Returns whether this node may dial an address in this scope, and keep it in a routing table.
     ///
-    /// Refused in every scope: an unspecified or multicast IP, port 0, an address without
-    /// a host or transport, an address through a relay (the node dials none, RT-3), and one whose host
-    /// name has other characters than letters, digits, `-`, `_` and `.`.
+    /// Every scope refuses an unspecified or multicast IP, port 0, an address without a host or a transport, an address
+    /// through a relay (the node never dials those, RT-3), and a host name with characters other than letters, digits,
+    /// `-`, `_` and `.`.
     pub fn allows(self, addr: &Multiaddr) -> bool {
         let Some(reach) = reach(addr) else { return false };
         match self {
@@ -74,14 +74,15 @@ impl AddressScope {
         }
     }
 
-    /// Whether an address is worth handing out in this scope: this node may dial it, or it leads through a relay whose own
-    /// address this node may dial. Peers behind a NAT have no other addresses (PRV-7; go's `IsPublicAddr` decides alike).
+    /// Returns whether an address may be handed out in this scope: this node may dial it, or it leads through a relay
+    /// whose address this node may dial. Peers behind a NAT have only such addresses (PRV-7; go's `IsPublicAddr`
+    /// decides the same).
     pub fn hands_out(self, addr: &Multiaddr) -> bool {
         self.allows(addr) || relay_address(addr).is_some_and(|relay| self.allows(&relay))
     }
 }
 
-/// The address of the relay in a circuit `ADDRESS/p2p/RELAY/p2p-circuit`; `None` for any other address.
+/// Returns the address of the relay in a circuit `ADDRESS/p2p/RELAY/p2p-circuit`; `None` for any other address.
 pub fn relay_address(addr: &Multiaddr) -> Option<Multiaddr> {
     if addr.iter().last() != Some(Protocol::P2pCircuit) {
         return None;
@@ -94,21 +95,21 @@ pub fn relay_address(addr: &Multiaddr) -> Option<Multiaddr> {
     is_direct.then_some(relay)
 }
 
-/// From where an address can be dialled.
+/// The place from which an address can be dialled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reach {
-    /// From anywhere.
+    /// Anywhere.
     Public,
-    /// From the local network: RFC 1918, carrier-grade NAT (overlay networks live there), link-local, ULA, `.local`.
+    /// The local network: RFC 1918, carrier-grade NAT (which overlay networks use), link-local, ULA, `.local`.
     Private,
-    /// From this host.
+    /// This host.
     Loopback,
-    /// From nowhere that can be told: documentation, benchmarking and other reserved ranges.
+    /// Unknown: documentation, benchmarking and other reserved ranges.
     Reserved,
 }
 
-/// From where `addr` can be dialled; `None` if from nowhere at all (see [`AddressScope::allows`]).
-/// In substance what go's `manet.IsPublicAddr` and `IsPrivateAddr` decide.
+/// Returns from where `addr` can be dialled; `None` if from nowhere (see [`AddressScope::allows`]). Essentially the
+/// same rules as go's `manet.IsPublicAddr` and `IsPrivateAddr`.
 pub fn reach(addr: &Multiaddr) -> Option<Reach> {
     if !addr.iter().all(|part| is_plain(&part)) {
         return None;
@@ -118,26 +119,27 @@ pub fn reach(addr: &Multiaddr) -> Option<Reach> {
         Protocol::Ip4(ip) => ip_reach(ip.into())?,
         Protocol::Ip6(ip) => ip_reach(ip.into())?,
         Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name) => name_reach(&name)?,
-        // Its TXT records hold whole addresses, so that nothing need follow.
+        // Its TXT records hold whole addresses, so nothing needs to follow.
         Protocol::Dnsaddr(name) => return name_reach(&name),
         _ => return None,
     };
     let dialable = match parts.next()? {
         Protocol::Tcp(port) => port != 0,
-        // Plain UDP is no transport: something has to run on it.
+        // UDP alone is not a transport: a protocol on top must follow.
         Protocol::Udp(port) => port != 0 && parts.next().is_some_and(|over| !matches!(over, Protocol::P2p(_))),
         _ => false,
     };
     dialable.then_some(reach)
 }
 
-/// No path of this host, no circuit, and names that are names. In a binary address a name may be any text: with
-/// slashes in it it would be printed as another address, with control characters it would speak to terminals.
+/// Returns whether a part of an address is neither a Unix path nor a circuit, and any name in it is valid. In a binary
+/// address a name may be any text: slashes would make it print as another address, and control characters could control
+/// a terminal.
 fn is_plain(part: &Protocol<'_>) -> bool {
     !matches!(part, Protocol::P2pCircuit) && is_printable(part)
 }
 
-/// As [`is_plain`], circuits included.
+/// The same as [`is_plain`], but allows circuits.
 fn is_printable(part: &Protocol<'_>) -> bool {
     match part {
         Protocol::Unix(_) => false,
@@ -151,7 +153,7 @@ fn is_printable(part: &Protocol<'_>) -> bool {
     }
 }
 
-/// From where an IP address can be dialled; `None` if from nowhere at all.
+/// Returns from where an IP address can be dialled; `None` if from nowhere.
 pub fn ip_reach(ip: IpAddr) -> Option<Reach> {
     match ip {
         IpAddr::V4(ip) => ip4_reach(ip),
@@ -165,8 +167,8 @@ fn ip4_reach(ip: Ipv4Addr) -> Option<Reach> {
         _ if ip.is_unspecified() || ip.is_multicast() || ip.is_broadcast() => return None,
         [127, ..] => Reach::Loopback,
         [10, ..] | [172, 16..=31, _] | [192, 168, _] | [100, 64..=127, _] | [169, 254, _] => Reach::Private,
-        // The list that go calls unroutable: this network, IETF assignments, documentation, 6to4 relays,
-        // benchmarking, future use.
+        // go's list of unroutable networks: this network, IETF assignments, documentation, 6to4 relays, benchmarking,
+        // future use.
         [0, ..]
         | [192, 0, 0 | 2]
         | [192, 88, 99]
@@ -188,13 +190,13 @@ fn ip6_reach(ip: Ipv6Addr) -> Option<Reach> {
         // Unique local (fc00::/7) and link-local (fe80::/10).
         [0xfc00..=0xfdff | 0xfe80..=0xfebf, ..] => Reach::Private,
         [0x2001, 0x0db8, ..] => Reach::Reserved,
-        // Global unicast (2000::/3) is all that is routed.
+        // Only global unicast (2000::/3) is routed.
         [0x2000..=0x3fff, ..] => Reach::Public,
         _ => Reach::Reserved,
     })
 }
 
-/// The IPv4 address that an IPv4-mapped (::ffff:0:0/96) or NAT64 (64:ff9b::/96) address stands for.
+/// Returns the IPv4 address in an IPv4-mapped (::ffff:0:0/96) or NAT64 (64:ff9b::/96) address.
 fn embedded_ip4(ip: Ipv6Addr) -> Option<Ipv4Addr> {
     match ip.segments() {
         [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
@@ -205,9 +207,9 @@ fn embedded_ip4(ip: Ipv6Addr) -> Option<Ipv4Addr> {
     }
 }
 
-/// Names that resolve nowhere (RFC 6761 and reverse look-up).
+/// Names that never resolve to a host (RFC 6761 and reverse look-up).
 const NOWHERE: [&str; 3] = ["invalid", "in-addr.arpa", "ip6.arpa"];
-/// Names that mean something on the local network only (RFC 6762, RFC 8375, RFC 6761, and `.internal` by ICANN 2024).
+/// Names that resolve only on the local network (RFC 6762, RFC 8375, RFC 6761, and `.internal` by ICANN 2024).
 const LOCAL_NETWORK: [&str; 4] = ["local", "home.arpa", "test", "internal"];
 
 fn name_reach(name: &str) -> Option<Reach> {
@@ -224,35 +226,35 @@ fn name_reach(name: &str) -> Option<Reach> {
     }
 }
 
-/// A group that IP diversity counts by (RT-6): made by [`IpGroups`].
+/// A group of addresses for IP diversity (RT-6), determined by [`IpGroups`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct IpGroup(pub [u8; 5]);
 
-/// First octets of the old class A blocks that still belong to one organisation each, as go lists them:
-/// each is a single group.
+/// First octets of the old class A blocks that still belong to one organisation each, as listed by go. Each is one
+/// group.
 const LEGACY_CLASS_A: [u8; 8] = [12, 17, 19, 38, 48, 53, 56, 73];
 
-/// Knows which autonomous system (AS) announces an IPv6 address. Always the same answer to the same question: the
-/// routing table forgets a peer's groups by what it remembers of them, and simulations are to be repeatable.
+/// A map from IPv6 addresses to the autonomous system (AS) that announces them. It must never change: the routing table
+/// relies on a peer's groups staying the same, and simulations must be repeatable.
 pub trait AutonomousSystems: fmt::Debug + Send + Sync {
-    /// The number of the AS; `None` where it is not known.
+    /// Returns the number of the AS; `None` if it is not known.
     fn number(&self, ip: Ipv6Addr) -> Option<u32>;
 }
 
-/// How addresses are grouped (RT-6): IPv4 by /16 or legacy /8; IPv6 by AS, and by /32, the usual allocation of one
-/// provider, where the AS is not known. The default knows none.
+/// Groups addresses (RT-6): IPv4 by /16 or legacy /8, IPv6 by AS. If the AS is not known, IPv6 is grouped by /32, the
+/// usual allocation of one provider. The default knows no AS.
 #[derive(Clone, Default, Debug)]
 pub struct IpGroups {
     systems: Option<Arc<dyn AutonomousSystems>>,
 }
 
 impl IpGroups {
-    /// Groups by what `systems` knows.
+    /// Groups IPv6 addresses by the AS that `systems` returns.
     pub fn new(systems: Arc<dyn AutonomousSystems>) -> Self {
         Self { systems: Some(systems) }
     }
 
-    /// The group of the address's IP; `None` without one. IPv4 inside IPv6 counts as IPv4.
+    /// Returns the group of the address's IP; `None` if it has no IP. IPv4 inside IPv6 counts as IPv4.
     pub fn of(&self, addr: &Multiaddr) -> Option<IpGroup> {
         let ip = addr.iter().find_map(|part| match part {
             Protocol::Ip4(ip) => Some(IpAddr::V4(ip)),
@@ -278,8 +280,9 @@ impl IpGroups {
     }
 }
 
-/// Returns the address without a trailing `/p2p/<peer>`. `None` if it names another peer, has a name in it that is none, or
-/// names a peer on the way: a relay without its circuit, two relays, or `peer` as its own relay.
+/// Returns the address without a trailing `/p2p/<peer>`. `None` if it ends in another peer, contains an invalid host
+/// name, or has a peer in the middle that is not the relay of a circuit: a relay without its circuit, two relays, or
+/// `peer` as its own relay.
 pub fn strip_peer(addr: Multiaddr, peer: &PeerId) -> Option<Multiaddr> {
     if !addr.iter().all(|part| is_printable(&part)) {
         return None;

@@ -1,16 +1,16 @@
-//! Numbers that depend on a seed and on nothing else: the core draws no randomness of its own.
+//! Random numbers that depend only on a seed, because this crate has no randomness of its own.
 
-/// SplitMix64 (Steele, Lea, Flood 2014): enough to spread choices, not for secrets.
+/// The generator SplitMix64 (Steele, Lea, Flood 2014): good enough to spread choices, but not for secrets.
 #[derive(Clone, Debug)]
 pub struct Seeded(u64);
 
 impl Seeded {
-    /// A generator; the same seed gives the same numbers on every machine.
+    /// Creates a generator. The same seed gives the same numbers on every machine.
     pub const fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// The next 64 bits.
+    /// Returns the next 64 bits.
     #[expect(clippy::should_implement_trait, reason = "endless, so an Option would be noise")]
     pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -20,14 +20,14 @@ impl Seeded {
         z ^ (z >> 31)
     }
 
-    /// A number below `bound`, or 0 if `bound` is 0.
+    /// Returns a number below `bound`, or 0 if `bound` is 0.
     pub fn below(&mut self, bound: usize) -> usize {
         // The bias of the multiplication is below bound / 2^64.
         let wide = u128::from(self.next()) * bound as u128;
         (wide >> 64) as usize
     }
 
-    /// Puts `items` into an order that the seed decides (Fisher-Yates).
+    /// Shuffles `items` (Fisher-Yates).
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
             let chosen = self.below(last + 1);
@@ -35,7 +35,7 @@ impl Seeded {
         }
     }
 
-    /// Puts `count` of `items`, chosen at random, to the front, in random order.
+    /// Moves `count` of `items`, chosen at random, to the front, in random order.
     pub fn choose_first<T>(&mut self, items: &mut [T], count: usize) {
         if count >= items.len() {
             return;

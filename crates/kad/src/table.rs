@@ -1,5 +1,5 @@
-//! The routing table (RT-1 to RT-8): k-buckets by common prefix length, seniority, IP diversity, liveness.
-//! Times are monotonic durations handed in.
+//! The routing table (RT-1 to RT-8): k-buckets by common prefix length, seniority, IP diversity, liveness. All times
+//! are monotonic and come from the caller.
 
 mod view;
 
@@ -21,30 +21,30 @@ use std::{
 
 /// Bucket size (RT-1).
 pub const K: usize = 20;
-/// At most so many peers of one IP group in the table (RT-6).
+/// Most peers of one IP group in the table (RT-6).
 pub const MAX_PER_IP_GROUP: usize = 3;
-/// At most so many peers of one IP group in a bucket (RT-6).
+/// Most peers of one IP group in a bucket (RT-6).
 pub const MAX_PER_IP_GROUP_AND_BUCKET: usize = 2;
-/// Addresses kept per peer: twice what a server on several transports and both IP versions announces.
+/// Most addresses kept per peer: twice as many as a server on several transports and both IP versions announces.
 pub const MAX_ADDRESSES: usize = 16;
-/// Targets of one refresh: buckets 0 to [`MAX_PREIMAGE_CPL`].
+/// Most targets of one refresh: one for each of the buckets 0 to [`MAX_PREIMAGE_CPL`].
 pub const MAX_REFRESH_TARGETS: usize = MAX_PREIMAGE_CPL as usize + 1;
 
-/// What a table is told to do.
+/// The settings of a table.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Limit peers per IP group, as made by these (RT-6): on public DHTs only.
+    /// If set, the number of peers per IP group is limited (RT-6). For public DHTs.
     pub ip_diversity: Option<IpGroups>,
 }
 
 /// What to do with a peer that might be a server of this DHT.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Offer {
-    /// In the table already; addresses that were not known of it have been added, as far as there is room.
+    /// It is in the table already. Its new addresses have been added, as far as there is room.
     Known,
     /// There is room: probe it with FIND_NODE (RT-8), then [`RoutingTable::admit`] it.
     Probe,
-    /// There is no use for it.
+    /// Ignore it: the table cannot take it.
     Refused(Refusal),
 }
 
@@ -52,15 +52,15 @@ pub enum Offer {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
 pub enum Refusal {
     /// It is the local node.
-    #[error("oneself")]
+    #[error("the local node itself")]
     Oneself,
-    /// Its bucket holds k peers, which stay for as long as they answer (RT-5).
+    /// Its bucket holds k peers, which stay as long as they answer (RT-5).
     #[error("bucket is full")]
     BucketFull,
-    /// It has no address that could be handed out (RT-3).
+    /// It has no address (RT-3).
     #[error("no address")]
     NoAddress,
-    /// One of its addresses is of an IP group that is represented enough (RT-6).
+    /// One of its addresses belongs to an IP group with enough peers already (RT-6).
     #[error("enough peers of its IP group")]
     IpGroupFull,
 }
@@ -68,55 +68,55 @@ pub enum Refusal {
 /// One peer of the table.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    /// The peer and at most [`MAX_ADDRESSES`] addresses: first the one at which it answered last (RT-4), behind it what
-    /// it claims.
+    /// The peer with at most [`MAX_ADDRESSES`] addresses: first the one at which it answered last (RT-4), then those
+    /// that it claims.
     pub peer: PeerInfo,
     /// Its place in the keyspace.
     pub key: Key,
-    /// `peer` as answers carry it.
+    /// `peer` encoded for answers.
     pub encoded: EncodedPeer,
-    /// When it entered the table: seniority.
+    /// When it entered the table; decides seniority.
     pub admitted: Duration,
-    /// Last time it answered us or asked us something. In a [`TableView`]: as of the last change of the table.
+    /// Last time it answered us or asked us something. In a [`TableView`], as of the last change of the table.
     pub heard: Duration,
 }
 
-/// What a bucket holds. The times stand apart from the shared entry, since every request changes them.
+/// A place in a bucket. The times are separate from the shared entry because every request changes them.
 #[derive(Debug)]
 struct Slot {
     entry: Arc<Entry>,
     heard: Duration,
     /// Last time it answered at the first of its addresses.
     reached: Duration,
-    /// The IP groups that it counts in: those of its addresses, and `seen`.
+    /// The IP groups in which it counts: those of its addresses, and `seen`.
     groups: BTreeSet<IpGroup>,
-    /// The IP groups from which it spoke to us when it entered.
+    /// The IP groups of its connections when it entered.
     seen: BTreeSet<IpGroup>,
 }
 
-/// The table: at most [`K`] peers for each common prefix length 0..=255.
+/// The routing table of a node: at most [`K`] peers for each common prefix length 0..=255.
 ///
-/// Addresses are the caller's to filter by scope before it hands them in (RT-3).
+/// The caller must filter addresses by scope before it passes them (RT-3).
 #[derive(Debug)]
 pub struct RoutingTable {
     local_key: Key,
     settings: Settings,
-    /// By common prefix length; no bucket is empty. Within one: by seniority.
+    /// By common prefix length; no bucket is empty. Each is ordered by seniority.
     buckets: BTreeMap<u16, Vec<Slot>>,
-    /// Built when first asked for after a change.
+    /// Built on the first request after a change.
     view: OnceLock<Arc<TableView>>,
 }
 
 impl RoutingTable {
-    /// An empty table of the node `local`.
+    /// Creates the empty table of the node `local`.
     pub fn new(local: PeerId, settings: Settings) -> Self {
         Self { local_key: Key::for_peer(&local), settings, buckets: BTreeMap::new(), view: OnceLock::new() }
     }
 
-    /// Whether to take the trouble of probing a peer. A known peer's new addresses are added behind those held,
-    /// never put in their place: who offers may be mistaken or lie (compare [`RoutingTable::set_addresses`]).
+    /// Returns whether to probe a peer. Adds new addresses of a known peer after those held, but never replaces any:
+    /// the source may be wrong or lie (compare [`RoutingTable::set_addresses`]).
     ///
-    /// Does not count as having heard of the peer.
+    /// Does not change when the peer was last heard.
     pub fn offer(&mut self, peer: &PeerInfo, _now: Duration) -> Offer {
         if self.add_addresses(peer) {
             return Offer::Known;
@@ -127,15 +127,16 @@ impl RoutingTable {
         }
     }
 
-    /// Enters a peer that answered a probe at the first of its addresses. A full bucket refuses (seniority, RT-5). For a
-    /// peer in the table already this is [`RoutingTable::offer`] and [`RoutingTable::heard`].
+    /// Adds a peer that answered a probe at the first of its addresses. A full bucket refuses it (seniority, RT-5). If
+    /// the peer is in the table already, does the same as [`RoutingTable::offer`] and [`RoutingTable::heard`].
     pub fn admit(&mut self, peer: &PeerInfo, now: Duration) -> Result<(), Refusal> {
         self.admit_seen_at(peer, &[], now)
     }
 
-    /// [`RoutingTable::admit`] of a peer whose open connections come from, or lead to, `seen_at`. For IP diversity
-    /// (RT-6) the public ones count as its addresses do: what a peer says of itself may be invented, and names have no
-    /// IP. Others do not count, for a whole network may stand behind one private address of a proxy.
+    /// Does the same as [`RoutingTable::admit`] for a peer whose open connections come from, or lead to, `seen_at`. For
+    /// IP diversity (RT-6), public addresses in `seen_at` count like those of the peer, because a peer may invent its
+    /// addresses, and names have no IP. Private ones do not count: a whole network may be behind one private address of
+    /// a proxy.
     pub fn admit_seen_at(&mut self, peer: &PeerInfo, seen_at: &[Multiaddr], now: Duration) -> Result<(), Refusal> {
         if self.add_addresses(peer) {
             self.heard(&peer.id, now);
@@ -162,15 +163,15 @@ impl RoutingTable {
         Ok(())
     }
 
-    /// The peer answered us or asked us something.
+    /// Records that the peer answered us or asked us something.
     pub fn heard(&mut self, peer: &PeerId, now: Duration) {
         if let Some(slot) = self.slot_mut(peer) {
             slot.heard = slot.heard.max(now);
         }
     }
 
-    /// A known peer answered at `addr`, an address that we dialled (RT-4): it comes first from now on. One of an IP group
-    /// that others have filled (RT-6) is not taken.
+    /// Records that a known peer answered at `addr`, an address that we dialled (RT-4). The address becomes the first
+    /// one, unless other peers have filled its IP group (RT-6).
     pub fn reached(&mut self, peer: &PeerId, addr: &Multiaddr, now: Duration) {
         let Some(slot) = self.slot_mut(peer) else { return };
         slot.reached = slot.reached.max(now);
@@ -180,10 +181,11 @@ impl RoutingTable {
         }
     }
 
-    /// Replaces what a known peer claims, as identify reports it. The address at which it answered last stays in front:
-    /// claims do not undo what was verified (RT-4), and a check finds out when it is gone.
+    /// Replaces the addresses that a known peer claims, as reported by identify. The address at which it answered last
+    /// stays first: a claim does not replace a verified address (RT-4), and a check will find out if that address stops
+    /// working.
     ///
-    /// Those of IP groups that others have filled are left out (RT-6).
+    /// Leaves out addresses of IP groups that other peers have filled (RT-6).
     pub fn set_addresses(&mut self, peer: &PeerId, addrs: &[Multiaddr]) {
         let Some(slot) = self.slot(peer) else { return };
         let verified: Vec<Multiaddr> = slot.entry.peer.addrs.first().cloned().into_iter().collect();
@@ -193,7 +195,7 @@ impl RoutingTable {
         }
     }
 
-    /// Removes a peer that did not answer, or speaks the protocol no more. True if it was there.
+    /// Removes a peer that did not answer, or no longer speaks the protocol. Returns whether it was in the table.
     pub fn remove(&mut self, peer: &PeerId) -> bool {
         let cpl = self.cpl(&Key::for_peer(peer));
         let Some(bucket) = self.buckets.get_mut(&cpl) else { return false };
@@ -206,16 +208,18 @@ impl RoutingTable {
         true
     }
 
-    /// Peers that did not answer at an address of theirs for at least `unheard_for`, to be checked, longest silent first
-    /// (RT-4, RT-7). What they ask us says nothing of where others find them.
+    /// Returns the peers to check: those that have not answered at one of their addresses for at least `unheard_for`,
+    /// the longest silent first (RT-4, RT-7). Requests that a peer sends us do not count, because they do not prove
+    /// that others can reach it.
     pub fn due_for_check(&self, now: Duration, unheard_for: Duration) -> Vec<PeerInfo> {
         let mut due: Vec<&Slot> = self.slots().filter(|slot| now.saturating_sub(slot.reached) >= unheard_for).collect();
         due.sort_by_key(|slot| (slot.reached, slot.entry.key));
         due.into_iter().map(|slot| slot.entry.peer.clone()).collect()
     }
 
-    /// One FIND_NODE key (a preimage) per non-full bucket up to the last non-empty one (RT-7), at most
-    /// [`MAX_REFRESH_TARGETS`]. Computes 2^(l+1) hashes for bucket l: some 10 ms in all for the deepest table.
+    /// Returns one FIND_NODE key (a preimage) per non-full bucket up to the last non-empty one (RT-7), at most
+    /// [`MAX_REFRESH_TARGETS`]. Computes 2^(l+1) hashes for bucket l on average: some 10 ms in all for the deepest
+    /// table.
     pub fn refresh_targets(&self, seed: u64) -> Vec<Vec<u8>> {
         let Some((&last, _)) = self.buckets.last_key_value() else { return Vec::new() };
         (0..=last.min(MAX_PREIMAGE_CPL))
@@ -224,33 +228,35 @@ impl RoutingTable {
             .collect()
     }
 
-    /// Whether the peer is in the table.
+    /// Returns whether the peer is in the table.
     pub fn contains(&self, peer: &PeerId) -> bool {
         self.slot(peer).is_some()
     }
 
-    /// Peers in the table.
+    /// Returns the number of peers.
     pub fn len(&self) -> usize {
         self.buckets.values().map(Vec::len).sum()
     }
 
-    /// Whether there is none.
+    /// Returns whether the table has no peers.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Entries by common prefix length, closest bucket last; within a bucket by seniority. Empty ones are left out.
+    /// Returns the non-empty buckets by common prefix length, the closest last, each ordered by seniority.
     pub fn buckets(&self) -> Vec<(u16, Vec<Entry>)> {
         let entry = |slot: &Slot| Entry { heard: slot.heard, ..Entry::clone(&slot.entry) };
         self.buckets.iter().map(|(&cpl, bucket)| (cpl, bucket.iter().map(entry).collect())).collect()
     }
 
-    /// What a routing snapshot saves: each peer and when it was last heard, farthest bucket first, by seniority.
+    /// Returns what a routing snapshot saves: each peer and when it was last heard, the farthest bucket first, each
+    /// ordered by seniority.
     pub fn entries_for_snapshot(&self) -> Vec<(PeerInfo, Duration)> {
         self.slots().map(|slot| (slot.entry.peer.clone(), slot.heard)).collect()
     }
 
-    /// A picture of the table as it is. The same one until peers or addresses change; hearing of a peer is no change.
+    /// Returns a snapshot of the table. It is the same one until peers or addresses change; [`RoutingTable::heard`]
+    /// does not count as a change.
     pub fn view(&self) -> Arc<TableView> {
         let picture = |slot: &Slot| match slot.entry.heard == slot.heard {
             true => slot.entry.clone(),
@@ -259,7 +265,7 @@ impl RoutingTable {
         self.view.get_or_init(|| TableView::new(self.slots().map(picture).collect())).clone()
     }
 
-    /// The place of a peer that is not in the table, or why there is none for it.
+    /// Returns the key and bucket for a peer that is not in the table, or why the table cannot take it.
     fn place_for(&self, peer: &PeerInfo, seen_at: &[Multiaddr]) -> Result<(Key, u16), Refusal> {
         let key = Key::for_peer(&peer.id);
         let cpl = self.cpl(&key);
@@ -272,7 +278,7 @@ impl RoutingTable {
         if self.buckets.get(&cpl).is_some_and(|bucket| bucket.len() >= K) {
             return Err(Refusal::BucketFull);
         }
-        // Every address counts, those that would not be kept, too.
+        // Every address counts, even those that would not be kept.
         let full = |group: &IpGroup| self.group_is_full(group, cpl, &peer.id);
         if self.groups(&peer.addrs).union(&self.public_groups(seen_at)).any(full) {
             return Err(Refusal::IpGroupFull);
@@ -280,14 +286,14 @@ impl RoutingTable {
         Ok((key, cpl))
     }
 
-    /// Whether others than `peer` fill `group`, in the table or in bucket `cpl`.
+    /// Returns whether peers other than `peer` fill `group`, in the table or in bucket `cpl`.
     fn group_is_full(&self, group: &IpGroup, cpl: u16, peer: &PeerId) -> bool {
         let counts = |slot: &&Slot| slot.groups.contains(group) && slot.entry.peer.id != *peer;
         let in_bucket = self.buckets.get(&cpl).map_or(0, |bucket| bucket.iter().filter(counts).count());
         in_bucket >= MAX_PER_IP_GROUP_AND_BUCKET || self.slots().filter(counts).count() >= MAX_PER_IP_GROUP
     }
 
-    /// Adds the addresses that a known peer does not have yet. False if it is not known.
+    /// Adds the addresses that a known peer does not have yet. Returns false if the peer is not in the table.
     fn add_addresses(&mut self, peer: &PeerInfo) -> bool {
         let Some(slot) = self.slot(&peer.id) else { return false };
         let held = slot.entry.peer.addrs.clone();
@@ -299,7 +305,7 @@ impl RoutingTable {
         true
     }
 
-    /// Of `addrs` those that IP diversity lets a known peer have.
+    /// Returns those of `addrs` that IP diversity allows for a known peer.
     fn allowed_addresses(&self, peer: &PeerId, addrs: &[Multiaddr]) -> Vec<Multiaddr> {
         let cpl = self.cpl(&Key::for_peer(peer));
         let mut allowed = bounded(addrs);
@@ -323,7 +329,7 @@ impl RoutingTable {
         self.view = OnceLock::new();
     }
 
-    /// `None` also where IP diversity is off.
+    /// Returns the IP group of an address; `None` if it has none or if IP diversity is off.
     fn group(&self, addr: &Multiaddr) -> Option<IpGroup> {
         self.settings.ip_diversity.as_ref()?.of(addr)
     }
@@ -355,7 +361,7 @@ impl RoutingTable {
     }
 }
 
-/// The first [`MAX_ADDRESSES`] distinct ones.
+/// Returns the first [`MAX_ADDRESSES`] distinct addresses.
 fn bounded(addrs: &[Multiaddr]) -> Vec<Multiaddr> {
     let mut kept: Vec<Multiaddr> = Vec::with_capacity(addrs.len().min(MAX_ADDRESSES));
     for addr in addrs {

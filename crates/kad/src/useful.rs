@@ -1,4 +1,4 @@
-//! Which of a peer's addresses to hand out where not all of them fit, and in which order.
+//! Selects and orders the addresses of a peer to hand out when not all of them fit.
 
 use super::{
     message::MAX_ADDRESS_BYTES,
@@ -7,29 +7,29 @@ use super::{
 use libp2p_identity::PeerId;
 use multiaddr::{Multiaddr, Protocol};
 
-/// Bytes that an address takes in a `Peer` submessage beside its own: a tag, and a length below 16,384.
+/// Bytes that an address takes in a `Peer` submessage in addition to its own: a tag, and a length below 16,384.
 const FRAMING_BYTES: usize = 3;
 
-/// Most addresses of one peer that are kept.
+/// Most addresses kept per peer.
 pub const MAX_ADDRESSES: usize = 32;
 
 /// Returns the most useful of `addrs`, at most [`MAX_ADDRESSES`] and as many as fit into [`MAX_ADDRESS_BYTES`].
 ///
-/// First the direct addresses, one of each kind (transport, IP family and reach) before the second of any, public before
-/// private before loopback; then those through relays, which cost a third party, one of each relay before the second of any. A
-/// circuit of each relay is kept before the second address of a kind is, so that a peer behind a NAT stays reachable.
-/// The same list gives the same result; the order of equals is that of `addrs`.
+/// Direct addresses come first: public before private before loopback, and one of each kind (transport, IP family and
+/// reach) before the second of any kind. Circuits come last, because they use a third party: one of each relay before
+/// the second of any relay. If not all fit, one circuit of each relay has priority over the second address of a kind,
+/// so that a peer behind a NAT stays reachable. The same list gives the same result; equal ones keep their order.
 pub fn most_useful(addrs: Vec<Multiaddr>) -> Vec<Multiaddr> {
     within(MAX_ADDRESS_BYTES, addrs)
 }
 
-/// The same as [`most_useful`], whatever their bytes.
+/// Returns the most useful of `addrs`, at most [`MAX_ADDRESSES`], regardless of their bytes.
 pub fn bounded(addrs: Vec<Multiaddr>) -> Vec<Multiaddr> {
     within(usize::MAX, addrs)
 }
 
-/// Whether `addrs` are such that [`most_useful`] leaves none out for its bytes, and those through relays come last. A quick
-/// look, which takes a direct address for a circuit if it ends with the same bytes.
+/// Returns whether `addrs` fit into [`MAX_ADDRESS_BYTES`] and circuits come last. This is a quick check: it takes a
+/// direct address for a circuit if it ends with the same bytes.
 pub fn is_arranged(addrs: &[Multiaddr]) -> bool {
     /// `/p2p-circuit` in binary: code 290.
     const CIRCUIT: [u8; 2] = [0xa2, 0x02];
@@ -37,13 +37,14 @@ pub fn is_arranged(addrs: &[Multiaddr]) -> bool {
     bytes <= MAX_ADDRESS_BYTES && addrs.is_sorted_by_key(|addr| AsRef::<[u8]>::as_ref(addr).ends_with(&CIRCUIT))
 }
 
-/// The same as [`most_useful`], with `room` bytes for them in a `Peer` submessage.
+/// Returns the most useful of `addrs`, at most [`MAX_ADDRESSES`] and as many as fit into `room` bytes of a `Peer`
+/// submessage.
 pub(super) fn within(mut room: usize, addrs: Vec<Multiaddr>) -> Vec<Multiaddr> {
     if addrs.len() <= 1 {
         return addrs;
     }
     let mut ranked: Vec<(Rank, Multiaddr)> = addrs.into_iter().map(|addr| (Rank::of(&addr), addr)).collect();
-    // Stable: equals stay in the order in which the peer named them.
+    // A stable sort: equal ones stay in the order in which the peer named them.
     ranked.sort_by_key(|(rank, _)| (rank.reach, rank.transport));
     let mut seen: Vec<(Kind, u8)> = Vec::new();
     for (rank, addr) in &mut ranked {
@@ -71,12 +72,12 @@ pub(super) fn within(mut room: usize, addrs: Vec<Multiaddr>) -> Vec<Multiaddr> {
     ranked.into_iter().map(|(_, addr)| addr).collect()
 }
 
-/// How useful an address is: less is better.
+/// How useful an address is; lower values are better.
 struct Rank {
     relayed: bool,
     reach: u8,
     transport: u8,
-    /// How many better ones there are of its kind.
+    /// Number of better addresses of the same kind.
     repeat: u8,
 }
 
@@ -93,7 +94,7 @@ impl Rank {
     }
 }
 
-/// How many peers speak a transport: all of the DHT's servers TCP and QUIC, browsers the others.
+/// Ranks a transport by how many peers speak it: all DHT servers speak TCP and QUIC, browsers the others.
 fn transport(addr: &Multiaddr) -> u8 {
     let mut rank = 4;
     for part in addr.iter() {
@@ -110,11 +111,12 @@ fn transport(addr: &Multiaddr) -> u8 {
     rank
 }
 
-/// Addresses of one kind help the same peers.
+/// The kind of an address. Addresses of one kind are useful to the same peers.
 #[derive(PartialEq, Eq)]
 enum Kind {
-    /// Reach, and protocols in order, without their values: `["ip4", "udp", "quic-v1"]`.
+    /// The reach, and the protocols in order without their values: `["ip4", "udp", "quic-v1"]`.
     Direct(u8, Vec<&'static str>),
+    /// A circuit through this relay.
     Through(PeerId),
 }
 
@@ -144,7 +146,7 @@ mod tests {
         format!("/ip4/{}/tcp/{port}/p2p/{relay}/p2p-circuit", std::net::Ipv4Addr::from(ip)).parse().unwrap()
     }
 
-    /// What Kubo 0.43 announces on a dual-stack host with all of its transports, AutoTLS among them.
+    /// The addresses that Kubo 0.43 announces on a dual-stack host with all of its transports, including AutoTLS.
     fn kubo() -> Vec<Multiaddr> {
         let hash = "uEiDikp5KVUgkLta1EjUN-IKbHk-dUBg8VzKgf5nXxLK46w";
         let name = "k51qzi5uqu5dlvj2baxnqndepeb86cbk3ng7n3i46uzyxzyqj2xjonzllnv0v8.libp2p.direct";

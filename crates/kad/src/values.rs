@@ -1,13 +1,14 @@
-//! Values: what may be stored under `/pk/` and `/ipns/`, and which of two is the better (VAL-1 to VAL-3).
+//! Values: validates those stored under `/pk/` and `/ipns/`, and decides which of two is better (VAL-1 to VAL-3).
 //!
-//! A key is a namespace and a binary peer id. [`validate`] is the one place that checks the peer id: a GET_VALUE whose
-//! key has none is answered like any other (its key is "an unstructured array of bytes", and go answers it, too), it
-//! just never finds anything.
+//! A key is a namespace followed by a binary peer id. Only [`validate`] checks the peer id. A GET_VALUE whose key has
+//! none is answered like any other, but never finds a value; by the specification its key is "an unstructured array of
+//! bytes", and go answers it too.
 //!
-//! What [`validate`] costs is the signature check of an IPNS record, key decoded and hashed included. On one core of a
-//! 2-core virtual machine, optimized: Ed25519 0.09 ms, secp256k1 0.17 ms, ECDSA 0.7 ms, RSA of 2048 bits 0.1 ms, of 4096
-//! bits 0.3 ms. A key of 8192 bits, the most that is taken, should cost four times the latter. Everything cheap comes
-//! first, so that most rubbish costs microseconds; who has a key of their own can make us pay the full price.
+//! The cost of [`validate`] is that of checking the signature of an IPNS record, including decoding and hashing the
+//! key. In an optimized build, on one core of a 2-core virtual machine: Ed25519 0.09 ms, secp256k1 0.17 ms, ECDSA 0.7
+//! ms, RSA 0.1 ms with 2048 bits and 0.3 ms with 4096 bits. RSA with 8192 bits, the maximum, should cost four times the
+//! latter. Cheap checks come first, so that most invalid values cost microseconds. A peer that signs with its own key
+//! can cause the full cost.
 
 pub mod ipns;
 pub mod key_text;
@@ -17,50 +18,50 @@ pub mod rfc3339;
 use libp2p_identity::PeerId;
 use std::{cmp::Ordering, time::Duration};
 
-/// Longest value: the limit of an IPNS record (VAL-3).
+/// Longest value: the limit for an IPNS record (VAL-3).
 pub const MAX_VALUE: usize = 10 * 1024;
 
 /// Why a value is refused.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
 pub enum Invalid {
-    /// Neither `/pk/` nor `/ipns/` (VAL-1).
+    /// The key is neither in `/pk/` nor in `/ipns/` (VAL-1).
     #[error("values of this namespace are not stored")]
     UnknownNamespace,
-    /// What follows the namespace is no binary peer id: SHA-256 or identity multihash.
-    #[error("the key names no peer")]
+    /// The namespace is not followed by a binary peer id: a SHA-256 or identity multihash.
+    #[error("the key does not contain a peer id")]
     NotAPeer,
-    /// Over [`MAX_VALUE`].
+    /// The value is longer than [`MAX_VALUE`].
     #[error("value longer than 10 KiB")]
     TooLong,
-    /// A public key that does not parse, or not in the one form that is hashed, or of a kind or size that is not taken.
+    /// The public key does not parse, is not in the exact form that is hashed, or has an unsupported kind or size.
     #[error("public key malformed or of an unsupported kind")]
     BadKey,
-    /// A public key of another peer than the key names.
+    /// The public key belongs to a peer other than the one in the key.
     #[error("public key of another peer")]
     WrongKey,
-    /// An IPNS record without public key, under a name that is but the hash of one.
-    #[error("no public key, neither in the record nor in its name")]
+    /// The IPNS record has no public key, and its name contains only the hash of one.
+    #[error("neither the record nor its name contains a public key")]
     NoKey,
-    /// Not an IPNS record: this part of it does not parse or is missing.
+    /// This part of the IPNS record does not parse or is missing.
     #[error("malformed IPNS record: {0}")]
     Malformed(&'static str),
-    /// An IPNS record with V1 signature only, or none.
+    /// The IPNS record has no V2 signature.
     #[error("IPNS record without V2 signature")]
     NotSigned,
-    /// The V2 signature is not that of the name's key.
+    /// The V2 signature was not made with the name's key.
     #[error("signature does not match")]
     BadSignature,
-    /// A V1 field says something else than what is signed.
+    /// This V1 field differs from the signed data.
     #[error("unsigned field {0} differs from the signed one")]
     Differs(&'static str),
-    /// Its validity has ended.
+    /// The validity has ended.
     #[error("IPNS record has expired")]
     Expired,
 }
 
-/// Whether `value` may be stored and served under `key` at `now`, counted from the Unix epoch.
+/// Checks that `value` may be stored and served under `key` at `now`, counted from the Unix epoch.
 ///
-/// Of what holds today only [`Invalid::Expired`] may come later: an IPNS record ends with its validity.
+/// A valid value can become invalid only through [`Invalid::Expired`], when the validity of an IPNS record ends.
 pub fn validate(key: &[u8], value: &[u8], now: Duration) -> Result<(), Invalid> {
     match split(key) {
         None => Err(Invalid::UnknownNamespace),
@@ -70,9 +71,9 @@ pub fn validate(key: &[u8], value: &[u8], now: Duration) -> Result<(), Invalid> 
     }
 }
 
-/// Which of two values is the better for `key`, both of them valid (`Greater`: `a`).
+/// Compares two valid values of `key`. The better one is greater.
 ///
-/// A total order for each key, whatever the values. Public keys of one peer are all the same.
+/// For each key this is a total order, even of invalid values. All public keys of one peer are equal.
 pub fn compare(key: &[u8], a: &[u8], b: &[u8]) -> Ordering {
     match split(key) {
         Some((Namespace::Ipns, _)) => ipns::compare(a, b),
@@ -80,8 +81,8 @@ pub fn compare(key: &[u8], a: &[u8], b: &[u8]) -> Ordering {
     }
 }
 
-/// The end of a value's validity by its own word, counted from the Unix epoch: from then on [`validate`] refuses it.
-/// `None` if it says nothing of that.
+/// Returns when a value says that it ends, counted from the Unix epoch; after that [`validate`] refuses it. `None` if
+/// it never ends.
 pub fn ends(key: &[u8], value: &[u8]) -> Option<Duration> {
     match split(key) {
         Some((Namespace::Ipns, _)) => ipns::Record::decode(value).ok().map(|record| record.validity),
@@ -94,7 +95,7 @@ enum Namespace {
     Ipns,
 }
 
-/// The namespace and what follows it.
+/// Splits a key into the namespace and the rest.
 fn split(key: &[u8]) -> Option<(Namespace, &[u8])> {
     let pk = key.strip_prefix(pk::PREFIX).map(|peer| (Namespace::Pk, peer));
     pk.or_else(|| key.strip_prefix(ipns::PREFIX).map(|name| (Namespace::Ipns, name)))

@@ -1,4 +1,5 @@
-//! Starts two nodes on this machine with records in memory. One announces itself as a provider; the other finds the record.
+//! Starts two nodes on this machine with records in memory. One announces itself as a provider; the other finds the
+//! record.
 //!
 //! ```text
 //! cargo run -p dhtstore-node --example two_nodes
@@ -32,7 +33,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let address = keeper.listeners().remove(0).with_p2p(keeper.peer_id()).map_err(|_| "another peer's address")?;
     publisher.connect(address.clone()).await?;
     println!("{} is connected to {address}", publisher.peer_id());
-    // The servers of a network enter each other's tables once they have proved to answer.
+    // Servers enter each other's tables once they have answered a probe.
     while publisher.table(Dht::Wan).is_empty() || keeper.table(Dht::Wan).is_empty() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

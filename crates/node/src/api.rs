@@ -1,4 +1,4 @@
-//! What the rest of the program asks of a node.
+//! The public methods of a node.
 
 use crate::{
     Delivery, Node, ProvidersAnswer, RpcError,
@@ -27,15 +27,15 @@ use tokio::sync::mpsc;
 pub struct ConnectedPeer {
     /// Its peer id.
     pub peer: String,
-    /// Where it is, as we see it.
+    /// The remote address of the connection.
     pub address: String,
     /// Whether it dialled us.
     pub inbound: bool,
-    /// What it calls itself; unknown before identify.
+    /// Its agent version; `None` before identify.
     pub agent: Option<String>,
-    /// What it speaks.
+    /// Protocols that it advertises.
     pub protocols: Vec<String>,
-    /// For how many seconds.
+    /// Age of the connection in seconds.
     pub connected_s: u64,
     /// Last round trip in ms.
     pub ping_ms: Option<f64>,
@@ -45,45 +45,47 @@ pub struct ConnectedPeer {
     pub lan: bool,
 }
 
-/// What a node has in hand for others right now.
+/// The current load that other peers put on a node.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Load {
-    /// DHT streams that others have open here.
+    /// Inbound DHT streams that are open.
     pub inbound_streams: u64,
-    /// Handshakes that others have begun and not finished.
+    /// Inbound handshakes under way.
     #[serde(default)]
     pub pending_handshakes: u64,
-    /// Bytes of `streams.read_budget` that half-read requests and unwritten answers take.
+    /// Bytes of `streams.read_budget` in use for half-read requests and unwritten answers.
     pub read_bytes: u64,
 }
 
 impl Node {
-    /// Who we are.
+    /// Returns the peer id of this node.
     pub fn peer_id(&self) -> PeerId {
         self.parts.peers.local
     }
 
-    /// Bound listeners.
+    /// Returns the addresses that the listeners are bound to.
     pub fn listeners(&self) -> Vec<Multiaddr> {
         self.parts.peers.addresses.listeners()
     }
 
-    /// What is announced of us in `dht`, after `announce`, `append_announce`, `no_announce` and the scope.
+    /// Returns the addresses that the node announces in `dht`, after `announce`, `append_announce`, `no_announce` and
+    /// the scope.
     pub fn addresses(&self, dht: Dht) -> Vec<Multiaddr> {
         self.parts.peers.addresses.of(dht)
     }
 
-    /// Ourselves as a provider in `dht`: `provide.addresses` or [`Node::addresses`].
+    /// Returns the entry that names this node as a provider in `dht`, with `provide.addresses` or else
+    /// [`Node::addresses`].
     pub fn provider_entry(&self, dht: Dht) -> EncodedPeer {
         self.parts.peers.provider_entry(dht)
     }
 
-    /// Server or client in the WAN DHT, and why (MODE-1).
+    /// Returns whether the node is a server or a client in the WAN DHT, and why (MODE-1).
     pub fn mode(&self) -> Decision {
         self.parts.nat.decision()
     }
 
-    /// Connects to the peer at `addr`. If the address ends in `/p2p/<id>`, only a peer with that id counts.
+    /// Connects to the peer at `addr`. If the address ends in `/p2p/<id>`, the peer must have that id.
     pub async fn connect(&self, addr: Multiaddr) -> Result<PeerId, RpcError> {
         let peer = match addr.iter().last() {
             Some(Protocol::P2p(peer)) => Some(peer),
@@ -92,12 +94,12 @@ impl Node {
         self.parts.dialer.dial(peer, vec![addr]).await
     }
 
-    /// Connects to a peer at these addresses, as far as [`Node::can_dial`] would try them, unless it is connected.
+    /// Connects to a peer unless it is connected. Tries those of its addresses that [`Node::dialable`] returns.
     pub async fn connect_to(&self, peer: &PeerInfo) -> Result<PeerId, RpcError> {
         self.parts.dialer.dial(Some(peer.id), self.dialable(peer)).await
     }
 
-    /// Everybody who is connected, longest first; the newest connection of each.
+    /// Returns the connected peers, longest connected first, each with its newest connection.
     pub async fn peers(&self) -> Vec<ConnectedPeer> {
         let now = self.parts.clock.monotonic();
         let mut peers: Vec<ConnectedPeer> = Vec::new();
@@ -119,34 +121,34 @@ impl Node {
         peers
     }
 
-    /// The routing table of `dht` as it is now.
+    /// Returns a snapshot of the routing table of `dht`.
     pub fn table(&self, dht: Dht) -> Arc<TableView> {
         self.parts.tables.of(dht).view()
     }
 
-    /// Entries by common prefix length.
+    /// Returns the entries of the routing table of `dht` by common prefix length.
     pub fn buckets(&self, dht: Dht) -> Vec<(u16, Vec<Entry>)> {
         self.parts.tables.of(dht).buckets()
     }
 
-    /// How the peers of the bootstrap list fare.
+    /// Returns the state of each peer of the bootstrap list.
     pub fn bootstrap(&self) -> Vec<BootstrapPeer> {
         self.parts.bootstrap.list.status()
     }
 
-    /// What is counted: requests, refusals, limits.
+    /// Returns the counters of requests, refusals and limits.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.parts.metrics
     }
 
-    /// What happened since the start, by the names that `stat` gives it; what did not happen is left out.
+    /// Returns the counters that are not zero, by the names that `stat` shows.
     pub fn counters(&self) -> BTreeMap<String, u64> {
         let mut counters = self.parts.metrics.by_name();
         counters.retain(|_, n| *n > 0);
         counters
     }
 
-    /// What is in hand for others right now.
+    /// Returns the current load.
     pub fn load(&self) -> Load {
         Load {
             inbound_streams: self.parts.tasks.served() as u64,
@@ -155,16 +157,16 @@ impl Node {
         }
     }
 
-    /// Whether a peer can be dialled at these addresses, and how long it took. A connection that is open does not
-    /// count: the peer may have opened it from behind a NAT, or be gone without a word. On the public network private
-    /// addresses are not tried.
+    /// Dials a peer and returns how long that took. It dials even if the peer is connected: the peer may have opened
+    /// that connection from behind a NAT, or be gone without closing it. Tries the addresses that [`Node::dialable`]
+    /// returns.
     pub async fn can_dial(&self, peer: &PeerInfo) -> Result<Duration, RpcError> {
         let begun = self.parts.clock.monotonic();
         self.parts.dialer.dial_afresh(peer.id, self.dialable(peer)).await?;
         Ok(self.parts.clock.monotonic().saturating_sub(begun))
     }
 
-    /// The addresses of a peer that [`Node::can_dial`] would try.
+    /// Returns the addresses of a peer that this node would dial: on the public network, the public ones.
     pub fn dialable(&self, peer: &PeerInfo) -> Vec<Multiaddr> {
         let scope = match self.parts.settings.profile {
             Profile::Private => AddressScope::Any,
@@ -173,12 +175,12 @@ impl Node {
         peer.addrs.iter().filter(|addr| scope.allows(addr)).cloned().collect()
     }
 
-    /// One FIND_NODE. The answer's addresses are those that belong to `dht`.
+    /// Sends one FIND_NODE. Returns the closer peers with those of their addresses that belong to `dht`.
     pub async fn find_node(&self, dht: Dht, peer: &PeerInfo, target: &[u8]) -> Result<Vec<PeerInfo>, RpcError> {
         Ok(self.parts.rpc.find_node(dht, peer, target).await?.closer)
     }
 
-    /// One GET_PROVIDERS.
+    /// Sends one GET_PROVIDERS.
     pub async fn get_providers(
         &self,
         dht: Dht,
@@ -188,32 +190,33 @@ impl Node {
         self.parts.rpc.get_providers(dht, peer, multihash).await
     }
 
-    /// ADD_PROVIDERs pipelined on one stream, then a FIND_NODE whose answer proves that they were read;
-    /// resent one by one if the stream ends before it. To a server that reads one request of each stream each goes on a
-    /// stream of its own, and counts once the server names us as a provider.
+    /// Announces this node to `peer` as a provider of the multihashes. Pipelines the ADD_PROVIDERs on one stream,
+    /// followed by a FIND_NODE whose answer proves that the server read them. If the stream ends before that answer,
+    /// sends them again one by one. If the server reads only one request of each stream, sends each on a stream of its
+    /// own; one counts as read once the server names us as a provider.
     pub async fn add_providers(&self, dht: Dht, peer: &PeerInfo, multihashes: &[Vec<u8>]) -> Delivery {
         self.parts.rpc.add_providers(dht, peer, multihashes).await
     }
 
-    /// The `routing-refresh` job: check the silent, refill buckets, look up oneself; bootstrap when the table is
-    /// empty. Says what it did.
+    /// Runs the `routing-refresh` job: checks silent peers, refills buckets and looks up our own key. Bootstraps if the
+    /// tables are empty. Returns a summary of what it did.
     pub async fn refresh_routing(&self) -> String {
         self.parts.upkeep.refresh().await
     }
 
-    /// The `routing-snapshot` job. Says what it saved.
+    /// Runs the `routing-snapshot` job. Returns a summary of what it saved.
     pub async fn save_routing(&self) -> Result<String, NotSaved> {
         self.parts.upkeep.save().await
     }
 
-    /// The k closest servers to `target` (a multihash, a binary peer id, a preimage) in `dht`; asks on until they
+    /// Returns the k servers closest to `target` (a multihash, a binary peer id, or a preimage) in `dht`. All of them
     /// have answered.
     pub async fn closest_peers(&self, dht: Dht, target: &[u8], events: Option<mpsc::Sender<Event>>) -> Closest {
         self.parts.lookups.closest(dht, target, events).await
     }
 
-    /// Providers of `multihash`, local store first, then every DHT with peers at once; distinct, until `limit` or
-    /// the end. Some may have no addresses.
+    /// Returns up to `limit` distinct providers of `multihash`: first those in the local store, then those found in
+    /// both DHTs, which are searched at the same time. Some may have no addresses.
     pub async fn find_providers(
         &self,
         multihash: &[u8],
@@ -223,13 +226,14 @@ impl Node {
         self.parts.lookups.find_providers(multihash, limit, events).await
     }
 
-    /// Addresses of a peer: from our own books, or from a look-up in every DHT. `None` if nobody knows any.
+    /// Returns a peer with its addresses, from what this node knows or else from a look-up in both DHTs. `None` if no
+    /// addresses are found.
     pub async fn find_peer(&self, peer: &PeerId, events: Option<mpsc::Sender<Event>>) -> Option<PeerInfo> {
         self.parts.lookups.find_peer(peer, events).await
     }
 
-    /// The best value of `key` that this node and the closest servers of both DHTs hold. Ends early when `quorum`
-    /// servers hold the same best. If what this node itself holds is worse, it is corrected.
+    /// Returns the best value of `key` that this node and the closest servers of both DHTs hold. Ends early when
+    /// `quorum` servers hold the same best value. If this node holds a worse value, it stores the best one.
     pub async fn find_value(
         &self,
         key: &[u8],
@@ -239,7 +243,7 @@ impl Node {
         self.parts.lookups.find_value(key, quorum, events).await
     }
 
-    /// Sends `value` to servers; each confirms by an echo.
+    /// Sends `value` to servers. A server confirms with an echo.
     pub async fn put_values(
         &self,
         key: &[u8],
@@ -250,11 +254,12 @@ impl Node {
         self.parts.lookups.put_values(key, value, to, &events).await
     }
 
-    /// Takes `value` into the own store, then places it with the k closest servers of each DHT.
+    /// Stores `value` in this node, then sends it to the k closest servers of each DHT. Returns the outcome of both
+    /// steps: if this node cannot store a valid value, for example at a limit, the servers still get it.
     ///
     /// # Errors
-    /// It is invalid, or a better one is held here. What else stands in the way of the own store does not stand in the
-    /// way of the others: that is the first part of the outcome.
+    /// [`values::Refused::Invalid`], or [`values::Refused::Worse`] if this node holds a better value. Then nothing is
+    /// sent.
     pub async fn place_value(
         &self,
         key: &[u8],
@@ -264,11 +269,11 @@ impl Node {
         self.parts.lookups.place_value(key, value, events).await
     }
 
-    /// Reads the certificate's files now rather than at the next look; whether they had changed. A certificate that
-    /// cannot be used leaves the one in use where it is.
+    /// Reloads the certificate files now instead of at the next check. Returns whether they had changed. If the new
+    /// certificate cannot be used, the current one stays in use.
     ///
     /// # Errors
-    /// [`CertificateError`].
+    /// [`CertificateError`] if the files cannot be read, or do not fit together.
     pub async fn renew_certificate(&self) -> Result<bool, CertificateError> {
         self.parts.renewal.renew().await
     }

@@ -1,7 +1,7 @@
-//! Which autonomous system announces an IPv6 address, read from a database in MaxMind's format (RT-6).
+//! Finds the autonomous system that announces an IPv6 address, in a database in MaxMind's format (RT-6).
 //!
-//! The whole file is in memory from the start of the node to its end: look-ups happen under locks and on tasks that
-//! must not wait for a disk. A newer file is read at the next start; what changes hands in between is little.
+//! The whole file is read into memory at start, because look-ups happen under locks and on tasks that must not wait for
+//! a disk. A newer file is read at the next start; few networks change hands in between.
 
 use super::NodeError;
 use crate::{
@@ -20,10 +20,10 @@ use std::{
 };
 use tracing::{info, warn};
 
-/// A larger file is some other database: those of autonomous systems have 10 to 60 MB.
+/// Largest file that is read. Databases of autonomous systems have 10 to 60 MB; a larger file is some other database.
 const MAX_FILE_BYTES: u64 = 256 * 1024 * 1024;
 
-/// An older file is told of. Providers come and go slowly; past half a year the newest of them are missing.
+/// Age from which the node warns about a file. Providers come and go slowly; after half a year the newest are missing.
 const OLD: Duration = Duration::from_secs(180 * 86_400);
 
 /// Why a database cannot be used.
@@ -32,41 +32,51 @@ pub enum AsnError {
     /// It cannot be read.
     #[error("cannot read the database of autonomous systems {}: {source}; {NEXT_STEP}", path.display())]
     Read {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// It is no database of this kind.
-    #[error("{}: {reason}; {NEXT_STEP}", path.display())]
+    /// It does not parse.
+    #[error("cannot use {}: damaged, or not in MMDB format ({source}); {NEXT_STEP}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: MaxMindDbError,
+    },
+    /// It is too large, or names no autonomous system of any IPv6 network.
+    #[error("cannot use {}: {reason}; {NEXT_STEP}", path.display())]
     Unfit {
-        /// Which file.
+        /// The file.
         path: PathBuf,
         /// What is wrong with it.
         reason: String,
     },
 }
 
-/// What helps against all of them.
-const NEXT_STEP: &str = "put a file in its place that names autonomous systems of IPv6 networks (GeoLite2-ASN.mmdb of \
-    MaxMind, the ASN Lite database of DB-IP, the Lite database of IPinfo, or any other in MMDB format with \
-    `autonomous_system_number` or `asn`), or unset routing.asn_database: IPv6 addresses are then grouped by /32";
+/// The next step for every error.
+const NEXT_STEP: &str = "replace it with a file that names the autonomous systems of IPv6 networks \
+    (GeoLite2-ASN.mmdb of MaxMind, the ASN Lite database of DB-IP, the Lite database of IPinfo, or any other in MMDB \
+    format with `autonomous_system_number` or `asn`), or unset routing.asn_database: then IPv6 addresses are grouped \
+    by /32";
 
-/// An open database.
+/// A database in memory.
 #[derive(Debug)]
 pub struct AsnDatabase {
     reader: Reader<Vec<u8>>,
     networks: usize,
 }
 
-/// The fields of an entry that name its system: MaxMind's and DB-IP's, or IPinfo's.
+/// The fields that name the autonomous system of an entry: `autonomous_system_number` in the files of MaxMind and
+/// DB-IP, `asn` in those of IPinfo.
 #[derive(Deserialize)]
 struct Row {
     autonomous_system_number: Option<Asn>,
     asn: Option<Asn>,
 }
 
-/// As a number of whatever width, or as text like `AS64496`.
+/// An AS number: a number of any width, or text like `AS64496`.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Asn {
@@ -74,10 +84,10 @@ enum Asn {
     Text(String),
 }
 
-/// The number in an entry. 0 is reserved and means none (RFC 7607).
+/// Returns the AS number of an entry. 0 is reserved and counts as none (RFC 7607).
 fn number(found: &LookupResult<'_, Vec<u8>>) -> Result<Option<u32>, MaxMindDbError> {
     let row: Option<Row> = match found.decode() {
-        // An entry of some other shape.
+        // An entry of some other shape names no system.
         Err(MaxMindDbError::Decoding { .. }) => None,
         row => row?,
     };
@@ -89,15 +99,16 @@ fn number(found: &LookupResult<'_, Vec<u8>>) -> Result<Option<u32>, MaxMindDbErr
 }
 
 impl AsnDatabase {
-    /// Reads the file at `path`, at most 256 MiB, and goes through it once: what is damaged or names no system of an
-    /// IPv6 network is refused here and not at some look-up. Blocks: for 11 MB and 100,000 networks 0.6 s in a debug build.
+    /// Reads the file at `path`, at most 256 MiB, and reads every entry once. So a file that is damaged, or that names
+    /// no system of an IPv6 network, is refused here and not at some look-up. Blocks: 0.6 s for 11 MB and 100,000
+    /// networks in a debug build.
     pub fn load(path: &Path) -> Result<Self, AsnError> {
         let unfit = |reason: String| AsnError::Unfit { path: path.into(), reason };
         let bytes = read_bounded(path, MAX_FILE_BYTES).map_err(|source| match source.kind() {
             io::ErrorKind::FileTooLarge => unfit(format!("larger than {} MiB", MAX_FILE_BYTES >> 20)),
             _ => AsnError::Read { path: path.into(), source },
         })?;
-        let damaged = |error: MaxMindDbError| unfit(format!("damaged, or not in MMDB format ({error})"));
+        let damaged = |source: MaxMindDbError| AsnError::Damaged { path: path.into(), source };
         let reader = Reader::from_source(bytes).map_err(damaged)?;
         let networks = named_networks(&reader).map_err(damaged)?;
         if networks == 0 {
@@ -107,20 +118,20 @@ impl AsnDatabase {
         Ok(Self { reader, networks })
     }
 
-    /// How long ago it was made.
+    /// Returns how long ago the database was built.
     fn age(&self, now: UnixTime) -> Duration {
         Duration::from_secs(u64::from(now.0).saturating_sub(self.reader.metadata().build_epoch))
     }
 }
 
-/// How many global IPv6 networks have a number. Reads every entry.
+/// Counts the global IPv6 networks that have an AS number. Reads every entry.
 fn named_networks(reader: &Reader<Vec<u8>>) -> Result<usize, MaxMindDbError> {
-    // Each node of the tree ends at most two networks; more come of a tree that runs in circles.
+    // Each node of the search tree leads to at most two networks; a tree that yields more has a loop.
     let most = 2 * reader.metadata().node_count as usize + 2;
     let mut named = 0;
     for (n, found) in reader.networks(WithinOptions::default())?.enumerate() {
         if n > most {
-            return Err(MaxMindDbError::invalid_database("its search tree runs in circles"));
+            return Err(MaxMindDbError::invalid_database("its search tree has a loop"));
         }
         let found = found?;
         let global = ip_reach(found.network()?.ip()) == Some(Reach::Public);
@@ -131,12 +142,12 @@ fn named_networks(reader: &Reader<Vec<u8>>) -> Result<usize, MaxMindDbError> {
 
 impl AutonomousSystems for AsnDatabase {
     fn number(&self, ip: Ipv6Addr) -> Option<u32> {
-        // Nothing that `load` has let pass fails here; if it does, the address is one of an unknown system.
+        // `load` has read every entry, so that no look-up fails; if one does, the system counts as unknown.
         number(&self.reader.lookup(ip.into()).ok()?).ok()?
     }
 }
 
-/// How the node groups addresses: by `routing.asn_database`, if it is set.
+/// Returns how the node groups addresses: by the database at `path` (`routing.asn_database`) if it is set.
 pub(super) async fn ip_groups(path: Option<PathBuf>, clock: &dyn Clock) -> Result<IpGroups, NodeError> {
     let Some(path) = path else { return Ok(IpGroups::default()) };
     let loaded = tokio::task::spawn_blocking(move || AsnDatabase::load(&path).map(|database| (path, database)));
@@ -145,7 +156,11 @@ pub(super) async fn ip_groups(path: Option<PathBuf>, clock: &dyn Clock) -> Resul
     info!(path = %path.display(), kind, networks = database.networks, "IPv6 peers are grouped by autonomous system");
     if age > OLD {
         let days = age.as_secs() / 86_400;
-        warn!(path = %path.display(), days, "the database of autonomous systems is old; put a newer one in its place");
+        warn!(
+            path = %path.display(),
+            days,
+            "the database of autonomous systems is old; networks newer than it are grouped by /32; replace the file"
+        );
     }
     Ok(IpGroups::new(Arc::new(database)))
 }
@@ -154,7 +169,7 @@ pub(super) async fn ip_groups(path: Option<PathBuf>, clock: &dyn Clock) -> Resul
 mod tests {
     use super::*;
 
-    /// See `tests/fixtures/README.md`: all of them hold the same invented networks.
+    /// Returns the path of a fixture. All of them hold the same invented networks; see `tests/fixtures/README.md`.
     fn fixture(name: &str) -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/asn").join(name)
     }
@@ -174,7 +189,7 @@ mod tests {
             let of = |ip: &str| database.number(ip.parse().unwrap());
             assert_eq!((of("2a00:1000::1"), of("2a00:2000:ffff::1")), (Some(64_496), Some(64_496)), "{name}");
             assert_eq!((of("2a00:3000::1"), of("2a00:3000:8000::1")), (Some(64_497), Some(4_200_000_001)), "{name}");
-            assert_eq!((of("2a00:4000::1"), of("2a00:5000::1")), (None, None), "{name}: none, and AS 0");
+            assert_eq!((of("2a00:4000::1"), of("2a00:5000::1")), (None, None), "{name}: no system, and AS 0");
             let groups = IpGroups::new(Arc::new(database));
             let group = |text: &str| groups.of(&text.parse().unwrap());
             assert_eq!(group("/ip6/2a00:1000::1/tcp/1"), group("/ip6/2a00:2000::1/udp/1/quic-v1"));
@@ -183,7 +198,7 @@ mod tests {
                 group("/ip6/2a00:4000::1/tcp/1"),
                 IpGroups::default().of(&"/ip6/2a00:4000::/tcp/1".parse().unwrap())
             );
-            // The file has these in one system.
+            // The file puts these in one system.
             assert_ne!(group("/ip4/1.1.0.1/tcp/1"), group("/ip4/1.2.0.1/tcp/1"));
         }
     }
@@ -212,7 +227,7 @@ mod tests {
             }
         }
         assert!(refusals > whole.len() / 10, "{refusals} of {}", whole.len());
-        // Cut short: the metadata stand at the end.
+        // Cut short: the metadata are at the end.
         std::fs::write(&path, &whole[..whole.len() - 200]).unwrap();
         refused(&path, &["damaged"]);
     }
@@ -220,9 +235,9 @@ mod tests {
     #[test]
     fn the_age_is_that_of_the_data() {
         let database = AsnDatabase::load(&fixture("number.mmdb")).unwrap();
-        // As make.py sets it: 2026-01-01.
+        // 2026-01-01, as make.py sets it.
         let built = 1_767_225_600;
         assert_eq!(database.age(UnixTime(built + 86_400)), Duration::from_secs(86_400));
-        assert_eq!(database.age(UnixTime(built - 1)), Duration::ZERO, "a clock that is behind makes nothing old");
+        assert_eq!(database.age(UnixTime(built - 1)), Duration::ZERO, "a clock that is behind makes no file old");
     }
 }

@@ -1,7 +1,8 @@
-//! The door: which handshakes of strangers go on. A silent flood from one place must not keep out everybody else.
+//! Limits the inbound handshakes under way. A flood of silent connections from one place must not keep other peers out.
 //!
-//! libp2p-swarm counts pending inbound connections but cannot end one, so the door is a transport around all others: each
-//! inbound upgrade holds a ticket, and ends when its ticket gives way. Whose does is decided by [`pending`], which is pure.
+//! libp2p-swarm counts pending inbound connections but cannot end one. So the door is a transport around all others:
+//! each inbound upgrade holds a ticket and ends when the ticket is withdrawn. [`pending`], which is pure, decides whose
+//! ticket that is.
 
 mod guarded;
 mod pending;
@@ -16,14 +17,14 @@ use pending::{Arrival, Pending, Ticket};
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::sync::oneshot;
 
-/// A handshake that is younger than this gives way to newcomers of smaller groups only: an honest one takes milliseconds, on
-/// a busy machine hundreds, and what it has cost would be lost.
+/// Age below which a handshake gives way only to newcomers of smaller groups. An honest handshake takes some
+/// milliseconds, hundreds on a busy machine; ending it early would waste its cost.
 const GRACE: Duration = Duration::from_millis(250);
 
-/// The log names the source of handshakes that gave way once in so long.
+/// Minimum time between two warnings about handshakes that gave way.
 const WARN_EVERY: Duration = Duration::from_secs(60);
 
-/// Pending inbound handshakes.
+/// The inbound handshakes under way.
 #[derive(Debug)]
 pub(crate) struct Door {
     inner: Mutex<Inner>,
@@ -34,12 +35,12 @@ pub(crate) struct Door {
 #[derive(Debug)]
 struct Inner {
     pending: Pending,
-    /// To end them: dropped, the handshake ends. One for each ticket.
+    /// One sender for each ticket. Dropping it ends the handshake.
     ends: HashMap<Ticket, oneshot::Sender<()>>,
     warned: Option<Duration>,
 }
 
-/// A handshake's place, until this is dropped.
+/// The place of one handshake. Dropping it frees the place.
 #[derive(Debug)]
 pub(crate) struct Place {
     door: Arc<Door>,
@@ -54,12 +55,12 @@ impl Door {
         Self { inner: Mutex::new(Inner { pending, ends: HashMap::new(), warned: None }), clock, metrics }
     }
 
-    /// Handshakes under way.
+    /// Returns the number of handshakes under way.
     pub(crate) fn pending(&self) -> usize {
         self.lock().pending.len()
     }
 
-    /// A newcomer's place; `None` if it is turned away.
+    /// Returns the place of a newcomer, or `None` if it is refused.
     fn arrives(self: &Arc<Self>, from: &Multiaddr) -> Option<Place> {
         let group = Group::of(from);
         let now = self.clock.monotonic();
@@ -86,8 +87,8 @@ impl Door {
                 from = %crowd,
                 handshakes,
                 of = most,
-                "more handshakes are begun there than finished: the oldest give way to newcomers; if that place is not \
-                 known to you, shut it out with a firewall"
+                "more handshakes are begun there than finished, so the oldest give way to newcomers; other peers can \
+                 still connect; block these addresses in the firewall if you do not know them"
             );
         }
         let ticket = ticket?;

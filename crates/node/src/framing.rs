@@ -1,5 +1,5 @@
-//! Messages on a stream (MSG-1): a reader whose buffer grows with what has arrived, under a byte budget, and
-//! writes that must move.
+//! Messages on a stream (MSG-1). The reader's buffer grows with what has arrived, within a byte budget; a write fails
+//! if the peer stops reading.
 
 use crate::kad::frame::{self, FrameError, Header};
 use futures::{AsyncRead, AsyncWrite, FutureExt};
@@ -16,14 +16,14 @@ use std::{
 };
 use tokio::time::timeout;
 
-/// A reader may hold this much without leave: one ordinary request (FIND_NODE 45 bytes, ADD_PROVIDER about 200).
-/// Bounded in all by the number of streams.
+/// Bytes that a reader may hold outside the budget: one ordinary request (FIND_NODE 45 bytes, ADD_PROVIDER about 200).
+/// The number of streams bounds their sum.
 pub(crate) const FREE: usize = 1024;
 
-/// Most that is read at once from a stream that keeps sending: some 80 pipelined ADD_PROVIDERs.
+/// Most bytes read at once from a stream that keeps sending: some 80 pipelined ADD_PROVIDERs.
 const MAX_STEP: usize = 16 * 1024;
 
-/// Bytes that all readers together may hold.
+/// The bytes that all readers together may hold.
 #[derive(Clone, Debug)]
 pub(crate) struct Budget {
     left: Arc<AtomicUsize>,
@@ -39,7 +39,7 @@ impl Budget {
         Lease { budget: self.clone(), held: 0 }
     }
 
-    /// What is held of it now.
+    /// Returns the bytes in use.
     pub(crate) fn used(&self) -> usize {
         self.total.saturating_sub(self.left.load(Ordering::Relaxed))
     }
@@ -50,7 +50,7 @@ impl Budget {
     }
 }
 
-/// A part of a [`Budget`], given back when dropped.
+/// A part of a [`Budget`]. Dropping it returns the bytes to the budget.
 #[derive(Debug)]
 pub(crate) struct Lease {
     budget: Budget,
@@ -58,7 +58,7 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
-    /// Holds `bytes` from now on. False, and nothing changed, if the budget does not allow it.
+    /// Changes the lease to `bytes`. Returns false and changes nothing if the budget does not allow it.
     #[must_use]
     pub(crate) fn resize(&mut self, bytes: usize) -> bool {
         if bytes > self.held {
@@ -81,12 +81,12 @@ impl Drop for Lease {
     }
 }
 
-/// Why no message can be read from a stream.
+/// Why reading a message from a stream failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReadError {
     #[error(transparent)]
     Frame(#[from] FrameError),
-    #[error("too many bytes are being read at once")]
+    #[error("the read budget is used up")]
     OverBudget,
     #[error("stream ended inside a message")]
     Truncated,
@@ -94,13 +94,13 @@ pub(crate) enum ReadError {
     Io(#[from] io::Error),
 }
 
-/// Reads length-prefixed messages. Holds next to nothing while a stream is idle.
+/// Reads length-prefixed messages. Holds at most [`FREE`] bytes while a stream is idle.
 #[derive(Debug)]
 pub(crate) struct FrameReader {
     buffer: Vec<u8>,
     /// Consumed bytes at the front of `buffer`.
     start: usize,
-    /// How much to read next: grows while the stream fills it.
+    /// Bytes to read next. Doubles each time the stream fills them.
     step: usize,
     lease: Lease,
     max_body: usize,
@@ -111,7 +111,7 @@ impl FrameReader {
         Self { buffer: Vec::new(), start: 0, step: FREE, lease: budget.lease(), max_body }
     }
 
-    /// The sizes of header and body of the next message, if it has arrived whole.
+    /// Returns the sizes of header and body of the next message if all of it has arrived.
     pub(crate) fn message(&self) -> Result<Option<(usize, usize)>, FrameError> {
         let bytes = self.bytes();
         Ok(match frame::header(bytes, self.max_body)? {
@@ -120,12 +120,12 @@ impl FrameReader {
         })
     }
 
-    /// The body of a message that [`FrameReader::message`] found.
+    /// Returns the body of a message that [`FrameReader::message`] found.
     pub(crate) fn body(&self, (header, body): (usize, usize)) -> &[u8] {
         self.bytes().get(header..header + body).unwrap_or_default()
     }
 
-    /// Goes on behind a message.
+    /// Drops a message from the buffer.
     pub(crate) fn consume(&mut self, (header, body): (usize, usize)) {
         self.start = (self.start + header + body).min(self.buffer.len());
         if self.is_empty() {
@@ -134,12 +134,12 @@ impl FrameReader {
         }
     }
 
-    /// Nothing of a next message has arrived.
+    /// Returns whether no byte of a next message has arrived.
     pub(crate) fn is_empty(&self) -> bool {
         self.start == self.buffer.len()
     }
 
-    /// Gives memory back while nothing is being read, but what the next request is read into.
+    /// Frees memory if no message has begun. Keeps a small buffer for the next request.
     pub(crate) fn release(&mut self) {
         if self.is_empty() {
             if self.buffer.capacity() > FREE {
@@ -151,7 +151,8 @@ impl FrameReader {
         }
     }
 
-    /// Reads what is there: how many bytes, 0 at the end of the stream. Nothing is lost if it is not polled to the end.
+    /// Reads the bytes that are available and returns their number, 0 at the end of the stream. Loses nothing if the
+    /// caller stops polling.
     pub(crate) fn poll_fill(
         &mut self,
         cx: &mut Context<'_>,
@@ -159,7 +160,7 @@ impl FrameReader {
     ) -> Poll<Result<usize, ReadError>> {
         self.make_room()?;
         let end = self.buffer.len();
-        // A limited step keeps the cost of zeroing small; it is what an interface without `unsafe` takes.
+        // Without `unsafe` the buffer must be zeroed first; a limited step keeps that cheap.
         self.buffer.resize(end + self.step, 0);
         let polled = Pin::new(stream).poll_read(cx, self.buffer.get_mut(end..).unwrap_or_default());
         let read = match &polled {
@@ -174,7 +175,7 @@ impl FrameReader {
         Poll::Ready(Ok(read))
     }
 
-    /// Reads one message of an answer: `None` if the stream ends before it begins.
+    /// Reads one message of an answer. Returns `None` if the stream ends before the message begins.
     pub(crate) async fn next(
         &mut self,
         stream: &mut (impl AsyncRead + Unpin),
@@ -193,7 +194,7 @@ impl FrameReader {
         self.buffer.get(self.start..).unwrap_or_default()
     }
 
-    /// Leave for `step` more bytes, or for the least that helps.
+    /// Makes room for `step` more bytes, or for [`FREE`] if the budget allows no more.
     fn make_room(&mut self) -> Result<(), ReadError> {
         if self.start > 0 {
             self.buffer.drain(..self.start);
@@ -213,22 +214,22 @@ impl FrameReader {
     }
 
     fn lease_for(&mut self, bytes: usize) -> bool {
-        // `capacity` may be larger from before: it counts as long as it is held.
+        // The buffer may still have a larger capacity from before; that counts too.
         let bytes = bytes.max(self.buffer.capacity());
         self.lease.resize(bytes.saturating_sub(FREE))
     }
 }
 
-/// Why bytes could not be written.
+/// Why writing to a stream failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WriteError {
-    #[error("the peer does not read: nothing moved for {0:?}")]
+    #[error("the peer does not read: no progress for {0:?}")]
     Stalled(Duration),
     #[error(transparent)]
     Io(#[from] io::Error),
 }
 
-/// Writes all of `bytes`; gives up when nothing moves for `stall`.
+/// Writes all of `bytes`. Fails if the peer takes no byte for `stall`.
 pub(crate) async fn write_moving(
     stream: &mut (impl AsyncWrite + Unpin),
     mut bytes: &[u8],
@@ -244,12 +245,12 @@ pub(crate) async fn write_moving(
     Ok(())
 }
 
-/// Flushes; gives up after `stall`.
+/// Flushes the stream. Fails after `stall`.
 pub(crate) async fn flush_moving(stream: &mut (impl AsyncWrite + Unpin), stall: Duration) -> Result<(), WriteError> {
     moving(stall, poll_fn(|cx| Pin::new(&mut *stream).poll_flush(cx))).await
 }
 
-/// Waits `stall` for `io`; what is ready at once, as nearly all is, does without timer and clock.
+/// Waits at most `stall` for `io`. Polls it once first: nearly all writes are ready at once and then need no timer.
 async fn moving<T>(stall: Duration, mut io: impl Future<Output = io::Result<T>> + Unpin) -> Result<T, WriteError> {
     if let Poll::Ready(done) = poll_fn(|cx| Poll::Ready(io.poll_unpin(cx))).await {
         return Ok(done?);

@@ -1,4 +1,4 @@
-//! What the fuzz target `frame` runs. Compiled for that and for tests only.
+//! The body of the fuzz target `frame`. Compiled only for that and for tests.
 
 use crate::{
     framing::{Budget, FrameReader, ReadError},
@@ -11,7 +11,7 @@ use std::{
     task::{Context, Poll},
 };
 
-/// A stream that gives `step` bytes at a time.
+/// A stream that returns at most `step` bytes at a time.
 struct Trickle<'d> {
     rest: &'d [u8],
     step: usize,
@@ -26,14 +26,15 @@ impl AsyncRead for Trickle<'_> {
     }
 }
 
-/// The reader of frames, fed in pieces whose size is the first byte, against a plain walk over all bytes.
+/// Compares the frame reader with a plain walk over all bytes. The reader gets them in pieces; the first byte is their
+/// size.
 pub fn frame(data: &[u8]) {
     const MAX_BODY: usize = 5000;
     const BUDGET: usize = 1 << 20;
     let Some((&step, mut rest)) = data.split_first() else { return };
     let budget = Budget::new(BUDGET);
     let mut reader = FrameReader::new(&budget, MAX_BODY);
-    // Byte by byte only what is short: a reader that is woken for every byte is slow, and that is all there is to find.
+    // Only short input is read byte by byte: waking a reader for every byte is slow and finds nothing else.
     let step = if rest.len() > 512 { usize::from(step).max(16) } else { usize::from(step) + 1 };
     let mut stream = Trickle { rest, step };
     loop {
@@ -59,5 +60,5 @@ pub fn frame(data: &[u8]) {
         }
     }
     drop(reader);
-    assert_eq!(budget.used(), 0, "the budget is not given back");
+    assert_eq!(budget.used(), 0, "bytes were not returned to the budget");
 }

@@ -1,4 +1,4 @@
-//! Who provides a multihash, as far as this node itself knows: what GET_PROVIDERS answers, and what a search begins with.
+//! The providers of a multihash that this node knows: GET_PROVIDERS answers with them, and a search begins with them.
 
 use dhtstore_records::{
     NotNow, OwnCids, Stores,
@@ -7,7 +7,7 @@ use dhtstore_records::{
 use libp2p::PeerId;
 use std::sync::Arc;
 
-/// The records of others, and our own CIDs.
+/// The provider records of others, and the multihashes that this node provides.
 #[derive(Clone, Debug)]
 pub(crate) struct Holdings {
     local: PeerId,
@@ -15,9 +15,9 @@ pub(crate) struct Holdings {
     providers: Arc<dyn ProviderRecords>,
 }
 
-/// Providers of one multihash.
+/// The providers of one multihash.
 pub(crate) struct Held {
-    /// This node provides it.
+    /// Whether this node provides it.
     pub(crate) own: bool,
     /// The others, newest first.
     pub(crate) others: Vec<Provider>,
@@ -28,8 +28,8 @@ impl Holdings {
         Self { local, own: stores.own.clone(), providers: stores.providers.clone() }
     }
 
-    /// Up to `limit` others; a random subset, drawn by `seed`, when there are more. What somebody announced in our name is
-    /// left out: own CIDs alone count.
+    /// Returns the known providers of `multihash`, at most `limit` besides this node. If there are more, `seed` selects
+    /// a random subset. A record that another peer announced in our name is left out: only our own CIDs count.
     pub(crate) async fn of(&self, multihash: &[u8], limit: usize, seed: u64) -> Result<Held, NotNow> {
         let own = self.own.contains(multihash);
         let mut others = self.providers.providers(multihash, limit, seed).wait().await?;

@@ -1,22 +1,60 @@
-//! A node of the IPFS DHT on libp2p: it serves others and asks them.
+//! A node of the IPFS DHT on libp2p, server and client in one.
 //!
-//! Each part is given what it needs and no more; [`Node::start`] wires them.
+//! As a server, it answers FIND_NODE, GET_PROVIDERS, ADD_PROVIDER, GET_VALUE, PUT_VALUE and PING. As a client, it looks
+//! up peers, providers and values, and announces provider records. It takes part in the WAN DHT and in the LAN DHT
+//! ([`dhtstore_kad::Dht`]). It stores nothing itself: records, values and saved routing tables go through the traits of
+//! `dhtstore-records`, which a store on disk or in memory implements.
 //!
-//! ```text
-//! swarm       the swarm task: dials, identify, addresses. No disk, no request of the DHT.
-//! door        which handshakes of strangers go on
-//! streams     inbound streams -> `serve`; outbound streams <- `rpc`
-//! peers       ourselves as others are told, contacts, open connections;  dialer asks for more of those
-//! serve       a stream's requests and their answers;  serve/responder: request in, answer out, without a socket
-//! holdings    what the stores say of the providers of a multihash
-//! rpc         requests to other servers; tells an observer how they answer
-//! routing     the tables: who is in, admission (that observer), bootstrap, upkeep
-//! lookup      drives `kad::lookup` over `rpc`
-//! nat         AutoNAT: whether others can dial us, and so whether we are a server (MODE-1)
-//! renewal     certificates that change while the node runs
+//! # Where to begin
+//!
+//! - [`Settings`]: addresses, limits and times of a node. [`Settings::on_loopback`] is a complete set to start from.
+//! - [`Node`]: a running node. [`Node::start`] binds the listeners. The other methods send requests, run look-ups and
+//!   return the node's state.
+//! - [`dhtstore_records::Stores`]: where a node keeps what it stores. `dhtstore_records::memory::stores` needs no disk.
+//!
+//! Start two nodes, connect them, and ask one for its table of the WAN DHT:
+//!
+//! ```no_run
+//! use dhtstore_host::clock::SystemClock;
+//! use dhtstore_kad::{Dht, scope::Profile};
+//! use dhtstore_node::{Node, Settings};
+//! use dhtstore_records::memory;
+//! use libp2p::identity::Keypair;
+//!
+//! async fn start() -> Result<Node, dhtstore_node::NodeError> {
+//!     let clock = SystemClock::new();
+//!     let stores = memory::stores(memory::Settings::default(), clock.clone());
+//!     Node::start(Settings::on_loopback(Profile::Private), Keypair::generate_ed25519(), stores, clock).await
+//! }
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let (server, client) = (start().await?, start().await?);
+//! client.connect(server.listeners().remove(0)).await?;
+//! println!("{} servers in the routing table", client.table(Dht::Wan).len());
+//! client.shutdown().await;
+//! # Ok(())
+//! # }
 //! ```
 //!
-//! What it keeps is behind the traits of `dhtstore-records`: a store on disk, in memory, or elsewhere.
+//! `examples/two_nodes.rs` goes on from there: one node announces a provider record, the other finds it.
+//!
+//! # Parts
+//!
+//! Each part gets only what it needs; [`Node::start`] connects them.
+//!
+//! ```text
+//! swarm       the swarm task: dials, identify, our addresses. It touches no disk and sees no DHT request
+//! door        decides which inbound handshakes may continue when there are too many
+//! streams     passes inbound streams to `serve`, opens outbound streams for `rpc`
+//! peers       our own addresses, contacts, open connections;  dialer: asks the swarm task for connections
+//! serve       reads requests from a stream and writes the answers;  serve/responder: request in, answer out, no socket
+//! holdings    what the stores know about the providers of a multihash
+//! rpc         sends requests to other servers and reports their outcome to an observer
+//! routing     the routing tables: admission (that observer), bootstrap, upkeep
+//! lookup      runs `kad::lookup` over `rpc`
+//! nat         AutoNAT: finds out whether others can dial us, and so whether we are a server (MODE-1)
+//! renewal     reloads certificates that change while the node runs
+//! ```
 
 mod api;
 pub mod asn;
@@ -56,7 +94,7 @@ use dhtstore_records::Stores;
 use dhtstore_transport::{certificate::Certificates, listen, swarm_key::SwarmKey};
 use dialer::{Dialer, MAX_COMMANDS};
 use door::Door;
-pub use error::{NodeError, RpcError};
+pub use error::{Cause, NodeError, RpcError};
 use framing::Budget;
 use libp2p::identity::Keypair;
 use lookup::Lookups;
@@ -77,7 +115,7 @@ use serve::{Server, responder::Responder};
 pub use settings::Settings;
 use std::sync::Arc;
 use streams::inbound::{Acceptor, Inbound, Protocol};
-use swarm::driver::{Driver, Told};
+use swarm::driver::{Driver, Handles};
 use tasks::Tasks;
 use tokio::sync::{Notify, mpsc, watch};
 
@@ -87,7 +125,6 @@ pub struct Node {
     parts: Arc<Parts>,
 }
 
-/// What a node consists of.
 #[derive(Debug)]
 struct Parts {
     settings: Settings,
@@ -107,7 +144,7 @@ struct Parts {
     metrics: Arc<Metrics>,
 }
 
-/// What is done for the streams of others. It ends with the node, also while connections last.
+/// Returns the handler of inbound streams. Its work ends with the node, even while connections last.
 fn acceptor(server: Arc<Server>, nat: Arc<Nat>, tasks: Tasks) -> Acceptor {
     Arc::new(move |Inbound { peer, protocol, stream, permits }| {
         if tasks.draining().is_cancelled() {
@@ -125,10 +162,10 @@ fn acceptor(server: Arc<Server>, nat: Arc<Nat>, tasks: Tasks) -> Acceptor {
 }
 
 impl Node {
-    /// Binds the listeners and starts serving. Does not wait for peers.
+    /// Binds the listeners and starts serving, without waiting for peers.
     ///
     /// # Errors
-    /// [`NodeError`]: nothing to listen on, or a file that the settings name cannot be used.
+    /// [`NodeError`] if there is nothing to listen on, or if a file that the settings name cannot be used.
     pub async fn start(
         settings: Settings,
         identity: Keypair,
@@ -240,7 +277,7 @@ impl Node {
         );
         let aids = (&clock, &metrics);
         let swarm = swarm::build(&settings, identity, psk, streams, door.clone(), certificates, aids)?;
-        let told = Told {
+        let handles = Handles {
             peers: peers.clone(),
             admission,
             nat: nat.clone(),
@@ -248,7 +285,7 @@ impl Node {
             metrics: metrics.clone(),
             stop: tasks.stopping().clone(),
         };
-        let mut driver = Driver::new(swarm, obeyed, told);
+        let mut driver = Driver::new(swarm, obeyed, handles);
         driver.bind(listen).await?;
         tasks.spawn_last("swarm", driver.run());
         tasks.spawn_vital("client", rpc.clone().keep_tidy());
@@ -279,12 +316,12 @@ impl Node {
         Ok(Node { parts: Arc::new(parts) })
     }
 
-    /// The watch over the tasks without which the node is only half a node.
+    /// Returns the watch over the node's vital tasks: it reports when one of them panics.
     pub fn vital(&self) -> &Vital {
         self.parts.tasks.vital()
     }
 
-    /// Stops accepting, lets requests under way be answered for at most 5 s, closes connections.
+    /// Stops accepting requests, gives those under way at most 5 s to be answered, then closes all connections.
     pub async fn shutdown(&self) {
         self.parts.tasks.end().await;
     }

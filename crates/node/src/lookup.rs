@@ -1,4 +1,4 @@
-//! Look-ups over the network: drives the pure [`crate::kad::lookup`].
+//! Look-ups over the network: runs the state machine of [`crate::kad::lookup`].
 
 #[cfg(test)]
 mod tests;
@@ -26,45 +26,45 @@ use parking_lot::Mutex;
 use std::{sync::Arc, time::Duration};
 use tokio::{sync::mpsc, time::sleep};
 
-/// An event of a look-up, for `-v` and for streaming results. Doors give it a form of their own.
+/// An event of a look-up, for `-v` and for streaming results. The control protocol has its own form of it.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// A request goes out.
+    /// A request is sent.
     Asking {
         /// `wan` or `lan`.
         dht: String,
-        /// Whom.
+        /// The peer that is asked.
         peer: String,
     },
-    /// An answer came.
+    /// A peer answered.
     Answered {
         /// `wan` or `lan`.
         dht: String,
-        /// Whose.
+        /// The peer that answered.
         peer: String,
-        /// Closer peers it named.
+        /// Number of closer peers in the answer.
         closer: usize,
-        /// Providers it named.
+        /// Number of providers in the answer.
         providers: usize,
-        /// Dial included, in ms.
+        /// Time until the answer in ms, dial included.
         took_ms: u64,
     },
-    /// No answer, or none that can be used.
+    /// A peer did not answer, or its answer cannot be used.
     Failed {
         /// `wan` or `lan`.
         dht: String,
-        /// Whose.
+        /// The peer that was asked.
         peer: String,
-        /// Why.
+        /// The reason.
         error: String,
     },
-    /// A provider that was not known before.
+    /// A new provider was found.
     Provider {
-        /// `wan` or `lan`; `local` for the own store.
+        /// `wan` or `lan`; `local` if it comes from this node's store.
         dht: String,
         /// The provider.
         provider: String,
-        /// Where it can be dialled; may be empty.
+        /// Its addresses; may be empty.
         addresses: Vec<String>,
         /// The server that named it.
         from: String,
@@ -75,7 +75,7 @@ pub enum Event {
         dht: String,
         /// The server.
         peer: String,
-        /// What it is and how it compares, or why it is refused.
+        /// A description of the value and its rank, or why it is invalid.
         held: String,
     },
     /// A value was sent to a server.
@@ -84,23 +84,23 @@ pub enum Event {
         dht: String,
         /// The server.
         peer: String,
-        /// Why it did not confirm; `None` if it did.
+        /// Why the server did not confirm; `None` if it did.
         error: Option<String>,
     },
 }
 
-/// Outcome of a look-up.
+/// The outcome of a look-up.
 #[derive(Clone, Debug)]
 pub struct Closest {
-    /// The k closest that answered, closest first.
+    /// The k closest peers that answered, closest first.
     pub peers: Vec<PeerInfo>,
-    /// Peers asked.
+    /// Number of peers asked.
     pub asked: usize,
-    /// Longest chain of referrals that led to an answer.
+    /// Length of the longest chain of referrals that led to an answer.
     pub hops: usize,
 }
 
-/// What one request of a look-up asks for.
+/// A request that a look-up sends to every peer.
 #[derive(Clone, Debug)]
 enum Question {
     Node(Arc<[u8]>),
@@ -108,11 +108,11 @@ enum Question {
     Value(Arc<[u8]>),
 }
 
-/// What one request of a look-up brought, whatever it asked for.
+/// The answer to one request of a look-up, of any type.
 #[derive(Debug, Default)]
 struct Answer {
     closer: Vec<PeerInfo>,
-    /// The peer that FIND_NODE asked for.
+    /// The peer that FIND_NODE asked for, if the answer names it.
     sought: Option<PeerInfo>,
     providers: Vec<PeerInfo>,
     value: Option<Vec<u8>>,
@@ -136,10 +136,10 @@ impl From<NodeAnswer> for Answer {
     }
 }
 
-/// Where events go. A slow reader slows its query down, one that is gone does not.
+/// Receives the events of a look-up. A slow receiver slows the look-up down; a closed one does not.
 type Events = Option<mpsc::Sender<Event>>;
 
-/// What `each` of [`Lookups::drive`] says to an answer that is of no interest by itself.
+/// Makes [`Lookups::drive`] continue without an event.
 const GO_ON: (bool, Vec<Event>) = (true, Vec::new());
 
 async fn tell(events: &Events, event: impl FnOnce() -> Event) {
@@ -148,7 +148,7 @@ async fn tell(events: &Events, event: impl FnOnce() -> Event) {
     }
 }
 
-/// Makes look-ups.
+/// Runs look-ups.
 #[derive(Debug)]
 pub(crate) struct Lookups {
     peers: Arc<Peers>,
@@ -173,13 +173,13 @@ impl Lookups {
         Self { peers, tables, rpc, holdings, values: stores.values.clone(), tasks, clock }
     }
 
-    /// A look-up that begins with `seeds`, by the rules of `dht` (LKP-2).
+    /// Creates a look-up that begins with `seeds` and follows the rules of `dht` (LKP-2).
     fn lookup_from(&self, dht: Dht, target: Key, seeds: Vec<PeerInfo>, goal: Goal) -> Lookup {
         let settings = Settings { ip_diversity: self.tables.ip_diversity(dht), ..Settings::default() };
         Lookup::new(target, self.peers.local, seeds, goal, settings)
     }
 
-    /// Runs a look-up to its end. `each` sees every answer, says whether to go on, and what is to be told.
+    /// Runs a look-up to its end. `each` gets every answer and returns whether to continue, and the events to send.
     async fn drive(
         &self,
         dht: Dht,
@@ -201,7 +201,7 @@ impl Lookups {
                 Next::Ask(peer) => {
                     tell(events, || Event::Asking { dht: dht.name().to_owned(), peer: peer.id.to_string() }).await;
                     let asked = ask(self.rpc.clone(), self.clock.clone(), dht, peer, question.clone());
-                    // A task of its own: what a mute peer does after the look-up still counts against it.
+                    // In a task of its own: a peer that fails after the end of the look-up still gets checked.
                     let asked = self.tasks.spawn(asked);
                     in_flight.push(asked);
                     continue;
@@ -213,7 +213,7 @@ impl Lookups {
                 answered = in_flight.next(), if !in_flight.is_empty() => answered,
                 () = sleep(wait) => continue,
             };
-            // A task that did not come to its end: the node is shutting down.
+            // The task was cancelled: the node is shutting down.
             let Some(Ok(Some((peer, answer, took)))) = answered else { return lookup };
             match answer {
                 Ok(answer) => {
@@ -247,25 +247,26 @@ impl Lookups {
         }
     }
 
-    /// The k closest servers to `target`; asks on until they have answered.
+    /// Returns the k servers closest to `target`. All of them have answered.
     pub(crate) async fn closest(&self, dht: Dht, target: &[u8], events: Events) -> Closest {
         let question = Question::Node(target.into());
         let lookup = self.drive(dht, target_key(target), Goal::Closest, question, &events, |_, _| GO_ON).await;
         Closest { peers: lookup.closest(), asked: lookup.asked(), hops: lookup.hops() }
     }
 
-    /// A look-up for the sake of the routing table: ends when the few closest have answered.
+    /// Runs a look-up to fill the routing table. Ends when the [`BETA`](crate::kad::lookup::BETA) closest have
+    /// answered.
     pub(crate) async fn search(&self, dht: Dht, target: &[u8]) {
         let question = Question::Node(target.into());
         self.drive(dht, target_key(target), Goal::Search, question, &None, |_, _| GO_ON).await;
     }
 
-    /// How many of the closest to us answered.
+    /// Looks up our own key. Returns the number of closest peers that answered.
     pub(crate) async fn look_up_oneself(&self, dht: Dht) -> usize {
         self.closest(dht, &self.peers.local.to_bytes(), None).await.peers.len()
     }
 
-    /// What this node itself says of the providers; nothing while its store is out of reach.
+    /// Returns the providers that this node knows; none while the store cannot be read.
     async fn held(&self, multihash: &[u8], limit: usize) -> Vec<PeerInfo> {
         let Ok(held) = self.holdings.of(multihash, limit, rand::random()).await else { return Vec::new() };
         let own = held.own.then(|| {
@@ -300,7 +301,7 @@ impl Lookups {
                     let news = new.map(|provider| provider_event(dht.name(), provider, &from.id)).collect();
                     (!found.is_full(), news)
                 };
-                // All of the closest: the record may be with any of them.
+                // All of the k closest are asked: any of them may hold the record.
                 self.drive(dht, Key::for_content(multihash), Goal::Closest, question, events, each).await;
             }
         });
@@ -357,14 +358,14 @@ async fn ask(
     (peer, answer, took)
 }
 
-/// Providers found so far, in the order found.
+/// The providers found so far, in the order in which they were found.
 struct Providers {
     found: Vec<PeerInfo>,
     limit: usize,
 }
 
 impl Providers {
-    /// True if the provider is new. Addresses are taken over where there were none.
+    /// Adds a provider and returns whether it is new. A known one without addresses gets those of `provider`.
     fn add(&mut self, provider: &PeerInfo) -> bool {
         if let Some(known) = self.found.iter_mut().find(|known| known.id == provider.id) {
             if known.addrs.is_empty() {

@@ -1,9 +1,9 @@
-//! AutoNAT: asks others whether they can dial us, and sets the mode by their answers (MODE-1); lets others ask us
-//! ([`guard`]).
+//! AutoNAT: asks other peers whether they can dial us, and sets the mode by their answers (MODE-1). Other peers can ask
+//! us too ([`guard`]).
 //!
-//! The client half is ours. libp2p's v1 client asks whoever is connected, even those who dialled us and those who speak no
-//! AutoNAT, and takes any address that an answer names for confirmed; its v2 client collects candidates without bound and
-//! never tests one again. This one asks only peers that *we* dialled, one of each IP group, at their public addresses.
+//! The client half is our own. libp2p's v1 client asks every connected peer, even those that dialled us and those that
+//! do not speak AutoNAT, and believes any address that an answer names. Its v2 client collects candidates without bound
+//! and never tests one again. Ours asks only peers that *we* dialled, one of each IP group, at their public addresses.
 
 pub(super) mod guard;
 mod observed;
@@ -45,33 +45,32 @@ use tokio::{
 use tracing::{debug, info, warn};
 use wire::Said;
 
-/// Servers asked at a time: what a verdict takes.
+/// Servers asked at a time: as many as a verdict needs.
 const AT_ONCE: usize = 3;
 
-/// Addresses that one v2 server is asked about in a row. go lets a peer ask 12 times a minute.
+/// Addresses about which one v2 server is asked in a row. go lets a peer ask 12 times a minute.
 const ADDRESSES_AT_ONE: usize = 4;
 
-/// The same group is asked again after this time.
+/// Minimum time between two requests to the same group.
 const ASK_AGAIN: Duration = Duration::from_secs(10 * 60);
 
-/// With a verdict, and nothing new, others are asked this often: half of go's 15 minutes, and well within the life of a
-/// vote.
+/// Interval of asking once there is a verdict. go's interval is 15 minutes; this one is well within the life of a vote.
 const ROUND: Duration = Duration::from_secs(5 * 60);
 
-/// How often to look whether somebody can be asked when nobody new comes.
+/// Interval of looking for peers to ask while no new peer is identified.
 const LOOK: Duration = Duration::from_secs(15);
 
-/// Peers come in bursts: one look for all of a burst.
+/// Pause after a new peer is identified. Peers come in bursts, and one look serves the whole burst.
 const SETTLE: Duration = Duration::from_millis(200);
 
-/// Groups remembered as asked: hours of asking.
+/// Groups remembered as asked: enough for hours of asking.
 const MAX_ASKED: usize = 256;
 
-/// Finds out by others whether this node can be dialled, and is a server or a client by that.
+/// Asks other peers whether this node can be dialled, and makes it a server or a client accordingly.
 #[derive(Debug)]
 pub(crate) struct Nat {
     pub(crate) peers: Arc<Peers>,
-    /// A client stays findable.
+    /// Keeps a client findable.
     pub(crate) upkeep: Arc<Upkeep>,
     pub(crate) mode: watch::Sender<Decision>,
     pub(crate) setting: Setting,
@@ -83,17 +82,17 @@ pub(crate) struct Nat {
     pub(crate) tasks: Tasks,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Arc<Metrics>,
-    /// Somebody was identified.
+    /// Notified when a peer is identified.
     pub(crate) wake: Notify,
     pub(crate) nonces: Nonces,
 }
 
-/// What to know of a node before anybody was asked.
+/// Returns the mode of a node before any peer was asked.
 pub(crate) fn first_decision(settings: &Settings) -> Decision {
     Decision::new(settings.mode, pinned(settings), Reach::Unknown)
 }
 
-/// Why this node is a server whatever others say.
+/// Returns why this node is a server whatever other peers answer; `None` if their answers decide.
 pub(crate) fn pinned(settings: &Settings) -> Option<Why> {
     if settings.profile == Profile::Private {
         Some(Why::PrivateNetwork)
@@ -104,16 +103,16 @@ pub(crate) fn pinned(settings: &Settings) -> Option<Why> {
     }
 }
 
-/// Whether others are asked at all: where it decides something.
+/// Returns whether other peers are asked: only where their answers decide the mode.
 pub(crate) fn asks(settings: &Settings) -> bool {
     pinned(settings).is_none() && settings.mode != Setting::Client
 }
 
-/// What the task that asks knows.
+/// The state of the task that asks.
 #[derive(Debug, Default)]
 struct Asker {
     node: Reachability<IpGroup>,
-    /// For each address that might be public; at most [`MAX_CANDIDATES`].
+    /// One entry for each address that might be public; at most [`MAX_CANDIDATES`].
     by_address: BTreeMap<Multiaddr, Reachability<IpGroup>>,
     observed: Observed,
     /// At most [`MAX_ASKED`].
@@ -121,10 +120,10 @@ struct Asker {
     last_round: Option<Duration>,
 }
 
-/// What one server said.
+/// The answers of one server.
 struct Heard {
     group: IpGroup,
-    /// v2 only.
+    /// The answer for each address. Empty for v1.
     addresses: Vec<(Multiaddr, Said)>,
     node: Said,
 }
@@ -134,7 +133,7 @@ impl Nat {
     pub(crate) async fn keep_asking(self: Arc<Self>) {
         let mut asker = Asker::default();
         loop {
-            // Either is fine.
+            // Continues after a notification or a time-out.
             let _ = timeout(LOOK, self.wake.notified()).await;
             sleep(SETTLE).await;
             self.ask_round(&mut asker).await;
@@ -153,7 +152,7 @@ impl Nat {
         }
     }
 
-    /// What the node is in the WAN DHT now, and why.
+    /// Returns the mode in the WAN DHT, and the reason.
     pub(crate) fn decision(&self) -> Decision {
         *self.mode.borrow()
     }
@@ -161,7 +160,7 @@ impl Nat {
     async fn ask_round(&self, asker: &mut Asker) {
         let now = self.clock.monotonic();
         let listeners = self.peers.addresses.listeners();
-        // A node on loopback is on a network of one machine: there loopback is what public is elsewhere.
+        // If all listeners are on loopback, the network is one machine, and loopback addresses count as public.
         let one_machine = listeners.iter().all(is_loopback);
         let counts = |addr: &Multiaddr| match scope::reach(addr) {
             Some(scope::Reach::Public) => true,
@@ -265,11 +264,11 @@ impl Nat {
                 warn!(
                     could,
                     could_not,
-                    "client mode: other peers cannot dial this node, so it serves the public DHT no longer; forward its \
-                     port (4001 unless set otherwise, TCP and UDP) to this machine and open it in the firewall, or name \
-                     the address where it is reached in `announce`"
+                    "client mode: other peers cannot dial this node, so it no longer serves the public DHT; look-ups \
+                     and announcements still work; forward its port (4001 unless set otherwise, TCP and UDP) to this \
+                     machine and open it in the firewall, or set `announce` to the address where peers can reach it"
                 );
-                // CLI-1: from now on we are found through those who are connected.
+                // CLI-1: from now on other peers find us through the peers that are connected to us.
                 let upkeep = self.upkeep.clone();
                 self.tasks.spawn(async move { upkeep.stay_findable(Dht::Wan).await });
             }
@@ -282,14 +281,14 @@ impl Nat {
 }
 
 impl Asker {
-    /// Whom to ask now, one of each group: nobody while a verdict is fresh.
+    /// Returns the peers to ask now, one of each group; none while the verdict is fresh.
     fn choose(&mut self, mut witnesses: Vec<(IpGroup, Witness)>, now: Duration) -> Vec<(IpGroup, Witness)> {
         let since = |at: Duration| now.saturating_sub(at);
         self.asked.retain(|(_, at)| since(*at) < ASK_AGAIN);
         if self.node.reach() != Reach::Unknown && self.last_round.is_some_and(|at| since(at) < ROUND) {
             return Vec::new();
         }
-        // Nobody can arrange to be asked.
+        // At random, so that no peer can arrange to be asked.
         witnesses.shuffle(&mut rand::rng());
         let mut chosen: Vec<(IpGroup, Witness)> = Vec::new();
         for (group, witness) in witnesses {

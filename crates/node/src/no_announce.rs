@@ -1,15 +1,16 @@
-//! `no_announce`: which addresses a rule covers.
+//! The rules of the setting `no_announce`.
 
 use libp2p::{Multiaddr, multiaddr::Protocol};
 use std::net::IpAddr;
 
-/// Whether none of `rules` covers `addr`.
+/// Returns whether none of `rules` covers `addr`.
 pub fn allows(rules: &[Multiaddr], addr: &Multiaddr) -> bool {
     !rules.iter().any(|rule| matches(rule, addr))
 }
 
-/// Whether `rule` covers `addr`: a range `/ip4/10.0.0.0/ipcidr/8` (or `/ip6/…`) covers every address that begins with an
-/// IP in it; any other rule covers the address itself, with or without a trailing `/p2p/<id>` on either side.
+/// Returns whether `rule` covers `addr`. A range such as `/ip4/10.0.0.0/ipcidr/8` (or `/ip6/…`) covers every address
+/// that begins with an IP in the range. Any other rule covers only the same address; a trailing `/p2p/<id>` on either
+/// side is ignored.
 pub fn matches(rule: &Multiaddr, addr: &Multiaddr) -> bool {
     match range(rule) {
         Some(Ok((network, bits))) => first_ip(addr).is_some_and(|ip| within(ip, network, bits)),
@@ -18,7 +19,7 @@ pub fn matches(rule: &Multiaddr, addr: &Multiaddr) -> bool {
     }
 }
 
-/// The range that a rule names: `None` if it names none, an error if it is malformed.
+/// Returns the range that a rule names, `None` if it names no range, or an error if the range is malformed.
 pub fn range(rule: &Multiaddr) -> Option<Result<(IpAddr, u8), String>> {
     let parts: Vec<_> = rule.iter().collect();
     let position = parts.iter().position(|p| matches!(p, Protocol::Ipcidr(_)))?;
@@ -44,7 +45,7 @@ fn first_ip(addr: &Multiaddr) -> Option<IpAddr> {
 }
 
 fn within(ip: IpAddr, network: IpAddr, bits: u8) -> bool {
-    // A shift by the whole width is what a prefix of no bits means: everything is within.
+    // A prefix of 0 bits shifts by the whole width: it contains every address.
     let same = |a: u128, b: u128, width: u32| {
         let shift = width.saturating_sub(u32::from(bits));
         a.checked_shr(shift).unwrap_or(0) == b.checked_shr(shift).unwrap_or(0)

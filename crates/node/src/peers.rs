@@ -1,4 +1,4 @@
-//! Peers: ourselves as others are told, those that are or were lately connected, and their open connections.
+//! Peers: our own addresses, the peers that are or recently were connected, and their open connections.
 
 pub(crate) mod addresses;
 pub(crate) mod connections;
@@ -18,13 +18,13 @@ use connections::Connections;
 use contacts::Contacts;
 use libp2p::{Multiaddr, PeerId};
 
-/// What a node knows of peers, itself included. The tables are elsewhere.
+/// What a node knows about peers, itself included. The routing tables are elsewhere.
 #[derive(Debug)]
 pub(crate) struct Peers {
     /// This node.
     pub(crate) local: PeerId,
     profile: Profile,
-    /// Where content is served that this node provides; empty: where the node is.
+    /// Addresses announced in provider records (`provide.addresses`); if empty, the node's own.
     elsewhere: Vec<Multiaddr>,
     /// Our own addresses.
     pub(crate) addresses: Addresses,
@@ -44,12 +44,12 @@ impl Peers {
         }
     }
 
-    /// The addresses that `dht` keeps and hands out.
+    /// Returns the scope of the addresses that `dht` keeps and hands out.
     pub(crate) fn scope(&self, dht: Dht) -> AddressScope {
         self.profile.scope(dht)
     }
 
-    /// Where content is served that we provide, as `dht` is told.
+    /// Returns the addresses that our provider records carry in `dht`.
     pub(crate) fn provider_addresses(&self, dht: Dht) -> Vec<Multiaddr> {
         if self.elsewhere.is_empty() {
             return self.addresses.of(dht);
@@ -58,19 +58,20 @@ impl Peers {
         most_useful(self.elsewhere.iter().filter(|addr| scope.hands_out(addr)).cloned().collect())
     }
 
-    /// Ourselves as a provider.
+    /// Returns the entry that names this node as a provider.
     pub(crate) fn provider_entry(&self, dht: Dht) -> EncodedPeer {
         EncodedPeer::new(&self.local, &self.provider_addresses(dht))
     }
 
-    /// Where others can reach a peer in `dht` that is or was lately connected, as it says by identify.
+    /// Returns the addresses that a peer gave by identify and that may be handed out in `dht`. Empty if it was not
+    /// connected recently.
     pub(crate) fn identified_addresses(&self, dht: Dht, peer: &PeerId) -> Vec<Multiaddr> {
         let scope = self.scope(dht);
         let known = self.contacts.addresses(peer).map(|known| known.addrs).unwrap_or_default();
         most_useful(known.into_iter().filter(|addr| scope.hands_out(addr)).collect())
     }
 
-    /// Those of a peer's addresses that may be dialled in `dht`.
+    /// Returns those of a peer's addresses that may be dialled in `dht`.
     pub(crate) fn dialable(&self, dht: Dht, peer: &PeerInfo) -> Vec<Multiaddr> {
         let scope = self.scope(dht);
         peer.addrs.iter().filter(|addr| scope.allows(addr)).cloned().collect()

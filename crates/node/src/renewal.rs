@@ -1,4 +1,4 @@
-//! Takes a renewed certificate up while the node runs (NET-5), and says what is wrong with the one in use.
+//! Loads a renewed certificate while the node runs (NET-5), and warns about problems of the one in use.
 
 use crate::peers::Peers;
 use dhtstore_host::clock::Clock;
@@ -10,7 +10,7 @@ use libp2p::{Multiaddr, multiaddr::Protocol};
 use std::sync::Arc;
 use tracing::{info, warn};
 
-/// The certificate in use, and its files.
+/// Reloads the certificate from its files.
 #[derive(Debug)]
 pub(crate) struct Renewal {
     pub(crate) certificates: Arc<Certificates>,
@@ -20,15 +20,15 @@ pub(crate) struct Renewal {
 }
 
 impl Renewal {
-    /// Reads the files once a minute. Runs until the node stops.
+    /// Checks the files once a minute. Runs until the node stops.
     pub(crate) async fn keep_fresh(self: Arc<Self>) {
         self.warn_of_uncovered_addresses();
-        // Each complaint once: it holds until somebody does something about it.
+        // Each complaint is logged once; it stays true until the operator acts.
         let mut said: Option<String> = None;
         loop {
             let complaint = match self.renew().await {
                 Ok(_) => self.certificates.current().complaint(self.clock.wall()).map(str::to_owned),
-                Err(error) => Some(format!("the certificate in use stays: {error}")),
+                Err(error) => Some(format!("cannot reload the certificate, the current one stays in use: {error}")),
             };
             if complaint != said {
                 if let Some(complaint) = &complaint {
@@ -40,20 +40,20 @@ impl Renewal {
         }
     }
 
-    /// Reads the files now; whether they had changed. A certificate that cannot be used leaves the one in use where it is.
+    /// See [`crate::Node::renew_certificate`].
     pub(crate) async fn renew(&self) -> Result<bool, CertificateError> {
         let certificates = self.certificates.clone();
-        // A task that is gone has been told to end.
+        // The task fails only at shutdown.
         let renewed = tokio::task::spawn_blocking(move || certificates.renew()).await.unwrap_or(Ok(false))?;
         if renewed {
             let until = self.certificates.current().valid_until();
-            info!(valid_until = until.map(|time| time.to_string()), "certificate of WebSockets taken up anew");
+            info!(valid_until = until.map(|time| time.to_string()), "renewed certificate of WebSockets loaded");
         }
         Ok(renewed)
     }
 
-    /// Who dials a secure WebSocket asks for a certificate of the host in the address: where no announced address names
-    /// one, nobody gets through.
+    /// Warns if no announced address names a host of the certificate. A peer that dials a secure WebSocket expects a
+    /// certificate for the host in the address, so then every such dial fails.
     fn warn_of_uncovered_addresses(&self) {
         let listener = self.listen.iter().find(|addr| is_secure_websocket(addr));
         let tls = self.certificates.current();
@@ -75,8 +75,9 @@ fn uncovered(tls: &Tls, announced: &[Multiaddr], listener: &Multiaddr) -> Option
         _ => None,
     })?;
     Some(format!(
-        "no announced address names a host that the certificate is for ({names}), so nobody trusts it; set \
-         append_announce = [\"/dns/{}/tcp/{port}/tls/ws\"] with the port that others reach",
+        "no announced address names a host of the certificate ({names}), so peers cannot connect over secure \
+         WebSockets; other transports still work; set append_announce = [\"/dns/{}/tcp/{port}/tls/ws\"] with the port \
+         that other peers can reach",
         names.example()
     ))
 }

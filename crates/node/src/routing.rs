@@ -1,14 +1,14 @@
-//! The routing tables of both DHTs, and what keeps them.
+//! The routing tables of both DHTs, and the tasks that keep them filled.
 //!
 //! ```text
-//! tables     who is in, and a picture of it that readers share
-//! admission  who is let in and who leaves: probes, checks, what requests say of a peer
-//! bootstrap  the list of peers that the operator names
+//! tables     the entries, and a snapshot of them that readers share
+//! admission  decides by probes, checks and the outcome of requests which peers enter and leave
+//! bootstrap  the peers that the operator names
 //! upkeep     start, refresh, save
 //! ```
 //!
-//! Candidates come from identify, from look-ups (whoever answered one has been probed by it) and from the saved
-//! snapshot. Hearsay is never a candidate.
+//! Candidates come from identify, from look-ups (an answer counts as a probe) and from the saved tables. A peer that
+//! others have only named is not a candidate.
 
 pub(crate) mod admission;
 pub(crate) mod bootstrap;

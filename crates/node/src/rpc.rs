@@ -1,10 +1,11 @@
-//! Requests to other servers, typed, and what each answer brings. What an outcome says about the peer is told to an
-//! [`Observer`]: nothing here knows routing tables.
+//! Sends typed requests to other servers and decodes their answers. Reports each outcome to an [`Observer`]; nothing
+//! here knows about routing tables.
 //!
 //! ```text
-//! exchange  frames there, an answer back: on a pooled stream, or one of its own
-//! dialled   the same over a connection that we dialled (RT-4)
-//! announce  ADD_PROVIDERs, confirmed;  single: to servers that read one request of each stream
+//! exchange  sends frames and reads the answer, on a pooled stream or on a stream of its own
+//! dialled   does the same over a connection that we dialled (RT-4)
+//! announce  sends ADD_PROVIDERs and has them confirmed
+//! single    does that with servers that read only one request of each stream;  singles remembers those servers
 //! ```
 
 mod announce;
@@ -39,59 +40,59 @@ use std::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Peers taken from one answer: those of the k closest twice over, as go does.
+/// Most closer peers taken from one answer: 2k, as in go.
 const MAX_CLOSER: usize = 2 * K;
 
-/// Providers taken from one answer: more do not fit into 16 KiB, which most servers keep to; go sends up to 4 MiB.
+/// Most providers taken from one answer. More do not fit into 16 KiB, the limit of most servers; go sends up to 4 MiB.
 const MAX_PROVIDERS: usize = 1000;
 
-/// A server that ends the stream on so many records in a row, sent one by one, will not take the others either.
+/// Records refused in a row, each sent alone, after which the server is expected to refuse all others too.
 const MAX_REFUSED: usize = 3;
 
-/// What GET_PROVIDERS brought.
+/// The answer to GET_PROVIDERS.
 #[derive(Clone, Debug)]
 pub struct ProvidersAnswer {
-    /// Who provides, with the addresses that belong to the DHT asked; at most 1,000.
+    /// The providers, with the addresses that belong to the DHT; at most 1,000.
     pub providers: Vec<PeerInfo>,
     /// Closer servers; at most 2k.
     pub closer: Vec<PeerInfo>,
 }
 
-/// What GET_VALUE brought.
+/// The answer to GET_VALUE.
 #[derive(Clone, Debug)]
 pub struct ValueAnswer {
-    /// The value held under the key, not validated.
+    /// The value that the server holds for the key, not validated.
     pub value: Option<Vec<u8>>,
     /// Closer servers; at most 2k.
     pub closer: Vec<PeerInfo>,
 }
 
-/// What FIND_NODE brought.
+/// The answer to FIND_NODE.
 #[derive(Debug)]
 pub(crate) struct NodeAnswer {
-    /// The peer whose id was asked for, with the addresses that are worth handing out.
+    /// The peer whose id is the target, with those of its addresses that may be handed out.
     pub(crate) sought: Option<PeerInfo>,
     /// Closer servers that can be asked; at most 2k.
     pub(crate) closer: Vec<PeerInfo>,
 }
 
-/// What became of a batch of ADD_PROVIDERs to one peer.
+/// The outcome of sending a batch of ADD_PROVIDERs to one peer.
 #[derive(Clone, Debug, Default)]
 pub struct Delivery {
-    /// Positions in the batch, ascending: those that the server has read, as its answer proves.
+    /// Positions in the batch of those that the server has read, as its answer proves; ascending.
     pub read: Vec<usize>,
-    /// Why the others were not.
+    /// Why it did not read the others.
     pub error: Option<RpcError>,
 }
 
 impl Delivery {
-    /// How many the server has read.
+    /// Returns how many the server has read.
     pub fn confirmed(&self) -> usize {
         self.read.len()
     }
 
-    /// Notes the outcome of one announcement sent by itself. `refused` counts failures in a row. False once the server will
-    /// not take the others either.
+    /// Records the outcome of one announcement that was sent alone. `refused` counts failures in a row. Returns whether
+    /// to continue with this server.
     fn note(&mut self, position: usize, outcome: Result<(), RpcError>, refused: &mut usize) -> bool {
         let Err(error) = outcome else {
             self.read.push(position);
@@ -105,9 +106,9 @@ impl Delivery {
     }
 }
 
-/// Takes note of how peers answer.
+/// Receives the outcome of requests.
 pub(crate) trait Observer: Send + Sync {
-    /// `peer` answered a request with so many closer peers, or failed.
+    /// Reports that `peer` answered a request, with the number of closer peers, or that it failed.
     fn answered(&self, dht: Dht, peer: &PeerInfo, closer: Result<usize, &RpcError>);
 }
 
@@ -128,7 +129,8 @@ impl fmt::Debug for Rpc {
 }
 
 impl Rpc {
-    /// `providers` knows addresses of peers that an answer names without any. The observer may come to life later.
+    /// Creates the sender. `providers` supplies addresses for peers that an answer names without any. `observer` may be
+    /// created later.
     pub(crate) fn new(
         peers: Arc<Peers>,
         dialer: Arc<Dialer>,
@@ -143,7 +145,7 @@ impl Rpc {
         Self { peers, providers, exchanges, singles: Singles::default(), observer, clock }
     }
 
-    /// Ends streams that were not used lately. Runs until it is dropped.
+    /// Ends pooled streams that were not used recently. Runs until it is dropped.
     pub(crate) async fn keep_tidy(self: Arc<Self>) {
         loop {
             tokio::time::sleep(SWEEP_EVERY).await;
@@ -151,7 +153,8 @@ impl Rpc {
         }
     }
 
-    /// FIND_NODE. What comes back is limited to the scope of `dht`; addresses that we know are filled in.
+    /// Sends FIND_NODE. The peers of the answer keep only addresses in the scope of `dht`; a peer without any gets
+    /// those that we know.
     pub(crate) async fn find_node(&self, dht: Dht, peer: &PeerInfo, target: &[u8]) -> Result<NodeAnswer, RpcError> {
         let frames = [message::request(MessageType::FindNode, target)];
         let body = self.exchange(dht, peer, Exchange { frames: &frames, answer: MessageType::FindNode }).await;
@@ -163,8 +166,8 @@ impl Rpc {
         answer
     }
 
-    /// FIND_NODE over a connection that leads to an address of the peer: one that is open, or a fresh one. Says at which
-    /// address it answered. The observer is not told.
+    /// Sends FIND_NODE over a connection that we dialled, an open one or a new one. Returns the closer peers, and the
+    /// address at which the peer answered. Does not report to the observer.
     pub(crate) async fn find_node_dialled(
         &self,
         dht: Dht,
@@ -177,7 +180,7 @@ impl Rpc {
         Ok((self.closer_peers(dht, &decode(&body)?), at))
     }
 
-    /// GET_PROVIDERS.
+    /// Sends GET_PROVIDERS.
     pub(crate) async fn get_providers(
         &self,
         dht: Dht,
@@ -194,7 +197,7 @@ impl Rpc {
         answer
     }
 
-    /// GET_VALUE. The value is not validated.
+    /// Sends GET_VALUE. Does not validate the value.
     pub(crate) async fn get_value(&self, dht: Dht, peer: &PeerInfo, key: &[u8]) -> Result<ValueAnswer, RpcError> {
         let frames = [message::request(MessageType::GetValue, key)];
         let body = self.exchange(dht, peer, Exchange { frames: &frames, answer: MessageType::GetValue }).await;
@@ -207,17 +210,17 @@ impl Rpc {
         answer
     }
 
-    /// PUT_VALUE; the echo proves that it is stored (VAL-4).
+    /// Sends PUT_VALUE. The echo proves that the server stored the value (VAL-4).
     pub(crate) async fn put_value(&self, dht: Dht, peer: &PeerInfo, key: &[u8], value: &[u8]) -> Result<(), RpcError> {
-        // go dates what it sends, too; the receiver dates it anew.
+        // As go does, the record carries our time; the receiver replaces it.
         let frames = [message::put_value(key, &message::record(key, value, &self.clock.wall().to_string()))];
         let body = self.exchange(dht, peer, Exchange { frames: &frames, answer: MessageType::PutValue }).await;
         let echoed = body.and_then(|body| {
             let same = value_of(&decode(&body)?, key) == Some(value);
-            same.then_some(()).ok_or_else(|| RpcError::BadAnswer("another value than was sent".to_owned()))
+            same.then_some(()).ok_or_else(|| RpcError::bad_answer("the echo is not the value that was sent"))
         });
         match &echoed {
-            // How a server refuses a value: that says nothing about how well it is.
+            // A server refuses a value by ending the stream; that says nothing about its health.
             Err(RpcError::Stream(_)) => {}
             Ok(()) => self.notice(dht, peer, Ok(0)),
             Err(error) => self.notice(dht, peer, Err(error)),
@@ -225,13 +228,14 @@ impl Rpc {
         echoed
     }
 
-    /// What identify or an announcement told of a peer's addresses; of announcements what the store has at hand.
+    /// Returns a peer's addresses from identify, or else from announcements, as far as the store has them in memory.
     pub(crate) fn known_addresses(&self, peer: &PeerId) -> Vec<Multiaddr> {
         let identified = self.peers.contacts.addresses(peer).map(|known| known.addrs);
         identified.or_else(|| self.providers.addresses(peer).now().flatten()).unwrap_or_default()
     }
 
-    /// The body of the answer. A server that reads one request of each stream is asked on one of its own.
+    /// Sends frames and returns the body of the answer. A server that reads only one request of each stream gets a new
+    /// stream.
     async fn exchange(&self, dht: Dht, peer: &PeerInfo, exchange: Exchange<'_>) -> Result<Vec<u8>, RpcError> {
         if self.singles.contains(&peer.id, self.clock.monotonic()) {
             return self.exchanges.request_alone(dht, peer, exchange).await;
@@ -245,8 +249,8 @@ impl Rpc {
         }
     }
 
-    /// The peer whose id is the target, if the answer names it with an address that is worth handing out: it may be behind a
-    /// relay, and so none of those that can be asked.
+    /// Returns the peer whose id is the target, if the answer names it with an address that may be handed out. It may
+    /// be behind a relay, so that it is not among the closer peers that we can ask.
     fn sought(&self, dht: Dht, answer: &Message<'_>, target: &[u8]) -> Option<PeerInfo> {
         let entry = answer.closer_peers().take(MAX_CLOSER).find(|entry| entry.id == target)?;
         let sought = self.handed_out(dht, entry.to_peer_info(MAX_ADDRESSES)?);
@@ -258,7 +262,7 @@ impl Rpc {
         providers.map(|provider| self.handed_out(dht, provider)).collect()
     }
 
-    /// The peer with those of its addresses that are worth handing out in `dht`.
+    /// Returns the peer with those of its addresses that may be handed out in `dht`.
     fn handed_out(&self, dht: Dht, mut peer: PeerInfo) -> PeerInfo {
         let scope = self.peers.scope(dht);
         peer.addrs.retain(|addr| scope.hands_out(addr));
@@ -271,8 +275,8 @@ impl Rpc {
         closer.filter(|peer| peer.id != self.peers.local).filter_map(|peer| self.reachable(dht, peer)).collect()
     }
 
-    /// The peer with the addresses that may be dialled in `dht`, from our own books where the answer has none.
-    /// `None` if it cannot be asked at all.
+    /// Returns the peer with the addresses that may be dialled in `dht`: those of the answer, or else those that we
+    /// know. `None` if it cannot be asked at all.
     fn reachable(&self, dht: Dht, mut peer: PeerInfo) -> Option<PeerInfo> {
         let scope = self.peers.scope(dht);
         peer.addrs.retain(|addr| scope.allows(addr));
@@ -285,10 +289,10 @@ impl Rpc {
 }
 
 fn decode(body: &[u8]) -> Result<Message<'_>, RpcError> {
-    Message::decode(body).map_err(|error| RpcError::BadAnswer(error.to_string()))
+    Message::decode(body).map_err(RpcError::bad_answer)
 }
 
-/// The value of a message's record, if that is one of `key`.
+/// Returns the value of a message's record if the record's key is `key`.
 fn value_of<'a>(message: &Message<'a>, key: &[u8]) -> Option<&'a [u8]> {
     let record = Record::decode(message.record?).ok()?;
     (record.key == key && !record.value.is_empty()).then_some(record.value)

@@ -1,4 +1,4 @@
-//! What is done for an inbound stream: reads requests, answers them in order (MSG-2), keeps to time-outs and byte budgets.
+//! Serves inbound streams: reads requests and answers them in order (MSG-2), within time-outs and byte budgets.
 
 mod patience;
 pub(crate) mod responder;
@@ -31,17 +31,18 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-/// Streams whose answers wait to be taken, in the whole process. Nothing is read from such a stream, and who keeps sending
-/// leaves up to 256 KiB unread in yamux, which no budget of ours counts: 512 MiB at worst, instead of 16 GiB.
+/// Most streams in the whole process whose answers wait for the peer to read them. Nothing is read from such a stream,
+/// so a peer that keeps sending leaves up to 256 KiB unread in yamux, outside our budgets. The limit keeps that below
+/// 512 MiB; without it, 16 GiB would be possible.
 const MAX_WRITING: usize = 2048;
 
-/// Answers to pipelined requests are gathered up to this size and written at once.
+/// Size at which collected answers to pipelined requests are written.
 const WRITE_BATCH: usize = 16 * 1024;
 
-/// How often at most a peer that keeps asking is marked as heard of.
+/// Minimum time between two "last heard" updates for a peer.
 const HEARD_EVERY: Duration = Duration::from_secs(60);
 
-/// Why a stream is reset: told to nobody but the log and the metrics.
+/// Why a stream is reset. Logged and counted, never sent to the peer.
 #[derive(Debug, thiserror::Error)]
 enum StreamError {
     #[error(transparent)]
@@ -88,14 +89,14 @@ fn counter<'m>(why: &Unanswered, metrics: &'m Metrics) -> &'m Counter {
     }
 }
 
-/// Serves the DHT's inbound streams, within the bounds of the process.
+/// Serves the inbound DHT streams within the limits of the process.
 #[derive(Debug)]
 pub(crate) struct Server {
     responder: Responder,
     tables: Arc<Tables>,
     limits: settings::Streams,
     budget: Budget,
-    /// Inbound streams that write: see [`MAX_WRITING`].
+    /// Places for streams that write: see [`MAX_WRITING`].
     writing: Semaphore,
     mode: watch::Receiver<Decision>,
     draining: CancellationToken,
@@ -127,11 +128,11 @@ impl Server {
                 let _ = timeout(session.write_stall(), session.stream.close()).await;
             }
             Err(error) => {
-                // What was asked before the nonsense has its answer (MSG-2).
+                // Requests before the bad message still get their answers (MSG-2).
                 if !matches!(error, StreamError::Write(_)) {
                     let _ = session.write_out().await;
                 }
-                // Dropping the stream resets it: the nonsense is not answered (PRV-3, MSG-1).
+                // Dropping the stream resets it: the bad message gets no answer (PRV-3, MSG-1).
                 error.counter(&self.metrics).inc();
                 debug!(%peer, dht = dht.name(), %error, "stream reset");
             }
@@ -148,7 +149,7 @@ struct Session {
     /// Answers not written yet.
     answers: Vec<u8>,
     answers_lease: Lease,
-    /// Written, perhaps not on its way.
+    /// Whether bytes were written since the last flush.
     unflushed: bool,
     heard: Option<Duration>,
     announced: Option<Announced>,
@@ -156,7 +157,7 @@ struct Session {
     patience: Patience,
 }
 
-/// What came while nothing was left to do.
+/// The outcome of waiting for more bytes.
 enum Arrival {
     Bytes,
     End,
@@ -199,16 +200,16 @@ impl Session {
                 if self.answers.len() >= WRITE_BATCH {
                     self.write().await?;
                 }
-                // A peer that never stops sending shares the thread with the others.
+                // So that a peer that never stops sending shares the thread with other tasks.
                 tokio::task::coop::consume_budget().await;
             }
-            // MODE-1: what was asked before is answered.
+            // MODE-1: requests from before the change of mode are answered.
             if !self.mode.borrow().serves(self.dht) {
                 return self.write_out().await;
             }
             match self.arrival().await? {
                 Arrival::Bytes => {}
-                // Whoever asks once ends its half right behind the request, and still wants the answer.
+                // A peer with a single request may close its half right after it, and still wants the answer.
                 Arrival::End => return self.write_out().await,
             }
         }
@@ -219,7 +220,7 @@ impl Session {
             return Err(StreamError::OverBudget);
         }
         if self.answers.is_empty() {
-            // A single answer is written from where it was made.
+            // A single answer is not copied.
             self.answers = answer.into();
         } else {
             self.answers.extend_from_slice(&answer);
@@ -227,7 +228,7 @@ impl Session {
         Ok(())
     }
 
-    /// An answer must move within this time.
+    /// Returns the time without progress after which a write fails.
     fn write_stall(&self) -> Duration {
         self.server.limits.message_timeout
     }
@@ -242,7 +243,7 @@ impl Session {
         Ok(())
     }
 
-    /// Writes what is held, sees it off and gives the memory back.
+    /// Writes and flushes the collected answers and frees their memory.
     async fn write_out(&mut self) -> Result<(), StreamError> {
         if !self.answers.is_empty() {
             self.write().await?;
@@ -257,7 +258,7 @@ impl Session {
         Ok(())
     }
 
-    /// Reads more; before it waits for that, what is answered goes out.
+    /// Reads more bytes. Before it waits for them, it writes the collected answers.
     async fn arrival(&mut self) -> Result<Arrival, StreamError> {
         let Self { reader, stream, .. } = self;
         let at_once = poll_fn(|cx| Poll::Ready(reader.poll_fill(cx, stream))).await;
@@ -268,7 +269,7 @@ impl Session {
             self.write_out().await?;
             return self.next_request().await;
         }
-        // Counted from here and not from the first byte: everything before was done without waiting.
+        // The time-out starts here and not at the first byte: nothing before this point has waited.
         let begun = clock::timer();
         self.write_out().await?;
         self.rest_of_message(begun).await
@@ -282,7 +283,7 @@ impl Session {
         }
     }
 
-    /// Waits for the next request: as long as an idle stream may, or until the node shuts down.
+    /// Waits for the next request, at most `streams.idle`, and only until the node shuts down or becomes a client.
     async fn next_request(&mut self) -> Result<Arrival, StreamError> {
         self.reader.release();
         let Self { reader, stream, server, patience, .. } = self;
@@ -295,13 +296,13 @@ impl Session {
         });
         let Some(read) = read.await else { return Ok(Arrival::End) };
         match read {
-            // Most clients end an idle stream by a reset.
+            // Most clients end an idle stream with a reset.
             Err(ReadError::Io(error)) if is_end(&error) => Ok(Arrival::End),
             read => self.arrived(read?),
         }
     }
 
-    /// Waits until the message that has begun is whole.
+    /// Waits until all of the message that has begun has arrived.
     async fn rest_of_message(&mut self, begun: Instant) -> Result<Arrival, StreamError> {
         let limit = self.server.limits.message_timeout;
         loop {

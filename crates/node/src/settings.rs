@@ -1,46 +1,47 @@
-//! What a node is told: addresses, limits, times. Bounds are checked where settings are read, not here.
+//! The settings of a node: addresses, limits, times. The reader of the configuration checks their bounds, not this
+//! crate.
 
 use dhtstore_kad::{mode::Setting, scope::Profile};
 use dhtstore_transport::certificate;
 use libp2p::Multiaddr;
 use std::{path::PathBuf, time::Duration};
 
-/// Everything that a node is told.
+/// All settings of a node.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Settings {
-    /// Which addresses are kept and announced, and whether IP diversity is enforced.
+    /// Selects which addresses are kept and announced, and whether IP diversity is enforced.
     pub profile: Profile,
     /// Addresses to listen on. At least one.
     pub listen: Vec<Multiaddr>,
-    /// If not empty: announced in place of the listen addresses.
+    /// If not empty, announced instead of the listen addresses.
     pub announce: Vec<Multiaddr>,
-    /// Announced as well.
+    /// Announced in addition.
     pub append_announce: Vec<Multiaddr>,
     /// Never announced: multiaddrs, or ranges like `/ip4/10.0.0.0/ipcidr/8`. See [`crate::no_announce`].
     pub no_announce: Vec<Multiaddr>,
-    /// Where content is served that this node provides. Empty: where the node itself is.
+    /// Addresses in this node's provider records. If empty, the node's own.
     pub provider_addresses: Vec<Multiaddr>,
     /// Pre-shared key of a private swarm, in Kubo's format.
     pub swarm_key: Option<PathBuf>,
-    /// Peers to join the network by.
+    /// Peers through which to join the network.
     pub bootstrap: Vec<Multiaddr>,
     /// Server or client in the DHT (MODE-1).
     pub mode: Setting,
     /// A database of autonomous systems in MMDB format, by which IP diversity groups IPv6 addresses (RT-6).
     pub asn_database: Option<PathBuf>,
-    /// Whether the peers of the saved routing table are tried at start.
+    /// Whether the saved peers are probed at start.
     pub saved_peers: bool,
     /// How often [`crate::Node::refresh_routing`] is called (RT-7).
     pub refresh_interval: Duration,
-    /// How long a provider record is served (PRV-5): neighbours that announce less often than that are told of.
+    /// How long a provider record is served (PRV-5). The node warns about neighbours that announce less often.
     pub record_ttl: Duration,
     /// Limits on connections.
     pub connections: Connections,
     /// Limits on DHT streams.
     pub streams: Streams,
-    /// Telling others whether they can be dialled.
+    /// The AutoNAT servers: dialling peers for them, to test whether they can be reached.
     pub autonat: Autonat,
-    /// Letting others be reached through this node; `None`: it does not.
+    /// The limits of relaying for other peers; `None` if this node does not relay.
     pub relay: Option<Relay>,
     /// Certificates of secure WebSockets (NET-5).
     pub certificates: certificate::Files,
@@ -51,7 +52,7 @@ pub struct Settings {
 pub struct Connections {
     /// Established connections in all.
     pub max: u32,
-    /// Connections whose handshake is under way, each direction.
+    /// Connections whose handshake is under way, in each direction.
     pub max_pending: u32,
     /// Inbound handshakes under way at the same time from one connection group (IPv4 /24, IPv6 /48).
     pub max_pending_per_group: u32,
@@ -66,11 +67,11 @@ pub struct Connections {
 /// Limits on DHT streams.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Streams {
-    /// Inbound, per connection.
+    /// Inbound streams per connection.
     pub max_per_connection: usize,
     /// How long a stream without requests is kept.
     pub idle: Duration,
-    /// How long a begun message may take to arrive, and a write may stand still.
+    /// How long a message that has begun may take to arrive, and how long a write may make no progress.
     pub message_timeout: Duration,
     /// Bytes of half-read requests in the whole process.
     pub read_budget: usize,
@@ -79,7 +80,7 @@ pub struct Streams {
 /// The servers of AutoNAT v1 and v2.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Autonat {
-    /// Whether others may ask.
+    /// Whether other peers may ask.
     pub enabled: bool,
     /// Dials a minute in all, of each version.
     pub max_dials: usize,
@@ -87,10 +88,10 @@ pub struct Autonat {
     pub max_dials_per_peer: usize,
 }
 
-/// Circuit relay v2, the hop.
+/// Limits of circuit relay v2, for the relay itself.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Relay {
-    /// Peers that may wait here to be reached.
+    /// Peers that may hold a reservation.
     pub max_reservations: usize,
     /// Connections relayed at a time.
     pub max_circuits: usize,
@@ -98,12 +99,13 @@ pub struct Relay {
     pub reservation_ttl: Duration,
     /// How long a relayed connection may last.
     pub connection_duration_limit: Duration,
-    /// Bytes that it may carry, both directions together.
+    /// Bytes that a relayed connection may carry, both directions together.
     pub connection_data_limit: u64,
 }
 
 impl Settings {
-    /// A node of `profile` that listens on a free TCP port of this machine and knows nobody; limits as for a server.
+    /// Returns the settings of a node of `profile` that listens on a free TCP port of this machine and knows no peers,
+    /// with the limits of a server.
     pub fn on_loopback(profile: Profile) -> Self {
         let minute = Duration::from_secs(60);
         Self {

@@ -1,8 +1,8 @@
-//! Our protocols' streams on libp2p connections: accepts inbound ones, opens outbound ones, nothing else.
+//! The streams of our protocols on libp2p connections: accepts inbound ones and opens outbound ones.
 //!
-//! The swarm task only makes and drops handlers. An inbound stream goes from its connection's task straight to
-//! the acceptor, and what that has to do for it to another task ([`together`]); a request for an outbound stream goes
-//! straight to the connection's task.
+//! The swarm task only creates and drops handlers. The task of a connection passes an inbound stream straight to the
+//! acceptor, and the acceptor's work to another task ([`together`]). A request for an outbound stream goes straight to
+//! the task of the connection.
 
 mod handler;
 pub(crate) mod inbound;
@@ -32,19 +32,19 @@ use std::{
 };
 use tokio::sync::{Semaphore, mpsc, watch};
 
-/// Inbound streams of the whole process. An idle one costs about 2 KB, so 130 MB at worst.
+/// Most inbound streams in the whole process. An idle one takes about 2 KB, so all take 130 MB at most.
 const MAX_INBOUND: usize = 65_536;
 
-/// Requests for outbound streams that wait in front of one connection. Streams are pooled, two per peer, so more
-/// means that the connection does not move.
+/// Most requests for outbound streams that wait for one connection. Streams are pooled, two per peer, so a longer queue
+/// means that the connection makes no progress.
 const MAX_WAITING: usize = 32;
 
-/// The behaviour. Has to be the last field of the node's behaviour, so that no other one denies a connection
-/// after this one has made its handler.
+/// The libp2p behaviour of our streams. It must be the last field of the node's behaviour, so that no other one denies
+/// a connection after this one has created its handler.
 pub(crate) struct Behaviour {
     acceptor: Acceptor,
     connections: Connections,
-    /// Handlers of connections that are not established yet.
+    /// The channels of handlers whose connections are not established yet.
     fresh: HashMap<ConnectionId, mpsc::Sender<Open>>,
     inbound: Arc<Semaphore>,
     max_per_connection: usize,
@@ -60,8 +60,8 @@ impl fmt::Debug for Behaviour {
 }
 
 impl Behaviour {
-    /// At most `max_per_connection` inbound streams are open on a connection at a time. `mode` says which protocols are
-    /// taken, `dial_back` whether those of AutoNAT are.
+    /// Creates the behaviour. It allows at most `max_per_connection` inbound streams at a time on a connection. `mode`
+    /// decides which DHT protocols are accepted, and `dial_back` whether AutoNAT's is.
     pub(crate) fn new(
         acceptor: Acceptor,
         connections: Connections,

@@ -1,4 +1,4 @@
-//! The libp2p swarm: transports, and the behaviours beside our streams.
+//! Builds the libp2p swarm: transports and behaviours.
 
 pub(crate) mod driver;
 mod ip_limits;
@@ -26,10 +26,10 @@ use libp2p::{
 };
 use std::sync::Arc;
 
-/// Identify, ping and what else is open beside our own streams on one connection.
+/// Most streams of identify, ping and other libp2p protocols on one connection, in addition to ours.
 const OTHER_STREAMS: usize = 64;
 
-/// The behaviours. `streams` comes last: see there.
+/// The behaviours of the node. `streams` must come last: see [`streams::Behaviour`].
 #[derive(NetworkBehaviour)]
 pub(crate) struct Behaviour {
     limits: connection_limits::Behaviour,
@@ -42,7 +42,7 @@ pub(crate) struct Behaviour {
     streams: streams::Behaviour,
 }
 
-/// Builds the swarm. Nothing is bound yet.
+/// Builds the swarm without binding any listener.
 pub(crate) fn build(
     settings: &Settings,
     identity: Keypair,
@@ -58,23 +58,24 @@ pub(crate) fn build(
         // As many again for our own requests.
         max_streams: streams_of_others + settings.streams.max_per_connection,
     };
-    let transport = transport::build(&limits, &identity, psk, certificates, clock).map_err(NodeError::Transport)?;
+    let transport = transport::build(&limits, &identity, psk, certificates, clock)
+        .map_err(|error| NodeError::Transport(error.into()))?;
     let transport = Guarded::new(transport, door).boxed();
     let local = identity.public().to_peer_id();
     let limits = ConnectionLimits::default()
         .with_max_established(Some(settings.connections.max))
-        // Not all of them inbound: whoever dials a lot must not keep us from asking others.
+        // An eighth is reserved for outbound ones: peers that dial a lot must not keep us from asking others.
         .with_max_established_incoming(Some(settings.connections.max - settings.connections.max / 8))
-        // The door bounds them; those that gave way are still counted there until their tasks have ended.
+        // The door is the real limit. libp2p still counts handshakes that gave way until their tasks have ended.
         .with_max_pending_incoming(Some(settings.connections.max_pending.saturating_mul(2)))
         .with_max_pending_outgoing(Some(settings.connections.max_pending))
         .with_max_established_per_peer(Some(settings.connections.max_per_peer));
     let identify = identify::Config::new("ipfs/0.1.0".to_owned(), identity.public())
         .with_agent_version(concat!("dhtstore/", env!("CARGO_PKG_VERSION")).to_owned())
-        // What we announce is set as external addresses: `announce` and `no_announce` hold here too.
+        // We set what we announce as external addresses, so that `announce` and `no_announce` apply to identify too.
         .with_hide_listen_addrs(true)
         .with_push_listen_addr_updates(true)
-        // The address book is ours.
+        // We have our own address book.
         .with_cache_size(0);
     let (scope, help) = (settings.profile.scope(Dht::Wan), &settings.autonat);
     let autonat_v1 = help.enabled.then(|| guard::v1(local, scope, help, clock.clone(), metrics.clone()));
@@ -92,13 +93,13 @@ pub(crate) fn build(
     let swarm_config = swarm::Config::with_tokio_executor()
         .with_idle_connection_timeout(settings.connections.idle)
         .with_max_negotiating_inbound_streams(streams_of_others)
-        // One handshake after the other rather than all of a peer's addresses at once.
+        // Tries a peer's addresses one after the other instead of all at once.
         .with_smart_dial();
     Ok(Swarm::new(transport, behaviour, local, swarm_config))
 }
 
-/// How much of this node others may use to reach each other. Beside the settings libp2p's own limits hold: 4
-/// reservations and 4 circuits a peer, 30 new ones an hour for each peer and 60 for each IP address.
+/// Returns the limits of the relay. In addition to the settings, libp2p's own limits apply: 4 reservations and 4
+/// circuits per peer, and 30 new ones an hour for each peer and 60 for each IP address.
 fn relay_limits(limits: &Relay) -> relay::Config {
     relay::Config {
         max_reservations: limits.max_reservations,

@@ -1,4 +1,4 @@
-//! The tasks of a node, and how they end: first those that serve others, then the rest.
+//! The tasks of a node. At shutdown those that serve other peers end first, then the rest.
 
 use crate::vital::Vital;
 use futures::{FutureExt, future::BoxFuture};
@@ -9,10 +9,10 @@ use tokio_util::{
     task::{TaskTracker, task_tracker::TaskTrackerToken},
 };
 
-/// How long requests under way may take to be answered when the node stops.
+/// Time for requests under way to be answered when the node stops.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// How long the other tasks may take to end after that.
+/// Time for the other tasks to end after that.
 const END: Duration = Duration::from_secs(2);
 
 /// The tasks of one node. Cheap to clone.
@@ -26,7 +26,7 @@ pub(crate) struct Tasks {
 }
 
 impl Tasks {
-    /// Starts a task that ends with the node: its result is `None` then.
+    /// Starts a task that is cancelled when the node stops; its result is `None` then.
     pub(crate) fn spawn<F>(&self, task: F) -> JoinHandle<Option<F::Output>>
     where
         F: Future<Output: Send> + Send + 'static,
@@ -34,7 +34,7 @@ impl Tasks {
         self.others.spawn(self.stop.clone().run_until_cancelled_owned(task))
     }
 
-    /// The same for a task that has to run as long as the node does: its panic ends the process.
+    /// Starts a task that must run as long as the node does: its panic ends the process.
     pub(crate) fn spawn_vital<F>(&self, name: &'static str, task: F)
     where
         F: Future<Output: Send> + Send + 'static,
@@ -42,7 +42,7 @@ impl Tasks {
         self.spawn(self.vital.watch(name, task));
     }
 
-    /// Starts the vital task that watches [`Tasks::stopping`] itself, to say goodbye.
+    /// Starts a vital task that watches [`Tasks::stopping`] itself, so that it can close connections.
     pub(crate) fn spawn_last<F>(&self, name: &'static str, task: F)
     where
         F: Future<Output: Send> + Send + 'static,
@@ -50,7 +50,8 @@ impl Tasks {
         self.others.spawn(self.vital.watch(name, task));
     }
 
-    /// Work for a stream of others that somebody else drives: it ends with the node, which waits for it while it drains.
+    /// Wraps the work for an inbound stream, which the caller runs. The node waits for it while it drains, and cancels
+    /// it when it stops.
     pub(crate) fn serving<F>(&self, work: F) -> BoxFuture<'static, ()>
     where
         F: Future<Output = ()> + Send + 'static,
@@ -63,7 +64,7 @@ impl Tasks {
         self.stop.clone().run_until_cancelled_owned(counted).map(|_| ()).boxed()
     }
 
-    /// How many streams of others are served.
+    /// Returns the number of inbound streams being served.
     pub(crate) fn served(&self) -> usize {
         self.serving.len()
     }
@@ -78,12 +79,12 @@ impl Tasks {
         &self.stop
     }
 
-    /// The watch over the tasks without which the node is only half a node.
+    /// See [`crate::Node::vital`].
     pub(crate) fn vital(&self) -> &Vital {
         &self.vital
     }
 
-    /// Lets requests under way be answered for at most 5 s, then ends all tasks; waits for those for at most 2 s.
+    /// Waits at most 5 s for requests under way to be answered, then cancels all tasks and waits at most 2 s for them.
     pub(crate) async fn end(&self) {
         self.draining.cancel();
         self.serving.close();

@@ -1,4 +1,4 @@
-//! A node on loopback with a directory of its own, for tests of what only the crate sees.
+//! A node on loopback for tests of private parts of the crate.
 
 use super::{Node, Settings};
 use crate::clock::{ManualClock, UnixTime};
@@ -6,15 +6,15 @@ use dhtstore_records::memory;
 use libp2p::{Multiaddr, identity::Keypair};
 use std::{sync::Arc, time::Duration};
 
-/// The node ends with the test.
+/// A node that ends with the test.
 pub(super) struct TestNode {
     pub(super) node: Node,
-    /// Stands still unless told otherwise: what waits by it does not end by itself.
+    /// Stands still until the test advances it, so that nothing expires by itself.
     pub(super) clock: Arc<ManualClock>,
 }
 
 impl TestNode {
-    /// With a store in memory.
+    /// Starts a node with a store in memory.
     pub(super) async fn start(settings: Settings) -> Self {
         let clock = ManualClock::at(UnixTime(1_700_000_000));
         let stores = memory::stores(memory::Settings::default(), clock.clone());
@@ -22,7 +22,7 @@ impl TestNode {
         Self { node, clock }
     }
 
-    /// Where it is dialled, with its id.
+    /// Returns an address at which to dial it, with its id.
     pub(super) fn address(&self) -> Multiaddr {
         self.node.listeners()[0].clone().with_p2p(self.node.peer_id()).unwrap()
     }

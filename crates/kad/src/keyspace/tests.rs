@@ -9,7 +9,7 @@ fn key() -> impl Strategy<Value = Key> {
     any::<[u8; 32]>().prop_map(Key::from_bytes)
 }
 
-/// Two keys with a chosen common prefix length: random ones rarely share more than a few bits.
+/// Two keys with a chosen common prefix length, since random keys rarely share more than a few bits.
 fn near_keys() -> impl Strategy<Value = (Key, Key)> {
     (key(), key(), 0u16..=256).prop_map(|(a, b, len)| {
         let mut near = b.0;
@@ -62,7 +62,7 @@ proptest! {
         prop_assert_eq!(a.distance(&b), b.distance(&a));
         prop_assert_eq!(a.distance(&a).leading_zeros(), 256);
         prop_assert_eq!(a.distance(&b) == a.distance(&a), a == b);
-        // XOR metrics are unidirectional: one point at each distance.
+        // The XOR metric is unidirectional: one point at each distance.
         prop_assert_eq!(a.distance(&b) == a.distance(&c), b == c);
     }
 

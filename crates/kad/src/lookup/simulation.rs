@@ -1,4 +1,4 @@
-//! Look-ups through a network of real routing tables that exchange real messages, in simulated time.
+//! Simulates look-ups through a network of real routing tables that exchange real messages, in simulated time.
 
 use super::*;
 use crate::{
@@ -12,20 +12,20 @@ use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc};
 
 const NODES: usize = 1_000;
 const LOOKUPS: usize = 100;
-/// The transport's time-out: how long a request to a mute peer takes to fail.
+/// The transport's time-out: a request to a mute peer fails after it.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 struct Network {
     nodes: Vec<PeerInfo>,
     keys: Vec<Key>,
-    /// By key: the node's index.
+    /// The index of each node, by key.
     index: BTreeMap<Key, usize>,
     mute: Vec<bool>,
     tables: Vec<Arc<TableView>>,
 }
 
 impl Network {
-    /// Nodes each of which knows a random choice of 20 per bucket, mute ones as well: nobody has checked them.
+    /// Creates nodes that each know 20 random others per bucket, mute ones included, as if none had been checked.
     fn new(nodes: usize, mute_percent: usize, random: &mut Seeded) -> Self {
         let mut peers: Vec<(Key, PeerInfo)> =
             (0..nodes).map(|_| peer(random)).map(|p| (Key::for_peer(&p.id), p)).collect();
@@ -43,7 +43,7 @@ impl Network {
         reachable.into_iter().take(K).map(|at| self.nodes[at].id).collect()
     }
 
-    /// What `peer` answers, through the server's rules, the encoder and the decoder.
+    /// Returns the answer of `peer`, through the server's rules, the encoder and the decoder.
     fn answer(&self, peer: &PeerId, sender: &PeerId, target: &[u8]) -> Vec<PeerInfo> {
         let body = |framed: &[u8]| match frame::header(framed, frame::MAX_WRITE).unwrap() {
             Header::Complete { header, .. } => framed[header..].to_vec(),
@@ -79,7 +79,7 @@ fn full_table(local: &PeerInfo, key: &Key, nodes: &[PeerInfo], keys: &[Key], ran
             bucket.swap(taken, chosen);
             table.admit(&nodes[bucket[taken]], Duration::ZERO).unwrap();
         }
-        // Nobody else shares so many bits.
+        // No other node shares this many bits.
         let (first, last) = key.prefix(len).bounds();
         if keys.partition_point(|key| *key <= last) - keys.partition_point(|key| *key < first) == 1 {
             break;
@@ -90,14 +90,14 @@ fn full_table(local: &PeerInfo, key: &Key, nodes: &[PeerInfo], keys: &[Key], ran
 
 struct Outcome {
     found: Vec<PeerId>,
-    /// The closest of all reachable peers that anybody named.
+    /// The closest of all reachable peers that were named.
     best_named: Vec<PeerId>,
     took: Duration,
     asked: usize,
     hops: usize,
 }
 
-/// One look-up: answers come back after 20 to 200 ms, mute peers fail after the time-out.
+/// Runs one look-up. Answers arrive after 20 to 200 ms; mute peers fail after the time-out.
 fn run(network: &Network, local: usize, target: &[u8], goal: Goal, random: &mut Seeded) -> Outcome {
     let key = rules::target_key(target);
     let seeds = network.tables[local].closest(&key, SEEDS).into_iter().map(|entry| entry.peer.clone()).collect();
@@ -142,11 +142,11 @@ fn run(network: &Network, local: usize, target: &[u8], goal: Goal, random: &mut 
     }
 }
 
-/// What came of [`LOOKUPS`] look-ups; the lists are sorted.
+/// The results of [`LOOKUPS`] look-ups. The lists are sorted.
 struct Summary {
     /// Look-ups that found exactly the closest reachable peers of the whole network.
     exact: usize,
-    /// Look-ups that found the closest reachable of all peers that anybody named to them.
+    /// Look-ups that found the closest of all reachable peers that were named to them.
     best_of_named: usize,
     /// Closest reachable peers of the whole network found, over all look-ups.
     recall: usize,
@@ -196,7 +196,7 @@ fn network(mute_percent: usize, seed: u64) -> (Network, Seeded) {
     (Network::new(NODES, mute_percent, &mut random), random)
 }
 
-/// Hops that a network of this size justifies.
+/// The most hops that a network of this size justifies.
 fn log2_nodes() -> usize {
     NODES.ilog2() as usize + 1
 }
@@ -216,8 +216,8 @@ fn lkp_1_the_closest_are_found_within_log2_n_hops_and_a_search_asks_fewer() {
     assert!(search.took[LOOKUPS / 2] < closest.took[LOOKUPS / 2]);
 }
 
-/// A server names 20 peers, mute ones among them, so that nobody may name the farthest of the 20 that are reachable:
-/// the look-up is held to the best of those named, and to few that nobody names.
+/// A server names 20 peers, some of them mute, so that possibly no server names the farthest of the 20 closest
+/// reachable peers. So the test requires the best of those named, and that few of the 20 are never named.
 #[test]
 fn lkp_1_with_a_tenth_of_the_network_mute_the_closest_are_found_within_two_seconds() {
     let (network, mut random) = network(10, 2);

@@ -35,7 +35,7 @@ fn lookup(seeds: &[PeerInfo], goal: Goal, settings: Settings) -> Lookup {
     Lookup::new(TARGET, local(), seeds.to_vec(), goal, settings)
 }
 
-/// All that are to be asked now.
+/// Returns all peers to ask now.
 fn ask(lookup: &mut Lookup, now: Duration) -> Vec<PeerId> {
     std::iter::from_fn(|| match lookup.next(now) {
         Next::Ask(peer) => Some(peer.id),
@@ -56,7 +56,7 @@ fn millis(millis: u64) -> Duration {
 fn lkp_1_without_candidates_a_lookup_is_done() {
     assert_eq!(lookup(&[], Goal::Closest, Settings::default()).next(ZERO), Next::Done);
     let mut alone = lookup(&[PeerInfo { id: local(), addrs: Vec::new() }], Goal::Closest, Settings::default());
-    assert_eq!(alone.next(ZERO), Next::Done, "oneself is not asked");
+    assert_eq!(alone.next(ZERO), Next::Done, "the local node is not asked");
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn lkp_1_a_search_ends_when_the_beta_closest_reachable_have_answered() {
     lookup.failed(&peers[1].id);
     lookup.answered(&peers[3].id, Vec::new());
     lookup.answered(&peers[2].id, Vec::new());
-    assert_ne!(lookup.next(ZERO), Next::Done, "the closest has not answered");
+    assert_ne!(lookup.next(ZERO), Next::Done, "the closest peer has not answered");
     lookup.answered(&peers[0].id, Vec::new());
     assert_eq!(lookup.next(ZERO), Next::Done);
     assert_eq!(ids(&lookup.closest()), [0, 2, 3].map(|at| peers[at].id));
@@ -120,7 +120,7 @@ fn lkp_1_a_silent_peer_is_waited_for_no_longer_than_patience_and_its_late_answer
     assert_eq!(lookup.next(ZERO), Next::Wait { until: Some(millis(250)) });
     assert_eq!(ask(&mut lookup, millis(250)), [peers[3].id], "its stand-in");
     lookup.answered(&peers[3].id, vec![peers[4].clone()]);
-    assert_eq!(lookup.next(millis(250)), Next::Wait { until: Some(millis(1_000)) }, "it has not had its patience yet");
+    assert_eq!(lookup.next(millis(250)), Next::Wait { until: Some(millis(1_000)) }, "its patience is not over yet");
     assert_eq!(lookup.next(millis(1_000)), Next::Done);
     assert_eq!(ids(&lookup.closest()), ids(&peers[1..4]));
     lookup.answered(&peers[0].id, Vec::new());
@@ -218,11 +218,11 @@ fn at_most_2k_peers_of_an_answer_are_looked_at_and_candidates_are_bounded() {
     }
     assert_eq!(lookup.candidates.len(), MAX_CANDIDATES);
     let kept: Vec<PeerId> = lookup.candidates.values().map(|candidate| candidate.peer.id).collect();
-    assert_eq!(kept, ids(&many[..MAX_CANDIDATES]), "the farthest give way");
+    assert_eq!(kept, ids(&many[..MAX_CANDIDATES]), "the farthest are dropped");
 }
 
 proptest! {
-    /// Peers that answer with whomever, fail or stay mute, in any order.
+    /// Peers answer with random peers, fail or stay silent, in any order.
     #[test]
     fn lkp_1_every_lookup_ends_with_the_closest_that_answered(
         seeds in vec(0..120u64, 0..25),
@@ -247,11 +247,11 @@ proptest! {
                 }
                 Next::Wait { until } => until,
             };
-            prop_assert!(until.is_some_and(|until| until > now), "whoever waits has a deadline");
-            prop_assert!(!waiting.is_empty(), "waits for nobody");
+            prop_assert!(until.is_some_and(|until| until > now), "a wait has a deadline");
+            prop_assert!(!waiting.is_empty(), "waits for no peer");
             let event = random.below(4);
             if event == 0 {
-                // Nobody says anything for a while.
+                // All peers are silent for a while.
                 now = until.unwrap_or(now);
                 continue;
             }
@@ -270,7 +270,7 @@ proptest! {
         answered.sort_by_key(|peer| Key::for_peer(peer).distance(&TARGET));
         answered.truncate(K);
         prop_assert_eq!(ids(&lookup.closest()), &answered[..]);
-        // Whoever is closer than those needed has answered, failed or had its patience, unless nobody more may be asked.
+        // Each peer closer than those needed has answered, failed or used up its patience, unless no more may be asked.
         if asked.len() < max_asked {
             let needed = if search { BETA } else { K };
             let last = answered.get(needed - 1).map(|peer| Key::for_peer(peer).distance(&TARGET));

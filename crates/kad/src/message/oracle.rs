@@ -1,4 +1,4 @@
-//! The same messages as `prost` reads them: the oracle of the decoder's tests and of its fuzz target.
+//! The same messages, decoded with `prost`, for comparison in the decoder's tests and fuzz target.
 #![allow(missing_docs, reason = "for tests and fuzz targets")]
 
 use super::{Fields, Message as Ours, MessageType, RawPeer, Record as OurRecord, field};
@@ -40,14 +40,14 @@ pub struct Record {
     pub time_received: String,
 }
 
-/// Panics unless our decoder takes and refuses these bytes as `prost` does, less what it refuses on purpose.
+/// Panics unless our decoder and `prost` agree on these bytes, apart from what ours refuses on purpose.
 pub fn agrees(bytes: &[u8]) {
     match (Ours::decode(bytes), Message::decode(bytes)) {
         (Ok(ours), Ok(theirs)) => assert_eq!(as_prost_sees(&ours), without_ignored(theirs)),
         (Ok(ours), Err(error)) => panic!("prost refuses {ours:?}: {error}"),
         (Err(_), Ok(theirs)) => {
             let unknown_type = !(0..6).contains(&theirs.kind);
-            // An unknown type counts for us even where a later field overrides it.
+            // Ours refuses an unknown type even if a later field overrides it.
             let on_purpose = unknown_type || uses_what_we_refuse(bytes) || has_unknown_type(bytes);
             assert!(on_purpose, "prost takes {theirs:?}");
         }
@@ -55,7 +55,7 @@ pub fn agrees(bytes: &[u8]) {
     }
 }
 
-/// Everything that our decoder sees, in the oracle's words.
+/// Converts a message of our decoder into one of `prost`.
 fn as_prost_sees(message: &Ours<'_>) -> Message {
     let peer = |peer: RawPeer<'_>| Peer {
         id: peer.id.to_vec(),
@@ -78,7 +78,7 @@ fn as_prost_sees(message: &Ours<'_>) -> Message {
     }
 }
 
-/// What we do not look at is set to its default.
+/// Sets the fields that our decoder ignores to their defaults.
 fn without_ignored(mut message: Message) -> Message {
     message.cluster_level_raw = 0;
     for peer in message.closer_peers.iter_mut().chain(&mut message.provider_peers) {
@@ -87,7 +87,8 @@ fn without_ignored(mut message: Message) -> Message {
     message
 }
 
-/// Whether `bytes` use what protobuf allows and we refuse: groups, a second record. Malformed bytes may count too.
+/// Returns whether `bytes` contain groups or a second record, which protobuf allows and we refuse. May be true for
+/// malformed bytes too.
 fn uses_what_we_refuse(bytes: &[u8]) -> bool {
     fn group(bytes: &[u8], nested: bool) -> bool {
         let (mut rest, mut records) = (bytes, 0);

@@ -287,7 +287,7 @@ proptest! {
         prop_assert!(encoded(&closer).starts_with(&kept_closer));
         prop_assert!(encoded(&providers).starts_with(&kept_providers));
 
-        // Nothing is left out while there is room for it.
+        // An entry is left out only if there is no room for it.
         let field = |bytes: &[u8]| 1 + prost::length_delimiter_len(bytes.len()) + bytes.len();
         let all = |peers: &[EncodedPeer]| peers.iter().map(|peer| field(peer.as_bytes())).sum::<usize>();
         let (size, limit) = (unframed(&framed).len(), MAX_WRITE - prost::length_delimiter_len(MAX_WRITE));

@@ -1,4 +1,4 @@
-//! The protobuf wire format, as far as messages and IPNS records use it.
+//! The parts of the protobuf wire format that messages and IPNS records use.
 
 use super::DecodeError;
 
@@ -7,20 +7,20 @@ use super::DecodeError;
 pub enum Value<'a> {
     /// A number.
     Varint(u64),
-    /// A 32- or 64-bit number as its bytes, the lowest first. No message of the DHT has such a field.
+    /// A 32- or 64-bit number as its bytes, lowest first. No DHT message has such a field.
     Fixed(&'a [u8]),
-    /// Bytes, text, or a message within.
+    /// Bytes, text, or a nested message.
     Bytes(&'a [u8]),
 }
 
-/// The fields of a message in the order of the bytes. Ends at the first error.
+/// An iterator over the fields of a message in wire order. It ends after the first error.
 #[derive(Clone, Debug)]
 pub struct Fields<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Fields<'a> {
-    /// Those of a message, without its length in front.
+    /// Iterates over the fields of a message, given without its length prefix.
     pub fn new(body: &'a [u8]) -> Self {
         Self { rest: body }
     }

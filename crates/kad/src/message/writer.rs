@@ -1,5 +1,5 @@
-//! Encoding: what does not change between answers is encoded once and copied. Fields stand in the order of their
-//! numbers, absent where they are empty, as go writes them.
+//! Encodes messages. Parts that do not change between answers are encoded once and copied. As in go, fields are in the
+//! order of their numbers, and empty ones are omitted.
 
 use super::{MessageType, field};
 use crate::{
@@ -13,15 +13,15 @@ use multiaddr::Multiaddr;
 use multihash::Multihash;
 use std::iter;
 
-/// Bytes of addresses that are written per peer at most. A dual-stack Kubo with all of its transports announces some 600
-/// ([`crate::useful`]), to which comes a circuit.
+/// Most bytes of addresses written per peer. A dual-stack Kubo with all of its transports announces some 600
+/// ([`crate::useful`]), plus a circuit.
 pub const MAX_ADDRESS_BYTES: usize = 672;
 
-/// The same for a server of the routing table: 20 of them must fit into a message of 16 KiB beside
-/// [`MIN_PROVIDER_BYTES`] of providers.
+/// Most bytes of addresses written for a server of the routing table: 20 of them must fit into a message of 16 KiB,
+/// next to [`MIN_PROVIDER_BYTES`] of providers.
 pub const MAX_SERVER_ADDRESS_BYTES: usize = 512;
 
-/// Bytes of an answer that closer peers leave to providers, if there are providers to fill them.
+/// Bytes of an answer reserved for providers, as far as there are providers to fill them.
 pub const MIN_PROVIDER_BYTES: usize = 4 * 1024;
 
 /// The body of a `Peer` submessage, encoded once and copied into every answer that names the peer.
@@ -29,16 +29,16 @@ pub const MIN_PROVIDER_BYTES: usize = 4 * 1024;
 pub struct EncodedPeer(Bytes);
 
 impl EncodedPeer {
-    /// At most [`MAX_ADDRESS_BYTES`] of addresses are taken, in order; one that no longer fits is left out.
+    /// Encodes a peer with at most [`MAX_ADDRESS_BYTES`] of addresses, in order. An address that no longer fits is left
+    /// out.
     ///
-    /// Addresses are to be given without a trailing `/p2p/<id>`: everybody knows whose they are, and with it an
-    /// answer is nearly twice as long.
+    /// Pass addresses without a trailing `/p2p/<id>`: it is redundant and makes an answer nearly twice as long.
     pub fn new<'m>(peer: &PeerId, addrs: impl IntoIterator<Item = &'m Multiaddr>) -> Self {
         Self::within(MAX_ADDRESS_BYTES, peer, addrs)
     }
 
-    /// The entry of a server of the routing table, with [`MAX_SERVER_ADDRESS_BYTES`]. Where not all addresses fit: the first
-    /// one, which is known to work, and the most useful others ([`crate::useful`]).
+    /// Encodes a server of the routing table with at most [`MAX_SERVER_ADDRESS_BYTES`] of addresses. If not all fit,
+    /// keeps the first one, which is known to work, and the most useful others ([`crate::useful`]).
     pub fn of_server(peer: &PeerId, addrs: &[Multiaddr]) -> Self {
         let size = |addr: &Multiaddr| bytes_len(addr.len());
         match addrs {
@@ -51,7 +51,7 @@ impl EncodedPeer {
     }
 
     fn within<'m>(mut room: usize, peer: &PeerId, addrs: impl IntoIterator<Item = &'m Multiaddr>) -> Self {
-        // In memory of the right size, as [`answer`]: a GET_PROVIDERS does this for each provider.
+        // Allocates exactly once, like [`answer`]: a GET_PROVIDERS does this for each provider.
         let id: &Multihash<64> = peer.as_ref();
         let id_len = id.encoded_len();
         let mut length = bytes_len(id_len);
@@ -78,27 +78,27 @@ impl EncodedPeer {
         Self(body.into())
     }
 
-    /// The submessage's body, without tag and length.
+    /// Returns the body of the submessage, without tag and length.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// Bytes that it takes in a message.
+    /// Returns the number of bytes that it takes in a message.
     fn size(&self) -> usize {
         bytes_len(self.0.len())
     }
 }
 
-/// FIND_NODE, GET_PROVIDERS, GET_VALUE, PING: a framed request with a key only.
+/// Encodes a framed request that has only a key: FIND_NODE, GET_PROVIDERS, GET_VALUE or PING.
 ///
-/// As long as the key and some ten bytes: a server that keeps to the specification takes 80 bytes of key.
+/// The frame is some ten bytes longer than the key. By the specification, servers accept a key of up to 80 bytes.
 pub fn request(kind: MessageType, key: &[u8]) -> Bytes {
     let mut body = start(kind, key.len() + 8);
     put_nonempty(&mut body, field::KEY, key);
     framed(body)
 }
 
-/// A framed ADD_PROVIDER.
+/// Encodes a framed ADD_PROVIDER.
 pub fn add_provider(multihash: &[u8], provider: &EncodedPeer) -> Bytes {
     let mut body = start(MessageType::AddProvider, multihash.len() + provider.size() + 8);
     put_nonempty(&mut body, field::KEY, multihash);
@@ -106,7 +106,7 @@ pub fn add_provider(multihash: &[u8], provider: &EncodedPeer) -> Bytes {
     framed(body)
 }
 
-/// The body of a `Record` submessage. `time_received` is RFC 3339; left out if empty.
+/// Encodes the body of a `Record` submessage. `time_received` is RFC 3339; it is omitted if empty.
 pub fn record(key: &[u8], value: &[u8], time_received: &str) -> Vec<u8> {
     let mut body = Vec::with_capacity(key.len() + value.len() + time_received.len() + 16);
     put_nonempty(&mut body, field::RECORD_KEY, key);
@@ -115,7 +115,7 @@ pub fn record(key: &[u8], value: &[u8], time_received: &str) -> Vec<u8> {
     body
 }
 
-/// A framed PUT_VALUE, request and answer alike (VAL-4). `record` is a whole `Record` submessage body.
+/// Encodes a framed PUT_VALUE, a request or an answer (VAL-4). `record` is the body of a `Record` submessage.
 pub fn put_value(key: &[u8], record: &[u8]) -> Bytes {
     let mut body = start(MessageType::PutValue, key.len() + record.len() + 16);
     put_nonempty(&mut body, field::KEY, key);
@@ -123,10 +123,11 @@ pub fn put_value(key: &[u8], record: &[u8]) -> Bytes {
     framed(body)
 }
 
-/// A framed answer. `record` is a whole `Record` submessage body. Peers beyond [`MAX_WRITE`] are left out from the end.
+/// Encodes a framed answer. `record` is the body of a `Record` submessage. Of peers that exceed [`MAX_WRITE`], the last
+/// ones are left out.
 ///
-/// The record goes first. Closer peers get what it leaves, less [`MIN_PROVIDER_BYTES`] or what the providers need if
-/// that is less; providers get the rest. A record or key that alone is over the limit is left out.
+/// The record has priority. Closer peers get the rest, minus [`MIN_PROVIDER_BYTES`], or minus the need of the providers
+/// if that is less. Providers get what remains. A record or key that alone exceeds the limit is left out.
 pub fn answer<'p>(
     kind: MessageType,
     key: &[u8],
@@ -134,9 +135,9 @@ pub fn answer<'p>(
     providers: impl IntoIterator<Item = &'p EncodedPeer>,
     closer: impl IntoIterator<Item = &'p EncodedPeer>,
 ) -> Bytes {
-    // The length prefix counts, too: nobody has to know whether a peer's limit is meant with or without it.
+    // The length prefix counts too, so that the frame also fits if a peer's limit includes it.
     let limit = MAX_WRITE - varint_len(MAX_WRITE);
-    // First what goes in, then all of it into memory of the right size: an answer is some 5 KB, and copied once.
+    // Selects the content first, then allocates exactly once: an answer of some 5 KB is copied only once.
     let mut length = kind_len(kind);
     let key = Some(key).filter(|key| !key.is_empty() && length + bytes_len(key.len()) <= limit);
     length += key.map_or(0, |key| bytes_len(key.len()));
@@ -172,7 +173,7 @@ pub fn answer<'p>(
     frame.into()
 }
 
-/// Peers until the first that would make a body of `length` longer than `limit`.
+/// Returns the peers before the first that would make the body longer than `limit`. Adds their size to `length`.
 fn fitting<'p>(
     length: &mut usize,
     limit: usize,
@@ -202,7 +203,7 @@ fn put_kind(body: &mut Vec<u8>, kind: MessageType) {
     }
 }
 
-/// Bytes of the kind: one of tag and one of value, none for protobuf's default.
+/// Returns the size of the type field: tag and value take one byte each; protobuf's default takes none.
 fn kind_len(kind: MessageType) -> usize {
     if kind == MessageType::PutValue { 0 } else { 2 }
 }
@@ -220,7 +221,7 @@ pub(crate) fn put_bytes(body: &mut Vec<u8>, number: u32, bytes: &[u8]) {
     body.extend_from_slice(bytes);
 }
 
-/// Size of a field of `length` bytes: every field number in use has a tag of one byte.
+/// Returns the size of a field with `length` bytes. Every field number in use has a tag of one byte.
 fn bytes_len(length: usize) -> usize {
     1 + varint_len(length) + length
 }

@@ -22,7 +22,7 @@ fn encoded(peer: &PeerInfo) -> EncodedPeer {
     EncodedPeer::new(&peer.id, &peer.addrs)
 }
 
-/// The table of peer 0 with peers 1 to `peers`, those that find room.
+/// Returns the table of peer 0 with those of the peers 1 to `peers` that find room.
 fn table(peers: u64) -> Arc<TableView> {
     let mut table = RoutingTable::new(peer_id(0), Settings { ip_diversity: None });
     for seed in 1..=peers {
@@ -104,13 +104,13 @@ fn prv_1_keys_are_present_well_formed_and_at_most_80_bytes() {
         assert!(of(&[&[0x00, 78][..], &[1; 78]].concat()).is_ok());
         assert_eq!(of(&[&[0x00, 79][..], &[1; 79]].concat()), Err(Refusal::KeyTooLong));
     }
-    // A look-up's target is not bound to that, but it is not empty.
+    // The target of a look-up may be longer, but not empty.
     let target = of(100);
     assert!(checked(&message::request(MessageType::FindNode, &target), &sender).is_ok());
     assert_eq!(checked(&message::request(MessageType::FindNode, &[]), &sender), Err(Refusal::EmptyKey));
 }
 
-/// An ADD_PROVIDER with these entries, as bytes of a body.
+/// Encodes the body of an ADD_PROVIDER with these entries.
 fn announcement(entries: &[EncodedPeer]) -> Vec<u8> {
     let framed = message::answer(MessageType::AddProvider, &SHA2_256, None, entries, None);
     unframed(&framed).to_vec()
@@ -162,7 +162,7 @@ fn prv_7_a_provider_without_usable_addresses_is_still_a_provider() {
 #[test]
 fn a_providers_addresses_are_bounded() {
     let addrs: Vec<Multiaddr> = (1..=200).map(|port| format!("/ip4/1.2.3.4/tcp/{port}").parse().unwrap()).collect();
-    // More than EncodedPeer would write, as others may.
+    // More than EncodedPeer would write; other implementations may send them.
     let mut entry = encoded(&peer(1, 0)).as_bytes().to_vec();
     for addr in &addrs {
         entry.extend([0x12, addr.len() as u8]);
@@ -240,14 +240,14 @@ fn srv_1_and_4_a_lookup_is_answered_with_the_k_closest_without_the_requester() {
 #[test]
 fn srv_5_the_target_itself_comes_in_addition_to_the_k_closest() {
     let table = table(300);
-    // A client that only the address book knows.
+    // A client that is not in the table.
     let client = peer(500, 1);
     let stranger = peer_id(9_999);
     let framed = answer_find_node(&table, &client.id.to_bytes(), &stranger, Some(&encoded(&client)));
     let expected = sorted(&table, &Key::for_peer(&client.id));
     assert_eq!(closer(&framed), [&[client.id], &expected[..K]].concat());
 
-    // A server of the table: once, with the addresses that the address book knows.
+    // A server of the table appears once, with the addresses that the caller knows.
     let server = table.iter().nth(17).unwrap().peer.id;
     let known = PeerInfo { id: server, addrs: vec!["/ip4/10.0.0.1/tcp/1".parse().unwrap()] };
     let framed = answer_find_node(&table, &server.to_bytes(), &stranger, Some(&encoded(&known)));
@@ -339,7 +339,7 @@ proptest! {
 
     #[test]
     fn prv_1_is_multihash_agrees_with_the_multihash_crate(bytes in vec(any::<u8>(), 0..70), short in 0..70u8) {
-        // Half of the cases with a plausible length.
+        // Half of the cases have a plausible length.
         let mut plausible = bytes.clone();
         if plausible.len() > 2 {
             plausible[0] &= 0x7f;

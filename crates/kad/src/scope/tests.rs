@@ -5,7 +5,7 @@ fn addr(text: &str) -> Multiaddr {
     text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
 }
 
-/// Which of Any, Public and Private allow it.
+/// Returns whether the scopes Any, Public and Private allow the address.
 fn scopes(text: &str) -> (bool, bool, bool) {
     let addr = addr(text);
     (AddressScope::Any.allows(&addr), AddressScope::Public.allows(&addr), AddressScope::Private.allows(&addr))

@@ -75,8 +75,8 @@ fn rt_4_peers_unheard_are_due_for_a_check_longest_silent_first() {
     }
     let answers = |table: &mut RoutingTable, seed, at| table.reached(&peer_id(seed), &peer(seed).addrs[0], at);
     answers(&mut table, 0, after(10));
-    answers(&mut table, 1, NOW); // an older time than is known changes nothing
-    table.heard(&peer_id(2), after(400)); // that it asks us does not make it reachable
+    answers(&mut table, 1, NOW); // an older time than the known one changes nothing
+    table.heard(&peer_id(2), after(400)); // a request from it does not make it reachable
     let due = |now| -> Vec<PeerId> {
         table.due_for_check(now, Duration::from_secs(300)).into_iter().map(|peer| peer.id).collect()
     };
@@ -97,7 +97,7 @@ fn rt_5_a_full_bucket_refuses_until_one_of_it_is_removed() {
     assert!(table.remove(&peer_id(seeds[3])));
     assert!(!table.remove(&peer_id(seeds[3])));
     assert_eq!(table.offer(&newcomer, after(9)), Offer::Probe);
-    assert!(!table.contains(&newcomer.id), "an offer admits nobody");
+    assert!(!table.contains(&newcomer.id), "an offer admits no peer");
     table.admit(&newcomer, after(9)).unwrap();
     let bucket = &table.buckets()[0].1;
     assert_eq!(bucket.last().unwrap().peer.id, newcomer.id, "the newest is the least senior");
@@ -133,7 +133,7 @@ fn rt_6_every_address_of_a_peer_counts() {
     let third = with(seeds[2], &["/ip4/1.3.0.1/tcp/1", "/ip6/2604:1380::3/tcp/1"]);
     assert_eq!(table.admit(&third, NOW), Err(Refusal::IpGroupFull));
 
-    // Nor does it get in with one address and add the other later.
+    // It cannot enter with one address and add the other later either.
     table.admit(&with(seeds[2], &["/ip4/1.3.0.1/tcp/1"]), NOW).unwrap();
     let addrs = |table: &RoutingTable| table.view().get(&third.id).unwrap().peer.addrs.clone();
     assert_eq!(table.offer(&third, NOW), Offer::Known);
@@ -145,7 +145,7 @@ fn rt_6_every_address_of_a_peer_counts() {
     table.reached(&third.id, &third.addrs[1], NOW);
     assert_eq!(addrs(&table), third.addrs[..1], "not even where it was reached");
 
-    // Removing one makes room for its group.
+    // Removing a peer makes room in its group.
     table.remove(&peer_id(seeds[0]));
     table.set_addresses(&third.id, &third.addrs);
     assert_eq!(addrs(&table), third.addrs);
@@ -161,19 +161,19 @@ fn rt_6_where_a_peer_speaks_from_counts_whatever_addresses_it_claims() {
     table.admit_seen_at(&claiming(1, "/dns4/a.example/tcp/1"), &one_host, NOW).unwrap();
     let third = claiming(2, "/ip4/1.3.0.1/tcp/1");
     assert_eq!(table.admit_seen_at(&third, &one_host, NOW), Err(Refusal::IpGroupFull));
-    // New addresses do not make it forgotten.
+    // It still counts in that group after its addresses change.
     table.set_addresses(&peer_id(seeds[0]), &[addr("/ip4/1.9.0.1/tcp/1")]);
     assert_eq!(table.admit_seen_at(&third, &one_host, NOW), Err(Refusal::IpGroupFull));
     table.remove(&peer_id(seeds[1]));
     table.admit_seen_at(&third, &one_host, NOW).unwrap();
-    // A proxy in front of this node is no group.
+    // Connections through a proxy in front of this node do not count.
     let proxy = [addr("/ip4/10.0.0.1/tcp/1")];
     for n in 3..6 {
         table.admit_seen_at(&claiming(n, &format!("/ip4/2.{n}.0.1/tcp/1")), &proxy, NOW).unwrap();
     }
 }
 
-/// Two /32 of one AS, and one /32 that two others share.
+/// Two /32 networks of one AS, and one /32 that two other ASes share.
 #[derive(Debug)]
 struct Systems;
 
@@ -214,8 +214,8 @@ fn rt_4_the_address_that_answered_last_comes_first_whatever_a_peer_claims() {
     table.reached(&peer.id, &new, after(1));
     assert_eq!(addrs(&table), [new.clone(), old, lie.clone()]);
     table.set_addresses(&peer.id, &[lie.clone(), new.clone()]);
-    assert_eq!(addrs(&table), [new, lie], "what it no longer claims and was not reached at is gone");
-    // One that was dialled and that it never named.
+    assert_eq!(addrs(&table), [new, lie], "addresses that it neither claims nor answered at are gone");
+    // An address that was dialled and that it never named.
     table.reached(&peer.id, &addr("/dns4/a.example/tcp/1"), after(2));
     assert_eq!(addrs(&table)[0], addr("/dns4/a.example/tcp/1"));
     table.reached(&peer_id(2), &addr("/ip4/9.9.9.9/tcp/1"), after(2));
@@ -233,7 +233,7 @@ fn addresses_are_refreshed_bounded_and_encoded_anew() {
     assert_eq!(table.offer(&PeerInfo { id: peer.id, addrs: many.clone() }, NOW), Offer::Known);
     let offered = entry(&table);
     assert_eq!(offered.peer.addrs.len(), MAX_ADDRESSES);
-    assert_eq!(offered.peer.addrs[0], peer.addrs[0], "an offer does not push out what is known");
+    assert_eq!(offered.peer.addrs[0], peer.addrs[0], "an offer does not replace known addresses");
     assert_eq!(offered.encoded, EncodedPeer::of_server(&peer.id, &offered.peer.addrs));
 
     table.set_addresses(&peer.id, &many);
@@ -242,7 +242,7 @@ fn addresses_are_refreshed_bounded_and_encoded_anew() {
     assert_eq!(set.encoded, EncodedPeer::of_server(&peer.id, &set.peer.addrs));
     assert!(set.encoded.as_bytes().len() <= MAX_SERVER_ADDRESS_BYTES + 40);
     table.set_addresses(&peer.id, &[]);
-    assert_eq!(entry(&table).peer.addrs, set.peer.addrs, "no addresses are no news");
+    assert_eq!(entry(&table).peer.addrs, set.peer.addrs, "an empty list changes nothing");
 }
 
 #[test]
@@ -299,7 +299,7 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// Peers crowded into few IP groups, so that the limits are reached.
+/// Returns a peer in one of few IP groups, so that the limits are reached.
 fn crowded(seed: u64) -> PeerInfo {
     let groups = [seed % 7, 7 + seed % 11];
     let addrs = groups.iter().take(1 + seed as usize % 2).map(|group| addr(&format!("/ip4/1.{group}.1.1/tcp/4001")));
@@ -353,7 +353,7 @@ proptest! {
                     Offer::Probe => prop_assert!(!members.contains(&seed)),
                     Offer::Refused(_) => {
                         prop_assert!(!members.contains(&seed));
-                        prop_assert!(table.admit(&crowded(seed), now).is_err(), "an offer foretells admission");
+                        prop_assert!(table.admit(&crowded(seed), now).is_err(), "an offer predicts admission");
                     }
                 },
                 Event::Admit(seed) => {
@@ -370,7 +370,7 @@ proptest! {
                 Event::Pass(seconds) => now += Duration::from_secs(seconds.into()),
             }
         }
-        // RT-5: nothing but `remove` removes.
+        // RT-5: only `remove` removes peers.
         prop_assert!(members.iter().all(|&seed| table.contains(&peer_id(seed))));
         prop_assert_eq!(members.len(), table.len());
         check_invariants(&table, diverse, now)?;

@@ -1,4 +1,4 @@
-//! An immutable picture of a routing table.
+//! An immutable snapshot of a routing table.
 
 use super::Entry;
 use crate::keyspace::Key;
@@ -8,10 +8,10 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-/// An immutable picture of the table for answering from many tasks: sorted by key.
+/// An immutable snapshot of the table, sorted by key, from which many tasks can answer.
 #[derive(Clone, Debug)]
 pub struct TableView {
-    /// Apart from the entries, so that a search touches few cache lines.
+    /// Separate from the entries, so that a search touches few cache lines.
     keys: Vec<Key>,
     entries: Vec<Arc<Entry>>,
 }
@@ -22,39 +22,39 @@ impl TableView {
         Arc::new(Self { keys: entries.iter().map(|entry| entry.key).collect(), entries })
     }
 
-    /// A picture of a table without peers. Always the same one.
+    /// Returns the snapshot of an empty table, always the same one.
     pub fn empty() -> Arc<Self> {
         static EMPTY: OnceLock<Arc<TableView>> = OnceLock::new();
         EMPTY.get_or_init(|| Self::new(Vec::new())).clone()
     }
 
-    /// Peers in the table.
+    /// Returns the number of peers.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether there is none.
+    /// Returns whether the table has no peers.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// All entries, by key.
+    /// Iterates over all entries in the order of their keys.
     pub fn iter(&self) -> impl Iterator<Item = &Entry> {
         self.entries.iter().map(AsRef::as_ref)
     }
 
-    /// The `n` closest to `target`, closest first.
+    /// Returns the `n` entries closest to `target`, closest first.
     pub fn closest(&self, target: &Key, n: usize) -> Vec<&Entry> {
         self.closest_where(target, n, |_| true)
     }
 
-    /// The `n` closest to `target` that `wanted` lets pass, closest first.
+    /// Returns the `n` entries closest to `target` for which `wanted` holds, closest first.
     ///
-    /// Sorted keys are a binary trie laid flat: keys that share a prefix stand together, and where they part, all on
-    /// the target's side are closer than all on the other. Walking it costs some n binary searches in short ranges.
+    /// Sorted keys form a binary trie: keys with a common prefix are adjacent, and where they differ, all keys on the
+    /// target's side are closer than all keys on the other side. The walk costs some n binary searches in short ranges.
     pub fn closest_where(&self, target: &Key, n: usize, wanted: impl Fn(&Entry) -> bool) -> Vec<&Entry> {
         let mut found = Vec::with_capacity(n.min(self.len()));
-        // Ranges yet to be walked, the closest on top. Each split goes at least one bit deeper: at most 257.
+        // Ranges still to walk, the closest last. Each split goes at least one bit deeper, so there are at most 257.
         let mut waiting: Vec<Range<usize>> = Vec::with_capacity(16);
         waiting.push(0..self.len());
         while let Some(range) = waiting.pop() {
@@ -65,7 +65,7 @@ impl TableView {
             let (Some(first), Some(last)) = (keys.first(), keys.last()) else { continue };
             let depth = first.common_prefix_length(last);
             if depth == crate::keyspace::BITS {
-                // One key. (Equal keys of two peers would take a SHA-256 collision; they are all found.)
+                // One key. (Two peers with equal keys, a SHA-256 collision, are both found.)
                 found.extend(self.entries[range].iter().map(AsRef::as_ref).filter(|entry| wanted(entry)));
                 continue;
             }
@@ -79,12 +79,12 @@ impl TableView {
         found
     }
 
-    /// The entry of a peer.
+    /// Returns the entry of a peer.
     pub fn get(&self, peer: &PeerId) -> Option<&Entry> {
         self.get_by_key(&Key::for_peer(peer))
     }
 
-    /// The entry at a place.
+    /// Returns the entry with this key.
     pub fn get_by_key(&self, key: &Key) -> Option<&Entry> {
         let at = self.keys.binary_search(key).ok()?;
         Some(&self.entries[at])

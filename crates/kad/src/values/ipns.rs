@@ -1,4 +1,4 @@
-//! `/ipns/`: signed pointers that their owners move (VAL-3), as the IPNS record specification has them.
+//! Values of `/ipns/`: signed pointers that their owners can change (VAL-3), defined by the IPNS record specification.
 //!
 //! ```protobuf
 //! message IpnsEntry {
@@ -7,18 +7,20 @@
 //! }
 //! ```
 //!
-//! `data` is a DAG-CBOR map with the keys `Value`, `Validity`, `ValidityType`, `Sequence` and `TTL`, perhaps more. Only
-//! it is signed, and only it counts. Fields 1 to 6 are copies for readers of the first version of the format.
+//! `data` is a DAG-CBOR map with the keys `Value`, `Validity`, `ValidityType`, `Sequence` and `TTL`, and possibly
+//! others. Only `data` is signed, and only `data` counts. Fields 1 to 6 are copies for readers of the first version of
+//! the format.
 //!
-//! What go's implementation (boxo) takes is taken, with these exceptions, which no known publisher makes. Refused here:
-//! - records that nobody could resolve or order: without `Value` or `Sequence`, or with another kind than bytes and an
-//!   integer in their place; a `TTL` that is not an integer (it may be missing);
-//! - in further entries of `data`: floats of 16 bits, `undefined`, tags other than a link's, text that is not UTF-8, more
+//! This module accepts the records that go's implementation (boxo) accepts, with a few exceptions, which no known
+//! publisher creates. Unlike boxo it refuses:
+//! - records that cannot be resolved or ordered: a `Value` that is missing or not bytes, a `Sequence` that is missing
+//!   or not an integer, and a `TTL` that is not an integer (it may be missing);
+//! - in other entries of `data`: 16-bit floats, `undefined`, tags other than a link's, text that is not UTF-8, and more
 //!   than some 120 levels;
 //! - protobuf groups;
-//! - keys and times outside the forms of [`super::pk::decode`] and [`super::rfc3339::parse`].
+//! - keys and times that [`super::pk::decode`] and [`super::rfc3339::parse`] refuse.
 //!
-//! Taken here but not there: V1 copies of numbers from 2^63 on.
+//! Unlike boxo it accepts V1 copies of numbers from 2^63 on.
 
 mod cbor;
 mod create;
@@ -31,10 +33,10 @@ use cbor::Node;
 use libp2p_identity::{PeerId, PublicKey};
 use std::{cmp::Ordering, time::Duration};
 
-/// The namespace. A name follows: the binary peer id of the key that signs.
+/// The namespace, which a name follows: the binary peer id of the signing key.
 pub const PREFIX: &[u8] = b"/ipns/";
 
-/// What is signed begins with this, to be told from anything else that the key signs.
+/// The first bytes of the signed data. They separate it from anything else that the key signs.
 const SIGNATURE_PREFIX: &[u8] = b"ipns-signature:";
 
 mod field {
@@ -50,34 +52,35 @@ mod field {
     pub const DATA: u32 = 9;
 }
 
-/// The key under which the record of a name is stored.
+/// Returns the key under which the record of a name is stored.
 pub fn key(name: &PeerId) -> Vec<u8> {
     [PREFIX, &name.to_bytes()].concat()
 }
 
-/// An IPNS record taken apart, its signature not checked: see [`super::validate`]. Borrows the record.
+/// A decoded IPNS record that borrows the received bytes. Its signature is not checked: see [`super::validate`].
 #[derive(Clone, Debug)]
 pub struct Record<'a> {
-    /// What the name points at, as signed: see [`Record::path`].
+    /// What the name points to, as signed: see [`Record::path`].
     pub value: &'a [u8],
-    /// The higher, the newer. A negative number counts as the unsigned one of the same 64 bits, as boxo writes it.
+    /// Sequence number; a higher one is newer. As in boxo, a negative number counts as the unsigned one with the same
+    /// 64 bits.
     pub sequence: u64,
     /// The last moment at which the record is valid, counted from the Unix epoch.
     pub validity: Duration,
-    /// For how long a resolver may keep it without asking again. A hint.
+    /// A hint for how long a resolver may cache the record.
     pub ttl: Option<Duration>,
-    /// The embedded public key, protobuf, unchecked; empty if the name has it.
+    /// The embedded public key as protobuf, unchecked; empty if the name contains the key.
     pub public_key: &'a [u8],
-    /// Without it readers of the first version of the format do not take the record. Never checked: empty if absent.
+    /// The signature for readers of the first version of the format. Never checked; empty if absent.
     pub signature_v1: &'a [u8],
     signature_v2: &'a [u8],
     data: &'a [u8],
-    /// The validity as written.
+    /// The validity as text.
     validity_text: &'a [u8],
     copies: Copies<'a>,
 }
 
-/// The unsigned fields of version 1. Those that are absent count as empty or zero.
+/// The unsigned fields of version 1. Absent fields count as empty or zero.
 #[derive(Clone, Copy, Default, Debug)]
 struct Copies<'a> {
     value: &'a [u8],
@@ -88,9 +91,9 @@ struct Copies<'a> {
 }
 
 impl<'a> Record<'a> {
-    /// Takes a record apart: all that can be said without key, name and time.
+    /// Decodes a record. Checks everything that does not depend on the key, the name or the time.
     ///
-    /// Unknown fields are passed over, as are those of another wire type. Of a repeated field the last counts.
+    /// Skips unknown fields and fields with another wire type. If a field is repeated, the last one counts.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, Invalid> {
         if bytes.len() > super::MAX_VALUE {
             return Err(Invalid::TooLong);
@@ -102,7 +105,7 @@ impl<'a> Record<'a> {
             match entry.map_err(|_| Invalid::Malformed("protobuf"))? {
                 (field::VALUE, Value::Bytes(bytes)) => copies.value = bytes,
                 (field::SIGNATURE_V1, Value::Bytes(bytes)) => signature_v1 = bytes,
-                // An enum has the low 32 bits.
+                // An enum uses the low 32 bits.
                 (field::VALIDITY_TYPE, Value::Varint(number)) => copies.validity_type = number as i32,
                 (field::VALIDITY, Value::Bytes(bytes)) => copies.validity = bytes,
                 (field::SEQUENCE, Value::Varint(number)) => copies.sequence = number,
@@ -118,7 +121,7 @@ impl<'a> Record<'a> {
         }
         let entries = cbor::map(data).ok_or(Invalid::Malformed("DAG-CBOR"))?;
         let Some(&Node::Bytes(value)) = entries.get("Value") else { return Err(Invalid::Malformed("Value")) };
-        // The only type there is: valid until a time.
+        // The only defined type: valid until a time.
         let Some(Node::Int(0)) = entries.get("ValidityType") else { return Err(Invalid::Malformed("ValidityType")) };
         let Some(&Node::Bytes(validity_text)) = entries.get("Validity") else {
             return Err(Invalid::Malformed("Validity"));
@@ -147,9 +150,10 @@ impl<'a> Record<'a> {
         })
     }
 
-    /// What the name points at, as text: a path as it stands; the bytes of a CID, as some write, as `/ipfs/<cid>`.
+    /// Returns what the name points to as text: a path unchanged, or `/ipfs/<cid>` for the bytes of a CID, which some
+    /// publishers write.
     ///
-    /// `None` for anything else. Whether a path leads anywhere is not looked at.
+    /// Returns `None` for anything else. Does not check that a path exists.
     pub fn path(&self) -> Option<String> {
         if self.value.starts_with(b"/") {
             return std::str::from_utf8(self.value).ok().map(str::to_owned);
@@ -157,7 +161,7 @@ impl<'a> Record<'a> {
         cid::Cid::try_from(self.value).ok().map(|cid| format!("/ipfs/{cid}"))
     }
 
-    /// The key that the record must be signed with: embedded, or part of the name.
+    /// Returns the key with which the record must be signed: the embedded one, or the one in the name.
     fn signer(&self, name: &PeerId) -> Result<PublicKey, Invalid> {
         if !self.public_key.is_empty() {
             return pk::decode(name, self.public_key);
@@ -167,7 +171,7 @@ impl<'a> Record<'a> {
         if hash.code() == IDENTITY { pk::decode(name, hash.digest()) } else { Err(Invalid::NoKey) }
     }
 
-    /// Where there is a V1 signature or value, all copies must equal what is signed.
+    /// Checks that all copies equal the signed fields if there is a V1 signature or a V1 value.
     fn check_copies(&self) -> Result<(), Invalid> {
         if self.signature_v1.is_empty() && self.copies.value.is_empty() {
             return Ok(());
@@ -183,7 +187,8 @@ impl<'a> Record<'a> {
     }
 }
 
-/// Whether `value` is a record of `name` that is valid at `now`. The signature is checked last: it costs the most.
+/// Checks that `value` is a record of `name` that is valid at `now`. The signature comes last, because checking it
+/// costs most.
 pub(super) fn validate(name: &PeerId, value: &[u8], now: Duration) -> Result<(), Invalid> {
     let record = Record::decode(value)?;
     if now > record.validity {
@@ -195,8 +200,8 @@ pub(super) fn validate(name: &PeerId, value: &[u8], now: Duration) -> Result<(),
     if signer.verify(&signed, record.signature_v2) { Ok(()) } else { Err(Invalid::BadSignature) }
 }
 
-/// The higher sequence number, then the longer validity, then the greater bytes, as boxo decides. What is no record is
-/// worse than one that is.
+/// Compares by sequence number, then by validity, then by bytes, as boxo does. Bytes that are not a record are worse
+/// than any record.
 pub(super) fn compare(a: &[u8], b: &[u8]) -> Ordering {
     let rank = |bytes| Record::decode(bytes).ok().map(|record| (record.sequence, record.validity));
     rank(a).cmp(&rank(b)).then_with(|| a.cmp(b))

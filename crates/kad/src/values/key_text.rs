@@ -1,20 +1,20 @@
-//! Keys of values as people write them: `/ipns/` or `/pk/` and a peer id.
+//! Parses and prints keys of values: `/ipns/` or `/pk/` followed by a peer id.
 
 use super::{ipns, pk};
 use crate::peer_id::{BadPeerId, LIBP2P_KEY, parse_peer_id};
 use cid::{Cid, multibase::Base};
 use libp2p_identity::PeerId;
 
-/// Longest text that is looked at: names have some 70 characters.
+/// Longest text that is parsed. Names have some 70 characters.
 const MAX_TEXT: usize = 256;
 
-/// Why text is no key.
+/// Why text is not a key.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("not a key of a value: {0}; write /ipns/NAME or /pk/PEER with a peer id (12D3…, Qm…) or k51…")]
 pub struct BadKey(&'static str);
 
-/// The bytes of a key. A name is a peer id, in base58 or as a CID of the codec libp2p-key in any base; `/ipns/` goes
-/// without saying.
+/// Parses a key. A name is a peer id, in base58 or as a CID with the codec libp2p-key in any base. `/ipns/` may be
+/// omitted.
 pub fn parse(text: &str) -> Result<Vec<u8>, BadKey> {
     if text.len() > MAX_TEXT {
         return Err(BadKey("too long"));
@@ -25,19 +25,20 @@ pub fn parse(text: &str) -> Result<Vec<u8>, BadKey> {
     };
     let name = name.trim_end_matches('/');
     if name.contains('/') {
-        return Err(BadKey("a path goes on behind the name, or it is of another kind"));
+        return Err(BadKey("the name is followed by a path, or the key is of another kind"));
     }
     if name.contains('.') {
         return Err(BadKey("this is a DNS name: its record is in the DNS, not in the DHT"));
     }
     let peer = parse_peer_id(name).map_err(|error| match error {
-        BadPeerId::Malformed => BadKey("the name is no peer id"),
+        BadPeerId::Malformed => BadKey("the name is not a peer id"),
         BadPeerId::Content => BadKey("this is the CID of content, not of a key"),
     })?;
     Ok([prefix, &peer.to_bytes()].concat())
 }
 
-/// A key as Kubo writes it: names of IPNS in base36, peers of public keys in base58. Whatever is no key in base16.
+/// Prints a key as Kubo does: an IPNS name in base36, the peer of a public key in base58. Prints anything else in
+/// base16.
 pub fn show(key: &[u8]) -> String {
     let peer = |prefix: &[u8]| PeerId::from_bytes(key.strip_prefix(prefix)?).ok();
     if let Some(peer) = peer(pk::PREFIX) {
@@ -47,7 +48,7 @@ pub fn show(key: &[u8]) -> String {
     name.map_or_else(|| Base::Base16Lower.encode(key), |name| format!("/ipns/{name}"))
 }
 
-/// `k51…`
+/// Prints a peer id as an IPNS name, `k51…`.
 fn name(peer: &PeerId) -> Option<String> {
     let multihash = cid::multihash::Multihash::from_bytes(&peer.to_bytes()).ok()?;
     Cid::new_v1(LIBP2P_KEY, multihash).to_string_of_base(Base::Base36Lower).ok()
@@ -82,8 +83,8 @@ mod tests {
             ("/ipns/docs.ipfs.tech", "DNS"),
             ("/ipfs/bafkqaaa", "another kind"),
             ("/ipns/bafkqaaa", "CID of content"),
-            ("/ipns/", "no peer id"),
-            ("hello", "no peer id"),
+            ("/ipns/", "not a peer id"),
+            ("hello", "not a peer id"),
         ] {
             let error = parse(text).unwrap_err().to_string();
             assert!(error.contains(reason), "{text}: {error}");

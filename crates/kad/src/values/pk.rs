@@ -1,4 +1,4 @@
-//! `/pk/`: the public keys that are too long to be part of their peer ids (VAL-2).
+//! Values of `/pk/`: public keys that are too long to be part of their peer ids (VAL-2).
 
 use super::Invalid;
 use libp2p_identity::{
@@ -6,24 +6,24 @@ use libp2p_identity::{
 };
 use std::ops::RangeInclusive;
 
-/// The namespace. A binary peer id follows.
+/// The namespace, which a binary peer id follows.
 pub const PREFIX: &[u8] = b"/pk/";
 
-/// Bits of an RSA modulus: what go takes, and what signatures are checked with.
+/// Bits of an RSA modulus that go accepts, and for which signatures can be checked.
 const RSA_BITS: RangeInclusive<usize> = 2048..=8192;
-/// Bits of an RSA exponent: go takes no other.
+/// Bits of an RSA exponent that go accepts.
 const RSA_EXPONENT_BITS: RangeInclusive<usize> = 2..=31;
 
-/// The key under which a peer's public key is stored.
+/// Returns the key under which a peer's public key is stored.
 pub fn key(peer: &PeerId) -> Vec<u8> {
     [PREFIX, &peer.to_bytes()].concat()
 }
 
-/// The public key of `peer`, from its protobuf.
+/// Decodes the public key of `peer` from its protobuf.
 ///
-/// Ed25519, secp256k1, ECDSA over P-256, and RSA of 2048 to 8192 bits. Only in the one form that hashes to the peer id:
-/// so there is one valid value for each peer. go takes other curves of ECDSA, Ed25519 keys that are no points of the
-/// curve, and protobufs with fields swapped or added.
+/// Accepts Ed25519, secp256k1, ECDSA over P-256, and RSA of 2048 to 8192 bits, only in the form that hashes to the peer
+/// id. So each peer has exactly one valid value. go also accepts other ECDSA curves, Ed25519 keys that are not points
+/// of the curve, and protobufs with fields swapped or added.
 pub fn decode(peer: &PeerId, bytes: &[u8]) -> Result<PublicKey, Invalid> {
     let public = PublicKey::try_decode_protobuf(bytes).map_err(|_| Invalid::BadKey)?;
     if public.key_type() == KeyType::RSA {
@@ -39,7 +39,7 @@ pub fn decode(peer: &PeerId, bytes: &[u8]) -> Result<PublicKey, Invalid> {
     if public.to_peer_id() == *peer { Ok(public) } else { Err(Invalid::WrongKey) }
 }
 
-/// Bits of modulus and exponent of an `RSAPublicKey` of PKCS#1, which the identity library keeps as it came.
+/// Returns the bits of modulus and exponent of a PKCS#1 `RSAPublicKey`, which the identity library keeps unchecked.
 fn rsa_bits(der: &[u8]) -> Option<(usize, usize)> {
     let (body, []) = tagged(0x30, der)? else { return None };
     let (modulus, rest) = tagged(0x02, body)?;
@@ -47,7 +47,7 @@ fn rsa_bits(der: &[u8]) -> Option<(usize, usize)> {
     Some((positive_bits(modulus)?, positive_bits(exponent)?))
 }
 
-/// The content of a DER value with this tag, and what follows it. Lengths below 64 KiB, minimal.
+/// Returns the content of a DER value with this tag, and the bytes after it. Accepts minimal lengths below 64 KiB.
 fn tagged(tag: u8, der: &[u8]) -> Option<(&[u8], &[u8])> {
     let (&found, rest) = der.split_first()?;
     let (length, rest) = match *rest {
@@ -59,7 +59,8 @@ fn tagged(tag: u8, der: &[u8]) -> Option<(&[u8], &[u8])> {
     if found == tag { rest.split_at_checked(length) } else { None }
 }
 
-/// Bits of a DER INTEGER above zero, minimal: a leading zero byte keeps a high bit from being a sign, and only that.
+/// Returns the bits of a minimal positive DER INTEGER. A leading zero byte is allowed only before a byte whose high bit
+/// is set, which would otherwise be a sign.
 fn positive_bits(integer: &[u8]) -> Option<usize> {
     let digits = match *integer {
         [0, ref digits @ ..] if digits.first()? > &0x7f => digits,

@@ -1,13 +1,14 @@
-//! Times as IPNS records write them: RFC 3339, to the nanosecond, counted here from the Unix epoch.
+//! Parses and prints the times of IPNS records: RFC 3339 to the nanosecond, here counted from the Unix epoch.
 
 use std::{fmt::Write, time::Duration};
 
 const DAY: i64 = 24 * 60 * 60;
 
-/// `2126-01-02T03:04:05.6Z` or with an offset, `…+05:30`. A time before 1970 counts as its first moment.
+/// Parses a time such as `2126-01-02T03:04:05.6Z`, or with an offset, `…+05:30`. A time before 1970 counts as the first
+/// moment of 1970.
 ///
-/// Digits beyond the nanosecond are cut off. As in go, `T` and `Z` are capital and there are no leap seconds. go also
-/// takes a comma for the point, an hour of one digit, and offsets of 24 hours and 60 minutes; this does not.
+/// Digits beyond the nanosecond are cut off. As in go, `T` and `Z` must be capital, and leap seconds are refused.
+/// Unlike go, this refuses a comma instead of the point, an hour of one digit, and offsets of 24 hours or 60 minutes.
 pub fn parse(text: &str) -> Option<Duration> {
     let (date, time) = text.split_once('T')?;
     let (time, offset) = match time.strip_suffix('Z') {
@@ -35,7 +36,7 @@ pub fn parse(text: &str) -> Option<Duration> {
     Some(u64::try_from(seconds).map_or(Duration::ZERO, |seconds| Duration::new(seconds, nanos)))
 }
 
-/// The same time in UTC, without needless digits. `None` after the year 9999.
+/// Prints a time in UTC without trailing zeros. Returns `None` after the year 9999.
 pub fn format(time: Duration) -> Option<String> {
     let seconds = i64::try_from(time.as_secs()).ok()?;
     let (year, month, day) = date_of(seconds / DAY);
@@ -53,7 +54,7 @@ pub fn format(time: Duration) -> Option<String> {
     Some(text)
 }
 
-/// `+hh:mm` or `-hh:mm` in seconds to the east.
+/// Parses `+hh:mm` or `-hh:mm` into seconds east of UTC.
 fn parse_offset(text: &str) -> Option<i64> {
     let (sign, text) = match text.as_bytes().first()? {
         b'+' => (1, &text[1..]),
@@ -71,7 +72,7 @@ fn parse_fraction(digits: &str) -> Option<u32> {
     Some(digits.bytes().chain(std::iter::repeat(b'0')).take(9).fold(0, |sum, digit| sum * 10 + u32::from(digit - b'0')))
 }
 
-/// Exactly so many numbers, each of exactly so many digits.
+/// Parses exactly `N` numbers of exactly these widths.
 fn numbers<const N: usize>(text: &str, separator: char, widths: [usize; N]) -> Option<[i64; N]> {
     let mut parts = text.split(separator);
     let mut found = [0; N];
@@ -91,24 +92,24 @@ fn days_of(year: i64, month: i64) -> i64 {
     }
 }
 
-/// Days from 1970-01-01 to this date. Years are counted from March, so that the leap day is their last.
+/// Returns the days from 1970-01-01 to this date. Years are counted from March, so that the leap day comes last.
 fn days_until(year: i64, month: i64, day: i64) -> i64 {
     let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let leap_days = year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400);
-    // From March on, months have 31, 30, 31, 30, 31 days, over and over: 153 in five.
+    // From March on, the months repeat a cycle of 31, 30, 31, 30 and 31 days: 153 days in five months.
     year * 365 + leap_days + (153 * month + 2) / 5 + day - 1 - DAYS_TO_1970
 }
 
-/// From March of the year 0 to 1970.
+/// Days from March of the year 0 to 1970.
 const DAYS_TO_1970: i64 = 719_468;
 /// Days in 400 years, after which the calendar repeats.
 const DAYS_OF_400_YEARS: i64 = 146_097;
 
-/// Year, month and day of a day counted from 1970-01-01, not before it: what [`days_until`] counts.
+/// Returns year, month and day of a day counted from 1970-01-01, not before it. The inverse of [`days_until`].
 fn date_of(day: i64) -> (i64, i64, i64) {
     let day = day + DAYS_TO_1970;
     let (cycle, day) = (day / DAYS_OF_400_YEARS, day % DAYS_OF_400_YEARS);
-    // Every 4th year is longer by a day but every 100th, and every 400th after all.
+    // Every 4th year has an extra day, except every 100th, unless it is also a 400th.
     let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
     let day = day - (year * 365 + year / 4 - year / 100);
     let month = (5 * day + 2) / 153;
@@ -122,10 +123,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Seconds of the year 9999's last moment.
+    /// The last second of the year 9999.
     const LAST: u64 = 253_402_300_799;
 
-    /// What go takes beyond RFC 3339.
+    /// Text that go accepts although RFC 3339 does not allow it.
     const STRICTER: [&str; 5] =
         ["2026-01-01T00:00:00+24:00", "2026-01-01T00:00:00+00:60", "2026-01-01T00:00:00,5Z", "2026-01-01T0:00:00Z", ""];
 

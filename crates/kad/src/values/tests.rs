@@ -1,13 +1,13 @@
-//! Against the verdicts of go-libp2p-record and boxo: see fixtures/README.md.
+//! Compares our verdicts with those of go-libp2p-record and boxo: see fixtures/README.md.
 
 use super::*;
 use proptest::prelude::*;
 use std::sync::LazyLock;
 
-/// When the fixtures are looked at: nothing in them ends near it. 2026-11-01.
+/// The time of validation, 2026-11-01. No fixture ends near it.
 pub(super) const NOW: Duration = Duration::from_secs(1_793_491_200);
 
-/// A key, a value, and what go says to it.
+/// A key, a value, and whether go accepts it.
 pub(super) struct Case {
     pub(super) name: &'static str,
     pub(super) accepted_by_go: bool,
@@ -37,7 +37,7 @@ pub(super) fn pk_cases() -> &'static [Case] {
     &CASES
 }
 
-/// The names of all cases where our verdict is not go's.
+/// Returns the names of all cases in which our verdict differs from go's.
 pub(super) fn disagreements(cases: &[Case]) -> Vec<&'static str> {
     let differs = |case: &&Case| validate(&case.key, &case.value, NOW).is_ok() != case.accepted_by_go;
     cases.iter().filter(differs).map(|case| case.name).collect()
@@ -74,7 +74,7 @@ fn val_2_a_public_key_must_hash_to_the_peer_id_of_its_key() {
         assert_eq!(verdict(&format!("{kind} under the name of another")), Err(Invalid::WrongKey));
         assert_eq!(verdict(&format!("{kind} cut short")), Err(Invalid::BadKey));
     }
-    // A short key is its peer id: its hash is nobody's.
+    // A short key is its own peer id; no peer has its hash as an id.
     assert_eq!(verdict("ed25519 hashed"), Err(Invalid::WrongKey));
     assert_eq!(verdict("name of no peer"), Err(Invalid::NotAPeer));
     assert_eq!(verdict("name by sha-512"), Err(Invalid::NotAPeer));

@@ -1,4 +1,4 @@
-//! The transport that holds inbound handshakes by their tickets.
+//! The transport that ends an inbound handshake when its ticket is withdrawn.
 
 use super::{Door, Place};
 use futures::{FutureExt, future::Either};
@@ -14,7 +14,7 @@ use std::{
     task::{Context, Poll},
 };
 
-/// A transport whose inbound upgrades pass the door. Dials are not touched.
+/// A transport whose inbound upgrades pass the door. Dials pass unchanged.
 pub(crate) struct Guarded<T> {
     inner: T,
     door: Arc<Door>,
@@ -39,7 +39,7 @@ where
     type Output = Result<O, io::Error>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        // Its sender is dropped, never used.
+        // The sender never sends: dropping it ends the handshake.
         if self.place.gives_way.poll_unpin(context).is_ready() {
             return Poll::Ready(Err(io::Error::other("gave way to a newcomer")));
         }

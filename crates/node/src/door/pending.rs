@@ -1,4 +1,4 @@
-//! Who gives way, pure: times and places are arguments.
+//! Decides which handshake gives way. Pure: times and addresses are arguments.
 
 use libp2p::{Multiaddr, multiaddr::Protocol};
 use std::{
@@ -8,18 +8,18 @@ use std::{
     time::Duration,
 };
 
-/// A *connection group*: addresses that one party is likely to have, an IPv4 /24 or an IPv6 /48. Not the group that IP
-/// diversity counts routing tables by (RT-6), which is larger.
+/// A *connection group*: an IPv4 /24 or an IPv6 /48, whose addresses likely belong to one party. The IP groups of the
+/// routing table (RT-6) are larger.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Group {
     V4([u8; 3]),
     V6([u16; 3]),
-    /// Without an IP address.
+    /// Any address without an IP.
     Other,
 }
 
 impl Group {
-    /// The group of the address that a connection comes from. IPv4 inside IPv6 counts as IPv4.
+    /// Returns the group of the address that a connection comes from. An IPv4-mapped IPv6 address counts as IPv4.
     pub(crate) fn of(addr: &Multiaddr) -> Self {
         let v4 = |ip: Ipv4Addr| {
             let [a, b, c, _] = ip.octets();
@@ -49,22 +49,23 @@ impl fmt::Display for Group {
     }
 }
 
-/// A handshake; larger ones came later.
+/// Identifies a handshake. A later handshake has a larger ticket.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(super) struct Ticket(u64);
 
-/// What becomes of a newcomer.
+/// What happens to a newcomer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Arrival {
     /// There is room.
     Enters(Ticket),
-    /// There is none, and an older one of the group `of` gives way.
+    /// There is no room, and an older handshake of the group `of` gives way.
     Replaces { ticket: Ticket, gone: Ticket, of: Group },
-    /// There is none, and the newcomer's group is as large as any, with all of its handshakes still in their grace.
+    /// There is no room. The oldest handshake of the group `crowd` is within its grace, and the newcomer's group is not
+    /// smaller.
     Refused { crowd: Group },
 }
 
-/// The handshakes under way, by group, in the order in which they came.
+/// The handshakes under way by group, oldest first.
 #[derive(Debug)]
 pub(super) struct Pending {
     max: usize,
@@ -76,8 +77,8 @@ pub(super) struct Pending {
 }
 
 impl Pending {
-    /// At most `max` in all and `max_per_group` of one group. One that is younger than `grace` gives way to newcomers of
-    /// smaller groups only.
+    /// Allows at most `max` handshakes in all and `max_per_group` of one group. A handshake younger than `grace` gives
+    /// way only to newcomers of smaller groups.
     pub(super) fn new(max: usize, max_per_group: usize, grace: Duration) -> Self {
         Self { max, max_per_group, grace, groups: HashMap::new(), len: 0, next: 0 }
     }
@@ -86,16 +87,17 @@ impl Pending {
         self.len
     }
 
-    /// How many of a group.
+    /// Returns the number of handshakes of a group.
     pub(super) fn of(&self, group: &Group) -> usize {
         self.groups.get(group).map_or(0, VecDeque::len)
     }
 
-    /// Takes in a newcomer. A full group makes room by its own oldest; where all places are taken, the oldest of the largest
-    /// group does.
+    /// Admits a newcomer if possible. If its group is full, the oldest of that group gives way. If all places are
+    /// taken, the oldest of the largest group does.
     ///
-    /// The grace holds between groups of the same size: there, a burst must not cut off those that are nearly done. A larger
-    /// group has none, or a crowd that comes fast enough would always be young and keep everybody else out.
+    /// The grace protects a handshake from newcomers of a group of the same size: a burst must not end handshakes that
+    /// are nearly done. It does not protect a larger group from a smaller one: otherwise a crowd that reconnects fast
+    /// enough would always be within its grace and keep all others out.
     pub(super) fn arrives(&mut self, group: Group, now: Duration) -> Arrival {
         let crowd = if self.of(&group) >= self.max_per_group {
             Some(group)
@@ -116,7 +118,7 @@ impl Pending {
         }
     }
 
-    /// A handshake has ended. Nothing if it gave way before.
+    /// Removes a handshake that has ended. Does nothing if it gave way before.
     pub(super) fn leaves(&mut self, group: Group, ticket: Ticket) {
         let Some(members) = self.groups.get_mut(&group) else { return };
         let Ok(at) = members.binary_search_by_key(&ticket, |(ticket, _)| *ticket) else { return };
@@ -135,7 +137,7 @@ impl Pending {
         ticket
     }
 
-    /// Of groups of the same size the one with the oldest handshake.
+    /// Returns the largest group; of several, the one with the oldest handshake.
     fn largest(&self) -> Option<Group> {
         let oldest =
             |members: &VecDeque<(Ticket, Duration)>| members.front().map(|(ticket, _)| std::cmp::Reverse(*ticket));
@@ -194,7 +196,7 @@ mod tests {
         }
         let arrival = pending.arrives(group(3), GRACE);
         assert!(matches!(arrival, Arrival::Replaces { of, .. } if of == group(2)), "{arrival:?}");
-        // Of two as large, the one that came first.
+        // Of two groups of the same size, the one with the oldest handshake gives way.
         let arrival = pending.arrives(group(4), GRACE);
         assert!(matches!(arrival, Arrival::Replaces { of, .. } if of == group(1)), "{arrival:?}");
     }
@@ -210,7 +212,7 @@ mod tests {
         assert!(matches!(arrival, Arrival::Replaces { of, .. } if of == group(1)), "{arrival:?}");
         let arrival = pending.arrives(group(4), Duration::ZERO);
         assert!(matches!(arrival, Arrival::Replaces { of, .. } if of == group(2)), "{arrival:?}");
-        // The groups are as large as each other now, or nearly: the grace holds.
+        // Now the groups have the same size, or nearly: the grace protects them.
         assert_eq!((pending.of(&group(1)), pending.of(&group(2))), (2, 2));
         assert!(matches!(pending.arrives(group(3), Duration::ZERO), Arrival::Refused { .. }));
     }

@@ -1,4 +1,4 @@
-//! That a look-up goes by the rules of the DHT that it runs in; the rules themselves are tested in `kad/lookup`.
+//! Tests that a look-up follows the rules of its DHT. `kad/lookup` tests the rules themselves.
 
 use super::*;
 use crate::{kad::scope::Profile, settings::Settings, test_node::TestNode};

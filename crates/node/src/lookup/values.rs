@@ -1,5 +1,5 @@
-//! Values over the network (VAL-6): the best that the closest servers hold, correction of those that hold a worse one
-//! or none, and placing a value with the closest.
+//! Values over the network (VAL-6): finds the best value that the closest servers hold, sends it to those that hold a
+//! worse one or none, and places a value with the closest.
 
 use super::{Answer, Event, Events, Lookups, Question, tell};
 use crate::kad::{
@@ -14,36 +14,37 @@ use libp2p::PeerId;
 use parking_lot::Mutex;
 use std::{cmp::Ordering, collections::BTreeSet, sync::Arc, time::Duration};
 
-/// Servers that must hold the same best IPNS record before a look-up for it ends early (VAL-6). Of public keys all that
-/// are valid are the same: the first is enough.
+/// Servers that must hold the same best IPNS record before a look-up for it ends early (VAL-6). For public keys the
+/// first valid value is enough, since all valid ones are equal.
 pub const QUORUM: usize = 16;
 
-/// A server by the DHT in which it was asked.
+/// A server, and the DHT in which it was asked.
 pub type Holder = (Dht, PeerInfo);
 
-/// What a look-up for a value brought.
+/// The outcome of a look-up for a value.
 #[derive(Clone, Debug)]
 pub struct BestValue {
     /// The best valid value.
     pub value: Vec<u8>,
-    /// Distinct servers that hold it; none if only this node does, or if the key itself says it.
+    /// Number of distinct servers that hold it; 0 if only this node holds it, or if the key contains it.
     pub held_by: usize,
-    /// Distinct servers that answered.
+    /// Number of distinct servers that answered.
     pub answered: usize,
-    /// Servers among the closest that answered with a worse value or none: to be corrected with [`crate::Node::put_values`].
+    /// The closest servers that answered with a worse value or none. [`crate::Node::put_values`] sends them the best
+    /// one.
     pub stale: Vec<Holder>,
 }
 
-/// What became of a value that was sent to servers.
+/// The outcome of sending a value to servers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Placed {
-    /// Distinct servers that it was sent to.
+    /// Number of distinct servers that it was sent to.
     pub sent: usize,
-    /// Of them, those that confirmed by an echo that they hold it.
+    /// Number of those that confirmed with an echo that they hold it.
     pub confirmed: usize,
 }
 
-/// The best so far.
+/// The best value so far.
 #[derive(Debug)]
 struct Best<'k> {
     key: &'k [u8],
@@ -55,7 +56,7 @@ struct Best<'k> {
 }
 
 impl Best<'_> {
-    /// Takes note of an answer; what to tell of it.
+    /// Records an answer and returns a description for its event.
     fn answer(&mut self, dht: Dht, from: &PeerId, value: Option<&[u8]>) -> Option<String> {
         self.answered.insert(*from);
         let value = value?;
@@ -69,8 +70,8 @@ impl Best<'_> {
                 self.holders.clear();
                 "the best so far"
             }
-            Ordering::Equal => "the best as well",
-            Ordering::Less => "a worse one",
+            Ordering::Equal => "the best, already found",
+            Ordering::Less => "worse than the best",
         };
         if order != Ordering::Less {
             self.holders.insert((dht, *from));
@@ -78,7 +79,7 @@ impl Best<'_> {
         Some(format!("{}: {rank}", describe(self.key, value)))
     }
 
-    /// Distinct servers that hold the best.
+    /// Returns the number of distinct servers that hold the best value.
     fn held_by(&self) -> usize {
         self.holders.iter().map(|(_, peer)| peer).collect::<BTreeSet<_>>().len()
     }
@@ -87,7 +88,7 @@ impl Best<'_> {
         self.held_by() >= self.quorum
     }
 
-    /// The value, and who of the `closest` is to be told of it.
+    /// Returns the value, with those of the `closest` servers that do not hold it.
     fn found(self, closest: impl IntoIterator<Item = Holder>) -> Option<BestValue> {
         let held_by = self.held_by();
         let stale = closest.into_iter().filter(|(dht, peer)| !self.holders.contains(&(*dht, peer.id))).collect();
@@ -95,7 +96,7 @@ impl Best<'_> {
     }
 }
 
-/// A value in a few words.
+/// Describes a value in a few words.
 fn describe(key: &[u8], value: &[u8]) -> String {
     match ipns::Record::decode(value) {
         Ok(record) if key.starts_with(ipns::PREFIX) => format!("sequence {}", record.sequence),
@@ -103,7 +104,7 @@ fn describe(key: &[u8], value: &[u8]) -> String {
     }
 }
 
-/// The public key that a short peer id itself holds: of a `/pk/` key no server need be asked then.
+/// Returns the public key that a short peer id contains. Then no server needs to be asked for the `/pk/` key.
 fn inline(key: &[u8]) -> Option<Vec<u8>> {
     let peer = PeerId::from_bytes(key.strip_prefix(pk::PREFIX)?).ok()?;
     let bytes = peer.as_ref().digest().to_vec();
@@ -115,7 +116,7 @@ impl Lookups {
         Duration::from_secs(u64::from(self.clock.wall().0))
     }
 
-    /// Sends a value to servers, all at once: there are at most k of each DHT.
+    /// Sends a value to all servers at the same time: there are at most k of each DHT.
     pub(crate) async fn put_values(&self, key: &[u8], value: &[u8], to: Vec<Holder>, events: &Events) -> Placed {
         let (key, value): (Arc<[u8]>, Arc<[u8]>) = (key.into(), value.into());
         let (mut sent, mut confirmed) = (BTreeSet::new(), BTreeSet::new());
@@ -123,7 +124,7 @@ impl Lookups {
         for (dht, peer) in to {
             sent.insert(peer.id);
             let (rpc, key, value) = (self.rpc.clone(), key.clone(), value.clone());
-            // A task of its own: whoever asked for it may go away meanwhile.
+            // In a task of its own: it finishes even if the caller goes away.
             under_way.push(self.tasks.spawn(async move {
                 let outcome = rpc.put_value(dht, &peer, &key, &value).await;
                 (dht, peer.id, outcome)
@@ -140,8 +141,7 @@ impl Lookups {
         Placed { sent: sent.len(), confirmed: confirmed.len() }
     }
 
-    /// The best value of `key` that this node and the closest servers of both DHTs hold. Ends early when `quorum`
-    /// servers hold the same best. If what this node itself holds is worse, it is corrected.
+    /// See [`crate::Node::find_value`].
     pub(crate) async fn find_value(&self, key: &[u8], quorum: usize, events: Events) -> Option<BestValue> {
         let held = self.values.get(key).wait().await.ok().flatten().map(|held| held.value.to_vec());
         let known = inline(key).or_else(|| held.clone());
@@ -171,17 +171,13 @@ impl Lookups {
         let closest: Vec<Holder> = join_all(searches).await.into_iter().flatten().collect();
         let found = best.into_inner().found(closest)?;
         if held.is_some_and(|held| values::compare(key, &found.value, &held) == Ordering::Greater) {
-            // Refused only if a better one came meanwhile, or at a limit: counted there.
+            // Refused only if a better value has arrived since, or at a limit. The store counts that.
             let _ = self.values.put(key, &found.value).wait().await;
         }
         Some(found)
     }
 
-    /// Takes `value` into the own store, then places it with the k closest servers of each DHT.
-    ///
-    /// # Errors
-    /// It is invalid, or a better one is held here. What else stands in the way of the own store does not stand in the
-    /// way of the others: that is the first part of the outcome.
+    /// See [`crate::Node::place_value`].
     pub(crate) async fn place_value(
         &self,
         key: &[u8],

@@ -1,7 +1,7 @@
-//! What libp2p's AutoNAT servers leave open: how often they dial, and where to.
+//! Limits for libp2p's AutoNAT servers: how often they dial, and which addresses.
 //!
-//! A refusal by this guard, or by a limit of this node, is never told as "you cannot be reached": the asker learns
-//! nothing, as the protocols have it for a server that did not try.
+//! If this guard or a limit of this node refuses a dial, the asking peer does not get the answer "you cannot be
+//! reached". It gets the answer that both protocols define for a server that did not try.
 
 use crate::{
     clock::Clock,
@@ -28,43 +28,44 @@ use std::{
     time::Duration,
 };
 
-/// The limits on dials back are per this time.
+/// Period of the limits on dials for other peers.
 const PERIOD: Duration = Duration::from_secs(60);
 
-/// v1 tries the addresses of one request one after the other; a request that takes longer gets no answer.
+/// Time-out of a v1 request, whose addresses are tried one after the other. A request that takes longer gets no answer.
 const V1_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Addresses that v1 tries of one request: TCP and QUIC over both IP families, and as many again.
+/// Addresses of one request that v1 tries: TCP and QUIC over both IP families, times two.
 const V1_ADDRESSES: usize = 8;
 
-/// libp2p has v1's client and server in one: this delay is what keeps its client from ever asking. Ours is in [`super`].
+/// Boot delay of libp2p's v1 client, which is part of the same behaviour as the server. It keeps that client from ever
+/// asking; our client is in [`super`].
 const NEVER: Duration = Duration::from_secs(100 * 365 * 86_400);
 
-/// v2 ends a request after 10 s, which is how long a dial into the void takes: it has to be told before. A handshake
-/// takes three round trips.
+/// Time after which a dial for v2 counts as failed. v2 ends a request after 10 s, and a dial without an answer takes
+/// that long, so the failure must be reported earlier. A handshake takes three round trips.
 const V2_DIAL: Duration = Duration::from_secs(6);
 
 /// A server of one version of the protocol.
 pub(crate) trait Server: NetworkBehaviour {
-    /// A dial that takes longer has failed, if there is such a limit.
+    /// Time after which a dial counts as failed; `None` for no limit.
     const DIAL: Option<Duration>;
 
-    /// Whether a connection asks for a dial, as far as that goes by events.
+    /// Returns whether `event` is a request for a dial.
     fn asks_for_dial(event: &THandlerOutEvent<Self>) -> bool;
 
-    /// The dial was refused by this node: the asker must not take that for an answer.
+    /// Ends a request whose dial this node refused, without the answer that the peer cannot be reached.
     fn forget_dial(&mut self, id: ConnectionId, peer: PeerId);
 }
 
 impl Server for autonat::v1::Behaviour {
     const DIAL: Option<Duration> = None;
 
-    /// Limited by its own configuration.
+    /// Always false: its own configuration limits the dials.
     fn asks_for_dial(_: &THandlerOutEvent<Self>) -> bool {
         false
     }
 
-    /// It is not told that the dial failed, and the request ends by its time-out.
+    /// Does nothing: v1 does not learn that the dial failed, and the request times out.
     fn forget_dial(&mut self, _: ConnectionId, _: PeerId) {}
 }
 
@@ -75,20 +76,20 @@ impl Server for autonat::v2::server::Behaviour {
         event.as_ref().right().is_some_and(|of_inbound| of_inbound.is_left())
     }
 
-    /// It hands the request over to the handler of the connection that it thinks was made. Dropped, the request is
-    /// answered with an internal error.
+    /// Pretends that the connection was made. v2 then moves the request into the handler of that connection; dropping
+    /// the handler answers the request with an internal error.
     fn forget_dial(&mut self, id: ConnectionId, peer: PeerId) {
         let nowhere = Multiaddr::empty();
         drop(self.handle_established_outbound_connection(id, peer, &nowhere, Endpoint::Dialer, PortUse::New));
     }
 }
 
-/// Why a dial was not made.
+/// Why a dial was refused.
 #[derive(Debug, thiserror::Error)]
-#[error("not an address to dial back to: {0}")]
+#[error("cannot dial back to {0}: the address is not allowed")]
 struct Refused(Multiaddr);
 
-/// The behaviour around a server.
+/// The behaviour that wraps a server.
 pub(crate) struct Guard<S> {
     inner: S,
     scope: AddressScope,
@@ -99,13 +100,14 @@ pub(crate) struct Guard<S> {
     recent: VecDeque<(PeerId, Duration)>,
     /// Dials under way.
     dialling: HashSet<ConnectionId>,
-    /// One for each dial of the last [`Server::DIAL`].
+    /// One timer for each dial of the last [`Server::DIAL`].
     too_late: FuturesUnordered<BoxFuture<'static, (ConnectionId, Option<PeerId>)>>,
-    /// Connections of peers on this machine: they, and nobody else, may have loopback dialled.
+    /// Connections of peers on this machine. Only for these peers are loopback addresses dialled.
     local: HashMap<PeerId, HashSet<ConnectionId>>,
 }
 
-/// v1. Addresses are those of the connection's IP address; on public networks global ones only.
+/// Returns a guarded v1 server. It dials only the IP address of the connection, and on public networks only global
+/// addresses.
 pub(crate) fn v1(
     local: PeerId,
     scope: AddressScope,
@@ -126,7 +128,7 @@ pub(crate) fn v1(
     Guard::new(autonat::v1::Behaviour::new(local, config), scope, limits, clock, metrics)
 }
 
-/// v2.
+/// Returns a guarded v2 server.
 pub(crate) fn v2(
     scope: AddressScope,
     limits: &Autonat,
@@ -151,7 +153,7 @@ impl<S: Server> Guard<S> {
         }
     }
 
-    /// Whether a dial for `peer` is within the limits; it counts then.
+    /// Returns whether a dial for `peer` is within the limits, and counts it if so.
     fn may_dial(&mut self, peer: PeerId) -> bool {
         let now = self.clock.monotonic();
         while self.recent.front().is_some_and(|(_, at)| now.saturating_sub(*at) >= PERIOD) {
@@ -165,7 +167,7 @@ impl<S: Server> Guard<S> {
         allowed
     }
 
-    /// Names are not dialled: they may lead anywhere.
+    /// Returns whether `addr` may be dialled for `peer`. Names are refused: they may lead anywhere.
     fn allows(&self, peer: Option<PeerId>, addr: &Multiaddr) -> bool {
         let on_this_machine = || peer.is_some_and(|peer| self.local.contains_key(&peer));
         ip_of(addr).is_some() && self.scope.allows(addr) && (reach(addr) != Some(Reach::Loopback) || on_this_machine())
@@ -204,7 +206,8 @@ impl<S: Server> NetworkBehaviour for Guard<S> {
     ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
         if self.dialling.contains(&id) {
             let forbidden = addrs.iter().find(|addr| !self.allows(peer, addr));
-            // Of what we have no transport for we can say nothing; beside others it does no harm.
+            // If we have a transport for none of the addresses, we can test nothing. Among others such addresses do no
+            // harm.
             let hopeless = || addrs.first().filter(|_| !addrs.iter().any(has_transport));
             if let Some(addr) = forbidden.or_else(hopeless) {
                 return Err(ConnectionDenied::new(Refused(addr.clone())));
@@ -226,7 +229,7 @@ impl<S: Server> NetworkBehaviour for Guard<S> {
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         match &event {
-            // For libp2p's v1 client, which would collect them without bound.
+            // Kept from libp2p's v1 client, which would collect the candidates without bound.
             FromSwarm::NewExternalAddrCandidate(_) => return,
             FromSwarm::ConnectionEstablished(made) => {
                 self.dialling.remove(&made.connection_id);
@@ -260,7 +263,7 @@ impl<S: Server> NetworkBehaviour for Guard<S> {
     fn on_connection_handler_event(&mut self, peer: PeerId, id: ConnectionId, event: THandlerOutEvent<Self>) {
         if S::asks_for_dial(&event) && !self.may_dial(peer) {
             self.metrics.dial_backs_refused.inc();
-            // Dropped: answered with an internal error.
+            // Dropping the event answers the request with an internal error.
             return;
         }
         self.inner.on_connection_handler_event(peer, id, event);
@@ -278,7 +281,7 @@ impl<S: Server> NetworkBehaviour for Guard<S> {
                     }
                     return Poll::Ready(ToSwarm::Dial { opts });
                 }
-                // What we announce is for us to say.
+                // We decide ourselves which addresses to announce.
                 Poll::Ready(ToSwarm::ExternalAddrConfirmed(_)) => {}
                 Poll::Ready(other) => return Poll::Ready(other),
                 Poll::Pending => match self.too_late.poll_next_unpin(cx) {
@@ -296,8 +299,8 @@ impl<S: Server> NetworkBehaviour for Guard<S> {
     }
 }
 
-/// Whether this node can dial such an address at all. Secure WebSockets are left out: at an IP address their certificate is
-/// rarely valid, which says nothing of who can be reached there by name.
+/// Returns whether this node has a transport for the address. Secure WebSockets do not count: at an IP address their
+/// certificate is rarely valid, even if the peer can be reached there by name.
 fn has_transport(addr: &Multiaddr) -> bool {
     let mut addr = addr.clone();
     if matches!(addr.iter().last(), Some(Protocol::P2p(_))) {

@@ -1,22 +1,22 @@
-//! At which addresses others see us, and which of ours could therefore be public ones.
+//! Collects the addresses at which other peers see us, and derives those that might be public.
 
 use crate::{kad::scope::IpGroup, peers::addresses::ip_of};
 use libp2p::{Multiaddr, multiaddr::Protocol};
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
-/// Observations kept, the newest.
+/// Most observations kept; the newest stay.
 const MAX_SEEN: usize = 32;
 
-/// How long one counts.
+/// How long an observation counts.
 const LIFE: Duration = Duration::from_secs(3600);
 
-/// An IP address is believed when so many independent peers see us at it.
+/// Independent peers that must see us at an IP address before we believe it.
 const WITNESSES: usize = 2;
 
-/// Addresses that may be tested at a time: two transports, two IP families, two interfaces.
+/// Most addresses tested at a time: two transports, two IP families, two interfaces.
 pub(super) const MAX_CANDIDATES: usize = 8;
 
-/// Who saw us where.
+/// The observations of other peers.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Observed {
     /// Oldest first; one for each group and IP family.
@@ -24,7 +24,7 @@ pub(super) struct Observed {
 }
 
 impl Observed {
-    /// A peer of `group` sees us at `addr`.
+    /// Records that a peer of `group` sees us at `addr`.
     pub(super) fn note(&mut self, group: IpGroup, addr: &Multiaddr, now: Duration) {
         let Some(ip) = ip_of(addr) else { return };
         self.seen.retain(|(other, seen, at)| {
@@ -36,14 +36,14 @@ impl Observed {
         }
     }
 
-    /// The IP addresses that several see us at.
+    /// Returns the IP addresses at which several peers see us.
     fn ips(&self) -> BTreeSet<IpAddr> {
         let witnesses = |ip: &IpAddr| self.seen.iter().filter(|(_, seen, _)| seen == ip).count();
         self.seen.iter().map(|(_, ip, _)| *ip).filter(|ip| witnesses(ip) >= WITNESSES).collect()
     }
 
-    /// Addresses at which we might be reached from everywhere: those of `listeners` for which `counts` holds, and each
-    /// listener's port at an IP address that we are seen at, as a forwarded port is.
+    /// Returns the addresses at which we might be reached from everywhere: the `listeners` for which `counts` holds,
+    /// and, for forwarded ports, each listener's port at every IP address at which several peers see us.
     pub(super) fn candidates(&self, listeners: &[Multiaddr], counts: impl Fn(&Multiaddr) -> bool) -> Vec<Multiaddr> {
         let mut found: BTreeSet<Multiaddr> = listeners.iter().filter(|addr| counts(addr)).cloned().collect();
         for ip in self.ips() {
@@ -78,7 +78,7 @@ mod tests {
         assert_eq!(candidates(&observed), [], "the same group");
         observed.note(group("/ip4/1.3.0.1/tcp/1"), &seen, Duration::ZERO);
         assert_eq!(candidates(&observed), addrs(&["/ip4/8.8.8.8/tcp/4001", "/ip4/8.8.8.8/udp/4001/quic-v1"]));
-        // Who claims to see us elsewhere is alone with it; and what is old no longer counts.
+        // A single peer that claims to see us elsewhere does not count, and neither do old observations.
         observed.note(group("/ip4/1.4.0.1/tcp/1"), &"/ip4/9.9.9.9/tcp/1".parse().unwrap(), LIFE);
         assert_eq!(candidates(&observed), []);
     }

@@ -1,4 +1,4 @@
-//! Asks one server to dial us, over a stream: AutoNAT v1 and v2.
+//! Asks one server to dial us: the client side of a stream of AutoNAT v1 and v2.
 
 use super::{
     Nat,
@@ -15,24 +15,25 @@ use parking_lot::Mutex;
 use std::time::Duration;
 use tokio::{sync::oneshot, time::timeout};
 
-/// For one request: the server's own dial takes up to 15 s with go.
+/// Time-out of one request. The dial of a go server takes up to 15 s.
 const ANSWER: Duration = Duration::from_secs(30);
 
-/// Answers are far shorter.
+/// Longest answer that is read. Honest answers are far shorter.
 const MAX_ANSWER: usize = 4096;
 
-/// A stream that dials back is over in this time.
+/// Time-out of a stream on which a server dials back.
 const DIAL_BACK: Duration = Duration::from_secs(5);
 
-/// The nonce may come in a moment later than the answer: by another connection.
+/// How long to wait for the nonce after the answer. It comes over another connection and may be a little later.
 const NONCE: Duration = Duration::from_secs(2);
 
+/// Time after which a write without progress fails.
 const STALL: Duration = Duration::from_secs(10);
 
-/// Nonces under way.
+/// Most nonces that are awaited at a time.
 const MAX_NONCES: usize = 64;
 
-/// Who waits for which nonce.
+/// The nonces that requests under way wait for.
 #[derive(Debug, Default)]
 pub(crate) struct Nonces {
     waiting: Mutex<Vec<(u64, oneshot::Sender<()>)>>,
@@ -49,7 +50,7 @@ impl Nonces {
         wait
     }
 
-    /// True if somebody waits for it.
+    /// Returns whether a request waits for this nonce, and wakes it.
     fn show(&self, nonce: u64) -> bool {
         let mut waiting = self.waiting.lock();
         let found = waiting.iter().position(|(expected, _)| *expected == nonce);
@@ -58,19 +59,19 @@ impl Nonces {
 }
 
 impl Nat {
-    /// v1: whether `peer` reaches any of `addrs`, at the IP address by which it sees us.
+    /// Asks a v1 server whether it reaches any of `addrs`. It dials only the IP address at which it sees us.
     pub(super) async fn ask_v1(&self, peer: PeerId, on: ConnectionId, addrs: &[Multiaddr]) -> Result<Said, RpcError> {
         let asked = async {
             let mut stream = self.open_on(peer, on, AUTONAT_V1).await?;
             send(&mut stream, &wire::v1_request(&self.peers.local, addrs)).await?;
             let mut reader = FrameReader::new(&self.budget, MAX_ANSWER);
             let body = receive(&mut reader, &mut stream).await?;
-            wire::v1_answer(&body).map_err(|error| RpcError::BadAnswer(error.to_string()))
+            wire::v1_answer(&body).map_err(RpcError::bad_answer)
         };
         timeout(ANSWER, asked).await.map_err(|_| RpcError::Timeout(ANSWER))?
     }
 
-    /// v2: whether `peer` reaches `addr`. "Reached" is proven by the nonce that it showed us there.
+    /// Asks a v2 server whether it reaches `addr`. The nonce that it sends there proves that it did.
     pub(super) async fn ask_v2(&self, peer: PeerId, on: ConnectionId, addr: &Multiaddr) -> Result<Said, RpcError> {
         let nonce: u64 = rand::random();
         let shown = self.nonces.expect(nonce);
@@ -81,7 +82,7 @@ impl Nat {
             let mut padded = false;
             loop {
                 let body = receive(&mut reader, &mut stream).await?;
-                let answer = wire::v2_answer(&body).map_err(|error| RpcError::BadAnswer(error.to_string()))?;
+                let answer = wire::v2_answer(&body).map_err(RpcError::bad_answer)?;
                 match answer {
                     Answer::Dialled(said) => return Ok(said),
                     Answer::Padding(wanted) if !padded && wire::PADDING.contains(&wanted) => {
@@ -94,46 +95,46 @@ impl Nat {
                         }
                     }
                     Answer::Padding(wanted) => {
-                        return Err(RpcError::BadAnswer(format!("wants {wanted} bytes before it dials")));
+                        return Err(RpcError::bad_answer(format!("wants {wanted} bytes before it dials")));
                     }
                 }
             }
         };
         let said = timeout(ANSWER, asked).await.map_err(|_| RpcError::Timeout(ANSWER))??;
         if said == Said::Reached && !matches!(timeout(NONCE, shown).await, Ok(Ok(()))) {
-            return Err(RpcError::BadAnswer("claims to have dialled back and did not".to_owned()));
+            return Err(RpcError::bad_answer("claims to have dialled back but did not"));
         }
         Ok(said)
     }
 
-    /// A peer that dialled us shows its nonce.
+    /// Serves a stream on which a v2 server that dialled us sends its nonce.
     pub(crate) async fn dialled_back(&self, mut stream: Stream) {
         let shown = async {
             let mut reader = FrameReader::new(&self.budget, MAX_ANSWER);
             let body = receive(&mut reader, &mut stream).await?;
-            let nonce = wire::dial_back(&body).map_err(|error| RpcError::BadAnswer(error.to_string()))?;
+            let nonce = wire::dial_back(&body).map_err(RpcError::bad_answer)?;
             if !self.nonces.show(nonce) {
-                return Err(RpcError::BadAnswer("not a nonce of ours".to_owned()));
+                return Err(RpcError::bad_answer("not a nonce of ours"));
             }
             send(&mut stream, wire::DIAL_BACK_OK).await?;
-            futures::AsyncWriteExt::close(&mut stream).await.map_err(|error| RpcError::Stream(error.to_string()))
+            futures::AsyncWriteExt::close(&mut stream).await.map_err(RpcError::stream)
         };
         match timeout(DIAL_BACK, shown).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!(%error, "dial back"),
-            Err(_) => tracing::debug!("dial back not finished in time"),
+            Ok(Err(error)) => tracing::debug!(%error, "dial back failed"),
+            Err(_) => tracing::debug!("dial back timed out"),
         }
     }
 
     async fn open_on(&self, peer: PeerId, on: ConnectionId, protocol: StreamProtocol) -> Result<Stream, RpcError> {
-        let closed = || RpcError::Stream("connection closed".to_owned());
+        let closed = || RpcError::stream("connection closed");
         let opener = self.peers.connections.opener_on(&peer, on).ok_or_else(closed)?;
         let (reply, opened) = oneshot::channel();
         opener.send(Open { protocol, reply }).await.map_err(|_| closed())?;
         opened.await.map_err(|_| closed())?.map_err(|error| match error {
             OpenError::Unsupported => RpcError::Protocol("AutoNAT"),
             OpenError::Timeout(after) => RpcError::Timeout(after),
-            OpenError::Io(error) => RpcError::Stream(error.to_string()),
+            OpenError::Io(error) => RpcError::stream(error),
         })
     }
 }
@@ -143,7 +144,7 @@ async fn send(stream: &mut Stream, body: &[u8]) -> Result<(), RpcError> {
         write_moving(stream, &wire::framed(body), STALL).await?;
         flush_moving(stream, STALL).await
     };
-    sent.await.map_err(|error| RpcError::Stream(error.to_string()))
+    sent.await.map_err(RpcError::stream)
 }
 
 async fn receive(reader: &mut FrameReader, stream: &mut Stream) -> Result<Vec<u8>, RpcError> {
@@ -153,7 +154,7 @@ async fn receive(reader: &mut FrameReader, stream: &mut Stream) -> Result<Vec<u8
             reader.consume(at);
             Ok(body)
         }
-        Ok(None) => Err(RpcError::Stream("ended without an answer".to_owned())),
-        Err(error) => Err(RpcError::Stream(error.to_string())),
+        Ok(None) => Err(RpcError::stream("ended without an answer")),
+        Err(error) => Err(RpcError::stream(error)),
     }
 }

@@ -1,4 +1,4 @@
-//! Whom the node asks, and what a change of its mode leads to.
+//! Tests which peers the node asks, and the effects of a change of mode.
 
 use super::*;
 use crate::test_node::{TestNode, eventually};
@@ -41,7 +41,7 @@ fn mode_1_private_and_announced_nodes_and_set_clients_ask_nobody() {
 #[tokio::test(flavor = "multi_thread")]
 async fn cli_1_at_the_change_to_client_mode_the_closest_servers_are_connected_to_and_kept() {
     let second = Duration::from_secs(1);
-    // Servers that leave connections open, and a node that keeps nobody without a reason.
+    // The servers leave connections open; the node closes each connection that it has no reason to keep.
     let mut patient = Settings::on_loopback(Profile::Private);
     patient.streams.idle = second;
     patient.connections.idle = 1000 * second;
@@ -50,7 +50,7 @@ async fn cli_1_at_the_change_to_client_mode_the_closest_servers_are_connected_to
     impatient.connections.idle = second;
     let (server, late) = (TestNode::start(patient.clone()).await, TestNode::start(patient).await);
     let ours = TestNode::start(impatient).await;
-    // The streams by which it has asked hold a connection, too, as long as they are pooled by its clock.
+    // Pooled streams hold a connection, too; they expire by the node's clock.
     let has_ended = async |to: &TestNode| {
         ours.clock.advance(60 * second);
         !ours.is_connected_to(to).await
@@ -66,12 +66,12 @@ async fn cli_1_at_the_change_to_client_mode_the_closest_servers_are_connected_to
     ours.node.connect(late.address()).await.unwrap();
     eventually("it asks the other as well", async || ours.node.table(Dht::Lan).len() == 2).await;
     eventually("the connection that is not kept has ended", async || has_ended(&late).await).await;
-    // Idle streams are looked for every 5 s.
+    // The pool is swept every 5 s.
     for _ in 0..8 {
         sleep(second).await;
         assert!(!has_ended(&server).await, "one of the closest servers is not kept");
     }
 
     ours.node.parts.nat.set_mode(Decision { mode: Mode::Server, why: Why::Reachable }, (3, 0));
-    eventually("a server keeps nobody", async || has_ended(&server).await).await;
+    eventually("a server keeps no connections", async || has_ended(&server).await).await;
 }

@@ -1,5 +1,5 @@
-//! The messages of AutoNAT v1 (`autonat/README.md` of the libp2p specifications) and v2 (`autonat/autonat-v2.md`), as far
-//! as a client needs them. Written and read without a length in front.
+//! The messages of AutoNAT v1 (`autonat/README.md` of the libp2p specifications) and v2 (`autonat/autonat-v2.md`) that
+//! a client needs, without their length prefix.
 
 use crate::kad::{
     frame::put_varint,
@@ -10,21 +10,21 @@ use crate::kad::{
 };
 use libp2p::{Multiaddr, PeerId};
 
-/// Most bytes of padding in one message.
+/// Most padding bytes in one message.
 const MAX_PADDING: usize = 4096;
 
-/// What a server may ask for before it dials another IP address than it sees us at, so that nobody is made to attack
-/// third parties with little effort.
+/// Padding bytes that a server may request before it dials an IP address other than the one at which it sees us. They
+/// make it costly to have servers attack a third party.
 pub(super) const PADDING: std::ops::RangeInclusive<u64> = 30_000..=100_000;
 
-/// What a server says of our addresses.
+/// The verdict of a server on our addresses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Said {
     /// It reached us.
     Reached,
-    /// It tried and did not.
+    /// It tried and could not reach us.
     NotReached,
-    /// Nothing: it did not try.
+    /// No verdict: it did not try.
     Nothing,
 }
 
@@ -32,11 +32,11 @@ pub(super) enum Said {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Answer {
     Dialled(Said),
-    /// It wants so many bytes first.
+    /// It first wants this number of padding bytes.
     Padding(u64),
 }
 
-/// v1: dial me at any of these.
+/// Encodes a v1 request to dial us at any of `addrs`.
 pub(super) fn v1_request(local: &PeerId, addrs: &[Multiaddr]) -> Vec<u8> {
     let mut peer = Vec::new();
     put_bytes(&mut peer, 1, &local.to_bytes());
@@ -51,7 +51,7 @@ pub(super) fn v1_request(local: &PeerId, addrs: &[Multiaddr]) -> Vec<u8> {
     message
 }
 
-/// v1: the answer.
+/// Decodes a v1 answer.
 pub(super) fn v1_answer(body: &[u8]) -> Result<Said, DecodeError> {
     const OK: u64 = 0;
     const DIAL_ERROR: u64 = 100;
@@ -63,7 +63,7 @@ pub(super) fn v1_answer(body: &[u8]) -> Result<Said, DecodeError> {
     })
 }
 
-/// v2: dial me here and show `nonce`.
+/// Encodes a v2 request to dial us at `addr` and to send `nonce` there.
 pub(super) fn v2_request(addr: &Multiaddr, nonce: u64) -> Vec<u8> {
     let mut dial = Vec::new();
     put_bytes(&mut dial, 1, addr.as_ref());
@@ -71,7 +71,7 @@ pub(super) fn v2_request(addr: &Multiaddr, nonce: u64) -> Vec<u8> {
     wrapped(1, &dial)
 }
 
-/// v2: some of the bytes that the server wants before it dials; how many are in it.
+/// Encodes one v2 message of padding and returns the number of padding bytes in it.
 pub(super) fn v2_padding(left: u64) -> (Vec<u8>, u64) {
     let size = usize::try_from(left).unwrap_or(MAX_PADDING).min(MAX_PADDING);
     let mut data = Vec::with_capacity(size + 8);
@@ -79,7 +79,7 @@ pub(super) fn v2_padding(left: u64) -> (Vec<u8>, u64) {
     (wrapped(4, &data), size as u64)
 }
 
-/// v2: what the server answers to a request that names one address.
+/// Decodes a v2 answer to a request that names one address.
 pub(super) fn v2_answer(body: &[u8]) -> Result<Answer, DecodeError> {
     const OK: u64 = 200;
     const DIALLED: u64 = 200;
@@ -94,12 +94,12 @@ pub(super) fn v2_answer(body: &[u8]) -> Result<Answer, DecodeError> {
     Ok(Answer::Dialled(match number_of(response, 3)? {
         Some(DIALLED) => Said::Reached,
         Some(DIAL_ERROR) => Said::NotReached,
-        // Connected, but the stream did not come about: proves nothing.
+        // It connected but could not open the stream: that proves nothing.
         _ => Said::Nothing,
     }))
 }
 
-/// v2: the nonce on a stream that dials back.
+/// Decodes the nonce that a v2 server sends when it dials back.
 pub(super) fn dial_back(body: &[u8]) -> Result<u64, DecodeError> {
     for field in Fields::new(body) {
         if let (1, Value::Fixed(bytes)) = field?
@@ -111,10 +111,10 @@ pub(super) fn dial_back(body: &[u8]) -> Result<u64, DecodeError> {
     Err(DecodeError("no nonce"))
 }
 
-/// v2: the nonce is ours. Status OK is 0, which proto3 leaves out: an empty message.
+/// The v2 message that confirms a nonce. Status OK is 0, which proto3 omits, so the message is empty.
 pub(super) const DIAL_BACK_OK: &[u8] = &[];
 
-/// The last field of this number that holds bytes.
+/// Returns the last field with this number that holds bytes.
 fn bytes_of(body: &[u8], wanted: u32) -> Result<Option<&[u8]>, DecodeError> {
     let mut found = None;
     for field in Fields::new(body) {
@@ -161,7 +161,7 @@ fn put_fixed64(out: &mut Vec<u8>, number: u32, value: u64) {
     out.extend_from_slice(&value.to_le_bytes());
 }
 
-/// With its length in front, as it goes over a stream.
+/// Prefixes a message with its length.
 pub(super) fn framed(body: &[u8]) -> Vec<u8> {
     let mut frame = Vec::with_capacity(body.len() + 3);
     put_varint(&mut frame, body.len() as u64);

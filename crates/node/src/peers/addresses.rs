@@ -1,4 +1,4 @@
-//! What we announce of ourselves: the listeners' addresses, or what the operator says.
+//! The addresses that we announce: those of the listeners, or those that the operator sets.
 
 use crate::{
     kad::{Dht, scope::AddressScope, useful::most_useful},
@@ -10,17 +10,17 @@ use libp2p::{Multiaddr, multiaddr::Protocol};
 use parking_lot::Mutex;
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
-/// Our addresses, kept up to date by the swarm task and read by everybody.
+/// Our addresses. The swarm task updates them; all parts of the node read them.
 #[derive(Debug)]
 pub(crate) struct Addresses {
     settings: Settings,
     listeners: Mutex<BTreeSet<Multiaddr>>,
-    /// Where several peers have reached us: AutoNAT v2. A few.
+    /// A few addresses at which several peers have reached us (AutoNAT v2).
     confirmed: ArcSwap<Vec<Multiaddr>>,
     announced: ArcSwap<Vec<Multiaddr>>,
 }
 
-/// The IP address that an address begins with.
+/// Returns the IP address that an address begins with.
 pub(crate) fn ip_of(addr: &Multiaddr) -> Option<IpAddr> {
     match addr.iter().next()? {
         Protocol::Ip4(ip) => Some(ip.into()),
@@ -33,7 +33,7 @@ fn is_unspecified(addr: &Multiaddr) -> bool {
     ip_of(addr).is_some_and(|ip| ip.is_unspecified())
 }
 
-/// Whether others on this machine only can use it.
+/// Returns whether only this machine can reach the address.
 pub(crate) fn is_loopback(addr: &Multiaddr) -> bool {
     ip_of(addr).is_some_and(|ip| ip.is_loopback())
 }
@@ -48,21 +48,21 @@ impl Addresses {
         }
     }
 
-    /// A listener has an address more.
+    /// Adds an address of a listener.
     pub(crate) fn listening(&self, addr: Multiaddr) {
         let mut listeners = self.listeners.lock();
         listeners.insert(addr);
         self.announced.store(Arc::new(self.compute(&listeners)));
     }
 
-    /// A listener has an address less.
+    /// Removes an address of a listener.
     pub(crate) fn not_listening(&self, addr: &Multiaddr) {
         let mut listeners = self.listeners.lock();
         listeners.remove(addr);
         self.announced.store(Arc::new(self.compute(&listeners)));
     }
 
-    /// These are where others have reached us, and no others. True if that changes what is announced.
+    /// Replaces the addresses at which other peers have reached us. Returns whether that changes what we announce.
     pub(crate) fn confirm(&self, addrs: Vec<Multiaddr>) -> bool {
         let listeners = self.listeners.lock();
         if **self.confirmed.load() == addrs {
@@ -75,34 +75,34 @@ impl Addresses {
         changed
     }
 
-    /// The addresses that listeners are bound to.
+    /// Returns the addresses that the listeners are bound to.
     pub(crate) fn listeners(&self) -> Vec<Multiaddr> {
         self.listeners.lock().iter().cloned().collect()
     }
 
-    /// What is told of us, whatever the DHT.
+    /// Returns all addresses that we announce, regardless of the DHT.
     pub(crate) fn announced(&self) -> Arc<Vec<Multiaddr>> {
         self.announced.load_full()
     }
 
-    /// What is told of us in `dht`.
+    /// Returns the addresses that we announce in `dht`.
     pub(crate) fn of(&self, dht: Dht) -> Vec<Multiaddr> {
         let scope = self.settings.profile.scope(dht);
         most_useful(self.announced.load().iter().filter(|addr| scope.hands_out(addr)).cloned().collect())
     }
 
-    /// What identify tells: identify knows no DHTs, so whatever is told in any of them.
+    /// Returns the addresses for identify, which serves both DHTs: those that we announce in either.
     pub(crate) fn of_any(&self) -> BTreeSet<Multiaddr> {
         Dht::ALL.into_iter().flat_map(|dht| self.of(dht)).collect()
     }
 
     fn compute(&self, listeners: &BTreeSet<Multiaddr>) -> Vec<Multiaddr> {
-        // Loopback is of use only where there is nothing else: a network on one machine.
+        // Loopback addresses are useful only if there are no others: a network on one machine.
         let beyond_this_machine = listeners.iter().any(|addr| !is_loopback(addr) && !is_unspecified(addr));
         let own = listeners.iter().filter(|addr| !(is_unspecified(addr) || beyond_this_machine && is_loopback(addr)));
         let confirmed = self.confirmed.load();
         let base: Vec<_> = match self.settings.announce.as_slice() {
-            // A forwarded port is announced once it has proved to lead here.
+            // A forwarded port is announced once it is proved to lead here.
             [] => own.chain(confirmed.iter()).cloned().collect(),
             announce => announce.to_vec(),
         };
@@ -116,8 +116,8 @@ impl Addresses {
     }
 }
 
-/// Those of a peer's addresses that belong to `scope`; loopback ones only if the peer itself is seen on loopback:
-/// of a peer elsewhere they would lead to ourselves.
+/// Returns those of a peer's addresses that belong to `scope`. Loopback ones are kept only if the peer itself is on
+/// loopback, or has no others: for a peer on another machine they would lead to this one.
 pub(crate) fn plausible(scope: AddressScope, addrs: &[Multiaddr], seen_at: Option<&Multiaddr>) -> Vec<Multiaddr> {
     let local = seen_at.is_none_or(is_loopback) || !addrs.iter().any(|addr| !is_loopback(addr));
     addrs.iter().filter(|addr| scope.allows(addr) && (local || !is_loopback(addr))).cloned().collect()

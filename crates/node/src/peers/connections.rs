@@ -1,4 +1,4 @@
-//! The open connections of each peer, and where to ask them for a stream.
+//! The open connections of each peer, and the channels on which to request streams from them.
 
 use crate::kad::scope::AddressScope;
 use arc_swap::ArcSwap;
@@ -18,7 +18,7 @@ pub(crate) struct Open {
     pub(crate) reply: oneshot::Sender<Result<Stream, OpenError>>,
 }
 
-/// Why there is no outbound stream.
+/// Why an outbound stream could not be opened.
 #[derive(Debug)]
 pub(crate) enum OpenError {
     /// The peer does not speak the protocol.
@@ -27,33 +27,33 @@ pub(crate) enum OpenError {
     Io(std::io::Error),
 }
 
-/// Where one connection takes requests for streams.
+/// The channel on which one connection takes requests for streams.
 #[derive(Clone, Debug)]
 pub(crate) struct Opener {
     pub(crate) id: ConnectionId,
     pub(crate) requests: mpsc::Sender<Open>,
-    /// The address at which we dialled the peer; `None` if it dialled us, or through a relay.
+    /// The address at which we dialled the peer; `None` if it dialled us, or if the connection goes through a relay.
     pub(crate) dialled: Option<Multiaddr>,
 }
 
-/// Finds the connections of a peer. Shared by the behaviour, which keeps it, and those who open streams.
+/// Finds the connections of a peer. The behaviour updates it; the parts that open streams read it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Connections {
     /// Oldest first.
     by_peer: Arc<Mutex<HashMap<PeerId, Vec<Opener>>>>,
-    /// Whose connections stay open without streams (CLI-1).
+    /// Peers whose connections stay open without streams (CLI-1).
     kept: Arc<ArcSwap<HashSet<PeerId>>>,
 }
 
 impl Connections {
-    /// Where to ask for a stream to `peer`: on its newest connection.
+    /// Returns where to request a stream to `peer`, on its newest connection.
     pub(crate) fn opener(&self, peer: &PeerId) -> Option<mpsc::Sender<Open>> {
         let by_peer = self.by_peer.lock();
         by_peer.get(peer)?.iter().rev().find(|opener| !opener.requests.is_closed()).map(|o| o.requests.clone())
     }
 
-    /// The newest connection that we dialled at an address of `scope`: that address without the peer's id, and where to
-    /// ask for a stream.
+    /// Finds the newest connection that we dialled at an address of `scope`. Returns that address without the peer's
+    /// id, and where to request a stream.
     pub(crate) fn dialled(&self, peer: &PeerId, scope: AddressScope) -> Option<(Multiaddr, mpsc::Sender<Open>)> {
         let by_peer = self.by_peer.lock();
         let open = by_peer.get(peer)?.iter().rev().filter(|opener| !opener.requests.is_closed());
@@ -61,18 +61,18 @@ impl Connections {
             .find(|(dialled, _)| scope.allows(dialled))
     }
 
-    /// How many connections there are to `peer`.
+    /// Returns the number of connections to `peer`.
     pub(crate) fn count(&self, peer: &PeerId) -> usize {
         self.by_peer.lock().get(peer).map_or(0, Vec::len)
     }
 
-    /// Where to ask for a stream on one connection of `peer`.
+    /// Returns where to request a stream on one connection of `peer`.
     pub(crate) fn opener_on(&self, peer: &PeerId, id: ConnectionId) -> Option<mpsc::Sender<Open>> {
         let by_peer = self.by_peer.lock();
         by_peer.get(peer)?.iter().find(|opener| opener.id == id).map(|opener| opener.requests.clone())
     }
 
-    /// From now on the connections of these peers, and of no others, stay open without streams.
+    /// Replaces the set of peers whose connections stay open without streams.
     pub(crate) fn keep(&self, peers: HashSet<PeerId>) {
         self.kept.store(Arc::new(peers));
     }
@@ -85,7 +85,7 @@ impl Connections {
         self.kept.load().contains(peer)
     }
 
-    /// Whether there is a connection to `peer`.
+    /// Returns whether there is a connection to `peer`.
     pub(crate) fn is_connected(&self, peer: &PeerId) -> bool {
         self.opener(peer).is_some()
     }

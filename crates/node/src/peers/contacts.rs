@@ -1,4 +1,4 @@
-//! What we know of connected peers, and of those that left lately: identify, addresses, round-trip times.
+//! What we know about connected peers, and about those that left recently: identify, addresses, round-trip times.
 
 use crate::{
     kad::{
@@ -14,64 +14,63 @@ use std::{
     time::Duration,
 };
 
-/// How long a peer is remembered after its last connection ended: long enough for a look-up that heard of it to
-/// ask again, short enough that its addresses are not stale.
+/// How long a peer is remembered after its last connection ended: long enough for look-ups that heard of it to ask
+/// again, short enough that its addresses are still valid.
 const KEPT: Duration = Duration::from_secs(15 * 60);
 
-/// Peers remembered without a connection, about 1 KB each.
+/// Most peers remembered without a connection, about 1 KB each.
 const MAX_LEFT: usize = 10_000;
 
-/// Protocols kept of one peer's identify message. Kubo has about 15.
+/// Most protocols kept from a peer's identify message. Kubo lists about 15.
 const MAX_PROTOCOLS: usize = 64;
 
-/// Characters kept of an agent's name.
+/// Most characters kept of an agent version.
 const MAX_AGENT: usize = 128;
 
-/// One connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Connection {
     pub(crate) id: ConnectionId,
-    /// Where the peer is, as we see it.
+    /// The remote address.
     pub(crate) address: Multiaddr,
     pub(crate) inbound: bool,
     pub(crate) since: Duration,
-    /// Where the peer sees us, as it says over this connection.
+    /// The address at which the peer sees us, as it reports over this connection.
     pub(crate) observed: Option<Multiaddr>,
 }
 
-/// A peer that can be asked whether it reaches us: one that we dialled and that speaks AutoNAT.
+/// A peer that we can ask to dial us: we dialled it, and it speaks AutoNAT.
 #[derive(Clone, Debug)]
 pub(crate) struct Witness {
     pub(crate) peer: PeerId,
-    /// The connection that we made: servers take requests on those only.
+    /// The connection that we dialled.
     pub(crate) connection: ConnectionId,
     pub(crate) address: Multiaddr,
-    /// Where it sees us.
+    /// The address at which it sees us.
     pub(crate) observed: Option<Multiaddr>,
     pub(crate) v1: bool,
     pub(crate) v2: bool,
 }
 
-/// What is known of one peer.
+/// What is known about one peer.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Known {
     pub(crate) connections: Vec<Connection>,
     pub(crate) agent: Option<String>,
     pub(crate) protocols: Vec<StreamProtocol>,
-    /// As it said by identify, at most [`MAX_ADDRESSES`]; not filtered by scope.
+    /// Its addresses from identify, at most [`MAX_ADDRESSES`]; not filtered by scope.
     pub(crate) addrs: Vec<Multiaddr>,
     pub(crate) ping: Option<Duration>,
     left: Option<Duration>,
 }
 
 impl Known {
-    /// Whether the peer is a server of `dht`.
+    /// Returns whether the peer is a server of `dht`.
     pub(crate) fn serves(&self, dht: Dht) -> bool {
         self.protocols.contains(&protocols::of(dht))
     }
 }
 
-/// The contacts. Bounded by the connection limits and [`MAX_LEFT`]. Times are monotonic.
+/// All contacts. The connection limits and [`MAX_LEFT`] bound their number. Times are monotonic.
 #[derive(Debug, Default)]
 pub(crate) struct Contacts {
     inner: Mutex<Inner>,
@@ -80,7 +79,7 @@ pub(crate) struct Contacts {
 #[derive(Debug, Default)]
 struct Inner {
     peers: HashMap<PeerId, Known>,
-    /// Who left when, oldest first. An entry counts only if `Known::left` still says the same.
+    /// Peers by the time at which they left, oldest first. An entry counts only if `Known::left` still has that time.
     left: VecDeque<(PeerId, Duration)>,
 }
 
@@ -123,7 +122,7 @@ impl Contacts {
         inner.forget(now);
     }
 
-    /// Where `peer` sees us, as it says over the connection `id`.
+    /// Records the address at which `peer` sees us, as it reports over the connection `id`.
     pub(crate) fn observed(&self, peer: &PeerId, id: ConnectionId, addr: Multiaddr) {
         if let Some(known) = self.lock().peers.get_mut(peer)
             && let Some(connection) = known.connections.iter_mut().find(|connection| connection.id == id)
@@ -132,7 +131,7 @@ impl Contacts {
         }
     }
 
-    /// Whom we can ask whether they reach us.
+    /// Returns the peers that we can ask to dial us.
     pub(crate) fn witnesses(&self) -> Vec<Witness> {
         let inner = self.lock();
         let witness = |(peer, known): (&PeerId, &Known)| {
@@ -145,7 +144,7 @@ impl Contacts {
         inner.peers.iter().filter_map(witness).collect()
     }
 
-    /// Takes over what the peer says of itself. Nothing is kept of a peer that is not connected.
+    /// Stores what a peer says about itself. Returns `None` and stores nothing if the peer is unknown.
     pub(crate) fn identified(
         &self,
         peer: &PeerId,
@@ -157,7 +156,7 @@ impl Contacts {
         let known = inner.peers.get_mut(peer)?;
         known.agent = Some(agent.chars().filter(|c| !c.is_control()).take(MAX_AGENT).collect());
         known.protocols = protocols.iter().take(MAX_PROTOCOLS).cloned().collect();
-        // Both of ours count wherever they stand in the list.
+        // The protocols of both DHTs count wherever they stand in the list.
         for dht in Dht::ALL {
             if protocols.contains(&protocols::of(dht)) && !known.protocols.contains(&protocols::of(dht)) {
                 known.protocols.push(protocols::of(dht));
@@ -165,7 +164,7 @@ impl Contacts {
         }
         known.addrs = addrs;
         if known.addrs.len() > MAX_ADDRESSES {
-            // Those through relays stand last, and a peer behind a NAT has no others that lead to it.
+            // Does not simply keep the first ones: circuits stand last, and a peer behind a NAT has only them.
             known.addrs = useful::bounded(std::mem::take(&mut known.addrs));
         }
         Some(known.clone())
@@ -177,31 +176,31 @@ impl Contacts {
         }
     }
 
-    /// The addresses of a peer that is or was lately connected, as far as it told us.
+    /// Returns the addresses that a peer gave by identify, if it is or recently was connected and gave any.
     pub(crate) fn addresses(&self, peer: &PeerId) -> Option<PeerInfo> {
         let inner = self.lock();
         let known = inner.peers.get(peer).filter(|known| !known.addrs.is_empty())?;
         Some(PeerInfo { id: *peer, addrs: known.addrs.clone() })
     }
 
-    /// What a peer speaks, as it said by identify; empty before.
+    /// Returns the protocols of a peer from identify; empty before identify.
     pub(crate) fn protocols(&self, peer: &PeerId) -> Option<Vec<StreamProtocol>> {
         self.lock().peers.get(peer).map(|known| known.protocols.clone())
     }
 
-    /// Whether anybody is connected.
+    /// Returns whether any peer is connected.
     pub(crate) fn has_connections(&self) -> bool {
         self.lock().peers.values().any(|known| !known.connections.is_empty())
     }
 
-    /// Where the open connections of a peer come from or lead to.
+    /// Returns the remote addresses of a peer's open connections.
     pub(crate) fn seen_at(&self, peer: &PeerId) -> Vec<Multiaddr> {
         let inner = self.lock();
         let connections = inner.peers.get(peer).map(|known| known.connections.as_slice()).unwrap_or_default();
         connections.iter().map(|connection| connection.address.clone()).collect()
     }
 
-    /// Everybody who is connected.
+    /// Returns all connected peers.
     pub(crate) fn connected_peers(&self) -> Vec<(PeerId, Known)> {
         let inner = self.lock();
         let connected = inner.peers.iter().filter(|(_, known)| !known.connections.is_empty());

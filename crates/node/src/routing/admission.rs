@@ -1,4 +1,4 @@
-//! Into the table and out of it (RT-2, RT-4, RT-8, LAN-1).
+//! Decides which peers enter and leave the tables (RT-2, RT-4, RT-8, LAN-1).
 
 use super::tables::Tables;
 use crate::{
@@ -25,29 +25,29 @@ use std::{
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
-/// RT-7: those that did not answer at an address of theirs for so long are checked.
+/// RT-7: a peer that has not answered at one of its addresses for this long is checked.
 pub(super) const UNHEARD: Duration = Duration::from_secs(5 * 60);
 
-/// RT-8: a candidate answers within this time, dial included.
+/// RT-8: time for a candidate to answer, dial included.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A candidate that dialled us and cannot be dialled back is left alone for so long: what it claims may be another's
-/// address, and to dial it must not become a tool against that other.
+/// Pause before a candidate that could not be dialled is dialled again. The address that it claims may belong to
+/// someone else, and our dials must not become an attack on that address.
 const DIAL_BACK_PAUSE: Duration = Duration::from_secs(30);
 
-/// A peer that broke off is asked once more after this pause: it may be restarting.
+/// Pause before a peer whose connection broke is asked again: it may be restarting.
 const RECHECK_PAUSE: Duration = Duration::from_secs(2);
 
-/// A peer whose connections break is checked once in so long.
+/// Minimum time between two checks of a peer whose connections keep breaking.
 const RECHECK_SELDOM: Duration = Duration::from_secs(30);
 
-/// What Kubo reprovides by unless told otherwise: its records would be gone half of the time at our default ttl.
+/// Kubo's default interval for reproviding. At our default ttl of 12 h its records would be missing half of the time.
 const KUBO_INTERVAL: Duration = Duration::from_secs(22 * 3600);
 
-/// Decides by probes who is in the tables.
+/// Decides by probes which peers are in the tables.
 #[derive(Debug)]
 pub(crate) struct Admission {
-    /// To hand itself to tasks.
+    /// Lets tasks hold this object.
     this: Weak<Admission>,
     peers: Arc<Peers>,
     tables: Arc<Tables>,
@@ -60,8 +60,8 @@ pub(crate) struct Admission {
 }
 
 impl Observer for Admission {
-    /// An answer with `closer` peers is as good as a probe if we have dialled the peer, and leads to one if it has only
-    /// dialled us; a failure of a peer in the table leads to a check.
+    /// Uses the outcome of a request. An answer counts as a probe if we dialled the peer, and leads to a probe if the
+    /// peer only dialled us. A failure of a peer in the table leads to a check.
     fn answered(&self, dht: Dht, peer: &PeerInfo, closer: Result<usize, &RpcError>) {
         match closer {
             Ok(closer) => self.well(dht, peer, closer),
@@ -71,8 +71,8 @@ impl Observer for Admission {
 }
 
 impl Admission {
-    /// `rpc` makes the requests, which this observes in turn. Warns once of neighbours whose records end before
-    /// `record_ttl` brings them again.
+    /// Creates the admission together with `rpc`, whose requests it observes. Warns once if it meets a Kubo node whose
+    /// default reprovide interval is longer than `record_ttl`.
     pub(crate) fn new(
         peers: Arc<Peers>,
         tables: Arc<Tables>,
@@ -95,12 +95,12 @@ impl Admission {
         })
     }
 
-    /// What makes its requests.
+    /// Returns the part that sends its requests.
     pub(crate) fn rpc(&self) -> &Arc<Rpc> {
         &self.rpc
     }
 
-    /// A task of the node that holds this.
+    /// Spawns a task of the node that holds `self`.
     fn spawn<F>(&self, task: impl FnOnce(Arc<Self>) -> F)
     where
         F: Future<Output: Send> + Send + 'static,
@@ -110,7 +110,7 @@ impl Admission {
         }
     }
 
-    /// What a connected peer says of itself. On the swarm task: must not block.
+    /// Processes the identify message of a connected peer. Runs on the swarm task and must not block.
     pub(crate) fn identified(&self, peer: PeerId, connection: ConnectionId, info: identify::Info) {
         let said = info.listen_addrs.into_iter().filter_map(|addr| strip_peer(addr, &peer));
         let said: Vec<_> = said.take(rules::MAX_ADDRESSES).collect();
@@ -129,20 +129,20 @@ impl Admission {
                 continue;
             }
             let scope = self.peers.scope(dht);
-            // LAN-1: who speaks to us from elsewhere is not of the local network, whatever it says.
+            // LAN-1: a peer that connects from elsewhere is not on the local network, whatever it claims.
             let from_elsewhere = seen_at.is_some_and(|addr| !scope.allows(addr));
             if scope == AddressScope::Private && from_elsewhere && !table.contains(&peer) {
                 continue;
             }
             let mut addrs = plausible(scope, &known.addrs, seen_at);
-            // The one that we dialled is known to work.
+            // The address that we dialled is known to work.
             let dialled = connection.filter(|c| !c.inbound).and_then(|c| strip_peer(c.address.clone(), &peer));
             if let Some(dialled) = dialled.filter(|addr| scope.allows(addr)) {
                 addrs.retain(|addr| *addr != dialled);
                 addrs.insert(0, dialled);
             }
             if table.contains(&peer) && !addrs.is_empty() {
-                // What comes over a connection that it made is a claim: the address where it answered stays in front.
+                // Addresses from identify are claims: the address at which the peer answered stays first.
                 table.set_addresses(&peer, &addrs);
             } else {
                 self.candidate(dht, PeerInfo { id: peer, addrs });
@@ -150,7 +150,7 @@ impl Admission {
         }
     }
 
-    /// Probes a peer that might be a server of `dht`, if the table has use for it. Does not wait.
+    /// Starts a probe of a peer that might be a server of `dht`, if the table can use it.
     pub(crate) fn candidate(&self, dht: Dht, peer: PeerInfo) {
         let table = self.tables.of(dht);
         let now = self.clock.monotonic();
@@ -173,7 +173,7 @@ impl Admission {
         });
     }
 
-    /// Probes a peer and waits for the outcome. True if it is in the table now.
+    /// Probes a peer and waits for the outcome. Returns whether the peer is in the table now.
     pub(crate) async fn try_candidate(&self, dht: Dht, peer: &PeerInfo) -> bool {
         let table = self.tables.of(dht);
         match table.offer(peer, self.clock.monotonic()) {
@@ -191,7 +191,7 @@ impl Admission {
         }
     }
 
-    /// Whether the peer is in the table now, or why it did not answer.
+    /// Probes a peer. Returns whether it is in the table now, or why it did not answer.
     async fn probe_and_admit(&self, dht: Dht, peer: &PeerInfo) -> Result<bool, RpcError> {
         match self.probe(dht, peer).await {
             Ok(at) => {
@@ -208,7 +208,8 @@ impl Admission {
         }
     }
 
-    /// Enters a peer that has answered at `at`, with that address in front. True if it is in the table now.
+    /// Adds a peer that has answered at `at` to the table, with that address first. Returns whether it is in the table
+    /// now.
     fn admit(&self, dht: Dht, peer: &PeerInfo, at: Multiaddr) -> bool {
         let claimed = peer.addrs.iter().filter(|addr| **addr != at).cloned();
         let peer = PeerInfo { id: peer.id, addrs: [at.clone()].into_iter().chain(claimed).collect() };
@@ -217,14 +218,14 @@ impl Admission {
         fitting.is_some_and(|peer| self.tables.of(dht).admit(&peer, &seen_at, self.clock.monotonic()))
     }
 
-    /// RT-8: FIND_NODE for the peer itself; it must know somebody, unless we are few ourselves. RT-4: over a connection
-    /// that we dialled. The address at which it answered.
+    /// Asks a peer for itself with FIND_NODE, over a connection that we dialled (RT-4). It must name some peer, unless
+    /// our own table is small (RT-8). Returns the address at which it answered.
     async fn probe(&self, dht: Dht, peer: &PeerInfo) -> Result<Multiaddr, RpcError> {
         let target = peer.id.to_bytes();
         let asked = timeout(PROBE_TIMEOUT, self.rpc.find_node_dialled(dht, peer, &target)).await;
         let (closer, at) = asked.map_err(|_| RpcError::Timeout(PROBE_TIMEOUT))??;
         if closer.is_empty() && self.tables.of(dht).view().len() >= K {
-            return Err(RpcError::BadAnswer("knows nobody".to_owned()));
+            return Err(RpcError::bad_answer("names no peer"));
         }
         Ok(at)
     }
@@ -236,7 +237,7 @@ impl Admission {
         match self.peers.connections.dialled(&peer.id, scope) {
             Some((at, _)) if table.contains(&peer.id) => table.reached(&peer.id, &at, now),
             None if table.contains(&peer.id) => table.heard(&peer.id, now),
-            // Knows nobody, and we know enough.
+            // It names no peer, and our table is large enough.
             _ if closer == 0 && table.view().len() >= K => {}
             Some((at, _)) if table.offer(peer, now) == Offer::Probe => {
                 self.admit(dht, peer, at);
@@ -250,7 +251,7 @@ impl Admission {
 
     fn ill(&self, dht: Dht, peer: &PeerInfo, error: &RpcError) {
         match error {
-            // Says something about us.
+            // These say nothing about the peer.
             RpcError::Busy(_) | RpcError::Stopped => {}
             RpcError::Protocol(_) => self.remove(dht, &peer.id, "does not speak the protocol"),
             error if self.tables.of(dht).contains(&peer.id) => {
@@ -261,14 +262,14 @@ impl Admission {
         }
     }
 
-    /// Checks a peer of the table once more and removes it if it does not answer. Does not wait.
+    /// Starts a check of a peer of the table after `pause`.
     fn recheck(&self, dht: Dht, peer: PeerInfo, pause: Duration) {
         let table = self.tables.of(dht);
         if !table.begin_probe(peer.id) {
             return;
         }
         let Ok(permit) = self.tables.probes.clone().try_acquire_owned() else {
-            // The refresh job checks it in any case.
+            // The refresh job checks the peer later.
             return table.end_probe(&peer.id);
         };
         self.spawn(|this| async move {
@@ -279,11 +280,12 @@ impl Admission {
         });
     }
 
-    /// The last connection to a peer was ended by the other side or the network. One of the table is checked soon: if it is
-    /// dead, each answer that names it costs somebody a dial that times out. On the swarm task: must not block.
+    /// Starts a check of a table peer whose last connection was ended by the peer or by the network. If the peer is
+    /// dead, each answer that names it costs the asking peer a dial that times out. Runs on the swarm task and must not
+    /// block.
     ///
-    /// An idle peer that ends connections in order is checked as seldom as the refresh would, so that the check's own
-    /// connection, once idle, does not lead to the next check.
+    /// A peer that closes idle connections in order is checked only as often as the refresh job checks it. Otherwise
+    /// the connection of one check, once idle and closed, would lead to the next check.
     pub(crate) fn left(&self, peer: PeerId, in_order: bool) {
         let now = self.clock.monotonic();
         for dht in Dht::ALL {
@@ -296,8 +298,8 @@ impl Admission {
         }
     }
 
-    /// [`Admission::check`] of a peer of which nothing is known but its silence: a server that stays is not removed for one
-    /// lost answer (RT-5). True if it stays.
+    /// Checks a table peer that went quiet, retrying once so that one lost answer does not remove it (RT-5). Returns
+    /// whether it stays.
     pub(super) async fn check_twice(&self, dht: Dht, peer: &PeerInfo) -> bool {
         match self.probe(dht, peer).await {
             Ok(at) => {
@@ -311,7 +313,7 @@ impl Admission {
         }
     }
 
-    /// Probes a peer of the table: heard of, or removed. True if it stays.
+    /// Probes a peer of the table and removes it if it does not answer. Returns whether it stays.
     pub(super) async fn check(&self, dht: Dht, peer: &PeerInfo) -> bool {
         match self.probe(dht, peer).await {
             Ok(at) => {
@@ -319,8 +321,12 @@ impl Admission {
                 true
             }
             Err(RpcError::Busy(_) | RpcError::Stopped) => true,
-            // RT-5: where nobody is connected it is our own network, more likely than all peers, that went away.
-            Err(RpcError::Dial(why)) if !why.contains("refused") && !self.peers.contacts.has_connections() => true,
+            // RT-5: if no peer is connected at all, our own network has probably failed.
+            Err(RpcError::Dial(why))
+                if !why.to_string().contains("refused") && !self.peers.contacts.has_connections() =>
+            {
+                true
+            }
             Err(RpcError::Timeout(_)) if !self.peers.contacts.has_connections() => true,
             Err(error) => {
                 self.remove(dht, &peer.id, &error.to_string());
@@ -336,7 +342,8 @@ impl Admission {
         }
     }
 
-    /// Warns once, since the operator sets the interval on all Kubo nodes: see docs/decisions/kademlia.md.
+    /// Warns once if Kubo's default reprovide interval is longer than the ttl: docs/decisions/kademlia.md. The operator
+    /// sets it on all Kubo nodes.
     fn warn_of_kubo_interval(&self, peer: &PeerId, agent: &str) {
         let ttl = self.record_ttl;
         if ttl < KUBO_INTERVAL && agent.starts_with("kubo/") && !self.kubo_warned.swap(true, Ordering::Relaxed) {
@@ -344,16 +351,17 @@ impl Admission {
                 %peer,
                 agent,
                 ttl = %humantime::format_duration(ttl),
-                "Kubo announces its CIDs every 22 h unless told otherwise, and records live shorter than that here: \
-                 run `ipfs config Provide.DHT.Interval 10h` on each Kubo node, or raise `records.ttl`"
+                "by default Kubo announces its CIDs every 22 h, and this node drops records earlier, so that they are \
+                 missing until the next announcement; run `ipfs config Provide.DHT.Interval 10h` on each Kubo node, \
+                 or raise `records.ttl`"
             );
         }
     }
 }
 
-/// What of a peer may enter the table of a DHT with this scope: with the addresses that belong there (RT-3). `None` if
-/// it is a LAN's and none of its connections, at `seen_at`, is of the local network (LAN-1): others may have named a
-/// private address of a peer that is elsewhere.
+/// Returns the peer with those of its addresses that belong to `scope` (RT-3), or `None` if it must not enter a table
+/// with that scope. For the LAN DHT, one of its connections, at `seen_at`, must come from the local network (LAN-1):
+/// other peers may have named a private address of a peer that is elsewhere.
 fn fitting(scope: AddressScope, peer: &PeerInfo, seen_at: &[Multiaddr]) -> Option<PeerInfo> {
     let addrs: Vec<Multiaddr> = peer.addrs.iter().filter(|addr| scope.allows(addr)).cloned().collect();
     let here = scope != AddressScope::Private || seen_at.iter().any(|addr| scope.allows(addr));
@@ -391,7 +399,7 @@ mod tests {
         let here = Some(addrs(&["/ip4/10.0.0.5/tcp/4001"]));
         assert_eq!(lan(&["/ip4/10.0.0.5/tcp/40000"]), here);
         assert_eq!(lan(&["/ip4/8.8.8.8/tcp/40000", "/ip4/10.0.0.5/udp/4001/quic-v1"]), here);
-        // On a private network there is no elsewhere.
+        // A private network has no such restriction.
         assert!(fitting(AddressScope::Any, &claims, &addrs(&["/ip4/8.8.8.8/tcp/40000"])).is_some());
     }
 }

@@ -1,5 +1,6 @@
-//! The bootstrap list: asked at start beside the saved peers, and a little of it now and then, so that a network that the
-//! operator names is joined even while another one is known, and two halves of a network find each other again.
+//! The bootstrap list. The whole list is asked at start, in addition to the saved peers; later one entry is asked at
+//! each refresh. So the node joins the network that the operator names even if it already knows another one, and two
+//! halves of a split network find each other again.
 
 use super::{admission::Admission, tables::Tables};
 use crate::{
@@ -22,18 +23,19 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-/// Entries that are dialled at a time.
+/// Entries dialled at a time.
 const AT_ONCE: usize = 32;
 
-/// How long a peer that was dialled may take to say by identify what it is.
+/// Number of polls, and the pause between them, to wait for a dialled peer's identify message.
 const INTRODUCTION: (u32, Duration) = (50, Duration::from_millis(100));
 
-/// An entry is left alone for this many refreshes at most, whether it answered or not: doubled from one on, and from one again
-/// when its answer changes. Everybody asks the same few peers. With the default interval this is 40 minutes: so long may two sites
-/// that were cut from each other take to meet again.
+/// Longest pause between two requests to one entry, in refreshes. The pause starts at one and doubles, whether the
+/// entry answers or not; it starts at one again when its answer changes. All nodes ask the same few peers, so the pause
+/// spares them. With the default interval this is 40 minutes: two sites that were cut off from each other may take that
+/// long to meet again.
 const MAX_PAUSE: u32 = 4;
 
-/// The list, and how each peer of it fared.
+/// The bootstrap list with the state of each peer.
 #[derive(Debug)]
 pub(crate) struct List(Mutex<Vec<Entry>>);
 
@@ -43,29 +45,36 @@ struct Entry {
     /// As configured.
     addrs: Vec<Multiaddr>,
     state: State,
-    /// Monotonic time before which it is not asked again, and refreshes that this takes.
+    /// Monotonic time before which the entry is not asked again.
     next: Duration,
+    /// The pause after the next request, in refreshes.
     pause: u32,
 }
 
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 enum State {
     Untried,
     Answers,
-    Fails(String),
-    /// It is this node.
+    Fails(RpcError),
+    /// The entry is this node itself.
     Own,
 }
 
-/// How a peer of the bootstrap list fares, for `stat` and `diagnose`.
+/// The state of a peer of the bootstrap list, for `stat` and `diagnose`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct BootstrapPeer {
     /// Its addresses as configured.
     pub addresses: Vec<String>,
-    /// It answered when it was last asked; `None` before.
+    /// Whether it answered when it was last asked; `None` if it was not asked yet.
     pub answers: Option<bool>,
-    /// Why it does not.
+    /// Why it did not answer.
     pub error: Option<String>,
+}
+
+impl Entry {
+    fn is_own(&self) -> bool {
+        matches!(self.state, State::Own)
+    }
 }
 
 impl List {
@@ -81,10 +90,10 @@ impl List {
         self.0.lock()
     }
 
-    /// Numbers of the entries that are due and for which `wanted` holds.
+    /// Returns the indexes of the entries that are due and for which `wanted` holds.
     fn due(&self, now: Duration, wanted: impl Fn(&Option<PeerId>) -> bool) -> Vec<usize> {
         let entries = self.lock();
-        let due = |entry: &Entry| entry.state != State::Own && entry.next <= now && wanted(&entry.peer);
+        let due = |entry: &Entry| !entry.is_own() && entry.next <= now && wanted(&entry.peer);
         entries.iter().enumerate().filter(|(_, entry)| due(entry)).map(|(index, _)| index).collect()
     }
 
@@ -92,16 +101,16 @@ impl List {
         self.lock().get(index).map(|entry| (entry.peer, entry.addrs.clone()))
     }
 
-    /// Notes how an entry fared; one line in the log whenever that changes.
+    /// Records the outcome of asking an entry. Logs one line whenever the state changes.
     fn note(&self, index: usize, outcome: Result<PeerId, RpcError>, now: Duration, refresh: Duration) {
         let mut entries = self.lock();
         let Some(entry) = entries.get_mut(index) else { return };
         let state = match outcome {
             Ok(_) => State::Answers,
-            // Says nothing about the peer.
+            // These say nothing about the peer.
             Err(RpcError::Busy(_) | RpcError::Stopped) => return,
             Err(RpcError::Own) => State::Own,
-            Err(error) => State::Fails(error.to_string()),
+            Err(error) => State::Fails(error),
         };
         if matches!((&entry.state, &state), (State::Answers, State::Fails(_)) | (State::Fails(_), State::Answers)) {
             entry.pause = 1;
@@ -110,8 +119,8 @@ impl List {
             (State::Fails(_), State::Answers) => info!(address = %entry.addrs[0], "a bootstrap peer answers again"),
             (State::Untried | State::Answers, State::Fails(error)) => warn!(
                 address = %entry.addrs[0],
-                error,
-                "a bootstrap peer cannot be used; it is tried again now and then (`dhtstore stat` shows all of them)"
+                %error,
+                "a bootstrap peer cannot be used; it is tried again at intervals; `dhtstore stat` shows all of them"
             ),
             _ => {}
         }
@@ -120,10 +129,10 @@ impl List {
         entry.pause = (entry.pause * 2).min(MAX_PAUSE);
     }
 
-    /// How each fares, this node itself left out.
+    /// Returns the state of each peer, without this node itself.
     pub(crate) fn status(&self) -> Vec<BootstrapPeer> {
         let entries = self.lock();
-        let others = entries.iter().filter(|entry| entry.state != State::Own);
+        let others = entries.iter().filter(|entry| !entry.is_own());
         let status = |entry: &Entry| BootstrapPeer {
             addresses: entry.addrs.iter().map(ToString::to_string).collect(),
             answers: match entry.state {
@@ -132,7 +141,7 @@ impl List {
                 State::Fails(_) => Some(false),
             },
             error: match &entry.state {
-                State::Fails(error) => Some(error.clone()),
+                State::Fails(error) => Some(error.to_string()),
                 _ => None,
             },
         };
@@ -140,7 +149,7 @@ impl List {
     }
 }
 
-/// Joins the network by the list.
+/// Joins the network through the peers of the list.
 #[derive(Debug)]
 pub(crate) struct Bootstrap {
     pub(crate) list: List,
@@ -152,19 +161,20 @@ pub(crate) struct Bootstrap {
     pub(crate) lookups: Arc<Lookups>,
     pub(crate) tasks: Tasks,
     pub(crate) clock: Arc<dyn Clock>,
-    /// How often the tables are refreshed.
+    /// Interval of refreshing the tables.
     pub(crate) refresh: Duration,
 }
 
 impl Bootstrap {
-    /// Asks the whole list: at start, and while every table is empty.
+    /// Asks the whole list. Called at start, and while all tables are empty.
     pub(super) async fn ask_all(&self) {
         let all = self.list.due(Duration::MAX, |_| true);
         stream::iter(all).for_each_concurrent(AT_ONCE, |index| self.ask(index)).await;
     }
 
-    /// Asks one entry of the list, drawn among those that are due and neither connected nor in a table. After a pause of up
-    /// to a tenth of the refresh interval: all nodes of a network may have been started together.
+    /// Starts to ask one entry of the list, chosen at random among those that are due and neither connected nor in a
+    /// table. Waits up to a tenth of the refresh interval first, because all nodes of a network may have been started
+    /// at the same time.
     pub(super) fn ask_one(self: &Arc<Self>) {
         let known = |peer: &PeerId| {
             self.peers.connections.is_connected(peer) || Dht::ALL.iter().any(|dht| self.tables.of(*dht).contains(peer))
@@ -185,12 +195,12 @@ impl Bootstrap {
         self.list.note(index, outcome, self.clock.monotonic(), self.refresh);
     }
 
-    /// Connects to a peer and joins the network that it is in: whom it names as closest to this node is tried, which with
-    /// its own look-ups does the rest.
+    /// Connects to a peer and joins its network: the peers that it names as closest to this node become candidates, and
+    /// a look-up of our own key finds the rest.
     async fn join_through(&self, peer: Option<PeerId>, addrs: Vec<Multiaddr>) -> Result<PeerId, RpcError> {
         let id = self.dialer.dial(peer, addrs.clone()).await?;
         let serves = self.introduced(&id).await;
-        let mut failure = Some(RpcError::Protocol("the DHT: it is connected, but no DHT server"));
+        let mut failure = Some(RpcError::Protocol("the DHT; the connection works, but it is not a DHT server"));
         for dht in serves {
             match self.enter_through(dht, id).await {
                 Ok(()) => failure = None,
@@ -200,11 +210,11 @@ impl Bootstrap {
         failure.map_or(Ok(id), Err)
     }
 
-    /// Asks a connected server for whom it knows closest to this node, and tries those.
+    /// Asks a connected server for the peers closest to this node, and probes them.
     async fn enter_through(&self, dht: Dht, id: PeerId) -> Result<(), RpcError> {
         let peer = PeerInfo { id, addrs: self.rpc.known_addresses(&id) };
         let answer = self.rpc.find_node(dht, &peer, &self.peers.local.to_bytes()).await?;
-        // Those it names count even if it finds no place in the table itself.
+        // The peers that it names count even if it finds no place in the table itself.
         let unknown = answer.closer.into_iter().filter(|peer| !self.tables.of(dht).contains(&peer.id));
         let entered = stream::iter(unknown)
             .map(|peer| async move { self.admission.try_candidate(dht, &peer).await })
@@ -218,7 +228,7 @@ impl Bootstrap {
         Ok(())
     }
 
-    /// The DHTs of which a connected peer is a server, once identify has said so.
+    /// Returns the DHTs that a connected peer serves. Waits for its identify message.
     async fn introduced(&self, peer: &PeerId) -> Vec<Dht> {
         let (tries, pause) = INTRODUCTION;
         for _ in 0..tries {
@@ -231,7 +241,7 @@ impl Bootstrap {
     }
 }
 
-/// Addresses of the same peer are tried together; those without `/p2p/…` each for itself.
+/// Groups addresses by peer. An address without `/p2p/…` is a group of its own.
 fn by_peer(addrs: &[Multiaddr]) -> Vec<(Option<PeerId>, Vec<Multiaddr>)> {
     let mut peers: Vec<(Option<PeerId>, Vec<Multiaddr>)> = Vec::new();
     for addr in addrs {
@@ -277,7 +287,7 @@ mod tests {
         let bootstrap = List::new(&list, &own);
         let refresh = Duration::from_secs(600);
         let mut now = Duration::ZERO;
-        let fails = || Err(RpcError::Dial("refused".into()));
+        let fails = || Err(RpcError::dial("refused"));
         for (answers, refreshes) in [
             (true, 1),
             (true, 2),

@@ -1,4 +1,4 @@
-//! The routing tables of both DHTs: written under a lock, read through a picture.
+//! The routing tables of both DHTs. Writers take a lock; readers use a snapshot.
 
 #[cfg(test)]
 mod tests;
@@ -18,12 +18,12 @@ use std::{
 };
 use tokio::sync::{Notify, Semaphore};
 
-/// Probes under way at a time, for both tables: each may be a dial. Beyond it candidates are dropped, they come
-/// again with the next identify.
+/// Most probes under way at a time, for both tables. Each may be a dial. Further candidates are dropped; they come
+/// again with their next identify message.
 pub(crate) const MAX_PROBES: usize = 64;
 
-/// Candidates whose failure is remembered, for each table: as many as may be connected by default. One beyond them is
-/// tried again at once.
+/// Most candidates per table whose failure is remembered: as many as may be connected by default. A further one may be
+/// probed again at once.
 const MAX_PAUSED: usize = 4096;
 
 /// Both tables.
@@ -46,7 +46,7 @@ impl Tables {
         Self { wan: table(Dht::Wan), lan: table(Dht::Lan), probes, profile, ip_groups: ip_groups.clone() }
     }
 
-    /// How IP diversity groups addresses in `dht`; `None` where it does not hold (RT-6, LKP-2).
+    /// Returns how IP diversity groups addresses in `dht`; `None` if `dht` has no IP diversity (RT-6, LKP-2).
     pub(crate) fn ip_diversity(&self, dht: Dht) -> Option<IpGroups> {
         self.profile.ip_diversity(dht).then(|| self.ip_groups.clone())
     }
@@ -63,18 +63,19 @@ impl Tables {
     }
 }
 
-/// The table of one DHT: written under a lock that is never held long, read through a picture of it.
+/// The table of one DHT. Writers take a lock, always briefly; readers use a snapshot.
 #[derive(Debug)]
 pub(crate) struct Table {
     table: Mutex<RoutingTable>,
     view: ArcSwap<TableView>,
-    /// Peers under a probe or a check, so that there is one at a time of each. Bounded by those tasks.
+    /// Peers with a probe or a check under way, so that each has one at a time. The number of those tasks bounds it.
     probing: Mutex<HashSet<PeerId>>,
-    /// Candidates that could not be dialled, and until when they are not tried again. At most [`MAX_PAUSED`].
+    /// Candidates that could not be dialled, and the time until which they are not probed again. At most
+    /// [`MAX_PAUSED`].
     paused: Mutex<HashMap<PeerId, Duration>>,
-    /// Peers whose connections ended and that were checked for it, and when. Of the table only.
+    /// Peers of the table that were last checked because their connection ended, and when.
     checked_left: Mutex<HashMap<PeerId, Duration>>,
-    /// The table had nobody and has somebody now.
+    /// Notified when the empty table gets its first peer.
     pub(crate) first: Notify,
 }
 
@@ -96,7 +97,7 @@ impl Table {
         self.table.lock()
     }
 
-    /// Shows the table as it is now. Under its lock, so that an older picture never replaces a newer one.
+    /// Publishes a snapshot of the table. Called under its lock, so that an older snapshot never replaces a newer one.
     fn publish(&self, table: &RoutingTable) {
         self.view.store(table.view());
     }
@@ -122,7 +123,8 @@ impl Table {
         offer
     }
 
-    /// True if the peer, which answered at the first of its addresses and is connected from `seen_at`, is in the table now.
+    /// Adds a peer that answered at the first of its addresses and whose connections are at `seen_at`. Returns whether
+    /// it is in the table now.
     pub(crate) fn admit(&self, peer: &PeerInfo, seen_at: &[Multiaddr], now: Duration) -> bool {
         let mut table = self.lock();
         let was_empty = table.is_empty();
@@ -136,15 +138,15 @@ impl Table {
         true
     }
 
-    /// The peer answered us or asked us something.
+    /// Records that the peer answered us or asked us something.
     pub(crate) fn heard(&self, peer: &PeerId, now: Duration) {
-        // Most who ask are clients: do not take the lock for them.
+        // Most peers that ask are clients: do not take the lock for them.
         if self.contains(peer) {
             self.lock().heard(peer, now);
         }
     }
 
-    /// The peer answered at `addr`, an address that we dialled.
+    /// Records that the peer answered at `addr`, an address that we dialled.
     pub(crate) fn reached(&self, peer: &PeerId, addr: &Multiaddr, now: Duration) {
         if self.contains(peer) {
             let mut table = self.lock();
@@ -160,7 +162,7 @@ impl Table {
         self.publish(&table);
     }
 
-    /// True if it was there.
+    /// Removes a peer and returns whether it was in the table.
     pub(crate) fn remove(&self, peer: &PeerId) -> bool {
         let mut table = self.lock();
         let removed = table.remove(peer);
@@ -178,7 +180,7 @@ impl Table {
         self.lock().refresh_targets(seed)
     }
 
-    /// False if the peer is under a probe already.
+    /// Marks a peer as being probed. Returns false if it already is.
     pub(crate) fn begin_probe(&self, peer: PeerId) -> bool {
         self.probing.lock().insert(peer)
     }
@@ -187,7 +189,7 @@ impl Table {
         self.probing.lock().remove(peer);
     }
 
-    /// Leaves a candidate alone until then.
+    /// Prevents probes of a candidate until the time `until`.
     pub(crate) fn pause(&self, peer: PeerId, now: Duration, until: Duration) {
         let mut paused = self.paused.lock();
         if paused.len() >= MAX_PAUSED {
@@ -198,7 +200,8 @@ impl Table {
         }
     }
 
-    /// Whether a peer of the table whose connection ended may be checked for it: not within `seldom` of the last time.
+    /// Returns whether a table peer whose connection ended may be checked now: not within `seldom` of its last such
+    /// check.
     pub(crate) fn may_check_left(&self, peer: PeerId, now: Duration, seldom: Duration) -> bool {
         let mut checked = self.checked_left.lock();
         checked.retain(|peer, _| self.contains(peer));

@@ -1,4 +1,4 @@
-//! Keeps the tables filled: saved peers, bootstrap list, refresh (RT-4, RT-7).
+//! Keeps the tables filled from saved peers and the bootstrap list, and by refreshes (RT-4, RT-7).
 
 use super::{
     admission::{Admission, UNHEARD},
@@ -19,20 +19,21 @@ use std::{sync::Arc, time::Duration};
 use tokio::{sync::watch, time::sleep};
 use tracing::{debug, info};
 
-/// Checks and dials of one refresh or bootstrap at a time: half of what probes may take, the rest is for
-/// candidates that come meanwhile.
+/// Checks and dials of one refresh or bootstrap at a time: half of all probes. The other half is for candidates that
+/// arrive at the same time.
 const AT_ONCE: usize = MAX_PROBES / 2;
 
 /// Look-ups of one refresh at a time. Each has up to 10 requests in flight.
 const LOOKUPS_AT_ONCE: usize = 3;
 
-/// How long an empty table waits before the bootstrap list is tried again: doubled each time.
+/// Shortest and longest pause before the bootstrap list is asked again while the tables are empty. The pause doubles
+/// each time.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
 
-/// After the first peer has entered a table others follow at once; the look-up of oneself waits for them.
+/// Pause before the look-up of our own key after the first peer has entered a table: others follow at once.
 const SETTLE: Duration = Duration::from_millis(200);
 
-/// Keeps the tables.
+/// Keeps the tables filled.
 #[derive(Debug)]
 pub(crate) struct Upkeep {
     pub(crate) peers: Arc<Peers>,
@@ -44,12 +45,12 @@ pub(crate) struct Upkeep {
     pub(crate) saved: Arc<dyn SavedTables>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) mode: watch::Receiver<Decision>,
-    /// Whether the peers of the saved routing table are tried at start.
+    /// Whether the saved peers are probed at start.
     pub(crate) tries_saved: bool,
 }
 
 impl Upkeep {
-    /// Starts the tasks. They run until the node stops.
+    /// Starts the tasks, which run until the node stops.
     pub(crate) fn start(self: &Arc<Self>, tasks: &Tasks) {
         tasks.spawn_vital("routing", self.clone().keep_connected());
         for dht in Dht::ALL {
@@ -57,7 +58,7 @@ impl Upkeep {
         }
     }
 
-    /// At start the saved peers and the bootstrap list; the same whenever all tables are empty.
+    /// Asks the saved peers and the bootstrap list at start, and again whenever all tables are empty.
     async fn keep_connected(self: Arc<Self>) {
         let (mut wait, longest) = BACKOFF;
         tokio::join!(self.find_first_peers(), self.bootstrap.ask_all());
@@ -82,7 +83,7 @@ impl Upkeep {
         }
     }
 
-    /// A look-up of oneself as soon as there is somebody to ask.
+    /// Looks up our own key each time the empty table gets its first peer.
     async fn fill_at_first(self: Arc<Self>, dht: Dht) {
         loop {
             self.tables.of(dht).first.notified().await;
@@ -92,7 +93,7 @@ impl Upkeep {
         }
     }
 
-    /// Tries the saved peers, and where they do not help those that are connected.
+    /// Probes the saved peers. If no table has a peer then, probes the connected peers.
     async fn find_first_peers(&self) {
         for dht in Dht::ALL {
             let saved = self.saved(dht).await;
@@ -113,7 +114,7 @@ impl Upkeep {
         if !self.tables.is_empty() {
             return;
         }
-        // Whoever is connected already may have been unfit before: with an empty table it no longer is.
+        // A connected peer may have been refused before; an empty table takes it.
         for (peer, known) in self.peers.contacts.connected_peers() {
             for dht in Dht::ALL.into_iter().filter(|dht| known.serves(*dht)) {
                 let scope = self.peers.scope(dht);
@@ -136,7 +137,7 @@ impl Upkeep {
         allowed.filter(|peer| peer.id != self.peers.local && !peer.addrs.is_empty()).collect()
     }
 
-    /// The `routing-refresh` job.
+    /// See [`crate::Node::refresh_routing`].
     pub(crate) async fn refresh(&self) -> String {
         if self.tables.is_empty() {
             self.find_first_peers().await;
@@ -159,7 +160,8 @@ impl Upkeep {
         outcome.join("; ")
     }
 
-    /// RT-4: checks those that were not reached lately, removes those that do not answer. How many of each.
+    /// Checks the peers that were not reached recently and removes those that do not answer (RT-4). Returns the number
+    /// of checked and of removed peers.
     async fn check_silent(&self, dht: Dht) -> (usize, usize) {
         let silent = self.tables.of(dht).due_for_check(self.clock.monotonic(), UNHEARD);
         let checked = silent.len();
@@ -172,10 +174,10 @@ impl Upkeep {
         (checked, checked - stayed)
     }
 
-    /// RT-7: a look-up inside each bucket that has room. Whoever answers enters.
+    /// Runs a look-up inside each bucket that has room (RT-7). Peers that answer enter the table.
     async fn refill(&self, dht: Dht) {
         let tables = self.tables.clone();
-        // A target far down needs some 60,000 hashes.
+        // A target in the deepest bucket needs some 60,000 hashes.
         let targets = tokio::task::spawn_blocking(move || tables.of(dht).refresh_targets(rand::random())).await;
         stream::iter(targets.unwrap_or_default())
             .for_each_concurrent(LOOKUPS_AT_ONCE, |target| async move {
@@ -184,8 +186,8 @@ impl Upkeep {
             .await;
     }
 
-    /// CLI-1: a client is in nobody's table; it is found through the servers closest to it, as long as they are connected.
-    /// Connects to them, and keeps these connections until next time.
+    /// Connects to the servers closest to this node, and keeps these connections until the next call (CLI-1). A client
+    /// is in no routing table; other peers find it through the closest servers while it is connected to them.
     pub(crate) async fn stay_findable(&self, dht: Dht) {
         let closest = self.lookups.closest(dht, &self.peers.local.to_bytes(), None).await.peers;
         let ids = closest.iter().map(|peer| peer.id);
@@ -203,7 +205,7 @@ impl Upkeep {
         debug!(dht = dht.name(), connected, "connected to the closest servers");
     }
 
-    /// The `routing-snapshot` job. An empty table never replaces a saved one: the peers may be back tomorrow.
+    /// See [`crate::Node::save_routing`]. An empty table never replaces a saved one: its peers may come back.
     pub(crate) async fn save(&self) -> Result<String, NotSaved> {
         let mut outcome = Vec::new();
         let (now, wall) = (self.clock.monotonic(), self.clock.wall());

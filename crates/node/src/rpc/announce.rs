@@ -1,4 +1,5 @@
-//! Announcing: ADD_PROVIDERs pipelined in front of a FIND_NODE whose answer proves that they were read.
+//! Announces provider records: pipelines ADD_PROVIDERs before a FIND_NODE whose answer proves that the server read
+//! them.
 
 use super::{Delivery, Rpc, decode, exchange::Exchange};
 use crate::{
@@ -10,8 +11,8 @@ use crate::{
 };
 use bytes::Bytes;
 
-/// ADD_PROVIDERs in front of one barrier, some 50 KB. More would make the answer wait for more work than its
-/// time-out allows on a slow server.
+/// Most ADD_PROVIDERs before one FIND_NODE, the barrier: some 50 KB. With more, a slow server might not reach the
+/// FIND_NODE within its time-out.
 const PIPELINE: usize = 256;
 
 impl Rpc {
@@ -19,8 +20,8 @@ impl Rpc {
     pub(crate) async fn add_providers(&self, dht: Dht, peer: &PeerInfo, multihashes: &[Vec<u8>]) -> Delivery {
         let provider = self.peers.provider_entry(dht);
         if self.peers.provider_addresses(dht).is_empty() {
-            let why = "we have no address to announce there; set `announce` or `provide.addresses`";
-            return Delivery { read: Vec::new(), error: Some(RpcError::Stream(why.to_owned())) };
+            let why = "this node has no address to announce in that DHT; set `announce` or `provide.addresses`";
+            return Delivery { read: Vec::new(), error: Some(RpcError::stream(why)) };
         }
         let barrier = message::request(MessageType::FindNode, &self.peers.local.to_bytes());
         let mut delivery = Delivery::default();
@@ -36,10 +37,11 @@ impl Rpc {
             let frames: Vec<Bytes> = adds.chain([barrier.clone()]).collect();
             match self.barrier(dht, peer, &frames).await {
                 Ok(()) => delivery.read.extend(first..first + chunk.len()),
-                // Either it reads one request of each stream, or one record that it refuses ended the stream for all.
+                // Either it reads only one request of each stream, or it ended the stream because it refuses one
+                // record.
                 Err(error @ RpcError::Stream(_)) => {
                     let goes_on = if self.reads_one_per_stream(dht, peer).await {
-                        tracing::debug!(peer = %peer.id, "reads one request of each stream: announcing on streams of their own");
+                        tracing::debug!(peer = %peer.id, "reads one request of each stream, using one stream each");
                         self.singles.insert(peer.id, self.clock.monotonic());
                         self.add_on_own_streams(dht, peer, (first, chunk), &provider, &mut delivery).await
                     } else if chunk.len() > 1 {
@@ -61,8 +63,8 @@ impl Rpc {
         delivery
     }
 
-    /// Each of the frames but the last, which is the barrier, behind a barrier of its own; the first is at the given
-    /// position of the delivery. False if the server is of no use for further ones.
+    /// Sends each of the frames, except the last one, followed by a barrier of its own. `first` is the position of the
+    /// first frame in the delivery. Returns whether to continue with this server.
     async fn one_by_one(
         &self,
         dht: Dht,
@@ -82,7 +84,7 @@ impl Rpc {
         true
     }
 
-    /// Writes `frames`, the last of which is a FIND_NODE, and waits for its answer.
+    /// Sends `frames`, the last of which is a FIND_NODE, and waits for its answer.
     async fn barrier(&self, dht: Dht, peer: &PeerInfo, frames: &[Bytes]) -> Result<(), RpcError> {
         let answer = self.exchange(dht, peer, Exchange { frames, answer: MessageType::FindNode }).await;
         let closer = answer.and_then(|body| Ok(decode(&body)?.closer_peers().count()));

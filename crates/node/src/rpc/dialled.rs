@@ -1,4 +1,4 @@
-//! Requests that prove where a peer is: over connections that we dialled (RT-4).
+//! Requests over connections that we dialled: they prove the address of a peer (RT-4).
 
 use super::{
     exchange::{Exchange, Exchanges, closed, open_on},
@@ -13,11 +13,12 @@ use libp2p::{Multiaddr, Stream};
 use tokio::sync::mpsc;
 
 impl Exchanges {
-    /// One exchange over a connection that leads to an address of the peer: one that is open, or a fresh one, which is
-    /// dialled even if the peer is connected by having dialled us. The answer's body, and at which address the peer is.
+    /// Makes one exchange over a connection that we dialled. Uses an open one, or else dials a new one, even if the
+    /// peer has dialled us. Returns the body of the answer and the address of the peer.
     ///
-    /// Nothing keeps a fresh connection open afterwards: of two that both sides made, the one that is not used ends after
-    /// `connections.idle`. To close it at once would break what the other side may have begun on it.
+    /// Nothing keeps a new connection open afterwards: if both sides have dialled, the unused one of the two
+    /// connections ends after `connections.idle`. It is not closed at once, because the other side may have begun to
+    /// use it.
     pub(super) async fn request_dialled(
         &self,
         dht: Dht,
@@ -35,7 +36,7 @@ impl Exchanges {
         if let Some((at, opener)) = self.peers.connections.dialled(&peer.id, self.peers.scope(dht)) {
             match open_on(&opener, dht).await {
                 Ok(Some(stream)) => return Ok((at, stream)),
-                // Closed since, or just breaking off.
+                // Closed in the meantime, or just breaking.
                 Ok(None) | Err(RpcError::Stream(_)) => {}
                 Err(error) => return Err(error),
             }
@@ -46,11 +47,10 @@ impl Exchanges {
     }
 
     async fn reach(&self, dht: Dht, peer: &PeerInfo) -> Result<(Multiaddr, mpsc::Sender<Open>), RpcError> {
-        // Over the limit our own dial would be refused as if we were busy, and who takes up all places could not be checked.
+        // Over the limit our own dial would fail with `Busy`, so that a peer that uses all its places could not be
+        // checked.
         if self.peers.connections.count(&peer.id) >= self.max_per_peer {
-            return Err(RpcError::Dial(
-                "it holds as many connections as a peer may, and none that we dialled".to_owned(),
-            ));
+            return Err(RpcError::dial("it has as many connections as a peer may have, and we dialled none of them"));
         }
         self.dialer.dial_afresh(peer.id, self.peers.dialable(dht, peer)).await?;
         self.peers.connections.dialled(&peer.id, self.peers.scope(dht)).ok_or_else(closed)

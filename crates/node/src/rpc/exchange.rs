@@ -1,4 +1,4 @@
-//! Frames to a peer and its answer back, on a stream of the pool.
+//! Sends frames to a peer and reads its answer, on a pooled stream.
 
 use super::pool::{self, Pool};
 use crate::{
@@ -26,25 +26,25 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// An answer that takes longer is no answer; what go waits.
+/// Time-out of an answer, as in go.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Nothing moves on a stream for so long: the peer does not read.
+/// Time without progress after which a write fails: the peer does not read.
 pub(super) const WRITE_STALL: Duration = Duration::from_secs(10);
 
-/// Requests under way in the whole process: 100 look-ups at once.
+/// Most requests under way in the whole process: enough for 100 look-ups at a time.
 const MAX_REQUESTS: usize = 1024;
 
-/// Bytes of answers being read in the whole process: 16 of the longest, thousands of the usual 5 KB.
+/// Most bytes of answers being read in the whole process: 16 of the longest answers, thousands of the usual 5 KB.
 const ANSWER_BUDGET: usize = 64 * 1024 * 1024;
 
-/// Frames to write, and the kind of answer that follows them.
+/// Frames to write, and the type of the answer that follows them.
 pub(super) struct Exchange<'a> {
     pub(super) frames: &'a [Bytes],
     pub(super) answer: MessageType,
 }
 
-/// Makes exchanges, within the bounds of the process.
+/// Makes exchanges within the limits of the process.
 pub(super) struct Exchanges {
     pub(super) peers: Arc<Peers>,
     pub(super) dialer: Arc<Dialer>,
@@ -53,7 +53,7 @@ pub(super) struct Exchanges {
     budget: Budget,
     clock: Arc<dyn Clock>,
     stop: CancellationToken,
-    /// Connections that one peer may have.
+    /// Most connections that one peer may have.
     pub(super) max_per_peer: usize,
 }
 
@@ -77,12 +77,12 @@ impl Exchanges {
         }
     }
 
-    /// Ends streams that were not used lately.
+    /// Ends pooled streams that were not used recently.
     pub(super) fn sweep(&self) {
         self.pool.sweep(self.clock.monotonic());
     }
 
-    /// A place among the requests under way.
+    /// Waits for a place among the requests under way.
     pub(super) async fn permit(&self) -> Result<SemaphorePermit<'_>, RpcError> {
         if self.stop.is_cancelled() {
             return Err(RpcError::Stopped);
@@ -90,7 +90,7 @@ impl Exchanges {
         self.requests.acquire().await.map_err(|_| RpcError::Stopped)
     }
 
-    /// One exchange on the pooled stream, or on a fresh one if that turns out stale. The answer's body.
+    /// Makes one exchange on the pooled stream, or on a new one if that one has ended. Returns the body of the answer.
     pub(super) async fn request(&self, dht: Dht, peer: &PeerInfo, exchange: Exchange<'_>) -> Result<Vec<u8>, RpcError> {
         let _permit = self.permit().await?;
         let slot = self.pool.slot((peer.id, dht), self.clock.monotonic());
@@ -103,7 +103,7 @@ impl Exchanges {
                     kept.put(stream, self.clock.monotonic());
                     return Ok(body);
                 }
-                // Ended since it was last used, or right now: the one retry.
+                // The stream ended since its last use, or just now: retry once.
                 Err(RpcError::Stream(_)) => {}
                 Err(error) => return Err(error),
             }
@@ -114,7 +114,7 @@ impl Exchanges {
         Ok(body)
     }
 
-    /// One exchange on a stream of its own.
+    /// Makes one exchange on a new stream.
     pub(super) async fn request_alone(
         &self,
         dht: Dht,
@@ -128,7 +128,7 @@ impl Exchanges {
         Ok(body)
     }
 
-    /// A reader of answers, within the budget of the process.
+    /// Creates a reader of answers within the budget of the process.
     pub(super) fn reader(&self) -> FrameReader {
         FrameReader::new(&self.budget, MAX_ANSWER)
     }
@@ -139,37 +139,37 @@ impl Exchanges {
         }
         flush_moving(stream, WRITE_STALL).await.map_err(not_written)?;
         let mut reader = self.reader();
-        // The specification speaks of an echo of ADD_PROVIDER: from whoever sends one it is not the answer.
+        // Some servers echo ADD_PROVIDER, as the specification allows. An echo is not the answer.
         for _ in exchange.frames {
             let read = timeout(ANSWER_TIMEOUT, reader.next(stream));
             let at = match read.await.map_err(|_| RpcError::Timeout(ANSWER_TIMEOUT))? {
                 Ok(Some(at)) => at,
-                Ok(None) => return Err(RpcError::Stream("ended without an answer".to_owned())),
-                Err(ReadError::Io(error)) => return Err(RpcError::Stream(error.to_string())),
-                Err(error @ ReadError::Truncated) => return Err(RpcError::Stream(error.to_string())),
+                Ok(None) => return Err(RpcError::stream("ended without an answer")),
+                Err(ReadError::Io(error)) => return Err(RpcError::stream(error)),
+                Err(error @ ReadError::Truncated) => return Err(RpcError::stream(error)),
                 Err(ReadError::OverBudget) => return Err(RpcError::Busy("too many long answers at once")),
-                Err(ReadError::Frame(error)) => return Err(RpcError::BadAnswer(error.to_string())),
+                Err(ReadError::Frame(error)) => return Err(RpcError::bad_answer(error)),
             };
-            let kind = Message::decode(reader.body(at)).map_err(|error| RpcError::BadAnswer(error.to_string()))?.kind;
+            let kind = Message::decode(reader.body(at)).map_err(RpcError::bad_answer)?.kind;
             if kind == exchange.answer {
                 let body = reader.body(at).to_vec();
                 reader.consume(at);
                 if !reader.is_empty() {
-                    return Err(RpcError::BadAnswer("more than one answer".to_owned()));
+                    return Err(RpcError::bad_answer("more than one answer"));
                 }
                 return Ok(body);
             }
             if kind != MessageType::AddProvider {
-                return Err(RpcError::BadAnswer(format!("{kind:?} to {:?}", exchange.answer)));
+                return Err(RpcError::bad_answer(format!("{kind:?} to {:?}", exchange.answer)));
             }
             reader.consume(at);
         }
-        Err(RpcError::BadAnswer("echoes only".to_owned()))
+        Err(RpcError::bad_answer("only echoes of ADD_PROVIDER"))
     }
 
-    /// A fresh stream on a connection that is open, or after a dial.
+    /// Opens a stream on an open connection, or else dials the peer first.
     pub(super) async fn open(&self, dht: Dht, peer: &PeerInfo) -> Result<Stream, RpcError> {
-        /// A connection may close just before it is asked.
+        /// Number of attempts. More than one, because a connection may close just before the request for a stream.
         const ATTEMPTS: usize = 2;
         for _ in 0..ATTEMPTS {
             let Some(opener) = self.peers.connections.opener(&peer.id) else {
@@ -180,7 +180,7 @@ impl Exchanges {
                 return Ok(stream);
             }
         }
-        // The dial above is the last thing that happened: ask the connection it made.
+        // The last attempt ended with a dial: open the stream on that connection.
         match self.peers.connections.opener(&peer.id) {
             Some(opener) => open_on(&opener, dht).await?.ok_or_else(closed),
             None => Err(closed()),
@@ -188,7 +188,7 @@ impl Exchanges {
     }
 }
 
-/// A stream on one connection; `None` if the connection has closed.
+/// Opens a stream on one connection. Returns `None` if the connection has closed.
 pub(super) async fn open_on(opener: &mpsc::Sender<Open>, dht: Dht) -> Result<Option<Stream>, RpcError> {
     let (reply, opened) = oneshot::channel();
     let asked = async {
@@ -201,18 +201,18 @@ pub(super) async fn open_on(opener: &mpsc::Sender<Open>, dht: Dht) -> Result<Opt
         Ok(Some(Ok(stream))) => Ok(Some(stream)),
         Ok(Some(Err(OpenError::Unsupported))) => Err(RpcError::Protocol(dht.protocol())),
         Ok(Some(Err(OpenError::Timeout(after)))) => Err(RpcError::Timeout(after)),
-        Ok(Some(Err(OpenError::Io(error)))) => Err(RpcError::Stream(error.to_string())),
+        Ok(Some(Err(OpenError::Io(error)))) => Err(RpcError::stream(error)),
     }
 }
 
 pub(super) fn closed() -> RpcError {
-    RpcError::Stream("connection closed".to_owned())
+    RpcError::stream("connection closed")
 }
 
-/// What a write that failed says of the peer.
+/// Maps the error of a write to the error of the request.
 pub(super) fn not_written(error: WriteError) -> RpcError {
     match error {
         WriteError::Stalled(stall) => RpcError::Timeout(stall),
-        WriteError::Io(error) => RpcError::Stream(error.to_string()),
+        WriteError::Io(error) => RpcError::stream(error),
     }
 }

@@ -1,4 +1,4 @@
-//! Streams kept for the next request: at most one per peer and DHT.
+//! A pool of streams kept for the next request, at most one per peer and DHT.
 
 use crate::kad::Dht;
 use futures::{AsyncRead, AsyncWriteExt, FutureExt};
@@ -7,19 +7,19 @@ use parking_lot::Mutex;
 use std::{collections::HashMap, future::poll_fn, pin::Pin, sync::Arc, time::Duration};
 use tokio::{sync::Mutex as AsyncMutex, sync::MutexGuard, time::timeout};
 
-/// An idle stream is ended after this time: it keeps its connection open, and js would end it after 10 s anyway.
+/// Time after which an idle stream is ended: it keeps its connection open, and js ends it after 10 s anyway.
 const IDLE: Duration = Duration::from_secs(30);
 
-/// How often idle streams are looked for.
+/// Interval of ending idle streams.
 pub(super) const SWEEP_EVERY: Duration = Duration::from_secs(5);
 
-/// Places for streams. Beyond it a request uses a stream of its own.
+/// Most streams in the pool. Beyond it, each request opens a stream of its own.
 const MAX_SLOTS: usize = 4096;
 
-/// Ending a stream may take a round trip; nobody waits for it.
+/// Time-out of ending a stream, which may take a round trip. No task waits for it.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A place for one stream. Holding its lock is what serialises requests.
+/// A place for one stream. Its lock serialises the requests to a peer.
 #[derive(Debug, Default)]
 pub(super) struct Slot {
     kept: AsyncMutex<Kept>,
@@ -31,7 +31,7 @@ impl Slot {
     }
 }
 
-/// What is in a place.
+/// The stream in a place, and when it was last used.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
     stream: Option<Stream>,
@@ -39,11 +39,11 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    /// Takes the stream out, so that whoever gives up in the middle of an exchange drops it. `None` also if the
-    /// other side has ended it.
+    /// Takes the stream out, so that it is dropped if the exchange is abandoned. Returns `None` if there is none, or if
+    /// the other side has ended it.
     pub(super) fn take(&mut self) -> Option<Stream> {
         let mut stream = self.stream.take()?;
-        // Nothing may come on an idle stream: bytes, an end and an error all make it useless.
+        // An idle stream must be silent: bytes, the end and an error all make it useless.
         let mut byte = [0; 1];
         let silent = poll_fn(|cx| Pin::new(&mut stream).poll_read(cx, &mut byte)).now_or_never().is_none();
         silent.then_some(stream)
@@ -56,14 +56,14 @@ impl Kept {
     }
 }
 
-/// The pool.
+/// Pooled streams by peer and DHT.
 #[derive(Debug, Default)]
 pub(super) struct Pool {
     slots: Mutex<HashMap<(PeerId, Dht), Arc<Slot>>>,
 }
 
 impl Pool {
-    /// The place for streams to a peer in a DHT; one that nobody else sees when there are too many.
+    /// Returns the place for streams to a peer in a DHT. If the pool is full, the place is not shared.
     pub(super) fn slot(&self, of: (PeerId, Dht), now: Duration) -> Arc<Slot> {
         let mut slots = self.slots.lock();
         if let Some(slot) = slots.get(&of) {
@@ -79,7 +79,7 @@ impl Pool {
         slot
     }
 
-    /// Ends streams that nobody used for a while.
+    /// Ends streams that were idle for too long.
     pub(super) fn sweep(&self, now: Duration) {
         sweep(&mut self.slots.lock(), now, IDLE);
     }
@@ -87,7 +87,7 @@ impl Pool {
 
 fn sweep(slots: &mut HashMap<(PeerId, Dht), Arc<Slot>>, now: Duration, idle: Duration) {
     slots.retain(|_, slot| {
-        // Under the lock of the map nobody can take a new reference.
+        // Under the lock of the map no other task can get a new reference.
         if Arc::strong_count(slot) > 1 {
             return true;
         }

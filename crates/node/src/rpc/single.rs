@@ -1,5 +1,6 @@
-//! Servers that read one request of each stream, as litep2p does: what is pipelined behind it is lost. They are found out
-//! when a stream ends instead of answering, remembered, and told each announcement on a stream of its own.
+//! Announces to servers that read only one request of each stream, as litep2p does: they drop requests pipelined behind
+//! it. Such a server is detected when a stream ends instead of an answer. It is remembered, and gets each announcement
+//! on a stream of its own.
 
 use super::{
     Delivery, Rpc, decode,
@@ -19,21 +20,23 @@ use futures::{AsyncReadExt, AsyncWriteExt, StreamExt};
 use libp2p::Stream;
 use tokio::time::timeout;
 
-/// Announcements to one server at the same time: a stream each. At 200 ms to the server a thousand take about a minute.
+/// Announcements sent to one server at the same time, each on its own stream. With a round trip of 200 ms a thousand
+/// take about a minute.
 const PARALLEL: usize = 16;
 
-/// Bytes that a server may send on the stream of an announcement before it ends it. A longer echo is no echo.
+/// Most bytes read from a server on the stream of an announcement. An echo is shorter.
 const MAX_ECHO: usize = 16 * 1024;
 
 impl Rpc {
-    /// Whether the server answers the first of two FIND_NODEs on a fresh stream and ends the stream before the second: what
-    /// a refusal of a record cannot be mistaken for.
+    /// Tests a server with two FIND_NODEs on a new stream. Returns whether it answers the first and ends the stream
+    /// before the second; unlike a stream with ADD_PROVIDERs, this one cannot end because of a refused record.
     pub(super) async fn reads_one_per_stream(&self, dht: Dht, peer: &PeerInfo) -> bool {
         let Ok(_permit) = self.exchanges.permit().await else { return false };
         let Ok(mut stream) = self.exchanges.open(dht, peer).await else { return false };
         let question = message::request(MessageType::FindNode, &self.peers.local.to_bytes());
         for _ in 0..2 {
-            // The second may meet a stream that has been ended; the answer to the first is there nevertheless.
+            // The second write may fail because the server has ended the stream; the answer to the first is still
+            // readable.
             if write_moving(&mut stream, &question, WRITE_STALL).await.is_err()
                 || flush_moving(&mut stream, WRITE_STALL).await.is_err()
             {
@@ -46,7 +49,7 @@ impl Rpc {
             return false;
         }
         reader.consume(at);
-        // Neither a second answer nor silence: the end.
+        // True only if the stream has ended: a second answer or silence means false.
         match timeout(ANSWER_TIMEOUT, reader.next(&mut stream)).await {
             Ok(Ok(None) | Err(_)) => true,
             Ok(Ok(Some(_))) => {
@@ -57,8 +60,8 @@ impl Rpc {
         }
     }
 
-    /// Each announcement on a stream of its own; the first is at the given position of the delivery. False if the server
-    /// is of no use for further ones.
+    /// Sends each announcement on a stream of its own. `first` is the position of the first one in the delivery.
+    /// Returns whether to continue with this server.
     pub(super) async fn add_on_own_streams(
         &self,
         dht: Dht,
@@ -73,7 +76,7 @@ impl Rpc {
             async move { (at, self.add_and_ask(dht, peer, &add, &multihash).await) }
         };
         let sending: Vec<_> = multihashes.iter().enumerate().map(each).collect();
-        // In order, so that a number of failures in a row says something.
+        // In order, so that failures in a row can be counted.
         let mut outcomes = futures::stream::iter(sending).buffered(PARALLEL);
         let mut refused = 0;
         while let Some((at, outcome)) = outcomes.next().await {
@@ -84,8 +87,9 @@ impl Rpc {
         true
     }
 
-    /// One announcement on a stream of its own. That it was read is proved by GET_PROVIDERS on another, in whose answer we
-    /// must be: the end of a stream is all that the server says of the announcement, and it says the same of a refusal.
+    /// Sends one announcement on a stream of its own. Then asks with GET_PROVIDERS on another stream; if the answer
+    /// names us, the server has read the announcement. The end of the first stream proves nothing: the server ends it
+    /// after a refusal too.
     async fn add_and_ask(&self, dht: Dht, peer: &PeerInfo, add: &Bytes, multihash: &[u8]) -> Result<(), RpcError> {
         {
             let _permit = self.exchanges.permit().await?;
@@ -98,12 +102,12 @@ impl Rpc {
         self.notice(dht, peer, Ok(answer.closer_peers().count()));
         let own = self.peers.local.to_bytes();
         let named = answer.provider_peers().any(|provider| provider.id == own);
-        named.then_some(()).ok_or_else(|| RpcError::Stream("it does not name us as a provider afterwards".to_owned()))
+        named.then_some(()).ok_or_else(|| RpcError::stream("it does not name us as a provider afterwards"))
     }
 }
 
-/// Writes the one frame of a stream, ends our half and waits until the server, having read it, ends the other. A reset is
-/// an end as well: it is how a stream is ended that the server drops.
+/// Writes the only frame of a stream, closes our half, and waits until the server ends the other half after reading. A
+/// reset counts as the end too: a server that drops a stream resets it.
 async fn write_and_await_end(mut stream: Stream, frame: &[u8]) -> Result<(), RpcError> {
     write_moving(&mut stream, frame, WRITE_STALL).await.map_err(not_written)?;
     flush_moving(&mut stream, WRITE_STALL).await.map_err(not_written)?;

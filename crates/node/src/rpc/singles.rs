@@ -1,17 +1,17 @@
-//! Which servers read one request of each stream.
+//! Remembers servers that read only one request of each stream.
 
 use libp2p::PeerId;
 use parking_lot::Mutex;
 use std::{collections::HashMap, time::Duration};
 
-/// How long such a server is remembered; then it is tried again, for it may have been updated. Trying costs three
+/// How long such a server is remembered. Then it is tested again, because it may have been updated. A test costs three
 /// streams.
 const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
 
-/// Servers remembered, some 100 bytes each. Beyond it the one found out first is forgotten, and tried again.
+/// Most servers remembered, some 100 bytes each. Beyond it the one detected first is forgotten, and tested again.
 const MAX_REMEMBERED: usize = 4096;
 
-/// The servers that read one request of each stream, and when they were found out.
+/// The servers that read only one request of each stream, and when they were detected.
 #[derive(Debug, Default)]
 pub(super) struct Singles {
     found: Mutex<HashMap<PeerId, Duration>>,
@@ -50,6 +50,6 @@ mod tests {
             singles.insert(PeerId::random(), Duration::from_secs(second));
         }
         assert_eq!(singles.found.lock().len(), MAX_REMEMBERED);
-        assert!(!singles.contains(&first, Duration::ZERO), "the one found out first makes room");
+        assert!(!singles.contains(&first, Duration::ZERO), "the one detected first makes room");
     }
 }

@@ -1,4 +1,4 @@
-//! How long a stream is waited on for its next request.
+//! Limits how long a stream may wait for its next request.
 
 use crate::{
     clock,
@@ -17,15 +17,15 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Until a stream is idle for too long, the node shuts down or becomes a client. Made once per stream and not per request:
-/// timers and waiting lists are shared by all streams of the process, and to enter and leave them for each request cost
-/// more than the look-up of its record.
+/// Ends when a stream was idle for too long, when the node shuts down, or when it becomes a client. Created once per
+/// stream, not per request: all streams of the process share the timers and waiting lists behind it, and entering and
+/// leaving them for each request cost more than looking up its record.
 pub(super) struct Patience {
-    /// Rings at `until` or before: it is set anew when it rings, about once in the time that a stream may be idle.
+    /// Fires at `until` or earlier. If it fires early, it is reset to `until`: about once per idle time-out.
     timer: Pin<Box<Sleep>>,
     until: Instant,
-    /// One future, which ends with shutdown or client mode. In a set of its own, since that polls it only when it has
-    /// been woken: each look at the lists behind it takes their locks.
+    /// One future, which ends at shutdown or in client mode. It is in a set because a set polls it only after a
+    /// wake-up: each poll takes the locks of the lists behind it.
     over: FuturesUnordered<BoxFuture<'static, ()>>,
 }
 
@@ -39,7 +39,7 @@ impl Patience {
         let over = async move {
             tokio::select! {
                 () = draining.cancelled() => {}
-                // An error would mean that the node is gone.
+                // An error means that the node is gone.
                 _ = mode.wait_for(|decision| !decision.serves(dht)) => {}
             }
         };
@@ -47,12 +47,12 @@ impl Patience {
         Self { timer: Box::pin(sleep(idle)), until: clock::timer() + idle, over }
     }
 
-    /// From now on for so long.
+    /// Restarts the idle time-out.
     pub(super) fn renew(&mut self, idle: Duration) {
         self.until = clock::timer() + idle;
     }
 
-    /// Ready when it is at its end.
+    /// Is ready when the stream must end.
     pub(super) fn poll_end(&mut self, cx: &mut Context<'_>, metrics: &Metrics) -> Poll<()> {
         if self.over.poll_next_unpin(cx).is_ready() {
             return Poll::Ready(());

@@ -1,5 +1,5 @@
-//! From a request to its answer: the pure rules of [`crate::kad::rules`], with the store, the tables and what is known of peers.
-//! No swarm, no socket and no clock of its own.
+//! Turns a request into its answer: applies the pure rules of [`crate::kad::rules`] to the store, the tables and the
+//! known peers. It has no swarm, no socket and no clock of its own.
 
 use crate::{
     holdings::Holdings,
@@ -21,23 +21,25 @@ use dhtstore_records::{NotNow, Stores, providers, values};
 use libp2p::{Multiaddr, PeerId};
 use std::sync::Arc;
 
-/// Providers looked for: more do not fit into an answer, where one without addresses takes some 45 bytes.
+/// Most providers looked up. More do not fit into an answer: one without addresses takes some 45 bytes.
 const MAX_PROVIDERS: usize = 16 * K;
 
-/// Longest provider entry that is kept: honest ones have 150 to 800 bytes, and it is held while the stream is idle.
+/// Longest provider entry that is kept per stream. Honest ones have 150 to 800 bytes, and it is kept while the stream
+/// is idle.
 const MAX_KEPT_ENTRY: usize = 1024;
 
-/// What the sender last said of itself on a stream.
+/// The provider entry that the sender last sent on a stream.
 #[derive(Debug)]
 pub(crate) struct Announced {
-    /// The body of its entry.
+    /// The body of the entry.
     entry: Vec<u8>,
-    /// The same, read, with the addresses that belong to the stream's DHT; there are some.
+    /// The decoded entry, with those addresses that belong to the stream's DHT; at least one.
     provider: PeerInfo,
 }
 
 impl Announced {
-    /// `None` if the next request must be read anew: it may be about others as well, or the addresses are not its own.
+    /// Keeps the entry of a message if it is the only one and short. Otherwise the next request must be decoded in
+    /// full.
     fn of(message: &Message<'_>, provider: PeerInfo) -> Option<Self> {
         let mut entries = message.provider_peers();
         let entry = entries.next().filter(|entry| entry.as_bytes().len() <= MAX_KEPT_ENTRY)?;
@@ -48,19 +50,19 @@ impl Announced {
 /// Why a request gets no answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Unanswered {
-    /// No message.
+    /// The message does not decode.
     #[error(transparent)]
     Malformed(#[from] DecodeError),
-    /// A message that the protocol refuses.
+    /// The protocol refuses the request.
     #[error("refused: {0}")]
     Refused(#[from] Refusal),
-    /// The store does not take the announcement.
-    #[error("announcement not taken: {0}")]
+    /// The store refuses the announcement.
+    #[error("cannot store the announcement: {0}")]
     Announcement(#[from] providers::Refused),
-    /// The store does not take the value.
-    #[error("value not taken: {0}")]
+    /// The store refuses the value.
+    #[error("cannot store the value: {0}")]
     Value(#[from] values::Refused),
-    /// The store cannot be asked.
+    /// The store cannot be read.
     #[error(transparent)]
     NotNow(#[from] NotNow),
 }
@@ -81,8 +83,8 @@ impl Responder {
         Self { peers, tables, stores, holdings, metrics }
     }
 
-    /// The framed answer; `None` for ADD_PROVIDER, which gets none (PRV-4). `announced` is the stream's; `seed` is asked
-    /// for what is to be drawn where not all fits.
+    /// Returns the framed answer; `None` for ADD_PROVIDER, which gets none (PRV-4). `announced` belongs to the stream.
+    /// `seed` returns the seed for choosing providers when not all fit.
     pub(crate) async fn answer(
         &self,
         dht: Dht,
@@ -123,7 +125,7 @@ impl Responder {
                 provider.addrs = most_useful(provider.addrs);
                 let has_addresses = !provider.addrs.is_empty();
                 if !has_addresses {
-                    // libp2p-kad sends its confirmed external addresses only; identify has told us more.
+                    // libp2p-kad sends only its confirmed external addresses; identify may have given us more.
                     provider.addrs = self.peers.identified_addresses(dht, &sender);
                 }
                 self.stores.providers.add(multihash, &provider, dht).wait().await?;
@@ -146,15 +148,15 @@ impl Responder {
         Ok(answer)
     }
 
-    /// Whoever provides `multihash`, ourselves first, with the addresses that belong to `dht`.
+    /// Returns the providers of `multihash`, this node first, with the addresses that belong to `dht`.
     async fn providers_of(&self, dht: Dht, multihash: &[u8], seed: u64) -> Result<Vec<EncodedPeer>, NotNow> {
         let scope = self.peers.scope(dht);
         let held = self.holdings.of(multihash, MAX_PROVIDERS, seed).await?;
         let own = held.own.then(|| self.peers.provider_entry(dht));
-        // What is allowed nowhere has not been taken by the store: see the scope of ADD_PROVIDER above.
+        // Scope `Any` needs no filter: ADD_PROVIDER above stores only addresses that some scope allows.
         let is_any = scope == AddressScope::Any;
         let others = held.others.iter().map(|record| {
-            // What came by both DHTs is one list behind the other.
+            // Addresses that came through both DHTs are two lists, one after the other.
             if is_any && !is_arranged(&record.addrs) {
                 return EncodedPeer::new(&record.peer, &most_useful(record.addrs.to_vec()));
             }
@@ -167,8 +169,8 @@ impl Responder {
         Ok(own.into_iter().chain(others).collect())
     }
 
-    /// A peer as the target of FIND_NODE (SRV-5): from the table, or whatever our books say of it, even if it is a
-    /// client and even if its addresses are private.
+    /// Returns the entry of the peer that is the target of a FIND_NODE (SRV-5): from the table, or else from any other
+    /// source, even if it is a client or has only private addresses.
     async fn describe(&self, dht: Dht, peer: &PeerId) -> Option<EncodedPeer> {
         if *peer == self.peers.local {
             return Some(EncodedPeer::new(peer, &self.peers.addresses.of(dht)));
@@ -180,15 +182,15 @@ impl Responder {
         let identified = self.peers.contacts.addresses(peer).map(|known| known.addrs).unwrap_or_default();
         let mut known = identified;
         if !known.iter().any(|addr| scope.hands_out(addr)) {
-            // A peer that has a relay by now may have said so in an announcement only.
+            // A peer that now uses a relay may have announced that only with a provider record.
             known.extend(self.stores.providers.addresses(peer).wait().await.unwrap_or_default());
         }
         if known.is_empty() {
-            // The table of the other DHT is a book of addresses, too.
+            // The table of the other DHT may know addresses too.
             let others = Dht::ALL.into_iter().map(|dht| self.tables.of(dht).view());
             known = others.into_iter().find_map(|table| Some(table.get(peer)?.peer.addrs.clone()))?;
         }
-        // Those of the DHT first: not all of them may fit.
+        // Addresses of this DHT come first: not all may fit.
         let (fitting, others): (Vec<Multiaddr>, Vec<Multiaddr>) = known.into_iter().partition(|a| scope.hands_out(a));
         Some(EncodedPeer::new(peer, most_useful(fitting).iter().chain(&most_useful(others))))
     }

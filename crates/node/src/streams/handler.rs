@@ -1,5 +1,5 @@
-//! One connection's part: negotiates our protocols in both directions, the inbound ones as the node's mode allows
-//! (MODE-1). When that changes the connection is woken, and libp2p notices that the list is another one: identify
+//! The handler of one connection. It negotiates our protocols in both directions, the inbound ones as the node's mode
+//! allows (MODE-1). A change of mode wakes the connection; libp2p then sees the new list of protocols, and identify
 //! pushes it to the peer at once.
 
 use super::{
@@ -32,27 +32,26 @@ use std::{
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::ReusableBoxFuture;
 
-/// Outbound streams that are being negotiated on one connection at a time. Fewer than the 256 that yamux lets be
-/// unacknowledged; pooled streams need two.
+/// Most outbound streams under negotiation on one connection. Yamux allows 256 unacknowledged ones; pooled streams need
+/// two.
 const MAX_NEGOTIATING: usize = 64;
 
-/// A peer that does not agree on a protocol within this time is taken for mute: as long as for an answer.
+/// Time-out of negotiating a protocol, as long as that of an answer.
 const NEGOTIATION_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The handler of one connection.
 pub(crate) struct Handler {
     peer: PeerId,
     acceptor: Acceptor,
-    /// Serves the inbound streams.
+    /// Runs the work for the inbound streams.
     together: Together,
-    /// Inbound streams of this connection, and of the process.
+    /// Places for inbound streams: of this connection, and of the process.
     limits: (Arc<Semaphore>, Arc<Semaphore>),
     requests: mpsc::Receiver<Open>,
     negotiating: usize,
     metrics: Arc<Metrics>,
     connections: Connections,
     listens: Listens,
-    /// Ready when the node's mode is another one; `None` when there is no node any more.
+    /// Ready when the node's mode has changed; `None` once the node is gone.
     mode: ReusableBoxFuture<'static, Option<watch::Receiver<Decision>>>,
 }
 
@@ -130,7 +129,7 @@ impl ConnectionHandler for Handler {
                 None => self.mode.set(pending()),
             }
         }
-        // At the limit nothing is polled: the end of a negotiation polls the handler again.
+        // At the limit the queue is not polled: the end of a negotiation polls the handler again.
         while self.negotiating < MAX_NEGOTIATING {
             match self.requests.poll_recv(cx) {
                 Poll::Ready(Some(open)) if open.reply.is_closed() => {}
@@ -162,7 +161,7 @@ impl ConnectionHandler for Handler {
             }
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound { protocol, info }) => {
                 self.negotiating -= 1;
-                // Whoever asked may have given up: then the stream is dropped here.
+                // If the requester has given up, the stream is dropped here.
                 let _ = info.send(Ok(protocol));
             }
             ConnectionEvent::DialUpgradeError(DialUpgradeError { info, error }) => {
@@ -179,11 +178,11 @@ impl ConnectionHandler for Handler {
     }
 }
 
-/// The protocols that are advertised and accepted now.
+/// The protocols that the connection advertises and accepts now.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Listens {
     decision: Decision,
-    /// Whether we ask others to dial us back.
+    /// Whether we ask other peers to dial us back.
     dial_back: bool,
 }
 

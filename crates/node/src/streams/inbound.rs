@@ -1,4 +1,4 @@
-//! Streams that peers open, and who takes them.
+//! Streams that peers open, and their acceptor.
 
 use super::together::Serving;
 use crate::kad::Dht;
@@ -6,11 +6,11 @@ use libp2p::{PeerId, Stream};
 use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
 
-/// What an inbound stream speaks.
+/// The protocol of an inbound stream.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Protocol {
     Dht(Dht),
-    /// AutoNAT v2: a peer shows that it could dial us.
+    /// AutoNAT v2: a peer proves that it could dial us.
     DialBack,
 }
 
@@ -20,9 +20,10 @@ pub(crate) struct Inbound {
     pub(crate) peer: PeerId,
     pub(crate) protocol: Protocol,
     pub(crate) stream: Stream,
-    /// Counts against the limits of connection and process while it lives.
+    /// Places within the limits of the connection and of the process, held while the stream is served.
     pub(crate) permits: (OwnedSemaphorePermit, OwnedSemaphorePermit),
 }
 
-/// Takes inbound streams: what is to be done for one, if anything. Called on a connection's task: must not block.
+/// Accepts an inbound stream and returns the work to do for it, if any. Runs on the task of the connection and must not
+/// block.
 pub(crate) type Acceptor = Arc<dyn Fn(Inbound) -> Option<Serving> + Send + Sync>;

@@ -1,7 +1,7 @@
-//! What is done for the inbound streams of one connection, done in one task. Requests that came together are answered in one
-//! turn of it, so that their answers leave together: by one call of the kernel for several, over QUIC as well.
-//! Whoever asks on many streams gets the share of one connection, or two: a stream that is alone when it begins has a task of its
-//! own. Most connections have no other, and a lone request costs less without a queue of tasks inside a task.
+//! Runs the work for the inbound streams of one connection in one task. Requests that arrive together are answered in
+//! one turn of that task, so that their answers leave together: one system call for several, over QUIC as well. A peer
+//! with many streams gets the share of one task, or two: a stream that is alone when it begins has a task of its own.
+//! Most connections have only that one stream, and a single request costs less without a queue of tasks inside a task.
 
 use futures::{
     FutureExt,
@@ -11,24 +11,24 @@ use futures::{
 use std::panic::AssertUnwindSafe;
 use tokio::sync::mpsc;
 
-/// What is done for one stream, to its end.
+/// The work for one stream, to its end.
 pub(crate) type Serving = BoxFuture<'static, ()>;
 
-/// The task of one connection; there is none before the second stream. When this is dropped, what was begun goes on.
+/// The task of one connection, started with the second stream. Dropping this does not stop work that has begun.
 #[derive(Debug)]
 pub(super) struct Together {
-    /// Streams at a time.
+    /// Most streams at a time.
     pub(super) max: usize,
     task: Option<mpsc::Sender<Serving>>,
 }
 
 impl Together {
-    /// For a connection that has at most `max` streams at a time: what is done for each of them holds a permit.
+    /// Creates it for a connection with at most `max` streams at a time. The work for each stream holds a permit.
     pub(super) fn new(max: usize) -> Self {
         Self { max, task: None }
     }
 
-    /// Begins with it.
+    /// Starts the work for a stream. `alone`: the connection has no other stream.
     pub(super) fn spawn(&mut self, serving: Serving, alone: bool) {
         if alone {
             tokio::spawn(serving);
@@ -39,7 +39,7 @@ impl Together {
             tokio::spawn(run(begun));
             task
         });
-        // There is room for all that have a permit, and it ends after the sender only, or with the runtime.
+        // Cannot fail: there is room for every permit, and the task ends only after the sender, or with the runtime.
         let _ = task.try_send(serving);
     }
 }
@@ -50,7 +50,7 @@ async fn run(mut begun: mpsc::Receiver<Serving>) {
         tokio::select! {
             biased;
             Some(_ended) = serving.next() => {}
-            // A panic is the end of its stream only, as in a task of its own.
+            // A panic ends only its own stream, as in a task of its own.
             Some(one) = begun.recv() => serving.push(AssertUnwindSafe(one).catch_unwind()),
             else => return,
         }
@@ -147,7 +147,7 @@ mod tests {
         }
         tokio::task::yield_now().await;
         wake.send(()).unwrap();
-        // One turn of the only thread: this task's next is behind that of the streams.
+        // One turn of the only thread: this task runs again only after the streams' task.
         tokio::task::yield_now().await;
         assert_eq!(ran.load(Ordering::Relaxed), 20);
     }

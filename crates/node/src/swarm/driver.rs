@@ -1,5 +1,5 @@
-//! The swarm task: dials on command, keeps the address book and our announced addresses. It never touches the
-//! disk, and no request of the DHT passes through it.
+//! The swarm task: dials on command, and keeps the address book and our announced addresses up to date. It never
+//! touches the disk, and no DHT request passes through it.
 
 use super::{Behaviour, BehaviourEvent, ip_limits};
 use crate::{
@@ -31,23 +31,24 @@ use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-/// How long to wait for the first address of each listener: those of wildcards come from the list of interfaces.
+/// How long to wait for the first address of each listener. The addresses of a wildcard come from the list of
+/// interfaces.
 const FIRST_ADDRESS: Duration = Duration::from_secs(1);
 
-/// How long the end of connections is told to the other sides.
+/// Time allowed for closing connections at shutdown.
 const GOODBYE: Duration = Duration::from_millis(500);
 
-/// A dial under way and who waits for it.
+/// A dial under way and the requests that wait for it.
 #[derive(Debug)]
 struct Dial {
     peer: Option<PeerId>,
     addrs: Vec<Multiaddr>,
-    /// For each whether only this very dial will do, or any connection to the peer.
+    /// For each request whether it needs this dial (true), or accepts any connection to the peer (false).
     replies: Vec<(bool, Reply)>,
 }
 
-/// What is told of events, and what tells when to stop. Nothing here keeps records: see docs/decisions/kademlia.md.
-pub(crate) struct Told {
+/// The parts that receive events, and the signal to stop. None of them stores records: see docs/decisions/kademlia.md.
+pub(crate) struct Handles {
     pub(crate) peers: Arc<Peers>,
     pub(crate) admission: Arc<Admission>,
     pub(crate) nat: Arc<Nat>,
@@ -56,24 +57,33 @@ pub(crate) struct Told {
     pub(crate) stop: CancellationToken,
 }
 
-/// The swarm and what its task keeps.
+/// Why a dial failed, with the reasons for a few addresses.
+#[derive(Debug, thiserror::Error)]
+#[error("{shown}")]
+struct DialFailed {
+    shown: String,
+    #[source]
+    error: DialError,
+}
+
+/// The swarm and the state of its task.
 pub(crate) struct Driver {
     swarm: Swarm<Behaviour>,
     commands: mpsc::Receiver<Command>,
-    told: Told,
+    handles: Handles,
     dials: HashMap<ConnectionId, Dial>,
-    /// Told to identify.
+    /// The addresses that identify sends now.
     announced: BTreeSet<Multiaddr>,
 }
 
 impl Driver {
-    pub(crate) fn new(swarm: Swarm<Behaviour>, commands: mpsc::Receiver<Command>, told: Told) -> Self {
-        let mut driver = Self { swarm, commands, told, dials: HashMap::new(), announced: BTreeSet::new() };
+    pub(crate) fn new(swarm: Swarm<Behaviour>, commands: mpsc::Receiver<Command>, handles: Handles) -> Self {
+        let mut driver = Self { swarm, commands, handles, dials: HashMap::new(), announced: BTreeSet::new() };
         driver.announce();
         driver
     }
 
-    /// Binds `addrs`, whose ports were found free.
+    /// Binds `addrs`, whose ports have been checked to be free.
     pub(crate) async fn bind(&mut self, addrs: Vec<Multiaddr>) -> Result<(), NodeError> {
         let mut waiting: HashSet<ListenerId> = HashSet::new();
         for addr in addrs {
@@ -98,14 +108,14 @@ impl Driver {
                 self.handle(event);
             }
         };
-        // A wildcard on a machine without such an interface never gets an address, and may later.
+        // A wildcard gets no address if the machine has no such interface; it may get one later.
         let _ = timeout(FIRST_ADDRESS, first_addresses).await;
         Ok(())
     }
 
     /// Runs until the node stops, then ends all connections.
     pub(crate) async fn run(mut self) {
-        let stop = self.told.stop.clone();
+        let stop = self.handles.stop.clone();
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -130,7 +140,7 @@ impl Driver {
             Command::Dial { peer, addrs, afresh, reply } => self.dial(peer, addrs, afresh, reply),
             Command::Announce => {
                 self.announce();
-                // Identify itself pushes listen addresses and protocols only.
+                // Identify by itself pushes only listen addresses and protocols.
                 let peers: Vec<PeerId> = self.swarm.connected_peers().copied().collect();
                 self.swarm.behaviour_mut().identify.push(peers);
             }
@@ -152,8 +162,9 @@ impl Driver {
                     dial.replies.push((afresh, reply));
                     return;
                 }
-                // A new port: with the listener's, two nodes that dial each other at once can meet in a TCP
-                // simultaneous open, where both are dialers and the handshake fails.
+                // From a new port: if two nodes dial each other from their listeners' ports at the same time, TCP can
+                // join both dials into one connection (simultaneous open). Then both sides are dialers and the
+                // handshake fails.
                 DialOpts::peer_id(peer)
                     .condition(if afresh { PeerCondition::Always } else { PeerCondition::Disconnected })
                     .addresses(addrs.clone())
@@ -170,12 +181,12 @@ impl Driver {
             Ok(()) => {
                 self.dials.insert(id, Dial { peer, addrs, replies: vec![(afresh, reply)] });
             }
-            // There were some: libp2p leaves out those at which this node listens itself.
+            // `addrs` was not empty: libp2p removed the addresses at which this node itself listens.
             Err(DialError::NoAddresses) => {
                 let _ = reply.send(Err(RpcError::Own));
             }
             Err(error) => {
-                let _ = reply.send(Err(self.explain(&error)));
+                let _ = reply.send(Err(self.explain(error)));
             }
         }
     }
@@ -184,7 +195,7 @@ impl Driver {
         match event {
             SwarmEvent::Behaviour(BehaviourEvent::Identify(event)) => self.identify(event),
             SwarmEvent::Behaviour(BehaviourEvent::Ping(ping::Event { peer, result: Ok(took), .. })) => {
-                self.told.peers.contacts.pinged(&peer, took);
+                self.handles.peers.contacts.pinged(&peer, took);
             }
             SwarmEvent::Behaviour(BehaviourEvent::Ping(ping::Event { peer, connection, result: Err(failure) })) => {
                 self.unanswered(peer, connection, &failure);
@@ -194,15 +205,15 @@ impl Driver {
             }
             SwarmEvent::ConnectionClosed { peer_id, connection_id, cause, num_established, .. } => {
                 debug!(peer = %peer_id, cause = cause.as_ref().map(ToString::to_string), "connection closed");
-                let now = self.told.clock.monotonic();
-                self.told.peers.contacts.disconnected(&peer_id, connection_id, now);
+                let now = self.handles.clock.monotonic();
+                self.handles.peers.contacts.disconnected(&peer_id, connection_id, now);
                 if let Some(ConnectionError::IO(error)) = cause.filter(|_| num_established == 0) {
-                    self.told.admission.left(peer_id, is_orderly(&error));
+                    self.handles.admission.left(peer_id, is_orderly(&error));
                 }
             }
             SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
                 if let Some(dial) = self.dials.remove(&connection_id) {
-                    let error = self.explain(&error);
+                    let error = self.explain(error);
                     for (_, reply) in dial.replies {
                         let _ = reply.send(Err(error.clone()));
                     }
@@ -212,30 +223,34 @@ impl Driver {
                 if let ListenError::Denied { cause } = &error
                     && cause.downcast_ref::<ip_limits::TooMany>().is_none()
                 {
-                    self.told.metrics.connections_over_limit.inc();
+                    self.handles.metrics.connections_over_limit.inc();
                 }
                 debug!(from = %send_back_addr, %error, "inbound connection failed");
             }
             SwarmEvent::NewListenAddr { address, .. } => {
                 info!(%address, "listening");
-                self.told.peers.addresses.listening(address);
+                self.handles.peers.addresses.listening(address);
                 self.announce();
             }
             SwarmEvent::ExpiredListenAddr { address, .. } => {
                 info!(%address, "no longer listening");
-                self.told.peers.addresses.not_listening(&address);
+                self.handles.peers.addresses.not_listening(&address);
                 self.announce();
             }
             SwarmEvent::ListenerClosed { addresses, reason, .. } => {
                 if let Err(error) = reason {
-                    warn!(?addresses, %error, "listener failed; restart the node when the cause is gone");
+                    warn!(
+                        ?addresses,
+                        %error,
+                        "listener failed, other listeners still work; fix the cause, then restart the node"
+                    );
                 }
                 for address in addresses {
-                    self.told.peers.addresses.not_listening(&address);
+                    self.handles.peers.addresses.not_listening(&address);
                 }
                 self.announce();
             }
-            SwarmEvent::ListenerError { error, .. } => debug!(%error, "listener"),
+            SwarmEvent::ListenerError { error, .. } => debug!(%error, "listener error"),
             _ => {}
         }
     }
@@ -243,9 +258,9 @@ impl Driver {
     fn established(&mut self, peer: PeerId, id: ConnectionId, endpoint: &ConnectedPoint) {
         let address = endpoint.get_remote_address().clone();
         debug!(%peer, %address, inbound = endpoint.is_listener(), "connected");
-        let since = self.told.clock.monotonic();
+        let since = self.handles.clock.monotonic();
         let connection = Connection { id, address, inbound: endpoint.is_listener(), since, observed: None };
-        self.told.peers.contacts.connected(peer, connection);
+        self.handles.peers.contacts.connected(peer, connection);
         self.dials.retain(|dialled, dial| {
             if *dialled != id && dial.peer != Some(peer) {
                 return true;
@@ -260,29 +275,29 @@ impl Driver {
         });
     }
 
-    /// Gives up a connection whose other side is silent. Ping reports the second failure in a row, not the first.
+    /// Closes a connection whose other side is silent. Ping reports only the second failure in a row.
     fn unanswered(&mut self, peer: PeerId, connection: ConnectionId, failure: &ping::Failure) {
         if is_silence(failure) && self.swarm.close_connection(connection) {
-            debug!(%peer, %failure, "pings are not answered, connection given up");
-            self.told.admission.left(peer, false);
+            debug!(%peer, %failure, "pings are not answered, connection closed");
+            self.handles.admission.left(peer, false);
         }
     }
 
     fn identify(&mut self, event: identify::Event) {
         match event {
             identify::Event::Received { connection_id, peer_id, info } => {
-                self.told.peers.contacts.observed(&peer_id, connection_id, info.observed_addr.clone());
-                self.told.admission.identified(peer_id, connection_id, info);
-                self.told.nat.wake.notify_one();
+                self.handles.peers.contacts.observed(&peer_id, connection_id, info.observed_addr.clone());
+                self.handles.admission.identified(peer_id, connection_id, info);
+                self.handles.nat.wake.notify_one();
             }
-            identify::Event::Error { peer_id, error, .. } => debug!(peer = %peer_id, %error, "identify"),
+            identify::Event::Error { peer_id, error, .. } => debug!(peer = %peer_id, %error, "identify failed"),
             identify::Event::Sent { .. } | identify::Event::Pushed { .. } => {}
         }
     }
 
-    /// Tells identify what we announce now.
+    /// Passes the addresses that we announce now to identify.
     fn announce(&mut self) {
-        let wanted = self.told.peers.addresses.of_any();
+        let wanted = self.handles.peers.addresses.of_any();
         for gone in self.announced.difference(&wanted) {
             self.swarm.remove_external_address(gone);
         }
@@ -292,37 +307,38 @@ impl Driver {
         self.announced = wanted;
     }
 
-    /// Why a dial failed, short enough to read.
-    fn explain(&self, error: &DialError) -> RpcError {
-        match error {
+    /// Turns the error of a dial into one that is short enough to read. The original stays its source.
+    fn explain(&self, error: DialError) -> RpcError {
+        let shown = match &error {
             DialError::Denied { .. } => {
-                self.told.metrics.connections_over_limit.inc();
-                RpcError::Busy("connection limit reached")
+                self.handles.metrics.connections_over_limit.inc();
+                return RpcError::Busy("connection limit reached");
             }
             DialError::Transport(errors) => {
-                /// Enough to see a pattern; a peer may have dozens of addresses.
+                /// Most addresses shown. A peer may have dozens.
                 const SHOWN: usize = 3;
                 let shown: Vec<String> =
                     errors.iter().take(SHOWN).map(|(addr, error)| format!("{addr}: {}", root_cause(error))).collect();
                 let more = if errors.len() > SHOWN { ", …" } else { "" };
-                RpcError::Dial(format!("{}{more}", shown.join(", ")))
+                format!("{}{more}", shown.join(", "))
             }
-            DialError::WrongPeerId { obtained, address } => RpcError::Dial(format!("{address} is {obtained}")),
-            DialError::LocalPeerId { .. } => RpcError::Own,
-            error => RpcError::Dial(error.to_string()),
-        }
+            DialError::WrongPeerId { obtained, address } => format!("the peer at {address} is {obtained}"),
+            DialError::LocalPeerId { .. } => return RpcError::Own,
+            error => error.to_string(),
+        };
+        RpcError::dial(DialFailed { shown, error })
     }
 }
 
-/// Whether the other side closed a connection in order: yamux, and QUIC with its code 0, say so. A process that was killed does
-/// not, nor does a network that went away.
+/// Returns whether the other side closed a connection in order, as yamux reports it, and QUIC with its code 0. A killed
+/// process or a failed network does not close in order.
 fn is_orderly(error: &std::io::Error) -> bool {
     let cause = root_cause(error);
     cause.contains("connection is closed") || cause.contains("closed by peer: 0")
 }
 
-/// Whether the other side is silent: its host or the network between is gone, and TCP would notice after a quarter of an hour at
-/// the earliest. A peer that answers in another way than it should is not.
+/// Returns whether the other side is silent: its host or the network has failed, which TCP would notice after 15
+/// minutes at the earliest. A peer that answers wrongly is not silent.
 fn is_silence(failure: &ping::Failure) -> bool {
     match failure {
         ping::Failure::Timeout => true,
@@ -331,7 +347,7 @@ fn is_silence(failure: &ping::Failure) -> bool {
     }
 }
 
-/// The innermost error: the outer ones say "transport error" several times over.
+/// Returns the text of the innermost error. The outer ones only repeat "transport error".
 fn root_cause(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(source) = cause.source() {

@@ -1,4 +1,4 @@
-//! At most so many inbound connections per IP address (IPv6: per /64, which is one customer).
+//! Limits the inbound connections per IP address (IPv6: per /64, which is one customer).
 
 use crate::metrics::Metrics;
 use libp2p::{
@@ -26,12 +26,12 @@ pub(crate) struct TooMany {
     max: u32,
 }
 
-/// The behaviour.
+/// The libp2p behaviour that enforces the limit.
 #[derive(Debug)]
 pub(crate) struct Behaviour {
     max: u32,
     by_ip: HashMap<IpAddr, u32>,
-    /// Which connections are counted, and where: each is taken off exactly once.
+    /// The address under which each connection is counted, so that it is subtracted exactly once.
     counted: HashMap<ConnectionId, IpAddr>,
     metrics: Arc<Metrics>,
 }
@@ -62,7 +62,7 @@ impl Behaviour {
     }
 }
 
-/// What connections are counted by.
+/// Returns the address under which a connection is counted.
 fn source(addr: &Multiaddr) -> Option<IpAddr> {
     match addr.iter().next()? {
         Protocol::Ip4(ip) => Some(ip.into()),

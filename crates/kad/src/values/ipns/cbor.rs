@@ -1,7 +1,8 @@
-//! DAG-CBOR as far as it matters here: which bytes and integers a map has, and whether all of it is well-formed.
+//! Decodes the bytes and integers of a DAG-CBOR map, and checks that all of it is well-formed.
 //!
-//! The library sees to minimal numbers, definite lengths, finite floats and depth (some 120 levels); the order of keys
-//! it leaves to us, and go does not look at it. Keys that are there twice are refused at every depth, as in go.
+//! The library checks that numbers are minimal, lengths definite and floats finite, and limits the depth to some 120
+//! levels. Neither the library, nor go, nor this module checks the order of keys. As in go, a duplicate key is refused
+//! at every depth.
 
 use serde::{
     Deserialize, Deserializer,
@@ -9,7 +10,7 @@ use serde::{
 };
 use std::{collections::BTreeMap, fmt};
 
-/// A value, checked.
+/// A well-formed value.
 #[derive(PartialEq, Debug)]
 pub(super) enum Node<'a> {
     /// A string of bytes.
@@ -18,11 +19,11 @@ pub(super) enum Node<'a> {
     Int(i128),
     /// A map.
     Map(BTreeMap<String, Node<'a>>),
-    /// Anything else: it is passed over.
+    /// Anything else; ignored.
     Other,
 }
 
-/// The entries of a map that is all there is. Their number is bounded by the length of `bytes`.
+/// Decodes bytes that consist of exactly one map. The length of `bytes` bounds the number of entries.
 pub(super) fn map(bytes: &[u8]) -> Option<BTreeMap<String, Node<'_>>> {
     match serde_ipld_dagcbor::from_slice(bytes) {
         Ok(Node::Map(entries)) => Some(entries),
@@ -57,7 +58,7 @@ impl<'de> Visitor<'de> for Anything {
         Ok(Node::Int(number.into()))
     }
 
-    // Larger numbers, below -2^63, are refused by default, as in go.
+    // Numbers below -2^63 are refused by default, as in go.
 
     fn visit_f64<E: Error>(self, _: f64) -> Result<Node<'de>, E> {
         Ok(Node::Other)
@@ -84,13 +85,13 @@ impl<'de> Visitor<'de> for Anything {
         let mut found = BTreeMap::new();
         while let Some((key, value)) = entries.next_entry::<String, Node<'de>>()? {
             if found.insert(key, value).is_some() {
-                return Err(A::Error::custom("key is there twice"));
+                return Err(A::Error::custom("duplicate key"));
             }
         }
         Ok(Node::Map(found))
     }
 
-    /// A link: bytes that must be a CID.
+    /// Accepts a link: bytes that are a CID.
     fn visit_newtype_struct<D: Deserializer<'de>>(self, link: D) -> Result<Node<'de>, D::Error> {
         let Node::Bytes(bytes) = link.deserialize_bytes(Anything)? else {
             return Err(D::Error::custom("link without bytes"));

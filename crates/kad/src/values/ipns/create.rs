@@ -1,4 +1,4 @@
-//! Records of one's own.
+//! Creates and signs records.
 
 use super::{SIGNATURE_PREFIX, field};
 use crate::{
@@ -6,42 +6,45 @@ use crate::{
     message::put_bytes,
     values::{MAX_VALUE, rfc3339},
 };
-use libp2p_identity::Keypair;
+use libp2p_identity::{Keypair, SigningError};
 use serde::{Serialize, Serializer};
-use std::time::Duration;
+use std::{error::Error, time::Duration};
 
-/// What a record is to say.
+/// The content of a record to create.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Entry<'a> {
-    /// Usually a path: `/ipfs/<cid>`.
+    /// What the name points to, usually a path: `/ipfs/<cid>`.
     pub value: &'a [u8],
-    /// Higher than that of the record before it. At most 2^63 - 1: go reads no larger ones.
+    /// Sequence number; must be higher than that of the previous record. At most 2^63 - 1, the largest that go reads.
     pub sequence: u64,
     /// The last moment at which it is valid, counted from the Unix epoch; at most the end of the year 9999. The network
-    /// forgets it after 48 h anyway.
+    /// drops it after 48 h anyway.
     pub validity: Duration,
-    /// For how long resolvers may keep it: cut off at 292 years. The specification suggests five minutes.
+    /// How long resolvers may cache it; longer times are cut to 292 years. The specification suggests five minutes.
     pub ttl: Duration,
 }
 
-/// Why there is no record.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+/// Why a record cannot be created.
+#[derive(Debug, thiserror::Error)]
 pub enum CreateError {
-    /// Over [`MAX_VALUE`].
-    #[error("the record would have {0} bytes, more than 10240: point it at less")]
+    /// The record would be longer than [`MAX_VALUE`].
+    #[error("the record would have {0} bytes, more than 10240; use a shorter value")]
     TooLong(usize),
-    /// go could not read it.
+    /// The sequence number is larger than go can read.
     #[error("sequence number {0} is over 2^63 - 1")]
     SequenceTooLarge(u64),
-    /// RFC 3339 has four digits for the year.
-    #[error("valid beyond the year 9999")]
+    /// The validity ends after the year 9999, for which RFC 3339 has no form.
+    #[error("the validity ends after the year 9999")]
     ValidityTooLate,
-    /// From the identity library.
+    /// The signed data cannot be encoded.
+    #[error("cannot encode the record: {0}")]
+    Encoding(#[source] Box<dyn Error + Send + Sync>),
+    /// The key cannot sign.
     #[error("cannot sign: {0}")]
-    Signing(String),
+    Signing(#[source] SigningError),
 }
 
-/// The signed part, its keys by length, then alphabet.
+/// The signed part. Keys are ordered by length, then alphabetically.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct Data<'a> {
@@ -61,17 +64,17 @@ impl Serialize for Bytes<'_> {
     }
 }
 
-/// The record of `keypair`'s own name, with both signatures, byte for byte as boxo makes it.
+/// Creates the record of `keypair`'s name, with both signatures, byte for byte the same as boxo's.
 ///
-/// The same every time: RSA with PKCS#1 v1.5 and Ed25519 need no randomness, ECDSA and secp256k1 draw theirs from what is
-/// signed. (go's ECDSA does not.)
+/// The same input gives the same record: RSA with PKCS#1 v1.5 and Ed25519 need no randomness, and ECDSA and secp256k1
+/// derive theirs from the signed bytes. (go's ECDSA does not.)
 pub fn create(keypair: &Keypair, entry: &Entry<'_>) -> Result<Vec<u8>, CreateError> {
     if i64::try_from(entry.sequence).is_err() {
         return Err(CreateError::SequenceTooLarge(entry.sequence));
     }
     let validity = rfc3339::format(entry.validity).ok_or(CreateError::ValidityTooLate)?;
     let ttl = i64::try_from(entry.ttl.as_nanos()).unwrap_or(i64::MAX) as u64;
-    let sign = |bytes: &[u8]| keypair.sign(bytes).map_err(|error| CreateError::Signing(error.to_string()));
+    let sign = |bytes: &[u8]| keypair.sign(bytes).map_err(CreateError::Signing);
 
     let data = Data {
         ttl,
@@ -80,12 +83,12 @@ pub fn create(keypair: &Keypair, entry: &Entry<'_>) -> Result<Vec<u8>, CreateErr
         validity: Bytes(validity.as_bytes()),
         validity_type: 0,
     };
-    let data = serde_ipld_dagcbor::to_vec(&data).map_err(|error| CreateError::Signing(error.to_string()))?;
+    let data = serde_ipld_dagcbor::to_vec(&data).map_err(|error| CreateError::Encoding(error.into()))?;
     let signature_v1 = sign(&[entry.value, validity.as_bytes(), b"EOL"].concat())?;
     let signature_v2 = sign(&[SIGNATURE_PREFIX, &data].concat())?;
     let public = keypair.public();
     let public_key = public.encode_protobuf();
-    // A short key is part of the name.
+    // A short key is part of the name and not embedded.
     let inlined = public.to_peer_id().as_ref().digest() == public_key;
 
     let mut record = Vec::with_capacity(512);

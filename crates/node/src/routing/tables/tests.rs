@@ -1,4 +1,4 @@
-//! That each DHT's table goes by the rules of its profile; the rules themselves are tested in `kad/table`.
+//! Tests that each DHT's table follows the rules of its profile. `kad/table` tests the rules themselves.
 
 use super::*;
 use crate::kad::{keyspace::Key, scope::AutonomousSystems};
@@ -6,7 +6,7 @@ use std::net::Ipv6Addr;
 
 const NOW: Duration = Duration::from_secs(1);
 
-/// Every IPv6 address is of one system.
+/// Puts every IPv6 address in the same system.
 #[derive(Debug)]
 struct OneSystem;
 
@@ -16,7 +16,7 @@ impl AutonomousSystems for OneSystem {
     }
 }
 
-/// Which of these, all of one bucket, the table takes one after the other.
+/// Offers peers at these addresses, all in one bucket, and returns which of them the table takes.
 fn taken(tables: &Tables, dht: Dht, local: PeerId, ips: [&str; 3]) -> [bool; 3] {
     let near = Key::for_peer(&local);
     let mut far =
@@ -31,7 +31,7 @@ fn taken(tables: &Tables, dht: Dht, local: PeerId, ips: [&str; 3]) -> [bool; 3] 
 #[test]
 fn rt_6_on_the_public_dht_alone_the_third_of_an_ip_group_is_refused() {
     let ip4 = ["ip4/1.2.0.1", "ip4/1.2.0.2", "ip4/1.2.0.3"];
-    // Three allocations of /32, which only the database of systems knows for one group.
+    // Three /32 allocations. Only the database of systems puts them in one group.
     let ip6 = ["ip6/2a00:1::1", "ip6/2a00:2::1", "ip6/2a00:3::1"];
     for ips in [ip4, ip6] {
         for (profile, dht, third) in [
