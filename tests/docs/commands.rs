@@ -9,8 +9,22 @@ use std::{collections::BTreeSet, fs, thread};
 
 /// Programs that the sandbox runs: the binary under test, stubs, and tools of every Linux system.
 const RUN_HERE: [&str; 16] = [
-    "dhtstore", "ssh", "systemctl", "journalctl", "pkill", "chown", "jq", "cat", "sed", "head", "grep", "mkdir", "mv",
-    "echo", "wc", "sort",
+    "dhtstore",
+    "ssh",
+    "systemctl",
+    "journalctl",
+    "pkill",
+    "chown",
+    "jq",
+    "cat",
+    "sed",
+    "head",
+    "grep",
+    "mkdir",
+    "mv",
+    "echo",
+    "wc",
+    "sort",
 ];
 
 /// Commands that do not run here: how they begin, and the file that runs them, or why nothing does.

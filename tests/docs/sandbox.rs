@@ -185,7 +185,10 @@ impl Sandbox {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let log = fs::read_to_string(&log_path).unwrap();
-            if log.lines().any(|line| line == "ready") && log.contains(joined) && expected.iter().all(|line| is_there(&log, line)) {
+            if log.lines().any(|line| line == "ready")
+                && log.contains(joined)
+                && expected.iter().all(|line| is_there(&log, line))
+            {
                 // Its end is waited for, so that no process of that id is left when it has been killed.
                 thread::spawn(move || node.wait());
                 return;

@@ -49,7 +49,8 @@ fn line_fits(expected: &str, actual: &str) -> bool {
 /// The words of a line, each with a mark in place of what varies.
 fn mask(line: &str) -> Vec<String> {
     let words: Vec<&str> = line.split_whitespace().collect();
-    let of_unit = |at: usize| words.get(at).is_some_and(|word| UNITS.contains(&word.trim_end_matches([',', ';', ':', ')'])));
+    let of_unit =
+        |at: usize| words.get(at).is_some_and(|word| UNITS.contains(&word.trim_end_matches([',', ';', ':', ')'])));
     let of_word = |(at, word): (usize, &&str)| {
         if of_unit(at) && at > 0 {
             "<unit>".to_owned()
@@ -94,8 +95,10 @@ fn segments(word: &str) -> String {
 fn what_varies_is_not_compared_and_everything_else_is() {
     let own = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>();
     let peer = |c: char| format!("12D3KooW{}", c.to_string().repeat(44));
-    let expected = own(&[&format!("/ip4/127.0.0.1/tcp/4001/p2p/{}  2026-11-22T19:06:49Z  43188", peer('a')), "…", "bafy…  5"]);
-    let actual = own(&[&format!("/ip4/127.0.0.1/tcp/4001/p2p/{} 2027-11-22T19:06:49Z 43190", peer('b')), "x", "", "bafyz 5"]);
+    let expected =
+        own(&[&format!("/ip4/127.0.0.1/tcp/4001/p2p/{}  2026-11-22T19:06:49Z  43188", peer('a')), "…", "bafy…  5"]);
+    let actual =
+        own(&[&format!("/ip4/127.0.0.1/tcp/4001/p2p/{} 2027-11-22T19:06:49Z 43190", peer('b')), "x", "", "bafyz 5"]);
     assert!(fits(&expected, &lines(&actual.join("\r\n"))));
     for (expected, actual) in [("added 1", "added 2"), ("yes", "yes 1"), ("tcp/4001", "tcp/4002"), ("", "more")] {
         assert!(!fits(&own(&[expected]), &own(&[actual])), "{expected:?} {actual:?}");

@@ -119,7 +119,9 @@ fn sources() -> Vec<(String, String)> {
 /// Where the brackets that open behind each place of `words` have been opened.
 fn opened<'s>(source: &'s str, words: &'s str, bracket: char) -> impl Iterator<Item = usize> + 's {
     let behind = move |at: usize| source[at..].find(bracket).map(|open| at + open + 1);
-    source.match_indices(words).filter_map(move |(at, _)| behind(at + words.len() - usize::from(words.ends_with(bracket))))
+    source
+        .match_indices(words)
+        .filter_map(move |(at, _)| behind(at + words.len() - usize::from(words.ends_with(bracket))))
 }
 
 fn logged() -> Vec<Said> {
@@ -152,7 +154,8 @@ fn table() -> BTreeSet<String> {
     let (_, section) = page.split_once("\n## Warnings and errors in the log\n").expect("the heading of the table");
     let section = section.split("\n## ").next().unwrap();
     let rows = section.lines().filter(|line| line.starts_with("| `"));
-    rows.map(|row| row.trim_start_matches("| ").split(" | ").next().unwrap().trim_matches('`').trim().to_owned()).collect()
+    rows.map(|row| row.trim_start_matches("| ").split(" | ").next().unwrap().trim_matches('`').trim().to_owned())
+        .collect()
 }
 
 #[test]
@@ -188,7 +191,8 @@ fn a_macro_without_a_text_of_its_own_logs_one_that_is_built_in_a_known_place() {
     ];
     for (name, source) in sources() {
         let macros = opened(&source, "warn!", '(').chain(opened(&source, "error!", '('));
-        let silent = macros.filter(|at| !strings(&source[*at..], '(', ')').iter().any(|text| says_something(text))).count();
+        let silent =
+            macros.filter(|at| !strings(&source[*at..], '(', ')').iter().any(|text| says_something(text))).count();
         let expected = known.iter().find(|(file, _)| *file == name).map_or(0, |(_, count)| *count);
         assert_eq!(silent, expected, "{name}");
     }
