@@ -29,8 +29,9 @@ const ADDRESSES: [&str; 6] = ["/ip4/", "/ip6/", "/dns", "/ipfs/", "/ipns/", "/de
 /// Programs that stand first on the PATH. `$NODES` is a file with the ids of all nodes of the sandbox.
 const STUBS: [(&str, &str); 9] = [
     ("sudo", r#"exec "$@""#),
-    // The last two seconds of announcements may be lost with a kill: README says so, and a reader is not faster.
-    ("pkill", r#"sleep 3; for pid in $(cat "$NODES"); do kill ${2:+"$1"} "$pid" 2>/dev/null; done; sleep 1"#),
+    // A kill may cost the last two seconds of announcements, and a routing table that is not saved yet: that happens at
+    // the first turn of its job, within ten seconds. A reader is not faster.
+    ("pkill", r#"sleep 11; for pid in $(cat "$NODES"); do kill ${2:+"$1"} "$pid" 2>/dev/null; done; sleep 1"#),
     // `ssh HOST COMMAND`: the same on the machine of that name.
     (
         "ssh",
@@ -41,7 +42,8 @@ const STUBS: [(&str, &str); 9] = [
         // A document may stop a node whose start it does not show.
         r#"case "$*" in
   *stop*|*disable*) [ -f node.pid ] || systemctl start; kill "$(cat node.pid)"; while kill -0 "$(cat node.pid)" 2>/dev/null; do sleep 0.1; done ;;
-  *start*|*enable*) setsid dhtstore run >node.log 2>&1 </dev/null & echo $! | tee node.pid >>"$NODES"
+  *start*|*enable*) [ -f node.pid ] && kill -0 "$(cat node.pid)" 2>/dev/null && exit
+    setsid dhtstore run >node.log 2>&1 </dev/null & echo $! | tee node.pid >>"$NODES"
     for _ in $(seq 200); do grep -q '^ready' node.log && exit; sleep 0.1; done; cat node.log; exit 1 ;;
 esac"#,
     ),

@@ -56,7 +56,7 @@ fn mask(line: &str) -> Vec<String> {
             "<unit>".to_owned()
         } else if word.trim_matches(['(', ',']).parse::<f64>().is_ok_and(|_| of_unit(at + 1) || word.contains('.')) {
             "#".to_owned()
-        } else if word.len() == 20 && word.ends_with('Z') && word.as_bytes()[10] == b'T' {
+        } else if word.len() >= 20 && word.ends_with('Z') && word.as_bytes()[10] == b'T' {
             "<time>".to_owned()
         } else {
             segments(word)
