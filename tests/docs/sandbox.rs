@@ -31,20 +31,35 @@ const STUBS: [(&str, &str); 9] = [
     ("sudo", r#"exec "$@""#),
     // A kill may cost the last two seconds of announcements, and a routing table that is not saved yet: that happens at
     // the first turn of its job, within ten seconds. A reader is not faster.
-    ("pkill", r#"sleep 11; for pid in $(cat "$NODES"); do kill ${2:+"$1"} "$pid" 2>/dev/null; done; sleep 1"#),
+    (
+        "pkill",
+        r#"sleep 11
+for pid in $(cat "$NODES"); do
+    [ "$(readlink "/proc/$pid/exe")" = "$(readlink -f "$SANDBOX/bin/dhtstore")" ] && kill ${2:+"$1"} "$pid"
+done
+sleep 1"#,
+    ),
     // `ssh HOST COMMAND`: the same on the machine of that name.
     (
         "ssh",
-        r#"host=${1#*@}; shift; mkdir -p "$SANDBOX/$host/var/lib"; cd "$SANDBOX/$host" && HOME=$PWD DHTSTORE_DATA_DIR=$PWD/var/lib/dhtstore exec "$@""#,
+        r#"home=$SANDBOX/${1#*@}; shift
+mkdir -p "$home/var/lib" && cd "$home" && HOME=$home DHTSTORE_DATA_DIR=$home/var/lib/dhtstore exec "$@""#,
     ),
+    // One node for each machine. A document may stop a node whose start it does not show.
     (
         "systemctl",
-        // A document may stop a node whose start it does not show.
         r#"case "$*" in
-  *stop*|*disable*) [ -f node.pid ] || systemctl start; kill "$(cat node.pid)"; while kill -0 "$(cat node.pid)" 2>/dev/null; do sleep 0.1; done ;;
-  *start*|*enable*) [ -f node.pid ] && kill -0 "$(cat node.pid)" 2>/dev/null && exit
+*restart*) systemctl stop && systemctl start ;;
+*stop* | *disable*)
+    [ -f node.pid ] || systemctl start
+    kill "$(cat node.pid)"
+    for _ in $(seq 300); do kill -0 "$(cat node.pid)" 2>/dev/null || break; sleep 0.1; done
+    rm node.pid ;;
+*start* | *enable*)
+    [ -f node.pid ] && exit
     setsid dhtstore run >node.log 2>&1 </dev/null & echo $! | tee node.pid >>"$NODES"
-    for _ in $(seq 200); do grep -q '^ready' node.log && exit; sleep 0.1; done; cat node.log; exit 1 ;;
+    for _ in $(seq 300); do grep -q '^ready' node.log && exit; sleep 0.1; done
+    cat node.log; exit 1 ;;
 esac"#,
     ),
     ("chown", "true"),
@@ -126,7 +141,9 @@ impl Sandbox {
             fs::write(home.join("block.toml"), self.fit(text, &home)).unwrap();
         }
         let command = self.fit(&step.command, &home);
-        for word in command.split([' ', '\'', '"', '=']).filter(|word| word.starts_with('/')) {
+        let is_absolute =
+            |word: &&str| word.strip_prefix('/').is_some_and(|rest| rest.starts_with(char::is_alphanumeric));
+        for word in command.split([' ', '\'', '"', '=']).filter(is_absolute) {
             let is_inside = Path::new(word).starts_with(self.dir.path());
             assert!(is_inside || ADDRESSES.iter().any(|a| word.starts_with(a)), "{}: {word} is outside", step.place);
         }
