@@ -28,7 +28,7 @@ const RUN_HERE: [&str; 16] = [
 ];
 
 /// Commands that do not run here: how they begin, and the file that runs them, or why nothing does.
-const ELSEWHERE: [(&str, Covered); 16] = [
+const ELSEWHERE: [(&str, Covered); 15] = [
     ("cargo", Covered::By(".ci/run")),
     ("DISK_TESTS=require cargo", Covered::By(".ci/run")),
     ("DHTSTORE_KILLS=1000 cargo", Covered::By(".ci/run")),
@@ -42,7 +42,6 @@ const ELSEWHERE: [(&str, Covered); 16] = [
     ("certbot", Covered::Because("needs a certificate authority; tests/node/websockets.rs renews a certificate")),
     ("install -", Covered::Because("writes to /usr; ops/systemd/verify.sh checks the files that it installs")),
     ("systemd-sysusers", Covered::By("ops/systemd/verify.sh")),
-    ("ipfs", Covered::By("tests/interop/repository_test.go")),
     ("sh join.sh", Covered::By("tests/interop/repository_test.go")),
     ("dhtstore init --from-kubo", Covered::By("tests/interop/repository_test.go")),
 ];

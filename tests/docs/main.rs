@@ -1,5 +1,5 @@
 //! Compares the documents with the sources and with the program that they describe.
-#![allow(clippy::unwrap_used, reason = "tests fail by panics")]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests fail by panics and wait by the clock")]
 
 mod commands;
 mod conformance;

@@ -1,7 +1,8 @@
 //! Compares the output of a command with the output that a document shows.
 //!
 //! These vary from run to run and are not compared: peer ids, times, durations, sizes in bytes, hashes, fractions, and
-//! numbers from 32,768 upwards (ports of outgoing connections, seconds). The width of columns and empty lines do not count.
+//! numbers from 32,768 upwards (ports of outgoing connections, seconds). The width of columns and empty lines do not
+//! count.
 //! A line `…` in a document stands for any lines; a word that ends in `…` for any word with that beginning.
 
 /// Words that follow a quantity that varies.

@@ -1,4 +1,5 @@
-//! The table of warnings in `docs/operating.md` has every text that the program logs as a warning or an error, and no other.
+//! The table of warnings in `docs/operating.md` has every text that the program logs as a warning or an error, and no
+//! other.
 //!
 //! The table writes `…` for what the program fills in.
 
@@ -20,7 +21,7 @@ const SAYS: [&str; 8] = [
 /// Files whose notes are no lines of the log: they go to the terminal of the command that makes them.
 const OF_COMMANDS: [&str; 3] = ["src/cli/init.rs", "src/cli/init/kubo.rs", "crates/store/src/migration.rs"];
 
-/// Texts that are built apart from the macro that logs them: all of them are in the braces that open behind these words.
+/// Texts that are built apart from the macro that logs them: all strings in the braces that open behind these words.
 const APART: [(&str, &str); 12] = [
     ("crates/node/src/renewal.rs", "let complaint = match"),
     ("crates/node/src/renewal.rs", "fn uncovered("),
@@ -151,7 +152,7 @@ fn logged() -> Vec<Said> {
 /// The first cells of the table below `## Warnings and errors in the log`, without their backticks.
 fn table() -> BTreeSet<String> {
     let page = fs::read_to_string(root().join("docs/operating.md")).unwrap();
-    let (_, section) = page.split_once("\n## Warnings and errors in the log\n").expect("the heading of the table");
+    let (_, section) = page.split_once("\n## Warnings and errors in the log\n").unwrap();
     let section = section.split("\n## ").next().unwrap();
     let rows = section.lines().filter(|line| line.starts_with("| `"));
     rows.map(|row| row.trim_start_matches("| ").split(" | ").next().unwrap().trim_matches('`').trim().to_owned())
