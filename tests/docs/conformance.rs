@@ -1,5 +1,6 @@
 //! `docs/conformance.md` says of every clause how it is met and which test proves it. This holds it to that.
 
+use crate::root;
 use std::{
     collections::BTreeSet,
     fs,
@@ -16,10 +17,6 @@ const CLAUSES: [&str; 44] = [
 
 /// What a row without a test has to say.
 const UNMET: [&str; 2] = ["not yet", "not met"];
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
 
 /// A row: clause id, all cells, and the names in backticks in the last of them.
 struct Row {
@@ -43,7 +40,7 @@ fn rows() -> Vec<Row> {
 }
 
 /// Files below `dir` with this extension; none if there is no such directory.
-fn files(dir: &Path, extension: &str) -> Vec<PathBuf> {
+pub fn files(dir: &Path, extension: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).into_iter().flatten() {
         let path = entry.unwrap().path();
