@@ -124,7 +124,7 @@ fn paragraphs(comment: &[&str]) -> String {
     for (index, line) in comment.iter().enumerate() {
         let begins = index == 0 || ["Why: ", "Unset: ", "Empty: "].iter().any(|word| line.starts_with(word));
         let line: Vec<String> = line.split('"').enumerate().map(|(n, part)| quoted(n, part)).collect();
-        let _ = write!(text, "{}{}\n", if begins { "\n" } else { "" }, line.concat());
+        let _ = writeln!(text, "{}{}", if begins { "\n" } else { "" }, line.concat());
     }
     text
 }

@@ -6,7 +6,7 @@
 //!
 //! To use a store, begin with these types:
 //! - [`Stores`]: the four traits of a node, in one value that is cheap to clone;
-//! - [`ProviderRecords`](providers::ProviderRecords): adds, returns and removes provider records;
+//! - [`ProviderRecords`]: adds, returns and removes provider records;
 //! - [`Outcome`]: the answer to a call, ready or pending. A store that is out of reach answers [`NotNow`].
 //!
 //! To write a store, implement the traits and run the checks of the module `contract` (feature `contract`) against it.
