@@ -5,7 +5,7 @@
 //! listen       whether addresses can be bound, and what to do where they cannot
 //! resolver     names, by what the system's files say now
 //! websocket    WebSockets over TCP, with a certificate that can be renewed while it runs
-//! security     noise or TLS;  swarm_key below both: the pre-shared key of a private network
+//! upgrade      security, then the multiplexer:  noise, tls;  swarm_key below both: the pre-shared key of a private network
 //! muxer        yamux, driven apart from the swarm and written out in few packets
 //! wake_at_end  wakes the swarm's task of a connection when a stream ends
 //! ```
@@ -17,10 +17,12 @@ pub mod certificate;
 pub mod identity;
 pub mod listen;
 pub mod muxer;
+mod noise;
 mod resolver;
-mod security;
 mod stack;
 pub mod swarm_key;
+mod tls;
+mod upgrade;
 mod wake_at_end;
 mod websocket;
 
