@@ -37,7 +37,7 @@ enum StatFormat {
 Examples:
   dhtstore stat
   dhtstore stat --format json | jq .store.records
-  dhtstore stat --format json | jq '.store.limits[0] | .limit, .reached_in_s'
+  dhtstore stat --format json | jq '.store.limits[] | .limit, .now, .max'
   dhtstore stat --stopped            figures of a stopped node
   dhtstore stat --plan 1500 48h      machine needed for the public DHT")]
 pub struct Args {

@@ -16,7 +16,7 @@ pub struct Lines {
 }
 
 impl Ops {
-    /// Loads rows of a dump, one batch at a time. They are on disk within 1.5 s, or after [`Ops::flush`].
+    /// Loads rows of a dump, one batch at a time. They are on disk within 2 s, or after [`Ops::flush`].
     ///
     /// # Errors
     /// [`OpsError::Store`] if the database cannot be written; [`OpsError::Full`] at the limit of own CIDs;

@@ -113,7 +113,7 @@ impl Loader {
 
     /// Loads the lines of a batch; `first` is the number of the first line. With `provided`, own CIDs of the dump
     /// become own CIDs of this node. Blocking, and not for async tasks: it waits for the end of replay, and while the
-    /// writer is behind. On disk within 1.5 s, or with the next flush.
+    /// writer is behind. On disk within 2 s, or with the next flush.
     ///
     /// # Errors
     /// [`StoreError::Database`] when the database takes no writes; [`StoreError::Full`] at the limit of own CIDs.

@@ -129,7 +129,7 @@ impl Records {
 
     /// Adds the record of an announcement that came by the DHT `via`. Waits while the writer is behind. Limits on
     /// records do not apply to refreshes. `provider.addrs`, already filtered by the scope of that DHT, replace the
-    /// addresses that came by it before. The record is on disk within 1.5 s, or after the next flush.
+    /// addresses that came by it before. The record is on disk within 2 s, or after the next flush.
     ///
     /// # Errors
     /// [`Refused`] if a limit is reached, or if the database is read-only.
