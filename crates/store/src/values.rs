@@ -90,7 +90,7 @@ impl Values {
     }
 
     /// Validates a value and stores it if no better one is held; a repeat renews its time. Runs on blocking threads, a
-    /// few at a time; further calls wait. On disk within half a second, or with the next flush.
+    /// few at a time; further calls wait. Written within half a second, and fsynced by the next flush.
     ///
     /// # Errors
     /// [`Refused`].
