@@ -42,7 +42,7 @@ use tokio::{
 /// Size of the write buffer, in bytes.
 const BUFFER_BYTES: usize = 256 << 10;
 
-/// Time from a signal until the process exits, whatever it is doing then.
+/// Maximum time between a signal and the exit of the process, even if work is still under way.
 const END_WITHIN: Duration = Duration::from_secs(2);
 const ENDED: &str = "cannot write the backup: a signal ended it; run the command again";
 
@@ -105,7 +105,9 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
         // The backup must include the peers learnt since the last snapshot.
         Some(running) => {
             if let Err(error) = running.ask::<Option<String>>(&Request::SaveRouting, |_| Ok(())).await {
-                context.notice(format_args!("warning: the backup has the last saved routing tables: {error}"));
+                context.notice(format_args!(
+                    "warning: cannot save the routing tables ({error}); the backup has those saved last"
+                ));
                 // A server of an older version does not know the request and closes the connection.
                 server = Some(Server::connect(context).await?);
             }
@@ -207,7 +209,7 @@ async fn to_file(source: &mut Source<'_>, args: &Args) -> Result<Written> {
             dir.display()
         )));
     }
-    // 0600 from the start.
+    // The temporary file has mode 0600 from the start.
     let beside = tempfile::Builder::new().prefix(".dhtstore-backup-").tempfile_in(dir).map_err(failed)?;
     let guard = remove_when_ended(&beside, Arc::clone(&source.ended));
     let written = source.write(BufWriter::with_capacity(BUFFER_BYTES, beside.as_file()), failed).await;
@@ -223,8 +225,8 @@ async fn to_file(source: &mut Source<'_>, args: &Args) -> Result<Written> {
     Ok(written)
 }
 
-/// Removes the unfinished file at a signal, so that no private key stays behind, and sets `ended`. Exits the process
-/// after [`END_WITHIN`] if it has not stopped by then, for example while it copies a large database.
+/// On a signal, sets `ended` and removes the unfinished file, so that no private key stays behind. If the process still
+/// runs after [`END_WITHIN`], for example because it copies a large database, exits it.
 fn remove_when_ended(beside: &NamedTempFile, ended: Arc<AtomicBool>) -> JoinHandle<()> {
     let path = beside.path().to_owned();
     let signals = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(signal);
@@ -243,7 +245,7 @@ fn remove_when_ended(beside: &NamedTempFile, ended: Arc<AtomicBool>) -> JoinHand
     })
 }
 
-/// Source of a backup: the server, if it runs, the header and the small files.
+/// Source of a backup: the header, the small files, and the server if it runs.
 struct Source<'c> {
     context: &'c Context,
     server: Option<Server>,

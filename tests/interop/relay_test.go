@@ -107,7 +107,8 @@ func TestAKuboBehindANatIsFoundByItsRelayAlsoAfterKill9(t *testing.T) {
 			server.stop(syscall.SIGKILL)
 			server.start("--set", "profile=amino", "--set", "bootstrap=")
 			finds(newPublicKubo(t, joining))
-			// go's FindPeer ignores peers that it cannot dial, so this reads the answers themselves, on the public DHT only.
+			// go's FindPeer ignores peers that it cannot dial. So the test reads the answers directly, from the public
+			// DHT only.
 			id, err := peer.Decode(provider)
 			if err != nil {
 				t.Fatal(err)
@@ -130,7 +131,7 @@ func TestAKuboBehindANatIsFoundByItsRelayAlsoAfterKill9(t *testing.T) {
 			if given := addressesOf(providers, id); !all(given, manet.IsPublicAddr) {
 				t.Errorf("the public DHT gets private addresses: %v", given)
 			}
-			// The commands for the operator.
+			// The operator's commands name the relay, too.
 			if found, _ := server.try("findpeer", provider); !strings.Contains(found, circuit) {
 				t.Errorf("our findpeer: %s", found)
 			}

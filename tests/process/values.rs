@@ -34,7 +34,7 @@ fn val_5_a_value_survives_kill_9_and_is_served_with_its_better_sequence_only() {
     let dumped = &keeper.rows(&["dump", "values"])[0];
     assert_eq!((&dumped["key"], &dumped["record"]), (&row["key"], &row["record"]));
 
-    // The bytes go to a third node, which knows only the keeper, and back.
+    // A third node, which knows only the keeper, puts the bytes of the record and gets the record back.
     let record = keeper.cli(&["get", "--raw", &name]).stdout;
     let mut other = TestNode::new().joining(&keeper);
     other.start();
@@ -47,7 +47,7 @@ fn val_5_a_value_survives_kill_9_and_is_served_with_its_better_sequence_only() {
     };
     let output = put(&record);
     assert!(output.status.success(), "{}", text(&output));
-    // Every copy of the path in the record is changed, under the old signature.
+    // A forged record: every copy of the path is changed, and the signature stays the same.
     let forged = replaced(&record, b"igh2akis", b"igh2akit");
     assert_ne!(forged, record);
     fails(&put(&forged), 65, &["signature"]);
@@ -84,7 +84,7 @@ fn val_6_get_corrects_the_server_that_holds_an_older_sequence() {
     eventually("the reader knows both", Duration::from_secs(10), || {
         [&old, &new].iter().all(|node| known().matches(&node.peer_id().to_string()).count() == 2)
     });
-    assert_eq!(sequence(&old), 0, "knowing each other corrects nobody");
+    assert_eq!(sequence(&old), 0, "a connection alone does not correct a server");
     let got = &reader.rows(&["get", &name])[0];
     assert_eq!(got["sequence"], 1, "{got}");
     assert_eq!((sequence(&old), sequence(&new)), (1.into(), 1.into()));
@@ -139,13 +139,13 @@ fn an_own_name_never_goes_back_to_an_old_record_not_even_from_a_backup() {
     node.start();
     let knows_one = |node: &TestNode| !node.rows(&["closest", "--local", "--format", "ndjson", &cid("x")]).is_empty();
     eventually("it has joined", Duration::from_secs(20), || knows_one(&node));
-    assert_eq!(put(&node, "third", &[]), 10, "above one that has expired everywhere, also after kill -9");
+    assert_eq!(put(&node, "third", &[]), 10, "above the sequence that has expired everywhere, also after kill -9");
     lasting.start();
     let name = format!("/ipns/{}", node.peer_id());
     let found = node.ok(&["get", &name]);
     assert!(found.contains(&format!("/ipfs/{}", cid("third"))), "{found}");
 
-    // A backup from before the third record: the next number is above those in the backup and those found.
+    // The backup is older than the third record. The next number is above both the one in it and those found.
     node.kill();
     let mut moved = TestNode::new().joining(&other);
     assert!(moved.cli(&["restore", backup.to_str().unwrap()]).status.success());

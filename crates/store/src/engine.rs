@@ -1,7 +1,7 @@
 //! Calls into sled. They catch every error and every panic, and skip damaged places.
 //!
-//! On a damaged database sled fails or panics on any read, and an iterator returns the same error for ever. So a walk
-//! seeks past the damage, finds where the readable part begins again, and reports the keys in between as lost.
+//! On a damaged database any read of sled may fail or panic, and an iterator returns the same error for ever. So a
+//! walk seeks past the damage, finds where the readable part begins again, and reports the keys in between as lost.
 
 use super::StoreError;
 pub use crate::vital::panic_text;
@@ -20,7 +20,7 @@ pub fn guard<T>(call: impl FnOnce() -> sled::Result<T>) -> Result<T, StoreError>
 }
 
 /// Passes each row that can be read to `each`: from the front up to the first damaged place, then from the other end.
-/// Works with keys of any form. Returns why some rows cannot be read, if so.
+/// Works with keys of any form. Returns the first error, or `None` if all rows were read.
 pub fn each_row(tree: &sled::Tree, mut each: impl FnMut(&[u8], &[u8])) -> Option<StoreError> {
     let mut last: Option<sled::IVec> = None;
     let mut front = tree.iter();
@@ -97,8 +97,8 @@ pub enum Walked<V> {
     Lost(u64, u64, StoreError),
 }
 
-/// A walk over the rows of a range, with one seek per row: rows are chunks of 30 kB, and rows written while the walk is
-/// under way are found without further effort.
+/// A walk over the rows of a range. It seeks once per row, which is cheap because a row is a chunk of 30 kB. The walk
+/// also finds rows that are written while it is under way.
 #[derive(Debug)]
 pub struct Walk<R> {
     rows: R,
@@ -135,8 +135,9 @@ impl<R: Rows> Walk<R> {
         (from <= to).then_some((from, to))
     }
 
-    /// Returns how many keys must be skipped until the range reads again: doubling, then halving. The result is at
-    /// least 1, since the error comes from the near end.
+    /// Returns how many keys to skip until the rest of the range can be read, or `None` if no rest can. Doubles the
+    /// number until a read succeeds, then narrows it by halving. The result is at least 1, since the error comes from
+    /// the near end.
     fn unreadable(&self, range: (u64, u64)) -> Option<u64> {
         let reads = |n: u64| match self.without(range, n) {
             Some((from, to)) => self.read(from, to).is_ok(),

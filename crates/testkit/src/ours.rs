@@ -64,8 +64,8 @@ impl Ours {
     }
 }
 
-/// Waits until `condition` holds. Panics with `what` after 30 s, three times the life of an idle QUIC connection that
-/// neither side closed.
+/// Waits until `condition` holds. Panics with `what` after 30 s. This is three times as long as an idle QUIC connection
+/// lives if neither side closes it.
 pub async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     for _ in 0..1500 {
         if condition() {

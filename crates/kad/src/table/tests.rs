@@ -133,7 +133,7 @@ fn rt_6_every_address_of_a_peer_counts() {
     let third = with(seeds[2], &["/ip4/1.3.0.1/tcp/1", "/ip6/2604:1380::3/tcp/1"]);
     assert_eq!(table.admit(&third, NOW), Err(Refusal::IpGroupFull));
 
-    // It cannot enter with one address and add the other later either.
+    // It also cannot enter with one address and add the other later.
     table.admit(&with(seeds[2], &["/ip4/1.3.0.1/tcp/1"]), NOW).unwrap();
     let addrs = |table: &RoutingTable| table.view().get(&third.id).unwrap().peer.addrs.clone();
     assert_eq!(table.offer(&third, NOW), Offer::Known);
@@ -141,9 +141,9 @@ fn rt_6_every_address_of_a_peer_counts() {
     table.set_addresses(&third.id, &third.addrs);
     assert_eq!(addrs(&table), third.addrs[..1]);
     table.set_addresses(&third.id, &third.addrs[1..]);
-    assert_eq!(addrs(&table), third.addrs[..1], "a peer that answers keeps an address");
+    assert_eq!(addrs(&table), third.addrs[..1], "a peer keeps its address if the new ones are refused");
     table.reached(&third.id, &third.addrs[1], NOW);
-    assert_eq!(addrs(&table), third.addrs[..1], "not even where it was reached");
+    assert_eq!(addrs(&table), third.addrs[..1], "the group is full for the address where it was reached, too");
 
     // Removing a peer makes room in its group.
     table.remove(&peer_id(seeds[0]));
@@ -199,7 +199,7 @@ fn rt_6_ip6_peers_count_by_autonomous_system_where_it_is_known() {
     assert!(admits(4, "2a00:3::2") && admits(5, "2a00:3:8000::2"), "two providers in one allocation");
     assert!(!admits(6, "2a00:3::3"));
     assert!(admits(6, "2a00:4::1") && admits(7, "2a00:4::2"));
-    assert!(!admits(8, "2a00:4::3"), "by /32 where it is not known");
+    assert!(!admits(8, "2a00:4::3"), "an address without a known AS counts by its /32");
 }
 
 #[test]
@@ -214,7 +214,7 @@ fn rt_4_the_address_that_answered_last_comes_first_whatever_a_peer_claims() {
     table.reached(&peer.id, &new, after(1));
     assert_eq!(addrs(&table), [new.clone(), old, lie.clone()]);
     table.set_addresses(&peer.id, &[lie.clone(), new.clone()]);
-    assert_eq!(addrs(&table), [new, lie], "addresses that it neither claims nor answered at are gone");
+    assert_eq!(addrs(&table), [new, lie], "an address that the peer neither claims nor answered at is dropped");
     // An address that was dialled and that it never named.
     table.reached(&peer.id, &addr("/dns4/a.example/tcp/1"), after(2));
     assert_eq!(addrs(&table)[0], addr("/dns4/a.example/tcp/1"));
@@ -255,7 +255,7 @@ fn rt_7_refresh_targets_lie_in_the_buckets_that_are_not_full() {
     let local = Key::for_peer(&local());
     let targets = table.refresh_targets(1);
     let buckets: Vec<u16> = targets.iter().map(|target| Key::for_value(target).common_prefix_length(&local)).collect();
-    assert_eq!(buckets, [0, 2, 3, 4], "all but the full one, up to the last that is not empty");
+    assert_eq!(buckets, [0, 2, 3, 4], "every bucket up to the last with peers, except the full one");
     assert_eq!(targets, table.refresh_targets(1));
     assert_ne!(targets, table.refresh_targets(2));
 }

@@ -125,7 +125,7 @@ fn end(state: &RecordsState) {
         return;
     }
     state.replay.finish();
-    tracing::info!(records = state.index.len(), chunks = state.log.count(), "the log is replayed");
+    tracing::info!(records = state.index.len(), chunks = state.log.count(), "the log has been replayed");
 }
 
 /// Reports chunks that the floor counts and that were not found.

@@ -1,4 +1,4 @@
-//! Rewrites chunks of the log of version 1 in the shorter form of version 2, each under its own key.
+//! Rewrites the chunks of a version 1 log in the shorter form of version 2. Each chunk keeps its key.
 
 use crate::{
     StoreError, codec,
@@ -35,7 +35,7 @@ impl<'a> OldEntry<'a> {
     }
 }
 
-/// Takes the step. A chunk that cannot be read stays as it is, and replay reports it.
+/// Rewrites the old chunks, and returns how many. A chunk that cannot be read stays as it is, and replay reports it.
 pub fn run(log: &Log) -> Result<u64, StoreError> {
     let mut written = 0;
     for (key, chunk) in old_chunks(log) {
@@ -73,7 +73,7 @@ fn convert(chunk: &[u8]) -> Option<Vec<u8>> {
 pub(crate) fn says_the_same(body: &[u8]) {
     let chunk = [&[OLD][..], &crc32fast::hash(body).to_le_bytes(), body].concat();
     let Ok(old) = codec::decode_chunk::<OldEntry<'_>>(&chunk, OLD) else { return };
-    // Version 1 never wrote more entries. They take more memory in the new form, and so need not fit it.
+    // Version 1 never wrote more entries than this. More may be too many for the new form, which takes more memory.
     if old.len() > OLD_ENTRIES {
         return;
     }
@@ -82,7 +82,7 @@ pub(crate) fn says_the_same(body: &[u8]) {
         let longest = old.iter().map(|entry| entry.parts().1.len()).max();
         return assert!(longest.is_some_and(|longest| longest > usize::from(u8::MAX)), "not rewritten: {old:?}");
     };
-    let Ok(new) = crate::records::entry::decode(&new) else { panic!("no chunk: {old:?}") };
+    let Ok(new) = crate::records::entry::decode(&new) else { panic!("cannot decode the rewritten chunk: {old:?}") };
     assert_eq!(new.len(), old.len());
     for (new, old) in new.iter().zip(&old) {
         let (removed, multihash, peer) = old.parts();
@@ -90,7 +90,7 @@ pub(crate) fn says_the_same(body: &[u8]) {
     }
 }
 
-/// Returns a seed for it: the body of a chunk of version 1 with one entry of each kind.
+/// Returns a seed for the fuzz target: the body of a chunk of version 1 with one entry of each kind.
 #[cfg(any(test, fuzzing, feature = "fuzzing"))]
 #[allow(clippy::unwrap_used, reason = "for tests alone")]
 pub(crate) fn seed(multihash: &[u8]) -> Vec<u8> {

@@ -1,4 +1,4 @@
-//! Decodes the bytes and integers of a DAG-CBOR map, and checks that all of it is well-formed.
+//! Decodes the bytes and integers of a DAG-CBOR map, and checks that the whole map is well-formed.
 //!
 //! The library checks that numbers are minimal, lengths definite and floats finite, and limits the depth to some 120
 //! levels. Neither the library, nor go, nor this module checks the order of keys. As in go, a duplicate key is refused

@@ -34,7 +34,7 @@ pub enum CreateError {
     #[error("sequence number {0} is over 2^63 - 1")]
     SequenceTooLarge(u64),
     /// The validity ends after the year 9999, for which RFC 3339 has no form.
-    #[error("the validity ends after the year 9999")]
+    #[error("the validity ends after the year 9999; use a shorter lifetime")]
     ValidityTooLate,
     /// The signed data cannot be encoded.
     #[error("cannot encode the record: {0}")]

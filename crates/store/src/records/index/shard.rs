@@ -1,5 +1,5 @@
-//! A shard of the index: a table, and what few shards have (keys with many providers, and tombstones). A look-up takes
-//! one probe of the table.
+//! A shard of the index: a table and, in few shards, keys with many providers and tombstones. A look-up takes one probe
+//! of the table.
 
 use super::{
     big::Big,
@@ -10,11 +10,11 @@ use crate::records::entry::KeyPrefix;
 use hashbrown::HashTable;
 use std::collections::HashMap;
 
-/// Number of shards. With this many, tables are small, and threads rarely wait for each other. Of 100 million records a
-/// table holds some 25,000, and grows in a millisecond.
+/// Number of shards. With this many, tables are small, and threads rarely wait for each other. With 100 million records
+/// in the index, a table holds some 25,000 and grows in a millisecond.
 pub const SHARDS: usize = 4096;
-/// A key with more providers than this leaves the table. There, records of one key stand in a row, and probes for other
-/// keys must pass them.
+/// Maximum number of providers of a key in the table. A key with more moves out of the table, because probes for other
+/// keys must pass all records of this one.
 pub const CHAIN: usize = 24;
 
 /// Returns the shard of a hash. Uses bits of the high half; tables use the low half.
@@ -35,7 +35,7 @@ pub fn share(shard: usize) -> f64 {
     (u((shard + 1) as f64 / SHARDS as f64) - u(shard as f64 / SHARDS as f64)).max(0.0)
 }
 
-/// A shard of the index. See the module. Together with its lock it fits into one line of the processor's caches.
+/// A shard of the index. See the module. A shard and its lock fit into one line of the processor's caches.
 #[derive(Debug, Default)]
 pub struct Shard {
     /// Records of keys that never had more than [`CHAIN`] providers at a time.
@@ -149,7 +149,7 @@ impl Shard {
         removed.is_some_and(|removed| *removed >= time)
     }
 
-    /// Notes that a record was removed at `time`. Keeps a later time.
+    /// Notes that a record was removed at `time`, unless a later time is noted already.
     pub fn bury(&mut self, prefix: &KeyPrefix, peer: u32, time: u32) {
         let tombstone = self.rare.get_or_insert_default().tombstones.entry((*prefix, peer)).or_insert(time);
         *tombstone = time.max(*tombstone);
@@ -160,7 +160,7 @@ impl Shard {
         self.rare.get_or_insert_default().tombstones.insert((*prefix, peer), time);
     }
 
-    /// Drops the tombstones for whose times `stay` returns false.
+    /// Drops each tombstone if `stay` returns false for its time.
     pub fn forget_tombstones(&mut self, stay: impl Fn(u32) -> bool) {
         let Some(rare) = &mut self.rare else { return };
         if !rare.tombstones.is_empty() {
