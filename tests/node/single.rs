@@ -29,8 +29,8 @@ async fn prv_9_a_server_that_reads_one_request_of_each_stream_is_told_everything
                 found_out = single.streams.load(Ordering::Relaxed);
             }
         }
-        // The server is remembered: each announcement takes one stream and its confirmation another, without a new test
-        // in each round. One more stream may be a probe for the table.
+        // The node remembers that this server reads one request of each stream, so it does not test that again. Each
+        // announcement takes one stream, and its confirmation another. The probe for the table may take one more.
         let streams = single.streams.load(Ordering::Relaxed) - found_out;
         assert!((80..=81).contains(&streams), "{streams}");
     }

@@ -33,18 +33,18 @@ use std::{
 
 /// Number of cases in an ordinary run.
 const QUICK: u64 = 100;
-/// Number of cases at a time. Mostly they wait for sled's threads to end.
+/// Number of cases that run at the same time. A case mostly waits for sled's threads to end.
 const WORKERS: usize = 12;
 /// A case that takes this long counts as hanging. It normally takes some 0.3 s.
 const PATIENCE: Duration = Duration::from_secs(90);
-/// Number of keys. Each life of the template adds a part of them.
+/// Number of keys. The template is started several times, and each run adds a part of the keys.
 const RECORDS: u32 = 2500;
-/// Bytes that an entry of the log takes at least.
+/// Minimum size of a log entry in bytes.
 const ENTRY_BYTES: usize = 33;
 /// Number of entries in a chunk of this test.
 const CHUNK_ENTRIES: usize = 20;
 const OWN: u32 = 200;
-/// Advice that an error may give. It must contain one of these.
+/// Advice that an error may give. Every error must contain one of these.
 const ADVICE: [&str; 6] =
     ["restore it from a backup", "copy the file again", "did you mean", "TOML parse error at line", "write", "unknown"];
 
@@ -55,7 +55,7 @@ enum Outcome {
     Whole,
     /// Every record is there, and some were salvaged from `log/`.
     Restored,
-    /// Some of the records in damaged bytes are gone, and the notes say so.
+    /// Some records are gone. All of them were in damaged bytes, and the notes report the loss.
     Less,
     /// The node does not start, and the error says what to do.
     Refused,
@@ -76,7 +76,7 @@ async fn add(node: &Node, keys: std::ops::Range<u32>) {
     node.store.flush().await.unwrap();
 }
 
-/// Fills the directory with which all cases begin, and closes it cleanly.
+/// Fills the directory that every case starts from, and closes it cleanly.
 async fn template(dir: &Path) -> Arc<ManualClock> {
     let clock = clock();
     for life in 0..3 {
@@ -93,7 +93,7 @@ async fn template(dir: &Path) -> Arc<ManualClock> {
             _ => {
                 add(&node, 2000..RECORDS).await;
                 node.store.provided.add((OWN / 2..OWN).map(own_cid).collect()).await.unwrap();
-                // These own CIDs must stand in a journal only, so the exports made at the close are undone.
+                // Only a journal may hold these own CIDs, so the exports that the close writes are undone.
                 let image = dir.join("image");
                 kill(&dir.join("exports"), &image);
                 node.close().await;
@@ -137,13 +137,13 @@ fn kept(node: &Node) -> usize {
     (0..RECORDS).filter(|key| node.found(*key) == [peer((key % 10) as u8).id]).count()
 }
 
-/// Checks what must hold after damage to any one file. `cost` is the limit of the records in its damaged bytes. Returns
-/// the number of records that were kept.
+/// Checks what must hold after damage to any one file. `cost` is the maximum number of records in the damaged bytes.
+/// Returns the number of records that were kept.
 fn check(node: &Node, what: &str, cost: usize) -> usize {
     let notes = node.store.stat().notes;
     let own = (0..OWN).filter(|n| node.store.provided.contains(&multihash(*n))).count();
     assert_eq!(own, OWN as usize, "{what}: own CIDs are gone: {notes:?}");
-    // A removal is an entry of the log, so damage may cost it, too.
+    // A removal is an entry of the log too. If damage destroys it, the removed record may return.
     assert!(node.found(3).is_empty() || cost > 0, "{what}: a removed record is back");
     let kept = kept(node);
     assert!(
@@ -168,8 +168,8 @@ async fn use_and_close(node: Node) -> bool {
     node.store.close().await.is_ok() && added && flushed
 }
 
-/// Damages a file. Returns a limit of the records that stood in the changed bytes. It is 0 for files outside `log/`:
-/// the log has the records of `records/`, too.
+/// Damages a file. Returns the maximum number of records in the changed bytes. It is 0 for files outside `log/`,
+/// because the log also has the records of `records/`.
 fn damaged_records(mutation: &Mutation, dir: &Path) -> usize {
     let read = || fs::read(dir.join(&mutation.file)).unwrap_or_default();
     let before = read();
@@ -179,7 +179,7 @@ fn damaged_records(mutation: &Mutation, dir: &Path) -> usize {
     }
     let after = read();
     let differing: Vec<usize> = (0..before.len()).filter(|at| after.get(*at) != before.get(*at)).collect();
-    // Each run of changed bytes costs the entries in it, and those of the two chunks at its ends.
+    // A run of changed bytes can destroy the entries in it and all entries of the two chunks at its ends.
     let runs = differing.chunk_by(|a, b| b - a < CHUNK_ENTRIES * ENTRY_BYTES);
     runs.map(|run| (run[run.len() - 1] - run[0]) / ENTRY_BYTES + 2 * CHUNK_ENTRIES).sum()
 }
@@ -263,8 +263,8 @@ fn case(n: u64, template: &Path, clock: &Arc<ManualClock>) -> Result<(Mutation, 
     }
 }
 
-/// Prints panics only of threads that have called this. Panics of sled's threads and of cases are expected and caught,
-/// and the tests report those of cases.
+/// Silences the panics of all threads that have not called this. Panics of sled's threads and of cases are expected and
+/// caught. The test reports the panics of cases itself.
 fn print_own_panics_only() {
     static OWN: Mutex<Vec<ThreadId>> = Mutex::new(Vec::new());
     static ONCE: Once = Once::new();

@@ -1,6 +1,6 @@
-//! Our node, in this process, on a store that stalls: each look-up of providers reads the clock, and this clock puts
-//! the thread to sleep once in a number of reads. Our store never reads from the disk for a request; this shows the
-//! effect if it did.
+//! Runs our node in this process, on a store that stalls. Each look-up of providers reads the clock, and this clock
+//! puts the thread to sleep at every [`STALL_EVERY`]th read. Our store never reads from the disk for a request. This
+//! benchmark shows what such reads would cost.
 
 use super::stock::{STALL, STALL_EVERY};
 use dhtstore::{
@@ -19,14 +19,14 @@ use std::{
     time::Duration,
 };
 
-/// A clock that sleeps.
+/// A clock that sleeps at some of its readings.
 #[derive(Debug)]
 struct StallingClock {
     clock: Arc<dyn Clock>,
     readings: AtomicU64,
 }
 
-/// Returns whether this thread serves requests: threads of the store read the clock too, and must not stall.
+/// Returns whether this thread serves requests. The store's threads read the clock too, but must not stall.
 fn serves() -> bool {
     std::thread::current().name().is_some_and(|name| name.starts_with("tokio-"))
 }

@@ -68,8 +68,8 @@ impl Node {
         self.parts.peers.addresses.listeners()
     }
 
-    /// Returns the addresses that the node announces in `dht`, after `announce`, `append_announce`, `no_announce` and
-    /// the scope.
+    /// Returns the addresses that the node announces in `dht`. The settings `announce`, `append_announce` and
+    /// `no_announce` and the scope of `dht` are applied.
     pub fn addresses(&self, dht: Dht) -> Vec<Multiaddr> {
         self.parts.peers.addresses.of(dht)
     }
@@ -157,9 +157,9 @@ impl Node {
         }
     }
 
-    /// Dials a peer and returns how long that took. It dials even if the peer is connected: the peer may have opened
-    /// that connection from behind a NAT, or be gone without closing it. Tries the addresses that [`Node::dialable`]
-    /// returns.
+    /// Dials a peer at the addresses that [`Node::dialable`] returns. Returns how long that took. Dials even if the
+    /// peer is connected, because a connection does not prove that the peer can be dialled: the peer may have opened it
+    /// from behind a NAT, or may have gone without closing it.
     pub async fn can_dial(&self, peer: &PeerInfo) -> Result<Duration, RpcError> {
         let begun = self.parts.clock.monotonic();
         self.parts.dialer.dial_afresh(peer.id, self.dialable(peer)).await?;
@@ -192,8 +192,8 @@ impl Node {
 
     /// Announces this node to `peer` as a provider of the multihashes. Pipelines the ADD_PROVIDERs on one stream,
     /// followed by a FIND_NODE whose answer proves that the server read them. If the stream ends before that answer,
-    /// sends them again one by one. If the server reads only one request of each stream, sends each on a stream of its
-    /// own; one counts as read once the server names us as a provider.
+    /// sends them again one by one. If the server reads only one request of each stream, sends each ADD_PROVIDER on its
+    /// own stream. It then counts as read once the server names us as a provider.
     pub async fn add_providers(&self, dht: Dht, peer: &PeerInfo, multihashes: &[Vec<u8>]) -> Delivery {
         self.parts.rpc.add_providers(dht, peer, multihashes).await
     }
@@ -226,7 +226,7 @@ impl Node {
         self.parts.lookups.find_providers(multihash, limit, events).await
     }
 
-    /// Returns a peer with its addresses, from what this node knows or else from a look-up in both DHTs. `None` if no
+    /// Returns a peer with its addresses. If this node knows none, looks them up in both DHTs. Returns `None` if no
     /// addresses are found.
     pub async fn find_peer(&self, peer: &PeerId, events: Option<mpsc::Sender<Event>>) -> Option<PeerInfo> {
         self.parts.lookups.find_peer(peer, events).await
@@ -254,8 +254,8 @@ impl Node {
         self.parts.lookups.put_values(key, value, to, &events).await
     }
 
-    /// Stores `value` in this node, then sends it to the k closest servers of each DHT. Returns the outcome of both
-    /// steps: if this node cannot store a valid value, for example at a limit, the servers still get it.
+    /// Stores `value` in this node, then sends it to the k closest servers of each DHT. The servers get a valid value
+    /// even if this node cannot store it, for example at a limit. Returns the outcome of both steps.
     ///
     /// # Errors
     /// [`values::Refused::Invalid`], or [`values::Refused::Worse`] if this node holds a better value. Then nothing is

@@ -12,7 +12,7 @@ use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc};
 
 const NODES: usize = 1_000;
 const LOOKUPS: usize = 100;
-/// The transport's time-out: a request to a mute peer fails after it.
+/// Time after which a request to a mute peer fails: the time-out of the transport.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 struct Network {
@@ -25,7 +25,8 @@ struct Network {
 }
 
 impl Network {
-    /// Creates nodes that each know 20 random others per bucket, mute ones included, as if none had been checked.
+    /// Creates nodes that each know 20 random others per bucket. Mute nodes are among them, as if the tables had never
+    /// been checked.
     fn new(nodes: usize, mute_percent: usize, random: &mut Seeded) -> Self {
         let mut peers: Vec<(Key, PeerInfo)> =
             (0..nodes).map(|_| peer(random)).map(|p| (Key::for_peer(&p.id), p)).collect();
@@ -69,7 +70,7 @@ fn peer(random: &mut Seeded) -> PeerInfo {
 fn full_table(local: &PeerInfo, key: &Key, nodes: &[PeerInfo], keys: &[Key], random: &mut Seeded) -> Arc<TableView> {
     let mut table = RoutingTable::new(local.id, table::Settings { ip_diversity: None });
     for len in 1..=256 {
-        // The nodes of one bucket: the sibling of the local node's prefix.
+        // The nodes of one bucket share all bits of the local node's prefix but the last.
         let (first, last) = key.prefix(len).sibling().unwrap().bounds();
         let start = keys.partition_point(|key| *key < first);
         let end = keys.partition_point(|key| *key <= last);
@@ -79,7 +80,7 @@ fn full_table(local: &PeerInfo, key: &Key, nodes: &[PeerInfo], keys: &[Key], ran
             bucket.swap(taken, chosen);
             table.admit(&nodes[bucket[taken]], Duration::ZERO).unwrap();
         }
-        // No other node shares this many bits.
+        // The local node is alone with this prefix, so all further buckets are empty.
         let (first, last) = key.prefix(len).bounds();
         if keys.partition_point(|key| *key <= last) - keys.partition_point(|key| *key < first) == 1 {
             break;
@@ -90,7 +91,7 @@ fn full_table(local: &PeerInfo, key: &Key, nodes: &[PeerInfo], keys: &[Key], ran
 
 struct Outcome {
     found: Vec<PeerId>,
-    /// The closest of all reachable peers that were named.
+    /// The closest reachable peers among those that any answer named.
     best_named: Vec<PeerId>,
     took: Duration,
     asked: usize,
@@ -146,9 +147,9 @@ fn run(network: &Network, local: usize, target: &[u8], goal: Goal, random: &mut 
 struct Summary {
     /// Look-ups that found exactly the closest reachable peers of the whole network.
     exact: usize,
-    /// Look-ups that found the closest of all reachable peers that were named to them.
+    /// Look-ups that found the closest reachable peers among those that any answer named.
     best_of_named: usize,
-    /// Closest reachable peers of the whole network found, over all look-ups.
+    /// Number of the network's closest reachable peers that were found, summed over all look-ups.
     recall: usize,
     took: Vec<Duration>,
     asked: Vec<usize>,
@@ -216,8 +217,8 @@ fn lkp_1_the_closest_are_found_within_log2_n_hops_and_a_search_asks_fewer() {
     assert!(search.took[LOOKUPS / 2] < closest.took[LOOKUPS / 2]);
 }
 
-/// A server names 20 peers, some of them mute, so that possibly no server names the farthest of the 20 closest
-/// reachable peers. So the test requires the best of those named, and that few of the 20 are never named.
+/// A server names 20 peers, some of them mute. The farthest of the 20 closest reachable peers may therefore never be
+/// named. So the test requires that a look-up finds the closest of those named, and that it misses few of the 20.
 #[test]
 fn lkp_1_with_a_tenth_of_the_network_mute_the_closest_are_found_within_two_seconds() {
     let (network, mut random) = network(10, 2);

@@ -1,4 +1,4 @@
-//! Asks one server to dial us: the client side of a stream of AutoNAT v1 and v2.
+//! Asks one server to dial us. This is the client side of AutoNAT v1 and v2, on one stream.
 
 use super::{
     Nat,
@@ -18,22 +18,22 @@ use tokio::{sync::oneshot, time::timeout};
 /// Time-out of one request. The dial of a go server takes up to 15 s.
 const ANSWER: Duration = Duration::from_secs(30);
 
-/// Longest answer that is read. Honest answers are far shorter.
+/// Maximum length of an answer in bytes. Honest answers are far shorter.
 const MAX_ANSWER: usize = 4096;
 
 /// Time-out of a stream on which a server dials back.
 const DIAL_BACK: Duration = Duration::from_secs(5);
 
-/// How long to wait for the nonce after the answer. It comes over another connection and may be a little later.
+/// Time to wait for the nonce after the answer. The nonce comes over another connection, so it may arrive later.
 const NONCE: Duration = Duration::from_secs(2);
 
 /// Time after which a write without progress fails.
 const STALL: Duration = Duration::from_secs(10);
 
-/// Most nonces that are awaited at a time.
+/// Maximum number of nonces that are awaited at the same time.
 const MAX_NONCES: usize = 64;
 
-/// The nonces that requests under way wait for.
+/// The nonces that open requests wait for.
 #[derive(Debug, Default)]
 pub(crate) struct Nonces {
     waiting: Mutex<Vec<(u64, oneshot::Sender<()>)>>,
@@ -59,7 +59,7 @@ impl Nonces {
 }
 
 impl Nat {
-    /// Asks a v1 server whether it reaches any of `addrs`. It dials only the IP address at which it sees us.
+    /// Asks a v1 server whether it reaches any of `addrs`. The server dials only the IP address that we connect from.
     pub(super) async fn ask_v1(&self, peer: PeerId, on: ConnectionId, addrs: &[Multiaddr]) -> Result<Said, RpcError> {
         let asked = async {
             let mut stream = self.open_on(peer, on, AUTONAT_V1).await?;
@@ -71,7 +71,7 @@ impl Nat {
         timeout(ANSWER, asked).await.map_err(|_| RpcError::Timeout(ANSWER))?
     }
 
-    /// Asks a v2 server whether it reaches `addr`. The nonce that it sends there proves that it did.
+    /// Asks a v2 server whether it reaches `addr`. The server sends a nonce there, which proves that it reached us.
     pub(super) async fn ask_v2(&self, peer: PeerId, on: ConnectionId, addr: &Multiaddr) -> Result<Said, RpcError> {
         let nonce: u64 = rand::random();
         let shown = self.nonces.expect(nonce);

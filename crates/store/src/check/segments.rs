@@ -1,6 +1,6 @@
-//! Checks the segments of the log, byte by byte. Damage to a segment matters even where no row points to it (the
-//! beginning of the file, rows of providers): it loses records once `records/` is lost too. Also reports chunks in
-//! segments that have no row.
+//! Checks the segments of the log, byte by byte. No row points to the beginning of a segment or to its rows of
+//! providers. Damage there still matters: if `records/` is lost later, it costs records. Also reports chunks that have
+//! no row in `records/`.
 
 use super::findings::{Findings, RECORDS_NEXT, TOLD_MAX};
 use crate::{
@@ -19,9 +19,9 @@ use crate::{
 use libp2p_identity::PeerId;
 use std::{collections::HashSet, path::Path, time::Duration};
 
-/// Maximum number of records of chunks without a row that are looked up in other chunks.
+/// Maximum number of records that are looked up in other chunks because their own chunk has no row.
 const LOOKED_FOR_MAX: usize = 1_000_000;
-/// The next step for damage to a segment: what a start does about it.
+/// Advice for damage to a segment. It says what a start does about the damage.
 const SEGMENT_NEXT: &str = "start the node: it reads the rest of this file; the lost records come back when they are announced again, and the file is removed when its last record has expired";
 
 /// Checks all segments of a directory against its database.
@@ -61,7 +61,7 @@ pub fn check(
     if orphans.is_empty() {
         return;
     }
-    // Chunks that were re-dated, or written again after a disk error, have their records in another chunk.
+    // A chunk may have been re-dated, or written again after a disk error. Another chunk then has its records.
     for found in Walk::forwards(records.chunks(), 0, u64::MAX) {
         let Walked::Row(_, chunk) = found else { continue };
         for entry in entry::decode(&chunk).unwrap_or_default() {
@@ -74,14 +74,14 @@ pub fn check(
     }
 }
 
-/// Checks all segments of a directory without the rows of its database. `records` is the database of a running store,
-/// which has checked its rows already; `None` if it cannot be read or is missing.
+/// Checks all segments of a directory, but not the rows of its database. `records` is the database of a running store,
+/// whose rows have been checked already. It is `None` if the database is missing or cannot be read.
 pub fn check_alone(dir: &Path, records: Option<&Log>, findings: &mut Findings) {
     let ends = records.and_then(|log| log.ends().ok()).unwrap_or_default();
     read(dir, |number| ends.get(&number).copied(), findings, |_, _| {});
 }
 
-/// Reads every segment. `end` returns how much of a segment the database knows.
+/// Reads every segment. `end` returns the length of a segment according to the database.
 fn read(
     dir: &Path,
     end: impl Fn(u32) -> Option<u64>,
@@ -119,8 +119,8 @@ fn read(
                 Ok(LogFrame::Header { .. } | LogFrame::End { .. }) => continue,
                 Err(error) => error,
             };
-            // A kill or a power cut may have torn the end of a segment, behind what the database knew at the last
-            // flush.
+            // A kill or a power cut may have torn the end of a segment. The torn part lies behind the length that the
+            // database recorded at the last flush.
             let is_torn = at.end >= items.bytes() && end.is_none_or(|end| at.offset >= end);
             if is_torn && !matches!(error, CodecError::Io(_)) {
                 cut = true;
