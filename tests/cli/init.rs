@@ -258,7 +258,7 @@ fn a_bad_kubo_repository_is_exit_65_and_nothing_is_created() {
     let repository = kubo(&home, good, &rsa_peer(), "[]", "\"Announce\": []");
     home.write("kubo/swarm.key", "/key/swarm/psk/1.0.0/\n/base16/\nzz\n");
     let run = home.run(&["init", "--from-kubo", &repository]);
-    assert!(run.code == 65 && run.stderr.contains("swarm.key, line 3"), "{run:?}");
+    assert!(run.code == 65 && run.stderr.contains("swarm.key: line 3"), "{run:?}");
     assert!(!home.data().exists());
 }
 
