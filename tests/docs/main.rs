@@ -4,7 +4,6 @@
 mod commands;
 mod conformance;
 mod examples;
-mod forks;
 mod pages;
 mod sandbox;
 mod text;

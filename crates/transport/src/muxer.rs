@@ -7,19 +7,17 @@
 
 mod cork;
 
-use crate::upgrade::Muxer;
 use cork::Corked;
 use futures::{
     AsyncRead, AsyncWrite,
     channel::{mpsc, oneshot},
-    future::{FutureExt, poll_fn},
+    future::{self, FutureExt, Ready, poll_fn},
     stream::StreamExt,
 };
 use libp2p::{
     core::{
-        Endpoint,
         muxing::{StreamMuxer, StreamMuxerEvent},
-        upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade},
+        upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade, UpgradeInfo},
     },
     yamux,
 };
@@ -49,18 +47,34 @@ impl Yamux {
         config.set_max_num_streams(max);
         Self(config)
     }
+}
 
-    /// Begins to multiplex `socket`, at the end `side` of it. Called within the runtime.
-    ///
-    /// # Errors
-    /// None that libp2p-yamux has today.
-    pub fn over<C: Socket>(&self, socket: C, side: Endpoint) -> io::Result<Driven> {
-        let (config, socket) = (self.0.clone(), Corked::new(socket));
-        let muxer = match side {
-            Endpoint::Listener => config.upgrade_inbound(socket, Muxer::YAMUX),
-            Endpoint::Dialer => config.upgrade_outbound(socket, Muxer::YAMUX),
-        };
-        muxer.into_inner().map(Driven::new)
+impl UpgradeInfo for Yamux {
+    type Info = <yamux::Config as UpgradeInfo>::Info;
+    type InfoIter = <yamux::Config as UpgradeInfo>::InfoIter;
+
+    fn protocol_info(&self) -> Self::InfoIter {
+        self.0.protocol_info()
+    }
+}
+
+impl<C: Socket> InboundConnectionUpgrade<C> for Yamux {
+    type Output = Driven;
+    type Error = io::Error;
+    type Future = Ready<io::Result<Driven>>;
+
+    fn upgrade_inbound(self, socket: C, info: Self::Info) -> Self::Future {
+        future::ready(self.0.upgrade_inbound(Corked::new(socket), info).into_inner().map(Driven::new))
+    }
+}
+
+impl<C: Socket> OutboundConnectionUpgrade<C> for Yamux {
+    type Output = Driven;
+    type Error = io::Error;
+    type Future = Ready<io::Result<Driven>>;
+
+    fn upgrade_outbound(self, socket: C, info: Self::Info) -> Self::Future {
+        future::ready(self.0.upgrade_outbound(Corked::new(socket), info).into_inner().map(Driven::new))
     }
 }
 

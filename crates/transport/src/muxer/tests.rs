@@ -8,8 +8,9 @@ use tokio_util::compat::TokioAsyncReadCompatExt;
 async fn connected() -> (Driven, Driven) {
     let (dialler, listener) = tokio::io::duplex(64 * 1024);
     let yamux = Yamux::with_max_streams(64);
-    let dialler = yamux.over(dialler.compat(), Endpoint::Dialer).unwrap();
-    (dialler, yamux.over(listener.compat(), Endpoint::Listener).unwrap())
+    let info = "/yamux/1.0.0";
+    let dialler = yamux.clone().upgrade_outbound(dialler.compat(), info).await.unwrap();
+    (dialler, yamux.upgrade_inbound(listener.compat(), info).await.unwrap())
 }
 
 async fn open(driven: &mut Driven) -> io::Result<yamux::Stream> {
