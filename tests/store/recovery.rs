@@ -88,7 +88,7 @@ async fn a_torn_snapshot_is_recovered_on_a_copy_and_the_original_kept() {
     let node = reopen(tmp.path(), &clock);
     assert_eq!(records(&node), RECORDS as usize);
     let notes = node.store.stat().notes;
-    assert!(notes[0].contains("nothing is missing"), "{notes:?}");
+    assert!(notes[0].contains("it holds everything"), "{notes:?}");
     assert_eq!(set_aside(tmp.path(), "records"), 1);
     assert!(!tmp.path().join("records.recovering").exists());
     assert_own_is_whole(&node);
