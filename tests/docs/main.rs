@@ -4,6 +4,7 @@
 mod commands;
 mod conformance;
 mod examples;
+mod forks;
 mod pages;
 mod sandbox;
 mod text;

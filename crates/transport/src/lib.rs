@@ -9,7 +9,8 @@
 //! resolver     resolves host names by the current content of resolv.conf and the hosts file
 //! websocket    WebSockets over TCP, with or without TLS
 //! certificate  the certificate of secure WebSockets; can be renewed while the node runs
-//! security     noise or TLS
+//! upgrade      from a stream of bytes to a connection: negotiates security and multiplexer, in one future
+//! noise, tls   the two kinds of security; each also agrees on the multiplexer where both sides can
 //! swarm_key    the pre-shared key of a private network, applied below noise and TLS
 //! identity     the node's key pair, on disk
 //! muxer        yamux, driven by a task of its own and written out in few packets
@@ -43,10 +44,12 @@ pub mod certificate;
 pub mod identity;
 pub mod listen;
 pub mod muxer;
+mod noise;
 mod resolver;
-mod security;
 mod stack;
 pub mod swarm_key;
+mod tls;
+mod upgrade;
 mod wake_at_end;
 mod websocket;
 

@@ -2,20 +2,20 @@
 
 use crate::{
     certificate::Certificates,
-    muxer::Yamux,
+    muxer::{Driven, Yamux},
     resolver::{Logged, Resolver},
-    security::Security,
+    upgrade::Upgrade,
     wake_at_end::WakesAtEnd,
     websocket::WebSockets,
 };
 use dhtstore_host::clock::Clock;
-use futures::{AsyncRead, AsyncWrite};
+use futures::{AsyncRead, AsyncWrite, FutureExt};
 use libp2p::{
     PeerId, Transport,
     core::{
+        ConnectedPoint,
         muxing::{StreamMuxer, StreamMuxerBox},
         transport::{Boxed, timeout::TransportTimeout},
-        upgrade::Version,
     },
     identity::Keypair,
     pnet::{PnetConfig, PreSharedKey},
@@ -63,12 +63,12 @@ pub fn build(
     certificates: Arc<Certificates>,
     clock: &Arc<dyn Clock>,
 ) -> Result<Peered, String> {
-    let muxer = Yamux::with_max_streams(settings.max_streams.min(YAMUX_MAX_STREAMS));
-    let upgrade = Upgrade { psk, security: Security::new(identity)?, muxer };
+    let yamux = Yamux::with_max_streams(settings.max_streams.min(YAMUX_MAX_STREAMS));
+    let streams = Streams { psk, upgrade: Upgrade::new(identity, yamux)? };
     let logged = Logged::default();
     let resolved_tcp = Resolver::new(tcp().boxed(), clock.clone(), logged.clone()).boxed();
-    let websockets = upgrade.apply(WebSockets::new(resolved_tcp, certificates));
-    let tcp = upgrade.apply(tcp());
+    let websockets = streams.upgrade(WebSockets::new(resolved_tcp, certificates));
+    let tcp = streams.upgrade(tcp());
     let direct = match psk {
         Some(_) => tcp,
         None => tcp.or_transport(quic(settings, identity)).map(|either, _| either.into_inner()).boxed(),
@@ -99,14 +99,13 @@ where
 
 /// Turns a stream of bytes into a connection: first the pre-shared key of a private network (inside a WebSocket, as in
 /// go-libp2p), then noise or TLS, then yamux.
-struct Upgrade {
+struct Streams {
     psk: Option<PreSharedKey>,
-    security: Security,
-    muxer: Yamux,
+    upgrade: Upgrade,
 }
 
-impl Upgrade {
-    fn apply<T>(&self, transport: T) -> Peered
+impl Streams {
+    fn upgrade<T>(&self, transport: T) -> Peered
     where
         T: Transport<Output: AsyncRead + AsyncWrite + Send + Unpin + 'static, Error: Send + Sync + 'static>
             + Send
@@ -115,21 +114,18 @@ impl Upgrade {
         T::Dial: Send + 'static,
         T::ListenerUpgrade: Send + 'static,
     {
-        let (security, muxer) = (self.security.clone(), self.muxer.clone());
+        let upgrade = self.upgrade.clone();
         match self.psk {
-            None => transport
-                .upgrade(Version::V1Lazy)
-                .authenticate(security)
-                .multiplex(muxer)
-                .map(|(peer, muxer), _| (peer, boxed(muxer)))
-                .boxed(),
+            None => transport.and_then(move |socket, point| upgrade.apply(socket, point).boxed()).map(peered).boxed(),
             Some(psk) => transport
                 .and_then(move |socket, _| PnetConfig::new(psk).handshake(socket))
-                .upgrade(Version::V1Lazy)
-                .authenticate(security)
-                .multiplex(muxer)
-                .map(|(peer, muxer), _| (peer, boxed(muxer)))
+                .and_then(move |socket, point| upgrade.apply(socket, point).boxed())
+                .map(peered)
                 .boxed(),
         }
     }
+}
+
+fn peered((peer, muxer): (PeerId, Driven), _: ConnectedPoint) -> (PeerId, StreamMuxerBox) {
+    (peer, boxed(muxer))
 }
