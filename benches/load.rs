@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! cargo bench --bench load -- --target /ip4/127.0.0.1/tcp/4001 [--pid PID]
-//!     [--op get|miss|find|add|add-confirmed|fill] [--connections 16] [--streams 8] [--depth 1 | --rate 1500] [--seconds 10]
+//!     [--op get|miss|find|add|add-confirmed|fill] [--connections 16] [--streams 8] [--depth 1 | --rate 1500]
+//!     [--seconds 10]
 //!     [--keys 100000] [--providers 3]
 //! ```
 //!

@@ -15,8 +15,8 @@ rustup run nightly rustc --version >/dev/null 2>&1 || rustup toolchain install n
 targets=("$@")
 ((${#targets[@]})) || mapfile -t targets < <(sed -n 's/^name = "\(.*\)"$/\1/p' Cargo.toml | tail -n +2)
 
-# The crates have no `unsafe` code for a sanitizer to check, and the search is faster without one. Errors show as panics,
-# overflows, failed assertions of the targets, or memory beyond RSS_LIMIT_MB.
+# The crates have no `unsafe` code for a sanitizer to check, and the search is faster without one. Errors show as
+# panics, overflows, failed assertions of the targets, or memory beyond RSS_LIMIT_MB.
 cargo +nightly fuzz build --fuzz-dir . --sanitizer none
 bin=target/$(rustc +nightly -vV | sed -n 's/^host: //p')/release
 

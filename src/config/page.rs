@@ -93,8 +93,8 @@ fn facts(key: &str, defaults: &[toml::Table; 2]) -> String {
     format!("- Environment variable: `{}`\n- Type: {form}\n{default}", variable(key))
 }
 
-/// Returns the default of a setting as the file would have it, and the space before it. A list of several addresses becomes
-/// a list of the page.
+/// Returns the default of a setting as the file would have it, and the space before it. A list of several addresses
+/// becomes a list of the page.
 fn default(key: &str, defaults: &toml::Table) -> String {
     let mut parts = key.split('.');
     let first = parts.next().and_then(|part| defaults.get(part));

@@ -53,7 +53,8 @@ pub fn files(dir: &Path, extension: &str) -> Vec<PathBuf> {
     found
 }
 
-/// A source file as the table names it: below the name of a crate, or in `src/`. `kad.rs` is the root of the crate `kad`.
+/// A source file as the table names it: below the name of a crate, or in `src/`. `kad.rs` is the root of the crate
+/// `kad`.
 fn source(name: &str) -> PathBuf {
     let (room, rest) = name.split_once('/').unwrap_or((name.trim_end_matches(".rs"), "lib.rs"));
     let of_crate = root().join("crates").join(room).join("src");

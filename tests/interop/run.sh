@@ -1,17 +1,18 @@
 #!/bin/sh
-# Tests dhtstore against real Kubo daemons, go-libp2p-kad-dht and rust-libp2p: builds the binaries, then runs the Go tests
-# of this directory.
+# Tests dhtstore against real Kubo daemons, go-libp2p-kad-dht and rust-libp2p: builds the binaries, then runs the Go
+# tests of this directory.
 #
 #   sudo tests/interop/run.sh [-v] [-run NAME] [-count 5 -timeout 60m]      the arguments are those of `go test`
 #
-# Needs Linux, root, Go (the version in go.mod), `ip` (Debian: iproute2) and cargo. go.mod also sets the version of Kubo.
-# Only Go modules are downloaded. The first build of Kubo takes a few minutes, the tests about five.
+# Needs Linux, root, Go (the version in go.mod), `ip` (Debian: iproute2) and cargo. go.mod also sets the version of
+# Kubo. Only Go modules are downloaded. The first build of Kubo takes a few minutes, the tests about five.
 #
 # The tests need root because Kubo's LAN DHT ignores loopback addresses. Each node gets a network namespace with a 10.x
 # address, and some nodes also addresses that look public. All are on one bridge, in a namespace without a route to the
 # outside. The processes and mounts are in namespaces too, so nothing is left when the tests end, even if they crash.
 #
-# The mixed network of 30 nodes (mixed_test.go) runs two rounds of churn. To run longer, with the random choices of seed 1:
+# The mixed network of 30 nodes (mixed_test.go) runs two rounds of churn. To run longer, with the random choices of seed
+# 1:
 #
 #   sudo DHTSTORE_MIXED_MINUTES=10 DHTSTORE_MIXED_SEED=1 tests/interop/run.sh -v -timeout 30m -run Churn
 #

@@ -29,7 +29,8 @@ dhtstore_host::metrics! {
             /// Requests refused: key is not a multihash.
             not_a_multihash ["type" = "any", "outcome" = "not_a_multihash"] "refused, not a multihash",
             /// Requests refused: no provider entry names the sender.
-            not_the_sender ["type" = "add_provider", "outcome" = "not_the_sender"] "refused, provider is not the sender",
+            not_the_sender ["type" = "add_provider", "outcome" = "not_the_sender"] "refused, provider is not the \
+                sender",
             /// Requests refused: values of this kind are not stored.
             unknown_namespace ["type" = "put_value", "outcome" = "unknown_namespace"] "refused, value not stored here",
             /// Requests refused: record missing or malformed.

@@ -1,8 +1,8 @@
 //! The interface between a server of the DHT and the store of its records.
 //!
-//! A server holds [`Stores`]: four traits, so that each part of a node takes only what it needs. Two crates implement them.
-//! `dhtstore-store` keeps records on disk; the module [`memory`] keeps them in memory, for tests and simulation. A store
-//! on another machine fits as well, since an answer may be ready at once or pending.
+//! A server holds [`Stores`]: four traits, so that each part of a node takes only what it needs. Two crates implement
+//! them. `dhtstore-store` keeps records on disk; the module [`memory`] keeps them in memory, for tests and simulation.
+//! A store on another machine fits as well, since an answer may be ready at once or pending.
 //!
 //! To use a store, begin with these types:
 //! - [`Stores`]: the four traits of a node, in one value that is cheap to clone;

@@ -60,10 +60,12 @@ pub fn give_up_if_full(dir: &Path) -> bool {
         }
         match pieces {
             0 => {
-                tracing::warn!(path = %dir.display(), "the disk is full, and no ballast is left to remove; free some space if the start fails")
+                tracing::warn!(path = %dir.display(), "the disk is full, and no ballast is left to remove; free some \
+                    space if the start fails")
             }
             _ => {
-                tracing::warn!(path = %dir.display(), pieces, "the disk is full: removed ballast, so that this start can go on; free some space")
+                tracing::warn!(path = %dir.display(), pieces, "the disk is full: removed ballast, so that this start \
+                    can go on; free some space")
             }
         }
         gave_up |= pieces > 0;

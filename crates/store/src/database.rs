@@ -174,7 +174,8 @@ impl<const TREES: usize> Database<TREES> {
         if let Ok(file) = File::open(self.dir.join("db"))
             && let Err(error) = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)
         {
-            tracing::debug!(%error, "cannot drop the kernel's cache of the database; reads may return what the disk does not hold");
+            tracing::debug!(%error, "cannot drop the kernel's cache of the database; reads may return what the disk \
+                does not hold");
         }
     }
 

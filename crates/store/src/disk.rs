@@ -137,7 +137,8 @@ impl Disk {
 
     fn short_note(&self) -> String {
         format!(
-            "the disk of {} has less than {} free (store.reserve): announcements are refused, stored records are served; free some space",
+            "the disk of {} has less than {} free (store.reserve): announcements are refused, stored records are \
+            served; free some space",
             self.dir.display(),
             mebibytes(self.reserve)
         )
@@ -145,7 +146,8 @@ impl Disk {
 
     fn low_note(&self) -> String {
         format!(
-            "the disk of {} has {} free; below {} (store.reserve) announcements are refused: free some space, or move the data directory",
+            "the disk of {} has {} free; below {} (store.reserve) announcements are refused: free some space, or move \
+            the data directory",
             self.dir.display(),
             mebibytes(self.free()),
             mebibytes(self.reserve)
@@ -154,7 +156,8 @@ impl Disk {
 
     fn near_note(&self) -> String {
         format!(
-            "{} takes {} of {} (store.max_disk): at the limit new records are refused; raise it, or lower records.ttl or records.max",
+            "{} takes {} of {} (store.max_disk): at the limit new records are refused; raise it, or lower records.ttl \
+            or records.max",
             self.dir.display(),
             mebibytes(self.used()),
             mebibytes(self.max)
@@ -163,7 +166,8 @@ impl Disk {
 
     fn full_note(&self) -> String {
         format!(
-            "{} takes {} of {} (store.max_disk): new records are refused, refreshes are accepted; raise it, or lower records.ttl or records.max",
+            "{} takes {} of {} (store.max_disk): new records are refused, refreshes are accepted; raise it, or lower \
+            records.ttl or records.max",
             self.dir.display(),
             mebibytes(self.used()),
             mebibytes(self.max)

@@ -16,12 +16,14 @@ pub enum StoreError {
     Locked(PathBuf),
     /// An earlier restore into the directory did not finish.
     #[error(
-        "the restore into {0} did not finish; run `dhtstore restore` again with the same file, or move that directory away"
+        "the restore into {0} did not finish; run `dhtstore restore` again with the same file, or move that directory \
+        away"
     )]
     Unfinished(PathBuf),
     /// The directory of a restore holds something already.
     #[error(
-        "cannot restore into {dir}: it is not empty (it holds {found}); move it away, or name another directory with --data-dir"
+        "cannot restore into {dir}: it is not empty (it holds {found}); move it away, or name another directory with \
+        --data-dir"
     )]
     NotEmpty {
         /// The directory.
@@ -47,7 +49,8 @@ pub enum StoreError {
     Degraded(PathBuf),
     /// A later version of dhtstore wrote the database.
     #[error(
-        "the database was written by a newer dhtstore (schema {found}, this one knows {known}); install that version or a newer one"
+        "the database was written by a newer dhtstore (schema {found}, this one knows {known}); install that version \
+        or a newer one"
     )]
     FromTheFuture {
         /// Schema version of the database.

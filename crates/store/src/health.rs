@@ -39,7 +39,8 @@ impl Health {
         }
         *self.why.lock() = error.to_string();
         let dir = dir.display();
-        tracing::error!(%error, "{dir} is read-only: writes are refused, stored data is served; fix the disk, dhtstore reopens it by itself");
+        tracing::error!(%error, "{dir} is read-only: writes are refused, stored data is served; fix the disk, dhtstore \
+            reopens it by itself");
     }
 
     pub(super) fn set_reopened(&self, dir: &Path) {
@@ -82,7 +83,10 @@ impl Health {
     pub fn note(&self, name: &str) -> Option<String> {
         let why = self.why.lock();
         self.is_degraded().then(|| {
-            format!("{name}/ is read-only after a disk error ({why}): writes are refused, stored data is served; fix the disk, dhtstore reopens it by itself")
+            format!(
+                "{name}/ is read-only after a disk error ({why}): writes are refused, stored data is served; fix \
+                the disk, dhtstore reopens it by itself"
+            )
         })
     }
 }

@@ -1,5 +1,5 @@
-//! An embedded store for the records of an IPFS DHT server: provider records, values, own CIDs and routing tables. This is
-//! the only crate that names sled and bincode.
+//! An embedded store for the records of an IPFS DHT server: provider records, values, own CIDs and routing tables. This
+//! is the only crate that names sled and bincode.
 //!
 //! A data directory holds two databases, so that damage to the large one, which changes all the time, never touches the
 //! small one:
@@ -13,8 +13,8 @@
 //! Begin with these types:
 //! - [`data_dir::Lock`]: holds a data directory, so that one process uses it at a time;
 //! - [`Settings`]: limits and times, with their defaults;
-//! - [`Store`]: the open store. Its fields are the stores of each kind of record; [`Store::stores`] gives them to a server
-//!   as the traits of `dhtstore-records`.
+//! - [`Store`]: the open store. Its fields are the stores of each kind of record; [`Store::stores`] gives them to a
+//!   server as the traits of `dhtstore-records`.
 //!
 //! ```
 //! use dhtstore_host::clock::SystemClock;

@@ -243,7 +243,9 @@ fn of_date(bad: BadDate) -> Outcome {
         BadDate::Expired => "expired".into(),
         BadDate::Future => "future".into(),
         BadDate::ClockInDoubt => {
-            "refused: the clock of this machine may be wrong (see gc_paused of `dhtstore stat`); load the file again once the clock is right".into()
+            "refused: the clock of this machine may be wrong (see gc_paused of `dhtstore stat`); load the file again \
+            once the clock is right"
+                .into()
         }
     }
 }

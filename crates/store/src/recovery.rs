@@ -1,12 +1,12 @@
 //! Opens a sled database that may be damaged.
 //!
-//! sled 0.34 was seen to do the following (figures in docs/decisions/sled.md). After a kill that left a `snap.*.generating`,
-//! it refuses an intact database. A flipped bit makes it panic in open. On a damaged database, after `snap.*` was
-//! deleted, a second attempt may open it *with no rows and no error, cutting the file*. So:
+//! sled 0.34 was seen to do the following (figures in docs/decisions/sled.md). After a kill that left a
+//! `snap.*.generating`, it refuses an intact database. A flipped bit makes it panic in open. On a damaged database,
+//! after `snap.*` was deleted, a second attempt may open it *with no rows and no error, cutting the file*. So:
 //! - `snap.*.generating` is removed first;
 //! - sled runs in a thread whose panic is caught;
-//! - a database that failed to open is never opened again. A copy without `snap.*` is tried. If it opens, it takes the place
-//!   of the original, which is kept as `<name>.damaged-<time>`; if not, an empty database does;
+//! - a database that failed to open is never opened again. A copy without `snap.*` is tried. If it opens, it takes the
+//!   place of the original, which is kept as `<name>.damaged-<time>`; if not, an empty database does;
 //! - an open database is compared with what it should hold.
 
 use super::{
@@ -152,7 +152,8 @@ impl DatabaseDir<'_> {
                     _ => "; it holds everything".to_owned(),
                 };
                 let note = format!(
-                    "{}/ was damaged ({why}) and opened as a copy without its snapshot{lost}; the original is kept as {}",
+                    "{}/ was damaged ({why}) and opened as a copy without its snapshot{lost}; the original is kept as \
+                    {}",
                     self.name, aside
                 );
                 self.reopen(note, !found.is_complete())
@@ -183,7 +184,8 @@ impl DatabaseDir<'_> {
                 drop(copy);
                 let aside = self.replace()?;
                 let note = format!(
-                    "{}/ opened with less than it held ({why}); a copy without its snapshot holds everything; the original is kept as {}",
+                    "{}/ opened with less than it held ({why}); a copy without its snapshot holds everything; the \
+                    original is kept as {}",
                     self.name, aside
                 );
                 self.reopen(note, false)

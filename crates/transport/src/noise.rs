@@ -1,9 +1,10 @@
 //! Noise as libp2p uses it: `Noise_XX_25519_ChaChaPoly_SHA256`, identities in the second and third message.
 //! Source: the specification "noise-libp2p", and "inlined muxer negotiation" for [`Secured::muxer`].
 //!
-//! The protocol is `snow`'s. This module exists because libp2p-noise 0.47 keeps its choice of primitives private: it does
-//! five X25519 multiplications of 37 us for each inbound connection, one of them for our own public key. Here aws-lc does
-//! four, in 58 us together (`docs/decisions/connections.md`). It also holds no buffer while a connection is idle.
+//! The protocol is `snow`'s. This module exists because libp2p-noise 0.47 keeps its choice of primitives private: it
+//! does five X25519 multiplications of 37 us for each inbound connection, one of them for our own public key. Here
+//! aws-lc does four, in 58 us together (`docs/decisions/connections.md`). It also holds no buffer while a connection is
+//! idle.
 
 mod keys;
 mod payload;

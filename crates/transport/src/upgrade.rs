@@ -1,8 +1,8 @@
 //! From a stream of bytes to a connection that knows its peer and carries streams: the security and the multiplexer are
 //! negotiated and applied in one future, so that a handshake is one task from its first byte to its last.
 //!
-//! Where both sides can, the multiplexer is agreed within the handshake of the security ("inlined muxer negotiation"), which
-//! saves a round trip. libp2p's own builder always asks for it afterwards.
+//! Where both sides can, the multiplexer is agreed within the handshake of the security ("inlined muxer negotiation"),
+//! which saves a round trip. libp2p's own builder always asks for it afterwards.
 
 use crate::{
     muxer::{Driven, Yamux},

@@ -91,7 +91,8 @@ impl Driver {
                 TransportError::Other(error) => listen::explain_bind(&addr, &error),
                 TransportError::MultiaddrNotSupported(addr) => CannotListen::Bind {
                     addr,
-                    reason: "not an address to listen on; write /ip4/0.0.0.0/tcp/4001, /ip4/0.0.0.0/udp/4001/quic-v1 or /ip4/0.0.0.0/tcp/4002/tls/ws"
+                    reason: "not an address to listen on; write /ip4/0.0.0.0/tcp/4001, /ip4/0.0.0.0/udp/4001/quic-v1 \
+                        or /ip4/0.0.0.0/tcp/4002/tls/ws"
                         .to_owned(),
                 },
             });

@@ -82,7 +82,8 @@ fn open(copy: &Path, original: &Path, name: &str, next: &str, findings: &mut Fin
     let dir = copy.join(name);
     let place = original.join(name);
     if fs::symlink_metadata(&place).is_ok() && !place.is_dir() {
-        let next = "no start can use it: move the file away, and put the directory back (else the next start restores what exports/ and log/ hold)";
+        let next = "no start can use it: move the file away, and put the directory back (else the next start restores \
+            what exports/ and log/ hold)";
         findings.damaged(&format!("{name}/"), "is a file, not a directory", next);
         return None;
     }

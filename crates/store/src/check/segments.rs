@@ -22,7 +22,8 @@ use std::{collections::HashSet, path::Path, time::Duration};
 /// Maximum number of records that are looked up in other chunks because their own chunk has no row.
 const LOOKED_FOR_MAX: usize = 1_000_000;
 /// Advice for damage to a segment. It says what a start does about the damage.
-const SEGMENT_NEXT: &str = "start the node: it reads the rest of this file; the lost records come back when they are announced again, and the file is removed when its last record has expired";
+const SEGMENT_NEXT: &str = "start the node: it reads the rest of this file; the lost records come back when they are \
+    announced again, and the file is removed when its last record has expired";
 
 /// Checks all segments of a directory against its database.
 pub fn check(

@@ -165,7 +165,8 @@ impl Exports {
         let old = files.exports.range(..oldest).chain(files.journals.range(..oldest));
         for (_, path) in old {
             if let Err(error) = fs::remove_file(path) {
-                tracing::warn!(path = %path.display(), %error, "cannot remove an old export; the next export tries again");
+                tracing::warn!(path = %path.display(), %error, "cannot remove an old export; the next export tries \
+                    again");
             }
         }
     }

@@ -130,8 +130,8 @@ impl Pending {
         open.count += 1;
         let time = open.time;
         drop(state);
-        // Without the lock: parking_lot would hand the lock to the writer, and the next caller would wait until the writer
-        // runs, some 0.1 ms for each chunk.
+        // Without the lock: parking_lot would hand the lock to the writer, and the next caller would wait until the
+        // writer runs, some 0.1 ms for each chunk.
         if closes {
             self.work.notify_one();
         }

@@ -171,7 +171,8 @@ impl Salvage<'_> {
                 // it.
                 Some(Err(error)) => {
                     let offset = extent.offset;
-                    tracing::debug!(path = %file.path.display(), offset, %error, "cannot read a frame of the log; salvage goes on behind it");
+                    tracing::debug!(path = %file.path.display(), offset, %error, "cannot read a frame of the log; \
+                        salvage goes on behind it");
                 }
             }
             if self.batch.len() >= BATCH {

@@ -1,7 +1,7 @@
 //! Messages of noise on a socket: two bytes of length, then at most 65,535 bytes (noise-libp2p, "Wire Format").
 //!
-//! A connection that has nothing to read and nothing to write holds no buffer: what arrives goes to a scratch buffer of the
-//! thread first, and only what remains behind a whole message is kept.
+//! A connection that has nothing to read and nothing to write holds no buffer: what arrives goes to a scratch buffer of
+//! the thread first, and only what remains behind a whole message is kept.
 
 use super::invalid;
 use futures::{AsyncRead, AsyncWrite, future::poll_fn};
