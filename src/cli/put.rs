@@ -73,7 +73,7 @@ struct Report {
     sequence: Option<u64>,
     /// Servers that it was sent to.
     sent: u64,
-    /// Servers of these that hold it.
+    /// How many of those servers hold it.
     confirmed: u64,
     stored_here: bool,
 }
@@ -201,7 +201,8 @@ async fn own(path: &str, args: &Args, server: &mut Server, context: &Context) ->
         Item::Event(event) => get::tell(event.parse()?, context),
     };
     let got: Got = server.ask(&request, each).await?;
-    // Expired records count too: a server that was offline may still hold an older one.
+    // The number of an expired record counts too: a server that was offline may still hold an older record, and the
+    // new number must be above that one's.
     let highest = highest.max(got.kept_sequence);
     let sequence = match (args.sequence, highest) {
         (Some(sequence), Some(highest)) if sequence <= highest => {

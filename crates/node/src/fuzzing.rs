@@ -26,8 +26,8 @@ impl AsyncRead for Trickle<'_> {
     }
 }
 
-/// Compares the frame reader with a plain walk over all bytes. The reader gets them in pieces; the first byte is their
-/// size.
+/// Compares the frame reader with a plain walk over all bytes. The first byte of `data` sets the size of the pieces in
+/// which the reader gets the rest.
 pub fn frame(data: &[u8]) {
     const MAX_BODY: usize = 5000;
     const BUDGET: usize = 1 << 20;

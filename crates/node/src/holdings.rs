@@ -29,7 +29,8 @@ impl Holdings {
     }
 
     /// Returns the known providers of `multihash`, at most `limit` besides this node. If there are more, `seed` selects
-    /// a random subset. A record that another peer announced in our name is left out: only our own CIDs count.
+    /// a random subset. A record that another peer announced in our name is left out: only our own CIDs decide
+    /// whether this node is a provider.
     pub(crate) async fn of(&self, multihash: &[u8], limit: usize, seed: u64) -> Result<Held, NotNow> {
         let own = self.own.contains(multihash);
         let mut others = self.providers.providers(multihash, limit, seed).wait().await?;

@@ -58,7 +58,8 @@ pub fn stopped(dir: &Path, ttl: Duration, now: crate::clock::UnixTime) -> Result
     Ok(findings.into_inner())
 }
 
-/// Returns an error if this user may not read the files: they may be intact, and another user has to run the check.
+/// Returns an error if this user has no permission to read the files. Such files may be intact, so another user has to
+/// run the check.
 fn may_read(dir: &Path) -> Result<(), StoreError> {
     for entry in fs::read_dir(dir).map_err(|e| filesystem::io_error("read", dir, e))? {
         let entry = entry.map_err(|e| filesystem::io_error("read", dir, e))?;
@@ -139,7 +140,7 @@ fn exports(dir: &Path, findings: &mut Findings) {
     paths.sort();
     let old = records::salvage::old_exports::list(dir).len();
     if old > 0 {
-        let next = "the next start takes from them the records that log/ lacks, and removes them";
+        let next = "the next start copies the records that log/ lacks from these exports, then removes the exports";
         findings.note("exports/", format_args!("{old} exports of provider records, made by older versions"), next);
     }
     for path in paths {
@@ -155,7 +156,7 @@ fn exports(dir: &Path, findings: &mut Findings) {
             Some(Ok(Verified::Damaged(error))) => findings.damaged(
                 &place,
                 error,
-                "start the node: it makes a new export from node/; the third export after this file removes it",
+                "start the node: it makes a new export from node/; after three newer exports, it removes this file",
             ),
             Some(Err(error)) => findings.unread(&place, format_args!("cannot be read: {error}")),
         }
