@@ -110,7 +110,7 @@ async fn is_served(process: &Process, crowd: JoinHandle<()>, named: &str) {
     assert!(served * 100 >= HONEST * 99, "{served} of {HONEST}: {}", process.state());
     crowd.abort();
     let log = process.log();
-    assert_eq!(log.matches("more handshakes are begun there than finished").count(), 1, "{log}");
+    assert_eq!(log.matches("begin more handshakes than they finish").count(), 1, "{log}");
     assert!(log.contains(named), "{named}: {log}");
     process.eventually("the door is empty again", || process.stat().unwrap()["load"]["pending_handshakes"] == 0);
 }

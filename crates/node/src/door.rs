@@ -87,8 +87,9 @@ impl Door {
                 from = %crowd,
                 handshakes,
                 of = most,
-                "more handshakes are begun there than finished, so the oldest give way to newcomers; other peers can \
-                 still connect; block these addresses in the firewall if you do not know them"
+                "peers at these addresses begin more handshakes than they finish, so their oldest handshakes give way \
+                 to newcomers; other peers can still connect; block these addresses in the firewall if you do not know \
+                 them"
             );
         }
         let ticket = ticket?;

@@ -33,7 +33,8 @@ const MAX_ANSWER: usize = 8 * 1024;
 
 /// A WebSocket transport over TCP.
 pub struct WebSockets {
-    /// TCP with names resolved below this transport, because the certificate is checked against the name.
+    /// TCP, which resolves host names itself. So this transport still knows the name, and checks the certificate
+    /// against it.
     tcp: Boxed<tcp::tokio::TcpStream>,
     certificates: Arc<Certificates>,
     /// The end of each listener's address, after its port.
@@ -45,7 +46,7 @@ impl WebSockets {
         Self { tcp, certificates, listeners: HashMap::new() }
     }
 
-    /// Returns an address that TCP reported with the end of its listener's address.
+    /// Appends the end of the listener's address to `tcp`, an address that TCP reported. Returns the result.
     fn whole(&self, listener: ListenerId, tcp: Multiaddr) -> Multiaddr {
         match self.listeners.get(&listener) {
             Some(suffix) => suffix.put_on(tcp),
