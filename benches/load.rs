@@ -10,10 +10,10 @@
 //! Addresses with `/udp/4001/quic-v1` use QUIC. `fill` announces keys 0 to `--keys`, each by `--providers` of the
 //! connections; `get` asks for these keys. `--depth` is a closed loop: that many requests are under way on each stream.
 //! `--rate` is an open loop: that many requests a second are sent on all streams together, and latency counts from the
-//! time at which each was due (which includes the timer's resolution of 1 ms). `add` sends batches of 64 and counts
-//! them as confirmed when a FIND_NODE behind each batch is answered; its latency is that of a batch. `add-confirmed`
-//! sends a FIND_NODE behind each announcement. `--pid` names the process of the server on this machine; then its CPU
-//! per request and the bytes that it writes to disk are printed.
+//! time at which each was due (which includes the timer's resolution of 1 ms). `add` sends batches of 64, each followed
+//! by a FIND_NODE, whose answer confirms the batch; its latency is that of a batch. `add-confirmed` sends a FIND_NODE
+//! after each announcement. `--pid` names the process of the server on this machine; then its CPU per request and the
+//! bytes that it writes to disk are printed.
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs, reason = "a benchmark ends with the first error")]
 #![allow(clippy::disallowed_methods, reason = "measures time")]
 

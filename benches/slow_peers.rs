@@ -1,6 +1,6 @@
-//! Compares our look-ups among peers that do not answer with those of libp2p-kad. There are 100 servers on loopback.
-//! Some of them accept streams and never answer, or cannot be connected to (their SYNs are dropped, as by a firewall).
-//! The others answer after 50 ms.
+//! Compares our look-ups with those of libp2p-kad in a network where some peers do not answer. There are 100 servers on
+//! loopback. Some of them accept streams and never answer, or cannot be connected to (their SYNs are dropped, as by a
+//! firewall). The others answer after 50 ms.
 //!
 //! Run `cargo bench --bench slow_peers [-- SEED]`. Both clients start with the same routing table, which has no silent
 //! peers. They learn of silent peers from the servers, whose tables contain both kinds. A look-up begins every 100 ms,
@@ -50,7 +50,7 @@ const PACE: Duration = Duration::from_millis(100);
 enum Silence {
     /// Accepts connections and streams, and never answers a request.
     Mute,
-    /// Answers nothing at all, not even with a refusal.
+    /// Cannot be connected to: the SYNs are dropped, so not even a refusal comes back.
     Dropped,
 }
 
@@ -124,7 +124,7 @@ enum Sought {
 struct Sample {
     took: Duration,
     requests: usize,
-    /// How many of the 20 closest peers that answer, or of the one provider, were found.
+    /// Number of peers found, out of the 20 closest that answer or out of the one provider.
     found: usize,
 }
 

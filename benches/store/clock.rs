@@ -12,7 +12,7 @@ use std::{
 #[derive(Debug)]
 pub struct Shifted {
     system: Arc<SystemClock>,
-    /// Times of this clock and of the system's clock when this one was made.
+    /// What this clock and the system's clock showed when this clock was made.
     begun: (UnixTime, UnixTime),
     ahead_ms: AtomicU64,
 }

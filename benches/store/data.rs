@@ -5,7 +5,7 @@ use libp2p::{PeerId, multihash::Multihash};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use sha2::{Digest, Sha256};
 
-/// Returns the number of providers: some 20,000 for a million records, and more for more.
+/// Returns the number of providers: 20,000 for a million records, and up to 200,000 for more records.
 pub fn peers_of(records: usize) -> usize {
     (records / 500).clamp(20_000, 200_000)
 }
@@ -19,12 +19,12 @@ pub enum Shape {
     OneKey,
     /// All records are of one provider, with a key each.
     OneProvider,
-    /// Each record has a key of its own, and the SHA-256 of every multihash begins with the same bits, as made by an
-    /// attacker of a region of the keyspace. Each bit doubles the cost of a key.
+    /// Each record has a key of its own, and the SHA-256 of every multihash begins with the same bits, as if an
+    /// attacker had made them for one region of the keyspace. Each of these bits doubles the cost of making a key.
     Ground,
 }
 
-/// Leading bits that these keys share: each takes 64 attempts.
+/// Leading bits that these keys share: making one such key takes 64 attempts on average.
 const GROUND_BITS: u32 = 6;
 /// Maximum number of providers of the one key.
 const OF_ONE_KEY: usize = 100_000;

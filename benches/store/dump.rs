@@ -28,7 +28,7 @@ pub fn run(records: usize) {
     println!("{records} records, {} keys, {} peers", data.keys(), super::data::peers_of(records));
     let tmp = tempfile::tempdir_in("target").unwrap();
     let dir = tmp.path().join("data");
-    // Dated so that the records are alive, and not in the future, for the program.
+    // With these dates the program finds the records alive and not in the future.
     let seconds = (records / PER_SECOND) as u32 + 600;
     let clock = super::clock::Shifted::at(UnixTime(SystemClock::new().wall().0 - seconds));
     let runtime = tokio::runtime::Runtime::new().unwrap();

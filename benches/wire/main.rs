@@ -27,7 +27,7 @@ use std::time::Duration;
 const KEYS: u64 = 100_000;
 /// Requests a second to a store that stalls: with these stalls libp2p-kad can do some 8,000.
 const STALLED_RATE: f64 = 2000.0;
-/// Announcements a second in addition to them, where the disk is slow.
+/// Announcements a second that the server on the slow disk gets in addition to those requests.
 const SLOW_DISK_RATE: f64 = 500.0;
 
 struct Bench {

@@ -53,9 +53,9 @@ pub const SETTINGS: [(&str, &str); 4] = [
     ("RECORDS_MAX", "200000000"),
 ];
 
-/// Number of the servers' identity, which no generator has.
+/// Number from which the servers' identity is made. No generator uses it.
 const SERVER: u64 = u64::MAX;
-/// Number of the first identity of a neighbour.
+/// Number from which the first neighbour's identity is made.
 const NEIGHBOURS: u64 = 1 << 40;
 
 /// State that all servers of a benchmark share.

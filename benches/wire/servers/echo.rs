@@ -68,7 +68,8 @@ async fn echo(mut stream: Stream, prepared: &[u8]) -> std::io::Result<()> {
     }
 }
 
-/// For neighbours: answers every question with this peer. A peer that knows no other does not enter our routing table.
+/// Answers every question with this peer. Neighbours use it: a peer that names no other does not enter our routing
+/// table.
 pub fn naming(peer: &PeerInfo) -> Serve {
     let peer = EncodedPeer::new(&peer.id, &peer.addrs);
     Arc::new(move |_, mut stream: Stream| {

@@ -17,11 +17,11 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-/// Time for which a store that stalls does so, once in a number of look-ups.
+/// Length of one stall. A store that stalls does so at every [`STALL_EVERY`]th look-up.
 pub const STALL: Duration = Duration::from_millis(50);
 pub const STALL_EVERY: u64 = 1000;
 
-/// The same as for our store.
+/// Bytes of sled's cache, as many as for our store.
 const CACHE: u64 = 512 << 20;
 
 /// Listens and serves; `ready` is called with the number of peers in the table once it listens.
@@ -35,7 +35,7 @@ pub async fn run(
 ) {
     let id = keypair.public().to_peer_id();
     let mut config = kad::Config::new(kad::PROTOCOL_NAME);
-    // These jobs clone the whole store on the swarm's task.
+    // Turns off jobs that clone the whole store on the swarm's task.
     config
         .set_periodic_bootstrap_interval(None)
         .set_provider_publication_interval(None)

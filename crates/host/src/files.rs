@@ -14,8 +14,8 @@ use std::{
 /// Time to wait for a writer to a named pipe, in seconds.
 const WRITER_SECONDS: i64 = 5;
 
-/// Returns whether a path exists, even if it cannot be read: a link that leads nowhere, and a file in a directory that
-/// this user may not enter, exist. So an unreadable file is an error, and never counts as a missing one.
+/// Returns whether a path exists, even if it cannot be read. A link that leads nowhere exists, and so does a file in a
+/// directory that this user may not enter. So an unreadable file is an error, and never counts as a missing one.
 pub fn is_present(path: &Path) -> bool {
     use io::ErrorKind::{NotADirectory, NotFound};
     path.symlink_metadata().err().is_none_or(|error| !matches!(error.kind(), NotFound | NotADirectory))
@@ -35,7 +35,7 @@ pub fn read_bounded(path: &Path, max: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Opens a file without waiting for the other end of a named pipe, as an ordinary open would.
+/// Opens a file. Unlike an ordinary open, this does not wait for the other end of a named pipe.
 fn open(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path)?;
     if file.metadata()?.file_type().is_fifo() {

@@ -34,7 +34,7 @@ pub type Series<'m> = (&'static [(&'static str, &'static str)], &'static str, &'
 /// Series that differ only in their labels.
 #[derive(Debug)]
 pub struct Family<'m> {
-    /// Name for Prometheus, without the `_total` that it appends to counters.
+    /// Name for Prometheus, without the `_total` that the encoder appends to counters.
     pub name: &'static str,
     /// Help text, one line.
     pub help: &'static str,

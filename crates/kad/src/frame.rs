@@ -1,10 +1,11 @@
 //! Unsigned-varint length prefixes (MSG-1): minimal, bounded, incremental.
 
-/// Most bytes that a server reads per message (MSG-3).
+/// Maximum number of bytes that a server reads per message (MSG-3).
 pub const MAX_REQUEST: usize = 64 * 1024;
-/// Most bytes that a client reads per message: go's limit (MSG-3).
+/// Maximum number of bytes that a client reads per message: go's limit (MSG-3).
 pub const MAX_ANSWER: usize = 4 * 1024 * 1024;
-/// Most bytes written per message. libp2p-kad clients refuse a longer one and silently drop all of it (MSG-3).
+/// Maximum number of bytes written per message. libp2p-kad clients refuse a longer message and silently drop all of it
+/// (MSG-3).
 pub const MAX_WRITE: usize = 16 * 1024;
 
 /// Longest varint that the multiformats specification allows: 63 bits.

@@ -12,21 +12,21 @@ use std::{
     time::Duration,
 };
 
-/// Most requests in flight (LKP-1).
+/// Maximum number of requests in flight (LKP-1).
 pub const ALPHA: usize = 10;
 /// Number of the closest peers that must have answered before a search ends (LKP-1).
 pub const BETA: usize = 3;
 
-/// Most candidates remembered; the farthest not yet asked is dropped first. Ten times the number that is useful on the
-/// public network, and some 500 KB at most.
+/// Maximum number of candidates remembered; the farthest not yet asked is dropped first. Ten times the number that is
+/// useful on the public network, and some 500 KB at most.
 pub const MAX_CANDIDATES: usize = 1_000;
 
 /// Number of closest peers of the routing table to start from: more than k, so that a look-up whose closest peers are
 /// silent does not run out of candidates. The others are asked only if needed.
 pub const SEEDS: usize = 3 * K;
 
-/// After this fraction of the patience, a silent peer's stand-in is asked as well. Otherwise the stand-in would be
-/// asked only after the whole patience, and a silent stand-in would cost the look-up another one.
+/// A silent peer's stand-in is asked after the patience divided by this number. Otherwise it would be asked only after
+/// the whole patience, and a stand-in that is silent too would delay the look-up by the patience once more.
 const STAND_IN_DIVISOR: u32 = 4;
 
 /// When a look-up has found enough.
@@ -41,7 +41,7 @@ pub enum Goal {
 /// Limits of one look-up.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Most requests in flight to peers that are not silent yet; at least 1.
+    /// Maximum number of requests in flight to peers that are not silent yet; at least 1.
     pub alpha: usize,
     /// Number of closest peers that must have answered for [`Goal::Search`]; at most `k`.
     pub beta: usize,
@@ -52,7 +52,7 @@ pub struct Settings {
     pub patience: Duration,
     /// If set, at most [`MAX_PER_IP_GROUP`] peers of one IP group are taken from an answer (LKP-2). For public DHTs.
     pub ip_diversity: Option<IpGroups>,
-    /// Most peers asked.
+    /// Maximum number of peers asked.
     pub max_asked: usize,
 }
 

@@ -31,7 +31,8 @@ use multiaddr::Multiaddr;
 use std::collections::BTreeSet;
 use wire::{Fields, Value};
 
-/// Most entries parsed for each entry wanted. It bounds the cost of a message full of malformed addresses or peers.
+/// Maximum number of entries parsed for each entry wanted. It bounds the cost of a message full of malformed addresses
+/// or peers.
 const TRIES_PER_ADDRESS: usize = 4;
 
 mod field {

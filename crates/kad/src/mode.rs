@@ -8,13 +8,14 @@ use super::Dht;
 use serde::{Deserialize, Serialize};
 use std::{fmt, time::Duration};
 
-/// Fewest votes on one side for a verdict: as many as go's AutoNAT wants in a row.
+/// Minimum number of votes on one side for a verdict: as many as go's AutoNAT wants in a row.
 pub const NEEDED: usize = 3;
 
 /// Votes on the winning side needed for each vote on the other side.
 const MAJORITY: usize = 3;
 
-/// Most votes that count, the newest. Few, so that a change is believed after two rounds of asking.
+/// Maximum number of votes that count: the newest ones. It is low, so that a change is believed after two rounds of
+/// asking.
 pub const MAX_VOTES: usize = 8;
 
 /// How long a vote counts: several rounds of asking, but short enough to forget a network that the node has left.
@@ -23,7 +24,7 @@ pub const VOTE_LIFE: Duration = Duration::from_secs(3600);
 /// Whether other peers can dial us.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Reach {
-    /// Neither is proved.
+    /// Not proved either way.
     #[default]
     Unknown,
     /// Several peers could dial us.
@@ -157,8 +158,8 @@ pub struct Decision {
 }
 
 impl Decision {
-    /// Decides the mode. `pinned` is the reason for which a node set to `auto` is a server whatever other peers say, if
-    /// there is one.
+    /// Decides the mode. `pinned` is the reason, if there is one, that makes a node set to `auto` a server whatever
+    /// other peers say.
     pub fn new(setting: Setting, pinned: Option<Why>, reach: Reach) -> Self {
         let (mode, why) = match (setting, pinned, reach) {
             (Setting::Server, ..) => (Mode::Server, Why::Set),

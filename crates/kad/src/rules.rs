@@ -11,12 +11,12 @@ use super::{
 use bytes::Bytes;
 use libp2p_identity::PeerId;
 
-/// Longest key of content (PRV-1). The same limit applies to values, of which `/ipns/` with the longest peer id takes
-/// half.
+/// Longest key of content (PRV-1). The same limit applies to the keys of values. The longest of them, `/ipns/` with the
+/// longest peer id, takes half of it.
 pub const MAX_KEY: usize = 80;
-/// Most addresses read from a provider's entry. go allows 8 KiB per peer, some hundred addresses. Honest nodes send
-/// ten; a node with many interfaces sends dozens, followed by its circuits. [`super::useful`] decides which of them are
-/// kept.
+/// Maximum number of addresses read from a provider's entry. go allows 8 KiB per peer, some hundred addresses. Honest
+/// nodes send ten; a node with many interfaces sends dozens, followed by its circuits. [`super::useful`] decides which
+/// of them are kept.
 pub const MAX_ADDRESSES: usize = 128;
 /// The namespaces of values that the network stores (VAL-1).
 pub const NAMESPACES: [&[u8]; 2] = [b"/pk/", b"/ipns/"];
@@ -109,11 +109,11 @@ pub fn check<'a>(message: &Message<'a>, sender: &PeerId) -> Result<Request<'a>, 
     }
 }
 
-/// Checks an ADD_PROVIDER whose only provider entry has the body `own`, the entry of an earlier request on the same
-/// stream that passed [`check`]. Returns the multihash, or `None` if the request is any other.
+/// Checks an ADD_PROVIDER whose only provider entry has the body `own`: the entry of an earlier request that came on
+/// the same stream and passed [`check`]. Returns the multihash, or `None` if the request is any other.
 ///
-/// A peer that announces a thousand CIDs sends the same entry a thousand times, and decoding it takes longer than the
-/// rest.
+/// A peer that announces a thousand CIDs sends the same entry a thousand times, and decoding it takes longer than all
+/// other work on the request.
 pub fn check_repeat<'a>(message: &Message<'a>, own: &[u8]) -> Option<Result<&'a [u8], Refusal>> {
     let mut entries = message.provider_peers();
     let is_repeat = message.kind == MessageType::AddProvider
@@ -139,7 +139,7 @@ fn value_key(key: &[u8]) -> Result<&[u8], Refusal> {
     if known { Ok(key) } else { Err(Refusal::UnknownNamespace) }
 }
 
-/// Returns the first entry of the sender that has addresses, wherever it stands, or else the last one without any.
+/// Returns the sender's first entry that has addresses. If none has any, returns the sender's last entry.
 fn own_entry(message: &Message<'_>, sender: &PeerId) -> Option<PeerInfo> {
     let id = sender.to_bytes();
     let mut own = None;

@@ -132,7 +132,7 @@ pub fn reach(addr: &Multiaddr) -> Option<Reach> {
     dialable.then_some(reach)
 }
 
-/// Returns whether a part of an address is neither a Unix path nor a circuit, and any name in it is valid. In a binary
+/// Returns whether a part of an address is neither a Unix path nor a circuit, and has no invalid name. In a binary
 /// address a name may be any text: slashes would make it print as another address, and control characters could control
 /// a terminal.
 fn is_plain(part: &Protocol<'_>) -> bool {

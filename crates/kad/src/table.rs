@@ -21,13 +21,14 @@ use std::{
 
 /// Bucket size (RT-1).
 pub const K: usize = 20;
-/// Most peers of one IP group in the table (RT-6).
+/// Maximum number of peers of one IP group in the table (RT-6).
 pub const MAX_PER_IP_GROUP: usize = 3;
-/// Most peers of one IP group in a bucket (RT-6).
+/// Maximum number of peers of one IP group in a bucket (RT-6).
 pub const MAX_PER_IP_GROUP_AND_BUCKET: usize = 2;
-/// Most addresses kept per peer: twice as many as a server on several transports and both IP versions announces.
+/// Maximum number of addresses kept per peer: twice as many as a server on several transports and both IP versions
+/// announces.
 pub const MAX_ADDRESSES: usize = 16;
-/// Most targets of one refresh: one for each of the buckets 0 to [`MAX_PREIMAGE_CPL`].
+/// Maximum number of targets of one refresh: one for each of the buckets 0 to [`MAX_PREIMAGE_CPL`].
 pub const MAX_REFRESH_TARGETS: usize = MAX_PREIMAGE_CPL as usize + 1;
 
 /// The settings of a table.
@@ -249,8 +250,8 @@ impl RoutingTable {
         self.buckets.iter().map(|(&cpl, bucket)| (cpl, bucket.iter().map(entry).collect())).collect()
     }
 
-    /// Returns what a routing snapshot saves: each peer and when it was last heard, the farthest bucket first, each
-    /// ordered by seniority.
+    /// Returns what a routing snapshot saves: each peer and when it was last heard. The farthest bucket comes first,
+    /// and the peers of each bucket are ordered by seniority.
     pub fn entries_for_snapshot(&self) -> Vec<(PeerInfo, Duration)> {
         self.slots().map(|slot| (slot.entry.peer.clone(), slot.heard)).collect()
     }

@@ -10,7 +10,7 @@ use multiaddr::{Multiaddr, Protocol};
 /// Bytes that an address takes in a `Peer` submessage in addition to its own: a tag, and a length below 16,384.
 const FRAMING_BYTES: usize = 3;
 
-/// Most addresses kept per peer.
+/// Maximum number of addresses kept per peer.
 pub const MAX_ADDRESSES: usize = 32;
 
 /// Returns the most useful of `addrs`, at most [`MAX_ADDRESSES`] and as many as fit into [`MAX_ADDRESS_BYTES`].
@@ -28,8 +28,8 @@ pub fn bounded(addrs: Vec<Multiaddr>) -> Vec<Multiaddr> {
     within(usize::MAX, addrs)
 }
 
-/// Returns whether `addrs` fit into [`MAX_ADDRESS_BYTES`] and circuits come last. This is a quick check: it takes a
-/// direct address for a circuit if it ends with the same bytes.
+/// Returns whether `addrs` fit into [`MAX_ADDRESS_BYTES`] and circuits come last. The check is quick and inexact: a
+/// direct address that ends with the same bytes as a circuit counts as one.
 pub fn is_arranged(addrs: &[Multiaddr]) -> bool {
     /// `/p2p-circuit` in binary: code 290.
     const CIRCUIT: [u8; 2] = [0xa2, 0x02];
@@ -94,7 +94,7 @@ impl Rank {
     }
 }
 
-/// Ranks a transport by how many peers speak it: all DHT servers speak TCP and QUIC, browsers the others.
+/// Ranks a transport by how many peers speak it: all DHT servers speak TCP and QUIC, and browsers speak the others.
 fn transport(addr: &Multiaddr) -> u8 {
     let mut rank = 4;
     for part in addr.iter() {

@@ -1,14 +1,14 @@
 //! Values: validates those stored under `/pk/` and `/ipns/`, and decides which of two is better (VAL-1 to VAL-3).
 //!
 //! A key is a namespace followed by a binary peer id. Only [`validate`] checks the peer id. A GET_VALUE whose key has
-//! none is answered like any other, but never finds a value; by the specification its key is "an unstructured array of
-//! bytes", and go answers it too.
+//! no peer id is answered like any other, but never finds a value; by the specification its key is "an unstructured
+//! array of bytes", and go answers it too.
 //!
 //! The cost of [`validate`] is that of checking the signature of an IPNS record, including decoding and hashing the
 //! key. In an optimized build, on one core of a 2-core virtual machine: Ed25519 0.09 ms, secp256k1 0.17 ms, ECDSA 0.7
-//! ms, RSA 0.1 ms with 2048 bits and 0.3 ms with 4096 bits. RSA with 8192 bits, the maximum, should cost four times the
-//! latter. Cheap checks come first, so that most invalid values cost microseconds. A peer that signs with its own key
-//! can cause the full cost.
+//! ms, RSA 0.1 ms with 2048 bits and 0.3 ms with 4096 bits. RSA with 8192 bits, the maximum, should cost four times as
+//! much as with 4096 bits. Cheap checks come first, so that most invalid values cost microseconds. A peer that signs
+//! with its own key can cause the full cost.
 
 pub mod ipns;
 pub mod key_text;

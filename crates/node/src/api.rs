@@ -193,7 +193,7 @@ impl Node {
     /// Announces this node to `peer` as a provider of the multihashes. Pipelines the ADD_PROVIDERs on one stream,
     /// followed by a FIND_NODE whose answer proves that the server read them. If the stream ends before that answer,
     /// sends them again one by one. If the server reads only one request of each stream, sends each ADD_PROVIDER on its
-    /// own stream. It then counts as read once the server names us as a provider.
+    /// own stream. Each then counts as read once the server names us as a provider.
     pub async fn add_providers(&self, dht: Dht, peer: &PeerInfo, multihashes: &[Vec<u8>]) -> Delivery {
         self.parts.rpc.add_providers(dht, peer, multihashes).await
     }

@@ -70,7 +70,7 @@ fn peer(random: &mut Seeded) -> PeerInfo {
 fn full_table(local: &PeerInfo, key: &Key, nodes: &[PeerInfo], keys: &[Key], random: &mut Seeded) -> Arc<TableView> {
     let mut table = RoutingTable::new(local.id, table::Settings { ip_diversity: None });
     for len in 1..=256 {
-        // The nodes of one bucket share all bits of the local node's prefix but the last.
+        // The nodes of this bucket share the prefix of the local node except for its last bit.
         let (first, last) = key.prefix(len).sibling().unwrap().bounds();
         let start = keys.partition_point(|key| *key < first);
         let end = keys.partition_point(|key| *key <= last);

@@ -13,12 +13,12 @@ use multiaddr::Multiaddr;
 use multihash::Multihash;
 use std::iter;
 
-/// Most bytes of addresses written per peer. A dual-stack Kubo with all of its transports announces some 600
-/// ([`crate::useful`]), plus a circuit.
+/// Maximum number of bytes of addresses written per peer. A dual-stack Kubo with all of its transports announces some
+/// 600 ([`crate::useful`]), plus a circuit.
 pub const MAX_ADDRESS_BYTES: usize = 672;
 
-/// Most bytes of addresses written for a server of the routing table: 20 of them must fit into a message of 16 KiB,
-/// next to [`MIN_PROVIDER_BYTES`] of providers.
+/// Maximum number of bytes of addresses written for a server of the routing table: 20 of them must fit into a message
+/// of 16 KiB, next to [`MIN_PROVIDER_BYTES`] of providers.
 pub const MAX_SERVER_ADDRESS_BYTES: usize = 512;
 
 /// Bytes of an answer reserved for providers, as far as there are providers to fill them.
@@ -123,8 +123,8 @@ pub fn put_value(key: &[u8], record: &[u8]) -> Bytes {
     framed(body)
 }
 
-/// Encodes a framed answer. `record` is the body of a `Record` submessage. Of peers that exceed [`MAX_WRITE`], the last
-/// ones are left out.
+/// Encodes a framed answer. `record` is the body of a `Record` submessage. If not all peers fit into [`MAX_WRITE`], the
+/// last ones are left out.
 ///
 /// The record has priority. Closer peers get the rest, minus [`MIN_PROVIDER_BYTES`], or minus the need of the providers
 /// if that is less. Providers get what remains. A record or key that alone exceeds the limit is left out.

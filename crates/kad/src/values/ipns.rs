@@ -20,7 +20,7 @@
 //! - protobuf groups;
 //! - keys and times that [`super::pk::decode`] and [`super::rfc3339::parse`] refuse.
 //!
-//! Unlike boxo it accepts V1 copies of numbers from 2^63 on.
+//! Unlike boxo it accepts V1 copies of numbers that are 2^63 or more.
 
 mod cbor;
 mod create;
@@ -33,7 +33,7 @@ use cbor::Node;
 use libp2p_identity::{PeerId, PublicKey};
 use std::{cmp::Ordering, time::Duration};
 
-/// The namespace, which a name follows: the binary peer id of the signing key.
+/// The namespace. In a key, a name follows it: the binary peer id of the signing key.
 pub const PREFIX: &[u8] = b"/ipns/";
 
 /// The first bytes of the signed data. They separate it from anything else that the key signs.

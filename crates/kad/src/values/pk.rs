@@ -6,7 +6,7 @@ use libp2p_identity::{
 };
 use std::ops::RangeInclusive;
 
-/// The namespace, which a binary peer id follows.
+/// The namespace. In a key, a binary peer id follows it.
 pub const PREFIX: &[u8] = b"/pk/";
 
 /// Bits of an RSA modulus that go accepts, and for which signatures can be checked.

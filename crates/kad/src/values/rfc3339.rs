@@ -105,7 +105,8 @@ const DAYS_TO_1970: i64 = 719_468;
 /// Days in 400 years, after which the calendar repeats.
 const DAYS_OF_400_YEARS: i64 = 146_097;
 
-/// Returns year, month and day of a day counted from 1970-01-01, not before it. The inverse of [`days_until`].
+/// Returns year, month and day of a day, which is counted from 1970-01-01 and must not lie before it. The inverse of
+/// [`days_until`].
 fn date_of(day: i64) -> (i64, i64, i64) {
     let day = day + DAYS_TO_1970;
     let (cycle, day) = (day / DAYS_OF_400_YEARS, day % DAYS_OF_400_YEARS);
