@@ -30,7 +30,7 @@ const LOOKUPS_AT_ONCE: usize = 3;
 /// each time.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
 
-/// Pause before the look-up of our own key after the first peer has entered a table: others follow at once.
+/// Pause before the look-up of our own key after the first peer has entered a table: other peers follow at once.
 const SETTLE: Duration = Duration::from_millis(200);
 
 /// Keeps the tables filled.

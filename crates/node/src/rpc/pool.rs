@@ -63,7 +63,8 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    /// Returns the place for streams to a peer in a DHT. If the pool is full, the place is not shared.
+    /// Returns the place for streams to a peer in a DHT. If the pool is full, the place is new and only the caller has
+    /// it.
     pub(super) fn slot(&self, of: (PeerId, Dht), now: Duration) -> Arc<Slot> {
         let mut slots = self.slots.lock();
         if let Some(slot) = slots.get(&of) {

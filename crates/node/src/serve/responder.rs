@@ -156,7 +156,7 @@ impl Responder {
         // Scope `Any` needs no filter: ADD_PROVIDER above stores only addresses that some scope allows.
         let is_any = scope == AddressScope::Any;
         let others = held.others.iter().map(|record| {
-            // Addresses that came through both DHTs are two lists, one after the other.
+            // Addresses that came through both DHTs are two lists, one after the other, and must be arranged as one.
             if is_any && !is_arranged(&record.addrs) {
                 return EncodedPeer::new(&record.peer, &most_useful(record.addrs.to_vec()));
             }
