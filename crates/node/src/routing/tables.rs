@@ -68,7 +68,8 @@ impl Tables {
 pub(crate) struct Table {
     table: Mutex<RoutingTable>,
     view: ArcSwap<TableView>,
-    /// Peers with a probe or a check under way, so that each has one at a time. The number of such tasks bounds this set.
+    /// Peers with a probe or a check under way, so that each has one at a time. The number of such tasks bounds this
+    /// set.
     probing: Mutex<HashSet<PeerId>>,
     /// Candidates that could not be dialled, and the time until which they are not probed again. At most
     /// [`MAX_PAUSED`].

@@ -72,7 +72,7 @@ impl Lock {
 
 /// Returns whether all holders of the lock share it.
 fn only_readers(file: &File) -> bool {
-    // Released at once, so that another server that starts now does not see a reader for longer.
+    // Released at once, to delay another server that starts now as little as possible.
     file.try_lock_shared().and_then(|()| file.unlock().map_err(TryLockError::Error)).is_ok()
 }
 
