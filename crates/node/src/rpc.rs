@@ -145,7 +145,7 @@ impl Rpc {
         Self { peers, providers, exchanges, singles: Singles::default(), observer, clock }
     }
 
-    /// Ends pooled streams that were not used recently. Runs until it is dropped.
+    /// Ends pooled streams that were not used recently. Runs until the caller drops the future.
     pub(crate) async fn keep_tidy(self: Arc<Self>) {
         loop {
             tokio::time::sleep(SWEEP_EVERY).await;

@@ -123,8 +123,8 @@ impl Sweep {
         Some(PageReport { confirmed: confirmed.counts, region })
     }
 
-    /// Sends each server its share and counts the confirmations. Returns the servers that did not confirm all of
-    /// theirs.
+    /// Sends each server its share and counts the confirmations. Returns the servers that did not confirm their whole
+    /// share.
     async fn deliver_all<N: Network>(
         &mut self,
         network: &N,

@@ -14,8 +14,8 @@ use std::{
     time::Duration,
 };
 
-/// How long a peer is remembered after its last connection ended: long enough for look-ups that heard of it to ask
-/// again, short enough that its addresses are still valid.
+/// How long a peer is remembered after its last connection ended: long enough for look-ups that heard of the peer to
+/// ask about it again, short enough that its addresses are still valid.
 const KEPT: Duration = Duration::from_secs(15 * 60);
 
 /// Most peers remembered without a connection, about 1 KB each.

@@ -93,7 +93,7 @@ impl Upkeep {
         }
     }
 
-    /// Probes the saved peers. If no table has a peer then, probes the connected peers.
+    /// Probes the saved peers. If all tables are still empty after that, probes the connected peers.
     async fn find_first_peers(&self) {
         for dht in Dht::ALL {
             let saved = self.saved(dht).await;

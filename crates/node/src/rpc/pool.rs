@@ -10,7 +10,7 @@ use tokio::{sync::Mutex as AsyncMutex, sync::MutexGuard, time::timeout};
 /// Time after which an idle stream is ended: it keeps its connection open, and js ends it after 10 s anyway.
 const IDLE: Duration = Duration::from_secs(30);
 
-/// Interval of ending idle streams.
+/// Time between two passes that end idle streams.
 pub(super) const SWEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// Most streams in the pool. Beyond it, each request opens a stream of its own.

@@ -182,7 +182,7 @@ impl Responder {
         let identified = self.peers.contacts.addresses(peer).map(|known| known.addrs).unwrap_or_default();
         let mut known = identified;
         if !known.iter().any(|addr| scope.hands_out(addr)) {
-            // A peer that now uses a relay may have announced that only with a provider record.
+            // A peer that now uses a relay may have announced the relay's address only in a provider record.
             known.extend(self.stores.providers.addresses(peer).wait().await.unwrap_or_default());
         }
         if known.is_empty() {

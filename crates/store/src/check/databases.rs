@@ -77,7 +77,7 @@ fn was_in_use(dir: &Path) -> bool {
 }
 
 /// Opens a database of the copy, in a thread of its own because sled may panic on damage. sled repairs what it opens,
-/// which is the copy.
+/// so only the copy changes.
 fn open(copy: &Path, original: &Path, name: &str, next: &str, findings: &mut Findings) -> Option<sled::Db> {
     let dir = copy.join(name);
     let place = original.join(name);

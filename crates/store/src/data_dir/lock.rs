@@ -11,8 +11,8 @@ use std::{
     time::Duration,
 };
 
-/// Tries to take the lock, over 2 s. Commands that check whether a server runs share the lock for a moment, and a
-/// server that starts at that moment tries again. It never waits for another server.
+/// Maximum number of attempts to take the lock, over 2 s. Commands that check whether a server runs share the lock for
+/// a moment, and a server that starts at that moment tries again. It never waits for another server.
 const TRIES: u32 = 41;
 const TRY_AGAIN: Duration = Duration::from_millis(50);
 
