@@ -17,7 +17,7 @@ use std::{
 use tokio::time::timeout;
 
 /// Bytes that a reader may hold outside the budget: one ordinary request (FIND_NODE 45 bytes, ADD_PROVIDER about 200).
-/// The number of streams bounds their sum.
+/// The limit on the number of streams limits the sum over all readers.
 pub(crate) const FREE: usize = 1024;
 
 /// Most bytes read at once from a stream that keeps sending: some 80 pipelined ADD_PROVIDERs.
@@ -134,7 +134,7 @@ impl FrameReader {
         }
     }
 
-    /// Returns whether no byte of a next message has arrived.
+    /// Returns true until the first byte of the next message has arrived.
     pub(crate) fn is_empty(&self) -> bool {
         self.start == self.buffer.len()
     }

@@ -1,4 +1,4 @@
-//! The body of the fuzz target `frame`. Compiled only for that and for tests.
+//! The body of the fuzz target `frame`. Compiled only for that target and for tests.
 
 use crate::{
     framing::{Budget, FrameReader, ReadError},

@@ -54,10 +54,11 @@ const ADDRESSES_AT_ONE: usize = 4;
 /// Minimum time between two requests to the same group.
 const ASK_AGAIN: Duration = Duration::from_secs(10 * 60);
 
-/// Interval of asking once there is a verdict. go's interval is 15 minutes; this one is well within the life of a vote.
+/// Minimum time between two rounds of requests while there is a verdict. go's interval is 15 minutes; this one is well
+/// within the life of a vote.
 const ROUND: Duration = Duration::from_secs(5 * 60);
 
-/// Interval of looking for peers to ask while no new peer is identified.
+/// Time between two looks for peers to ask, unless a new peer is identified earlier.
 const LOOK: Duration = Duration::from_secs(15);
 
 /// Pause after a new peer is identified. Peers come in bursts, and one look serves the whole burst.

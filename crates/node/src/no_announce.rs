@@ -45,7 +45,7 @@ fn first_ip(addr: &Multiaddr) -> Option<IpAddr> {
 }
 
 fn within(ip: IpAddr, network: IpAddr, bits: u8) -> bool {
-    // A prefix of 0 bits shifts by the whole width: it contains every address.
+    // A prefix of 0 bits shifts by the whole width, which gives 0 on both sides: such a range contains every address.
     let same = |a: u128, b: u128, width: u32| {
         let shift = width.saturating_sub(u32::from(bits));
         a.checked_shr(shift).unwrap_or(0) == b.checked_shr(shift).unwrap_or(0)

@@ -23,7 +23,8 @@ impl Renewal {
     /// Checks the files once a minute. Runs until the node stops.
     pub(crate) async fn keep_fresh(self: Arc<Self>) {
         self.warn_of_uncovered_addresses();
-        // Each complaint is logged once; it stays true until the operator acts.
+        // The complaint logged last. It is logged only once, although every check finds it again until the operator
+        // acts.
         let mut said: Option<String> = None;
         loop {
             let complaint = match self.renew().await {

@@ -5,7 +5,7 @@
 //! exchange  sends frames and reads the answer, on a pooled stream or on a stream of its own
 //! dialled   does the same over a connection that we dialled (RT-4)
 //! announce  sends ADD_PROVIDERs and has them confirmed
-//! single    does that with servers that read only one request of each stream;  singles remembers those servers
+//! single    announces to servers that read only one request of each stream;  singles remembers those servers
 //! ```
 
 mod announce;
@@ -79,7 +79,7 @@ pub(crate) struct NodeAnswer {
 /// The outcome of sending a batch of ADD_PROVIDERs to one peer.
 #[derive(Clone, Debug, Default)]
 pub struct Delivery {
-    /// Positions in the batch of those that the server has read, as its answer proves; ascending.
+    /// Positions in the batch, ascending, of the announcements that the server has read. Its answer proves it.
     pub read: Vec<usize>,
     /// Why it did not read the others.
     pub error: Option<RpcError>,
@@ -145,7 +145,7 @@ impl Rpc {
         Self { peers, providers, exchanges, singles: Singles::default(), observer, clock }
     }
 
-    /// Ends pooled streams that were not used recently. Runs until it is dropped.
+    /// Ends pooled streams that were not used recently. Runs until the caller drops the future.
     pub(crate) async fn keep_tidy(self: Arc<Self>) {
         loop {
             tokio::time::sleep(SWEEP_EVERY).await;

@@ -39,7 +39,7 @@ pub struct Settings {
     pub connections: Connections,
     /// Limits on DHT streams.
     pub streams: Streams,
-    /// The AutoNAT servers: dialling peers for them, to test whether they can be reached.
+    /// The AutoNAT servers, which dial peers to test whether they can be reached.
     pub autonat: Autonat,
     /// The limits of relaying for other peers; `None` if this node does not relay.
     pub relay: Option<Relay>,

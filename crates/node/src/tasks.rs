@@ -50,8 +50,8 @@ impl Tasks {
         self.others.spawn(self.vital.watch(name, task));
     }
 
-    /// Wraps the work for an inbound stream, which the caller runs. The node waits for it while it drains, and cancels
-    /// it when it stops.
+    /// Wraps the work for an inbound stream, which the caller runs. A node that drains waits for this work; a node that
+    /// stops cancels it.
     pub(crate) fn serving<F>(&self, work: F) -> BoxFuture<'static, ()>
     where
         F: Future<Output = ()> + Send + 'static,

@@ -123,8 +123,8 @@ impl Sweep {
         Some(PageReport { confirmed: confirmed.counts, region })
     }
 
-    /// Sends each server its share and counts the confirmations. Returns the servers that did not confirm all of
-    /// theirs.
+    /// Sends each server its share and counts the confirmations. Returns the servers that did not confirm their whole
+    /// share.
     async fn deliver_all<N: Network>(
         &mut self,
         network: &N,
@@ -189,8 +189,8 @@ impl Sweep {
             self.lookups += 1;
             let region = exploration.region();
             if region.is_some_and(|region| !items.get(1).is_some_and(|(next, _)| region.contains(next))) {
-                // The region holds a single key, and its own look-up has found its k closest servers. The rest of the
-                // region is not needed, so the key is kept as a region of its own.
+                // The region holds a single key, and the look-up of that key has found its k closest servers. The rest
+                // of the region is not needed, so the key is kept as a region of its own.
                 let alone = key.prefix(256);
                 return self.remember(dht, alone, exploration.into_servers());
             }

@@ -6,7 +6,8 @@ use std::future::Future;
 /// The outcome of a batch of ADD_PROVIDERs to one server.
 #[derive(Clone, Debug, Default)]
 pub struct Delivery {
-    /// Positions in the batch, ascending, that the server has read. Its answer proves it.
+    /// Positions in the batch, ascending, of the multihashes whose ADD_PROVIDER the server has read. Its answer proves
+    /// it.
     pub read: Vec<usize>,
     /// Why it did not read the others.
     pub error: Option<String>,

@@ -193,7 +193,7 @@ impl<N: Network> Reprovider<N> {
     /// Announces all own CIDs now, due or not. Sends its progress to `events`.
     pub async fn announce_all(&self, events: mpsc::Sender<Progress>) -> Progress {
         let _alone = self.inner.looked.lock().await;
-        // Includes those announced in this second. Pages go by key, so that no CID is announced twice.
+        // Includes CIDs that were announced in the current second. Pages go by key, so that no CID is announced twice.
         let selection = Selection::Before(UnixTime(self.inner.clock.wall().0.saturating_add(1)));
         let ranges = scan::everything();
         let total = self.count(&ranges, selection).await.count;

@@ -85,7 +85,7 @@ struct Inner {
 struct Announcer {
     newest: UnixTime,
     records: usize,
-    /// Its addresses, by the DHT by which they came.
+    /// Its addresses, grouped by the DHT through which they came.
     came_by: BTreeMap<Dht, Vec<Multiaddr>>,
     /// All its addresses, without duplicates.
     addrs: Arc<[Multiaddr]>,
@@ -139,7 +139,7 @@ impl Inner {
         true
     }
 
-    /// Returns why a record that is not held must be refused.
+    /// Returns why a record that is not held yet must be refused; `None` if there is room for it.
     fn barred(&self, multihash: &[u8], peer: &PeerId, settings: &Settings) -> Option<Refused> {
         if self.by_age.len() >= settings.max_records {
             return Some(Refused::RecordsFull);
@@ -163,7 +163,7 @@ impl Memory {
         self.inner.lock().own.insert(multihash.to_vec());
     }
 
-    /// Returns the number of records; expired ones that are not collected yet included.
+    /// Returns the number of records, including expired ones that are not collected yet.
     pub fn records(&self) -> usize {
         self.inner.lock().by_age.len()
     }

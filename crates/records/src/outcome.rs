@@ -8,8 +8,8 @@ use std::fmt;
 pub enum Outcome<T> {
     /// The answer.
     Ready(T),
-    /// The future of the answer. Dropping it withdraws the question; a record that was to be stored may have been
-    /// stored.
+    /// The future of the answer. Dropping it withdraws the question. A call that stores a record may have stored it
+    /// nevertheless.
     Pending(BoxFuture<'static, T>),
 }
 

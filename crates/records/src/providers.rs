@@ -15,8 +15,9 @@ pub const MAX_MULTIHASH_LEN: usize = 128;
 pub struct Provider {
     /// Peer id of the provider.
     pub peer: PeerId,
-    /// All known addresses, by either DHT; empty if they are older than the address ttl (PRV-6). The caller filters
-    /// them by scope. They are shared with the store, since copies would cost more than the rest of a look-up.
+    /// All known addresses, whichever DHT they came through; empty if they are older than the address ttl (PRV-6). The
+    /// caller filters them by scope. They are shared with the store, since copies would cost more than the rest of a
+    /// look-up.
     pub addrs: Arc<[Multiaddr]>,
     /// When it was announced (to about a second; a repeat within five minutes does not count).
     pub received: UnixTime,
@@ -63,8 +64,8 @@ pub enum Refused {
     NotNow(#[from] NotNow),
 }
 
-/// A store of provider records. A record is served until its ttl has passed since its last announcement (PRV-5),
-/// collected or not.
+/// A store of provider records. A record is served until its ttl has passed since its last announcement (PRV-5), and
+/// never later, even if the store has not collected it yet.
 pub trait ProviderRecords: fmt::Debug + Send + Sync {
     /// Stores an announcement that came by the DHT `via`. A refresh is accepted at every limit. `provider.addrs`,
     /// already filtered by the scope of `via`, replace the addresses that came by `via`; those that came by the other
@@ -74,8 +75,8 @@ pub trait ProviderRecords: fmt::Debug + Send + Sync {
     /// Returns up to `limit` live providers, newest first. If there are more, returns a random subset, drawn by `seed`.
     fn providers(&self, multihash: &[u8], limit: usize, seed: u64) -> Outcome<Result<Vec<Provider>, NotNow>>;
 
-    /// Returns the addresses that a provider announced last, by either DHT; `None` if it is unknown or they have
-    /// expired (PRV-6).
+    /// Returns the addresses that a provider announced last, through either DHT; `None` if the provider is unknown or
+    /// its addresses have expired (PRV-6).
     fn addresses(&self, provider: &PeerId) -> Outcome<Option<Vec<Multiaddr>>>;
 
     /// Removes a record for good. Returns true if it was known.

@@ -21,9 +21,9 @@ use std::{
 /// journal.
 const PIECES: u32 = 16;
 /// Size of each file: 8 MiB in all. The largest start seen wrote less than 2 MiB. A snapshot takes some 20 bytes for
-/// each page of the database, so 4 MiB of it stand for more records than `records.max`.
+/// each page of the database, so a snapshot of 4 MiB covers more records than `records.max`.
 const PIECE_BYTES: u64 = 512 << 10;
-/// A start takes the disk for full if it has no room for this many further pieces.
+/// A start treats the disk as full if it has no room for this number of further pieces.
 const ROOM: u32 = 4;
 
 /// Returns the directories of a data directory that lie on file systems of their own, the data directory first.
@@ -73,10 +73,11 @@ pub fn give_up_if_full(dir: &Path) -> bool {
     gave_up
 }
 
-/// Makes the missing files of the ballast. Unless `all` is set, only where `reserve` bytes stay free besides.
+/// Makes the missing files of the ballast. Unless `all` is set, makes them only where `reserve` bytes stay free
+/// afterwards.
 ///
 /// # Errors
-/// [`StoreError::Io`], also if the disk is full: the files made so far stay.
+/// [`StoreError::Io`], for example if the disk is full. The files made so far stay.
 pub fn make(dir: &Path, reserve: u64, all: bool) -> Result<(), StoreError> {
     for dir in file_systems(dir) {
         for n in 0..PIECES {

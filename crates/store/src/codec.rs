@@ -31,7 +31,7 @@ pub enum CodecError {
     /// The bytes end before a header or a payload.
     #[error("only {0} bytes")]
     Short(usize),
-    /// The version byte is another than the one expected.
+    /// The version byte is not the expected one.
     #[error("version {0} is not known")]
     Version(u8),
     /// The bytes differ from those that were written.

@@ -2,8 +2,9 @@
 //!
 //! sled 0.34 keeps the first IO error of a write, and fails every write from then on until the database is reopened. It
 //! prints errors of its background fsync and returns them to no caller. So code that works with a tree asks this type
-//! for each call and keeps no handle, and a flush is sled's followed by a sync of our own (`sled_files.rs`). After an
-//! error the database is *degraded*: it accepts nothing, memory is served, and the supervisor reopens it.
+//! for each call and keeps no handle. A flush runs sled's own flush and then a sync of ours (`sled_files.rs`). After an
+//! error the database is *degraded*: it accepts no writes, data in memory is still served, and the supervisor reopens
+//! it.
 
 use super::{
     StoreError,
@@ -111,8 +112,8 @@ impl<const TREES: usize> Database<TREES> {
         self.flush_with(|open| open.files.sync())
     }
 
-    /// Writes everything to the file, in order. After a power cut the last rows may be missing, but never an earlier
-    /// row without the later ones. A failure degrades the database.
+    /// Writes everything to the file, in order. After a power cut the last rows may be missing, but if a row is
+    /// missing, all later ones are missing too. A failure degrades the database.
     ///
     /// # Errors
     /// As [`Database::read`].
@@ -168,8 +169,8 @@ impl<const TREES: usize> Database<TREES> {
         Ok(())
     }
 
-    /// Drops the kernel's cache of the file, so that later reads return what is on the disk. The kernel keeps pages
-    /// that it failed to write in its cache, and forgets that the disk holds other content.
+    /// Drops the kernel's cache of the file, so that later reads return what is on the disk. If the kernel fails to
+    /// write pages, it keeps them in its cache as if they were on the disk.
     fn forget_what_was_not_written(&self) {
         if let Ok(file) = File::open(self.dir.join("db"))
             && let Err(error) = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)

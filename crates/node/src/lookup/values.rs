@@ -104,7 +104,7 @@ fn describe(key: &[u8], value: &[u8]) -> String {
     }
 }
 
-/// Returns the public key that a short peer id contains. Then no server needs to be asked for the `/pk/` key.
+/// Returns the public key that a short peer id contains. With it, no server needs to be asked for the `/pk/` key.
 fn inline(key: &[u8]) -> Option<Vec<u8>> {
     let peer = PeerId::from_bytes(key.strip_prefix(pk::PREFIX)?).ok()?;
     let bytes = peer.as_ref().digest().to_vec();
@@ -171,7 +171,7 @@ impl Lookups {
         let closest: Vec<Holder> = join_all(searches).await.into_iter().flatten().collect();
         let found = best.into_inner().found(closest)?;
         if held.is_some_and(|held| values::compare(key, &found.value, &held) == Ordering::Greater) {
-            // Refused only if a better value has arrived since, or at a limit. The store counts that.
+            // The store refuses the value only if a better one has arrived since, or at a limit. It counts the refusal.
             let _ = self.values.put(key, &found.value).wait().await;
         }
         Some(found)

@@ -34,11 +34,11 @@ const PERIOD: Duration = Duration::from_secs(60);
 /// Time-out of a v1 request, whose addresses are tried one after the other. A request that takes longer gets no answer.
 const V1_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Addresses of one request that v1 tries: TCP and QUIC over both IP families, times two.
+/// Maximum number of addresses that v1 tries for one request: TCP and QUIC over both IP families, times two.
 const V1_ADDRESSES: usize = 8;
 
-/// Boot delay of libp2p's v1 client, which is part of the same behaviour as the server. It keeps that client from ever
-/// asking; our client is in [`super`].
+/// Boot delay of libp2p's v1 client, which is part of the same behaviour as the server. A delay this long keeps that
+/// client from ever asking; our own client is in [`super`].
 const NEVER: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 /// Time after which a dial for v2 counts as failed. v2 ends a request after 10 s, and a dial without an answer takes
@@ -206,8 +206,8 @@ impl<S: Server> NetworkBehaviour for Guard<S> {
     ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
         if self.dialling.contains(&id) {
             let forbidden = addrs.iter().find(|addr| !self.allows(peer, addr));
-            // If we have a transport for none of the addresses, we can test nothing. Among others such addresses do no
-            // harm.
+            // If we have a transport for none of the addresses, we can test nothing. Beside addresses that we can
+            // dial, they do no harm.
             let hopeless = || addrs.first().filter(|_| !addrs.iter().any(has_transport));
             if let Some(addr) = forbidden.or_else(hopeless) {
                 return Err(ConnectionDenied::new(Refused(addr.clone())));
@@ -229,7 +229,7 @@ impl<S: Server> NetworkBehaviour for Guard<S> {
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         match &event {
-            // Kept from libp2p's v1 client, which would collect the candidates without bound.
+            // Hidden from libp2p's v1 client, which would collect the candidates without bound.
             FromSwarm::NewExternalAddrCandidate(_) => return,
             FromSwarm::ConnectionEstablished(made) => {
                 self.dialling.remove(&made.connection_id);

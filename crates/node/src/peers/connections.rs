@@ -46,14 +46,14 @@ pub(crate) struct Connections {
 }
 
 impl Connections {
-    /// Returns where to request a stream to `peer`, on its newest connection.
+    /// Returns the channel that takes requests for streams to `peer`, on its newest connection.
     pub(crate) fn opener(&self, peer: &PeerId) -> Option<mpsc::Sender<Open>> {
         let by_peer = self.by_peer.lock();
         by_peer.get(peer)?.iter().rev().find(|opener| !opener.requests.is_closed()).map(|o| o.requests.clone())
     }
 
     /// Finds the newest connection that we dialled at an address of `scope`. Returns that address without the peer's
-    /// id, and where to request a stream.
+    /// id, and the channel that takes requests for streams.
     pub(crate) fn dialled(&self, peer: &PeerId, scope: AddressScope) -> Option<(Multiaddr, mpsc::Sender<Open>)> {
         let by_peer = self.by_peer.lock();
         let open = by_peer.get(peer)?.iter().rev().filter(|opener| !opener.requests.is_closed());
@@ -66,7 +66,7 @@ impl Connections {
         self.by_peer.lock().get(peer).map_or(0, Vec::len)
     }
 
-    /// Returns where to request a stream on one connection of `peer`.
+    /// Returns the channel that takes requests for streams on one connection of `peer`.
     pub(crate) fn opener_on(&self, peer: &PeerId, id: ConnectionId) -> Option<mpsc::Sender<Open>> {
         let by_peer = self.by_peer.lock();
         by_peer.get(peer)?.iter().find(|opener| opener.id == id).map(|opener| opener.requests.clone())

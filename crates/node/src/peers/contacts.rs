@@ -14,8 +14,8 @@ use std::{
     time::Duration,
 };
 
-/// How long a peer is remembered after its last connection ended: long enough for look-ups that heard of it to ask
-/// again, short enough that its addresses are still valid.
+/// How long a peer is remembered after its last connection ended: long enough for look-ups that heard of the peer to
+/// ask about it again, short enough that its addresses are still valid.
 const KEPT: Duration = Duration::from_secs(15 * 60);
 
 /// Most peers remembered without a connection, about 1 KB each.
@@ -156,7 +156,7 @@ impl Contacts {
         let known = inner.peers.get_mut(peer)?;
         known.agent = Some(agent.chars().filter(|c| !c.is_control()).take(MAX_AGENT).collect());
         known.protocols = protocols.iter().take(MAX_PROTOCOLS).cloned().collect();
-        // The protocols of both DHTs count wherever they stand in the list.
+        // The protocols of both DHTs are kept even if they stand beyond the first `MAX_PROTOCOLS` of the list.
         for dht in Dht::ALL {
             if protocols.contains(&protocols::of(dht)) && !known.protocols.contains(&protocols::of(dht)) {
                 known.protocols.push(protocols::of(dht));

@@ -342,8 +342,8 @@ impl Admission {
         }
     }
 
-    /// Warns once if Kubo's default reprovide interval is longer than the ttl: docs/decisions/kademlia.md. The operator
-    /// sets it on all Kubo nodes.
+    /// Warns once if Kubo's default reprovide interval is longer than the ttl: see docs/decisions/kademlia.md. One
+    /// warning is enough, because the operator changes the interval on all Kubo nodes at once.
     fn warn_of_kubo_interval(&self, peer: &PeerId, agent: &str) {
         let ttl = self.record_ttl;
         if ttl < KUBO_INTERVAL && agent.starts_with("kubo/") && !self.kubo_warned.swap(true, Ordering::Relaxed) {

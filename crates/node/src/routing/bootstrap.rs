@@ -26,7 +26,7 @@ use tracing::{info, warn};
 /// Entries dialled at a time.
 const AT_ONCE: usize = 32;
 
-/// Number of polls, and the pause between them, to wait for a dialled peer's identify message.
+/// How many times to check whether a dialled peer's identify message has arrived, and the pause between two checks.
 const INTRODUCTION: (u32, Duration) = (50, Duration::from_millis(100));
 
 /// Longest pause between two requests to one entry, in refreshes. The pause starts at one and doubles, whether the

@@ -22,8 +22,8 @@ use tokio::sync::{Notify, Semaphore};
 /// again with their next identify message.
 pub(crate) const MAX_PROBES: usize = 64;
 
-/// Most candidates per table whose failure is remembered: as many as may be connected by default. A further one may be
-/// probed again at once.
+/// Maximum number of candidates per table whose failure is remembered: as many as may be connected by default. Beyond
+/// it, a candidate that failed may be probed again at once.
 const MAX_PAUSED: usize = 4096;
 
 /// Both tables.
@@ -68,7 +68,8 @@ impl Tables {
 pub(crate) struct Table {
     table: Mutex<RoutingTable>,
     view: ArcSwap<TableView>,
-    /// Peers with a probe or a check under way, so that each has one at a time. The number of those tasks bounds it.
+    /// Peers with a probe or a check under way, so that each has one at a time. The number of such tasks bounds this
+    /// set.
     probing: Mutex<HashSet<PeerId>>,
     /// Candidates that could not be dialled, and the time until which they are not probed again. At most
     /// [`MAX_PAUSED`].

@@ -30,7 +30,7 @@ const LOOKUPS_AT_ONCE: usize = 3;
 /// each time.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
 
-/// Pause before the look-up of our own key after the first peer has entered a table: others follow at once.
+/// Pause before the look-up of our own key after the first peer has entered a table: other peers follow at once.
 const SETTLE: Duration = Duration::from_millis(200);
 
 /// Keeps the tables filled.
@@ -93,7 +93,7 @@ impl Upkeep {
         }
     }
 
-    /// Probes the saved peers. If no table has a peer then, probes the connected peers.
+    /// Probes the saved peers. If all tables are still empty after that, probes the connected peers.
     async fn find_first_peers(&self) {
         for dht in Dht::ALL {
             let saved = self.saved(dht).await;

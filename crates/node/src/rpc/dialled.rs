@@ -47,8 +47,8 @@ impl Exchanges {
     }
 
     async fn reach(&self, dht: Dht, peer: &PeerInfo) -> Result<(Multiaddr, mpsc::Sender<Open>), RpcError> {
-        // Over the limit our own dial would fail with `Busy`, so that a peer that uses all its places could not be
-        // checked.
+        // A dial over this limit would fail with `Busy`, which says nothing about the peer. A peer could then escape
+        // every check by using all its places.
         if self.peers.connections.count(&peer.id) >= self.max_per_peer {
             return Err(RpcError::dial("it has as many connections as a peer may have, and we dialled none of them"));
         }

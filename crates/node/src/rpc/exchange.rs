@@ -35,7 +35,8 @@ pub(super) const WRITE_STALL: Duration = Duration::from_secs(10);
 /// Most requests under way in the whole process: enough for 100 look-ups at a time.
 const MAX_REQUESTS: usize = 1024;
 
-/// Most bytes of answers being read in the whole process: 16 of the longest answers, thousands of the usual 5 KB.
+/// Maximum size of the answers being read in the whole process, in bytes: 16 of the longest answers, or thousands of
+/// the usual ones of 5 KB.
 const ANSWER_BUDGET: usize = 64 * 1024 * 1024;
 
 /// Frames to write, and the type of the answer that follows them.

@@ -10,7 +10,7 @@ use tokio::{sync::Mutex as AsyncMutex, sync::MutexGuard, time::timeout};
 /// Time after which an idle stream is ended: it keeps its connection open, and js ends it after 10 s anyway.
 const IDLE: Duration = Duration::from_secs(30);
 
-/// Interval of ending idle streams.
+/// Time between two passes that end idle streams.
 pub(super) const SWEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// Most streams in the pool. Beyond it, each request opens a stream of its own.
@@ -63,7 +63,8 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    /// Returns the place for streams to a peer in a DHT. If the pool is full, the place is not shared.
+    /// Returns the place for streams to a peer in a DHT. If the pool is full, the place is new and only the caller has
+    /// it.
     pub(super) fn slot(&self, of: (PeerId, Dht), now: Duration) -> Arc<Slot> {
         let mut slots = self.slots.lock();
         if let Some(slot) = slots.get(&of) {

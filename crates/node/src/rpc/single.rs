@@ -1,6 +1,6 @@
 //! Announces to servers that read only one request of each stream, as litep2p does: they drop requests pipelined behind
-//! it. Such a server is detected when a stream ends instead of an answer. It is remembered, and gets each announcement
-//! on a stream of its own.
+//! it. Such a server is detected when its stream ends where an answer should come. It is remembered, and gets each
+//! announcement on a stream of its own.
 
 use super::{
     Delivery, Rpc, decode,

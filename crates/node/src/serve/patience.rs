@@ -18,8 +18,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 /// Ends when a stream was idle for too long, when the node shuts down, or when it becomes a client. Created once per
-/// stream, not per request: all streams of the process share the timers and waiting lists behind it, and entering and
-/// leaving them for each request cost more than looking up its record.
+/// stream, not per request: all streams of the process share the timers and waiting lists behind it. To enter and leave
+/// these for each request cost more than to look up the record that the request asks for.
 pub(super) struct Patience {
     /// Fires at `until` or earlier. If it fires early, it is reset to `until`: about once per idle time-out.
     timer: Pin<Box<Sleep>>,

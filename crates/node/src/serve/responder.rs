@@ -156,7 +156,7 @@ impl Responder {
         // Scope `Any` needs no filter: ADD_PROVIDER above stores only addresses that some scope allows.
         let is_any = scope == AddressScope::Any;
         let others = held.others.iter().map(|record| {
-            // Addresses that came through both DHTs are two lists, one after the other.
+            // Addresses that came through both DHTs are two lists, one after the other, and must be arranged as one.
             if is_any && !is_arranged(&record.addrs) {
                 return EncodedPeer::new(&record.peer, &most_useful(record.addrs.to_vec()));
             }
@@ -182,7 +182,7 @@ impl Responder {
         let identified = self.peers.contacts.addresses(peer).map(|known| known.addrs).unwrap_or_default();
         let mut known = identified;
         if !known.iter().any(|addr| scope.hands_out(addr)) {
-            // A peer that now uses a relay may have announced that only with a provider record.
+            // A peer that now uses a relay may have announced the relay's address only in a provider record.
             known.extend(self.stores.providers.addresses(peer).wait().await.unwrap_or_default());
         }
         if known.is_empty() {

@@ -1,7 +1,8 @@
 //! Runs the work for the inbound streams of one connection in one task. Requests that arrive together are answered in
 //! one turn of that task, so that their answers leave together: one system call for several, over QUIC as well. A peer
-//! with many streams gets the share of one task, or two: a stream that is alone when it begins has a task of its own.
-//! Most connections have only that one stream, and a single request costs less without a queue of tasks inside a task.
+//! with many streams gets the processor time of one task, or of two: a stream that is alone when it begins has a task
+//! of its own. Most connections have only that one stream, and a single request costs less without a queue of tasks
+//! inside a task.
 
 use futures::{
     FutureExt,
@@ -23,7 +24,7 @@ pub(super) struct Together {
 }
 
 impl Together {
-    /// Creates it for a connection with at most `max` streams at a time. The work for each stream holds a permit.
+    /// Prepares the task of a connection with at most `max` streams at a time. The work for each stream holds a permit.
     pub(super) fn new(max: usize) -> Self {
         Self { max, task: None }
     }

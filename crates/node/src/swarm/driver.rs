@@ -331,8 +331,8 @@ impl Driver {
     }
 }
 
-/// Returns whether the other side closed a connection in order, as yamux reports it, and QUIC with its code 0. A killed
-/// process or a failed network does not close in order.
+/// Returns whether the other side closed a connection in order: yamux reports such a close, and QUIC reports its error
+/// code 0. A killed process or a failed network does not close in order.
 fn is_orderly(error: &std::io::Error) -> bool {
     let cause = root_cause(error);
     cause.contains("connection is closed") || cause.contains("closed by peer: 0")

@@ -5,7 +5,7 @@ use crate::{clock::UnixTime, kad::keyspace::Key};
 use std::time::Duration;
 
 /// Slacks in a cycle (for a cycle of 10 h, one slack is about 9 minutes). Keys that become due within a slack are
-/// announced together with those that are due now. A cycle therefore takes about this count of sweeps, however often
+/// announced together with those that are due now. A cycle therefore takes about this number of sweeps, however often
 /// the job runs.
 const SLACKS_PER_CYCLE: u32 = 64;
 
@@ -39,7 +39,7 @@ impl Cycle {
         u64::try_from(scaled).unwrap_or(u64::MAX)
     }
 
-    /// Returns when a key is due that was last announced at `announced`: at its first slot after that, and never later
+    /// Returns when a key that was last announced at `announced` is due: at its first slot after that, and never later
     /// than `announced` + interval. A key that was never announced is due at once.
     ///
     /// A slot less than a slack after the announcement is skipped, because the key was announced early with its

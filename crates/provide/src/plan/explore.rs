@@ -16,8 +16,8 @@ use std::collections::BTreeMap;
 /// allocated among the servers that were found.
 pub const MAX_LOOKUPS: usize = 64;
 
-/// Longest prefix, in bits, for which a FIND_NODE target is searched: 2^16 hashes, about 10 ms. Regions in a network of
-/// up to 600,000 servers have no longer prefix than this.
+/// Longest prefix, in bits, for which a FIND_NODE target is searched: 2^16 hashes, about 10 ms. In a network of up to
+/// 600,000 servers, no region has a longer prefix.
 const MAX_PREFIX: u16 = 15;
 
 /// The target of a look-up: the bytes for FIND_NODE, and their place in the keyspace.
@@ -124,7 +124,8 @@ impl Exploration {
         let searched = (prefix.len() <= MAX_PREFIX)
             .then(|| keyspace::preimage(&first, prefix.len(), self.seed.wrapping_add(self.lookups as u64)))
             .flatten();
-        // The prefix is too long to search. The id of a server that is known there hashes to a place below the prefix.
+        // If the prefix is too long to search, the target is the id of a known server below the prefix: it hashes to
+        // that server's place.
         let bytes = searched.or_else(|| self.known.range(first..=last).next().map(|(_, peer)| peer.id.to_bytes()))?;
         Some(Target::new(bytes)).filter(|target| prefix.contains(&target.key))
     }

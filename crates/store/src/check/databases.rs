@@ -77,7 +77,7 @@ fn was_in_use(dir: &Path) -> bool {
 }
 
 /// Opens a database of the copy, in a thread of its own because sled may panic on damage. sled repairs what it opens,
-/// which is the copy.
+/// so only the copy changes.
 fn open(copy: &Path, original: &Path, name: &str, next: &str, findings: &mut Findings) -> Option<sled::Db> {
     let dir = copy.join(name);
     let place = original.join(name);
@@ -182,7 +182,7 @@ pub fn values(records: &Log, now: UnixTime, findings: &mut Findings) {
     bad.end(findings, format!("{count} values"));
 }
 
-/// Checks that the log reaches as far as it did, unless that part has expired.
+/// Checks that the log still reaches the newest chunk that `node/` has noted, unless that chunk has expired.
 pub fn floor(databases: &Databases, ttl: Duration, now: UnixTime, findings: &mut Findings) {
     let floor = databases.floor();
     let (Some(promised), Some(log)) = (floor.and_then(|floor| floor.newest), &databases.records) else { return };
@@ -242,7 +242,8 @@ pub fn node(db: &sled::Db, dir: &Path, findings: &mut Findings) {
     findings.ok("exports/", format_args!("{} bytes", bytes_below(&dir.join(EXPORTS))));
 }
 
-/// Compares own CIDs in `node/` with those in `exports/`. A CID that only one of them has is lost with it.
+/// Compares own CIDs in `node/` with those in `exports/`. If only one of the two holds a CID, losing that one loses the
+/// CID.
 fn compare(
     trie: &Trie,
     journal: &BTreeMap<Position, Option<OwnRow>>,
@@ -256,7 +257,7 @@ fn compare(
         Some(last) => last.is_some(),
         None => all.own.contains_key(position),
     };
-    // A removal that a kill kept from `node/`: the next start takes it from the journal.
+    // A removal that a kill kept from reaching `node/`: the next start applies it from the journal.
     let removed = |position: &Position| matches!(journal.get(position), Some(None));
     let here = trie.from(&[0; 32]).filter(|(position, _)| !exported(position) && !removed(position)).count();
     if here > 0 {

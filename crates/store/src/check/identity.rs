@@ -14,13 +14,14 @@ use std::{collections::BTreeMap, path::Path};
 pub struct Announced {
     /// Number of own CIDs at the last flush.
     pub own: u64,
-    /// The peer id that the announcements name; `None` in a directory to which no version has written it.
+    /// The peer id that the announcements name; `None` if no version of dhtstore has written it to this directory yet.
     pub peer: Option<PeerId>,
     /// The highest sequence number of each own IPNS name.
     pub sequences: BTreeMap<PeerId, u64>,
 }
 
-/// Reads it from a copy. Returns the default if `node/` cannot be opened, which is a finding of its own.
+/// Reads these facts from a copy of `node/`. Returns the default if the copy cannot be opened, which is reported as a
+/// finding of its own.
 ///
 /// # Errors
 /// [`StoreError::Locked`] while a server has the directory; [`StoreError::Io`].

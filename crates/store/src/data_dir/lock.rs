@@ -11,8 +11,8 @@ use std::{
     time::Duration,
 };
 
-/// Tries to take the lock, over 2 s. Commands that check whether a server runs share the lock for a moment, and a
-/// server that starts at that moment tries again. It never waits for another server.
+/// Maximum number of attempts to take the lock, over 2 s. Commands that check whether a server runs share the lock for
+/// a moment, and a server that starts at that moment tries again. It never waits for another server.
 const TRIES: u32 = 41;
 const TRY_AGAIN: Duration = Duration::from_millis(50);
 
@@ -72,7 +72,7 @@ impl Lock {
 
 /// Returns whether all holders of the lock share it.
 fn only_readers(file: &File) -> bool {
-    // Released at once, so that another server that starts now does not see a reader for longer.
+    // Released at once, to delay another server that starts now as little as possible.
     file.try_lock_shared().and_then(|()| file.unlock().map_err(TryLockError::Error)).is_ok()
 }
 

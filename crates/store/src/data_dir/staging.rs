@@ -46,7 +46,7 @@ pub struct Staging {
     dir: PathBuf,
 }
 
-/// Looks what the directory holds, and creates nothing.
+/// Returns what the directory holds. Creates nothing.
 ///
 /// # Errors
 /// [`StoreError::NotEmpty`]; [`StoreError::Locked`]; [`StoreError::Io`].
