@@ -86,7 +86,7 @@ impl Provided {
         }
         match from_export + from_journal {
             0 => {}
-            // A kill came after the write to the journal and before that to the database. The journal is kept for this
+            // A kill came between the write to the journal and the write to the database. The journal is kept for this
             // case.
             back if !damaged && from_export == 0 => {
                 tracing::info!(cids = back, "took own CIDs from the journal that a kill kept from the database")

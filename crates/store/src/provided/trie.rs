@@ -1,8 +1,8 @@
 //! A binary trie over the keyspace that holds the own CIDs, and knows which of its leaves are stale on disk. A leaf
 //! holds the CIDs below one keyspace prefix, and is one row of the tree `provided`.
 //!
-//! With one row for each CID, sled took some 800 MB of memory for a million. Leaves of some 170 CIDs take the size of
-//! their content.
+//! With one row for each CID, sled took some 800 MB of memory for a million. Leaves of some 170 CIDs take only
+//! the memory of their content.
 
 use super::own::{OwnRow, Position};
 use crate::{StoreError, codec};
