@@ -84,7 +84,7 @@ impl Disk {
         let found = self.file_systems.iter().filter_map(|dir| rustix::fs::statvfs(dir).ok());
         let Some(free) = found.map(|found| found.f_bavail.saturating_mul(found.f_frsize)).min() else { return };
         self.free.store(free, Ordering::Relaxed);
-        // The state ends a little above the bound at which it began, so that it does not change every second.
+        // A state begins at the bound and ends a quarter above it, so that it does not change every second.
         let below = |bound: u64, was: bool| free < if was { bound.saturating_add(bound / 4) } else { bound };
         let (was_low, was_short) = (self.low.load(Ordering::Acquire), self.is_short());
         let low = below(self.reserve.saturating_mul(LOW), was_low);
@@ -106,7 +106,7 @@ impl Disk {
         if self.max == 0 {
             return;
         }
-        // The state ends a little below the bound, as above.
+        // As above: a state begins at the bound and ends a twentieth below it.
         let above = |bound: u64, was: bool| used >= if was { bound - bound / 20 } else { bound };
         let (was_near, was_full) = (self.is_near(), self.is_full());
         let (near, full) = (above(self.max - self.max / 10, was_near), above(self.max, was_full));

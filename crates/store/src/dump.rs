@@ -1,7 +1,7 @@
 //! Reads everything out: from the running store, or from a copy of a stopped one.
 //!
-//! Both do the same. The copy is opened like a store, its log replayed, and then dumped like a running store, so their
-//! output agrees.
+//! Both ways give the same output: the copy is opened like any store, and its log is replayed. Then it is dumped like a
+//! running store.
 
 mod filter;
 mod header;
@@ -27,8 +27,8 @@ use std::{io::ErrorKind, path::Path};
 /// missing, or shown as it was before.
 ///
 /// # Errors
-/// [`StoreError::BadFilter`]; [`StoreError::Database`] when the log takes no more writes, so that it cannot be read to
-/// its end.
+/// [`StoreError::BadFilter`]; [`StoreError::Database`] when the log takes no more writes: its last entries cannot be
+/// read then.
 pub fn running(
     store: &Store,
     filter: &Filter,
@@ -38,7 +38,8 @@ pub fn running(
     dump(None, store, filter, want, each)
 }
 
-/// Dumps a store. Damage found when it was opened for this dump, at `place`, comes first.
+/// Dumps a store. `place` names a store that was opened for this dump: the damage found at its open is reported first,
+/// under that name.
 fn dump(
     place: Option<&str>,
     store: &Store,

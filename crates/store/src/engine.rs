@@ -135,9 +135,9 @@ impl<R: Rows> Walk<R> {
         (from <= to).then_some((from, to))
     }
 
-    /// Returns how many keys to skip until the rest of the range can be read, or `None` if no rest can. Doubles the
-    /// number until a read succeeds, then narrows it by halving. The result is at least 1, since the error comes from
-    /// the near end.
+    /// Returns how many keys to skip so that the rest of the range can be read. Returns `None` if no read succeeds,
+    /// however many keys are skipped. Doubles the number until a read succeeds, then narrows it by halving. The result
+    /// is at least 1, since the error comes from the near end.
     fn unreadable(&self, range: (u64, u64)) -> Option<u64> {
         let reads = |n: u64| match self.without(range, n) {
             Some((from, to)) => self.read(from, to).is_ok(),

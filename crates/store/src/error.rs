@@ -86,7 +86,7 @@ impl StoreError {
     }
 }
 
-/// A cause, and in front of it what failed.
+/// An error whose text says what failed, then gives the cause.
 #[derive(Debug, thiserror::Error)]
 #[error("{doing}: {source}")]
 struct During {

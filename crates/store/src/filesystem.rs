@@ -85,7 +85,7 @@ pub fn copy_dir(from: &Path, to: &Path, keep: &dyn Fn(&str) -> bool) -> Result<(
     Ok(())
 }
 
-/// Returns whether a path exists. A link that leads nowhere, as to a disk that is not mounted, is an error.
+/// Returns whether a path exists. A link to nothing, for example to a disk that is not mounted, is an error.
 pub fn is_there(path: &Path) -> Result<bool, StoreError> {
     use io::ErrorKind::NotFound;
     match fs::metadata(path) {

@@ -22,7 +22,8 @@ pub struct Footprint {
     pub index_bytes: Option<f64>,
     /// Bytes of memory of the whole process.
     pub memory_bytes: Option<f64>,
-    /// Approximate number of copies in the log: announcements within the ttl that were not repeats of the last minutes.
+    /// Approximate number of copies of a record in the log: one for each announcement within the ttl, except those
+    /// repeated within minutes.
     pub log_copies: Option<f64>,
 }
 
@@ -38,8 +39,8 @@ pub(super) fn figures(state: &RecordsState) -> Figures {
     }
 }
 
-/// Returns the approximate number of entries of the log: some chunks are read, and the others taken to be alike. `None`
-/// if there are none, or if the disk fails. Reads 2 MB at most.
+/// Returns the approximate number of entries of the log. Reads some chunks, 2 MB at most, and assumes that the others
+/// have as many entries. `None` if there are no chunks, or if the disk fails.
 pub(super) fn entries(state: &RecordsState) -> Option<u64> {
     let (oldest, newest) = (state.log.oldest()?, state.log.newest()?);
     let all = state.log.count();

@@ -19,7 +19,7 @@ use std::{
 /// Offsets that one read of the file covers in a search.
 const WINDOW: usize = 1 << 20;
 /// Limit of the bytes that are checksummed in the search behind one damaged place: about a second of work. Only bytes
-/// that were made to slow the search down reach it.
+/// crafted to slow the search down reach it.
 const TRIED_BYTES_MAX: u64 = 4 << 30;
 
 /// A piece of a file.
@@ -56,7 +56,7 @@ pub struct Frames<T> {
     len: u64,
     /// Bytes of whole frames that must follow a damaged place, unless the file ends before that.
     joined: u64,
-    /// A frame that was found with the damage returned last. It is returned next.
+    /// A frame that was recovered from the damage returned last. It is returned next.
     next: Option<Part<T>>,
     ended: bool,
     item: PhantomData<T>,

@@ -18,7 +18,7 @@ use super::{
 use bincode::{Decode, Encode};
 use std::{collections::BTreeMap, fmt::Debug};
 
-/// Decodes a row: the first byte selects which, the rest is its value.
+/// Decodes a row: the first byte selects its kind, the rest is its value.
 pub fn rows(data: &[u8]) {
     let Some((&which, value)) = data.split_first() else { return };
     match which {
@@ -53,7 +53,7 @@ pub fn rows(data: &[u8]) {
     }
 }
 
-/// Asserts that a value that could be read reads back the same once it is written.
+/// If the value can be decoded, asserts that it is the same after it is encoded and decoded again.
 fn comes_back<T: Encode + Decode<()> + PartialEq + Debug>(value: &[u8]) {
     let Ok(row) = codec::decode::<T>(value) else { return };
     // A value may exceed the limit if it was encoded less compactly than we do.

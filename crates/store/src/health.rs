@@ -79,7 +79,7 @@ impl Health {
         self.reopened.load(Ordering::Relaxed)
     }
 
-    /// Returns the note for `stat` while it is degraded; `name` is that of its directory.
+    /// Returns the note for `stat` while the database is degraded; `name` is the name of its directory.
     pub fn note(&self, name: &str) -> Option<String> {
         let why = self.why.lock();
         self.is_degraded().then(|| {

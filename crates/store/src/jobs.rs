@@ -67,8 +67,8 @@ impl JobLog {
     /// Records a run. It is written at once, and on disk with the next flush.
     ///
     /// # Errors
-    /// [`StoreError::Full`] beyond 64 jobs; [`StoreError::Database`], after which the run is known until the restart
-    /// only.
+    /// [`StoreError::Full`] beyond 64 jobs; [`StoreError::Database`], after which the run is known only until the
+    /// restart.
     pub fn record(&self, job: &str, run: &JobRun) -> Result<(), StoreError> {
         let mut run = run.clone();
         let cut = (0..=MAX_OUTCOME.min(run.outcome.len())).rev().find(|i| run.outcome.is_char_boundary(*i));

@@ -220,7 +220,7 @@ impl Store {
         }
         let before = before.and_then(|bytes| PeerId::from_bytes(&bytes).ok());
         let own = if before.is_some() { self.provided.forget_announcements()? } else { 0 };
-        // Last, so that a kill before it makes the next start do this again.
+        // The peer id is set last: if a kill comes before that, the next start repeats the step above.
         meta.set_peer(&peer.to_bytes())?;
         self.opened.node.flush()?;
         Ok(before.map(|before| (before, own)))
@@ -253,7 +253,7 @@ impl Store {
     fn close_blocking(&self) -> Result<(), StoreError> {
         let records = self.records.close();
         let provided = self.provided.flush(true);
-        // Until here the supervisor wakes flushes that sled left waiting.
+        // The supervisor ends only now, because the flushes above may need it: it wakes those that sled left waiting.
         if let Some(supervisor) = &self.opened.supervisor {
             supervisor.end();
         }

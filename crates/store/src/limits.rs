@@ -1,5 +1,4 @@
-//! How close the store is to its limits. The rate at which it approaches them is computed by those who keep figures
-//! over time.
+//! How close the store is to its limits. Callers that keep figures over time can compute how fast it approaches them.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +13,7 @@ pub struct Figures {
     pub disk_free_bytes: u64,
     /// Resident bytes of the process, if the system reports them.
     pub memory_bytes: Option<u64>,
-    /// Bytes of memory that the process could take besides.
+    /// Bytes of memory that the process could take in addition.
     pub memory_room_bytes: Option<u64>,
 }
 

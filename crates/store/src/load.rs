@@ -28,7 +28,7 @@ use std::{
     collections::{BTreeMap, HashMap},
 };
 
-/// Maximum number of peer ids whose text is cached: at some 150 bytes each 10 MB. A full cache is cleared.
+/// Maximum number of peer ids whose text is cached: 10 MB, at some 150 bytes for each. A full cache is cleared.
 const PEERS: usize = 1 << 16;
 
 /// Maximum number of bad lines of a batch that are reported one by one; further ones are counted.

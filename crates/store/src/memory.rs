@@ -1,5 +1,5 @@
-//! The memory that the process takes, and could take, by what Linux reports below /proc and /sys. Unknown on other
-//! systems.
+//! The memory that the process takes, and the memory that it could take, as Linux reports them below /proc and /sys.
+//! Unknown on other systems.
 
 use std::{
     fs,

@@ -83,7 +83,7 @@ pub fn schema_of(db: &sled::Db) -> Result<Option<u32>, StoreError> {
     row_of(db, SCHEMA_ROW)
 }
 
-/// Returns [`Meta::floor`] of such a database.
+/// Returns [`Meta::floor`] of a database that nobody else has opened yet.
 ///
 /// # Errors
 /// [`StoreError::Database`].
@@ -91,7 +91,7 @@ pub fn floor_of(db: &sled::Db) -> Result<Option<Floor>, StoreError> {
     row_of(db, FLOOR_ROW)
 }
 
-/// Returns [`Meta::own`] of such a database.
+/// Returns [`Meta::own`] of a database that nobody else has opened yet.
 ///
 /// # Errors
 /// [`StoreError::Database`].
@@ -99,7 +99,7 @@ pub fn own_of(db: &sled::Db) -> Result<Option<u64>, StoreError> {
     row_of(db, OWN_ROW)
 }
 
-/// Returns [`Meta::peer`] of such a database.
+/// Returns [`Meta::peer`] of a database that nobody else has opened yet.
 ///
 /// # Errors
 /// [`StoreError::Database`].
@@ -107,7 +107,7 @@ pub fn peer_of(db: &sled::Db) -> Result<Option<Vec<u8>>, StoreError> {
     row_of(db, PEER_ROW)
 }
 
-/// Returns [`Meta::sequences`] of such a database.
+/// Returns [`Meta::sequences`] of a database that nobody else has opened yet.
 ///
 /// # Errors
 /// [`StoreError::Database`].

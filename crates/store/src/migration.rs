@@ -25,7 +25,7 @@ pub struct Status {
 /// What the databases hold after the steps.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Migrated {
-    /// Number of provider records; expired ones that are not collected yet included.
+    /// Number of provider records, including expired ones that are not collected yet.
     pub records: u64,
     /// Number of own CIDs.
     pub own_cids: u64,

@@ -1,7 +1,7 @@
 //! Own CIDs, which this node keeps announced: in keyspace order, each with the time of its last announcement.
 //!
 //! The user asked to keep them. So each change goes to a journal of its own, fsynced before the change is acknowledged;
-//! then to the `node/` database; and from time to time to an export. Damage to one of the three loses none.
+//! then to the `node/` database; and from time to time to an export. Damage to one of the three loses no CID.
 
 pub(super) mod exports;
 pub(super) mod own;
@@ -29,7 +29,7 @@ use state::{OwnFiles, ProvidedState};
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 use trie::Trie;
 
-/// The own CIDs of this node. Cheap to clone. One for each multihash: the codec last given is kept for display.
+/// The own CIDs of this node, one for each multihash: the codec last given is kept for display. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Provided {
     state: Arc<ProvidedState>,
@@ -86,7 +86,7 @@ impl Provided {
         }
         match from_export + from_journal {
             0 => {}
-            // A kill came after the write to the journal and before that to the database. The journal is kept for this
+            // A kill came between the write to the journal and the write to the database. The journal is kept for this
             // case.
             back if !damaged && from_export == 0 => {
                 tracing::info!(cids = back, "took own CIDs from the journal that a kill kept from the database")
@@ -128,8 +128,8 @@ impl Provided {
         blocking(move || state.add(&cids)).await
     }
 
-    /// Adds own CIDs of a dump, with their times; of a known one the later announcement counts. Returns for each
-    /// whether it changed something, once all are flushed to disk. Adds all or none. Blocking.
+    /// Adds own CIDs of a dump, with their times. For a known CID, the later announcement counts. Once all are flushed
+    /// to disk, returns for each CID whether it changed something. Adds all or none. Blocking.
     ///
     /// # Errors
     /// As [`Provided::add`].

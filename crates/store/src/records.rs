@@ -53,7 +53,7 @@ use unflushed::Unflushed;
 const REPEAT: Duration = Duration::from_secs(300);
 /// ... or within the ttl divided by this, if that is shorter. So a record that is announced steadily does not expire.
 const REPEAT_PART_OF_TTL: u32 = 10;
-/// Bytes that an entry of the log takes at least: one for the flags and the number of the peer, 32 for a digest.
+/// Minimum size of an entry of the log, in bytes: one for the flags and the number of the peer, 32 for a digest.
 const MIN_ENTRY_BYTES: u64 = 33;
 
 /// The record store. Cheap to clone.
@@ -110,7 +110,7 @@ impl Records {
             floor,
         });
         state.load_book();
-        // A damaged row may say any number: the log cannot hold more records than this.
+        // The number comes from a row that may be damaged. It is capped at what the log has room for.
         let most = state.log.bytes() / MIN_ENTRY_BYTES;
         let records = state.floor.as_ref().and_then(Meta::records).unwrap_or(0).min(most);
         state.index.reserve(usize::try_from(records).unwrap_or(0));

@@ -1,5 +1,5 @@
-//! The first and the last line of a dump (docs/dump.md). The version is that of the lines, not of the database: a
-//! program that knows it can load what any version of dhtstore wrote.
+//! The first and the last line of a dump (docs/dump.md). The version is that of the lines, not of the database.
+//! A program that supports this version can load the dump, whichever version of dhtstore wrote it.
 
 use super::{Filter, Summary};
 use crate::clock::UnixTime;
@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 
 /// Version of the dumps that are written. It is the only version so far.
 pub const VERSION: u32 = 1;
-/// Maximum length of a line, in bytes. A value of 10 KiB takes 15 kB, a peer with all the addresses kept of it 8 kB.
+/// Maximum length of a line, in bytes. A value of 10 KiB takes 15 kB. A peer with as many addresses as are kept takes
+/// 8 kB.
 pub const MAX_LINE: usize = 64 << 10;
 
 /// The first line. Later versions only add fields.

@@ -173,7 +173,7 @@ impl<'a> Output<'a> {
         self.left > 0
     }
 
-    /// Reports damage. It is reported beyond the limit, since it is no row.
+    /// Reports damage. Damage is not a row, so it is reported even after the limit of rows is reached.
     pub fn damaged(&mut self, place: String, error: String) -> bool {
         self.damaged += 1;
         self.hand_on() && (self.each)(Told::Damaged { place, error })

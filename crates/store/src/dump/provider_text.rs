@@ -5,7 +5,7 @@ use crate::records::{RecordsState, time::Now};
 
 /// Maximum number of providers in the cache: a busy server knows 200,000.
 const PROVIDERS_MAX: usize = 1 << 18;
-/// Maximum size of their text. A provider takes some 200 bytes; one with all the addresses that are kept of it 8 kB.
+/// Maximum size of their text. A provider takes some 200 bytes, and 8 kB with as many addresses as are kept.
 const BYTES_MAX: usize = 32 << 20;
 /// Text in front of the peer id in [`ProviderText::json`].
 const BEFORE_NAME: &[u8] = br#"","provider":""#;

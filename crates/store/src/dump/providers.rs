@@ -19,7 +19,7 @@ use crate::{
 };
 use hashbrown::{HashTable, hash_table};
 
-/// Dumps the entries of the log that are, by the index, the newest of their record.
+/// Dumps each entry of the log that is the newest of its record, according to the index.
 pub fn providers(store: &Store, matcher: &Matcher, output: &mut Output<'_>) -> Result<bool, StoreError> {
     if output.is_full() {
         return Ok(false);
@@ -120,7 +120,7 @@ fn raw_cid(multihash: &[u8]) -> Vec<u8> {
     [&[0x01, 0x55], multihash].concat()
 }
 
-/// Records of one second that were dumped already: the log may hold one in several chunks of that second.
+/// Records of one second that were dumped already: several chunks of that second may hold the same record.
 #[derive(Debug, Default)]
 struct RecordsOfSecond {
     second: u32,

@@ -30,7 +30,7 @@ pub fn values(store: &Store, matcher: &Matcher, output: &mut Output<'_>) -> bool
         let Some((end, _)) = some.last() else { return true };
         last = Some(end.key.to_vec());
         for (held, is_live) in some {
-            // True for the peer whose name or key it is.
+            // True if no peer is asked for, or if this is the IPNS name or the public key of that peer.
             let is_peer = matcher.peer.is_none_or(|peer| held.key.ends_with(&peer.to_bytes()));
             if !is_peer || !matcher.time(held.received.0) || !(matcher.expired || is_live) {
                 continue;

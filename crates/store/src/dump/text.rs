@@ -1,5 +1,5 @@
-//! Text of keys, and the hash of rows. Libraries write the text, except for a SHA-256 multihash in base58 ([`sha256`]),
-//! for which they take more than twice as long as for the rest of the row.
+//! Text of keys, and the hash of rows. Libraries write the text, except that of a SHA-256 multihash in base58
+//! ([`sha256`]): a library takes more than twice as long for this multihash as for the rest of the row.
 
 pub mod sha256;
 

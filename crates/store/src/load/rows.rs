@@ -137,7 +137,7 @@ impl Line<'_> {
     }
 }
 
-/// Reads a line without its line end. Returns what is wrong with it, if so.
+/// Parses a line, which comes without its newline. The error is a text that says what is wrong with the line.
 pub fn read<'l>(line: &'l [u8], times: &mut Times) -> Result<Line<'l>, String> {
     if line.len() > MAX_LINE {
         return Err(format!("longer than {MAX_LINE} bytes"));
@@ -213,7 +213,7 @@ pub fn peer_id(text: &str) -> Result<PeerId, String> {
     parse_peer_id(text).map_err(|e| format!("peer id {text:?}: {e}"))
 }
 
-/// Parses addresses, without those that an announcement must not bring either.
+/// Parses addresses. Leaves out those that an announcement must not contain either.
 pub fn addresses(texts: &[Text<'_>]) -> Result<Vec<Multiaddr>, String> {
     let mut addresses = Vec::with_capacity(texts.len().min(MAX_ADDRESSES));
     for Text(text) in texts.iter().take(MAX_ADDRESSES) {

@@ -1,7 +1,8 @@
 //! Exports and journals: own CIDs and routing tables outside of sled, so that damage to `node/` cannot destroy them.
 //!
 //! A change is appended to `own-<generation>.journal`, and fsynced, before it is acknowledged.
-//! `node-<generation>-<time>.export` holds the whole state from before the journals of its generation and later ones.
+//! `node-<generation>-<time>.export` holds the whole state as it was before the journals of the same and later
+//! generations.
 //! Both are frames with a length and a CRC-32 each. Three exports are kept, with the journals that the oldest of them
 //! needs.
 
@@ -28,7 +29,7 @@ use std::{
 
 /// Number of exports kept: own CIDs survive even if two in a row are damaged.
 const KEEP: usize = 3;
-/// Number of CIDs in a frame: even the longest CIDs stay below the limit of the codec.
+/// Number of CIDs in a frame: a frame of the longest CIDs is still below the limit of the codec.
 const PER_FRAME: usize = 256;
 
 /// A frame of an export or journal.
@@ -140,7 +141,7 @@ impl Exports {
     /// the generation of the export.
     ///
     /// # Errors
-    /// [`StoreError::Io`]; the journal goes on then.
+    /// [`StoreError::Io`]. Changes are then still appended to the current journal.
     pub fn export<'a>(
         &mut self,
         now: UnixTime,

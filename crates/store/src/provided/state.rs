@@ -1,5 +1,5 @@
-//! Changes to own CIDs. One writer at a time; the journal is written before memory, memory before the database, and
-//! from time to time an export.
+//! Changes to own CIDs. There is one writer at a time. It changes the journal first, then memory, then the database.
+//! From time to time it writes an export.
 
 use super::{
     exports::{Change, Exports},

@@ -1,8 +1,8 @@
 //! A binary trie over the keyspace that holds the own CIDs, and knows which of its leaves are stale on disk. A leaf
 //! holds the CIDs below one keyspace prefix, and is one row of the tree `provided`.
 //!
-//! With one row for each CID, sled took some 800 MB of memory for a million. Leaves of some 170 CIDs take the size of
-//! their content.
+//! With one row for each CID, sled took some 800 MB of memory for a million. Leaves of some 170 CIDs take only
+//! the memory of their content.
 
 use super::own::{OwnRow, Position};
 use crate::{StoreError, codec};
@@ -86,14 +86,13 @@ impl Trie {
                 }
             }
         }
-        // Leaves that are on disk as they would be written now stay; other rows go.
+        // A row on disk stays if the trie has a leaf with its key. All other rows are removed.
         let stored: BTreeSet<LeafKey> = leaves.iter().map(|(key, _)| *key).collect();
         let wanted: BTreeSet<LeafKey> =
             trie.leaves.iter().filter(|(_, c)| c.rows > 0).map(|(first, c)| leaf_key(first, c.bits)).collect();
         trie.dirty = wanted.difference(&stored).map(|key| bounds(key).0).collect();
         trie.gone = stored.difference(&wanted).copied().collect();
-        // The rows of a leaf that goes are now in these leaves, so that they have to be written, even if they are on
-        // disk.
+        // These leaves now hold the CIDs of the rows to be removed. So they must be written, even if they are on disk.
         let heirs: Vec<Position> = trie
             .gone
             .iter()

@@ -26,9 +26,9 @@ use std::sync::{
 
 /// Parts of the book. Each has its own lock, so that threads seldom wait for each other.
 const SHARDS: usize = 64;
-/// Limit of the addresses of a peer by one DHT ...
+/// Maximum number of addresses of a peer that came by one DHT ...
 const MAX_ADDRESSES: usize = 32;
-/// ... and of their bytes: more than the 672 that a message carries of one provider (docs/decisions/routing.md).
+/// ... and of their bytes: more than the 672 that a message carries for one provider (docs/decisions/routing.md).
 const MAX_ADDRESS_BYTES: usize = 1024;
 /// A row of this age, in seconds, is written again with the next announcement: so a restart knows roughly when the
 /// newest announcement came ...
@@ -201,9 +201,10 @@ impl Book {
     }
 
     /// Takes what a dump says of a peer: the time of its newest announcement, and its addresses by the WAN and the LAN
-    /// DHT at that time. A new peer is entered if `may_enter` is true and there is room. For a known peer, `newer` gets
-    /// the time of its newest announcement here, and returns true if the dump is to be taken. If `dated` is true, a
-    /// later time alone is a reason to write the row. Returns the peer, and whether its row will be written.
+    /// DHT at that time. A new peer is entered if `may_enter` is true and there is room. For a known peer, `newer` is
+    /// called with the time of the newest announcement in this book, and returns true if the data of the dump replaces
+    /// that of the book. If `dated` is true, a later time alone is a reason to write the row. Returns the peer, and
+    /// whether its row will be written.
     ///
     /// # Errors
     /// [`BookFull`] if the peer is new and is not entered.
@@ -267,7 +268,7 @@ impl Book {
         }
     }
 
-    /// Replaces the list of addresses by one DHT. Returns true if it changed.
+    /// Replaces the addresses that came by the DHT `via`. Returns true if they changed.
     fn set_addresses(&self, entry: &Peer, addrs: &[Multiaddr], via: Dht) -> bool {
         let which = match via {
             Dht::Wan => 0,

@@ -9,8 +9,8 @@ use bincode::{
 };
 use sha2::{Digest, Sha256};
 
-/// Limit of a multihash that is stored, in bytes. PRV-1 allows 80 on the wire. It bounds the rows that a peer can
-/// cause.
+/// Limit of a multihash that is stored, in bytes. PRV-1 allows 80 on the wire. This limit bounds the size of the rows
+/// that a peer can cause.
 pub const MAX_MULTIHASH: usize = dhtstore_records::providers::MAX_MULTIHASH_LEN;
 
 /// First bytes of every SHA-256 multihash: the code and the length.
@@ -32,8 +32,9 @@ pub enum Hashed<'a> {
 
 /// An entry of a chunk. Its time is that of the chunk.
 ///
-/// It is encoded as a LEB128 number, `peer << 2 | removed << 1 | other`, and the multihash. The multihash is the digest
-/// of SHA-256, or for another multihash (`other`) a length of one byte and its bytes. Most entries take 34 to 36 bytes.
+/// It is encoded as a LEB128 number, `peer << 2 | removed << 1 | other`, and the multihash. A SHA-256 multihash is
+/// encoded as its digest. Any other multihash (`other`) is encoded as a length of one byte, and its bytes. Most entries
+/// take 34 to 36 bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Entry<'a> {
     /// The key, as announced.

@@ -156,7 +156,7 @@ fn forget_peers(state: &RecordsState, now: &Now) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Writes the records dated `from..=to` again, with the date of now, because the base of log time has moved. Without
+/// Writes the records dated `from..=to` again, with the current date, because the base of log time has moved. Without
 /// this, records dated in the future would outlive a step back by the size of that step. Records received before a step
 /// forward was believed would expire at once.
 fn redate(state: &RecordsState, moved: Move) -> Result<(), StoreError> {

@@ -118,9 +118,9 @@ impl Index {
         self.len() >= self.limits.records
     }
 
-    /// Adds the record of an announcement. If the record is known, `keep` gets its time and returns true if it is
-    /// recent enough to stay as it is. Otherwise `log` writes the record to the log and returns its time. `log` runs
-    /// under the lock of the shard, so the log has the order of the index. A new record needs `may_enter`.
+    /// Adds the record of an announcement. If the record is known, `keep` is called with its time, and returns true if
+    /// the record is recent enough to stay as it is. Otherwise `log` writes the record to the log and returns its time.
+    /// `log` runs under the lock of the shard, so the log has the order of the index. A new record needs `may_enter`.
     ///
     /// # Errors
     /// [`Full`] if the record is new and is refused.

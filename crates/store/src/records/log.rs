@@ -342,8 +342,8 @@ impl Log {
         Ok(())
     }
 
-    /// Returns a bound: all peer numbers in use are below it. If the row is lost but there are chunks, the bound is far
-    /// above `above`, which is the first number after all known ones.
+    /// Returns an upper bound: all peer numbers in use are below it. `above` is the first number after all known ones.
+    /// If the row of the reservation is lost but there are chunks, the bound is far above it.
     pub fn reserved(&self, above: u64) -> u64 {
         let row = self.database.read(tree::META, |tree| tree.get(RESERVED));
         match row.ok().flatten().and_then(|row| codec::decode::<u64>(&row).ok()) {

@@ -1,8 +1,8 @@
 //! The format of files of chunks: the segments of the log, and the exports of older versions.
 //!
-//! A file begins with [`MAGIC`]. Frames follow (`codec`: length, CRC-32, payload). The first frame is a header. Then
-//! come the chunks. Before each chunk stand the rows of those of its peers that no earlier chunk of the file names, so
-//! each file can be read by itself. An export ends with counts.
+//! A file begins with [`MAGIC`]. Frames follow (`codec`: length, CRC-32, payload). The first frame is a header. The
+//! chunks follow. If no earlier chunk of the file names a peer of a chunk, the row of the peer comes before that chunk.
+//! So each file can be read by itself. An export ends with counts.
 
 use crate::{
     StoreError,

@@ -22,8 +22,8 @@ pub const CHUNK_BYTES: usize = 30_000;
 /// ... or at this number of entries. So a chunk of tiny multihashes stays below the codec's limit too, which counts 32
 /// bytes of memory for each entry ...
 pub const CHUNK_ENTRIES: u32 = 1024;
-/// ... or at this age. A crash may lose this and the 500 ms until a flush. Measured at 1.5k records/s: 138 B written
-/// per record with 1 s, 254 B with 100 ms.
+/// ... or at this age. A crash may lose the records of this time and of the 500 ms until a flush. Measured at 1.5k
+/// records/s: 138 B written per record with 1 s, 254 B with 100 ms.
 pub const CHUNK_AGE: Duration = Duration::from_secs(1);
 /// Limit of the closed chunks that wait: 2 MB, 50,000 records. At the limit `add` waits.
 const QUEUE: usize = 64;

@@ -64,7 +64,7 @@ pub fn start(state: &Arc<RecordsState>, with_expired: bool) -> Vec<JoinHandle<()
         .collect()
 }
 
-/// Ends a replay that finds no live chunk. Segments and old exports may hold chunks, and are then salvaged by a thread.
+/// Ends a replay that finds no live chunk. If segments or old exports may hold chunks, a thread salvages them first.
 fn end_of_nothing(state: &Arc<RecordsState>) -> Vec<JoinHandle<()>> {
     if salvage::old_exports::list(&state.before.exports).is_empty() && state.log.unindexed(false).is_empty() {
         end(state);
@@ -84,7 +84,7 @@ fn work(state: &RecordsState) {
     while let Some((from, to)) = claim(state) {
         let read = catch_unwind(AssertUnwindSafe(|| read_claimed(state, from, to, &mut batch)));
         if let Err(panic) = read {
-            // Without this, replay and everything that waits for its end would hang.
+            // The thread goes on after a panic. Otherwise replay, and everything that waits for its end, would hang.
             batch.clear();
             let place = format!("{} to {}", chunk_name(from), chunk_name(to));
             state.damaged(format!("{place} cannot be read: panicked: {}", panic_text(panic.as_ref())));

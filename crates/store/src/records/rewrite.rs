@@ -1,4 +1,4 @@
-//! Rewrite: a reopened database gets again what may not have reached the disk before.
+//! Rewrite: writes to a reopened database everything that may not have reached the disk before.
 
 use super::{RecordsState, salvage};
 use crate::StoreError;

@@ -7,7 +7,7 @@
 //! If the wall clock at the open is far from the end of the last run, the machine was off or its clock is wrong. Until
 //! the grace period has passed, records of earlier runs age by the newest stamp that those runs left, plus the
 //! monotonic clock ([`Earlier`]). Records of this run age by log time. If the wall clock is set back in that period,
-//! but not before the stamp, it was ahead at the boot. Log time then follows it at once.
+//! but to a time no earlier than the stamp, it was ahead at the boot. Log time then follows it at once.
 
 use crate::clock::{Clock, UnixTime};
 use parking_lot::{Mutex, MutexGuard};
@@ -33,7 +33,8 @@ pub struct LogTime {
     offset_ms: i64,
     grace: Duration,
     step: Option<ClockStep>,
-    /// The time since the last run, while it is not believed: monotonic time since when, and its length in seconds.
+    /// The gap between the last run and this one, while it is not believed: the monotonic time at which its grace
+    /// period began, and the length of the gap in seconds.
     gap: Option<(Duration, i64)>,
     /// How records of earlier runs age until the clock of this run is believed.
     earlier: Option<Earlier>,
@@ -42,11 +43,11 @@ pub struct LogTime {
 /// How records of earlier runs age while the clock of this run is in doubt.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Earlier {
-    /// Log time when the store was opened, Unix seconds. Earlier dates are those of earlier runs.
+    /// Log time when the store was opened, Unix seconds. Records dated before it are from earlier runs.
     before: u32,
     /// Monotonic time when the store was opened.
     opened: Duration,
-    /// The newest credible stamp of earlier runs, Unix seconds. Their time goes on from there since the open.
+    /// The newest credible stamp of earlier runs, Unix seconds. The time of earlier runs continues from it at the open.
     stamp: u32,
 }
 
@@ -83,7 +84,7 @@ impl LogTime {
     /// case log time goes on from `last_seen`, and the wall clock counts as stepped back.
     ///
     /// `credible` is the newest date in the log that is not ahead of the wall clock. If there is one, a run whose clock
-    /// was ahead may have left `last_seen`: the wall clock is then believed for dates up to its own.
+    /// was ahead may have left `last_seen`. Records dated up to the wall clock then age by the wall clock.
     pub fn open(
         wall: UnixTime,
         mono: Duration,
@@ -142,8 +143,8 @@ impl LogTime {
                     false => Move { by, from: wall.0.saturating_add(1), to: u32::MAX },
                 })
             }
-            // A step, or another one: the grace period begins again. Records received since the first are still to be
-            // re-dated.
+            // A first step, or a different one: the grace period begins again. Records received since the first step
+            // must still be re-dated.
             earlier => {
                 let from = earlier.map_or(now, |s| s.from);
                 self.step = Some(ClockStep { by, since: mono, from });
@@ -152,8 +153,9 @@ impl LogTime {
         }
     }
 
-    /// Corrects log time if the clock was ahead when this run began. That clock is not believed yet, and the wall clock
-    /// is now set back, to a time after the newest stamp of earlier runs. The records of this run are re-dated.
+    /// Corrects log time if the clock was ahead when this run began. Applies while that clock is not believed yet, if
+    /// the wall clock is now set back to a time after the newest stamp of earlier runs. The records of this run are
+    /// then re-dated.
     fn correct(&mut self, wall: UnixTime, mono: Duration, by: i64) -> Option<Move> {
         let (_, ahead) = self.gap?;
         let (wall_s, stamp) = (i64::from(wall.0), self.earlier?.at(mono));
@@ -172,7 +174,8 @@ impl LogTime {
         Some(Move { by, from: wall.0.saturating_add(1), to: u32::MAX })
     }
 
-    /// Returns how records of earlier runs age now, if not by log time: dates before the first value age by the second.
+    /// Returns how records of earlier runs age now: dates before the first value age by the second. Returns `None` if
+    /// they age by log time.
     fn earlier(&self, mono: Duration) -> Option<(u32, u32)> {
         self.earlier.map(|earlier| (earlier.before, earlier.at(mono)))
     }
@@ -242,14 +245,14 @@ impl Now {
         }
     }
 
-    /// Returns log time, or the wall clock if it has stepped forward and is not believed yet. What has ended by either
-    /// is not served.
+    /// Returns log time, or the wall clock if it has stepped forward and is not believed yet. A value that has
+    /// ended by either of the two is not served.
     pub fn latest(&self) -> u32 {
         self.forward.map_or(self.log, |(_, wall)| wall.max(self.log))
     }
 
-    /// Returns the time against which the end that a value itself names is checked. While the clock of this run is in
-    /// doubt, this is the time of earlier runs.
+    /// Returns the time that decides whether a value has passed the end that the value itself names. While the clock of
+    /// this run is in doubt, this is the time of earlier runs.
     pub fn for_ends(&self) -> u32 {
         self.earlier.map_or(self.latest(), |(_, at)| at.min(self.latest()))
     }
@@ -284,7 +287,7 @@ pub struct Timekeeper {
     state: Mutex<LogTime>,
     /// Copy of `LogTime::offset_ms` that can be read without the lock.
     offset_ms: AtomicI64,
-    /// True while the clock is in doubt: then the state must be asked.
+    /// True while the clock is in doubt: then `state` must be locked and read.
     uneasy: AtomicBool,
     /// Moves that each [`Ledger`] has not handled yet.
     moves: [Mutex<Vec<Move>>; 2],

@@ -39,7 +39,7 @@ const POWERS: [[u64; LIMBS]; WORDS] = {
 const _: () = {
     let mut limb = 0;
     while limb < LIMBS {
-        // The carry from the limb behind is below 2^35.
+        // The carry from the next lower limb is below 2^35.
         let mut most = PREFIX[limb] as u128 + (1 << 35);
         let mut word = 0;
         while word < WORDS {

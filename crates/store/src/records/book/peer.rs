@@ -117,7 +117,7 @@ impl Peer {
         self.records.fetch_add(by, Ordering::Relaxed);
     }
 
-    /// Returns the addresses by both DHTs, without duplicates.
+    /// Returns the addresses that came by either DHT, without duplicates.
     pub fn addresses(&self) -> Arc<[Multiaddr]> {
         self.lock().all.clone()
     }
@@ -134,7 +134,8 @@ impl Peer {
         PeerRow { peer: self.peer.to_bytes(), wan, lan, announced: self.announced() }
     }
 
-    /// Replaces the list by one DHT. `hash` is the secret hash of the new list. Returns true if the list changed.
+    /// Replaces the list of the addresses that came by one DHT. `hash` is the secret hash of the new list.
+    /// Returns true if the list changed.
     pub(super) fn replace(&self, which: usize, addrs: &[Multiaddr], hash: u64) -> bool {
         let mut held = self.lock();
         self.came[which].store(hash, Ordering::Release);

@@ -6,7 +6,8 @@ use super::{Full, Index, KeyPrefix, Record, SHARDS, Shard, Slot, shard_of};
 
 /// Size of a batch that works best: some 16 records for each shard, and 3 MB with the memory for sorting.
 pub const BATCH: usize = 1 << 16;
-/// Limit of the records for which the lock of a shard is held: some 10 us. All records of a batch may be of one key.
+/// Maximum number of records for which the lock of a shard is held at a time: some 10 us. All records of a batch may be
+/// of one key.
 const HELD: usize = 64;
 
 /// A record or its removal, from a chunk.

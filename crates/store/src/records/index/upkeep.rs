@@ -3,8 +3,8 @@
 
 use super::{CLASSES, Index, KeyPrefix, Ordering, SHARDS, ShardLine, shard::share};
 
-/// Room of a shard for more records than are expected, in square roots of their expected number. With up to ten
-/// providers per key this is three standard deviations.
+/// Spare room of a shard, in square roots of its expected number of records. With up to ten providers per key this is
+/// three standard deviations.
 const SPREAD: f64 = 6.0;
 
 impl Index {

@@ -167,7 +167,8 @@ impl Segments {
         self.next = self.next.max(next);
     }
 
-    /// Appends a chunk, after the rows of those of its peers that the segment lacks. `row` finds a row. Does not sync.
+    /// Appends the rows of those `peers` that the segment lacks, then the chunk. `row` returns the row of a peer. Does
+    /// not sync.
     ///
     /// # Errors
     /// [`StoreError::Io`]. Then the segment gets no more chunks, and the next chunk begins another.
