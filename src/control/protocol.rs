@@ -96,8 +96,8 @@ pub enum Request {
         #[serde(default)]
         local: bool,
     },
-    /// Get a value. A row [`ValueRow`] if found. Events: [`Event`]. Done ([`Got`]) once servers with a worse value or
-    /// none have been sent the best.
+    /// Get a value. A row [`ValueRow`] if found. Events: [`Event`]. Done ([`Got`]) once the best value has been sent to
+    /// the servers that hold a worse one or none.
     GetValue {
         /// `/ipns/…` or `/pk/…`
         key: String,
