@@ -44,7 +44,7 @@ pub struct Config {
     /// Addresses to announce in addition to the others.
     #[serde(with = "text::addresses")]
     pub append_announce: Vec<Multiaddr>,
-    /// What is never announced: multiaddrs, or ranges like `/ip4/10.0.0.0/ipcidr/8`.
+    /// Addresses that are never announced: multiaddrs, or ranges like `/ip4/10.0.0.0/ipcidr/8`.
     #[serde(with = "text::addresses")]
     pub no_announce: Vec<Multiaddr>,
     /// File with the key of a private swarm, in Kubo's format. Unset: `swarm.key` in the data directory, if there is

@@ -131,9 +131,9 @@ fn from_files(config: &Config) -> Result<Shown> {
     Ok(Shown { peer: keypair.public().to_peer_id().to_string(), addresses, running: false, mode: None })
 }
 
-/// Returns the addresses that a node with this configuration will announce, as far as that is known without running it:
-/// those of `announce`, or else the listen addresses with this machine's own in place of wildcards; then those of
-/// `append_announce`. Those that match `no_announce` are removed.
+/// Returns the addresses that a node with this configuration will announce, as far as they are known before it runs.
+/// These are the addresses of `announce` or, if it is empty, the listen addresses, with each wildcard replaced by this
+/// machine's addresses. Those of `append_announce` follow. Those that match `no_announce` are removed.
 pub(super) fn configured_addresses(config: &Config) -> Vec<Multiaddr> {
     let base = match config.announce.as_slice() {
         [] => config.effective_listen().iter().flat_map(|addr| expand(addr, &own_ips())).collect(),

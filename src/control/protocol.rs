@@ -101,7 +101,7 @@ pub enum Request {
     GetValue {
         /// `/ipns/…` or `/pk/…`
         key: String,
-        /// Servers that must hold the same best value.
+        /// Number of servers with the same best value after which the look-up stops.
         #[serde(default)]
         quorum: Option<usize>,
         /// Ask only this node.

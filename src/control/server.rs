@@ -83,7 +83,8 @@ pub enum ControlError {
 /// Answers requests.
 pub trait Handler: Clone + Send + Sync + 'static {
     /// Answers a request. The result is the last line of the answer. The future is dropped when the client disconnects.
-    /// If the request has several parts, the handler must read all `parts`. If it fails, the connection is closed.
+    /// If the request has several parts, the handler must read all `parts`. If it fails on such a request, the
+    /// connection is closed.
     fn handle(
         &self,
         request: Request,

@@ -43,7 +43,7 @@ pub enum Finding {
         provider: PeerInfo,
         /// The number of closest servers that named it.
         named_by: usize,
-        /// Age of the record in this node; `None` if it has none. Servers do not report ages.
+        /// Age of the record that this node holds; `None` if it holds none. Servers do not report ages.
         age: Option<Duration>,
         /// Time that a dial took, or why it failed. `None` for this node, which cannot dial itself.
         dialled: Result<Option<Duration>, Undialled>,

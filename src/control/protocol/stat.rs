@@ -29,7 +29,7 @@ pub struct Stat {
     pub uptime_s: u64,
     /// Addresses that it listens on.
     pub listening: Vec<String>,
-    /// Addresses that it announces, over both DHTs.
+    /// Addresses that it announces in at least one of the two DHTs.
     pub addresses: Vec<String>,
     /// Connected peers.
     pub connections: u64,
