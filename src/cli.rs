@@ -174,9 +174,10 @@ impl Command {
 }
 
 /// Tasks polled between two checks of the I/O driver. With tokio's intervals (61 here, up to 127 for the global queue)
-/// a late request is served before earlier ones. Measured with 2,000 connections that all ask at once: half of the
-/// answers came within 10 ms, and one in a hundred took 123 to 147 ms. With the two intervals set here, half come
-/// within 15 to 19 ms, and one in a hundred takes 88 to 105 ms (`cargo bench --bench wire -- many`).
+/// a late request is served before earlier ones. Measured with 2,000 connections that all ask at once: with tokio's
+/// intervals, half of the answers came within 10 ms, and one in a hundred took 123 to 147 ms. With the two intervals
+/// set here, half come within 15 to 19 ms, and one in a hundred takes 88 to 105 ms
+/// (`cargo bench --bench wire -- many`).
 const EVENT_INTERVAL: u32 = 200;
 /// Tasks polled between two checks of the global queue.
 const GLOBAL_QUEUE_INTERVAL: u32 = 4;

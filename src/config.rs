@@ -30,7 +30,8 @@ use std::{
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// The kind of network. It selects defaults, which addresses are kept and handed out, and IP diversity (RT-6).
+    /// The kind of network. It decides the defaults, which addresses are kept and handed out, and whether IP diversity
+    /// applies (RT-6).
     pub profile: Profile,
     /// Directory of the identity, the databases and the control socket. Absolute once loaded.
     pub data_dir: PathBuf,
@@ -43,14 +44,15 @@ pub struct Config {
     /// Addresses to announce in addition to the others.
     #[serde(with = "text::addresses")]
     pub append_announce: Vec<Multiaddr>,
-    /// What is never announced: multiaddrs, or ranges like `/ip4/10.0.0.0/ipcidr/8`.
+    /// Addresses that are never announced: multiaddrs, or ranges like `/ip4/10.0.0.0/ipcidr/8`.
     #[serde(with = "text::addresses")]
     pub no_announce: Vec<Multiaddr>,
     /// File with the key of a private swarm, in Kubo's format. Unset: `swarm.key` in the data directory, if there is
     /// one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub swarm_key: Option<PathBuf>,
-    /// Peers to join the network by, each with `/p2p/<id>` at the end. All are asked at start, one at each refresh.
+    /// Peers through which the node joins the network, each with `/p2p/<id>` at the end. The node asks all of them at
+    /// start, and one at each refresh.
     #[serde(with = "text::addresses")]
     pub bootstrap: Vec<Multiaddr>,
     /// Server or client in the DHT (MODE-1). `auto`: a server if other peers can dial this node, if the profile is
@@ -91,7 +93,7 @@ pub struct Store {
     /// Disk space to keep free, in bytes. Below it nothing is accepted from other peers. 0: no reserve.
     #[serde(with = "text::bytes")]
     pub reserve: usize,
-    /// Most bytes for the whole data directory. At the limit new records are refused, and refreshes accepted. 0: no
+    /// Most bytes for the whole data directory. At the limit new records are refused, but refreshes are accepted. 0: no
     /// limit; else at least 64 MiB.
     #[serde(with = "text::bytes")]
     pub max_disk: usize,
@@ -111,9 +113,9 @@ pub struct Records {
     #[serde(with = "text::duration")]
     pub clock_grace: Duration,
     /// Most records held; some 45 bytes of memory each. Near the limit the records farthest from this node are removed,
-    /// and new ones as far away refused. Refreshes are always accepted.
+    /// and new ones that are as far away are refused. Refreshes are always accepted.
     pub max: usize,
-    /// Most records of one provider. New ones beyond are refused.
+    /// Most records of one provider. At the limit its new records are refused.
     pub max_per_provider: usize,
     /// Most providers of one key.
     pub max_providers_per_key: usize,
@@ -130,7 +132,7 @@ pub struct Values {
     pub ttl: Duration,
     /// Most values. At the limit those farthest from this node's id give way to closer ones.
     pub max: usize,
-    /// Most bytes of keys and values. At the limit the same happens.
+    /// Most bytes of keys and values. At the limit the farthest values give way, as for `max`.
     #[serde(with = "text::bytes")]
     pub max_bytes: usize,
 }
@@ -159,8 +161,8 @@ pub struct Provide {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Routing {
-    /// Database of autonomous systems in MMDB format, by which IP diversity groups IPv6 addresses (RT-6). Unset: by
-    /// /32.
+    /// Database of autonomous systems in MMDB format, by which IP diversity groups IPv6 addresses (RT-6). Unset: groups
+    /// them by /32.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asn_database: Option<PathBuf>,
     /// Whether the peers of the saved routing table are tried at start. With `false` and an empty `bootstrap` the node
@@ -210,7 +212,7 @@ pub struct Streams {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Autonat {
-    /// Whether peers may ask.
+    /// Whether peers may ask this node to dial them.
     pub enabled: bool,
     /// Most dials in a minute, for each version.
     pub max_dials: usize,
@@ -224,7 +226,7 @@ pub struct Autonat {
 pub struct Relay {
     /// Whether peers can be reached through this node.
     pub enabled: bool,
-    /// Most peers that may wait here to be reached.
+    /// Most peers that may hold a reservation, so that others can reach them through this node.
     pub max_reservations: usize,
     /// Most connections relayed at the same time.
     pub max_circuits: usize,

@@ -40,7 +40,7 @@ use tokio_util::task::AbortOnDropHandle;
 pub const STOP_DEADLINE: Duration = Duration::from_secs(30);
 /// Time allowed for the last flush once a vital task has panicked.
 const LAST_FLUSH: Duration = Duration::from_secs(2);
-/// Open files of a process with an open store, if /proc does not list them.
+/// Number of open files that is assumed for a process with an open store, if /proc does not list them.
 const FILES_ASSUMED_OPEN: u64 = 40;
 
 /// Facts about the process that a daemon runs in.
@@ -96,7 +96,7 @@ impl Daemon {
     pub async fn start(config: Config, surroundings: Surroundings) -> Result<Self, DaemonError> {
         let clock: Arc<dyn Clock> = SystemClock::new();
         let started = clock.monotonic();
-        // First, so that a node that must not run creates no files.
+        // Checked first, so that a node whose swarm key cannot be used creates no files.
         if let Some(path) = &config.swarm_key {
             SwarmKey::load(path)?;
         }
@@ -126,8 +126,8 @@ impl Daemon {
         self.ops.listeners()
     }
 
-    /// Returns the operations of the daemon. Operations of a clone that outlives the daemon fail. Such a clone keeps
-    /// the databases open: no daemon of this process can start in the same directory before the clone is dropped.
+    /// Returns the operations of the daemon. If a clone outlives the daemon, its operations fail. It also keeps the
+    /// databases open: no daemon of this process can start in the same directory before the clone is dropped.
     pub fn ops(&self) -> &Ops {
         &self.ops
     }
@@ -137,8 +137,8 @@ impl Daemon {
         &self.socket
     }
 
-    /// Returns the watch over vital tasks. The owner can add its own; [`Daemon::failed`] then reports their panics,
-    /// too.
+    /// Returns the watch over vital tasks. The owner can add its own tasks. [`Daemon::failed`] then reports their
+    /// panics too.
     pub fn vital(&self) -> &Vital {
         &self.vital
     }
@@ -180,7 +180,7 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // Without a runtime its tasks have ended already.
+        // If the runtime is gone, the daemon's tasks have ended already.
         let (Some(running), Ok(runtime)) = (self.running.take(), Handle::try_current()) else { return };
         runtime.spawn(async move {
             match tokio::time::timeout(STOP_DEADLINE, running.stop()).await {

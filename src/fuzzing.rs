@@ -2,7 +2,7 @@
 //! compiled for cargo-fuzz (`cfg(fuzzing)`) and for tests, which run every committed seed and every input that once
 //! failed.
 //!
-//! A function returns, or panics if it has found a bug.
+//! Each function returns normally, or panics if it has found a bug.
 
 mod input;
 mod wire;
@@ -40,7 +40,7 @@ pub fn run(name: &str, data: &[u8]) {
     target(data);
 }
 
-/// Writes these bytes to a file that is removed when it is dropped.
+/// Writes these bytes to a temporary file, which is removed when the returned value is dropped.
 fn file(data: &[u8]) -> tempfile::NamedTempFile {
     let written = tempfile::NamedTempFile::new().and_then(|mut file| file.write_all(data).map(|()| file));
     written.unwrap_or_else(|error| panic!("no temporary file, set TMPDIR: {error}"))

@@ -61,7 +61,7 @@ pub(crate) struct Limits {
     dumps: Arc<Semaphore>,
     /// Lists of own CIDs that take much memory, see [`own::list`].
     long_lists: Arc<Semaphore>,
-    /// Takes one batch at a time.
+    /// Loads one batch at a time.
     loader: Arc<Mutex<Loader>>,
 }
 

@@ -226,7 +226,7 @@ async fn to_file(source: &mut Source<'_>, args: &Args) -> Result<Written> {
 }
 
 /// On a signal, sets `ended` and removes the unfinished file, so that no private key stays behind. If the process still
-/// runs after [`END_WITHIN`], for example because it copies a large database, exits it.
+/// runs after [`END_WITHIN`], for example because it copies a large database, ends the process.
 fn remove_when_ended(beside: &NamedTempFile, ended: Arc<AtomicBool>) -> JoinHandle<()> {
     let path = beside.path().to_owned();
     let signals = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(signal);

@@ -19,7 +19,7 @@ use std::{
 const SHOWN_MAX: u64 = 20;
 /// Longest line, in bytes. A longer one is bad whatever it holds.
 const LINE_MAX: u64 = 4096;
-/// Characters that are shown of a bad line.
+/// Number of characters of a bad line that are shown.
 const SHOWN_CHARS: usize = 60;
 
 /// Options that name the source of CIDs, flattened into a command's `Args`.

@@ -22,7 +22,7 @@ cpl is the common prefix length of server and key, in bits.")]
 pub struct Args {
     /// A CID, a multihash (base58 or base16), or a peer id
     key: String,
-    /// Ask no other node: show this node's own routing tables, from which it answers other peers
+    /// Use only the routing tables from which this node answers other peers; ask no other node
     #[arg(long)]
     local: bool,
     #[command(flatten)]

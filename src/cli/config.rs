@@ -41,7 +41,7 @@ enum Action {
     Check,
     /// Print the effective settings as TOML
     Show {
-        /// Add to each setting where it comes from
+        /// Add the origin of each setting, such as the file or a flag
         #[arg(long)]
         origin: bool,
     },
@@ -66,7 +66,8 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
     }
 }
 
-/// Loads the configuration and every file that it names. A server must be able to start with what passes here.
+/// Loads the configuration and every file that it names. A server must be able to start with any configuration that
+/// passes.
 fn check(context: &Context) -> Result<()> {
     let loaded = context.sources().load_detailed()?;
     for warning in &loaded.warnings {
@@ -123,7 +124,7 @@ pub(super) fn to_toml(config: &Config) -> Result<String> {
     toml::to_string(config).map_err(|e| CliError::other(format_args!("cannot write the configuration as TOML: {e}")))
 }
 
-/// Appends to each setting where it comes from. Each value is on its own line.
+/// Appends to each setting its origin. Expects each value on a line of its own.
 fn annotate(text: &str, loaded: &Loaded) -> String {
     let mut section = String::new();
     let mut annotated = String::with_capacity(2 * text.len());
@@ -162,7 +163,7 @@ mod tests {
             .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase()) && rest.contains(" = "))
     }
 
-    /// Returns the settings of a file, merged over the defaults, as our types write them.
+    /// Returns the settings of a file, merged over the defaults, in the form in which our types are serialised.
     fn normalised(text: &str, profile: Profile) -> toml::Table {
         let mut merged = toml::Table::try_from(Config::defaults(profile)).unwrap();
         merge(&mut merged, text.parse().unwrap());
@@ -193,7 +194,7 @@ mod tests {
         let mut table = toml::Table::try_from(config).unwrap();
         table.remove("data_dir");
         assert_eq!(table, defaults(Profile::Private));
-        // With its comments in place the file only has section names.
+        // With its settings commented out, the file has only section names.
         assert_eq!(normalised(DEFAULT_FILE, Profile::Private), defaults(Profile::Private));
     }
 

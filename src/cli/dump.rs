@@ -142,7 +142,7 @@ fn figures(summary: &Summary, format: Format) -> Result<()> {
     rows.finish().map(drop)
 }
 
-/// What to return of the rows.
+/// Which result of a dump is wanted: its rows, their count, or their hash.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum What {
     Rows,
@@ -218,7 +218,7 @@ fn stopped(
         true => "no server is running: opening the database in place",
         false => "no server is running: reading a copy of the database",
     });
-    // A damaged identity must not keep the records from being printed.
+    // The records must be printed even if the identity is damaged.
     let peer = identity::load(dir).ok().flatten().map(|keypair| keypair.public().to_peer_id().to_string());
     let now = SystemClock::new().wall();
     let from = dump::Stopped { dir, in_place, settings: config.store_settings(), now };
@@ -251,7 +251,8 @@ fn stopped(
     }
 }
 
-/// Refuses a directory without a database with exit 66, and one that a silent process uses with exit 75.
+/// Checks that the directory has a database and that no process uses it. Exit 66 without a database, 75 if a process
+/// uses it and does not answer.
 pub(super) fn not_in_use(config: &Config) -> Result<()> {
     let dir = &config.data_dir;
     if !store::is_data_dir(dir) {
@@ -273,7 +274,7 @@ pub(super) fn not_in_use(config: &Config) -> Result<()> {
 pub(super) struct Damaged(u64);
 
 impl Damaged {
-    /// Counts and reports a piece that is damage.
+    /// Counts and reports the piece if it is [`Piece::Damaged`].
     pub(super) fn look(&mut self, piece: &Piece<'_>, context: &Context) {
         let Piece::Damaged { place, error } = piece else { return };
         self.0 += 1;
@@ -282,7 +283,7 @@ impl Damaged {
         }
     }
 
-    /// Exit 65 if there were any.
+    /// Returns the outcome of the command: exit 65 if any row could not be read.
     pub(super) fn outcome(self) -> Result<()> {
         match self.0 {
             0 => Ok(()),

@@ -61,7 +61,7 @@ impl CliError {
         Self::new(Code::Usage, message)
     }
 
-    /// Creates the error for a file of the command line that cannot be opened: exit 65.
+    /// Creates the error for a file that was named on the command line and cannot be opened: exit 65.
     pub fn unreadable(path: &Path, error: &io::Error) -> Self {
         Self::data(format_args!("cannot read {}: {error}; give the path of a file, or `-` for stdin", path.display()))
     }
@@ -182,7 +182,7 @@ impl From<StoreError> for CliError {
                 _ => Code::Other,
             },
             StoreError::NotEmpty { .. } => Code::CannotCreate,
-            // Half of a database: a restart does not help.
+            // `Unfinished` means half of a database. A restart does not help.
             StoreError::BadFilter { .. } | StoreError::Unfinished(_) => Code::Data,
             // Another version must be installed: a restart does not help.
             StoreError::FromTheFuture { .. } => Code::Config,

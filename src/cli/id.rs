@@ -131,9 +131,9 @@ fn from_files(config: &Config) -> Result<Shown> {
     Ok(Shown { peer: keypair.public().to_peer_id().to_string(), addresses, running: false, mode: None })
 }
 
-/// Returns the addresses that a node with this configuration will announce, as far as that is known without running it:
-/// those of `announce`, or else the listen addresses with this machine's own in place of wildcards; then those of
-/// `append_announce`. Those that match `no_announce` are removed.
+/// Returns the addresses that a node with this configuration will announce, as far as they are known before it runs.
+/// These are the addresses of `announce` or, if it is empty, the listen addresses, with each wildcard replaced by this
+/// machine's addresses. Those of `append_announce` follow. Those that match `no_announce` are removed.
 pub(super) fn configured_addresses(config: &Config) -> Vec<Multiaddr> {
     let base = match config.announce.as_slice() {
         [] => config.effective_listen().iter().flat_map(|addr| expand(addr, &own_ips())).collect(),
@@ -162,8 +162,8 @@ pub(super) fn bootstrap_lines(addresses: &[Multiaddr], peer: PeerId) -> Vec<Stri
     lines.into_iter().map(|(_, line)| line).collect()
 }
 
-/// Replaces a wildcard by the machine's addresses of its family. Drops port 0: only a running server knows the real
-/// port.
+/// Replaces a wildcard by the machine's addresses of the same family (IPv4 or IPv6). Drops an address with port 0: only
+/// a running server knows the real port.
 fn expand(addr: &Multiaddr, own: &[IpAddr]) -> Vec<Multiaddr> {
     if addr.iter().any(|p| matches!(p, Protocol::Tcp(0) | Protocol::Udp(0))) {
         return Vec::new();
@@ -178,7 +178,7 @@ fn expand(addr: &Multiaddr, own: &[IpAddr]) -> Vec<Multiaddr> {
 
 /// Returns this machine's addresses, the most useful for other machines first.
 fn own_ips() -> Vec<IpAddr> {
-    // Where the interfaces cannot be listed, the addresses of the routes are used alone.
+    // If the interfaces cannot be listed, only the addresses of the routes are used.
     let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
     by_use(routed_ips().into_iter().chain(interfaces.iter().map(if_addrs::Interface::ip)))
 }

@@ -83,7 +83,7 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
             notes = taken.notes;
         }
         (None, Some(file)) => plan.identity = Some(Identity::import(file)?),
-        // Making the network of an existing node private keeps its identity.
+        // An existing node keeps its identity when `init --private` makes its network private.
         (None, None) if args.private && identity::load(&plan.data_dir)?.is_some() => {}
         (None, None) => plan.identity = Some(Identity::generate()?),
     }

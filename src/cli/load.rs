@@ -80,7 +80,7 @@ const XZ: &[u8] = b"\xfd7zXZ";
 /// Start of the first line of a dump of any version.
 const HEADER: &[u8] = br#"{"dhtstore":"dump""#;
 
-/// The outcome of some rows of a table.
+/// Number of rows of a table that had the same outcome.
 #[derive(Debug, Serialize)]
 struct Outcome<'a> {
     table: &'a str,
@@ -313,7 +313,8 @@ impl Lines {
         false
     }
 
-    /// Returns why the current dump is incomplete, if it is. Its rows are not counted if the load began in the middle.
+    /// Returns why the current dump is incomplete, if it is. The number of its rows is not checked if the load began in
+    /// the middle of it.
     fn fault(&self, from: u64) -> Option<String> {
         let begins = self.begins;
         match &self.end {
@@ -373,7 +374,7 @@ impl Lines {
             }
             lines.push(b'\n');
         }
-        // Control characters become spaces: JSON allows them between values, and never within strings.
+        // Control characters become spaces: JSON allows spaces between values, and no control characters in strings.
         lines[start..].iter_mut().filter(|byte| **byte < b' ' && **byte != b'\n').for_each(|byte| *byte = b' ');
         Ok(all)
     }
@@ -401,7 +402,8 @@ fn unreadable(error: io::Error) -> CliError {
 
 /// Destination of the rows.
 enum Target {
-    /// The running server. Each batch gets its own connection, because reading the next may outlast its idle time-out.
+    /// The running server. Each batch gets its own connection, because reading the next batch may take longer than the
+    /// idle time-out of a connection.
     Running,
     /// A stopped node's directory.
     Stopped { loader: Box<Loader>, store: Store, _lock: Lock },

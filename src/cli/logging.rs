@@ -177,7 +177,8 @@ fn use_colour() -> bool {
     io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
 }
 
-/// Returns the log levels for the flags. Libraries log one level less, because they log single messages.
+/// Returns the log levels for the flags. Libraries log one level less than dhtstore, because they log
+/// individual messages.
 fn directives(global: &Global, server: bool) -> &'static str {
     match (global.quiet, global.verbose, server) {
         (2.., ..) => "error",

@@ -304,7 +304,7 @@ fn unwritable(error: std::io::Error) -> CliError {
     }
 }
 
-/// Keeps the IO error inside, such as a closed pipe, if there is one.
+/// Converts an error of serialising. If an IO error caused it, reports that one, and a closed pipe as such.
 fn json_error(error: serde_json::Error) -> CliError {
     if error.is_io() { unwritable(error.into()) } else { CliError::other(error) }
 }

@@ -201,8 +201,8 @@ async fn own(path: &str, args: &Args, server: &mut Server, context: &Context) ->
         Item::Event(event) => get::tell(event.parse()?, context),
     };
     let got: Got = server.ask(&request, each).await?;
-    // The number of an expired record counts too: a server that was offline may still hold an older record, and the
-    // new number must be above that one's.
+    // The sequence number of an expired record counts too: a server that was offline may still hold an older record,
+    // and the new number must be higher than that record's.
     let highest = highest.max(got.kept_sequence);
     let sequence = match (args.sequence, highest) {
         (Some(sequence), Some(highest)) if sequence <= highest => {

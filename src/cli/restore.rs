@@ -144,8 +144,8 @@ fn spool(dir: &Path) -> io::Result<File> {
     file.map_or_else(tempfile::tempfile, Ok)
 }
 
-/// Returns the configuration that the restored node will use: that of the backup if the node will find it there, or
-/// else the current one.
+/// Returns the configuration that the restored node will use: that of the backup if the node will look for it in the
+/// data directory, or else the current one.
 fn effective(contents: &Contents, before: Loaded, context: &Context) -> Result<Loaded> {
     let dir = &before.config.data_dir;
     match &contents.config {

@@ -85,7 +85,7 @@ pub async fn execute(args: Args, context: &Context) -> Result<()> {
     }
 }
 
-/// Figures of a stopped node. Its fields are also those of a running node.
+/// Figures of a stopped node. A running node reports these fields and more.
 #[derive(Serialize)]
 struct Stopped {
     /// Version of this program, which may differ from that of the node.

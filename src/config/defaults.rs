@@ -32,7 +32,7 @@ pub const AMINO_BOOTSTRAP: [&str; 6] = [
     "/ip4/104.131.131.82/tcp/4001/p2p/QmaCpDMGvV2BGHeYERUEnRQAwe3N8SzbUtfsmvsqQLuvuJ",
 ];
 
-/// `records.ttl` of the profile `amino` (PRV-5). A shorter one with public bootstrappers causes a warning.
+/// `records.ttl` of the profile `amino` (PRV-5). A shorter ttl with public bootstrappers causes a warning.
 pub const AMINO_TTL: Duration = hours(48);
 
 /// How often most jobs look whether they are due.
@@ -116,7 +116,7 @@ impl Config {
 /// each working directory would get an identity of its own.
 pub fn data_dir() -> Option<PathBuf> {
     if let Some(dirs) = std::env::var_os("STATE_DIRECTORY").filter(|d| !d.is_empty()) {
-        // systemd joins several with colons. The first is that of this program.
+        // systemd joins several directories with colons. The first one is for this program.
         let first = std::env::split_paths(&dirs).next();
         if let Some(dir) = first.filter(|d| d.is_absolute()) {
             return Some(dir);
@@ -138,8 +138,8 @@ pub fn config_file() -> Option<PathBuf> {
     Some(dirs::config_dir()?.join("dhtstore").join("dhtstore.toml"))
 }
 
-/// Returns whether this process runs as root. The owner of `/proc/self` says so without unsafe code; without `/proc`
-/// the home directory does.
+/// Returns whether this process runs as root. The owner of `/proc/self` shows it without unsafe code. If there is no
+/// `/proc`, the home directory decides.
 fn is_root() -> bool {
     use std::os::unix::fs::MetadataExt;
     match std::fs::metadata("/proc/self") {

@@ -14,18 +14,20 @@ impl Connections {
     /// handshake take one each. Returns the limits as configured, if they were lowered.
     ///
     /// # Errors
-    /// The least limit of open files that leaves room for a connection, if this one does not.
+    /// The smallest limit of open files that leaves room for a connection, if `limit` does not.
     pub fn fit(&mut self, limit: u64, used: u64) -> Result<Option<Self>, u64> {
         let room = limit.saturating_sub(used + reserved(limit));
         if room < PENDING_SHARE {
             let taken = used + PENDING_SHARE;
-            // Without the bounds of RESERVED, three quarters of the limit must hold them.
+            // A quarter of the limit is reserved, so the other three quarters must hold the taken files. The clamp
+            // applies the bounds of RESERVED.
             return Err((taken * 4).div_ceil(3).clamp(taken + RESERVED.start(), taken + RESERVED.end()));
         }
         let wanted = self.clone();
         let clamp = |room: u64| u32::try_from(room).unwrap_or(u32::MAX).max(1);
         let pending = self.max_pending.min(clamp(room / PENDING_SHARE));
-        // Three times: inbound handshakes, those that gave way but whose tasks have not ended yet, and dials.
+        // Handshakes count three times: the inbound ones, those that gave way but whose tasks have not ended yet, and
+        // dials.
         let rest = clamp(room.saturating_sub(3 * u64::from(pending)));
         if self.max <= rest {
             self.max_pending = self.max_pending.min(clamp((room - u64::from(self.max)) / 3));

@@ -25,7 +25,7 @@ use std::{
 
 /// Variables that are not settings.
 const ENV_OTHER: [&str; 1] = ["DHTSTORE_CONFIG"];
-/// Most bytes of a configuration file. A larger file is some other file.
+/// Most bytes of a configuration file. A larger file must be of some other kind.
 pub(crate) const MAX_FILE_BYTES: u64 = 1 << 20;
 /// The name of the configuration file.
 pub const FILE_NAME: &str = "dhtstore.toml";
@@ -175,7 +175,7 @@ struct Settings {
 }
 
 impl Settings {
-    /// Notes a setting of an older version. Returns whether there is one.
+    /// If `is_it` matches a setting of an older version, adds its warning. Returns whether it does.
     fn retire(&mut self, origin: &Origin, is_it: impl Fn(&str) -> bool) -> bool {
         let found = RETIRED.iter().find(|(key, _)| is_it(key));
         self.retired.extend(found.map(|(key, why)| (Warning { key, message: (*why).into() }, origin.clone())));
@@ -247,7 +247,7 @@ impl Settings {
         }
         if let Some(dir) = &sources.data_dir {
             let dir = dir.to_string_lossy();
-            // clap reads the flag and the variable. If both say the same, the origin is the variable.
+            // clap returns one value for the flag and the variable. If it equals the variable, that is its origin.
             let from_variable = self.values.get("data_dir").is_some_and(|(value, origin)| {
                 matches!(origin, Origin::Environment(_)) && value.as_str() == Some(&absolute(&dir, Path::new("")))
             });

@@ -1,4 +1,4 @@
-//! The name, form and bounds of each setting, and what to say when a name is misspelt.
+//! The name, form and bounds of each setting, and the suggestion for a misspelt name.
 
 use std::{ops::RangeInclusive, time::Duration};
 
@@ -7,7 +7,7 @@ pub(super) const ENV_PREFIX: &str = "DHTSTORE_";
 
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(86_400);
-/// No publisher stays away longer, and times of records are 32-bit seconds.
+/// Longest ttl and interval. No publisher stays away longer, and times of records are 32-bit seconds.
 const MAX_TTL: Duration = Duration::from_secs(30 * 86_400);
 const MIB: usize = 1 << 20;
 const GIB: usize = 1 << 30;
@@ -65,7 +65,7 @@ pub(super) static KEYS: [(&str, Kind); 58] = [
     ("connections.max_per_peer", Kind::Number(1..=1_000_000)),
     ("connections.max_per_ip", Kind::Number(1..=1_000_000)),
     ("connections.idle", Kind::Duration(SECOND..=DAY)),
-    // The conformance list asks for 256 streams of one connection.
+    // The conformance list requires at least 256 streams per connection.
     ("streams.max_per_connection", Kind::Number(256..=65_536)),
     ("streams.idle", Kind::Duration(SECOND..=DAY)),
     ("streams.message_timeout", Kind::Duration(SECOND..=DAY)),

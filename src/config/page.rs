@@ -93,14 +93,14 @@ fn facts(key: &str, defaults: &[toml::Table; 2]) -> String {
     format!("- Environment variable: `{}`\n- Type: {form}\n{default}", variable(key))
 }
 
-/// Returns the default of a setting as the file would have it, and the space before it. A list of several addresses
-/// becomes a list of the page.
+/// Returns the default of a setting as the file writes it, with a space in front. Several addresses become a Markdown
+/// list.
 fn default(key: &str, defaults: &toml::Table) -> String {
     let mut parts = key.split('.');
     let first = parts.next().and_then(|part| defaults.get(part));
     match parts.fold(first, |value, part| value?.get(part)) {
         _ if key == "profile" => format!(" `\"{}\"`", Profile::default().name()),
-        // It depends on the user.
+        // The default depends on the user.
         _ if key == "data_dir" => " unset".into(),
         None => " unset".into(),
         Some(toml::Value::Array(items)) if items.len() > 1 => {
@@ -118,7 +118,8 @@ fn grouped(number: u64) -> String {
     groups.join("_")
 }
 
-/// Returns a comment as Markdown. Quoted values become code, and a reason, or what an unset value means, a paragraph.
+/// Returns a comment as Markdown. Quoted values become code. The reason, and the meaning of an unset or empty value,
+/// each begin a paragraph.
 fn paragraphs(comment: &[&str]) -> String {
     let mut text = String::new();
     for (index, line) in comment.iter().enumerate() {

@@ -1,5 +1,5 @@
-//! Checks that the types cannot make: the bounds of [`KEYS`](super::keys::KEYS), and settings that depend on each
-//! other.
+//! Checks settings beyond what their types ensure: the bounds in [`KEYS`](super::keys::KEYS), and settings that depend
+//! on each other.
 
 mod websocket;
 
@@ -22,9 +22,9 @@ use std::{fmt, ops::RangeInclusive, time::Duration};
 
 /// Longest path of a Unix socket (`sun_path` holds 108 bytes with its final zero).
 const MAX_SOCKET_PATH_BYTES: usize = 107;
-/// Kubo's default `Provide.DHT.Interval`, the time after which publishers of the public network return.
+/// Kubo's default `Provide.DHT.Interval`, the time after which publishers of the public network announce again.
 const PUBLIC_REPUBLISH: Duration = Duration::from_secs(22 * 3600);
-/// Least `store.max_disk` besides 0, which sets no limit.
+/// Smallest `store.max_disk` other than 0, which means no limit.
 const MIN_DISK: usize = 64 << 20;
 
 /// A setting that is allowed, but probably a mistake.
@@ -94,7 +94,7 @@ impl Config {
     /// Removes the node's own peer id from the end of each announced address.
     ///
     /// # Errors
-    /// [`ConfigError::Invalid`] if an address names another peer: dialers would then look for that one.
+    /// [`ConfigError::Invalid`] if an address names another peer, because dialers would then expect that peer.
     pub fn fit_identity(&mut self, own: &PeerId) -> Result<(), ConfigError> {
         let mut problems = Vec::new();
         let lists = [
@@ -344,7 +344,7 @@ impl Config {
     }
 }
 
-/// Checks that the scheduler takes the expression, and that it fires at some time. The scheduler itself parses it.
+/// Checks that the scheduler itself can parse the expression, and that the expression fires at some time.
 fn check_cron(findings: &mut Findings, key: &str, cron: &str) {
     if tokio_cron_scheduler::Job::new(cron, |_, _| {}).is_err() {
         findings.problem(

@@ -98,7 +98,7 @@ impl Client {
     async fn send_line<T: Serialize>(&mut self, value: &T) -> Result<(), ClientError> {
         let mut line = serde_json::to_vec(value).map_err(ClientError::Malformed)?;
         line.push(b'\n');
-        // A server that turns us away may close its end before the write. Its reason is read next.
+        // A server that turns us away may close its end before the write. The next read returns its reason.
         let written = timeout(SILENCE_MAX, self.writer.write_all(&line)).await.map_err(|_| self.silent())?;
         match written {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(ClientError::Closed),
@@ -148,7 +148,7 @@ impl Client {
     }
 }
 
-/// Returns the error for a reply that is not as the protocol says.
+/// Returns the error for a reply that does not follow the protocol.
 fn malformed(what: &str) -> ClientError {
     ClientError::Malformed(serde::de::Error::custom(what))
 }

@@ -48,7 +48,7 @@ pub(super) fn multiaddr(text: &str) -> Result<Multiaddr, Failure> {
     })
 }
 
-/// Parses a CID, a multihash or a peer id. Returns the bytes to which servers are close.
+/// Parses a CID, a multihash or a peer id. Returns the bytes of the key whose closest servers are looked up.
 pub(super) fn target(text: &str) -> Result<Vec<u8>, Failure> {
     cids::parse_key(text).map_err(|error| Failure::data(format_args!("cannot look up {text}: {error}")))
 }

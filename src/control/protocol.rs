@@ -96,12 +96,12 @@ pub enum Request {
         #[serde(default)]
         local: bool,
     },
-    /// Get a value. A row [`ValueRow`] if found. Events: [`Event`]. Done ([`Got`]) once servers with a worse value or
-    /// none have been sent the best.
+    /// Get a value. A row [`ValueRow`] if found. Events: [`Event`]. Done ([`Got`]) once the best value has been sent to
+    /// the servers that hold a worse one or none.
     GetValue {
         /// `/ipns/…` or `/pk/…`
         key: String,
-        /// Servers that must hold the same best value.
+        /// Number of servers with the same best value after which the look-up stops.
         #[serde(default)]
         quorum: Option<usize>,
         /// Ask only this node.

@@ -31,7 +31,7 @@ use tokio::{
 };
 
 /// Clients served at the same time; each holds up to some 2 MB. A further client takes the place of one that neither
-/// sends nor reads ([`Clients`]). If there is none, it must try again later.
+/// sends nor reads ([`Clients`]). If no client is that slow, the new one must try again later.
 pub const MAX_CLIENTS: usize = 32;
 /// Capacity of a client's reply queue. A slow reader delays only its own request. Each reply of a dump has 64 kB.
 const REPLIES: usize = 32;
@@ -83,7 +83,8 @@ pub enum ControlError {
 /// Answers requests.
 pub trait Handler: Clone + Send + Sync + 'static {
     /// Answers a request. The result is the last line of the answer. The future is dropped when the client disconnects.
-    /// The handler reads all `parts` of a request that has several. If it fails first, the connection is closed.
+    /// If the request has several parts, the handler must read all `parts`. If it fails on such a request, the
+    /// connection is closed.
     fn handle(
         &self,
         request: Request,
@@ -227,14 +228,15 @@ async fn serve_client<H: Handler>(stream: UnixStream, handler: H, client: Arc<Cl
                 Ok(done) => Reply::Done(done),
                 Err(failure) => Reply::Error(failure),
             };
-            // Parts that were not read must not be taken for requests.
+            // Parts that the handler has not read must not be mistaken for requests.
             let is_out_of_step = has_parts && matches!(last, Reply::Error(_));
             if replies.send(line(&last).into()).await.is_err() || is_out_of_step {
                 return;
             }
         }
     };
-    // The writer ends when the client disconnects, which drops the running request, or when the answer is complete.
+    // If the client disconnects, the writer ends first, and the running request is dropped. If the requests end first,
+    // the writer still sends the replies that wait.
     let mut requests = std::pin::pin!(requests);
     let mut writer = std::pin::pin!(writer);
     tokio::select! {

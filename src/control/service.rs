@@ -182,7 +182,7 @@ impl Service {
         Ok(so_far)
     }
 
-    /// Streams rows from a thread that may block. It ends when the client disconnects.
+    /// Streams rows from a thread that may block. The thread ends when the client disconnects.
     async fn dump(&self, filter: Filter, want: Want, replies: Replies) -> Result<Value, Failure> {
         let turn = match self.ops.dump_turn(Duration::ZERO).await {
             // A client that does not read, such as an idle pager, gives up its turn.

@@ -17,7 +17,8 @@ pub(super) struct Ballast {
 }
 
 impl Ballast {
-    /// Takes back at once what this start gave up, and makes missing ballast as soon as there is space. Never returns.
+    /// Restores at once the ballast that this start gave up, and makes missing ballast as soon as there is space. Never
+    /// returns.
     pub async fn keep(mut self) {
         loop {
             let (dir, reserve, all) = (self.dir.clone(), self.reserve, std::mem::take(&mut self.gave_up));

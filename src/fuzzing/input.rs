@@ -1,4 +1,5 @@
-//! What people write: lists of CIDs, addresses, key files, configurations, lines for the control socket.
+//! Targets for input that people write: lists of CIDs, addresses, key files, configurations, lines for the control
+//! socket.
 
 use super::file;
 use crate::{
@@ -20,7 +21,7 @@ use crate::{
 };
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 
-/// A list of CIDs, and each line as a CID and as a key.
+/// Reads the input as a list of CIDs, and each of its lines as a CID and as a key.
 pub(super) fn cids(data: &[u8]) {
     for line in String::from_utf8_lossy(data).lines() {
         if let Ok(cid) = cid_text::parse(line) {
@@ -45,7 +46,7 @@ pub(super) fn cids(data: &[u8]) {
     assert!(texts.iter().all(|text| cid_text::parse(text).is_ok()), "{texts:?}");
 }
 
-/// An address as bytes and as text.
+/// Reads the input as an address, in binary and in text form.
 pub(super) fn addresses(data: &[u8]) {
     let text = std::str::from_utf8(data).ok().and_then(|text| text.parse::<Multiaddr>().ok());
     for addr in Multiaddr::try_from(data.to_vec()).ok().into_iter().chain(text) {
@@ -63,7 +64,7 @@ pub(super) fn addresses(data: &[u8]) {
             named.unwrap_or_else(|| PeerId::from_multihash(Default::default()).unwrap_or_else(|_| PeerId::random()));
         if let Some(stripped) = scope::strip_peer(addr.clone(), &peer) {
             let text = stripped.to_string();
-            // Not by the text: a host may be called "p2p".
+            // Counts protocols, not occurrences in the text: a host may be called "p2p".
             let relays = stripped.iter().filter(|part| matches!(part, Protocol::P2p(_))).count();
             assert!(!text.is_empty() && relays == usize::from(scope::relay_address(&stripped).is_some()), "{addr}");
             assert!(text.chars().all(|c| c.is_ascii_graphic()), "{text:?} would speak to terminals");
@@ -72,7 +73,7 @@ pub(super) fn addresses(data: &[u8]) {
     }
 }
 
-/// A swarm key; an identity in protobuf, base64 or JSON.
+/// Reads the input as a swarm key, and as an identity in protobuf, base64 or JSON.
 pub(super) fn keys(data: &[u8]) {
     if let Ok(key) = SwarmKey::parse(data) {
         assert_eq!(SwarmKey::parse(key.to_file().as_bytes()), Ok(key));
@@ -81,14 +82,14 @@ pub(super) fn keys(data: &[u8]) {
     if let Ok(text) = std::str::from_utf8(data) {
         let _ = Identity::from_base64(text);
     }
-    // `import` takes what either of them takes.
+    // `import` must accept everything that `from_protobuf` accepts.
     assert!(!from_protobuf || Identity::import(file(data).path()).is_ok());
     if data.contains(&b'{') {
         let _ = Identity::import(file(data).path());
     }
 }
 
-/// `dhtstore.toml`: what is taken is shown in a form that is taken again.
+/// Reads the input as `dhtstore.toml`. If it is accepted, the settings as printed must be accepted again.
 pub(super) fn config(data: &[u8]) {
     let file = file(data);
     let sources = Sources { file: Some(file.path().into()), ..Sources::default() };
@@ -101,7 +102,7 @@ pub(super) fn config(data: &[u8]) {
     }
 }
 
-/// The `config` of a Kubo repository: what is taken over is a configuration.
+/// Reads the input as the `config` of a Kubo repository. If it is accepted, the result must be a valid configuration.
 pub(super) fn kubo(data: &[u8]) {
     let dir = tempfile::tempdir().unwrap_or_else(|error| panic!("no temporary directory, set TMPDIR: {error}"));
     if std::fs::write(dir.path().join("config"), data).is_err() {
@@ -115,7 +116,7 @@ pub(super) fn kubo(data: &[u8]) {
     }
 }
 
-/// A line of the control socket, from a client and from a server.
+/// Reads the input as a line on the control socket: as a client's request, and as a server's reply.
 pub(super) fn control(data: &[u8]) {
     if let Ok(request) = serde_json::from_slice::<protocol::Request>(data) {
         let Ok(line) = serde_json::to_vec(&request) else { panic!("{request:?} cannot be sent") };

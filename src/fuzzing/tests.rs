@@ -1,4 +1,4 @@
-//! The seeds: what our encoders write must be as committed, and every committed input must pass its target.
+//! Checks the seeds: our encoders must still write the committed bytes, and every committed input must pass its target.
 
 use super::*;
 use crate::kad::{
@@ -16,14 +16,15 @@ fn seeds_dir() -> PathBuf {
 
 const CID: &str = "bafybeie5gq4jxvzmsym6hjlwxej4rwdoxt7wadqvmmwbqi7r27fclha2va";
 
-/// Target, name and bytes of the seeds that are made; others are written by hand, or failed once.
+/// Returns target, name and bytes of each seed that is generated. The other seeds are written by hand, or are inputs
+/// that once failed.
 fn made() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     let multihash = [&[0x12, 0x20], &[9; 32][..]].concat();
     let sender = libp2p::PeerId::from_bytes(&[&[0x12, 0x20], &[wire::SENDER; 32][..]].concat()).unwrap();
     let addr = |text: &str| text.parse::<libp2p::Multiaddr>().unwrap();
     let addrs = [addr("/ip4/1.2.3.4/tcp/4001"), addr("/dns4/a.example/udp/4001/quic-v1"), addr("/ip6/::1/tcp/1")];
     let entry = EncodedPeer::new(&sender, &addrs);
-    // The seconds and more of `Record`, as put_value frames it.
+    // An encoded `Record` with key, value and time of receipt; `put_value` puts it into a message.
     let record = [&[0x0a, 6][..], b"/pk/ab", &[0x12, 2, 1, 2, 0x2a, 1, b'x']].concat();
     let frames = [
         ("find-node", message::request(MessageType::FindNode, &sender.to_bytes())),
@@ -46,7 +47,7 @@ fn made() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     let mut seeds = crate::store::fuzzing::seeds();
     seeds.extend(crate::backup::fuzzing::seeds());
     for (name, frame) in &frames {
-        // None of them has 128 bytes or more but by a prefix of two bytes.
+        // The length prefix takes one byte, or two for a message of 128 bytes or more.
         let prefix = if frame.len() > 128 { 2 } else { 1 };
         seeds.push(("message", *name, frame[prefix..].to_vec()));
         seeds.push(("request", *name, frame[prefix..].to_vec()));
@@ -62,7 +63,7 @@ fn made() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     let swarm_key =
         crate::transport::swarm_key::SwarmKey::parse(b"/key/swarm/psk/1.0.0/\n/bin/\n01234567890123456789012345678901")
             .unwrap();
-    // Key, seconds, two values: as `wire::values` takes them apart.
+    // Joins a key, seconds and two values in the form that `wire::values` parses.
     let values = |key: &[u8], a: &[u8], b: &[u8]| {
         let seconds = 1_700_000_000u32.to_be_bytes();
         [&[key.len() as u8], key, &seconds, &(a.len() as u16).to_be_bytes(), a, b].concat()
@@ -101,8 +102,8 @@ fn made() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     seeds
 }
 
-/// `WRITE_SEEDS=1 cargo test seeds_` writes them; a difference in `rows` or `exports` is a change of the format on
-/// disk, and needs a new version and a migration.
+/// `WRITE_SEEDS=1 cargo test seeds_` writes the seeds. If a seed in `rows` or `exports` differs, the format on disk has
+/// changed, which needs a new version and a migration.
 #[test]
 fn seeds_are_what_our_encoders_write() {
     for (target, name, bytes) in made() {
@@ -125,14 +126,14 @@ fn seeds_and_inputs_that_once_failed_pass_their_targets() {
             println!("{}", path.display());
             let data = fs::read(&path).unwrap();
             target(&data);
-            // Cut short, too.
+            // The first half alone must pass too.
             target(&data[..data.len() / 2]);
         }
     }
 }
 
-/// What cargo-fuzz finds at once, without it: bytes changed, cut out, doubled and taken from another seed.
-/// `DAMAGED_PER_SEED=10000` looks longer.
+/// Finds without cargo-fuzz what cargo-fuzz would find at once: changes, cuts out and doubles bytes of each seed, and
+/// takes bytes from another seed. `DAMAGED_PER_SEED=10000` tries 10,000 damaged inputs per seed instead of 30.
 #[test]
 fn damaged_seeds_pass_their_targets() {
     let per_seed = std::env::var("DAMAGED_PER_SEED").map_or(30, |text| text.parse::<u64>().unwrap());

@@ -1,4 +1,4 @@
-//! Messages, their frames, what is answered and what answers do to a look-up.
+//! Targets for messages, requests and their answers, look-ups and values.
 
 use crate::kad::{
     PeerInfo,
@@ -19,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-/// The decoder against `prost`, and what a client keeps of an answer against its bounds.
+/// Compares the decoder with `prost`, and checks that a client keeps no more of an answer than its bounds allow.
 pub(super) fn message(data: &[u8]) {
     oracle::agrees(data);
     let Ok(message) = Message::decode(data) else { return };
@@ -39,19 +39,19 @@ fn info(n: u8) -> PeerInfo {
     PeerInfo { id: peer(n), addrs: vec![addr] }
 }
 
-/// The sender of every request, as the seeds have it.
+/// Number of the peer that sends every request. The seeds name the same peer.
 pub(super) const SENDER: u8 = 7;
 
 fn view() -> Arc<TableView> {
     let mut table = RoutingTable::new(peer(0), table::Settings { ip_diversity: None });
     for n in 1..=60 {
-        // Where a bucket is full it is refused.
+        // A full bucket refuses the peer.
         let _ = table.admit(&info(n), Duration::from_secs(1));
     }
     table.view()
 }
 
-/// What is asked, and the answer: always within what others read, always a message.
+/// Decodes a request and answers it. The answer must be a message, and no larger than what other peers read.
 pub(super) fn request(data: &[u8]) {
     static VIEW: LazyLock<Arc<TableView>> = LazyLock::new(view);
     let Ok(message) = Message::decode(data) else { return };
@@ -86,10 +86,11 @@ pub(super) fn request(data: &[u8]) {
     oracle::agrees(&answer[header..]);
 }
 
-/// A look-up that is told anything at any time: it asks nobody twice, keeps to its limits, and ends.
+/// Runs a look-up with arbitrary answers and failures at arbitrary times. It must ask no peer twice, keep to its
+/// limits, and end.
 pub(super) fn lookup(data: &[u8]) {
     const LOCAL: u8 = 0;
-    // Each looks at all candidates.
+    // Bounded, because each operation looks at all candidates.
     const OPS: usize = 300;
     let [target, alpha, patience, flags, ops @ ..] = data else { return };
     let settings = Settings {
@@ -135,7 +136,7 @@ pub(super) fn lookup(data: &[u8]) {
         assert!(closest.len() <= k.max(1));
         assert!(closest.is_sorted_by_key(|peer| Key::for_peer(&peer.id).distance(&target)));
     }
-    // Whoever is still silent fails: a handful of rounds per peer is enough.
+    // Every peer that is still silent fails now. A few rounds per peer are enough to end the look-up.
     for _ in 0..2000 {
         if !step(&mut lookup, now) {
             return;
@@ -148,7 +149,8 @@ pub(super) fn lookup(data: &[u8]) {
     panic!("the look-up does not end");
 }
 
-/// Length of the key, key, seconds (4 bytes), length of the first value (2 bytes), two values.
+/// Validates and compares two values. The input is the length of the key (1 byte), the key, the time in seconds
+/// (4 bytes), the length of the first value (2 bytes), and the two values.
 pub(super) fn values(data: &[u8]) {
     let Some((&key_len, rest)) = data.split_first() else { return };
     let Some((key, rest)) = rest.split_at_checked(key_len.into()) else { return };

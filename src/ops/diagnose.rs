@@ -43,7 +43,7 @@ pub enum Finding {
         provider: PeerInfo,
         /// The number of closest servers that named it.
         named_by: usize,
-        /// Age of the record in this node; `None` if it has none. Servers do not report ages.
+        /// Age of the record that this node holds; `None` if it holds none. Servers do not report ages.
         age: Option<Duration>,
         /// Time that a dial took, or why it failed. `None` for this node, which cannot dial itself.
         dialled: Result<Option<Duration>, Undialled>,
@@ -105,7 +105,8 @@ struct Sums {
     providers: usize,
     with_addresses: usize,
     dialable: usize,
-    /// Providers that this node does not dial, since it may dial none of their addresses but those through relays.
+    /// Providers that this node does not dial, because they have addresses through relays and none that it may dial
+    /// directly.
     relayed: usize,
     /// This node announces the CID itself.
     own: bool,
@@ -130,7 +131,7 @@ impl Ops {
         for asked in wan.into_iter().chain(lan) {
             let server = asked.server.id;
             servers.insert(server);
-            // Without a reader the verdict is the same.
+            // An error means that nobody reads the events, which does not change the verdict.
             let _ = events.send(of_server(&asked, &place)).await;
             let Ok(named) = asked.answer else { continue };
             answered.insert(server);
@@ -194,7 +195,7 @@ impl Ops {
             // A node cannot dial itself. Only other peers know whether they can dial it.
             Ok(None)
         } else if provider.addrs.is_empty() {
-            // The record has none, but a server may know the peer.
+            // The records have no addresses, but a server may know some.
             match node.find_peer(&peer, None).await {
                 Some(found) if is_relayed(&found.addrs) => Err(Undialled::Relayed),
                 Some(found) => dialable(node, &found).await.map(Some).map_err(Undialled::from),

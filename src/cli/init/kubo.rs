@@ -22,7 +22,7 @@ use std::{
     time::Duration,
 };
 
-/// Largest Kubo configuration that is read. One has some 5 KB; this leaves room for very long lists.
+/// Largest Kubo configuration that is read. A usual one has some 5 KB; the limit leaves room for very long lists.
 const MAX_CONFIG_BYTES: u64 = 4 << 20;
 /// Time to wait for Kubo's API, which listens on this machine and answers at once or never.
 const API_PATIENCE: Duration = Duration::from_millis(500);
@@ -180,7 +180,8 @@ fn is_locked(path: &Path) -> bool {
     locks.lines().any(held)
 }
 
-/// Returns whether Kubo's API answers. The file alone proves nothing: it stays behind after a crash.
+/// Returns whether Kubo's API answers at the address in the file. The file alone proves nothing: it stays behind after
+/// a crash.
 fn api_answers(path: &Path) -> bool {
     use libp2p::multiaddr::Protocol;
     let Ok(text) = std::fs::read_to_string(path) else { return false };
@@ -246,7 +247,7 @@ impl Translation<'_> {
         )
     }
 
-    /// Translates the listen addresses. Returns none if they equal our defaults.
+    /// Translates the listen addresses. Returns an empty list if they equal our defaults.
     fn listen(&mut self, listed: &[String]) -> Vec<String> {
         // Kubo's WebSockets may share a port with TCP and have no certificate file: the operator must set them up
         // again.

@@ -69,7 +69,7 @@ fn what_strangers_chose_cannot_reach_the_terminal() {
     }
 }
 
-/// Takes a few bytes, then is closed.
+/// A pipe that takes this number of bytes and is then closed.
 struct Closing(usize);
 
 impl Write for Closing {

@@ -36,8 +36,8 @@ pub struct Plan {
     pub records: u64,
     /// Announcements in the log. A record that is announced more than once per ttl has several.
     pub log_entries: u64,
-    /// Smallest useful `records.max`: the records and an eighth, because the farthest records are dropped before it is
-    /// reached.
+    /// Smallest useful `records.max`: the records and an eighth more, because the farthest records are dropped before
+    /// the limit is reached.
     pub records_max: u64,
     /// Memory, in bytes.
     pub ram_bytes: u64,

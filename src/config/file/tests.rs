@@ -24,7 +24,7 @@ fn refused(file: &str, env: &[(&str, &str)], set: &[&str], words: &[&str]) {
     }
 }
 
-/// Every path to a value that is no table.
+/// Collects the path of every value that is not a table.
 fn leaves(prefix: &str, value: &toml::Value, found: &mut Vec<String>) {
     match value {
         toml::Value::Table(table) => {

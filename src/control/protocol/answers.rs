@@ -15,7 +15,7 @@ pub struct Provided {
     pub addresses: Vec<String>,
     /// Whether `provide.addresses` is set.
     pub elsewhere: bool,
-    /// Servers in both routing tables at this moment.
+    /// Servers in the two routing tables together, at this moment.
     pub servers: u64,
     /// Outcome of announcing, if the request waited for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -45,7 +45,7 @@ pub struct Outcome {
 pub struct Held {
     /// Closest servers asked.
     pub asked: u64,
-    /// Servers of these that name us.
+    /// How many of these servers name us.
     pub holding: u64,
 }
 
@@ -64,7 +64,7 @@ pub enum ProvideEvent {
 /// Result of `unprovide`.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Unprovided {
-    /// CIDs that were own CIDs before.
+    /// CIDs of the request that were own CIDs until now.
     pub removed: u64,
 }
 
@@ -86,7 +86,7 @@ pub struct Verified {
     pub cid: String,
     /// Closest servers asked.
     pub asked: u64,
-    /// Servers of these that name us.
+    /// How many of these servers name us.
     pub holding: u64,
 }
 
@@ -149,7 +149,7 @@ pub struct Got {
     pub answered: u64,
     /// Servers that held a worse value or none.
     pub stale: u64,
-    /// Servers of these that stored the best value.
+    /// How many of these servers then stored the best value.
     pub corrected: u64,
     /// Highest sequence number ever published or seen, for an own name. It is kept for ever.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -161,7 +161,7 @@ pub struct Got {
 pub struct Placed {
     /// Distinct servers that it was sent to.
     pub sent: u64,
-    /// Servers of these that confirmed it.
+    /// How many of these servers confirmed it.
     pub confirmed: u64,
     /// Why this node did not store it.
     pub not_stored_here: Option<String>,
@@ -305,6 +305,6 @@ pub struct Loaded {
     pub tables: BTreeMap<String, BTreeMap<String, u64>>,
     /// Number of lines that are not rows.
     pub bad: u64,
-    /// The first of these lines: number and fault.
+    /// The first of these lines, each with its number and its fault.
     pub bad_lines: Vec<(u64, String)>,
 }

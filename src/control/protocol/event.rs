@@ -23,7 +23,7 @@ pub enum Event {
         closer: usize,
         /// Number of providers that it named.
         providers: usize,
-        /// Time from the request to the answer, with the dial, in ms.
+        /// Time from the request to the answer, including the dial, in ms.
         took_ms: u64,
     },
     /// A server gave no usable answer.

@@ -29,7 +29,7 @@ pub struct Stat {
     pub uptime_s: u64,
     /// Addresses that it listens on.
     pub listening: Vec<String>,
-    /// Addresses that it announces, over both DHTs.
+    /// Addresses that it announces in at least one of the two DHTs.
     pub addresses: Vec<String>,
     /// Connected peers.
     pub connections: u64,
@@ -56,7 +56,7 @@ pub struct TableStat {
     pub dht: String,
     /// Entries.
     pub peers: u64,
-    /// Common prefix length, entries; without empty buckets.
+    /// Common prefix length and number of entries of each bucket that is not empty.
     pub buckets: Vec<(u16, u64)>,
 }
 
@@ -99,7 +99,7 @@ pub struct StoreStat {
     /// Values, including expired ones that are not collected yet.
     #[serde(default)]
     pub values: u64,
-    /// Bytes of their keys and values.
+    /// Bytes of these values and their keys.
     #[serde(default)]
     pub values_bytes: u64,
     /// Chunks of the log, including expired ones that are not collected yet.
@@ -115,13 +115,13 @@ pub struct StoreStat {
     /// Bytes that the whole data directory takes on disk; some seconds old.
     #[serde(default)]
     pub bytes_on_disk: u64,
-    /// Free bytes on its disk.
+    /// Free bytes on the disk of the data directory.
     #[serde(default)]
     pub disk_free: u64,
     /// Sum of the sizes of all files below `exports/`.
     #[serde(default)]
     pub exports_bytes_on_disk: u64,
-    /// Part of the log that is replayed, from 0.0 to 1.0.
+    /// Part of the log that has been replayed since the start, from 0.0 to 1.0.
     pub replayed: f64,
     /// Why garbage collection is paused, if it is.
     pub gc_paused: Option<String>,

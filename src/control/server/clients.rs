@@ -46,7 +46,7 @@ impl Client {
 #[derive(Clone, Debug, Default)]
 pub struct Clients(Arc<Mutex<Vec<Arc<Client>>>>);
 
-/// A client among [`Clients`], until this is dropped.
+/// An entry in [`Clients`], which is removed when this value is dropped.
 #[derive(Debug)]
 pub struct Listed(Clients, Arc<Client>);
 

@@ -4,8 +4,8 @@ use crate::control::{
     protocol::CidPart,
 };
 
-/// Counts CIDs in parts. Streams as many rows as the limit of `find-providers`, and as many pieces of lines as that of
-/// `dump`. Never answers `peers`.
+/// Counts the CIDs of a list in parts. Answers `find-providers` with as many rows as its limit says, and `dump` with as
+/// many pieces of lines as its limit says. Never answers `peers`.
 #[derive(Clone)]
 struct Echo;
 
