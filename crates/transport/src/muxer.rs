@@ -2,7 +2,7 @@
 //!
 //! - A task of its own drives each connection, as QUIC does already. Bytes of open streams then do not wake the swarm's
 //!   task of that connection. Each run of that task polls the handlers of all behaviours and compares all protocols
-//!   that they listen for. It is left with new streams and the end of the connection.
+//!   that they listen for. That task now handles only new streams and the end of the connection.
 //! - Frames are sent when the task has nothing left to do, and not one by one: see `cork`.
 
 mod cork;
