@@ -6,7 +6,7 @@
 //! - `snap.*.generating` is removed first;
 //! - sled runs in a thread whose panic is caught;
 //! - a database that failed to open is never opened again. A copy without `snap.*` is tried. If it opens, it takes the
-//!   place of the original, which is kept as `<name>.damaged-<time>`; if not, an empty database does;
+//!   place of the original; otherwise an empty database does. The original is kept as `<name>.damaged-<time>`;
 //! - an open database is compared with what it should hold.
 
 use super::{
@@ -20,8 +20,8 @@ use std::{fs, io, path::Path, path::PathBuf, thread, time::Duration};
 
 /// Damaged originals that are kept of each database. They are for a person to inspect, and may be large.
 const KEEP_DAMAGED: usize = 2;
-/// Number of attempts to open a database that is still locked, and the time between two. Threads of sled may hold a
-/// dropped database for a moment, and no other process has the data directory.
+/// Number of attempts to open a database that is still locked, and the time between two. The lock ends soon: only
+/// threads of sled can hold it, for a moment after the database is dropped. No other process uses the data directory.
 const TRIES: u32 = 40;
 const TRY_AGAIN: Duration = Duration::from_millis(50);
 /// Maximum time that sled delays writes, in milliseconds. It is sled's default, named here because it bounds the loss

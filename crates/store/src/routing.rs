@@ -23,7 +23,7 @@ use std::sync::{
 
 /// Number of peers in a row: with all the addresses kept of each, a row stays below the limit of the codec.
 const PER_ROW: usize = 32;
-/// Maximum number of peers kept of one table: more than 256 buckets of 20 hold.
+/// Maximum number of peers kept of one table. It exceeds the capacity of a full table, 256 buckets of 20.
 const MAX_PEERS: usize = 8192;
 /// Maximum size of the addresses kept of a peer, in bytes.
 const MAX_ADDRESS_BYTES: usize = 1024;
@@ -114,8 +114,8 @@ impl RoutingState {
         self.state.node.flush()
     }
 
-    /// Adds the peers of a dump to the saved table of `dht`. Of a known peer the later entry counts; if there is no
-    /// room for all, the peers heard last stay. Returns for each peer whether it changed something. Blocking.
+    /// Adds the peers of a dump to the saved table of `dht`. For a known peer the later entry counts. If there is no
+    /// room for all, those heard from most recently stay. Returns for each peer whether it changed something. Blocking.
     pub(super) fn merge(&self, dht: Dht, peers: Vec<SavedPeer>) -> Result<Vec<bool>, StoreError> {
         let mut all = self.load(dht);
         let mut at: std::collections::HashMap<PeerId, usize> =

@@ -1,8 +1,8 @@
 //! Steps from one schema version to the next, taken when a store is opened (migrations/).
 //!
-//! Own CIDs and routing tables are exported before the first step. A step may be cut off at any point; the next open
-//! takes it again from its beginning, and it skips what it has already done. The schema version is raised, and flushed,
-//! once the step has ended.
+//! Own CIDs and routing tables are exported before the first step. A step may be interrupted at any point. The next
+//! open then takes the step again from its beginning, and the step skips what is already done. The schema version is
+//! raised, and flushed, once the step has ended.
 
 pub(crate) mod v2;
 mod v3;

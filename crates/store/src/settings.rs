@@ -30,7 +30,7 @@ pub struct Settings {
     pub max_values: usize,
     /// Maximum size of their keys and values in bytes; in memory each value takes some 400 bytes more.
     pub max_values_bytes: usize,
-    /// Bytes to keep free on the disk; announcements are refused below. 0: none.
+    /// Bytes to keep free on the disk. While fewer are free, announcements are refused. 0: no reserve.
     pub reserve: u64,
     /// Maximum size of the whole data directory on disk, in bytes. At the limit new records and values are refused, and
     /// refreshes accepted. 0: no limit.

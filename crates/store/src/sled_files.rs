@@ -1,11 +1,11 @@
 //! Syncs the files of a sled database.
 //!
 //! sled 0.34 ends its flush with `sync_file_range`, which starts the writing of pages and waits for it. After that
-//! neither the new size of the file nor the content of the disk's cache is durable; only its background thread calls
-//! fsync, twice a second. sled never syncs the directory, so that by POSIX the whole database may vanish. And it writes
-//! a page of more than 128 KiB to a file of its own below `blobs/`, which it never syncs. After a power cut sled stops
-//! reading its log at a torn one, and the rest of the log is lost. This module syncs all of these. (Our rows are small,
-//! but a leaf of many large values of others may reach that size.)
+//! neither the new size of the file nor the content of the disk's cache is durable; only sled's background thread calls
+//! fsync, twice a second. sled never syncs the directory, so by POSIX the whole database may vanish. It also writes
+//! each page of more than 128 KiB to a file of its own below `blobs/`, which it never syncs. After a power cut sled
+//! stops reading its log at the first such page that is torn, and the rest of the log is lost. This module syncs all of
+//! these. (Our rows are small, but a leaf of many large values of other peers may reach that size.)
 
 use super::{
     StoreError,
@@ -24,8 +24,8 @@ use std::{
 #[derive(Debug)]
 pub struct SledFiles {
     dir: PathBuf,
-    /// The log of sled, which holds everything except large pages. It is held open, so that fsync reports every write
-    /// error since then.
+    /// The log of sled, which holds everything except large pages. It stays open, so that fsync reports every write
+    /// error since the open.
     log: File,
     /// Names below `blobs/` that are synced. sled never writes to one again, and removes it when its page is replaced.
     synced: Mutex<BTreeSet<OsString>>,

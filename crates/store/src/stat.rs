@@ -85,8 +85,8 @@ impl Store {
     }
 }
 
-/// Returns [`Store::stat`] of the directory of a stopped node, which stays byte for byte as it is: opens a copy and
-/// replays its log. Counts of events are those of the copy.
+/// Returns [`Store::stat`] of the directory of a stopped node. Opens a copy and replays its log, so the directory stays
+/// byte for byte as it is. Counts of events are those of the copy.
 ///
 /// # Errors
 /// As [`super::dump::stopped`].
@@ -117,7 +117,7 @@ pub fn stat_stopped(dir: &Path, settings: Settings, now: UnixTime) -> Result<Sta
 pub struct Stat {
     /// Schema version of the databases (migrations/).
     pub schema: u32,
-    /// Number of provider records in the index; expired ones that are not collected yet included.
+    /// Number of provider records in the index, including expired ones that are not collected yet.
     pub records: u64,
     /// Number of multihashes with a provider.
     pub keys: u64,
@@ -125,13 +125,13 @@ pub struct Stat {
     pub peers: u64,
     /// Number of own CIDs.
     pub provided: u64,
-    /// Number of values; ended ones that are not collected yet included.
+    /// Number of values, including ended ones that are not collected yet.
     #[serde(default)]
     pub values: u64,
     /// Bytes of their keys and values.
     #[serde(default)]
     pub values_bytes: u64,
-    /// Number of chunks of the log; expired ones that are not collected yet included.
+    /// Number of chunks of the log, including expired ones that are not collected yet.
     pub log_chunks: u64,
     /// Time of the oldest chunk, Unix seconds.
     pub oldest: Option<u32>,

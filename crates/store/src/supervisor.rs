@@ -1,11 +1,11 @@
 //! The thread that supervises the disk. It measures free space, warns when little is left, and reopens a database after
 //! its disk has failed.
 //!
-//! A degraded database accepts nothing, and memory is served. Every second the disk is probed: more than the reserve
-//! must be free, and a small file must be written, fsynced and removed. Then the handle is dropped, and the database is
-//! reopened and compared with its floor, as at a start. Data that was accepted, but is not known to be on disk, is
-//! written and flushed. Then announcements are accepted again. After a failure the time to the next attempt doubles, up
-//! to a limit.
+//! A degraded database accepts nothing; reads are answered from memory. Every second the disk is probed: more than the
+//! reserve must be free, and a small file must be written, fsynced and removed. Then the handle is dropped, and the
+//! database is reopened and compared with its floor, as at a start. Data that was accepted, but is not known to be on
+//! disk, is written and flushed. Then announcements are accepted again. After a failure the time to the next attempt
+//! doubles, up to a limit.
 
 use super::{
     SCHEMA, StoreError,
@@ -39,10 +39,11 @@ use std::{
 const TICK: Duration = Duration::from_secs(1);
 /// Number of looks between two measurements of the data directory.
 const MEASURE_EVERY: u64 = 2;
-/// Maximum number of looks between two attempts to reopen a database; it begins with one and doubles each time.
+/// Maximum number of looks between two attempts to reopen a database. The number begins at one and doubles after each
+/// attempt.
 const MOST_TICKS: u64 = 60;
-/// Number of attempts that must find damage before the database is recovered as at a start, which sets it aside: half a
-/// minute. Errors of the disk never count as damage.
+/// Number of attempts that must find damage before the database is recovered as at a start, which sets the damaged one
+/// aside. These attempts take half a minute. Errors of the disk never count as damage.
 const BELIEVED: u32 = 5;
 /// Number of looks without a failure after which a reopened database counts as whole.
 const CALM_TICKS: u64 = 60;
@@ -121,9 +122,9 @@ impl Drop for Supervisor {
 /// When to try again to reopen a database.
 #[derive(Debug, Default)]
 struct Patience {
-    /// Attempts since it last worked.
+    /// Attempts since the database last worked.
     tries: u32,
-    /// Attempts of these that found damage.
+    /// Those of these attempts that found damage.
     damaged: u32,
     next: u64,
     well_since: u64,

@@ -4,9 +4,9 @@
 //! Only valid values are stored, and none is served past its ttl or its own end (VAL-5), collected or not. A worse
 //! value never replaces a better one, since writers go one at a time.
 //!
-//! Names are free to make. So at its limits the store keeps the values closest to the node in the keyspace, where
-//! look-ups search for them. A value of a held key is always accepted, and the farthest value is dropped; a new key
-//! that is itself the farthest is refused.
+//! Anybody can make any number of names. So at its limits the store keeps the values closest to the node in the
+//! keyspace, where look-ups search for them. A value of a held key is always accepted, and the farthest value is
+//! dropped; a new key that is itself the farthest is refused.
 
 mod state;
 mod table;
@@ -90,14 +90,14 @@ impl Values {
     }
 
     /// Validates a value and stores it if no better one is held; a repeat renews its time. Runs on blocking threads, a
-    /// few at a time; further calls wait. Written within half a second, and fsynced by the next flush.
+    /// few at a time; further calls wait. The row is written within half a second, and fsynced by the next flush.
     ///
     /// # Errors
     /// [`Refused`].
     pub async fn put(&self, key: Vec<u8>, value: Vec<u8>) -> Result<Put, Refused> {
         let state = self.state.clone();
         let Ok(_thread) = self.state.threads.acquire().await else { return Err(Refused::ReadOnly) };
-        // A panic there is one of sled, or of a runtime that ends.
+        // This fails if sled panics, or if the runtime is shutting down.
         tokio::task::spawn_blocking(move || state.put(&key, &value)).await.unwrap_or(Err(Refused::ReadOnly))
     }
 
@@ -140,8 +140,8 @@ impl Values {
         blocking(move || state.collect()).await
     }
 
-    /// Returns the number of values, and the bytes of their keys and values; ended ones that are not collected yet
-    /// included.
+    /// Returns the number of values, and the bytes of their keys and values. Both include ended values that are not
+    /// collected yet.
     pub fn size(&self) -> (usize, usize) {
         let table = self.state.table();
         (table.len(), table.bytes())

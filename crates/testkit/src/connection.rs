@@ -4,7 +4,7 @@ use libp2p::core::muxing::{StreamMuxer, StreamMuxerBox, SubstreamBox};
 use std::{future::poll_fn, pin::Pin, task::Poll};
 use tokio::sync::{mpsc, oneshot};
 
-/// A request for a new stream. The stream is sent to it, or it is dropped if the connection ends first.
+/// A request for a new stream. [`drive`] sends the stream on it, or drops the request if the connection ends first.
 pub type OpenRequest = oneshot::Sender<SubstreamBox>;
 
 /// Drives the connection: opens the requested streams and drops the streams that the other side opens.

@@ -50,7 +50,7 @@ pub struct Plan {
     pub streams: usize,
     /// When the next request is sent.
     pub pace: Load,
-    /// Time of measuring.
+    /// How long to measure.
     pub length: Duration,
     /// Count of keys that the server holds: the numbers below this.
     pub keys: u64,
@@ -76,7 +76,7 @@ pub enum Load {
 pub struct Outcome {
     /// The counts of all streams. Streams that could not be opened count as errors.
     pub seen: Tally,
-    /// Time of measuring, in seconds.
+    /// How long the run was measured, in seconds.
     pub seconds: f64,
     /// CPU seconds of the server's process.
     pub cpu: Option<f64>,
@@ -169,8 +169,8 @@ impl Fleet {
         self.drive(streams, None, make).await
     }
 
-    /// Runs the requests that `make` returns for each stream. With `length` it warms up and then measures for that
-    /// time. Without it measures until the requests end.
+    /// Runs the requests that `make` returns for each stream. With `length`, warms up and then measures for that time.
+    /// Without `length`, measures until the requests end.
     async fn drive(
         &self,
         streams: usize,
@@ -203,7 +203,7 @@ impl Fleet {
         }
         if let Some(length) = length {
             tokio::time::sleep(length).await;
-            // At once, so that CPU time and answers are of the same period.
+            // Both calls in immediate succession, so that CPU time and answers cover the same period.
             phase.set(STOPPING);
             self.note(&mut outcome, start, before);
         }

@@ -40,7 +40,7 @@ impl Over {
     /// All of them.
     pub const ALL: [Over; 3] = [Over::Noise, Over::Tls, Over::Quic];
 
-    /// Returns how a stream ends that the other side drops. It drops streams that it refuses.
+    /// Returns how a stream ends when the other side refuses it, which means that it drops the stream.
     pub fn refused(self) -> End {
         if self == Over::Quic { End::Closed } else { End::Reset }
     }

@@ -12,8 +12,8 @@ use std::{
 
 const INSIDE: &str = "DISK_TEST_DIR";
 
-/// Returns the empty file system when called inside the namespace. Outside it runs `test`, given by its full name,
-/// inside, and returns `None` once it has passed.
+/// When called inside the namespace, returns the empty file system. When called outside, runs `test` (its full name)
+/// inside a new namespace, and returns `None` once the test has passed.
 pub fn small_disk(test: &str, mebibytes: u32) -> Option<PathBuf> {
     small_disk_with(test, &format!("size={mebibytes}m"))
 }

@@ -79,8 +79,8 @@ pub struct Single {
 
 /// Returns a handler that reads one request from each stream, answers it and closes the stream, as litep2p does.
 ///
-/// It keeps announcements that `takes` allows. Their stream is closed if `closes`. Otherwise it is dropped, which
-/// resets it while the sender's half is open.
+/// It keeps announcements that `takes` allows. If `closes` is set, it closes the stream of an announcement. Otherwise
+/// it drops the stream, which resets it while the sender's half is open.
 pub fn single(single: Arc<Single>, closes: bool, takes: fn(&[u8]) -> bool) -> Serve {
     Arc::new(move |sender, mut stream| {
         let single = single.clone();

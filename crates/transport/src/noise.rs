@@ -1,10 +1,10 @@
 //! Noise as libp2p uses it: `Noise_XX_25519_ChaChaPoly_SHA256`, identities in the second and third message.
 //! Source: the specification "noise-libp2p", and "inlined muxer negotiation" for [`Secured::muxer`].
 //!
-//! The protocol is `snow`'s. This module exists because libp2p-noise 0.47 keeps its choice of primitives private: it
-//! does five X25519 multiplications of 37 us for each inbound connection, one of them for our own public key. Here
-//! aws-lc does four, in 58 us together (`docs/decisions/connections.md`). It also holds no buffer while a connection is
-//! idle.
+//! `snow` implements the protocol. This module exists because libp2p-noise 0.47 does not let us choose its primitives:
+//! it does five X25519 multiplications of 37 us for each inbound connection, one of them for our own public key. Here
+//! aws-lc does four, in 58 us together (`docs/decisions/connections.md`). This module also holds no buffer while a
+//! connection is idle.
 
 mod keys;
 mod payload;
@@ -25,10 +25,10 @@ use std::{
 use stream::Frames;
 pub use stream::NoiseStream;
 
-/// The name by which multistream-select knows it.
+/// The name of noise in multistream-select.
 pub const PROTOCOL: &str = "/noise";
 
-/// The identity key signs the static key behind this prefix.
+/// Prefix of what the identity key signs; the static key follows it.
 const SIGNED_PREFIX: &[u8] = b"noise-libp2p-static-key:";
 
 static PARAMS: LazyLock<NoiseParams> = LazyLock::new(|| match "Noise_XX_25519_ChaChaPoly_SHA256".parse() {
@@ -58,7 +58,7 @@ impl Noise {
     /// The handshake as the side that was dialled.
     ///
     /// # Errors
-    /// The connection ends, a message is no message of this protocol, or the peer does not prove its identity.
+    /// The connection ends, a message does not follow the protocol, or the peer does not prove its identity.
     pub async fn accept<C: AsyncRead + AsyncWrite + Unpin>(&self, socket: C) -> io::Result<Secured<NoiseStream<C>>> {
         let mut handshake = Handshake::new(socket, self.builder()?.build_responder())?;
         if !handshake.receive().await?.is_empty() {

@@ -26,7 +26,7 @@ use std::{sync::Arc, time::Duration};
 /// Time allowed for a handshake, inbound or outbound. A connection that needs longer is dropped.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Most streams that yamux accepts as its limit: its receive window of 1 GiB must hold 256 KiB for each.
+/// Largest limit of streams that yamux accepts: its receive window of 1 GiB must have 256 KiB for each stream.
 const YAMUX_MAX_STREAMS: usize = 4096;
 
 /// Unread bytes that QUIC accepts on one stream. A request has at most 64 KiB.

@@ -17,10 +17,10 @@ use futures_rustls::{
 use libp2p::{identity::Keypair, tls};
 use std::{io, sync::Arc};
 
-/// The name by which multistream-select knows it.
+/// The name of TLS in multistream-select.
 pub const PROTOCOL: &str = "/tls/1.0.0";
 
-/// In ALPN, where the sides agree on no multiplexer.
+/// The ALPN name that the sides agree on if they agree on no multiplexer.
 const ALPN: &[u8] = b"libp2p";
 
 /// The certificate of this process, for both sides of a handshake.
@@ -39,7 +39,7 @@ impl Tls {
         let alpn = vec![Muxer::YAMUX.as_bytes().to_vec(), ALPN.to_vec()];
         let mut server = tls::make_server_config(identity).map_err(|error| error.to_string())?;
         server.alpn_protocols.clone_from(&alpn);
-        // Sessions are not resumed, by us or by go-libp2p: a ticket would be work and a message for nothing.
+        // Neither we nor go-libp2p resume sessions, so a ticket would cost work and a message for nothing.
         server.send_tls13_tickets = 0;
         let mut client = tls::make_client_config(identity, None).map_err(|error| error.to_string())?;
         client.alpn_protocols = alpn;
@@ -59,7 +59,7 @@ impl Tls {
     /// # Errors
     /// As those of [`Tls::accept`].
     pub async fn dial<C: AsyncRead + AsyncWrite + Unpin>(&self, socket: C) -> io::Result<Secured<TlsStream<C>>> {
-        // An address is never sent as a server's name: the specification forbids to send any.
+        // The specification forbids sending a server name, and an IP address is never sent as one.
         let name = ServerName::IpAddress(IpAddr::V4(Ipv4Addr::from([0; 4])));
         secured(TlsConnector::from(self.client.clone()).connect(name, socket).await?.into())
     }

@@ -2,7 +2,7 @@
 //! negotiated and applied in one future, so that a handshake is one task from its first byte to its last.
 //!
 //! Where both sides can, the multiplexer is agreed within the handshake of the security ("inlined muxer negotiation"),
-//! which saves a round trip. libp2p's own builder always asks for it afterwards.
+//! which saves a round trip. libp2p's own builder always negotiates the multiplexer after the security.
 
 use crate::{
     muxer::{Driven, Yamux},

@@ -108,8 +108,8 @@ impl Drop for RingsAtEnd {
     }
 }
 
-/// The waker of the connection's task. Ringing keeps it: a stream may end between the check whether the connection is
-/// idle and the end of the same run of the task.
+/// The waker of the connection's task. Ringing does not remove the waker. A stream may end after the check whether the
+/// connection is idle, but within the same run of the task, and the task must then be woken again.
 #[derive(Clone, Default, Debug)]
 struct Bell(Arc<Mutex<Option<Waker>>>);
 
@@ -195,7 +195,7 @@ mod tests {
         assert_eq!(wakes(), [0, 0]);
         drop(inbound);
         assert_eq!(wakes(), [1, 0]);
-        // Without a poll between the two.
+        // The second stream also wakes the task, without a poll since the first one ended.
         drop(outbound);
         assert_eq!(wakes(), [2, 0]);
         let streams = [poll(&first), poll(&second)];

@@ -1,7 +1,7 @@
 //! WebSockets over TCP, with or without TLS (NET-5). Browsers reach a node this way.
 //!
 //! This is our own transport over soketto and rustls. `libp2p-websocket` (0.46) cannot change its certificate while it
-//! runs, and accepts messages of 256 MiB on connections that it dialled. The tests use it as the other side.
+//! runs, and accepts messages of 256 MiB on connections that it dialled. The tests use that crate as the other side.
 
 mod address;
 mod bounded;

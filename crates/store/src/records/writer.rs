@@ -15,7 +15,7 @@ const BATCH: usize = 64;
 const PATIENCE: Duration = Duration::from_millis(250);
 /// Turns of the writer between two checks for a flush that hangs (`Database::wake`): two seconds at rest.
 const WAKE_EVERY: u64 = 8;
-/// Interval at which rows of peers are written that no chunk waits for: after new addresses, or after a repeat that is
+/// Interval for writing the rows of peers that no chunk waits for: peers with new addresses, or with a repeat that is
 /// not logged.
 const ROWS_EVERY: Duration = Duration::from_secs(1);
 /// Interval at which the floor of the log is written. Recovery does not notice a loss of chunks newer than the floor.
@@ -26,8 +26,8 @@ const AFTER_PANIC: Duration = Duration::from_secs(1);
 
 /// Runs the writer until it must stop. While the database is degraded it only waits.
 pub fn run(state: &RecordsState) {
-    // Without the writer, announcements would wait for ever, so it goes on after a panic. Chunks that it has taken are
-    // back in the queue then.
+    // Without the writer, announcements would wait for ever, so it goes on after a panic. By then the chunks that it
+    // had taken are back in the queue.
     while let Err(panic) = catch_unwind(AssertUnwindSafe(|| write_until_closed(state))) {
         tracing::error!(
             panic = panic_text(panic.as_ref()),
@@ -90,7 +90,7 @@ fn write_batch(state: &RecordsState, batch: &mut Vec<Sealed>) {
     state.pending.written(done);
     if let Err(error) = outcome {
         state.health().failed("write a chunk of the log", &error, state.time.now().mono);
-        // Any error here makes the database degraded, a panic too.
+        // Any error here, even a panic, makes the database degraded.
         state.log.database.fault(&error);
         state.pending.failed(batch.split_off(done));
     }

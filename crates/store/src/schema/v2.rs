@@ -73,7 +73,8 @@ fn convert(chunk: &[u8]) -> Option<Vec<u8>> {
 pub(crate) fn says_the_same(body: &[u8]) {
     let chunk = [&[OLD][..], &crc32fast::hash(body).to_le_bytes(), body].concat();
     let Ok(old) = codec::decode_chunk::<OldEntry<'_>>(&chunk, OLD) else { return };
-    // Version 1 never wrote more entries than this. More may be too many for the new form, which takes more memory.
+    // Version 1 never wrote more entries than this. A body with more may exceed the limits of the new form, whose
+    // entries take more memory.
     if old.len() > OLD_ENTRIES {
         return;
     }

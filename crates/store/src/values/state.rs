@@ -34,7 +34,7 @@ pub struct GcReport {
     pub paused: Option<String>,
 }
 
-/// Returns whether a value may be held under a key at a time.
+/// Checks whether a value may be held under a key at the given time.
 type Validate = fn(&[u8], &[u8], Duration) -> Result<(), Invalid>;
 
 /// The rules for values: [`crate::kad::values`], or those of a test.
@@ -112,8 +112,8 @@ impl ValuesState {
         outcome
     }
 
-    /// Stores a value. With `received`, a time of a dump, it yields to any value that is not worse, and to the same
-    /// value of that time or later.
+    /// Stores a value. `received` is the time of a value from a dump. Such a value does not replace another one that is
+    /// not worse, nor the same one if that was received at that time or later.
     pub(super) fn try_put(&self, key: &[u8], value: &[u8], received: Option<UnixTime>) -> Result<Put, Refused> {
         let now = self.records.time.now();
         (self.judge.validate)(key, value, seconds(now.for_ends()))?;
@@ -165,7 +165,8 @@ impl ValuesState {
         Ok(put)
     }
 
-    /// Returns whether a value is valid; checked once after a start. The next collection removes one that is not.
+    /// Returns whether a value is valid. Each value is checked once after a start; the next collection removes invalid
+    /// ones.
     pub(super) fn check(&self, held: &Held, now_s: u32) -> bool {
         if held.checked {
             return true;
@@ -221,8 +222,8 @@ impl ValuesState {
         self.records.log.database.write(tree::VALUES, |tree| tree.insert(&held.key, row)).map(|_| ())
     }
 
-    /// Removes a value from memory and from disk; from a degraded database when it is reopened. The caller is the only
-    /// writer.
+    /// Removes a value from memory and from disk. The row of a degraded database is removed when that is reopened. The
+    /// caller must be the only writer.
     fn forget(&self, key: &[u8]) -> Result<(), StoreError> {
         self.table_mut().remove(key);
         match self.records.log.database.write(tree::VALUES, |tree| tree.remove(key)) {

@@ -110,7 +110,7 @@ fn val_5_a_value_is_not_served_past_its_own_end_whatever_its_ttl() {
     opened.advance(1);
     assert_eq!(opened.rank(1), None);
     assert_eq!(opened.put(1, &value(1, T0 + 60)), Err(Refused::Invalid(Invalid::Expired)));
-    // The value that ended was the better one, and blocks no other.
+    // The value that ended was the better one, but it no longer blocks others.
     assert_eq!(opened.put(1, &forever(0)), Ok(Put::New));
     assert_eq!(opened.counter("values_refused_invalid"), 2);
 }
@@ -138,7 +138,7 @@ fn of_puts_at_the_same_time_the_best_stays_in_memory_and_on_disk() {
                 let values = &opened.values;
                 scope.spawn(move || {
                     for rank in 0..16_u8 {
-                        // Each thread in another order.
+                        // Each thread puts the values in another order.
                         let rank = (rank.wrapping_mul(5).wrapping_add(thread * 3)) % 16;
                         let _ = values.put_blocking(&key(round), &forever(rank * 4 + thread));
                     }

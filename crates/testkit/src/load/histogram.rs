@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-/// log2 of the parts of an octave: with 2^7 parts, the middle of a part is at most 0.4 % off.
+/// log2 of the parts of an octave. With 2^7 parts, the middle of a part differs from any value in it by 0.4 % at most.
 const PARTS_BITS: u32 = 7;
 const PARTS: usize = 1 << PARTS_BITS;
 
-/// Octaves above the first parts: up to 2^40 ns, 18 minutes.
+/// Octaves above the values that are their own index. They reach 2^40 ns, 18 minutes.
 const OCTAVES: usize = 40 - PARTS_BITS as usize;
 
 /// Counts of durations.
@@ -27,7 +27,7 @@ impl Histogram {
     pub fn add(&mut self, took: Duration) {
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         // Values below 2^7 are their own index. Larger ones are indexed by the octave and the seven bits after the
-        // first.
+        // leading one.
         let octave = (64 - nanos.leading_zeros()).saturating_sub(PARTS_BITS + 1);
         let index = octave as usize * PARTS + (nanos >> octave) as usize;
         let last = self.counts.len() - 1;

@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Most requests under way on a stream at a fixed rate. Further ones wait, and their waiting counts as latency.
 const MAX_UNDER_WAY: usize = 256;
 
-/// One answer in this count is decoded, which keeps the generator cheap.
+/// One of every `DECODED` answers is decoded, which keeps the generator cheap.
 const DECODED: u64 = 16;
 
 /// The phase of measuring.

@@ -10,11 +10,12 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-/// Most bytes held back before a write flushes first. Noise's buffers grow with it, three on each connection.
+/// Once this many bytes are held back, the next write flushes first. The three noise buffers of each connection grow
+/// with this value.
 const MAX_HELD: usize = 16 * 1024;
 
-/// An encrypted connection that delays a flush until nothing can be read. The task that drives a connection reads last,
-/// until it has to wait.
+/// An encrypted connection that delays a flush until nothing can be read. The task that drives the connection does its
+/// reads last, and reads until it has to wait.
 #[derive(Debug)]
 pub struct Corked<T> {
     io: T,

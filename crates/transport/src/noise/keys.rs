@@ -22,7 +22,7 @@ pub struct StaticKey {
 }
 
 impl StaticKey {
-    /// Stands for the private key where `snow` wants bytes of one: [`Resolver`] knows the key, and they are never used.
+    /// Bytes to pass where `snow` requires a private key. They are never used, because [`Resolver`] holds the real key.
     pub const PLACEHOLDER: &[u8] = &[0; KEY_LEN];
 
     /// # Errors
@@ -73,7 +73,7 @@ impl Random for SystemRandom {
     }
 }
 
-/// Begins as the static key of this process; [`Dh::generate`] makes an ephemeral key of it.
+/// Begins as the static key of this process; [`Dh::generate`] replaces it with a new ephemeral key.
 struct X25519Pair {
     key: Arc<StaticKey>,
 }
@@ -91,7 +91,7 @@ impl Dh for X25519Pair {
         KEY_LEN
     }
 
-    /// The only key that is ever set is the static one, which is here already.
+    /// Does nothing: `snow` only ever sets the static key, and this already is the static key.
     fn set(&mut self, _: &[u8]) {}
 
     fn generate(&mut self, _: &mut dyn Random) -> Result<(), Error> {
@@ -103,7 +103,7 @@ impl Dh for X25519Pair {
         self.key.public()
     }
 
-    /// `snow` reads it only to make key pairs that somebody keeps, which nobody does here.
+    /// `snow` reads the private key only when it generates a key pair for its caller to keep. That never happens here.
     fn privkey(&self) -> &[u8] {
         StaticKey::PLACEHOLDER
     }

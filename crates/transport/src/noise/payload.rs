@@ -11,7 +11,7 @@ pub struct Payload {
     /// The protobuf of the sender's public key.
     #[prost(bytes = "vec", optional, tag = "1")]
     identity_key: Option<Vec<u8>>,
-    /// What that key says of the static key.
+    /// The signature of that key over the static key.
     #[prost(bytes = "vec", optional, tag = "2")]
     identity_sig: Option<Vec<u8>>,
     #[prost(message, optional, tag = "4")]
@@ -32,7 +32,7 @@ impl Payload {
     }
 
     /// # Errors
-    /// Bytes that are no such message.
+    /// The bytes are not a payload.
     pub fn decode(bytes: &[u8]) -> io::Result<Self> {
         Message::decode(bytes).map_err(invalid)
     }

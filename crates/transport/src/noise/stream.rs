@@ -15,7 +15,7 @@ use std::{
 
 const HEADER: usize = 2;
 const MAX_MESSAGE: usize = 65_535;
-/// What the cipher adds to a message.
+/// Bytes that the cipher adds to a message.
 const TAG: usize = 16;
 /// Bytes that one message carries.
 const MAX_CLEAR: usize = MAX_MESSAGE - TAG;
@@ -29,7 +29,7 @@ thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; HEADER + MAX_MESSAGE]);
 }
 
-/// Bytes with a position up to which they are used.
+/// Bytes, and the position up to which they have been used.
 #[derive(Default)]
 struct Buffer {
     bytes: Vec<u8>,
@@ -45,7 +45,7 @@ impl Buffer {
         self.at == self.bytes.len()
     }
 
-    /// Uses `count` bytes; the last gives the memory back, but for a little.
+    /// Marks `count` bytes as used. Once all are used, frees the memory except for [`KEPT`] bytes.
     fn advance(&mut self, count: usize) {
         self.at += count;
         if self.is_empty() {
@@ -230,7 +230,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> AsyncWrite for NoiseStream<C> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // One message waits at most: the next is sealed once the socket has taken it.
+        // At most one sealed message waits: the next is sealed once the socket has accepted the one before.
         ready!(self.frames.poll_write_out(cx))?;
         self.seal()?;
         self.frames.poll_flush(cx)

@@ -23,7 +23,7 @@ fn identity() -> (Keypair, Noise) {
     (key, noise)
 }
 
-/// Sends `length` bytes to one end and an answer to the other, and expects both as they were.
+/// Sends `length` bytes one way and an answer the other way, and asserts that both arrive unchanged.
 async fn exchange(
     length: usize,
     mut one: impl AsyncRead + AsyncWrite + Unpin,
@@ -81,7 +81,7 @@ async fn libp2p_noise_is_understood_in_both_directions_and_leaves_the_multiplexe
     exchange(100_000, stream, accepted.stream).await;
 }
 
-/// The handshake of somebody who sends `payload` for its identity, made for its static key.
+/// Returns the error of a handshake with a forger: `payload` makes what the forger sends, from its static key.
 async fn refused(payload: impl FnOnce(&[u8]) -> Vec<u8>) -> String {
     let (_, victim) = identity();
     let forger = StaticKey::generate().unwrap();
@@ -107,7 +107,7 @@ async fn an_identity_that_did_not_sign_the_static_key_is_refused() {
     let key = || victim.public().encode_protobuf();
     let unsigned = refused(|_| Payload::ours(key(), Vec::new()).encoded()).await;
     assert!(unsigned.contains("did not sign"), "{unsigned}");
-    // A signature of the same identity, for another static key: what a man in the middle has seen.
+    // A signature by the same identity over another static key, as a man in the middle could copy it.
     let copied = refused(|_| Payload::ours(key(), victim.sign(&signed(&[9; 32])).unwrap()).encoded()).await;
     assert!(copied.contains("did not sign"), "{copied}");
     let by_another =
@@ -115,7 +115,7 @@ async fn an_identity_that_did_not_sign_the_static_key_is_refused() {
     assert!(by_another.await.contains("did not sign"));
     let without_prefix = refused(|public| Payload::ours(key(), victim.sign(public).unwrap()).encoded());
     assert!(without_prefix.await.contains("did not sign"));
-    // The same with a good signature is taken: it is the signature that the others lack.
+    // With a good signature the handshake succeeds, so the ones above failed because of their signatures.
     let (honest, other) = (victim.clone(), identity().1);
     let (one, two) = pipe(1 << 16);
     let noise = Noise::new(&honest).unwrap();

@@ -108,7 +108,7 @@ impl ServerCertVerifier for Forger {
     }
 }
 
-/// What a server says to a client that presents `chain` and signs with `key`.
+/// Returns the peer id that the server accepts, or its error, for a client that presents `chain` and signs with `key`.
 async fn presented(
     server: &Tls,
     chain: Vec<CertificateDer<'static>>,
@@ -130,7 +130,7 @@ async fn presented(
     accepted.map(|secured| secured.peer)
 }
 
-/// A certificate of `certificate_key` that names `identity`; `signed` is what that identity signs.
+/// Returns a certificate for `certificate_key` that names `identity`, and the key. `signed` is what the identity signs.
 fn certificate(
     identity: &Keypair,
     certificate_key: &KeyPair,
@@ -157,7 +157,7 @@ async fn a_forged_certificate_is_refused_and_so_is_a_real_one_of_another() {
     let (_, server) = identity();
     let (victim, key) = (Keypair::generate_ed25519(), KeyPair::generate().unwrap());
     let (good, good_key) = certificate(&victim, &key, &to_sign(&key), |_| ());
-    // Twice: the second time its signatures are known to be valid.
+    // Twice, because the second time the server already knows that the signatures are valid.
     for _ in 0..2 {
         let peer = presented(&server, vec![good.clone()], &good_key).await.unwrap();
         assert_eq!(peer, victim.public().to_peer_id());
