@@ -100,7 +100,8 @@ wait_until_ready() {
   done
 }
 
-# Finds every CID, a share of them on each of the named nodes. Prints "<found> <found with an address> <seconds>".
+# Looks up every CID. Each of the named nodes looks up a share of them. Prints "<found> <found with an address>
+# <seconds>".
 find_all() {
   local begin shares=$# i=0 n jobs=()
   rm -f "$work"/found.*

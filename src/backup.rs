@@ -1,9 +1,9 @@
 //! The file that `dhtstore backup` writes and `dhtstore restore` reads (docs/backup.md). It has lines of JSON: a
 //! header, the small files, a dump as `dhtstore dump` prints it, and last the SHA-256 of everything before.
 //!
-//! It is no archive like tar, for two reasons. A tar needs the length of the dump in front of it, and nobody knows it
-//! before the end. And a tar has paths, which could lead out of the directory. The file is written and read in constant
-//! memory.
+//! It is not a tar archive, for two reasons. A tar archive needs the length of the dump before the dump itself, but the
+//! length is known only at the end. And a tar archive has paths, which could lead out of the directory. The file is
+//! written and read in constant memory.
 
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
@@ -56,7 +56,7 @@ pub struct Header {
     pub ipns_sequences: BTreeMap<String, u64>,
 }
 
-/// The small files of a data directory. No other names are accepted, so none leads elsewhere.
+/// The small files of a data directory. No other names are accepted, so no name leads out of the directory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum FileName {
     /// The private key, libp2p's protobuf.
@@ -80,7 +80,7 @@ impl FileName {
         }
     }
 
-    /// Returns its greatest size in bytes, that of the code which reads the file.
+    /// Returns its maximum size in bytes: the limit of the code that reads the file.
     pub const fn max_bytes(self) -> u64 {
         match self {
             FileName::Identity => IDENTITY_MAX,

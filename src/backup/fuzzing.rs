@@ -4,7 +4,7 @@ use super::{FileName, Header, Part, Reader, Writer};
 use crate::store::dump::{End, Header as DumpHeader};
 use std::collections::BTreeMap;
 
-/// Checks that a backup which reads as whole has the same parts when it is written and read again.
+/// Checks that a backup that can be read to its end has the same parts after it is written and read again.
 pub(crate) fn backup(data: &[u8]) {
     let Some((header, files, rows)) = read(data) else { return };
     let again = write(&header, &files, &rows);

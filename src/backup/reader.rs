@@ -137,7 +137,7 @@ impl<R: BufRead> Reader<R> {
         }
         self.header = serde_json::from_slice(&self.line).map_err(|e| self.damaged(e))?;
         let files = &self.header.files;
-        // This also bounds their number.
+        // Without duplicates, the known names also bound the number of files.
         if files.iter().enumerate().any(|(n, file)| files[..n].contains(file)) {
             return Err(self.damaged("it has the name of a file twice"));
         }
@@ -221,7 +221,7 @@ impl<R: BufRead> Reader<R> {
     }
 }
 
-/// Returns what a file is that is not a backup, and what to do with it.
+/// Returns a text for a file that is not a backup: what the file is, and what to do with it.
 fn what_it_is(beginning: &[u8]) -> &'static str {
     const KNOWN: [(&[u8], &str); 6] = [
         (br#"{"dhtstore":"dump""#, "it is a dump, which `dhtstore load` reads"),

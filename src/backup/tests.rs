@@ -102,7 +102,7 @@ fn what_is_no_backup_is_called_by_its_name() {
     assert!(matches!(error, BackupError::Version(2)) && error.to_string().contains("install"), "{error}");
 }
 
-/// With a checksum that is right: somebody made it so.
+/// Returns a backup of these lines with a correct checksum, as an attacker could make it.
 fn forged(lines: &[&str]) -> Vec<u8> {
     let mut text: Vec<u8> = lines.iter().flat_map(|line| [line.as_bytes(), b"\n"].concat()).collect();
     use sha2::{Digest, Sha256};

@@ -1,8 +1,8 @@
 //! libp2p's yamux, made cheaper in two ways:
 //!
 //! - A task of its own drives each connection, as QUIC does already. Bytes of open streams then do not wake the swarm's
-//!   task of that connection. Each run of that task polls the handlers of all behaviours and compares all protocols
-//!   that they listen for. That task now handles only new streams and the end of the connection.
+//!   task of that connection. Each run of the swarm's task polls the handlers of all behaviours and compares all
+//!   protocols that they listen for. The swarm's task handles only new streams and the end of the connection.
 //! - Frames are sent when the task has nothing left to do, and not one by one: see `cork`.
 
 mod cork;
