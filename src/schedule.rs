@@ -287,8 +287,8 @@ impl Inner {
         false
     }
 
-    /// Sets the scheduler up again when it has stopped. It stops for as long as the wall clock was set back, and for
-    /// good if its own tasks end.
+    /// Sets the scheduler up again when it has stopped. If the wall clock is set back by some time, it stops for that
+    /// time; if its own tasks end, it stops for good.
     async fn watch_clock(self: Arc<Self>) {
         let mut before = (self.clock.wall(), self.clock.monotonic());
         // True while it cannot be set up. Then it is tried again at each turn.
