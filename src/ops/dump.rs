@@ -20,7 +20,8 @@ pub struct DumpTurn {
 impl Ops {
     /// Waits up to `patience` for permission to dump.
     ///
-    /// # Errors [`OpsError::TryAgain`] if [`DUMPS_MAX`] other dumps still run after that time.
+    /// # Errors
+    /// [`OpsError::TryAgain`] if [`DUMPS_MAX`] other dumps still run after that time.
     pub async fn dump_turn(&self, patience: Duration) -> Result<DumpTurn, OpsError> {
         let turns: Arc<Semaphore> = Arc::clone(&self.handles.limits.dumps);
         // Takes a permit that is free now even if `patience` is zero.

@@ -143,7 +143,7 @@ impl Home {
         loop {
             match client.next().await.map_err(told)? {
                 Line::Row(json) => row(json.parse().map_err(told)?),
-                // A dump reports damage as an event, among others.
+                // A dump reports damage as an event. Other events are ignored.
                 Line::Event(json) => row(json.parse().map_err(told)?),
                 Line::Error(failure) => return Err(failure.message),
                 Line::Done(done) => return Ok(done),

@@ -9,7 +9,7 @@ use std::{fs, os::unix::fs::FileExt, path::Path, path::PathBuf, sync::Arc};
 /// Number of keys. There are ten in a chunk.
 const RECORDS: u32 = 400;
 
-/// Adds a range of keys, each by the peer of its last digit. Each ten keys make a chunk.
+/// Adds a range of keys. The last digit of a key selects the peer that announces it. Every ten keys make a chunk.
 async fn fill(node: &Node, keys: std::ops::Range<u32>) {
     for key in keys {
         node.add(key, &peer((key % 10) as u8)).await.unwrap();
@@ -82,8 +82,8 @@ async fn segments_that_name_other_peers_by_the_same_numbers_in_the_same_seconds_
     fill(&node, 0..RECORDS).await;
     node.close().await;
     fs::remove_dir_all(tmp.path().join("records")).unwrap();
-    // Add a segment with the same numbers for other peers. A log leaves one when it begins again with an empty address
-    // book.
+    // Add a segment that uses the same numbers for other peers. A log that begins again with an empty address book
+    // leaves such a segment.
     let other = tempfile::tempdir().unwrap();
     let elsewhere = dhtstore_testkit::store::clock();
     let node = reopen(other.path(), &elsewhere);
