@@ -38,8 +38,8 @@ const CRON_ANSWERS: Duration = Duration::from_secs(5);
 /// Time allowed for running jobs at shutdown. Then they are dropped at their next await.
 const DRAIN: Duration = Duration::from_secs(3);
 
-/// What a job did, in one line, or why it failed. `None`: it could not do its work yet. That counts as no run, and the
-/// job is tried again at the next look.
+/// What a job did, in one line, or why it failed. `None`: it could not do its work yet. That does not count as a run,
+/// and the job is tried again at the next look.
 pub type Outcome = Result<Option<String>, Box<dyn Error + Send + Sync>>;
 
 /// A scheduled job.

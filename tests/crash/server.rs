@@ -213,7 +213,7 @@ impl Server {
         let before = Instant::now();
         tokio::time::sleep(LOOK).await;
         self.late = self.late.max(before.elapsed().saturating_sub(LOOK));
-        // A call under way before the sleep ended no later than now.
+        // Takes the time before the sleep as its end, since an earlier end promises fewer records.
         let status = self.child.try_wait().unwrap()?;
         Some(End { at: before, status })
     }

@@ -76,7 +76,7 @@ pub struct List {
 enum Members {
     /// The CIDs themselves.
     Few(Vec<Cid>),
-    /// Their marks, and the permit of this list, held until the list is dropped.
+    /// Their marks, and the permit of this list, held as long as the marks.
     Many { marks: Marks, _turn: OwnedSemaphorePermit },
 }
 
@@ -161,7 +161,7 @@ impl List {
 }
 
 impl Members {
-    /// Returns the states of the CIDs of the list. Blocks.
+    /// Counts the CIDs of the list by their states in the store. Blocks.
     fn stand(self, provided: &provided::Provided) -> Standing {
         let mut standing = Standing::default();
         match self {
