@@ -38,8 +38,8 @@ const CRON_ANSWERS: Duration = Duration::from_secs(5);
 /// Time allowed for running jobs at shutdown. Then they are dropped at their next await.
 const DRAIN: Duration = Duration::from_secs(3);
 
-/// What a job did, in one line, or why it failed. `None`: it could not do its work yet. That counts as no run, and the
-/// job is tried again at the next look.
+/// What a job did, in one line, or why it failed. `None`: it could not do its work yet. That does not count as a run,
+/// and the job is tried again at the next look.
 pub type Outcome = Result<Option<String>, Box<dyn Error + Send + Sync>>;
 
 /// A scheduled job.
@@ -287,8 +287,8 @@ impl Inner {
         false
     }
 
-    /// Sets the scheduler up again when it has stopped. It stops for as long as the wall clock was set back, and for
-    /// good if its own tasks end.
+    /// Sets the scheduler up again when it has stopped. If the wall clock is set back by some time, it stops for that
+    /// time; if its own tasks end, it stops for good.
     async fn watch_clock(self: Arc<Self>) {
         let mut before = (self.clock.wall(), self.clock.monotonic());
         // True while it cannot be set up. Then it is tried again at each turn.

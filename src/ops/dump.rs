@@ -21,10 +21,10 @@ impl Ops {
     /// Waits up to `patience` for permission to dump.
     ///
     /// # Errors
-    /// [`OpsError::TryAgain`] if [`DUMPS_MAX`] others still run then.
+    /// [`OpsError::TryAgain`] if [`DUMPS_MAX`] other dumps still run after that time.
     pub async fn dump_turn(&self, patience: Duration) -> Result<DumpTurn, OpsError> {
         let turns: Arc<Semaphore> = Arc::clone(&self.handles.limits.dumps);
-        // One that is free now is taken without patience, too.
+        // Takes a permit that is free now even if `patience` is zero.
         if let Ok(permit) = Arc::clone(&turns).try_acquire_owned() {
             return Ok(DumpTurn { _permit: permit });
         }
@@ -54,8 +54,8 @@ impl Ops {
         Ok(dumped.await??)
     }
 
-    /// Saves the routing tables, so that a backup has the newest ones. Returns what was saved. `None`: nothing was,
-    /// since the tables are still far smaller than those saved before the start.
+    /// Saves the routing tables, so that a backup has the newest ones. Returns what was saved, or `None` if nothing
+    /// was: the tables are empty, or still far smaller than those saved before the start.
     ///
     /// # Errors
     /// [`OpsError::Failed`] if they cannot be written.

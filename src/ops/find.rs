@@ -42,17 +42,17 @@ pub struct Closest {
 }
 
 impl Ops {
-    /// Finds up to `limit` (1 to [`PROVIDERS_MAX`]) providers of a CID, in the own store and then in both DHTs. Each
-    /// goes to `events` as soon as an address of it is known; those without addresses follow at the end. Returns all in
-    /// this order.
+    /// Finds up to `limit` (1 to [`PROVIDERS_MAX`]) providers of a CID, in the own store and then in both DHTs. Sends
+    /// each provider to `events` as soon as one of its addresses is known, and those without addresses at the end.
+    /// Returns all in the same order.
     pub async fn find_providers(&self, cid: &Cid, limit: usize, events: mpsc::Sender<FindEvent>) -> Vec<PeerInfo> {
         let (multihash, limit) = (cid.hash().to_bytes(), limit.clamp(1, PROVIDERS_MAX));
         let mut query = Underway::start(|events| self.handles.node.find_providers(&multihash, limit, Some(events)));
         let (mut seen, mut found) = (HashSet::new(), Vec::new());
         while let Some(event) = query.event().await {
-            // One without addresses waits, since a later answer may have some.
+            // A provider without addresses waits, since a later answer may have some.
             let provider = provider(&event).filter(|peer| !peer.addrs.is_empty());
-            // Without a reader of events the result is the same, here and below.
+            // An error means that nobody reads the events. The result is the same, here and below.
             let _ = events.send(FindEvent::Step(event)).await;
             if let Some(provider) = provider
                 && found.len() < limit
@@ -182,7 +182,7 @@ impl Ops {
     }
 }
 
-/// Returns the provider that an event names. The node wrote its text, so it parses.
+/// Returns the provider that an event names. The node formatted the peer id and the addresses, so they parse.
 fn provider(event: &QueryEvent) -> Option<PeerInfo> {
     let QueryEvent::Provider { provider, addresses, .. } = event else { return None };
     let addrs = addresses.iter().filter_map(|addr| addr.parse().ok()).collect();

@@ -68,7 +68,7 @@ impl Ops {
         })
     }
 
-    /// Removes own CIDs. Returns how many there were, once their removal is on disk.
+    /// Removes own CIDs. Returns how many of `cids` were own CIDs, once their removal is on disk.
     ///
     /// # Errors
     /// [`OpsError::Store`] if the disk cannot be written.

@@ -62,9 +62,9 @@ pub struct Placed {
 }
 
 impl Ops {
-    /// Gets the best value of a key that this node and the closest servers hold. Asks until `quorum` servers (`None`:
-    /// 16, VAL-6) hold the same best value. The value goes to `events`; then servers that hold a worse one or none get
-    /// it.
+    /// Gets the best of the values that this node and the closest servers hold for a key. Asks until `quorum` servers
+    /// (`None`: 16, VAL-6) hold the same best value. The value goes to `events`; then it is sent to the servers that
+    /// hold a worse one or none.
     pub async fn get_value(&self, key: &[u8], quorum: Option<usize>, events: mpsc::Sender<ValueEvent>) -> Got {
         let (node, quorum) = (&self.handles.node, quorum.unwrap_or(QUORUM));
         let query = Underway::start(|steps| node.find_value(key, quorum, Some(steps)));
@@ -73,7 +73,7 @@ impl Ops {
         };
         let kept_sequence = self.kept(key, Some(&found.value)).await;
         let value = Value { key: key.to_vec(), value: found.value, received: None };
-        // Without a reader of events the result is the same.
+        // An error means that nobody reads the events. The result is the same.
         let _ = events.send(ValueEvent::Best(value.clone())).await;
         let stale = found.stale.len();
         let corrected = match stale {
@@ -110,7 +110,7 @@ impl Ops {
         if key == ipns::key(&self.peer_id()) {
             let now = Duration::from_secs(u64::from(self.handles.clock.wall().0));
             values::validate(key, value, now).map_err(|error| OpsError::BadInput(error.into()))?;
-            // Stored before another peer has it.
+            // Stores the sequence number before another peer gets the record.
             if let Ok(record) = Record::decode(value) {
                 self.remember(record.sequence).await?;
             }
@@ -127,14 +127,15 @@ impl Ops {
         Ok(Placed { sent: placed.sent, confirmed: placed.confirmed, not_stored_here: own.err() })
     }
 
-    /// Returns the highest sequence number ever, that of `value` included, if `key` is this node's own name. Stores it.
+    /// If `key` is this node's own name, raises the stored sequence number to that of `value`, and returns the stored
+    /// one. `None` for any other key.
     async fn kept(&self, key: &[u8], value: Option<&[u8]>) -> Option<u64> {
         let own = self.peer_id();
         if key != ipns::key(&own) {
             return None;
         }
         if let Some(record) = value.and_then(|value| Record::decode(value).ok()) {
-            // The disk cannot be written. What this node and the network know of the name still counts.
+            // A disk that cannot be written must not fail the look-up.
             if let Err(error) = self.remember(record.sequence).await {
                 tracing::warn!(%error, "cannot store the sequence number of this node's own name; the look-up goes on");
             }
@@ -144,7 +145,7 @@ impl Ops {
 
     async fn remember(&self, sequence: u64) -> Result<(), OpsError> {
         let (store, own) = (self.handles.store.clone(), self.peer_id());
-        // Not by `?`: the limit that it may report is not that of own CIDs.
+        // Not converted by `?`, which would report any limit as the limit on own CIDs.
         tokio::task::spawn_blocking(move || store.raise_sequence(&own, sequence)).await?.map_err(OpsError::Store)
     }
 }

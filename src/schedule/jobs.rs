@@ -4,7 +4,8 @@ use super::{Job, Outcome};
 use crate::{clock::Clock, config::Config, kad::Dht, node::Node, ops::network::Reprovider, store::Store};
 use std::{future::Future, sync::Arc, time::Duration};
 
-/// Time after a start in which the saved peers are verified one by one. A snapshot would lose those that still wait.
+/// Time after a start in which the saved peers are verified one by one. A snapshot taken in this time would lose those
+/// that are not verified yet.
 const VERIFYING: Duration = Duration::from_secs(60);
 
 /// Removes records and values older than their ttl.
@@ -88,8 +89,8 @@ async fn collect_garbage(store: Store) -> Outcome {
     }))
 }
 
-/// Saves the routing tables. Returns what it saved. Saves nothing while all tables are empty, or while, soon after a
-/// start, a table has less than half of the peers that were saved: a kill would then lose the others.
+/// Saves the routing tables. Returns what it saved. Saves nothing while all tables are empty. Soon after a start it
+/// also saves nothing while a table has less than half of its saved peers, because a kill would then lose the others.
 pub async fn save_routing(node: Node, store: Store, uptime: Duration) -> Outcome {
     if Dht::ALL.into_iter().all(|dht| node.table(dht).is_empty()) {
         return Ok(None);

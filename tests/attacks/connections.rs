@@ -77,7 +77,8 @@ pub async fn half_a_handshake(victim: Victim) {
     }));
     let sockets: Vec<TcpStream> = sockets.await.into_iter().flatten().collect();
     assert!(sockets.len() > victim.many.min(400) / 2, "{}", sockets.len());
-    // While they are open, other peers can connect, even from the same place once the grace of these is over.
+    // While they are open, other peers can connect, even from the same place once the grace period of these sockets is
+    // over.
     tokio::time::sleep(Duration::from_millis(300)).await;
     for over in Over::ALL {
         crate::honest::ask(&mut victim.connect(over).await.stream().await).await;

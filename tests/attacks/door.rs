@@ -162,7 +162,8 @@ async fn a_crowd_before_and_within_the_tls_of_websockets_keeps_nobody_else_out()
     }
 }
 
-/// Many nodes behind one address start at the same time: more than its places, none of them silent.
+/// Many nodes behind one address start at the same time: more than the handshakes that one group may have pending. None
+/// of them is silent.
 #[tokio::test(flavor = "multi_thread")]
 async fn of_a_burst_from_one_address_those_that_are_turned_away_get_in_when_they_try_again() {
     let _alone = ALONE.lock().await;
@@ -180,7 +181,8 @@ async fn of_a_burst_from_one_address_those_that_are_turned_away_get_in_when_they
     .await;
     let (once, most) = (tried.iter().filter(|tries| **tries == 1).count(), tried.iter().max().unwrap());
     println!("of 300 at the same time {once} connected at the first try, all after {most}");
-    // About 128, the places of one group: a later one takes the place of the oldest, and a few fail for other reasons.
+    // About 128, the handshakes that one group may have pending: a later one replaces the oldest, and a few fail for
+    // other reasons.
     assert!(once >= 100, "{once}");
 }
 

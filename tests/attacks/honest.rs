@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Pause between two rounds.
 const PAUSE: Duration = Duration::from_millis(5);
-/// Number of last rounds of which the median is taken: half a second's worth.
+/// Number of rounds in the median: the last ones, about half a second's worth.
 const SAMPLE: usize = 100;
 /// The content that the honest client provides.
 const CONTENT: u64 = 7_000_000;
@@ -53,7 +53,7 @@ impl Honest {
         stream.send(&message::add_provider(&multihash(CONTENT + seed), &entry)).await;
         let (stop, mut stopped) = mpsc::channel::<oneshot::Sender<Served>>(1);
         let task = tokio::spawn(async move {
-            // Moves all of it into the task: the connection ends when it is dropped.
+            // Moves all of `raw` into the task, because the connection ends when `raw` is dropped.
             let raw = raw;
             let mut served = Served::default();
             let mut wanted: Option<(oneshot::Sender<Served>, u64)> = None;

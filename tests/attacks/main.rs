@@ -1,6 +1,6 @@
 //! Attacks over real connections on a real process. Each is a function listed in [`ATTACKS`]. Each runs alone, several
-//! times at full size, while an honest client must be served, and afterwards as fast as before. Then all run together
-//! for many rounds. After each the memory of the process must be back to normal.
+//! times at full size. Meanwhile an honest client must be served, and afterwards it must be served as fast as before.
+//! Then all run together for many rounds. After each test the memory of the process must be back to normal.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -108,19 +108,19 @@ attacks! {
 const WARM_RUNS: u64 = 1;
 const RUNS: u64 = 3;
 
-/// Short attacks are repeated until this much was opened between the looks, or for this time: memory kept per stream
-/// shows only with many streams.
+/// Short attacks are repeated until they have opened this many things (connections, streams) between the looks, or for
+/// this time: memory kept per stream shows only with many streams.
 const OPENED: u64 = 1500;
 const RUN_ON: Duration = Duration::from_secs(5);
 
 /// Growth allowed between the two looks for each thing opened. The node remembers a peer for 15 minutes in its address
-/// book, and in several of these attacks every other thing is a new peer: 1.8 KB each were measured with 900 peers that
-/// only connected. Nothing may be kept of a stream: 6,000 took 0.2 to 0.4 MB in all.
+/// book, and in several of these attacks every second thing opened is a new peer. With 900 peers that only connected,
+/// 1.8 KB each were measured. Nothing may be kept of a stream: 6,000 streams took 0.2 to 0.4 MB in all.
 const SLACK_B_EACH: u64 = 1024;
 
 /// Growth allowed for each announcement between the two looks: an accepted one leaves a record. Because of the pages of
-/// the database, each of the first hundreds of new providers takes 22 KB, and less than 1 KB from the thousandth on
-/// (measured up to 2,600).
+/// the database, each of the first few hundred new providers takes 22 KB; from the thousandth on, each takes less than
+/// 1 KB (measured up to 2,600).
 const SLACK_B_ANNOUNCED: u64 = 32 * 1024;
 
 /// Further growth allowed for gaps of the allocator: 0.2 to 1.6 MB were measured, 3 MB with the longest messages. With

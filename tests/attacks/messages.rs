@@ -69,7 +69,7 @@ pub async fn bad_lengths(victim: Victim) {
     all_refused(&victim, &cases).await;
 }
 
-/// Sends a length byte by byte, and each byte announces another one.
+/// Sends a length prefix byte by byte; each byte says that another one follows.
 pub async fn never_ending_length(victim: Victim) {
     for over in [Over::Noise, Over::Quic] {
         let raw = victim.connect(over).await;

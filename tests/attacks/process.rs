@@ -116,7 +116,7 @@ fn command(dir: &Path) -> Command {
     command.arg("--data-dir").arg(dir.join("data"));
     // The tests measure what the process keeps, not how many arenas its threads needed.
     command.env("MALLOC_ARENA_MAX", "1");
-    // Nor do they measure freed memory that the allocator keeps for later.
+    // They do not measure freed memory that the allocator keeps for later, either.
     command.env("MALLOC_TRIM_THRESHOLD_", "65536").env("MALLOC_MMAP_THRESHOLD_", "65536");
     command
 }

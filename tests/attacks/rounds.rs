@@ -8,7 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Rounds before the first look, after which everything that is allocated once is there, and rounds in all.
+/// Number of rounds before the first look at the memory, and number of rounds in all. At the first look, everything
+/// that is allocated only once is there.
 const WARM_ROUNDS: usize = 5;
 const ROUNDS: usize = 20;
 /// Growth allowed between the two looks, for remembered peers and for the allocator. Measured over 80 rounds of an

@@ -191,7 +191,8 @@ fn net_5_a_secure_websocket_without_a_usable_certificate_is_refused_with_the_nex
     let missing = home.path("missing.pem");
     let [certificate, key] = ["certificate", "key"].map(|name| format!("websocket.{name}={}", missing.display()));
     let files = [&listen[..], &["--set", &certificate, "--set", &key]].concat();
-    // A missing file is not a wrong setting: exit 65, as for the other files. A restart does not help with it either.
+    // A missing file is not a wrong setting, so the exit code is 65, as for other files that cannot be read. A restart
+    // does not help with it either.
     for (command, code) in [(&["config", "check"][..], 65), (&["run"], 65)] {
         let run = home.run(&[&files[..], command].concat());
         assert_eq!(run.code, code, "{run:?}");

@@ -272,7 +272,7 @@ fn a_kubo_node_that_runs_is_refused_with_exit_75() {
     assert!(run.code == 75 && run.stderr.contains("ipfs shutdown"), "{run:?}");
     assert!(!home.data().exists());
 
-    // Only a lock file that a process holds counts. A crash leaves a file that none holds.
+    // Only a lock file that a process holds counts. A crash leaves a file that no process holds.
     drop(api);
     let lock = fs::File::create(home.path("kubo/repo.lock")).unwrap();
     lock.lock().unwrap();

@@ -21,9 +21,9 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-/// Number of announcements that are sent together, followed by a question whose answer confirms them. In every other
-/// directory that makes some 2,000 records a second, so that sled fills segments and reuses them; in the others it
-/// makes 300.
+/// Number of announcements that are sent together, followed by a question whose answer confirms them. The two values
+/// alternate between directories: 80 make some 2,000 records a second, so that sled fills segments and reuses them; 12
+/// make 300.
 const TOGETHER: [usize; 2] = [80, 12];
 /// Time between two such groups.
 const PAUSE: Duration = Duration::from_millis(40);
@@ -47,7 +47,7 @@ struct Life<'a> {
     unseen: Vec<(Point, bool)>,
 }
 
-/// Runs the `n`-th directory: kills as long as there are `more`, then compares once more.
+/// Runs the `n`-th directory: kills processes as long as `more` returns true, then compares one last time.
 pub fn run(
     n: u64,
     library: &Path,
@@ -117,7 +117,7 @@ impl Life<'_> {
         let asked = Instant::now();
         let shown = match self.home.shown().await {
             Ok((shown, _)) => shown,
-            // The kill at a point that counts from the start may come shortly after the start.
+            // If calls count from the start, the kill may come just after the process is ready.
             Err(why) if point.counts_from_start() => {
                 let end = tokio::time::timeout(ANSWER, server.end()).await.map_err(|_| why)?;
                 if !end.killed() {
@@ -164,14 +164,14 @@ impl Life<'_> {
             }
         };
         if end.killed() {
-            // Killed by the clock: nothing was undone, whatever the plan.
+            // If the test killed it by the clock, nothing was undone, whatever the plan says.
             self.killed(point, plan.power && reached, reached, &end, &server);
             return Ok(true);
         }
         if !(point == Point::Stop && end.status.success()) {
             return Err(format!("it ended by itself: {}", end.status));
         }
-        // It was stopped before the call came, so everything that was accepted is on disk.
+        // It stopped cleanly before the planned call came, so everything that was accepted is on disk.
         self.model.borrow_mut().stopped();
         Ok(false)
     }

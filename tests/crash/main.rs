@@ -14,8 +14,8 @@
 //! of 651 power cuts left a file that sled could not read any more. That is still counted ([`SET_ASIDE`]), but costs no
 //! record: the log contains all that it needs (`crates/store/src/records/salvage.rs`).
 //!
-//! Earlier runs found the following, which is fixed: own CIDs lost to a power cut behind an export, records lost behind
-//! a torn file of `blobs/` (`crates/store/src/sled_files.rs`), and a chunk whose key was given to the next one
+//! Earlier runs found the following, which is fixed: own CIDs lost to a power cut after an export, records lost after a
+//! torn file of `blobs/` (`crates/store/src/sled_files.rs`), and a chunk whose key was given to the next one
 //! (`Log::append`).
 #![allow(
     clippy::unwrap_used,

@@ -7,18 +7,18 @@ use std::{
 
 /// Ttl of records, short so that garbage collection always has something to do.
 pub const TTL: Duration = Duration::from_secs(15);
-/// The time of a record is that of its chunk, in whole seconds; this margin covers it.
+/// A record has the time of its chunk, in whole seconds; this margin covers the difference.
 const COARSE: Duration = Duration::from_secs(3);
 /// Time until a record is written: a second in the open chunk, a quarter for the writer, half a second for sled, and a
 /// margin.
 const WRITTEN: Duration = Duration::from_millis(2_200);
-/// Time until a record is durable: the fsync comes after that. sled writes in a thread of its own, so it may be the
-/// fsync half a second later.
+/// Time until a record is durable, which takes an fsync after the write. sled writes in its own thread, so the fsync
+/// that covers the record may be the one half a second later.
 const LASTING: Duration = Duration::from_millis(3_000);
 
 /// A record that was announced.
 struct Record {
-    /// The earliest and the latest time that it may be dated; without the latest if no answer came.
+    /// The earliest and the latest time that its date may have. The latest is missing if no answer came.
     sent: Instant,
     taken: Option<Instant>,
     provider: String,
@@ -98,8 +98,8 @@ impl Model {
         self.own.iter().filter(|(_, own)| **own == Own::There).map(|(cid, _)| cid.clone()).collect()
     }
 
-    /// Notes that the process ended at `at`. The clock of this test was late by `late`, so those of others may have
-    /// been.
+    /// Notes that the process ended at `at`. Timers of this test fired up to `late` too late, so those of the process
+    /// may have, too.
     pub fn killed(&mut self, at: Instant, power: bool, late: Duration) {
         let promise = if power { LASTING } else { WRITTEN } + late;
         for record in self.records.values_mut().filter(|record| !record.ended) {
@@ -128,7 +128,7 @@ impl Model {
         }
         for (multihash, record) in &mut self.records {
             let there = shown.records.get(multihash);
-            // A record is older when the question was asked than when its answer came.
+            // Without an answer to its announcement, the record may be as new as this question.
             let latest = record.taken.unwrap_or(asked);
             let expired = asked.saturating_duration_since(latest) > TTL + COARSE;
             let lives = record.sent.elapsed() + COARSE < TTL;
@@ -163,7 +163,7 @@ impl Model {
             wrong.push(format!("nobody provided {cid}"));
         }
         wrong.extend(shown.damaged.iter().cloned());
-        // A record that is gone must not come back for a while; remembering it for ever would leak memory in this test.
+        // A missing record must not come back within four ttls. Remembering it for ever would leak memory in this test.
         self.records.retain(|_, record| record.sent.elapsed() < 4 * TTL);
         match wrong.len() {
             0 => Ok(counts),

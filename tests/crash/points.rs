@@ -43,7 +43,7 @@ impl Point {
         Point::Migration,
     ];
 
-    /// Returns the points of a running process in turn, so that directories begin at different ones.
+    /// Returns the `n`-th point of a running process; the first follows the last. Directories begin at random ones.
     pub fn nth(n: usize) -> Self {
         Self::ALL[n % (Self::ALL.len() - 1)]
     }

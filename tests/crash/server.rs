@@ -143,7 +143,7 @@ impl Home {
         loop {
             match client.next().await.map_err(told)? {
                 Line::Row(json) => row(json.parse().map_err(told)?),
-                // A dump reports damage as an event, among others.
+                // A dump reports damage as an event. Other events are ignored.
                 Line::Event(json) => row(json.parse().map_err(told)?),
                 Line::Error(failure) => return Err(failure.message),
                 Line::Done(done) => return Ok(done),
@@ -213,7 +213,7 @@ impl Server {
         let before = Instant::now();
         tokio::time::sleep(LOOK).await;
         self.late = self.late.max(before.elapsed().saturating_sub(LOOK));
-        // A call under way before the sleep ended no later than now.
+        // Takes the time before the sleep as its end, since an earlier end promises fewer records.
         let status = self.child.try_wait().unwrap()?;
         Some(End { at: before, status })
     }

@@ -46,9 +46,9 @@ const ELSEWHERE: [(&str, Covered); 15] = [
     ("dhtstore init --from-kubo", Covered::By("tests/interop/repository_test.go")),
 ];
 
-/// What stands for a command that does not run here.
+/// What covers a command that does not run here.
 enum Covered {
-    /// This file has the last word of it.
+    /// This file, which must contain the last word of the entry.
     By(&'static str),
     Because(&'static str),
 }
@@ -93,7 +93,7 @@ fn every_command_of_a_document_runs_here_or_is_listed() {
     }
 }
 
-/// Runs the commands of a page: its sections side by side, each in a sandbox.
+/// Runs the commands of a page, with its sections in parallel, each in its own sandbox.
 fn run(page: &str) {
     thread::scope(|scope| {
         let sections: Vec<_> = sections(page)

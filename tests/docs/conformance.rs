@@ -1,4 +1,4 @@
-//! `docs/conformance.md` says of every clause how it is met and which test proves it. This holds it to that.
+//! `docs/conformance.md` says of every clause how it is met and which test proves it. These tests check that it does.
 
 use crate::root;
 use std::{
@@ -15,10 +15,10 @@ const CLAUSES: [&str; 44] = [
     "VAL-4", "VAL-5", "VAL-6", "MSG-1", "MSG-2", "MSG-3",
 ];
 
-/// What a row without a test has to say.
+/// What a row without a test must contain.
 const UNMET: [&str; 2] = ["not yet", "not met"];
 
-/// A row: clause id, all cells, and the names in backticks in the last of them.
+/// A row: clause id, all cells, and the names in backticks in the last cell.
 struct Row {
     id: String,
     cells: Vec<String>,
@@ -61,13 +61,13 @@ fn source(name: &str) -> PathBuf {
     if of_crate.is_dir() { of_crate.join(rest) } else { root().join("src").join(name) }
 }
 
-/// The name behind `keyword`, if the line declares a function.
+/// The name after `keyword`, if the line declares a function.
 fn declared<'l>(line: &'l str, keyword: &str) -> Option<&'l str> {
     let behind = line.trim_start().trim_start_matches("async ").strip_prefix(keyword)?;
     behind.split(|c: char| !c.is_alphanumeric() && c != '_').next().filter(|name| !name.is_empty())
 }
 
-/// Every function that the test runner runs: in Rust below an attribute that says so, in Go by its name.
+/// Every function that the test runner runs. In Rust an attribute above it marks it, in Go its name.
 fn all_tests() -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for path in ["src", "crates", "tests"].iter().flat_map(|dir| files(&root().join(dir), "rs")) {

@@ -3,7 +3,7 @@
 use crate::sandbox::Sandbox;
 use std::fmt::Write;
 
-/// What stands in an example for a value that the reader has, and such a value. `PEER` is the node's own id.
+/// Each placeholder in the examples, and the value that replaces it here. `PEER` is the node's own id.
 const VALUES: [(&str, &str); 8] = [
     ("bafy…", "bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy"),
     ("/ipns/k51…", "/ipns/PEER"),
@@ -29,7 +29,7 @@ fn commands(help: &str) -> Vec<String> {
     names.filter(|name| !name.is_empty() && *name != "help").map(str::to_owned).collect()
 }
 
-/// The command lines below `Examples:`, without the words behind them.
+/// The command lines below `Examples:`, without the explanations after them.
 fn examples(help: &str) -> Vec<String> {
     let (_, below) = help.split_once("Examples:").unwrap_or_default();
     let lines = below.lines().map(str::trim).filter(|line| line.contains("dhtstore "));
@@ -60,7 +60,7 @@ fn every_example_of_the_help_is_a_command_line_that_the_program_accepts() {
             line = line.replace(shown, value);
         }
         let line = line.replace("PEER", &peer);
-        // A node that runs stays; `run` finds that, and so it ends.
+        // The started node keeps running, so an example of `run` cannot start a second one and ends.
         let (code, said) = sandbox.exit_code(&format!("mkdir -p old-host srv; timeout 30 {}", in_one(&line)));
         if code == Some(USAGE) || code == Some(124) || said.contains("Usage:") || said.contains("panicked") {
             let _ = writeln!(refused, "{example}: exit {code:?}\n{said}");

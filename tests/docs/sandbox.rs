@@ -1,5 +1,5 @@
-//! A place in which the commands of a document run as they stand there: machines with a home each, and stubs of the
-//! programs that would leave it.
+//! A place in which the commands of a document run unchanged: machines, each with its own home, and stubs of the
+//! programs that would reach outside.
 
 use crate::{
     pages::Step,
@@ -17,20 +17,21 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// How long a node may take to start, and an output to become the one that is shown.
+/// Time allowed for a node to start, and for an output to match the one that is shown.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Commands that change nothing, so that they can be repeated until the network is as far as the document supposes.
+/// Commands that change nothing, so that they can be repeated until the network is in the state that the document
+/// assumes.
 const READS: [&str; 6] = ["peers", "findprovs", "diagnose", "closest", "stat", "provided"];
 /// The ports that documents name. Each sandbox has others in their place.
 const PORTS: [&str; 3] = ["4001", "4002", "4003"];
-/// Beginnings of absolute words that are no paths.
+/// Beginnings of words that start with `/` and may still appear in a command, because they lead to no file outside.
 const ADDRESSES: [&str; 6] = ["/ip4/", "/ip6/", "/dns", "/ipfs/", "/ipns/", "/dev/null"];
 
-/// Programs that stand first on the PATH. `$NODES` is a file with the ids of all nodes of the sandbox.
+/// Programs that come first on the PATH. `$NODES` is a file with the ids of all nodes of the sandbox.
 const STUBS: [(&str, &str); 9] = [
     ("sudo", r#"exec "$@""#),
-    // A kill may cost the last two seconds of announcements, and a routing table that is not saved yet: that happens at
-    // the first turn of its job, within ten seconds. A reader is not faster.
+    // A kill may cost the last two seconds of announcements, and a routing table that is not saved yet. The first run
+    // of its job saves it within ten seconds, so the stub waits. A reader takes as long.
     (
         "pkill",
         r#"sleep 11
@@ -39,7 +40,7 @@ for pid in $(cat "$NODES"); do
 done
 sleep 1"#,
     ),
-    // `ssh HOST COMMAND`: the same on the machine of that name.
+    // `ssh HOST COMMAND` runs COMMAND on the machine of that name.
     (
         "ssh",
         r#"home=$SANDBOX/${1#*@}; shift
@@ -123,7 +124,7 @@ impl Sandbox {
         if !command.contains("--listen") {
             shell.env("DHTSTORE_LISTEN", format!("/ip4/127.0.0.1/tcp/{}", self.port_of(home)));
         }
-        // Nobody outside is dialled.
+        // No peer outside is dialled.
         if !command.contains("--bootstrap") && !command.contains("config") {
             shell.env("DHTSTORE_BOOTSTRAP", "");
         }
@@ -198,7 +199,7 @@ impl Sandbox {
         node.args(["-c", &format!("exec {command}")]).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         let mut node = node.spawn().unwrap();
         fs::write(self.nodes(), format!("{before}{}\n", node.id())).unwrap();
-        // A reader is not as fast as to go on before the node has joined.
+        // A reader goes on only after the node has joined.
         let joined = if command.contains("--bootstrap") { "joined" } else { "" };
         let is_there = |log: &str, line: &String| line == "…" || log.lines().any(|logged| line_contains(line, logged));
         let deadline = Instant::now() + PATIENCE;
@@ -208,7 +209,7 @@ impl Sandbox {
                 && log.contains(joined)
                 && expected.iter().all(|line| is_there(&log, line))
             {
-                // Its end is waited for, so that no process of that id is left when it has been killed.
+                // Waits for its end, so that a killed node does not stay in the process table as a zombie.
                 thread::spawn(move || node.wait());
                 return;
             }
@@ -226,7 +227,7 @@ impl Sandbox {
 }
 
 impl Drop for Sandbox {
-    /// Ends the nodes that are left, each by its id, and only if that is a node still.
+    /// Ends the nodes that are left, each by its id, and only if that id still belongs to a node.
     fn drop(&mut self) {
         let own = fs::canonicalize(env!("CARGO_BIN_EXE_dhtstore")).unwrap();
         for id in fs::read_to_string(self.nodes()).unwrap_or_default().lines() {

@@ -2,13 +2,13 @@
 //!
 //! These vary from run to run and are not compared: peer ids, times, durations, sizes in bytes, hashes, fractions, and
 //! numbers from 32,768 upwards (ports of outgoing connections, seconds). The width of columns and empty lines do not
-//! count.
-//! A line `…` in a document stands for any lines; a word that ends in `…` for any word with that beginning.
+//! count. A line `…` in a document stands for any number of lines. A word that ends in `…` stands for any word with
+//! that beginning.
 
 /// Words that follow a quantity that varies.
 const UNITS: [&str; 9] = ["ms", "us", "s", "h", "B", "KiB", "MiB", "GiB", "bytes"];
 
-/// The lines of a terminal's output: without escape sequences, and without what a progress bar wrote over.
+/// The lines of a terminal's output: without escape sequences, and without what a progress bar has overwritten.
 pub fn lines(output: &str) -> Vec<String> {
     let lines = output.lines().map(|line| {
         let line = line.trim_end_matches('\r');
@@ -33,7 +33,7 @@ pub fn fits(expected: &[String], actual: &[String]) -> bool {
     }
 }
 
-/// Whether a line of the log says what the document shows, which leaves out the time in front.
+/// Whether a line of the log contains what the document shows. The document leaves out the time at the beginning.
 pub fn line_contains(expected: &str, actual: &str) -> bool {
     mask(actual).join(" ").contains(&mask(expected).join(" "))
 }

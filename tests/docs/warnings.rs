@@ -6,7 +6,7 @@
 use crate::{conformance::files, root};
 use std::{collections::BTreeSet, fs};
 
-/// What stands in front of the brackets around a text that is logged, or noted for the log and `stat`.
+/// What comes before the brackets around a text that is logged, or noted for the log and `stat`.
 const SAYS: [&str; 8] = [
     "warn!",
     "error!",
@@ -18,11 +18,11 @@ const SAYS: [&str; 8] = [
     "self.reopen(format!",
 ];
 
-/// Files whose notes are no lines of the log: they go to the terminal of the command that makes them.
+/// Files whose notes are not logged: they go to the terminal of the command that makes them.
 const OF_COMMANDS: [&str; 4] =
     ["src/backup/reader.rs", "src/cli/init.rs", "src/cli/init/kubo.rs", "crates/store/src/migration.rs"];
 
-/// Texts that are built apart from the macro that logs them: all strings in the braces that open behind these words.
+/// Texts that are built apart from the macro that logs them: all strings in the braces that open after these words.
 const APART: [(&str, &str); 12] = [
     ("crates/node/src/renewal.rs", "let complaint = match"),
     ("crates/node/src/renewal.rs", "fn uncovered("),
@@ -51,7 +51,7 @@ struct Said {
     text: String,
 }
 
-/// The string that begins at the first quotation mark, with `…` in place of what is filled in; and what is behind it.
+/// The string that begins at the first quotation mark, with `…` in place of what is filled in; and the source after it.
 fn string(source: &str) -> Option<(String, &str)> {
     let start = source.find('"')? + 1;
     let (mut text, mut escaped, mut skipping, mut depth) = (String::new(), false, false, 0);
@@ -80,7 +80,7 @@ fn string(source: &str) -> Option<(String, &str)> {
     None
 }
 
-/// All strings in the brackets that are open where `source` begins; names and values of fields are not texts.
+/// All strings in the brackets that were opened just before `source` begins. Names and values of fields are not texts.
 fn strings(mut source: &str, open: char, close: char) -> Vec<String> {
     let (mut found, mut depth) = (Vec::new(), 1);
     loop {
@@ -118,7 +118,7 @@ fn sources() -> Vec<(String, String)> {
     own.collect()
 }
 
-/// Where the brackets that open behind each place of `words` have been opened.
+/// The position after the opening bracket that follows each occurrence of `words`.
 fn opened<'s>(source: &'s str, words: &'s str, bracket: char) -> impl Iterator<Item = usize> + 's {
     let behind = move |at: usize| source[at..].find(bracket).map(|open| at + open + 1);
     source

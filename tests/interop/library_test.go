@@ -307,7 +307,7 @@ func TestGoReadsOurLargestAnswers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// At most 16 KiB. Not all providers fit, so the answer is full except for less than the size of one provider.
+	// At most 16 KiB. Not all providers fit, so the space left in the answer is less than one provider takes.
 	if size > 16<<10 || size < 15<<10 {
 		t.Fatalf("an answer of %d bytes with %d providers", size, len(answer.ProviderPeers))
 	}

@@ -112,7 +112,7 @@ async fn net_4_every_kind_of_identity_works_on_both_sides_of_every_transport() {
         let kind = key.key_type();
         let ours = ours::start_as(config(), key, SystemClock::new()).await;
         for over in Over::ALL {
-            // First we dial a libp2p-kad node with this key, then such a node dials, announces and asks.
+            // First we dial a libp2p-kad node with this key. Then another such node dials us, announces and asks.
             let theirs = Theirs::server_as(over, other.clone()).await;
             let asker = ours::start().await;
             asker.node.find_node(Dht::Wan, &theirs.info, b"target").await.unwrap();

@@ -235,7 +235,7 @@ async fn mode_1_our_own_nodes_prove_each_other_reachable() {
 #[tokio::test(flavor = "multi_thread")]
 async fn mode_1_who_refuses_to_dial_proves_nothing() {
     let ours = ours::start_with(amino()).await;
-    // With the public profile our server dials no loopback addresses, and then gives no verdict.
+    // With the public profile our server dials no loopback addresses, so it gives no verdict.
     for group in 31..34 {
         let listen = vec![addr(&format!("/ip4/127.{group}.0.1/tcp/0"))];
         let server = ours::start_with(Config { listen, ..amino() }).await;
@@ -361,7 +361,7 @@ async fn cli_1_a_client_stays_connected_to_the_closest_servers_and_is_found_thro
     };
     client.node.refresh_routing().await;
     eventually("the one that ends idle connections has done so", || !connected(&server)).await;
-    // The client does not keep a connection without a reason once its streams are no longer pooled.
+    // Once the streams of a connection are no longer pooled, the client keeps it only if there is another reason.
     client.node.connect(full(late)).await.unwrap();
     eventually("it asks the other as well", || client.table_len() == 3).await;
     eventually("the connection that is not kept has ended", || {

@@ -102,7 +102,7 @@ async fn rt_8_a_probe_that_is_answered_after_three_seconds_counts_and_one_after_
     let admitted = |peer: &PeerInfo| ours.node.table(Dht::Wan).get(&peer.id).is_some();
     eventually("the slow one is admitted", || admitted(&slow)).await;
     eventually("the other has failed", || ours.counter("routing probes failed") == 1).await;
-    // By now its answer has arrived.
+    // Its answer arrives in this time.
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert!(!admitted(&too_slow) && admitted(&slow));
 }

@@ -19,8 +19,8 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Within this time a limit of one second or of very few bytes has ended a circuit, and libp2p's defaults of two
-/// minutes and 128 KiB have not.
+/// In this time a limit of one second or of very few bytes ends a circuit. libp2p's defaults, two minutes and 128 KiB,
+/// do not.
 const SOON: Duration = Duration::from_secs(20);
 
 #[derive(NetworkBehaviour)]

@@ -30,7 +30,7 @@ use tokio::sync::mpsc;
 const SOON: Duration = Duration::from_secs(3);
 const HOUR: u64 = 3600;
 
-/// The key of an IPNS name, which creates its records.
+/// The key pair of an IPNS name, which signs its records.
 struct Name(Keypair);
 
 impl Name {

@@ -10,7 +10,7 @@ use libp2p::{Multiaddr, multiaddr::Protocol};
 use libp2p_websocket::tls;
 use std::{fs, path::PathBuf};
 
-/// A self-signed certificate, its own authority, in PEM files.
+/// A self-signed certificate, which is its own authority, in PEM files with its key.
 struct Issued {
     dir: tempfile::TempDir,
     certificate: rcgen::Certificate,

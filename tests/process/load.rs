@@ -87,7 +87,7 @@ async fn what_is_no_whole_dump_is_told_and_creates_nothing_where_it_is_none_at_a
         bad.pop().unwrap().replace(&format!("\"rows\":{}", lines.len() - 2), &format!("\"rows\":{}", lines.len() - 1));
     bad.push(&end);
     fails(&load(&bad.join("\n")), 65, &["line 3", "1 bad lines"]);
-    // A file that is not a dump apart from its header.
+    // A file of which only the header is that of a dump.
     let mut worse = vec![lines[0].to_owned()];
     worse.extend((0..200_000).map(|n| format!("nonsense {n}")));
     fails(&load(&worse.join("\n")), 65, &["stopped at line", "--keep-going"]);

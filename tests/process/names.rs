@@ -4,8 +4,8 @@ use crate::harness::{TestNode, eventually};
 use dhtstore_testkit::small_disk::{cannot, inside, run_inside};
 use std::{fs, net::UdpSocket, path::PathBuf, process::Command, time::Duration};
 
-/// Runs a test again in namespaces of its own. There, returns a directory whose `hosts` and `resolv.conf` are those of
-/// the system, with loopback up. Elsewhere, returns `None` once the test has passed inside.
+/// Runs `test` again in namespaces of its own, with loopback up. Inside them, returns the directory whose `hosts` and
+/// `resolv.conf` replace those of the system. Outside, returns `None` once the test has passed inside.
 fn own_files(test: &str) -> Option<PathBuf> {
     if let Some(dir) = inside() {
         return Some(dir);

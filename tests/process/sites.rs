@@ -59,8 +59,8 @@ fn run(command: &mut Command) {
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Returns true in a network namespace of the test's own. Elsewhere returns false, once `test` (its full name) has
-/// passed inside one.
+/// Returns true inside the network namespace of the test. Outside, runs `test` (its full name) inside one, and returns
+/// false once it has passed.
 fn in_a_namespace(test: &str) -> bool {
     if inside().is_some() {
         return true;

@@ -145,7 +145,8 @@ fn an_own_name_never_goes_back_to_an_old_record_not_even_from_a_backup() {
     let found = node.ok(&["get", &name]);
     assert!(found.contains(&format!("/ipfs/{}", cid("third"))), "{found}");
 
-    // The backup is older than the third record. The next number is above both the one in it and those found.
+    // The backup is older than the third record. The next sequence number is above the one in the backup and above
+    // those found in the network.
     node.kill();
     let mut moved = TestNode::new().joining(&other);
     assert!(moved.cli(&["restore", backup.to_str().unwrap()]).status.success());

@@ -163,7 +163,7 @@ async fn many_small_steps_add_up_to_one_that_must_last() {
 async fn steps_to_and_fro_for_hours_delete_nothing_and_keep_nothing_for_ever() {
     let tmp = tempfile::tempdir().unwrap();
     let node = filled(tmp.path()).await;
-    // The clock never stays the same for a grace period, so the right time is unknown.
+    // The clock steps again before each grace period has passed, so the right time is unknown.
     for round in 0..20 {
         step(&node, if round % 2 == 0 { 3 * DAY } else { -3 * DAY });
         node.advance(GRACE / 2);

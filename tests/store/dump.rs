@@ -74,7 +74,7 @@ async fn running_and_stopped_agree_and_the_directory_stays_byte_for_byte() {
     assert!(rows == expected);
     assert_eq!(fingerprint(tmp.path()), before);
     let count = |which: fn(&Row) -> bool| rows.iter().filter(|row| which(row)).count();
-    // Of the 400 * 2 + 500 keys each has one peer, or two where hours overlap. One record is removed.
+    // Each of the 400 * 2 + 500 keys has one peer, or two where hours overlap. One record is removed.
     assert_eq!(count(|r| matches!(r, Row::Provided { .. })), 700);
     assert_eq!(count(|r| matches!(r, Row::Peers { .. })), 7);
     assert_eq!(count(|r| matches!(r, Row::Routing { .. })), 3);

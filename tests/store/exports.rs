@@ -10,7 +10,7 @@ use std::{fs, path::Path, path::PathBuf, sync::Arc, time::Duration};
 
 const TTL: Duration = Duration::from_secs(12 * 3600);
 
-/// Adds a range of keys by one peer. Each ten keys make a chunk.
+/// Adds a range of keys, announced by one peer. Every ten keys make a chunk.
 async fn fill(node: &Node, keys: std::ops::Range<u32>, by: u8) {
     for key in keys {
         node.add(key, &peer(by)).await.unwrap();
@@ -25,8 +25,8 @@ fn have(node: &Node, keys: std::ops::Range<u32>, by: u8) -> usize {
     keys.filter(|key| node.found(*key) == [peer(by).id]).count()
 }
 
-/// Copies the exports of another node into a directory. From [`T0`] on that node [`fill`]ed 0..60 by peer 1. 600 s
-/// later it removed record 7 and filled 60..100 by peer 2.
+/// Copies the exports of another node into a directory. Starting at [`T0`], [`fill`] added keys 0..60 of peer 1 to that
+/// node. 600 s later, record 7 was removed, and keys 60..100 of peer 2 were added.
 fn put_exports(dir: &Path) {
     fs::create_dir_all(dir.join("exports")).unwrap();
     for entry in fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/exports")).unwrap().flatten() {

@@ -9,7 +9,7 @@ use std::{fs, os::unix::fs::FileExt, path::Path, path::PathBuf, sync::Arc};
 /// Number of keys. There are ten in a chunk.
 const RECORDS: u32 = 400;
 
-/// Adds a range of keys. The last digit of a key is the number of its provider. Each ten keys make a chunk.
+/// Adds a range of keys. The last digit of a key selects the peer that announces it. Every ten keys make a chunk.
 async fn fill(node: &Node, keys: std::ops::Range<u32>) {
     for key in keys {
         node.add(key, &peer((key % 10) as u8)).await.unwrap();

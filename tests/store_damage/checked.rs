@@ -1,5 +1,5 @@
 //! Damages regions of each file, one at a time. If the damage loses something that was acknowledged, `check` must have
-//! reported it before. That also holds if the loss comes only when another part of the directory is lost, too.
+//! reported it before. That also holds for a loss that occurs only if another part of the directory is lost, too.
 //!
 //! Plain `cargo test` damages a few regions of each file. `CHECK_REGIONS=100 cargo test --test store_damage checked --
 //! --nocapture` damages 100 regions of each file, in each way, and prints a table.
@@ -79,7 +79,7 @@ impl Case {
     }
 }
 
-/// Number of own CIDs that only journals have, and no export.
+/// Number of own CIDs that are in a journal but in no export.
 const JOURNALED: u32 = 60;
 
 /// Makes the directory with which all cases begin, in `to`, as a kill leaves it: some own CIDs are only in the journal.
@@ -204,7 +204,8 @@ fn check_reports_all_damage_that_could_lose_something() {
     assert!(failures.is_empty(), "{} of {} cases failed:\n{}", failures.len(), cases.len(), shown.join("\n"));
 }
 
-/// Runs a case. Returns what it loses, with the part that is lost in addition, and what `check` reports before.
+/// Runs a case. Returns each loss, with the part that was removed in addition to the damage, and what `check` reported
+/// before.
 fn look(
     case: &Case,
     n: usize,

@@ -1,9 +1,8 @@
 //! Provides a list of any length. Its parts go to disk one by one; then it is announced and reported as a whole.
 //!
-//! The report needs to know the CIDs of the list. Up to [`ALONE_MAX`] CIDs are kept in memory and announced by
-//! themselves. Of a longer list 8 bytes of each distinct CID are kept: 80 MB for the ten million of
-//! `reprovide.max_cids`. Its CIDs are announced together with all others that are due, in one sweep through the
-//! keyspace.
+//! The report needs to know the CIDs of the list. A list of up to [`ALONE_MAX`] CIDs is kept in memory and announced by
+//! itself. A longer list is kept as 8 bytes for each distinct CID: 80 MB for the ten million of `reprovide.max_cids`.
+//! Its CIDs are announced together with all others that are due, in one sweep through the keyspace.
 
 use super::{Provided, Verified, Which};
 use crate::{
@@ -17,11 +16,12 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 /// Most CIDs of a list that is announced by itself.
 pub const ALONE_MAX: usize = 4096;
-/// Most longer lists that are waited for at the same time, since each takes memory. Others wait for their turn.
+/// Most lists beyond [`ALONE_MAX`] that run with [`Wanted::wait`] at the same time, since each takes memory. Other such
+/// lists wait for their turn.
 pub const LONG_MAX: usize = 2;
 /// CIDs of a list to verify. Each takes a look-up and a request to each of the servers.
 const SAMPLE: u64 = 10;
-/// Marks to collect before they are sorted in: 8 MB.
+/// Number of new marks to collect before they are merged into the sorted ones: 8 MB.
 const FRESH_MAX: usize = 1 << 20;
 /// Own CIDs to read at a time.
 const PAGE: usize = 4096;
@@ -76,7 +76,7 @@ pub struct List {
 enum Members {
     /// The CIDs themselves.
     Few(Vec<Cid>),
-    /// Their marks, and the turn of this list, which ends with it.
+    /// Their marks, and the permit of this list, held as long as the marks.
     Many { marks: Marks, _turn: OwnedSemaphorePermit },
 }
 
@@ -139,7 +139,7 @@ impl List {
         };
         let mut announcing = ops.announcing(which);
         while let Some(progress) = announcing.event().await {
-            // Without a reader of events the result is the same, here and below.
+            // An error means that nobody reads the events. The result is the same, here and below.
             let _ = events.send(ListEvent::Announcing(progress)).await;
         }
         let progress = announcing.outcome().await;
@@ -161,7 +161,7 @@ impl List {
 }
 
 impl Members {
-    /// Returns the states of the CIDs of the list. Blocks.
+    /// Counts the CIDs of the list by their states in the store. Blocks.
     fn stand(self, provided: &provided::Provided) -> Standing {
         let mut standing = Standing::default();
         match self {
@@ -236,13 +236,13 @@ impl Standing {
     }
 }
 
-/// Marks of many CIDs: the first 8 bytes of their keys. Of ten million CIDs two have the same mark about once in
-/// 400,000 lists; then one of them is counted once too often.
+/// Marks of many CIDs: the first 8 bytes of their keys. Among 400,000 lists of ten million CIDs, about one has two CIDs
+/// with the same mark; one of them is then counted once too often.
 #[derive(Debug, Default)]
 struct Marks {
     /// Ascending, each once.
     sorted: Vec<u64>,
-    /// Further times that a mark is in the list, if it is there more than once.
+    /// For each mark that is in the list more than once, the number of its further occurrences.
     again: BTreeMap<u64, u64>,
     /// New ones, not sorted yet. Up to [`FRESH_MAX`].
     fresh: Vec<u64>,
@@ -310,7 +310,7 @@ mod tests {
         let mut marks = Marks::default();
         for numbers in [&[1, 2, 1][..], &[3, 1], &[2]] {
             marks.add(&numbers.iter().map(|number| cid(*number)).collect::<Vec<_>>());
-            // As though the bound of fresh ones were reached.
+            // As if [`FRESH_MAX`] were reached.
             marks.sort_in();
         }
         let marks = marks.sorted();

@@ -5,13 +5,13 @@
 //! - lets the **power** fail: undoes what no fsync has made durable, then kills;
 //! - or answers with an **error**, for some calls or for as long as a file is there.
 //!
-//! Why this tests as much as faults below the file system would: sled 0.34 and this crate change files only
-//! by write, pwrite, ftruncate, rename, unlink and creation, and rely only on fsync and fdatasync. A power cut loses
-//! any subset of the sectors written since the last fsync of their file, and any later part of the changes to names
-//! since the last fsync of their directory (journaling file systems keep the order of such changes). The layer draws
-//! such a loss, in the strict reading: `sync_file_range`, which sled's flush uses, makes **nothing** durable, since it
-//! writes neither sizes nor the disk's cache. An fsync is not passed on: the test does not ask whether the machine's
-//! own disk keeps its promises, and without it 1,000 kills take a third of the time.
+//! Why this tests as much as faults below the file system would: sled 0.34 and this crate change files only by write,
+//! pwrite, ftruncate, rename, unlink and creation, and rely only on fsync and fdatasync. A power cut loses any subset
+//! of the sectors written since the last fsync of their file, and any later part of the changes to names since the last
+//! fsync of their directory (journaling file systems keep the order of such changes). The layer draws such a loss at
+//! random, and reads the guarantees strictly: `sync_file_range`, which sled's flush uses, makes **nothing** durable,
+//! since it writes neither sizes nor the disk's cache. An fsync is not passed on: the test does not ask whether the
+//! machine's own disk keeps its promises, and without it 1,000 kills take a third of the time.
 //!
 //! Limits of the layer: it does not see changes by mmap, O_DIRECT or io_uring (none are made here), nor calls that
 //! bypass libc (rustix: the rename of a new identity.key, which happens once and is followed by an fsync of its
@@ -21,10 +21,11 @@
 //! Environment: `DISK_DIR` is the directory. `DISK_SHADOW` is a directory next to it, for names that may have to come
 //! back. `DISK_PLAN` is
 //! `on=<kinds>;path=<part>|<part>;thread=<prefix>;nth=<n>;when=before|after|half;do=kill|power|error:<errno>:<calls>`.
-//! Kinds are create, write, fsync, range, truncate, rename, unlink, read, and thread: a thread that takes the name
-//! `path`, after which the end comes within 2 ms. 0 calls mean no end. `DISK_ARMED` is a file without which no call
-//! counts. `DISK_COUNT` is a file that gets the number of matching calls. `DISK_SEED` is the seed. `DISK_CLOCK` is the
-//! number of seconds by which the wall clock is ahead (or behind); it works without the others.
+//! Kinds are create, write, fsync, range, truncate, rename, unlink, read, and thread. The kind thread matches when a
+//! thread takes the name `path`; the process then ends within 2 ms. With 0 `<calls>` the errors do not end. Calls count
+//! only while the file `DISK_ARMED` exists, if that is set. `DISK_COUNT` is a file that gets the number of matching
+//! calls. `DISK_SEED` is the seed. `DISK_CLOCK` is the number of seconds by which the wall clock is ahead (or behind);
+//! it works without the others.
 
 #[macro_use]
 mod libc;
@@ -98,7 +99,8 @@ enum Change {
     Truncate { from: u64, to: u64, tail: Vec<u8> },
 }
 
-/// A change to names, in order, with the directory whose fsync makes it durable.
+/// A change to the name of a file. `Disk` keeps these changes in order, each with the directory whose fsync makes it
+/// durable.
 enum Name {
     Created { path: CString },
     Renamed { from: CString, to: CString, replaced: Option<CString> },
@@ -142,7 +144,7 @@ static DISK: OnceLock<Option<Mutex<Disk>>> = OnceLock::new();
 static WATCHED: [AtomicBool; FDS] = [const { AtomicBool::new(false) }; FDS];
 
 thread_local! {
-    /// True in the layer's own calls, which pass.
+    /// True during the layer's own calls, which go straight to libc.
     static INSIDE: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -287,7 +289,7 @@ impl Disk {
         });
         let mut done = 0;
         while done < bytes.len() {
-            // On such a file, pwrite appends whatever the offset.
+            // On a file opened with O_APPEND, pwrite appends whatever the offset is.
             let wrote = real_pwrite(fd, &bytes[done..], at + done as u64);
             if wrote <= 0 {
                 return if done > 0 { done as isize } else { wrote };

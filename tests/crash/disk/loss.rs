@@ -3,7 +3,7 @@
 use super::{Change, Disk, Name, libc::*};
 use std::ffi::CString;
 
-/// Size of what a disk writes as a whole or not at all, in bytes.
+/// Size in bytes of the unit that a disk writes as a whole or not at all.
 const SECTOR: u64 = 512;
 
 impl Disk {
