@@ -10,7 +10,7 @@ use std::{
     io::{BufRead, Read},
 };
 
-/// A part of a backup after its header, in this order.
+/// One of the parts that follow the header of a backup. They come in the order of the variants.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Part<'l> {
     /// A small file.

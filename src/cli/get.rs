@@ -19,7 +19,7 @@ const PUBLIC_KEY: Schema = Schema { columns: &["key", "record"], id: "record" };
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Asks the closest servers and shows the best of their records: of IPNS records, the one with the highest sequence \
-number. Then sends it to those of them that hold a worse record or none. -v shows every step on stderr.
+number. Then sends that record to those of the closest servers that hold a worse one or none. -v shows every step on stderr.
 Exit 1: no server has a valid record.
 
 Examples:

@@ -17,8 +17,8 @@ pub(super) struct Ballast {
 }
 
 impl Ballast {
-    /// Restores at once the ballast that this start gave up, and makes missing ballast as soon as there is space. Never
-    /// returns.
+    /// If this start gave ballast up, tries once to make it again, even if less than the reserve stays free. After that,
+    /// tries every 10 s to make what is missing, as far as the reserve stays free. Never returns.
     pub async fn keep(mut self) {
         loop {
             let (dir, reserve, all) = (self.dir.clone(), self.reserve, std::mem::take(&mut self.gave_up));

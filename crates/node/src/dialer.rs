@@ -28,7 +28,8 @@ pub(crate) enum Command {
     /// Connects to a peer at any of these addresses, or to any peer there if `peer` is `None`. Dials a connected peer
     /// only if `afresh` is set.
     Dial { peer: Option<PeerId>, addrs: Vec<Multiaddr>, afresh: bool, reply: Reply },
-    /// Passes our announced addresses, which have changed, to identify.
+    /// Our announced addresses have changed. Gives the new ones to the identify protocol, which pushes them to all
+    /// connected peers.
     Announce,
 }
 

@@ -144,7 +144,8 @@ struct Parts {
     metrics: Arc<Metrics>,
 }
 
-/// Returns the handler of inbound streams. Its work ends with the node, even while connections last.
+/// Returns the handler of inbound streams. It accepts none while the node drains, and the work that it returns is
+/// cancelled when the node stops, even if the connection is still open.
 fn acceptor(server: Arc<Server>, nat: Arc<Nat>, tasks: Tasks) -> Acceptor {
     Arc::new(move |Inbound { peer, protocol, stream, permits }| {
         if tasks.draining().is_cancelled() {

@@ -296,7 +296,7 @@ impl Driver {
         }
     }
 
-    /// Passes the addresses that we announce now to identify.
+    /// Gives the addresses that we announce now to the identify protocol.
     fn announce(&mut self) {
         let wanted = self.handles.peers.addresses.of_any();
         for gone in self.announced.difference(&wanted) {
