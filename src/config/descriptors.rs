@@ -10,7 +10,7 @@ pub const RESERVED: std::ops::RangeInclusive<u64> = 24..=48;
 const PENDING_SHARE: u64 = 8;
 
 impl Connections {
-    /// Lowers the limits until they fit into `limit` open files, of which `used` are taken. A connection and a
+    /// Lowers the limits until they fit into `limit` open files. `used` files are open already. A connection and a
     /// handshake take one each. Returns the limits as configured, if they were lowered.
     ///
     /// # Errors

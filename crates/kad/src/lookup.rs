@@ -211,7 +211,7 @@ impl Lookup {
             .min()
     }
 
-    /// Reports that `peer` answered with these closer peers, of which at most 2k are used. Ignored if it was not asked.
+    /// Reports the closer peers that `peer` answered with. At most 2k of them are used. Ignored if it was not asked.
     pub fn answered(&mut self, peer: &PeerId, closer: Vec<PeerInfo>) {
         let distance = self.distance(peer);
         if !self.in_flight.remove(&distance) {

@@ -3,7 +3,7 @@
 //!
 //! `snow` implements the protocol. This module exists because libp2p-noise 0.47 does not let us choose its primitives:
 //! it does five X25519 multiplications of 37 us for each inbound connection, one of them for our own public key. Here
-//! aws-lc does four, in 58 us together (`docs/decisions/connections.md`). This module also holds no buffer while a
+//! aws-lc does four, in 58 us together (`docs/decisions/transport.md`). This module also holds no buffer while a
 //! connection is idle.
 
 mod keys;

@@ -84,7 +84,7 @@ impl Rpc {
         true
     }
 
-    /// Sends `frames`, the last of which is a FIND_NODE, and waits for its answer.
+    /// Sends `frames` and waits for the answer to the last one, a FIND_NODE.
     async fn barrier(&self, dht: Dht, peer: &PeerInfo, frames: &[Bytes]) -> Result<(), RpcError> {
         let answer = self.exchange(dht, peer, Exchange { frames, answer: MessageType::FindNode }).await;
         let closer = answer.and_then(|body| Ok(decode(&body)?.closer_peers().count()));

@@ -19,7 +19,7 @@ const LIMB: u64 = 58u64.pow(5);
 const LIMBS: usize = 10;
 /// Number of 32-bit words of a digest.
 const WORDS: usize = 8;
-/// Number of leading zeros: ten limbs are 50 digits, of which the multihash takes 46.
+/// Number of leading zeros: ten limbs have 50 digits, and the multihash is the last 46.
 const LEADING: usize = LIMBS * 5 - MULTIHASH_LEN;
 
 /// Value of the two bytes in front of a digest: code and length of SHA-256.
